@@ -1,0 +1,31 @@
+/* One conversion: one pass over the input, all cores, bounded memory. */
+#ifndef SGZ_CONVERT_H
+#define SGZ_CONVERT_H
+
+#include "cut.h"
+#include "writer.h"
+
+typedef struct {
+    sgz_cut_options cut;
+    int level;              /* 1..12 */
+    int legacy;             /* google/crfs: its footer, no chunkDigest */
+    unsigned threads;
+} sgz_convert_options;
+
+typedef struct sgz_conversion sgz_conversion;
+
+/* Start the threads. `*stop` is set when they are to end, for whatever reason; input and
+ * sink watch it while they wait. Everything pointed to must live until sgz_conversion_finish. */
+sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input, sgz_sink *sink,
+                                     sgz_toc *toc, const sgz_convert_options *options,
+                                     volatile int *stop, sgz_error *err);
+/* Wait at most `milliseconds`; 1 when all threads have ended. *done is the progress in
+ * bytes of the source. */
+int sgz_conversion_wait(sgz_conversion *conversion, int milliseconds, int64_t *done);
+/* Ask the threads to stop soon. */
+void sgz_conversion_cancel(sgz_conversion *conversion);
+/* Join the threads, write TOC and footer, free everything. */
+sgz_status sgz_conversion_finish(sgz_conversion *conversion, sgz_convert_result *result,
+                                 sgz_error *err);
+
+#endif

@@ -1,0 +1,67 @@
+/* The cut: a tar stream in, slabs of the output tar out, divided into gzip members.
+ *
+ * Where members begin depends on the tar's content alone (format sections 1, 4 and 7),
+ * never on slab sizes, threads or how the input arrives. This is the seam between inflate
+ * and deflate: everything before it hands on tar bytes, everything after it sees members. */
+#ifndef SGZ_CUT_H
+#define SGZ_CUT_H
+
+#include "apply.h"
+#include "input.h"
+
+#include <pthread.h>
+
+/* A run of headers that grows past this begins a new member (format section 1). */
+#define SGZ_HEADER_RUN (1u << 20)
+
+typedef struct {
+    int64_t chunk_size, min_chunk_size;
+    int landmarks;          /* eStargz: write a landmark, drop those of the input */
+    int64_t landmark_after; /* entries that stand before the landmark */
+    int prefetch;           /* which landmark: .prefetch.landmark or .no.prefetch.landmark */
+    int lossless;           /* keep every byte of the input */
+} sgz_cut_options;
+
+/* One chunk of a regular file, in a slab. */
+typedef struct {
+    uint32_t row;           /* of the chunk */
+    uint32_t file_row;      /* of its file; equal for the first chunk */
+    size_t start, len;      /* in the slab */
+    size_t inner;           /* distance from the member's start */
+    int whole;              /* the file's only chunk */
+    int last;               /* the file's last chunk */
+    uint8_t digest[32];
+} sgz_piece;
+
+typedef struct {
+    size_t start, len;
+    size_t first_piece, piece_count;
+    size_t out_len;
+} sgz_member;
+
+typedef struct {
+    uint8_t *buf;
+    size_t cap, len;        /* len bytes of whole members */
+    sgz_member *members;
+    size_t member_count, member_cap;
+    sgz_piece *pieces;
+    size_t piece_count, piece_cap;
+} sgz_slab;
+
+typedef struct sgz_cutter sgz_cutter;
+
+/* `toc` is appended to under `lock`, so that others may use its rows meanwhile. */
+sgz_cutter *sgz_cutter_new(sgz_input *input, sgz_toc *toc, pthread_mutex_t *lock,
+                           const sgz_cut_options *options);
+void sgz_cutter_free(sgz_cutter *cutter);
+/* The slab size that these options need: a whole member and room to read. */
+size_t sgz_cutter_slab_size(const sgz_cut_options *options);
+/* Fill a slab; *end is set with the last one (which may be empty). */
+sgz_status sgz_cutter_fill(sgz_cutter *cutter, sgz_slab *slab, int *end, sgz_error *err);
+/* Names that JSON cannot hold, after the end. */
+uint64_t sgz_cutter_bad_names(const sgz_cutter *cutter);
+
+sgz_status sgz_slab_init(sgz_slab *slab, size_t cap, sgz_error *err);
+void sgz_slab_free(sgz_slab *slab);
+
+#endif

@@ -1,0 +1,48 @@
+/* The ordered end of a conversion: digests, the blob's bytes, TOC and footer. */
+#ifndef SGZ_WRITER_H
+#define SGZ_WRITER_H
+
+#include "gzip.h"
+#include "toc.h"
+
+/* Where the blob goes: a descriptor, or a callback that returns 0, or -1 after it stored
+ * an exception. */
+typedef struct {
+    int fd;
+    int (*write)(void *arg, const uint8_t *data, size_t len);
+    void *arg;
+    const volatile int *stop;   /* non-zero ends a wait for a full pipe; may be NULL */
+    int is_pipe;
+    const char *name;           /* for errors */
+} sgz_sink;
+
+typedef struct {
+    uint8_t digest[32], diff_id[32], toc_digest[32];
+    int64_t size, uncompressed_size, toc_offset;
+    uint64_t toc_size;      /* of the JSON */
+    uint64_t entries, chunks, members, bad_names;
+    int trailing_garbage;   /* bytes behind the last gzip member were ignored */
+} sgz_convert_result;
+
+typedef struct {
+    const sgz_codecs *codecs;
+    sgz_sink *sink;
+    sgz_sha256 blob_sha, tar_sha;
+    int64_t position;       /* bytes of the blob written */
+    int64_t tar_size;
+    uint64_t members;
+} sgz_writer;
+
+sgz_status sgz_writer_init(sgz_writer *w, const sgz_codecs *codecs, sgz_sink *sink,
+                           sgz_error *err);
+void sgz_writer_free(sgz_writer *w);
+/* Append bytes to the blob. Not at the same time as another call of this. */
+sgz_status sgz_writer_blob(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err);
+/* Hash bytes of the tar for the DiffID. May run beside sgz_writer_blob. */
+void sgz_writer_tar(sgz_writer *w, const uint8_t *data, size_t len);
+/* Write TOC and footer (format sections 2 and 3) and fill in the result. With `legacy`
+ * both are those of google/crfs. */
+sgz_status sgz_writer_finish(sgz_writer *w, const sgz_toc *toc, int level, int legacy,
+                             sgz_convert_result *result, sgz_error *err);
+
+#endif

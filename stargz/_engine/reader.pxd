@@ -1,0 +1,101 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from stargz._engine.codecs cimport sgz_codecs
+from stargz._engine.status cimport sgz_error, sgz_status
+from stargz._engine.toc cimport sgz_toc
+
+
+cdef extern from "decode.h" nogil:
+    ctypedef struct sgz_blob:
+        const uint8_t *data
+        int64_t base
+        int fd
+        int (*read_at)(void *, int64_t, uint8_t *, size_t) noexcept nogil
+        void *arg
+        int64_t size
+
+    ctypedef struct sgz_decoder:
+        pass
+
+    sgz_status sgz_decoder_init(sgz_decoder *, const sgz_codecs *, const sgz_blob *, sgz_error *)
+    void sgz_decoder_free(sgz_decoder *)
+    sgz_status sgz_decoder_read(sgz_decoder *, uint8_t *, size_t, size_t *, sgz_error *)
+
+
+cdef extern from "open.h" nogil:
+    sgz_status sgz_read_toc(const sgz_codecs *, const sgz_blob *, int64_t, int64_t, int64_t,
+                            int64_t, sgz_toc *, int64_t *, uint8_t *, sgz_error *)
+    sgz_status sgz_toc_seek(sgz_decoder *, int64_t, int64_t, int64_t *, sgz_error *)
+
+
+cdef extern from "read.h" nogil:
+    ctypedef struct sgz_spans:
+        uint32_t *rows
+        uint32_t *files
+        size_t count
+        int64_t end
+
+    ctypedef struct sgz_reader:
+        pass
+
+    ctypedef struct sgz_read_piece:
+        size_t span
+        int64_t at "from"
+        size_t len
+        uint8_t *out
+        const sgz_blob *blob
+
+    sgz_status sgz_spans_init(sgz_spans *, const sgz_toc *, int64_t, sgz_error *)
+    void sgz_spans_free(sgz_spans *)
+    int64_t sgz_span_end(const sgz_spans *, size_t)
+    sgz_status sgz_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *, size_t *,
+                              sgz_error *)
+    sgz_status sgz_reader_init(sgz_reader *, const sgz_codecs *, const sgz_spans *,
+                               const sgz_blob *, sgz_error *)
+    void sgz_reader_free(sgz_reader *)
+    sgz_status sgz_read_chunk(sgz_reader *, size_t, int, int64_t, size_t, uint8_t *,
+                              sgz_error *)
+    sgz_status sgz_read_pieces(const sgz_codecs *, const sgz_spans *, const sgz_read_piece *,
+                               size_t, int, int, sgz_error *)
+
+
+cdef extern from "verify.h" nogil:
+    enum:
+        SGZ_VERIFY_ERRORS
+
+    ctypedef struct sgz_verify_args:
+        const sgz_codecs *codecs
+        const sgz_spans *spans
+        const sgz_blob *blob
+        int64_t toc_end
+        int64_t json_size
+        int threads
+        int size_only
+
+    ctypedef struct sgz_verify_result:
+        uint64_t files
+        uint64_t chunks
+        uint64_t bytes
+        uint64_t error_count
+        size_t kept
+        sgz_error errors[100]
+
+    ctypedef struct sgz_verify:
+        pass
+
+    sgz_status sgz_verify_start(sgz_verify **, const sgz_verify_args *, sgz_error *)
+    int sgz_verify_wait(sgz_verify *, int, int64_t *)
+    void sgz_verify_cancel(sgz_verify *)
+    sgz_status sgz_verify_finish(sgz_verify *, sgz_verify_result *, sgz_error *)
+
+
+cdef class Blob:
+    cdef sgz_blob blob
+    cdef readonly object source
+    cdef readonly str name
+    cdef Py_buffer view
+    cdef bint viewed
+    cdef object error
+    cdef readonly bint direct
+
+    cdef object failure(self, const sgz_error *err)

@@ -1,0 +1,46 @@
+from collections.abc import Callable
+from typing import Any
+
+from stargz._engine.toc import TOC
+from stargz.sources.base import ByteSource
+
+class Blob:
+    source: ByteSource
+    name: str
+    direct: bool
+    def __init__(self, source: ByteSource, data: bytes | None = None, base: int = 0) -> None: ...
+
+def read_toc(
+    blob: Blob, offset: int, end: int, max_size: int, blob_end: int
+) -> tuple[TOC, int, bytes]: ...
+
+class JSONStream:
+    def __init__(self, blob: Blob, offset: int, end: int) -> None: ...
+    def read(self, size: int = -1) -> bytes: ...
+
+class Reader:
+    blob: Blob
+    toc: TOC
+    verified: bool
+    def __init__(
+        self,
+        blob: Blob,
+        toc: TOC,
+        end: int,
+        verify: bool,
+        threads: int,
+        on_close: Callable[[], None] | None,
+    ) -> None: ...
+    def close(self) -> None: ...
+    def check(self) -> None: ...
+    def undigested(self) -> int: ...
+    def read(self, row: int, offset: int, size: int) -> bytes: ...
+    def read_into(self, row: int, offset: int, size: int, buffer: Any) -> None: ...
+    def verify(
+        self,
+        toc_end: int,
+        json_size: int,
+        progress: Callable[[int, int], object] | None = None,
+        *,
+        size_only: bool = False,
+    ) -> dict[str, Any]: ...

@@ -1,0 +1,577 @@
+"""Reading a blob: its TOC, ranges of its files, and verification of the whole.
+
+Every call into C is one `nogil` section a read, never one a member.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from stargz._engine.codecs cimport sgz_codecs, table
+from stargz._engine.status cimport (
+    SGZ_ECALLBACK,
+    SGZ_EDIGEST,
+    SGZ_OK,
+    sgz_error,
+    sgz_status,
+    to_exception,
+)
+from stargz._engine.toc cimport SGZ_HAS_CHUNK_DIGEST, SGZ_HAS_DIGEST, TOC, sgz_entry
+
+import threading
+
+from stargz.errors import SourceError
+
+cdef enum:
+    # Idle readers kept for reuse: about 350 KB each, and 10 us saved a read.
+    POOL = 8
+    # A read of this much, of more than one chunk, is worth its threads (30 us each).
+    PARALLEL = 1 << 20
+    # Chunks above this are held by parts, so that memory is bounded whatever their size.
+    WINDOW = 64 << 20
+    # What the last chunks read in part may take; one is kept however large.
+    CACHE = 32 << 20
+    # Compressed bytes fetched at a time from a source that is read through Python.
+    FETCH = 64 << 20
+    # How long a Ctrl-C or a step of the progress may wait.
+    POLL_MS = 40
+
+
+cdef int call_read_at(void *arg, int64_t offset, uint8_t *out, size_t size) noexcept with gil:
+    # Once per step of a decoder (64 to 256 KiB), from its thread.
+    cdef Blob blob = <Blob>arg
+    cdef Py_buffer view
+    try:
+        data = blob.source.read_at(offset, size)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if <size_t>view.len != size:
+                raise SourceError(
+                    f"{blob.name}: {size} bytes at offset {offset} are wanted, the source gave "
+                    f"{view.len}"
+                )
+            memcpy(out, view.buf, size)
+        finally:
+            PyBuffer_Release(&view)
+    except BaseException as error:
+        if blob.error is None:
+            blob.error = error
+        return 1
+    return 0
+
+
+# Not for the collector: it would clear the memory of a blob before the blob lets go of it.
+@cython.no_gc
+cdef class Blob:
+    """A ByteSource as the kernels read it: a descriptor, memory, or a call into Python."""
+
+    def __cinit__(self, source, data=None, int64_t base=0):
+        """With `data` the blob is only those bytes of the source, from offset `base` on."""
+        self.source = source
+        self.name = source.name
+        self.blob.fd = -1
+        self.blob.size = source.size
+        fd = getattr(source, "fd", None) if data is None else None
+        buffer = getattr(source, "buffer", None) if data is None else data
+        if fd is not None:
+            self.blob.fd = fd
+        elif buffer is not None:
+            PyObject_GetBuffer(buffer, &self.view, PyBUF_SIMPLE)
+            self.viewed = True
+            if self.view.len:
+                self.blob.data = <const uint8_t *>self.view.buf
+            self.blob.base = base
+            self.blob.size = base + self.view.len
+        if self.blob.data == NULL:
+            self.blob.read_at = call_read_at
+            self.blob.arg = <void *>self
+        self.direct = self.blob.fd >= 0 or self.blob.data != NULL
+
+    def __dealloc__(self):
+        if self.viewed:
+            PyBuffer_Release(&self.view)
+
+    cdef object failure(self, const sgz_error *err):
+        if err.code == SGZ_ECALLBACK and self.error is not None:
+            error, self.error = self.error, None
+            return error
+        return to_exception(err, self.name)
+
+
+def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
+             int64_t blob_end):
+    """The TOC whose gzip member begins at `offset`, parsed and checked in one pass.
+
+    Returns (TOC, bytes of JSON, sha256 of the JSON). Raises TOCError or GzipError.
+    """
+    cdef const sgz_codecs *codecs = table()
+    cdef TOC toc = TOC.__new__(TOC)
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef int64_t json_size = 0
+    cdef uint8_t digest[32]
+    with nogil:
+        status = sgz_read_toc(codecs, &blob.blob, offset, end, max_size, blob_end, toc.ptr,
+                              &json_size, digest, &err)
+    if status != SGZ_OK:
+        raise blob.failure(&err)
+    return toc, json_size, digest[:32]
+
+
+cdef class JSONStream:
+    """The stored JSON of a TOC, piece by piece."""
+
+    cdef Blob blob
+    cdef sgz_decoder decoder
+    cdef bint ready
+    cdef int64_t left
+
+    def __cinit__(self, Blob blob not None, int64_t offset, int64_t end):
+        cdef const sgz_codecs *codecs = table()
+        cdef sgz_error err
+        cdef sgz_status status
+        self.blob = blob
+        if sgz_decoder_init(&self.decoder, codecs, &blob.blob, &err) != SGZ_OK:
+            raise blob.failure(&err)
+        self.ready = True
+        with nogil:
+            status = sgz_toc_seek(&self.decoder, offset, end, &self.left, &err)
+        if status != SGZ_OK:
+            raise blob.failure(&err)
+
+    def __dealloc__(self):
+        if self.ready:
+            sgz_decoder_free(&self.decoder)
+
+    def read(self, int64_t size=-1):
+        """At most `size` bytes (all that is left when negative); b"" at the end."""
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef size_t got = 0
+        cdef int64_t want = self.left if size < 0 or size > self.left else size
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, want)
+        cdef uint8_t *to = <uint8_t *>PyBytes_AS_STRING(out)
+        with nogil:
+            status = sgz_decoder_read(&self.decoder, to, want, &got, &err)
+        if status != SGZ_OK:
+            raise self.blob.failure(&err)
+        self.left = self.left - <int64_t>got if <int64_t>got == want else 0
+        return out if <int64_t>got == want else out[:got]
+
+
+cdef class Reader:
+    """Random reads and verification of one blob with its TOC. Safe for many threads.
+
+    `end` is the blob offset where the members of files end. With `verify`, what a chunk's
+    digest covers is checked before a byte of it is handed out.
+    """
+
+    cdef readonly Blob blob
+    cdef readonly TOC toc
+    cdef readonly bint verified
+    cdef int64_t end
+    cdef int threads
+    cdef const sgz_codecs *codecs
+    cdef sgz_spans spans
+    cdef bint indexed
+    cdef sgz_reader *pool[POOL]
+    cdef int pooled
+    cdef object lock
+    cdef dict cache             # (row, window) -> bytes; oldest first
+    cdef Py_ssize_t cached
+    cdef uint32_t last_row      # of the last partial read that was not cached
+    cdef int active
+    cdef bint closed
+    cdef object on_close
+
+    def __cinit__(self, Blob blob not None, TOC toc not None, int64_t end, bint verify,
+                  int threads, on_close):
+        self.codecs = table()
+        self.blob = blob
+        self.toc = toc
+        self.end = end
+        self.verified = verify
+        self.threads = threads
+        self.lock = threading.Lock()
+        self.cache = {}
+        self.last_row = 0xFFFFFFFF
+        self.on_close = on_close
+
+    def __dealloc__(self):
+        self.release()
+
+    cdef void release(self) noexcept:
+        while self.pooled:
+            self.pooled -= 1
+            sgz_reader_free(self.pool[self.pooled])
+            free(self.pool[self.pooled])
+        if self.indexed:
+            sgz_spans_free(&self.spans)
+            self.indexed = False
+
+    # Between enter and leave the blob and the index stay, whoever calls close.
+    cdef int enter(self) except -1:
+        cdef sgz_error err
+        cdef sgz_status status
+        with self.lock:
+            if self.closed:
+                raise ValueError(f"{self.blob.name}: the layer is closed")
+            if not self.indexed:
+                with nogil:
+                    status = sgz_spans_init(&self.spans, self.toc.ptr, self.end, &err)
+                if status != SGZ_OK:
+                    raise self.blob.failure(&err)
+                self.indexed = True
+            self.active += 1
+        return 0
+
+    cdef int leave(self) except -1:
+        with self.lock:
+            self.active -= 1
+            last = self.closed and not self.active
+        if last:
+            self.shut()
+        return 0
+
+    cdef int shut(self) except -1:
+        self.cache.clear()
+        self.cached = 0
+        self.release()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+        return 0
+
+    def close(self):
+        """Refuse new reads; what the blob holds is given back when running ones are done."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            idle = not self.active
+        if idle:
+            self.shut()
+
+    def check(self):
+        """Raise ValueError if closed."""
+        if self.closed:
+            raise ValueError(f"{self.blob.name}: the layer is closed")
+
+    def undigested(self):
+        """How many chunks carry no digest."""
+        cdef size_t i
+        cdef int64_t count = 0
+        self.enter()
+        try:
+            with nogil:
+                for i in range(self.spans.count):
+                    if not self.toc.ptr.rows[self.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST:
+                        count += 1
+            return count
+        finally:
+            self.leave()
+
+    # Regular files without any digest: of the whole, or of every chunk.
+    cdef int64_t unhashed(self):
+        cdef size_t i
+        cdef int64_t count = 0
+        cdef const sgz_entry *file
+        with nogil:
+            for i in range(self.spans.count):
+                file = &self.toc.ptr.rows[self.spans.files[i]]
+                if not (file.flags & SGZ_HAS_DIGEST or
+                        self.toc.ptr.rows[self.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST):
+                    count += 1
+        return count
+
+    def read(self, uint32_t row, int64_t offset, int64_t size):
+        """Bytes [offset, offset + size) of the regular file `row`; the caller clamps."""
+        self.enter()
+        try:
+            out = PyBytes_FromStringAndSize(NULL, size)
+            if size:
+                self.fill(row, offset, <uint8_t *>PyBytes_AS_STRING(out), size)
+            return out
+        finally:
+            self.leave()
+
+    def read_into(self, uint32_t row, int64_t offset, int64_t size, buffer):
+        """The same into a writable buffer, which has room for them."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            self.enter()
+            try:
+                if size > view.len:
+                    raise ValueError(f"{size} bytes do not fit into a buffer of {view.len}")
+                if size:
+                    self.fill(row, offset, <uint8_t *>view.buf, size)
+            finally:
+                self.leave()
+        finally:
+            PyBuffer_Release(&view)
+
+    # Lay out the pieces of one read: whole chunks straight into `out`, the partial ones at
+    # its ends by way of the cache.
+    cdef int fill(self, uint32_t row, int64_t offset, uint8_t *out, int64_t size) except -1:
+        cdef sgz_error err
+        cdef size_t first, last, count = 0
+        cdef int64_t at, take, start, length, total = 0
+        cdef const sgz_entry *chunk
+        cdef uint32_t number
+        cdef sgz_read_piece *pieces
+        cdef list made = []
+        if sgz_spans_find(&self.spans, row, offset, size, &first, &last, &err) != SGZ_OK:
+            raise self.blob.failure(&err)
+        pieces = <sgz_read_piece *>malloc(
+            (last - first + <size_t>(size // WINDOW) + 4) * sizeof(sgz_read_piece)
+        )
+        if pieces == NULL:
+            raise MemoryError
+        try:
+            while size:
+                number = self.spans.rows[first]
+                chunk = &self.toc.ptr.rows[number]
+                at = offset - chunk.chunk_offset
+                start, length = 0, chunk.chunk_size
+                take = min(length - at, size)
+                if take < length:
+                    if length > WINDOW:
+                        start = at - at % WINDOW
+                        length = min(<int64_t>WINDOW, chunk.chunk_size - start)
+                        take = min(start + length - at, size)
+                    key = (number, start)
+                    data = self.find(key)
+                    if data is not None:
+                        memcpy(out, PyBytes_AS_STRING(data) + (at - start), take)
+                        length = -1
+                    elif (
+                        self.verified and chunk.flags & SGZ_HAS_CHUNK_DIGEST
+                    ) or self.last_row == number:
+                        data = PyBytes_FromStringAndSize(NULL, length)
+                        made.append((key, data, at - start, take, <size_t>out))
+                        pieces[count].out = <uint8_t *>PyBytes_AS_STRING(data)
+                    else:
+                        # Nothing to check: decode what is wanted. A second such read of the
+                        # chunk decodes it whole, for those that will follow.
+                        self.last_row = number
+                        start, length = at, take
+                        pieces[count].out = out
+                else:
+                    pieces[count].out = out
+                if length >= 0:
+                    pieces[count].span = first
+                    pieces[count].at = start
+                    pieces[count].len = length
+                    pieces[count].blob = &self.blob.blob
+                    total += length
+                    count += 1
+                offset += take
+                size -= take
+                out += take
+                if offset == chunk.chunk_offset + chunk.chunk_size:
+                    first += 1
+            if count:
+                self.decode(pieces, count, total)
+            for key, data, skip, length, to in made:
+                memcpy(<uint8_t *><size_t>to, PyBytes_AS_STRING(data) + <size_t>skip, length)
+                self.keep(key, data)
+        finally:
+            free(pieces)
+        return 0
+
+    cdef bytes find(self, tuple key):
+        with self.lock:
+            data = self.cache.pop(key, None)
+            if data is not None:
+                self.cache[key] = data
+        return data
+
+    cdef int keep(self, tuple key, bytes data) except -1:
+        with self.lock:
+            if self.closed or key in self.cache:
+                return 0
+            self.cache[key] = data
+            self.cached += len(data)
+            while self.cached > CACHE and len(self.cache) > 1:
+                oldest = next(iter(self.cache))
+                self.cached -= len(self.cache.pop(oldest))
+        return 0
+
+    cdef int decode(self, sgz_read_piece *pieces, size_t count, int64_t total) except -1:
+        cdef sgz_error err
+        cdef sgz_status status = SGZ_OK
+        cdef int threads = self.threads if count > 1 and total >= PARALLEL else 1
+        cdef sgz_reader *reader = NULL
+        cdef int verify = self.verified
+        cdef size_t i
+        if not self.blob.direct:
+            return self.fetch(pieces, count, threads)
+        if threads > 1:
+            with nogil:
+                status = sgz_read_pieces(self.codecs, &self.spans, pieces, count, verify,
+                                         threads, &err)
+            if status != SGZ_OK:
+                raise self.blob.failure(&err)
+            return 0
+        with self.lock:
+            if self.pooled:
+                self.pooled -= 1
+                reader = self.pool[self.pooled]
+        if reader == NULL:
+            reader = <sgz_reader *>calloc(1, sizeof(sgz_reader))
+            if reader == NULL:
+                raise MemoryError
+            if sgz_reader_init(reader, self.codecs, &self.spans, &self.blob.blob, &err) != SGZ_OK:
+                free(reader)
+                raise self.blob.failure(&err)
+        with nogil:
+            for i in range(count):
+                status = sgz_read_chunk(reader, pieces[i].span, verify, pieces[i].at,
+                                        pieces[i].len, pieces[i].out, &err)
+                if status != SGZ_OK:
+                    break
+        with self.lock:
+            if self.pooled < POOL:
+                self.pool[self.pooled] = reader
+                self.pooled += 1
+                reader = NULL
+        if reader != NULL:
+            sgz_reader_free(reader)
+            free(reader)
+        if status != SGZ_OK:
+            raise self.blob.failure(&err)
+        return 0
+
+    # A source that is read through Python: fetch the compressed ranges, some MiB at a time,
+    # then decode from memory.
+    cdef int fetch(self, sgz_read_piece *pieces, size_t count, int threads) except -1:
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef size_t i = 0, first, n
+        cdef int64_t start, end, total
+        cdef sgz_blob *blobs = <sgz_blob *>calloc(count, sizeof(sgz_blob))
+        cdef int verify = self.verified
+        if blobs == NULL:
+            raise MemoryError
+        try:
+            while i < count:
+                first = i
+                ranges = []
+                which = []
+                total = 0
+                while i < count and (i == first or total < FETCH):
+                    start = self.toc.ptr.rows[self.spans.rows[pieces[i].span]].offset
+                    end = sgz_span_end(&self.spans, pieces[i].span)
+                    if not ranges or ranges[-1][0] != start:
+                        ranges.append((start, end - start))
+                        total += end - start
+                    which.append(len(ranges) - 1)
+                    i += 1
+                fetched = [bytes(piece) for piece in self.blob.source.read_ranges(ranges)]
+                for n in range(i - first):
+                    data = fetched[which[n]]
+                    offset, size = ranges[which[n]]
+                    if len(data) != size:
+                        raise SourceError(
+                            f"{self.blob.name}: {size} bytes at offset {offset} are wanted, the "
+                            f"source gave {len(data)}"
+                        )
+                    # `fetched` keeps the memory for as long as it is used here.
+                    blobs[first + n].data = <const uint8_t *>PyBytes_AS_STRING(data)
+                    blobs[first + n].base = offset
+                    blobs[first + n].size = offset + size
+                    blobs[first + n].fd = -1
+                    pieces[first + n].blob = &blobs[first + n]
+                n = i - first
+                with nogil:
+                    status = sgz_read_pieces(self.codecs, &self.spans, pieces + first, n,
+                                             verify, threads, &err)
+                if status != SGZ_OK:
+                    raise self.blob.failure(&err)
+        finally:
+            free(blobs)
+        return 0
+
+    def verify(self, int64_t toc_end, int64_t json_size, progress=None, *, bint size_only=False):
+        """Decode the whole blob and check it; csrc/verify.h says what.
+
+        Returns a dict: files, chunks, bytes, undigested (chunks that nothing in the TOC has a
+        digest of), error_count, and errors, a list of dicts with
+        name, offset (None where it is not known) and message. With `size_only` nothing is
+        hashed or compared.
+        """
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef sgz_verify *run = NULL
+        cdef sgz_verify_args args
+        cdef sgz_verify_result *result
+        cdef int64_t done = 0
+        cdef int finished
+        cdef size_t i
+        cdef object total = max(toc_end, self.end)
+        self.enter()
+        try:
+            result = <sgz_verify_result *>malloc(sizeof(sgz_verify_result))
+            if result == NULL:
+                raise MemoryError
+            try:
+                args.codecs = self.codecs
+                args.spans = &self.spans
+                args.blob = &self.blob.blob
+                args.toc_end = toc_end
+                args.json_size = json_size
+                args.threads = self.threads
+                args.size_only = size_only
+                with nogil:
+                    status = sgz_verify_start(&run, &args, &err)
+                if status != SGZ_OK:
+                    raise self.blob.failure(&err)
+                try:
+                    while True:
+                        with nogil:
+                            finished = sgz_verify_wait(run, POLL_MS, &done)
+                        if finished:
+                            break
+                        PyErr_CheckSignals()
+                        if progress is not None:
+                            progress(done, total)
+                except BaseException:
+                    sgz_verify_cancel(run)
+                    with nogil:
+                        sgz_verify_finish(run, result, &err)
+                    raise
+                with nogil:
+                    status = sgz_verify_finish(run, result, &err)
+                if status != SGZ_OK:
+                    raise self.blob.failure(&err)
+                if progress is not None:
+                    progress(total, total)
+                return {
+                    "undigested": 0 if size_only else self.unhashed(),
+                    "files": result.files,
+                    "chunks": result.chunks,
+                    "bytes": result.bytes,
+                    "error_count": result.error_count,
+                    "errors": [problem(&result.errors[i]) for i in range(result.kept)],
+                }
+            finally:
+                free(result)
+        finally:
+            self.leave()
+
+
+cdef dict problem(const sgz_error *err):
+    message = err.message.decode("utf-8", "replace")
+    if err.code == SGZ_EDIGEST:
+        message += (
+            f": expected sha256:{err.expected[:32].hex()}, got sha256:{err.actual[:32].hex()}"
+        )
+    return {
+        "name": err.name.decode("utf-8", "replace"),
+        "offset": err.offset if err.offset >= 0 else None,
+        "message": message,
+    }

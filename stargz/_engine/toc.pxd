@@ -1,0 +1,100 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from stargz._engine.status cimport sgz_error, sgz_status
+
+
+cdef extern from "toc.h" nogil:
+    enum:
+        SGZ_DIR
+        SGZ_REG
+        SGZ_SYMLINK
+        SGZ_HARDLINK
+        SGZ_CHAR
+        SGZ_BLOCK
+        SGZ_FIFO
+        SGZ_CHUNK
+
+    enum:
+        SGZ_HAS_DIGEST
+        SGZ_DIGEST_IS_CHUNK
+        SGZ_HAS_CHUNK_DIGEST
+        SGZ_BAD_UTF8
+        SGZ_DROPPED
+        SGZ_SET_CHUNK_SIZE
+        SGZ_CLEAN_NAME
+
+    const uint32_t SGZ_NO_ROW
+
+    ctypedef struct sgz_entry:
+        int64_t size
+        int64_t mtime
+        int64_t offset
+        int64_t inner_offset
+        int64_t chunk_offset
+        int64_t chunk_size
+        uint64_t name_off
+        uint64_t link_off
+        uint64_t xattr_off
+        uint64_t digest_off
+        uint32_t name_len
+        uint32_t link_len
+        uint32_t xattr_len
+        uint32_t uname
+        uint32_t gname
+        uint32_t mode
+        uint32_t uid
+        uint32_t gid
+        uint32_t dev_major
+        uint32_t dev_minor
+        uint8_t type
+        uint8_t flags
+        uint8_t chunk_digest[32]
+
+    ctypedef struct sgz_toc:
+        sgz_entry *rows
+        size_t count
+        char *arena
+
+    sgz_toc *sgz_toc_new()
+    void sgz_toc_free(sgz_toc *)
+    const char *sgz_toc_string(const sgz_toc *, uint32_t, size_t *)
+    const uint8_t *sgz_toc_digest(const sgz_toc *, uint32_t)
+    uint32_t sgz_toc_lookup(const sgz_toc *, const char *, size_t)
+    uint32_t sgz_toc_resolve(const sgz_toc *, uint32_t)
+    const char *sgz_type_name(int)
+
+    ctypedef struct sgz_toc_tree:
+        uint32_t row_count
+        uint32_t implied_count
+        uint32_t *starts
+        uint32_t *kids
+        uint32_t root
+
+    sgz_status sgz_toc_tree_build(const sgz_toc *, sgz_toc_tree *, sgz_error *)
+    void sgz_toc_tree_free(sgz_toc_tree *)
+    uint32_t sgz_toc_tree_find(const sgz_toc *, const sgz_toc_tree *, const char *, size_t)
+    const char *sgz_toc_tree_name(const sgz_toc *, const sgz_toc_tree *, uint32_t, size_t *)
+
+    ctypedef struct sgz_toc_parser:
+        pass
+
+    sgz_toc_parser *sgz_toc_parser_new(sgz_toc *)
+    void sgz_toc_parser_free(sgz_toc_parser *)
+    void sgz_toc_parser_limit(sgz_toc_parser *, int64_t)
+    sgz_status sgz_toc_parse(sgz_toc_parser *, const char *, size_t, sgz_error *)
+    sgz_status sgz_toc_parse_finish(sgz_toc_parser *, int64_t, sgz_error *)
+
+    ctypedef int (*sgz_emit)(void *, const char *, size_t) noexcept nogil
+    sgz_status sgz_toc_format(const sgz_toc *, int, sgz_emit, void *, uint64_t *, sgz_error *)
+
+
+# The rows of a parsed TOC. They do not change once a parser (or another module, through
+# ptr) has finished with them; any number of threads may read.
+cdef class TOC:
+    cdef sgz_toc *ptr
+    cdef sgz_toc_tree tree
+    cdef bint has_tree
+    cdef object lock
+
+    cdef const sgz_entry *row(self, object number) except NULL
+    cdef int build_tree(self) except -1

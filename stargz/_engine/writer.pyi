@@ -1,0 +1,23 @@
+from collections.abc import Callable
+
+class Conversion:
+    missing: list[bytes]
+    plain: bool
+    def __init__(
+        self,
+        source: int | Callable[[int], bytes],
+        sink: int | Callable[[memoryview], int | None],
+        *,
+        level: int,
+        chunk_size: int,
+        min_chunk_size: int,
+        legacy: bool,
+        lossless: bool,
+        threads: int,
+        source_name: str,
+        sink_name: str,
+        progress: Callable[[int, int], None] | None,
+        source_size: int,
+    ) -> None: ...
+    def prioritize(self, names: list[bytes], spool: int, reread: bool) -> None: ...
+    def run(self) -> dict[str, str | int | bool]: ...

@@ -1,0 +1,298 @@
+"""Make a seekable layer of a tar, in one pass."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from stargz.errors import EntryNotFoundError, UsageError
+
+LEVELS = range(1, 13)
+DEFAULT_LEVEL = 1
+DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
+CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
+FORMATS = ("estargz", "stargz")
+TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
+
+Source = str | os.PathLike[str] | IO[bytes]
+Sink = str | os.PathLike[str] | IO[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertResult:
+    """What a conversion made. Digests are "sha256:" and 64 hex digits; sizes are bytes.
+
+    `entries` counts what the TOC names, landmark included and chunks not; `chunks` the pieces
+    of file contents that can be read alone. `missing` are the prioritized names that were not
+    there (with allow_missing). `codec` says what compressed: levels above 2 give the same
+    bytes only with the same libdeflate.
+    """
+
+    digest: str
+    size: int
+    diff_id: str
+    toc_digest: str
+    uncompressed_size: int
+    entries: int
+    chunks: int
+    level: int
+    seconds: float
+    codec: str
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+
+def default_threads() -> int:
+    """The processors this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def convert(
+    src: Source,
+    dst: Sink,
+    *,
+    level: int = DEFAULT_LEVEL,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    min_chunk_size: int = 0,
+    prioritized: Iterable[str] = (),
+    allow_missing: bool = False,
+    lossless: bool = False,
+    format: str = "estargz",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConvertResult:
+    """Convert a tar, tar.gz or tar.zst into a seekable layer.
+
+    src and dst are paths or binary file objects, which are not closed. A dst path appears
+    complete or not at all. The bytes depend on the input's content and the options alone, not
+    on threads or on how the input arrives.
+
+    level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense").
+    chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
+    min_chunk_size: put neighbours into one gzip member until it holds that many bytes; smaller,
+        but not every reader knows it (the snapshotter does from 0.13).
+    prioritized: names that come first, in this order, before the prefetch landmark. The input
+        is read twice and a compressed one is spooled to an unlinked temporary file.
+    lossless: keep the tar's bytes as they are; only the TOC is added behind them.
+    format: "estargz", or "stargz" for the layout of google/crfs.
+    threads: default: the processors this process may use. Memory is about 25 MB a thread and
+        the chunk size at the default chunk size.
+    progress: called with (bytes done, bytes in all or 0 when not known), at most some tens of
+        times a second.
+
+    Raises UsageError; EntryNotFoundError for a prioritized name that is not there; GzipError
+    and TarError (with source and offset) for a malformed input; CodecError when a library is
+    missing; OSError. KeyboardInterrupt leaves nothing behind.
+    """
+    names = [os.fsencode(name) for name in prioritized]
+    _check(level, chunk_size, min_chunk_size, format, lossless, bool(names), threads)
+    from stargz._engine.writer import Conversion
+
+    begin = time.perf_counter()
+    with ExitStack() as stack:
+        source, source_name, source_size = _open_source(src, stack)
+        sink, sink_name, folder = _open_sink(dst, stack)
+        conversion = Conversion(
+            source,
+            sink,
+            level=level,
+            chunk_size=chunk_size,
+            min_chunk_size=min_chunk_size,
+            legacy=format == "stargz",
+            lossless=lossless,
+            threads=threads or default_threads(),
+            source_name=source_name,
+            sink_name=sink_name,
+            progress=progress,
+            source_size=source_size,
+        )
+        missing: tuple[str, ...] = ()
+        if names:
+            reread = conversion.plain and source_size > 0 and isinstance(src, (str, os.PathLike))
+            missing = _prioritize(conversion, names, source if reread else None, folder, stack)
+            if missing and not allow_missing:
+                raise EntryNotFoundError(missing[0], source_name)
+        fields: dict[str, Any] = conversion.run()
+    return ConvertResult(
+        level=level,
+        seconds=time.perf_counter() - begin,
+        codec=_codec(level),
+        missing=missing,
+        warnings=tuple(_warnings(fields)),
+        **{
+            key: fields[key]
+            for key in (
+                "digest",
+                "size",
+                "diff_id",
+                "toc_digest",
+                "uncompressed_size",
+                "entries",
+                "chunks",
+            )
+        },
+    )
+
+
+def _check(
+    level: int,
+    chunk_size: int,
+    min_chunk_size: int,
+    format: str,
+    lossless: bool,
+    prioritized: bool,
+    threads: int | None,
+) -> None:
+    if level not in LEVELS:
+        raise UsageError(f"level {level} is not in 1 to 12")
+    if chunk_size not in CHUNK_SIZES:
+        raise UsageError(f"chunk size {chunk_size} is not in 1 KiB to 1 GiB")
+    if min_chunk_size and min_chunk_size not in range(1, CHUNK_SIZES.stop):
+        raise UsageError(f"minimum chunk size {min_chunk_size} is not in 0 to 1 GiB")
+    if format not in FORMATS:
+        raise UsageError(f"format {format!r} is not one of {', '.join(FORMATS)}")
+    if threads is not None and not 1 <= threads <= 1024:
+        raise UsageError(f"{threads} threads are not in 1 to 1024")
+    if format == "stargz" and min_chunk_size:
+        raise UsageError("format stargz has no innerOffset: no minimum chunk size with it")
+    if format == "stargz" and prioritized:
+        raise UsageError("format stargz has no landmarks: no prioritized files with it")
+    if lossless and prioritized:
+        raise UsageError("lossless keeps the order of the input: no prioritized files with it")
+
+
+def _open_source(src: Source, stack: ExitStack) -> tuple[Any, str, int]:
+    """A descriptor or a read(n), a name for errors, and the size in bytes or 0."""
+    if isinstance(src, (str, os.PathLike)):
+        src = stack.enter_context(Path(src).open("rb", buffering=0))
+    name = str(getattr(src, "name", "") or "input")
+    if isinstance(src, io.FileIO):
+        status = os.fstat(src.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(21, "Is a directory", name)
+        return src.fileno(), name, status.st_size if stat.S_ISREG(status.st_mode) else 0
+    if not callable(getattr(src, "read", None)):
+        raise UsageError(f"{src!r} is neither a path nor a binary file object")
+    return src.read, name, 0
+
+
+def _open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
+    """A descriptor or a write(view), a name for errors, and a folder for temporary files."""
+    if isinstance(dst, (str, os.PathLike)):
+        path = os.path.realpath(dst)
+        try:
+            regular = stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+        except FileNotFoundError:
+            regular = True
+        if regular:
+            return stack.enter_context(_complete_or_absent(path)), path, os.path.dirname(path)  # noqa: PTH120
+        # A device or a pipe cannot be replaced, only written.
+        dst = stack.enter_context(Path(path).open("wb", buffering=0))
+    name = str(getattr(dst, "name", "") or "output")
+    if isinstance(dst, io.FileIO):
+        return dst.fileno(), name, None
+    if not callable(getattr(dst, "write", None)):
+        raise UsageError(f"{dst!r} is neither a path nor a binary file object")
+    return dst.write, name, None
+
+
+@contextmanager
+def _complete_or_absent(path: str) -> Iterator[int]:
+    """A descriptor whose content appears under `path` when the block ends well, synced.
+
+    An unnamed file where the file system has them, so that even SIGKILL leaves nothing; else a
+    temporary file beside `path`, removed on any error.
+    """
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, f".{name[:200]}.{os.getpid()}.{time.monotonic_ns():x}.partial")  # noqa: PTH118
+    try:
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        named = False
+    except (AttributeError, OSError):
+        try:
+            fd = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        named = True
+    try:
+        yield fd
+        os.fsync(fd)
+        if not named:
+            # A src_dir_fd, although the path is absolute: without one, os.link calls link(2),
+            # which does not follow the link in /proc.
+            os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=fd, follow_symlinks=True)
+            named = True
+        os.replace(beside, path)  # noqa: PTH105
+        named = False
+        _sync_folder(folder)
+    finally:
+        os.close(fd)
+        if named:
+            os.unlink(beside)  # noqa: PTH108
+
+
+def _sync_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass  # not every file system can; the rename itself is done
+    finally:
+        os.close(fd)
+
+
+def _prioritize(
+    conversion: Any, names: list[bytes], reread: int | None, folder: str | None, stack: ExitStack
+) -> tuple[str, ...]:
+    """The first pass; `reread` is the descriptor of a plain tar that can be read again."""
+    if reread is not None:
+        conversion.prioritize(names, reread, True)
+    else:
+        spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        conversion.prioritize(names, spool.fileno(), False)
+    return tuple(os.fsdecode(name) for name in conversion.missing)
+
+
+def _warnings(fields: dict[str, Any]) -> Iterator[str]:
+    if fields["bad_names"]:
+        yield (
+            f"{fields['bad_names']} names are not UTF-8: in the TOC each bad byte is U+FFFD, "
+            "as JSON cannot hold it"
+        )
+    if fields["trailing_garbage"]:
+        yield "bytes behind the last gzip member were ignored"
+    if fields["toc_size"] > TOC_SIZE_WARNING:
+        yield (
+            f"the TOC is {fields['toc_size'] >> 20} MiB; containers/storage refuses more than 150"
+        )
+
+
+def _codec(level: int) -> str:
+    if level <= 2:
+        return "isa-l"
+    from importlib.metadata import PackageNotFoundError, version
+
+    from stargz._engine.codecs import loaded
+
+    path = Path(loaded()["libdeflate"])
+    if path.name.startswith("_deflate."):
+        try:
+            return f"libdeflate of deflate {version('deflate')}"
+        except PackageNotFoundError:
+            pass
+    return f"libdeflate ({path.name})"

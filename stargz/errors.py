@@ -1,0 +1,89 @@
+"""Every exception that stargz raises on purpose.
+
+The text is one line: what is wrong, where, and what to do. Import nothing here: this is
+the bottom of the house.
+"""
+
+from __future__ import annotations
+
+
+class StargzError(Exception):
+    """Base of all errors of this package."""
+
+
+class UsageError(StargzError, ValueError):
+    """The caller's arguments are wrong or contradict each other."""
+
+
+class CodecError(StargzError):
+    """A codec library is missing, too old or failed its self-test."""
+
+
+class FormatError(StargzError, ValueError):
+    """Bytes that are not what the format says.
+
+    `source` names the blob, file or reference; `offset` is the byte offset in it, or None.
+    """
+
+    def __init__(self, message: str, source: str = "", offset: int | None = None) -> None:
+        where = source
+        if offset is not None:
+            where = f"{where} at offset {offset}" if where else f"offset {offset}"
+        super().__init__(f"{where}: {message}" if where else message)
+        self.message = message
+        self.source = source
+        self.offset = offset
+
+
+class FooterError(FormatError):
+    """The blob does not end in a footer of a known kind."""
+
+
+class TOCError(FormatError):
+    """The table of contents is malformed or contradicts itself."""
+
+
+class GzipError(FormatError):
+    """A gzip member is malformed, truncated or fails its CRC (RFC 1952)."""
+
+
+class TarError(FormatError):
+    """A tar entry is malformed, truncated or of a kind that cannot be stored."""
+
+
+class DigestError(StargzError):
+    """Content does not match its digest; `name` says whose content."""
+
+    def __init__(self, name: str, expected: str, actual: str, source: str = "") -> None:
+        where = f"{source}: " if source else ""
+        super().__init__(f"{where}{name}: expected {expected}, got {actual}")
+        self.name = name
+        self.expected = expected
+        self.actual = actual
+        self.source = source
+
+
+class EntryNotFoundError(StargzError, KeyError):
+    """No entry of this name is in the layer."""
+
+    def __init__(self, name: str, source: str = "") -> None:
+        self.name = name
+        self.source = source
+        where = f"{source}: " if source else ""
+        super().__init__(f"{where}no entry {name!r} in the layer")
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument.
+        return str(self.args[0])
+
+
+class UnverifiedError(StargzError):
+    """Verification was required, but the blob carries no digests to verify against."""
+
+
+class ExtractError(StargzError):
+    """An entry that extraction refuses, because it would reach outside its directory."""
+
+
+class SourceError(StargzError, OSError):
+    """Bytes could not be had from where they are."""

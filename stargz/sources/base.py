@@ -1,0 +1,45 @@
+"""What a blob's bytes are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from stargz.errors import SourceError
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """Random access to the bytes of one blob; any number of threads may call it.
+
+    Two attributes are optional and let the engine read without Python: `fd`, an open file
+    descriptor for pread (or None), and `buffer`, all of the bytes (or None).
+    """
+
+    @property
+    def name(self) -> str:
+        """What errors call the blob: its path, URL or reference."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`; raises SourceError (an OSError) otherwise."""
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of several (offset, size) ranges, in the order asked for.
+
+        One call, so that a source with latency can fetch them together.
+        """
+
+    def close(self) -> None:
+        """Give back what the source holds. Reading afterwards raises ValueError."""
+
+
+def check_range(name: str, total: int, offset: int, size: int) -> None:
+    """Raise SourceError unless [offset, offset + size) lies within `total` bytes."""
+    if offset < 0 or size < 0 or offset > total or size > total - offset:
+        raise SourceError(
+            f"{name}: bytes {offset} to {offset + size} were asked for, the blob has {total}"
+        )

@@ -1,0 +1,74 @@
+"""A blob in a local file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from stargz.errors import SourceError
+from stargz.sources.base import check_range
+
+
+class LocalSource:
+    """A regular file, read with pread. Never mapped: a file that is cut short under a
+    mapping kills the process.
+
+    `path` is opened here and closed by `close`; with `fd` a descriptor that the caller
+    keeps is used instead, and `path` is only its name; `keep` is the object that owns it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], fd: int | None = None, keep: object = None
+    ) -> None:
+        self._keep = keep
+        self.name = os.fsdecode(path)
+        self._owned = fd is None
+        # O_NONBLOCK: opening a pipe that nobody writes to must not hang.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
+        try:
+            info = os.fstat(self._fd)
+            if stat.S_ISDIR(info.st_mode):
+                raise SourceError(f"{self.name}: is a directory, not a layer")
+            if stat.S_ISBLK(info.st_mode):
+                self.size = os.lseek(self._fd, 0, os.SEEK_END)
+            elif stat.S_ISREG(info.st_mode):
+                self.size = info.st_size
+            else:
+                raise SourceError(
+                    f"{self.name}: a layer is read at random offsets, which a pipe or device "
+                    "cannot do; save it to a file first"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def fd(self) -> int | None:
+        """The descriptor, for pread; None once closed."""
+        return self._fd if self._fd >= 0 else None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`; SourceError when the file does not have them."""
+        if self._fd < 0:
+            raise ValueError(f"{self.name}: the source is closed")
+        check_range(self.name, self.size, offset, size)
+        pieces = []
+        while size:
+            piece = os.pread(self._fd, size, offset)
+            if not piece:
+                raise SourceError(f"{self.name}: the file became shorter while it was read")
+            pieces.append(piece)
+            offset += len(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges."""
+        return [self.read_at(offset, size) for offset, size in ranges]
+
+    def close(self) -> None:
+        """Close the file, if it was opened here."""
+        fd, self._fd = self._fd, -1
+        if self._owned and fd >= 0:
+            os.close(fd)

@@ -1,0 +1,239 @@
+"""The table of contents (format section 2) as Python objects and numpy columns.
+
+A `TOC` is a sequence of `Entry` objects that are made when asked for; names are cleaned:
+relative to the root, no "." or "..", the root is "".
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, overload
+
+from stargz._engine import toc as _toc
+
+EntryType = Literal["dir", "reg", "symlink", "hardlink", "char", "block", "fifo"]
+
+TOC_TAR_NAME = "stargz.index.json"
+PREFETCH_LANDMARK = ".prefetch.landmark"
+NO_PREFETCH_LANDMARK = ".no.prefetch.landmark"
+IMPLIED_DIR_MODE = 0o755
+
+# The Gregorian calendar repeats after 400 years; datetime knows only those from 1 to 9999.
+_CYCLE_START = datetime(2000, 1, 1, tzinfo=UTC)
+_CYCLE_SECONDS = 146097 * 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry: a name, what is there, and its metadata.
+
+    `size` in bytes, of regular files only; `mtime` in seconds since the epoch; `mode` as the
+    tar has it, it may carry the S_IF bits; `digest` of the whole file ("sha256:..."), "" where
+    the TOC gives none. A hard link is an entry of its own, of type "hardlink".
+    """
+
+    name: str
+    type: EntryType
+    size: int = 0
+    mtime: int = 0
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    user_name: str = ""
+    group_name: str = ""
+    link_name: str = ""
+    dev_major: int = 0
+    dev_minor: int = 0
+    xattrs: dict[str, bytes] = field(default_factory=dict, hash=False)
+    digest: str = ""
+
+    def is_dir(self) -> bool:
+        """Whether this is a directory."""
+        return self.type == "dir"
+
+    def is_file(self) -> bool:
+        """Whether this is a regular file (a hard link is not)."""
+        return self.type == "reg"
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry with the TOC's own keys, those that are empty left out, except name and
+        type. User and group names are always there when they are known."""
+        pairs: dict[str, Any] = {
+            "size": self.size,
+            "modtime": format_time(self.mtime) if self.mtime else "",
+            "linkName": self.link_name,
+            "mode": self.mode,
+            "uid": self.uid,
+            "gid": self.gid,
+            "userName": self.user_name,
+            "groupName": self.group_name,
+            "devMajor": self.dev_major,
+            "devMinor": self.dev_minor,
+            "xattrs": {k: base64.b64encode(v).decode("ascii") for k, v in self.xattrs.items()},
+            "digest": self.digest,
+        }
+        found = {key: value for key, value in pairs.items() if value}
+        return {"name": self.name, "type": self.type, **found}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where `size` bytes of a file lie, from `chunk_offset` in the file on.
+
+    They begin `inner_offset` decoded bytes behind the start of the gzip member at blob offset
+    `offset`. `digest` ("sha256:...") is "" in legacy blobs.
+    """
+
+    offset: int
+    inner_offset: int
+    chunk_offset: int
+    size: int
+    digest: str
+
+
+class TOC:
+    """The entries of a layer, in the order of the TOC; replaced ones are left out.
+
+    `rows` is the engine's TOC: rows by number, chunks included. Objects are safe for any
+    number of threads.
+    """
+
+    def __init__(self, rows: _toc.TOC) -> None:
+        self.rows = rows
+        self._numbers = rows.entries()
+
+    @classmethod
+    def parse(
+        cls,
+        data: bytes | bytearray | memoryview | Iterable[bytes],
+        blob_end: int,
+        source: str = "",
+    ) -> TOC:
+        """Parse TOC JSON, whole or in pieces.
+
+        `blob_end` bounds the offsets: the TOC's own offset, or for an external TOC the blob's
+        size less its footer. Raises TOCError for everything that is not a TOC of such a blob.
+        """
+        return cls(_toc.TOC.parse(data, blob_end, source))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
+        if isinstance(index, slice):
+            return [self._entry(number) for number in self._numbers[index]]
+        return self._entry(self._numbers[index])
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self._entry, self._numbers)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a name is there, as an entry or as an implied directory."""
+        return isinstance(name, str) and (self.rows.lookup(name) >= 0 or self.rows.is_dir(name))
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a name, which is cleaned first; KeyError when there is none.
+
+        Directories that only other names imply, the root among them, come as an entry of
+        type "dir" and mode 0o755.
+        """
+        number = self.rows.lookup(name)
+        if number >= 0:
+            return self._entry(number)
+        if self.rows.is_dir(name):
+            return _implied(clean_name(name))
+        raise KeyError(name)
+
+    def resolve(self, name: str) -> Entry:
+        """The same, with hard links followed to the entry that they stand for."""
+        number = self.rows.lookup(name)
+        if number >= 0:
+            return self._entry(self.rows.resolve(number))
+        return self.entry(name)
+
+    def row(self, name: str) -> int:
+        """The row number of a name, hard links followed; KeyError when no entry has it."""
+        number = self.rows.lookup(name)
+        if number < 0:
+            raise KeyError(name)
+        return self.rows.resolve(number)
+
+    def names(self, *types: EntryType) -> list[str]:
+        """The names of all entries, only of these types if given, without implied ones."""
+        return self.rows.names(*types)
+
+    def is_dir(self, name: str) -> bool:
+        """Whether a name is a directory, also an implied one. "" is the root."""
+        return self.rows.is_dir(name)
+
+    def listdir(self, name: str = "") -> list[str]:
+        """Base names in a directory, sorted by their UTF-8. KeyError, NotADirectoryError."""
+        return [base for base, _ in self._children(name)]
+
+    def children(self, name: str = "") -> list[Entry]:
+        """The entries in a directory, sorted likewise; implied directories too."""
+        prefix = clean_name(name)
+        prefix += "/" if prefix else ""
+        return [
+            self._entry(number) if number >= 0 else _implied(prefix + base)
+            for base, number in self._children(name)
+        ]
+
+    def chunks(self, name: str) -> list[Chunk]:
+        """The chunks of a regular file in order, hard links followed; none where it is empty.
+
+        Raises KeyError when there is no such entry.
+        """
+        return [Chunk(*chunk) for chunk in self.rows.chunks(self.row(name))]
+
+    @property
+    def columns(self) -> Any:
+        """All rows as a read-only numpy structured array (`TOC.rows` of the engine says what
+        the columns are). Rows are chunks and replaced entries too: see type and flags."""
+        return self.rows.rows()
+
+    def counts(self) -> dict[str, int]:
+        """How many "entries", regular "files" and "chunks", and the "bytes" of all files."""
+        return self.rows.counts()
+
+    def _entry(self, number: int) -> Entry:
+        return Entry(*self.rows.fields(number))  # type: ignore[arg-type]
+
+    def _children(self, name: str) -> list[tuple[str, int]]:
+        found = self.rows.children(name)
+        if found is not None:
+            return found
+        if self.rows.lookup(name) >= 0:
+            raise NotADirectoryError(f"{name!r} is no directory")
+        raise KeyError(name)
+
+
+def clean_name(name: str) -> str:
+    """A name as look-ups take it: joined to "/", normalised, ".." stopped at the root, without
+    the leading "/"; the root is ""."""
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def format_time(seconds: int) -> str:
+    """Seconds since the epoch as the TOC writes them: RFC 3339, UTC."""
+    epoch = seconds - int(_CYCLE_START.timestamp())
+    cycles, rest = divmod(epoch, _CYCLE_SECONDS)
+    time = _CYCLE_START + timedelta(seconds=rest)
+    return f"{time.year + 400 * cycles:04d}-{time:%m-%dT%H:%M:%SZ}"
+
+
+def _implied(name: str) -> Entry:
+    return Entry(name, "dir", mode=IMPLIED_DIR_MODE)

@@ -1,0 +1,68 @@
+"""Fixtures that several test modules share: data, outside tools, the reference program."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+INTEROP = Path(__file__).parent / "interop"
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip for want of a tool; in CI, which installs them all, that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (CI must have it)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of golden tars and blobs."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def goldens() -> list[dict[str, Any]]:
+    """What the reference built: see tests/data/manifest.json."""
+    return json.loads((DATA / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """tool(name): the path of a program, or the test is skipped (fails in CI)."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            absent(f"{name} is not installed")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """reference(command, *args): run the Go reference program; its JSON, or RuntimeError."""
+    program = tmp_path_factory.mktemp("reference") / "reference"
+    built = subprocess.run([INTEROP / "build", program], capture_output=True, text=True)
+    if built.returncode:
+        absent(f"the Go reference program cannot be built: {built.stderr.strip()}")
+
+    def run(*args: object, env: dict[str, str] | None = None) -> Any:
+        command = [program, *map(str, args)]
+        environ = os.environ | (env or {})
+        done = subprocess.run(command, capture_output=True, text=True, env=environ)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        return json.loads(done.stdout)
+
+    run.version = built.stdout.strip()  # type: ignore[attr-defined]
+    return run

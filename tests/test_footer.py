@@ -1,0 +1,133 @@
+"""Footers: the golden blobs' are recognised and made again, everything else is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stargz.errors import FooterError
+from stargz.footer import (
+    EXTERNAL_FOOTER_SIZE,
+    FOOTER_SIZE,
+    LEGACY_FOOTER_SIZE,
+    ZSTD_FOOTER_SIZE,
+    Footer,
+    make_footer,
+    parse_footer,
+)
+
+DATA = Path(__file__).parent / "data"
+GOLDENS = {case["name"]: case for case in json.loads((DATA / "manifest.json").read_text())}
+
+
+def zstd_footer(offset: int, size: int, kind: int = 1, magic: bytes = b"GnUlInUx") -> bytes:
+    numbers = b"".join(n.to_bytes(8, "little") for n in (offset, size, 7, kind))
+    return bytes.fromhex("502a4d1828000000") + numbers + magic
+
+
+@pytest.mark.parametrize("name", [n for n, case in GOLDENS.items() if case["kind"] == "gzip"])
+def test_golden(name: str) -> None:
+    blob = (DATA / GOLDENS[name]["blob"]).read_bytes()
+    footer = parse_footer(blob[-FOOTER_SIZE:], len(blob))
+    assert footer.kind == "estargz"
+    assert footer.size == FOOTER_SIZE
+    assert blob[footer.toc_offset :][:2] == b"\x1f\x8b"
+    assert make_footer(footer.toc_offset) == blob[-FOOTER_SIZE:]
+
+
+def test_golden_external() -> None:
+    blob = (DATA / "external_toc.esgz").read_bytes()
+    assert parse_footer(blob[-FOOTER_SIZE:], len(blob)) == Footer("external-toc", -1, 46)
+    assert make_footer(-1, "external-toc") == blob[-EXTERNAL_FOOTER_SIZE:]
+
+
+def test_golden_zstd() -> None:
+    blob = (DATA / "zstd_chunked.zst").read_bytes()
+    offset, size, _, _ = GOLDENS["zstd_chunked"]["annotations"][
+        "io.containers.zstd-chunked.manifest-position"
+    ].split(":")
+    footer = parse_footer(blob[-FOOTER_SIZE:], len(blob))
+    assert footer == Footer("zstd:chunked", int(offset), ZSTD_FOOTER_SIZE, int(size))
+
+
+def test_sizes_and_layout() -> None:
+    assert make_footer(0x1234, "estargz").hex() == (
+        "1f8b08040000000000ff"
+        "1a00"
+        "53471600" + b"0000000000001234STARGZ".hex() + "010000ffff"
+        "0000000000000000"
+    )
+    assert len(make_footer(5, "estargz")) == FOOTER_SIZE
+    assert len(make_footer(5, "stargz")) == LEGACY_FOOTER_SIZE
+    assert len(make_footer(-1, "external-toc")) == EXTERNAL_FOOTER_SIZE
+
+
+@given(offset=st.integers(0, 1 << 40), before=st.binary(max_size=9))
+def test_round_trip(offset: int, before: bytes) -> None:
+    size = offset + 1 + FOOTER_SIZE
+    found = parse_footer(before + make_footer(offset, "estargz"), size)
+    assert found == Footer("estargz", offset, FOOTER_SIZE)
+    size = offset + 1 + LEGACY_FOOTER_SIZE
+    found = parse_footer(before + make_footer(offset, "stargz"), size)
+    assert found == Footer("stargz", offset, LEGACY_FOOTER_SIZE)
+
+
+@given(tail=st.binary(max_size=60))
+def test_any_bytes(tail: bytes) -> None:
+    with pytest.raises(FooterError):
+        parse_footer(tail, max(len(tail), 1000))
+
+
+def frame(digits: bytes) -> bytes:
+    return make_footer(0).replace(b"0" * 16, digits)
+
+
+PLAIN_GZIP = bytes.fromhex("1f8b0800000000000003") + bytes(90)
+
+
+@pytest.mark.parametrize(
+    ("tail", "size", "offset", "message"),
+    [
+        (b"", 0, 0, "0 bytes are too few"),
+        (bytes(45), 45, 0, "45 bytes are too few"),
+        (PLAIN_GZIP, len(PLAIN_GZIP), 49, "no footer of a known kind"),
+        (bytes(51), 51, 0, "no footer of a known kind"),
+        (frame(b"-000000000000001"), 1000, 949, "not 16 hex digits"),
+        (frame(b"+000000000000001"), 1000, 949, "not 16 hex digits"),
+        (frame(b"0x00000000000001"), 1000, 949, "not 16 hex digits"),
+        (frame(b"00000000000000_1"), 1000, 949, "not 16 hex digits"),
+        (frame(b" 000000000000001"), 1000, 949, "not 16 hex digits"),
+        (frame(b"000000000000000g"), 1000, 949, "not 16 hex digits"),
+        (make_footer(949), 1000, 949, "not inside the 949 bytes"),
+        (make_footer(953, "stargz"), 1000, 953, "not inside the 953 bytes"),
+        (frame(b"ffffffffffffffff"), 1000, 949, "not inside the 949 bytes"),
+        (make_footer(0)[:-1] + b"\x01", 1000, 949, "no footer of a known kind"),
+        (make_footer(0)[1:] + b"\0", 1000, 949, "no footer of a known kind"),
+        (zstd_footer(952, 1), 1000, 952, "not inside"),
+        (zstd_footer(900, 53), 1000, 952, "does not end before the footer"),
+        (zstd_footer(900, 0), 1000, 952, "does not end before the footer"),
+        (zstd_footer(900, 52, kind=2), 1000, 952, "type 2"),
+        (zstd_footer(900, 52, magic=b"GNUlInUx"), 1000, 949, "no footer of a known kind"),
+    ],
+)
+def test_refused(tail: bytes, size: int, offset: int, message: str) -> None:
+    with pytest.raises(FooterError, match=message) as caught:
+        parse_footer(tail, size, "some.blob")
+    assert caught.value.source == "some.blob"
+    assert caught.value.offset == offset
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("offset", [-1, 1 << 63])
+def test_unwritable_offsets(offset: int) -> None:
+    with pytest.raises(ValueError, match="cannot be written"):
+        make_footer(offset)
+
+
+def test_zstd_is_not_written() -> None:
+    with pytest.raises(ValueError, match="not written"):
+        make_footer(5, "zstd:chunked")

@@ -1,0 +1,134 @@
+"""Pinned digests: levels 1 and 2 give these bytes, whatever the input's wrapping, the size of
+its pieces, the thread count and the machine. A change here is a change for every user who
+caches blobs by digest: it needs a new minor version and a line in CHANGELOG.md."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from oracle import sha256
+
+import stargz
+
+# Options: digest of the blob.
+PINS: list[tuple[dict[str, Any], str]] = [
+    ({"level": 1}, "sha256:45df474a0af56b99fb0b3fdc7a989fc53b9d70f306381f8f171d95c0803f1d41"),
+    ({"level": 2}, "sha256:45f1e14249e9673408796ced8857209fff78e19c6de3e7b98b003c424c9ab671"),
+    (
+        {"level": 1, "chunk_size": 65536},
+        "sha256:02bf0b3f495d5b57609417557a5a7fe483227db4c0644482514f14cb078e75a1",
+    ),
+    (
+        {"level": 2, "chunk_size": 65536},
+        "sha256:6e50e2a3a467fff4b029fc720a9f5f775e4ac839a791940bd8b9a18a215f8040",
+    ),
+    (
+        {"level": 1, "chunk_size": 65536, "min_chunk_size": 300_000},
+        "sha256:6ced0f65a80553507e34c857a9b771b07db3e4ea8c63d4940b587dd9e9985410",
+    ),
+    (
+        {"level": 1, "chunk_size": 65536, "prioritized": ["usr/large", "usr/hard"]},
+        "sha256:aabdfb4b11934948960bdfc5c341846d247e717907aa6b17bfb56be3e483f5a1",
+    ),
+    (
+        {"level": 1, "lossless": True},
+        "sha256:f25c24133c4dc8c3584fa9a6981bf86cc04aff22e36b4a40eb1892e2c6ce1402",
+    ),
+    (
+        {"level": 1, "format": "stargz"},
+        "sha256:1173dbfca2ec5a2363fc7e4b8304cd4f58822fd4754d62114d6c3ad0f857efc4",
+    ),
+]
+IDS = ["-".join(map(str, options.values())) for options, _ in PINS]
+
+
+class Pieces(io.RawIOBase):
+    """A pipe-like source that gives at most `size` bytes at a time, and cannot seek."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data, self.size = io.BytesIO(data), size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self.data.read(min(self.size, len(buffer)))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.fixture(scope="module")
+def tar() -> bytes:
+    return synthetic.tar_bytes()
+
+
+@pytest.fixture(scope="module")
+def source(tar: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pins") / "in.tar"
+    path.write_bytes(tar)
+    return path
+
+
+def digest_of(src: Any, dst: Path, **options: Any) -> str:
+    result = stargz.convert(src, dst, **options)
+    assert result.digest == sha256(dst.read_bytes())
+    return result.digest
+
+
+def test_the_input_is_the_one_that_was_pinned(tar: bytes) -> None:
+    assert sha256(tar) == f"sha256:{synthetic.INPUT_SHA256}"
+
+
+@pytest.mark.parametrize(("options", "digest"), PINS, ids=IDS)
+def test_pinned(source: Path, tmp_path: Path, options: dict[str, Any], digest: str) -> None:
+    assert digest_of(source, tmp_path / "out", **options) == digest
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize(("options", "digest"), PINS, ids=IDS)
+def test_any_number_of_threads(
+    source: Path, tmp_path: Path, options: dict[str, Any], digest: str, threads: int
+) -> None:
+    assert digest_of(source, tmp_path / "out", threads=threads, **options) == digest
+
+
+@pytest.mark.parametrize("size", [1000, 4096, 65537, 1 << 20])
+@pytest.mark.parametrize(("options", "digest"), PINS, ids=IDS)
+def test_pieces_of_any_size(
+    tar: bytes, tmp_path: Path, options: dict[str, Any], digest: str, size: int
+) -> None:
+    assert digest_of(Pieces(tar, size), tmp_path / "out", **options) == digest
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_the_inputs_compression_does_not_matter(tar: bytes, tmp_path: Path, level: int) -> None:
+    path = tmp_path / "in.tar.gz"
+    path.write_bytes(gzip.compress(tar, level))
+    assert digest_of(path, tmp_path / "out") == PINS[0][1]
+
+
+def test_several_gzip_members(tar: bytes, tmp_path: Path) -> None:
+    parts = [tar[at : at + 700_001] for at in range(0, len(tar), 700_001)]
+    (tmp_path / "in.tar.gz").write_bytes(b"".join(gzip.compress(part) for part in parts))
+    assert digest_of(tmp_path / "in.tar.gz", tmp_path / "out") == PINS[0][1]
+
+
+def test_real_pipe(tar: bytes, tmp_path: Path) -> None:
+    read, write = os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(tar)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with os.fdopen(read, "rb") as pipe:
+        assert digest_of(pipe, tmp_path / "out") == PINS[0][1]
+    feeder.join()

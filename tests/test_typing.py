@@ -1,0 +1,67 @@
+"""The public API is typed: mypy accepts its use and refuses its misuse."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "stargz"
+
+
+@pytest.mark.parametrize("case", ["public_api.py", "misuse.py"])
+def test_mypy(case: str, tmp_path: Path) -> None:
+    # --strict includes --warn-unused-ignores: a mistake that is not caught is an error too.
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull]
+    command += ["--follow-imports=silent", "--cache-dir", str(tmp_path)]
+    command += [str(TESTS / "typing_cases" / case)]
+    environ = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_cython_module_has_a_stub() -> None:
+    """Each that Python code imports; one that is only cimported has nothing to type."""
+    python = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    for path in PACKAGE.rglob("*.pyx"):
+        used = re.search(rf"stargz\._engine(?:\.| import ){path.stem}\b", python)
+        assert not used or path.with_suffix(".pyi").exists(), f"{path.name} has no .pyi"
+    assert (PACKAGE / "py.typed").exists()
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]),
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_every_function_is_annotated(path: Path) -> None:
+    for function in functions(path):
+        where = f"{path.name}:{function.lineno}: {function.name}"
+        # mypy --strict gives an __init__ with annotated arguments None by itself.
+        assert function.returns or function.name == "__init__", f"{where} has no return type"
+        spec = function.args
+        for arg in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]:
+            assert arg.annotation or arg.arg in ("self", "cls"), f"{where}: {arg.arg}"
+        for rest in (spec.vararg, spec.kwarg):
+            assert rest is None or rest.annotation, f"{where}: {rest}"
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    import stargz
+
+    for name in stargz.__all__:
+        value = getattr(stargz, name)
+        if callable(value):
+            assert (value.__doc__ or "").strip(), f"stargz.{name} has no docstring"
