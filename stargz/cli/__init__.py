@@ -1,0 +1,101 @@
+"""The command line: one small module per command, imported when its command is used.
+
+A command's module has `HELP` (one line), `EXAMPLE`, `add_arguments(parser)` and
+`run(args)`, which returns the exit code. Only the standard library's small modules are
+imported up to the point where a command does its work, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+# The one place that lists the commands; the help line stands here so that `stargz --help`
+# imports none of their modules.
+COMMANDS = {
+    "convert": "make a seekable layer from a tar, tar.gz or tar.zst",
+    "info": "kind, sizes, counts and digests of a layer",
+    "ls": "list a layer's files",
+    "cat": "write files' contents to standard output, reading only what they need",
+    "extract": "unpack a layer or some of its paths, safely and in parallel",
+    "verify": "check every member, chunk and file of a layer, and its TOC",
+    "toc": "write a layer's TOC (JSON) to standard output, byte for byte",
+    "demo": "convert, verify and read a real layer made on this machine",
+}
+
+_EXIT_CODES = """\
+exit codes:
+  0 done, 1 failed, 2 wrong usage, 3 verification failed, 130 interrupted
+
+STARGZ_DEBUG=1 in the environment adds Python's traceback to an error.
+'stargz COMMAND --help' has the options and an example of each command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (interface: `stargz COMMAND`)."""
+    from stargz.cli import _errors, _signals, _stdout
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _signals.raising():
+        try:
+            _stdout.prepare()
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+            return code
+        except BaseException as error:
+            code = _errors.report(error)
+            _stdout.finish(discard=isinstance(error, KeyboardInterrupt))
+            if code == _errors.STDOUT_CLOSED:
+                _signals.die_of_sigpipe()
+            return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from stargz.cli._options import Parser
+    from stargz.errors import UsageError
+
+    # Options that every command knows may also stand before the command's name.
+    first = 0
+    while first < len(arguments) and arguments[first] in _COMMON_FLAGS:
+        first += 1
+    name = arguments[first] if first < len(arguments) else ""
+    if name not in COMMANDS:
+        if name and not name.startswith("-"):
+            raise UsageError(f"no command {name!r}; 'stargz --help' lists the commands")
+        return _top_level(arguments)
+    from importlib import import_module
+
+    module = import_module(f"stargz.cli.{name}")
+    parser = Parser(prog=f"stargz {name}", description=module.__doc__, example=module.EXAMPLE)
+    module.add_arguments(parser)
+    args = parser.parse(arguments[:first] + arguments[first + 1 :])
+    code: int = module.run(args) if args else 0
+    return code
+
+
+_COMMON_FLAGS = frozenset(("-q", "--quiet", "-v", "--verbose", "--json"))
+
+
+def _top_level(arguments: list[str]) -> int:
+    from stargz.cli._options import Parser, add_output_options
+
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    parser = Parser(
+        prog="stargz",
+        usage="stargz COMMAND [options] ...",
+        description="Make compressed container layers seekable, and read, verify and extract "
+        f"them.\n\ncommands:\n{listing}",
+        example="stargz convert layer.tar.gz",
+        notes=_EXIT_CODES,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    add_output_options(parser)
+    args = parser.parse(arguments)
+    if args and not args.version:
+        parser.error("a command is needed")
+    if args:
+        from stargz import __version__
+
+        print(f"stargz {__version__}")
+    return 0

@@ -1,0 +1,74 @@
+"""From an exception to one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from stargz.cli._signals import Signalled
+from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError
+
+OK = 0
+FAILED = 1
+USAGE = 2
+UNVERIFIED = 3
+INTERRUPTED = 130
+STDOUT_CLOSED = 141  # what a shell shows for a process that SIGPIPE ended
+
+
+class CommandError(StargzError):
+    """A command cannot do what it was asked; the text says why and what to do."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with control and undecodable characters escaped.
+
+    Names come from the layer, and an escape sequence in one must not reach a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    if sys.stderr is not None:
+        try:
+            print(f"stargz: {printable(text)}", file=sys.stderr, flush=True)
+        except OSError:
+            return  # nobody reads stderr: the exit code still tells
+
+
+def report(error: BaseException) -> int:
+    """Tell the user about `error` and return the exit code."""
+    if os.environ.get("STARGZ_DEBUG") == "1" and sys.stderr is not None:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + error.signum if isinstance(error, Signalled) else INTERRUPTED
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return STDOUT_CLOSED
+    say(_describe(error))
+    if isinstance(error, UsageError):
+        return USAGE
+    if isinstance(error, (DigestError, UnverifiedError)):
+        return UNVERIFIED
+    return FAILED
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        names = [os.fsdecode(n) for n in (error.filename, error.filename2) if _is_path(n)]
+        return ": ".join([" -> ".join(names), error.strerror] if names else [error.strerror])
+    if isinstance(error, (StargzError, OSError)):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{text} (this is a bug in stargz; STARGZ_DEBUG=1 shows the traceback to report)"
+
+
+def _is_path(name: object) -> bool:
+    return isinstance(name, (str, bytes, os.PathLike))

@@ -1,0 +1,128 @@
+"""Options that several commands share, and the parser that they are added to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import NoReturn
+
+from stargz.errors import UsageError
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and whose help ends in an example."""
+
+    def __init__(
+        self,
+        prog: str,
+        description: str | None,
+        example: str,
+        usage: str | None = None,
+        notes: str = "",
+    ) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog="example:\n  " + example.replace("\n", "\n  ") + (notes and f"\n\n{notes}"),
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument("-h", "--help", action="store_true", help="show this and stop")
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace | None:
+        """The options; None after printing the help, if that is what was asked for.
+
+        (argparse's own way of printing it hides a full disk.)
+        """
+        until = arguments.index("--") if "--" in arguments else len(arguments)
+        if not {"-h", "--help"} & set(arguments[:until]):
+            args = self.parse_intermixed_args(arguments)
+            if not args.help:
+                return args
+        print(self.format_help())
+        return None
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        # argparse would import shutil, and with it three compression modules, for this.
+        try:
+            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, max_help_position=28, width=max(40, min(columns, 100) - 2))
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """-q, -v and --json."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more, on stderr")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON value")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """--threads."""
+    parser.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="threads to use (default: one for each available core); never changes the output",
+    )
+
+
+def add_layer_options(parser: argparse.ArgumentParser) -> None:
+    """SRC, and how far its TOC is trusted: for every command that reads a layer."""
+    parser.add_argument("src", metavar="SRC", help="the layer: a file, or - for standard input")
+    parser.add_argument(
+        "--toc-digest",
+        type=digest,
+        metavar="sha256:HEX",
+        help="refuse a TOC that has another digest (image manifests carry it as an annotation)",
+    )
+    parser.add_argument(
+        "--require-verified",
+        action="store_true",
+        help="refuse to read what no digest covers that is trusted by way of --toc-digest",
+    )
+    parser.add_argument(
+        "--toc", metavar="FILE", help="a TOC that is kept apart from the layer (external TOC)"
+    )
+    add_threads(parser)
+    add_output_options(parser)
+
+
+def size(text: str) -> int:
+    """Bytes of '4M', '64K', '1MiB' or '4096'; units are powers of 1024."""
+    found = re.fullmatch(r"(\d{1,18})([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4M, 64K or 4096")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def count(text: str) -> int:
+    """A number of threads."""
+    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def level(text: str) -> int:
+    """A compression level."""
+    if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= 12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a level from 1 to 12")
+    return int(text)
+
+
+def digest(text: str) -> str:
+    """A sha256 digest as manifests write it."""
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not sha256: and 64 lower-case hex digits")
+    return text

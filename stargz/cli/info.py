@@ -1,0 +1,123 @@
+"""What a layer is: its kind, sizes, counts and digests.
+
+The uncompressed size is found by decoding all of it. A plain tar, tar.gz or tar.zst is
+reported as such."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from stargz.cli import _options
+from stargz.cli._errors import OK
+from stargz.cli._layers import open_source, source
+from stargz.cli._output import print_json, print_table, size_text
+
+if TYPE_CHECKING:
+    from stargz.layer import Layer
+    from stargz.sources import ByteSource
+
+EXAMPLE = "stargz info layer.stargz"
+
+# What other tools may count on; None where it is not known.
+_KEYS = (
+    "kind", "size", "toc_offset", "toc_digest", "entries", "files", "chunks",
+    "uncompressed_size", "prefetch_size",
+)  # fmt: skip
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz info`."""
+    _options.add_layer_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell what SRC is."""
+    from stargz.sources import as_source
+
+    with source(args.src) as opened, closing(as_source(opened)) as blob:
+        report = None
+        if not (args.toc or args.toc_digest or args.require_verified):
+            report = _without_toc(blob)
+        if report is None:
+            with open_source(blob, args) as layer:
+                report = _with_toc(layer)
+    report = {**dict.fromkeys(_KEYS), **report}
+    if args.json:
+        print_json(report)
+    else:
+        print_table(_rows(report))
+    return OK
+
+
+def _with_toc(layer: Layer) -> dict[str, Any]:
+    counts = layer.toc.counts()
+    chunks = layer.toc.columns
+    uncompressed_size = layer.uncompressed_size()
+    landmarks = {".prefetch.landmark": "prefetch", ".no.prefetch.landmark": "no prefetch"}
+    return {
+        "kind": layer.kind,
+        "size": layer.size,
+        "toc_offset": layer.toc_offset if layer.toc_offset >= 0 else None,
+        "toc_digest": layer.toc_digest,
+        "entries": counts["entries"],
+        "files": counts["files"],
+        "chunks": counts["chunks"],
+        "uncompressed_size": uncompressed_size,
+        "prefetch_size": layer.prefetch_size,
+        "content_size": counts["bytes"],
+        "ratio": round(layer.size / max(uncompressed_size, 1), 4),
+        "largest_chunk": int(chunks["chunk_size"].max(initial=0)),
+        "inner_offsets": bool(chunks["inner_offset"].any()),
+        "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
+    }
+
+
+def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
+    """What is known of a blob whose TOC is not in it or not read; None for all others."""
+    from stargz import footer
+    from stargz.errors import FooterError
+
+    size = min(blob.size, footer.MAX_FOOTER_SIZE)
+    tail = blob.read_at(blob.size - size, size)
+    try:
+        found = footer.parse_footer(tail, blob.size, blob.name)
+    except FooterError:
+        compression = _plain(blob)
+        if compression is None or b"STARGZ" in tail or b"UlInUx" in tail:
+            raise
+        return {"kind": "plain", "size": blob.size, "compression": compression}
+    if found.kind in ("estargz", "stargz"):
+        return None
+    offset = found.toc_offset if found.toc_offset >= 0 else None
+    return {"kind": found.kind, "size": blob.size, "toc_offset": offset}
+
+
+def _plain(blob: ByteSource) -> str | None:
+    """How a tar without a TOC is compressed; None for what is no tar."""
+    head = blob.read_at(0, min(blob.size, 512))
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    # ustar, PAX and GNU have the word; an empty tar is zeros.
+    return "none" if head[257:262] == b"ustar" or head == bytes(512) else None
+
+
+def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    def text(key: str, value: Any) -> str:
+        if value is None:
+            return "not known"
+        if key.endswith("size") or key == "largest_chunk":
+            return size_text(value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return f"{value:,}" if isinstance(value, int) and key != "toc_offset" else str(value)
+
+    return [
+        (key, text(key, value))
+        for key, value in report.items()
+        if value is not None or report["kind"] != "plain"
+    ]

@@ -1,0 +1,64 @@
+"""Runs the real command line, as a user's shell does: for the tests of the commands."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import stargz
+
+# The commands run in other directories: they must find the very package under test.
+ROOT = Path(stargz.__file__).parent.parent
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a user's shell."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("STARGZ_", "PYTHON"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **changes}
+
+
+def command(*args: object) -> list[str]:
+    """The words of `stargz ARGS`."""
+    return [sys.executable, "-m", "stargz", *map(str, args)]
+
+
+def run(*args: object, env: dict[str, str] | None = None, **options: Any) -> Any:
+    """Run `stargz ARGS`; the finished process, with its output as text."""
+    options.setdefault("stdin", subprocess.DEVNULL)
+    if "input" in options:
+        del options["stdin"]
+    for stream in ("stdout", "stderr"):
+        options.setdefault(stream, subprocess.PIPE)
+    options.setdefault("text", True)
+    return subprocess.run(command(*args), env=environment(**(env or {})), timeout=120, **options)
+
+
+def ok(*args: object, **options: Any) -> Any:
+    """Run `stargz ARGS`, which must succeed and say nothing on stderr; its stdout."""
+    done = run(*args, **options)
+    assert (done.returncode, done.stderr or None) == (0, None)
+    return done.stdout
+
+
+def fails(code: int, *args: object, **options: Any) -> str:
+    """Run `stargz ARGS`, which must fail with one line on stderr and nothing on stdout."""
+    done = run(*args, **options)
+    out, err = done.stdout, done.stderr
+    if isinstance(err, bytes):
+        err = err.decode()
+    assert done.returncode == code, err
+    assert not out
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("stargz: ")
+    assert "bug" not in lines[0]
+    return lines[0].removeprefix("stargz: ")
+
+
+def sha256(data: bytes) -> str:
+    """As manifests write it."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

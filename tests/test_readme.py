@@ -1,0 +1,93 @@
+"""README's snippets are run as they stand, and what it claims in numbers is checked."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from command import environment, sha256
+
+from stargz.cli import COMMANDS
+from stargz.conversion import CHUNK_SIZES
+from stargz.layer import MAX_TOC_SIZE
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def block(mark: str) -> str:
+    """The one code block that follows `<!-- mark -->`."""
+    found = re.findall(rf"^<!-- {mark} -->\n```\w+\n(.*?)^```$", README, re.M | re.S)
+    assert len(found) == 1
+    return str(found[0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory with the layer.tar.gz that the snippets talk of."""
+    files = {"etc/os-release": b"NAME=Debian\n", "usr/bin/tool": b"#!/bin/sh\n" * 1000}
+    with tarfile.open(tmp_path / "layer.tar.gz", "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return tmp_path
+
+
+def test_python(folder: Path) -> None:
+    code = block("python")
+    assert len(code.splitlines()) == 6
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['os-release'] b'NAME=Debian\\n'\n"
+    assert (folder / "root/usr/bin/tool").stat().st_size == 10000
+    assert not (folder / "root/etc").exists()
+
+
+def test_shell(folder: Path) -> None:
+    script = block("shell")
+    used = set(re.findall(r"(?:^|\| )stargz ([a-z]+)", script, re.M))
+    assert used == set(COMMANDS) - {"demo"}
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    program = bin_folder / "stargz"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stargz "$@"\n')
+    program.chmod(0o755)
+    env = environment()
+    env["PATH"] = f"{bin_folder}:{env['PATH']}"
+    (folder / "root").mkdir()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "NAME=Debian\n" in done.stdout
+    assert (folder / "root/usr/bin/tool").stat().st_size == 10000
+    toc_digest = re.search(r"^toc_digest +(sha256:\w+)$", done.stdout, re.M)
+    assert toc_digest
+    assert f"{toc_digest[1].removeprefix('sha256:')}  -\n" in done.stdout
+    piped = (folder / "piped.stargz").read_bytes()
+    assert sha256(piped) != sha256((folder / "layer.stargz").read_bytes())  # level 2
+
+
+@pytest.mark.parametrize(("mark", "ending"), [("demo", "stargz demo"), ("test", "pytest")])
+def test_install_commands_are_one_complete_line(mark: str, ending: str) -> None:
+    line = block(mark)
+    assert line.count("\n") == 1
+    subprocess.run(["bash", "-n", "-c", line], check=True)
+    for word in ("apt-get update", "python3-venv", "gcc", "python3 -m venv .venv", "pip install"):
+        assert word in line
+    assert line.strip().endswith(f".venv/bin/{ending}")
+
+
+def test_the_stated_limits_are_the_codes() -> None:
+    assert MAX_TOC_SIZE == 1 << 30
+    assert (CHUNK_SIZES[0], CHUNK_SIZES[-1]) == (1 << 10, 1 << 30)
+    pyproject = Path(__file__).parent.parent / "pyproject.toml"
+    assert 'requires-python = ">=3.11"' in pyproject.read_text()
