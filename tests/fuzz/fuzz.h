@@ -1,0 +1,36 @@
+/* What fuzz targets share: the codec table, loaded once from the system's libraries. */
+#ifndef SGZ_FUZZ_H
+#define SGZ_FUZZ_H
+
+#include "codecs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A property that must hold: unlike assert, also when NDEBUG is defined. */
+#define CHECK(what)                                                          \
+    do {                                                                     \
+        if (!(what)) {                                                       \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what); \
+            abort();                                                         \
+        }                                                                    \
+    } while (0)
+
+static inline const sgz_codecs *fuzz_codecs(void)
+{
+    static sgz_codecs codecs;
+    sgz_error err;
+    if (!codecs.isal.inflate && sgz_load_isal(&codecs, "libisal.so.2", &err)) {
+        fprintf(stderr, "%s: install libisal2\n", err.message);
+        exit(1);
+    }
+    if (!codecs.crypto.md_ctx_new && sgz_load_crypto(&codecs, "libcrypto.so.3", &err)) {
+        fprintf(stderr, "%s: install libssl3\n", err.message);
+        exit(1);
+    }
+    if (!codecs.libdeflate.alloc_compressor)
+        sgz_load_libdeflate(&codecs, "libdeflate.so.0", &err);
+    return &codecs;
+}
+
+#endif
