@@ -1,0 +1,78 @@
+"""Fixtures of all benchmarks: the inputs, alternated runs, and the figures for the report."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from bench import corpus
+
+Run = Callable[[], Any]
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    return corpus.build("debian")
+
+
+@pytest.fixture(scope="session")
+def ansible() -> Path:
+    return corpus.build("ansible")
+
+
+@pytest.fixture(scope="session")
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def clock(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+class Comparison:
+    """Runs of ours and of peers in turn, and figures with their targets."""
+
+    def __init__(self, benchmark: Any) -> None:
+        self.benchmark = benchmark
+
+    def medians(
+        self, ours: Run, peers: dict[str, Run], rounds: int = 5, between: Run = lambda: None
+    ) -> dict[str, float]:
+        """Median seconds of "ours" and of each peer, run in turn; `between` is not timed."""
+        seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
+
+        def others() -> None:
+            for name, run in peers.items():
+                between()
+                seconds[name].append(clock(run))
+            between()
+
+        between()
+        ours()  # warm up: page cache, codec libraries
+        self.benchmark.pedantic(
+            lambda: seconds["ours"].append(clock(ours)), setup=others, rounds=rounds
+        )
+        result = {name: statistics.median(values) for name, values in seconds.items()}
+        self.benchmark.extra_info["seconds"] = result
+        return result
+
+    def figure(self, name: str, value: float, target: str = "") -> None:
+        """One line of the report; target is like ">= 0.8", or empty when there is none."""
+        figures = self.benchmark.extra_info.setdefault("figures", [])
+        figures.append({"name": name, "value": value, "target": target})
+
+
+@pytest.fixture
+def compare(benchmark: Any) -> Comparison:
+    return Comparison(benchmark)

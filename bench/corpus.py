@@ -1,0 +1,83 @@
+"""Build the benchmark inputs: python -m bench.corpus [--dir DIR] [NAME...]
+
+debian   a Debian minbase root made by debootstrap (as root): large binaries and small files
+ansible  an unpacked wheel of ansible: tens of thousands of small files
+
+Each becomes DIR/NAME.tar and DIR/NAME.tar.gz (gzip -6), kept for the next time. DIR is
+$STARGZ_BENCH_CORPUS or ~/.cache/stargz-bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+DEBIAN_SUITE = "bookworm"
+ANSIBLE = "12.3.0"
+
+
+def folder() -> Path:
+    return Path(os.environ.get("STARGZ_BENCH_CORPUS", Path.home() / ".cache/stargz-bench"))
+
+
+def _debian(root: Path) -> None:
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", DEBIAN_SUITE, root], check=True, stdout=sys.stderr
+    )
+
+
+def _ansible(root: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    with tempfile.TemporaryDirectory() as temp:
+        subprocess.run([*pip, "-d", temp, f"ansible=={ANSIBLE}"], check=True, stdout=sys.stderr)
+        (wheel,) = Path(temp).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(root)
+
+
+BUILDERS: dict[str, Callable[[Path], None]] = {"debian": _debian, "ansible": _ansible}
+
+
+def build(name: str, target: Path | None = None) -> Path:
+    """The path of NAME.tar.gz, made with its NAME.tar beside it if it is not there yet."""
+    target = target or folder()
+    tar, packed = target / f"{name}.tar", target / f"{name}.tar.gz"
+    if packed.exists() and tar.exists():
+        return packed
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as temp:
+        root = Path(temp) / "root"
+        root.mkdir()
+        BUILDERS[name](root)
+        options = ["--sort=name", "--numeric-owner", "--mtime=@1700000000"]
+        unfinished = Path(temp) / "tar"
+        subprocess.run(["tar", *options, "-C", root, "-cf", unfinished, "."], check=True)
+        unfinished.rename(tar)
+        with (Path(temp) / "gz").open("wb") as out:
+            subprocess.run(["gzip", "-6", "-n", "-c", tar], check=True, stdout=out)
+        (Path(temp) / "gz").rename(packed)
+    return packed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dir", type=Path, default=folder())
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    args = parser.parse_args()
+    for name in args.names or BUILDERS:
+        if name not in BUILDERS:
+            parser.error(f"{name}: choose from {', '.join(BUILDERS)}")
+        packed = build(name, args.dir)
+        print(packed, packed.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The kernels' own times: the bound that efficiency is measured against.
+
+The efficiency of a conversion is the core-seconds of its kernels (inflate of the input, every
+hash pass, deflate of the same members, each with its CRC), each alone on the same data with
+all cores busy, over cores x wall time. bench/kernels.c times them; it links the package's
+own kernels and loads the same codec libraries.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import stargz
+from stargz._engine import codecs
+
+ROOT = Path(__file__).parent.parent
+
+CONVERT = ("inflate", "diff_id", "chunks", "files", "deflate", "blob")
+VERIFY = ("inflate_blob", "chunks", "files")
+
+
+# The wheels' codec libraries need a running Python around them: so kernels.c is a library,
+# and its main is called from one.
+LAUNCH = """
+import ctypes, sys
+args = [arg.encode() for arg in sys.argv[1:]]
+sys.exit(ctypes.CDLL(args[0]).main(len(args), (ctypes.c_char_p * len(args))(*args)))
+"""
+
+
+@functools.cache
+def program() -> Path:
+    out = Path(tempfile.gettempdir()) / f"stargz-kernels-{os.getuid()}.so"
+    sources = [ROOT / "csrc" / name for name in ("status.c", "codecs.c", "gzip.c")]
+    flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
+    command = ["gcc", *flags, ROOT / "bench/kernels.c", *sources, "-pthread", "-ldl", "-o", out]
+    subprocess.run(command, check=True)
+    return out
+
+
+def libraries(level: int) -> list[str]:
+    """The files of the codec libraries that the engine itself loads."""
+    for library in ("isal", "crypto", *(("libdeflate",) if level > 2 else ())):
+        codecs.need(library)
+    files = codecs.loaded()
+    return [files["isal"], files["crypto"], files.get("libdeflate", "none")]
+
+
+def chunk_lines(blob: Path) -> str:
+    """What kernels.c reads: offset, innerOffset, length and file of every chunk."""
+    lines = []
+    file, size = -1, 0
+    with stargz.open(blob) as layer:
+        entries = json.loads(layer.read_toc())["entries"]
+    for entry in entries:
+        if entry["type"] == "reg":
+            file, size = file + 1, entry.get("size", 0)
+        if entry["type"] not in ("reg", "chunk") or not size:
+            continue
+        length = entry.get("chunkSize", 0) or size - entry.get("chunkOffset", 0)
+        lines.append(f"{entry.get('offset', 0)} {entry.get('innerOffset', 0)} {length} {file}\n")
+    return "".join(lines)
+
+
+class Kernels:
+    """Run the kernels on one input and its blob as often as wanted; medians at the end."""
+
+    def __init__(self, source: Path, blob: Path, level: int, cores: int) -> None:
+        args = [*libraries(level), source, blob, str(level), str(cores)]
+        self.command = [sys.executable, "-c", LAUNCH, program(), *args]
+        self.chunks = chunk_lines(blob)
+        self.runs: list[dict[str, float]] = []
+
+    def __call__(self) -> None:
+        done = subprocess.run(
+            self.command, input=self.chunks, check=True, stdout=subprocess.PIPE, text=True
+        )
+        self.runs.append(json.loads(done.stdout))
+
+    def core_seconds(self, names: tuple[str, ...]) -> float:
+        return sum(sorted(run[name] for run in self.runs)[len(self.runs) // 2] for name in names)
+
+
+def main() -> None:
+    source, blob, level = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    cores = len(os.sched_getaffinity(0))
+    kernels = Kernels(source, blob, level, cores)
+    for _ in range(3):
+        kernels()
+    for name in kernels.runs[0]:
+        print(f"{name:14}{kernels.core_seconds((name,)):8.3f} s")
+    print(f"{'convert':14}{kernels.core_seconds(CONVERT) / cores:8.3f} s on {cores} cores")
+    print(f"{'verify':14}{kernels.core_seconds(VERIFY) / cores:8.3f} s on {cores} cores")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m bench.kernels INPUT BLOB LEVEL")
+    main()
