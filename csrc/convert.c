@@ -1,5 +1,7 @@
 #include "convert.h"
 
+#include "buffer.h"
+
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,10 +92,11 @@ static sgz_status plan_jobs(slab *s, sgz_error *err)
         j->out_cap = out - j->out;
     }
     if (out > s->out_cap) {
-        uint8_t *grown = realloc(s->out, out);
-        if (!grown)
+        free(s->out);
+        s->out_cap = 0;
+        s->out = sgz_buffer_new(out);
+        if (!s->out)
             return no_memory(err);
-        s->out = grown;
         s->out_cap = out;
     }
     return SGZ_OK;

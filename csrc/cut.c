@@ -1,5 +1,7 @@
 #include "cut.h"
 
+#include "buffer.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +11,9 @@
 /* How much a slab takes in beyond the largest member. 2 MiB: with 1 and 4 MiB the same
  * time within noise, on a Debian layer. */
 #define SLAB_ROOM (2u << 20)
+
+/* A slab is full with this much, unless one member needs more. */
+#define SLAB_SOFT ((size_t)4 << 20)
 
 /* The end of a slab is kept for what is put in (landmark, rewritten headers): one entry's
  * headers always fit behind the last byte read. */
@@ -86,7 +91,7 @@ static int grow(void **array, size_t *cap, size_t want, size_t item)
 sgz_status sgz_slab_init(sgz_slab *slab, size_t cap, sgz_error *err)
 {
     memset(slab, 0, sizeof *slab);
-    slab->buf = malloc(cap);
+    slab->buf = sgz_buffer_new(cap);
     slab->cap = cap;
     return slab->buf ? SGZ_OK : no_memory(err);
 }
@@ -700,12 +705,20 @@ static size_t read_size(const sgz_cutter *c)
 {
     size_t limit = c->slab->cap - INSERT_ROOM;
     size_t room = c->len < limit ? limit - c->len : 0;
+    /* Enough for every thread, and still in the third-level cache when it is compressed. */
+    if (c->len >= SLAB_SOFT && c->open)
+        return 0;
+    if (c->len < SLAB_SOFT && room > SLAB_SOFT - c->len)
+        room = SLAB_SOFT - c->len;
     if (c->phase != IN_PAYLOAD || !c->file_size || c->put != c->get || c->get != c->len)
         return room;
     if (c->left <= (int64_t)room)
         return room;
-    if (c->chunk_left > (int64_t)room)
-        return c->open ? 0 : room;
+    if (c->chunk_left > (int64_t)room) {
+        if (c->open)
+            return 0;
+        return c->chunk_left < (int64_t)(limit - c->len) ? (size_t)c->chunk_left : limit - c->len;
+    }
     return (size_t)(c->chunk_left
                     + ((int64_t)room - c->chunk_left) / c->options.chunk_size
                         * c->options.chunk_size);
