@@ -190,8 +190,10 @@ static sgz_status unread(sgz_cutter *c, sgz_error *err)
     size_t rest = c->back_len - c->back_pos;
     if (!grow((void **)&c->back, &c->back_cap, n + rest, 1))
         return no_memory(err);
-    memmove(c->back + n, c->back + c->back_pos, rest);
-    memcpy(c->back, c->slab->buf + c->get, n);
+    if (rest)
+        memmove(c->back + n, c->back + c->back_pos, rest);
+    if (n)
+        memcpy(c->back, c->slab->buf + c->get, n);
     c->back_pos = 0;
     c->back_len = n + rest;
     return SGZ_OK;
@@ -656,7 +658,8 @@ static sgz_status load_carry(sgz_cutter *c, sgz_error *err)
 {
     sgz_slab *slab = c->slab;
     slab->len = slab->member_count = slab->piece_count = 0;
-    memcpy(slab->buf, c->carry, c->carry_len);
+    if (c->carry_len)
+        memcpy(slab->buf, c->carry, c->carry_len);
     c->open = c->open_piece = 0;
     c->put = c->carry_put;
     c->get = c->carry_put;

@@ -254,28 +254,36 @@ static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_le
             goto found;
         }
     }
-    /* The header is split between inputs: gather it, byte by byte as it is rare. */
+    /* The header is split between inputs: gather it, in growing steps so that a long one is
+     * not parsed once a byte. What was gathered behind its end goes back to this input. */
     while (*in_len) {
-        if (z->header_len == z->header_cap) {
-            size_t cap = z->header_cap ? z->header_cap * 2 : 64;
-            uint8_t *grown = cap > HEADER_MAX ? NULL : realloc(z->header, cap);
-            if (!grown && cap > HEADER_MAX)
-                return sgz_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
-                                "gzip header larger than 1 MiB");
+        size_t step = z->header_len > 64 ? z->header_len : 64;
+        step = step < *in_len ? step : *in_len;
+        if (z->header_len + step > HEADER_MAX)
+            return sgz_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
+                            "gzip header larger than 1 MiB");
+        if (z->header_len + step > z->header_cap) {
+            uint8_t *grown = realloc(z->header, 2 * (z->header_len + step));
             if (!grown)
                 return no_memory(err);
             z->header = grown;
-            z->header_cap = cap;
+            z->header_cap = 2 * (z->header_len + step);
         }
-        z->header[z->header_len++] = **in;
-        take(z, in, in_len, 1);
+        memcpy(z->header + z->header_len, *in, step);
+        z->header_len += step;
+        take(z, in, in_len, step);
         if (sgz_gzip_header(z->header, z->header_len, &header_len, &trial)) {
             if (err)
                 *err = trial;
             return not_a_member(z, in, in_len, err ? err : &trial);
         }
-        if (header_len)
+        if (header_len) {
+            size_t back = z->header_len - header_len;
+            *in -= back;
+            *in_len += back;
+            z->base -= (int64_t)back;
             goto found;
+        }
     }
     return SGZ_OK;
 found:

@@ -12,8 +12,15 @@ from typing import Any, NoReturn
 
 import pytest
 
+import stargz
+
 DATA = Path(__file__).parent / "data"
 INTEROP = Path(__file__).parent / "interop"
+
+# Child processes must find the stargz that is tested, not the uncompiled one in the working
+# directory.
+if not Path(stargz.__file__).is_relative_to(DATA.parent.parent):
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def absent(reason: str) -> NoReturn:

@@ -1,0 +1,148 @@
+/* The whole conversion, threads and all, under the sanitizers: the same bytes for every
+ * number of threads, and a clean end when source, sink or caller stop it anywhere. */
+#include "convert.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(what)                                                              \
+    do {                                                                         \
+        if (!(what)) {                                                           \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);   \
+            exit(1);                                                             \
+        }                                                                        \
+    } while (0)
+
+enum { FILES = 400, LARGEST = 300000, SLABS = 12 };
+
+typedef struct { uint8_t *data; size_t len, cap, at, fail_after; } memory;
+
+static sgz_codecs codecs;
+static memory tar;
+static uint64_t state = 88172645463325252u;
+
+static uint32_t below(uint32_t limit)
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32) % limit;
+}
+
+static void add(memory *m, const void *data, size_t len)
+{
+    if (m->len + len > m->cap) {
+        m->cap = 2 * (m->len + len);
+        CHECK(m->data = realloc(m->data, m->cap));
+    }
+    if (len)
+        memcpy(m->data + m->len, data, len);
+    m->len += len;
+}
+
+static void make_tar(void)
+{
+    static uint8_t content[LARGEST];
+    uint8_t block[SGZ_TAR_BLOCK];
+    char name[32];
+    for (size_t i = 0; i < LARGEST; i++)
+        content[i] = (uint8_t)below(i / 1000 % 30 + 1);
+    for (int i = 0; i < FILES * SLABS; i++) {
+        size_t size = below(8) ? below(4000) : below(LARGEST);
+        snprintf(name, sizeof name, "d/file-%d", i % 5 ? i : i / 2); /* some twice */
+        sgz_tar_plain_header(block, name, (int64_t)size);
+        add(&tar, block, sizeof block);
+        add(&tar, content, size);
+        memset(block, 0, sizeof block);
+        add(&tar, block, (SGZ_TAR_BLOCK - size % SGZ_TAR_BLOCK) % SGZ_TAR_BLOCK);
+    }
+}
+
+static int64_t read_memory(void *arg, uint8_t *out, size_t cap)
+{
+    memory *m = arg;
+    size_t n = tar.len - m->at < cap ? tar.len - m->at : cap;
+    if (m->fail_after && m->at >= m->fail_after)
+        return -1;
+    memcpy(out, tar.data + m->at, n);
+    m->at += n;
+    return (int64_t)n;
+}
+
+static int write_memory(void *arg, const uint8_t *data, size_t len)
+{
+    memory *m = arg;
+    if (m->fail_after && m->len >= m->fail_after)
+        return -1;
+    add(m, data, len);
+    return 0;
+}
+
+static sgz_status convert(unsigned threads, int level, size_t read_fails, size_t write_fails,
+                          int cancel_after, memory *out)
+{
+    volatile int stop = 0;
+    memory in = {.fail_after = read_fails};
+    memset(out, 0, sizeof *out);
+    out->fail_after = write_fails;
+    sgz_source source = {.fd = -1, .read = read_memory, .arg = &in, .stop = &stop};
+    sgz_sink sink = {.fd = -1, .write = write_memory, .arg = out, .stop = &stop};
+    sgz_convert_options options = {.level = level, .threads = threads};
+    options.cut = (sgz_cut_options){.chunk_size = 65536, .landmarks = 1};
+    sgz_convert_result result;
+    sgz_error err;
+    sgz_input input;
+    int64_t done;
+    sgz_toc *toc = sgz_toc_new();
+    CHECK(toc && !sgz_input_open(&input, &codecs, source, &err));
+    CHECK(!sgz_input_peek(&input, &err) && !sgz_input_begin(&input, &err));
+    sgz_conversion *c = sgz_conversion_start(&codecs, &input, &sink, toc, &options, &stop, &err);
+    CHECK(c);
+    for (int waits = 0; !sgz_conversion_wait(c, 1, &done); waits++)
+        if (cancel_after && waits == cancel_after)
+            sgz_conversion_cancel(c);
+    sgz_status status = sgz_conversion_finish(c, &result, &err);
+    CHECK(status || result.size == (int64_t)out->len);
+    sgz_input_close(&input);
+    sgz_toc_free(toc);
+    return status;
+}
+
+int main(void)
+{
+    sgz_error err;
+    memory one, many;
+    int passed = 0;
+    if (sgz_load_isal(&codecs, "libisal.so.2", &err)
+        || sgz_load_crypto(&codecs, "libcrypto.so.3", &err)
+        || sgz_load_libdeflate(&codecs, "libdeflate.so.0", &err)) {
+        fprintf(stderr, "%s: install libisal2, libssl3 and libdeflate0\n", err.message);
+        return 1;
+    }
+    make_tar();
+    static const int levels[] = {1, 2, 3};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        CHECK(!convert(1, levels[i], 0, 0, 0, &one));
+        for (unsigned threads = 2; threads <= 9; threads += 7) {
+            CHECK(!convert(threads, levels[i], 0, 0, 0, &many));
+            CHECK(one.len == many.len && !memcmp(one.data, many.data, one.len));
+            free(many.data);
+            passed++;
+        }
+        free(one.data);
+    }
+    for (size_t share = 1; share < 8; share++) {
+        CHECK(convert(4, 1, tar.len * share / 8, 0, 0, &many) == SGZ_ECALLBACK);
+        free(many.data);
+        CHECK(convert(4, 1, 0, 1 + tar.len * share / 64, 0, &many) == SGZ_ECALLBACK);
+        free(many.data);
+        sgz_status status = convert(4, 3, 0, 0, (int)share * 3, &many);
+        CHECK(status == SGZ_ECANCELLED || status == SGZ_OK);
+        free(many.data);
+        passed += 3;
+    }
+    free(tar.data);
+    printf("%d passed, 0 failed\n", passed);
+    return 0;
+}
