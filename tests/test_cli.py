@@ -204,10 +204,10 @@ def test_convert_writes_into_pipes_and_devices_in_place(tar: Path) -> None:
     fifo = tar.with_name("fifo")
     os.mkfifo(fifo)
     got = []
-    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
+    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()), daemon=True)
     reader.start()
     ok("convert", tar, fifo)
-    reader.join()
+    reader.join(60)
     assert stat.S_ISFIFO(fifo.lstat().st_mode)
     assert got[0] == ok("convert", tar, "-", text=False)
     ok("convert", tar, "/dev/null", "--force")
