@@ -19,6 +19,7 @@ TOC = [
 TAR = ["csrc/tar.c", "csrc/tar_pax.c", "csrc/tar_write.c", "csrc/apply.c"]
 
 WRITER = [
+    "csrc/hasher.c",
     "csrc/input.c",
     "csrc/cut.c",
     "csrc/scan.c",

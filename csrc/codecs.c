@@ -200,6 +200,15 @@ done:
     return why ? sgz_fail(err, SGZ_ECODEC, -1, NULL, 0, "%s", why) : SGZ_OK;
 }
 
+static int have_avx(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx") != 0;
+#else
+    return 0;
+#endif
+}
+
 sgz_status sgz_load_isal(sgz_codecs *codecs, const char *path, sgz_error *err)
 {
     static const symbol symbols[] = {
@@ -222,6 +231,7 @@ sgz_status sgz_load_isal(sgz_codecs *codecs, const char *path, sgz_error *err)
         dlclose(handle);
         return status;
     }
+    isal.avx = have_avx();
     codecs->isal = isal;
     return SGZ_OK;
 }

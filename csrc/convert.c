@@ -37,6 +37,8 @@ struct sgz_conversion {
     sgz_cutter *cutter;
     sgz_writer writer;              /* DiffID, blob digest, position */
     sgz_sha256 file_sha;            /* of a file of several chunks */
+    sgz_message *messages;          /* the chunks of the slab that is hashed */
+    size_t message_cap;
 
     pthread_mutex_t lock;           /* of everything below */
     pthread_cond_t changed;         /* a stage may go on */
@@ -54,11 +56,6 @@ struct sgz_conversion {
     pthread_t *threads;
     unsigned thread_count, running;
 };
-
-typedef struct {
-    sgz_deflater deflater;
-    sgz_sha256 sha;
-} worker;
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -102,24 +99,36 @@ static sgz_status plan_jobs(slab *s, sgz_error *err)
     return SGZ_OK;
 }
 
-static sgz_status run_job(sgz_conversion *c, worker *w, slab *s, job *j, sgz_error *err)
+static sgz_status run_job(sgz_deflater *deflater, slab *s, job *j, sgz_error *err)
 {
     for (size_t i = 0; i < j->member_count; i++) {
         sgz_member *member = &s->in.members[j->first_member + i];
-        const uint8_t *data = s->in.buf + member->start;
-        for (size_t k = 0; k < member->piece_count; k++) {
-            sgz_piece *piece = &s->in.pieces[member->first_piece + k];
-            sgz_sha256_init(c->codecs, &w->sha);
-            sgz_sha256_update(c->codecs, &w->sha, s->in.buf + piece->start, piece->len);
-            sgz_sha256_final(c->codecs, &w->sha, piece->digest);
-        }
         sgz_status status = sgz_deflate_member(
-            &w->deflater, data, member->len, 0, s->out + j->out + j->out_len,
+            deflater, s->in.buf + member->start, member->len, 0, s->out + j->out + j->out_len,
             j->out_cap - j->out_len, &member->out_len, err);
         if (status)
             return status;
         j->out_len += member->out_len;
     }
+    return SGZ_OK;
+}
+
+/* The DiffID, and the digests of the chunks beside it. */
+static sgz_status hash_tar(sgz_conversion *c, slab *s, sgz_error *err)
+{
+    size_t count = s->in.piece_count;
+    if (count > c->message_cap) {
+        sgz_message *grown = realloc(c->messages, count * sizeof *grown);
+        if (!grown)
+            return no_memory(err);
+        c->messages = grown;
+        c->message_cap = count;
+    }
+    for (size_t i = 0; i < count; i++) {
+        sgz_piece *piece = &s->in.pieces[i];
+        c->messages[i] = (sgz_message){s->in.buf + piece->start, piece->len, piece->digest};
+    }
+    sgz_writer_tar(&c->writer, s->in.buf, s->in.len, c->messages, count);
     return SGZ_OK;
 }
 
@@ -193,13 +202,13 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 /* The stages in the order that keeps the longest chain moving: what frees slabs, then the
  * serial stages, then jobs, which fill every core's remaining time. */
-static int run_one(sgz_conversion *c, worker *w)
+static int run_one(sgz_conversion *c, sgz_deflater *deflater)
 {
     sgz_error err;
     sgz_status status;
-    uint64_t freed = least(least(c->diffed, c->filed), c->written);
+    uint64_t freed = least(c->filed, c->written); /* written is never ahead of diffed */
     slab *s = &c->slabs[c->written % c->slab_count];
-    if (!c->writing && c->written < c->filled && s->jobs_done == s->job_count) {
+    if (!c->writing && c->written < c->diffed && s->jobs_done == s->job_count) {
         c->writing = 1;
         pthread_mutex_unlock(&c->lock);
         status = write_slab(c, s, &err);
@@ -223,8 +232,7 @@ static int run_one(sgz_conversion *c, worker *w)
         s = &c->slabs[c->diffed % c->slab_count];
         c->diffing = 1;
         pthread_mutex_unlock(&c->lock);
-        sgz_writer_tar(&c->writer, s->in.buf, s->in.len);
-        status = SGZ_OK;
+        status = hash_tar(c, s, &err);
         pthread_mutex_lock(&c->lock);
         c->diffing = 0;
         c->diffed++;
@@ -246,7 +254,7 @@ static int run_one(sgz_conversion *c, worker *w)
         if (!j)
             return 0;
         pthread_mutex_unlock(&c->lock);
-        status = run_job(c, w, s, j, &err);
+        status = run_job(deflater, s, j, &err);
         pthread_mutex_lock(&c->lock);
         if (++s->jobs_done < s->job_count && !status)
             return 1;
@@ -267,11 +275,9 @@ static int all_done(const sgz_conversion *c)
 static void *work(void *arg)
 {
     sgz_conversion *c = arg;
-    worker w = {0};
+    sgz_deflater deflater = {0};
     sgz_error err;
-    sgz_status status = sgz_deflater_init(&w.deflater, c->codecs, c->options.level, &err);
-    if (!status)
-        status = sgz_sha256_new(c->codecs, &w.sha, &err);
+    sgz_status status = sgz_deflater_init(&deflater, c->codecs, c->options.level, &err);
     pthread_mutex_lock(&c->lock);
     if (status && !*c->stop) {
         *c->stop = 1;
@@ -279,14 +285,13 @@ static void *work(void *arg)
         pthread_cond_broadcast(&c->changed);
     }
     while (!*c->stop && !all_done(c))
-        if (!run_one(c, &w))
+        if (!run_one(c, &deflater))
             pthread_cond_wait(&c->changed, &c->lock);
     c->running--;
     pthread_cond_broadcast(&c->ended);
     pthread_mutex_unlock(&c->lock);
-    if (w.deflater.codecs)
-        sgz_deflater_free(&w.deflater);
-    sgz_sha256_free(c->codecs, &w.sha);
+    if (deflater.codecs)
+        sgz_deflater_free(&deflater);
     return NULL;
 }
 
@@ -306,6 +311,7 @@ static void release(sgz_conversion *c)
     pthread_mutex_destroy(&c->toc_lock);
     pthread_cond_destroy(&c->changed);
     pthread_cond_destroy(&c->ended);
+    free(c->messages);
     free(c->threads);
     free(c);
 }

@@ -33,11 +33,10 @@ sgz_status sgz_writer_init(sgz_writer *w, const sgz_codecs *codecs, sgz_sink *si
     w->sink = sink;
     sgz_status status = sgz_sha256_new(codecs, &w->blob_sha, err);
     if (!status)
-        status = sgz_sha256_new(codecs, &w->tar_sha, err);
+        status = sgz_hasher_init(&w->tar_sha, codecs, err);
     if (status)
         return status;
     sgz_sha256_init(codecs, &w->blob_sha);
-    sgz_sha256_init(codecs, &w->tar_sha);
     return SGZ_OK;
 }
 
@@ -46,7 +45,7 @@ void sgz_writer_free(sgz_writer *w)
     if (!w->codecs)
         return;
     sgz_sha256_free(w->codecs, &w->blob_sha);
-    sgz_sha256_free(w->codecs, &w->tar_sha);
+    sgz_hasher_free(&w->tar_sha);
 }
 
 /* Wait until a pipe takes bytes; 0 when the sink's stop flag came first. */
@@ -85,9 +84,10 @@ sgz_status sgz_writer_blob(sgz_writer *w, const uint8_t *data, size_t len, sgz_e
     return SGZ_OK;
 }
 
-void sgz_writer_tar(sgz_writer *w, const uint8_t *data, size_t len)
+void sgz_writer_tar(sgz_writer *w, const uint8_t *data, size_t len,
+                    const sgz_message *messages, size_t count)
 {
-    sgz_sha256_update(w->codecs, &w->tar_sha, data, len);
+    sgz_hasher_update(&w->tar_sha, data, len, messages, count);
     w->tar_size += (int64_t)len;
 }
 
@@ -110,7 +110,7 @@ static sgz_status flush_piece(toc_member *t, int last)
 {
     size_t made;
     sgz_status status;
-    sgz_writer_tar(t->w, t->in, t->in_len);
+    sgz_writer_tar(t->w, t->in, t->in_len, NULL, 0);
     if (t->whole)
         status = sgz_deflate_member(&t->deflater, t->in, t->in_len, t->legacy, t->out,
                                     t->out_cap, &made, t->err);
@@ -247,7 +247,7 @@ sgz_status sgz_writer_finish(sgz_writer *w, const sgz_toc *toc, int level, int l
     if (status)
         return status;
     sgz_sha256_final(w->codecs, &w->blob_sha, result->digest);
-    sgz_sha256_final(w->codecs, &w->tar_sha, result->diff_id);
+    sgz_hasher_final(&w->tar_sha, result->diff_id);
     result->size = w->position;
     result->uncompressed_size = w->tar_size;
     result->members = w->members + 1;

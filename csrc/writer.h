@@ -3,6 +3,7 @@
 #define SGZ_WRITER_H
 
 #include "gzip.h"
+#include "hasher.h"
 #include "toc.h"
 
 /* Where the blob goes: a descriptor, or a callback that returns 0, or -1 after it stored
@@ -27,7 +28,8 @@ typedef struct {
 typedef struct {
     const sgz_codecs *codecs;
     sgz_sink *sink;
-    sgz_sha256 blob_sha, tar_sha;
+    sgz_sha256 blob_sha;
+    sgz_hasher tar_sha;
     int64_t position;       /* bytes of the blob written */
     int64_t tar_size;
     uint64_t members;
@@ -38,8 +40,10 @@ sgz_status sgz_writer_init(sgz_writer *w, const sgz_codecs *codecs, sgz_sink *si
 void sgz_writer_free(sgz_writer *w);
 /* Append bytes to the blob. Not at the same time as another call of this. */
 sgz_status sgz_writer_blob(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err);
-/* Hash bytes of the tar for the DiffID. May run beside sgz_writer_blob. */
-void sgz_writer_tar(sgz_writer *w, const uint8_t *data, size_t len);
+/* Hash bytes of the tar for the DiffID, and the messages (chunks) meanwhile. May run beside
+ * sgz_writer_blob. */
+void sgz_writer_tar(sgz_writer *w, const uint8_t *data, size_t len,
+                    const sgz_message *messages, size_t count);
 /* Write TOC and footer (format sections 2 and 3) and fill in the result. With `legacy`
  * both are those of google/crfs. */
 sgz_status sgz_writer_finish(sgz_writer *w, const sgz_toc *toc, int level, int legacy,

@@ -18,7 +18,8 @@ ROOT = Path(stargz.__file__).parent.parent
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a user's shell."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STARGZ_", "PYTHON"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **changes}
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **ours, **changes}
 
 
 def command(*args: object) -> list[str]:

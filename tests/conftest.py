@@ -19,7 +19,7 @@ INTEROP = Path(__file__).parent / "interop"
 
 # Child processes must find the stargz that is tested, not the uncompiled one in the working
 # directory.
-if not Path(stargz.__file__).is_relative_to(DATA.parent.parent):
+if Path(stargz.__file__).parent != DATA.parent.parent / "stargz":
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
