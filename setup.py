@@ -22,6 +22,8 @@ WRITER = [
     "csrc/hasher.c",
     "csrc/input.c",
     "csrc/cut.c",
+    "csrc/cut_members.c",
+    "csrc/cut_parse.c",
     "csrc/scan.c",
     "csrc/writer.c",
     "csrc/convert.c",

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* 256 KiB to 1 MiB measure alike from the page cache; a pipe gives 64 KiB at most. */
+/* Compressed bytes read at a time; a pipe gives 64 KiB at most. */
 #define BUF_CAP (512u << 10)
 
 /* How often a thread that waits for a pipe looks whether it should stop: milliseconds. */

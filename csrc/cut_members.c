@@ -1,0 +1,95 @@
+#include "cut_internal.h"
+
+sgz_status sgz_cut_close_member(sgz_cutter *c, sgz_error *err)
+{
+    sgz_slab *slab = c->slab;
+    if (c->put == c->open)
+        return SGZ_OK;
+    if (!sgz_cut_grow((void **)&slab->members, &slab->member_cap, slab->member_count + 1,
+              sizeof *slab->members))
+        return sgz_cut_no_memory(err);
+    sgz_member *member = &slab->members[slab->member_count++];
+    member->start = c->open;
+    member->len = c->put - c->open;
+    member->first_piece = c->open_piece;
+    member->piece_count = slab->piece_count - c->open_piece;
+    member->out_len = 0;
+    c->open = c->put;
+    c->open_piece = slab->piece_count;
+    c->run_start = c->put;
+    return SGZ_OK;
+}
+
+static sgz_status begin_chunk(sgz_cutter *c, int own_member, sgz_error *err)
+{
+    int64_t left = c->file_size - c->file_done;
+    int64_t chunk = left < c->options.chunk_size ? left : c->options.chunk_size;
+    uint32_t row = c->file_row;
+    sgz_status status = SGZ_OK;
+    pthread_mutex_lock(c->lock);
+    if (c->file_done)
+        status = sgz_apply_chunk(c->apply, &row, err);
+    if (!status) {
+        sgz_entry *entry = &c->toc->rows[row];
+        entry->chunk_offset = c->file_done;
+        entry->chunk_size = chunk;
+        if (left >= c->options.chunk_size)
+            entry->flags |= SGZ_SET_CHUNK_SIZE;
+    }
+    pthread_mutex_unlock(c->lock);
+    if (!status
+        && (own_member || (int64_t)(c->put - c->open) >= c->options.min_chunk_size))
+        status = sgz_cut_close_member(c, err);
+    if (status)
+        return status;
+    sgz_slab *slab = c->slab;
+    if (!sgz_cut_grow((void **)&slab->pieces, &slab->piece_cap, slab->piece_count + 1,
+              sizeof *slab->pieces))
+        return sgz_cut_no_memory(err);
+    sgz_piece *piece = &slab->pieces[slab->piece_count++];
+    piece->row = row;
+    piece->file_row = c->file_row;
+    piece->start = c->put;
+    piece->len = (size_t)chunk;
+    piece->inner = c->put - c->open;
+    piece->whole = chunk == c->file_size;
+    piece->last = chunk == left;
+    c->chunk_left = chunk;
+    return SGZ_OK;
+}
+
+sgz_status sgz_cut_chunk_done(sgz_cutter *c, size_t n, sgz_error *err)
+{
+    c->file_done += (int64_t)n;
+    c->chunk_left -= (int64_t)n;
+    if (c->chunk_left == 0 && c->file_done < c->file_size)
+        return begin_chunk(c, 0, err);
+    if (c->file_done == c->file_size)
+        c->run_start = c->put;
+    return SGZ_OK;
+}
+
+/* An empty file has no chunk, but a digest: that of nothing. */
+static void empty_file(sgz_cutter *c, uint32_t row)
+{
+    static const uint8_t sha256_of_nothing[32] = {
+        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
+        0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52,
+        0xb8, 0x55};
+    pthread_mutex_lock(c->lock);
+    memcpy(c->toc->rows[row].chunk_digest, sha256_of_nothing, 32);
+    c->toc->rows[row].flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+    pthread_mutex_unlock(c->lock);
+}
+
+sgz_status sgz_cut_begin_file(sgz_cutter *c, uint32_t row, int64_t size, int own_member,
+                             sgz_error *err)
+{
+    c->file_row = row;
+    c->file_size = size;
+    c->file_done = 0;
+    if (size)
+        return begin_chunk(c, own_member, err);
+    empty_file(c, row);
+    return SGZ_OK;
+}
