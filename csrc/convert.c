@@ -48,9 +48,10 @@ struct sgz_conversion {
     unsigned slab_count;
     /* Sequence numbers of the next slab of each ordered stage. */
     uint64_t filled, diffed, filed, written;
-    int filling, diffing, filing, writing, end;
+    int filling, diffing, filing, writing, end, finishing;
     volatile int *stop;             /* set by the first error, or by cancel */
     int64_t progress;
+    sgz_convert_result result;
     sgz_error err;
 
     pthread_t *threads;
@@ -272,6 +273,14 @@ static int all_done(const sgz_conversion *c)
     return c->end && c->written == c->filled && c->diffed == c->filled && c->filed == c->filled;
 }
 
+static sgz_status write_end(sgz_conversion *c, sgz_error *err)
+{
+    c->result.bad_names = sgz_cutter_bad_names(c->cutter);
+    c->result.trailing_garbage = c->input->inflater.garbage;
+    return sgz_writer_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
+                             &c->result, err);
+}
+
 static void *work(void *arg)
 {
     sgz_conversion *c = arg;
@@ -287,6 +296,17 @@ static void *work(void *arg)
     while (!*c->stop && !all_done(c))
         if (!run_one(c, &deflater))
             pthread_cond_wait(&c->changed, &c->lock);
+    if (!*c->stop && !c->finishing) {
+        /* The first one here ends the blob; the caller still waits, and may cancel. */
+        c->finishing = 1;
+        pthread_mutex_unlock(&c->lock);
+        status = write_end(c, &err);
+        pthread_mutex_lock(&c->lock);
+        if (status && !*c->stop) {
+            *c->stop = 1;
+            c->err = err;
+        }
+    }
     c->running--;
     pthread_cond_broadcast(&c->ended);
     pthread_mutex_unlock(&c->lock);
@@ -414,15 +434,10 @@ sgz_status sgz_conversion_finish(sgz_conversion *c, sgz_convert_result *result, 
     for (unsigned i = 0; i < c->thread_count; i++)
         pthread_join(c->threads[i], NULL);
     sgz_status status = SGZ_OK;
-    memset(result, 0, sizeof *result);
+    *result = c->result;
     if (*c->stop) {
         *err = c->err;
         status = c->err.code;
-    } else {
-        result->bad_names = sgz_cutter_bad_names(c->cutter);
-        result->trailing_garbage = c->input->inflater.garbage;
-        status = sgz_writer_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
-                                   result, err);
     }
     release(c);
     return status;

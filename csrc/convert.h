@@ -24,7 +24,7 @@ sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input,
 int sgz_conversion_wait(sgz_conversion *conversion, int milliseconds, int64_t *done);
 /* Ask the threads to stop soon. */
 void sgz_conversion_cancel(sgz_conversion *conversion);
-/* Join the threads, write TOC and footer, free everything. */
+/* Join the threads and free everything. */
 sgz_status sgz_conversion_finish(sgz_conversion *conversion, sgz_convert_result *result,
                                  sgz_error *err);
 

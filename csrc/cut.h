@@ -58,6 +58,9 @@ void sgz_cutter_free(sgz_cutter *cutter);
 size_t sgz_cutter_slab_size(const sgz_cut_options *options);
 /* Fill a slab; *end is set with the last one (which may be empty). */
 sgz_status sgz_cutter_fill(sgz_cutter *cutter, sgz_slab *slab, int *end, sgz_error *err);
+/* Whether a name is that of a TOC (2) or a landmark (1) at the root: what an earlier
+ * conversion left. */
+int sgz_cut_marker(const char *name, size_t len);
 /* Names that JSON cannot hold, after the end. */
 uint64_t sgz_cutter_bad_names(const sgz_cutter *cutter);
 

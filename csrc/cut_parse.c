@@ -53,20 +53,17 @@ static sgz_status put_landmark(sgz_cutter *c, sgz_error *err)
     return status;
 }
 
-/* A landmark or TOC of an earlier conversion, at the root. */
-static int is_marker(const sgz_cutter *c, const sgz_tar_entry *entry)
+int sgz_cut_marker(const char *name, size_t len)
 {
+    static const char *const markers[] = {SGZ_LANDMARK, SGZ_NO_LANDMARK, SGZ_TOC_NAME};
     char scratch[64];
-    size_t len;
-    if (entry->name_len > 48)
+    if (len > 48)
         return 0;
-    const char *name = sgz_clean_name(entry->name, entry->name_len, scratch, &len);
-    if (len == strlen(SGZ_TOC_NAME) && !memcmp(name, SGZ_TOC_NAME, len))
-        return 2;
-    if (!c->options.landmarks)
-        return 0;
-    return (len == strlen(SGZ_LANDMARK) && !memcmp(name, SGZ_LANDMARK, len))
-        || (len == strlen(SGZ_NO_LANDMARK) && !memcmp(name, SGZ_NO_LANDMARK, len));
+    name = sgz_clean_name(name, len, scratch, &len);
+    for (size_t i = 0; i < 3; i++)
+        if (len == strlen(markers[i]) && !memcmp(name, markers[i], len))
+            return i == 2 ? 2 : 1;
+    return 0;
 }
 
 static void skip(sgz_cutter *c, int64_t bytes, phase after)
@@ -100,12 +97,12 @@ static sgz_status begin_sparse(sgz_cutter *c, const sgz_tar_entry *entry, sgz_er
 
 static sgz_status on_entry(sgz_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
 {
-    int marker = is_marker(c, entry);
-    if (marker && c->options.lossless && marker == 2)
+    int marker = sgz_cut_marker(entry->name, entry->name_len);
+    if (marker == 2 && c->options.lossless)
         return sgz_fail(err, SGZ_ETAR, c->entry_pos, entry->name, entry->name_len,
                         "the input has a TOC already and cannot be kept byte for byte; convert "
                         "the original layer, or convert without lossless");
-    if (marker && !c->options.lossless) {
+    if (marker == 2 || (marker && c->options.landmarks)) {
         skip(c, padded(entry->payload), AT_HEADER);
         return SGZ_OK;
     }

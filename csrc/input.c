@@ -1,5 +1,7 @@
 #include "input.h"
 
+#include "tar.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -96,9 +98,25 @@ sgz_status sgz_input_peek(sgz_input *input, sgz_error *err)
     return SGZ_OK;
 }
 
+/* What else layers and tars come compressed with; NULL when it is none of them. */
+static const char *other_compression(const uint8_t *data, size_t len)
+{
+    static const struct { const char *magic, *name; } others[] = {
+        {"\xfd" "7zX", "xz"}, {"BZh", "bzip2"}, {"\x04\x22\x4d\x18", "lz4"}, {"LZIP", "lzip"}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (len >= strlen(others[i].magic)
+            && !memcmp(data, others[i].magic, strlen(others[i].magic)))
+            return others[i].name;
+    return NULL;
+}
+
 sgz_status sgz_input_begin(sgz_input *input, sgz_error *err)
 {
     const sgz_codecs *codecs = input->codecs;
+    const char *other = other_compression(input->buf, input->buf_len);
+    if (other)
+        return sgz_fail(err, SGZ_ETAR, 0, NULL, 0,
+                        "%s is not read; decompress it first, and pipe the tar in", other);
     if (input->wrap == SGZ_WRAP_GZIP) {
         sgz_status status = sgz_inflater_init(&input->inflater, codecs, err);
         if (status)
@@ -154,6 +172,11 @@ static sgz_status read_extents(sgz_input *input, uint8_t *out, size_t cap, size_
             continue;
         if (n < 0)
             return sgz_fail_errno(err, errno, "reading the spooled tar failed", NULL, 0);
+        if (n == 0 && want && left < SGZ_TAR_BLOCK) {
+            /* The last padding, which some writers leave out. */
+            memset(out + *got, 0, want);
+            n = (ssize_t)want;
+        }
         if (n == 0 && want)
             return sgz_fail(err, SGZ_ETAR, input->extent_pos, NULL, 0,
                             "the input became shorter while it was read");

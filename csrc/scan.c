@@ -1,5 +1,8 @@
 #include "scan.h"
 
+#include "cut.h"
+#include "toc_internal.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,11 +85,13 @@ static int push(sgz_extent **array, size_t *cap, size_t at, sgz_extent extent)
 static sgz_status on_entry(sgz_scan *s, const sgz_tar_entry *entry, sgz_error *err)
 {
     uint32_t row;
+    int64_t padded = (entry->payload + SGZ_TAR_BLOCK - 1) & ~(int64_t)(SGZ_TAR_BLOCK - 1);
+    s->skip = padded;
+    if (sgz_cut_marker(entry->name, entry->name_len))
+        return SGZ_OK; /* left out: the cut would drop it */
     sgz_status status = sgz_apply_entry(s->apply, entry, s->entry_start, &row, err);
     if (status)
         return status;
-    int64_t padded = (entry->payload + SGZ_TAR_BLOCK - 1) & ~(int64_t)(SGZ_TAR_BLOCK - 1);
-    s->skip = padded;
     if (row == SGZ_NO_ROW)
         return SGZ_OK;
     sgz_extent extent = {s->entry_start, s->pos + padded};
@@ -202,46 +207,61 @@ static sgz_status place(sgz_scan *s, sgz_scan_order *order, size_t *cap, uint32_
     return push(&order->extents, cap, order->extent_count++, extent) ? SGZ_OK : no_memory(err);
 }
 
-static sgz_status prioritize(sgz_scan *s, sgz_scan_order *order, size_t *cap, const char *name,
-                             size_t len, int depth, int *found, sgz_error *err)
+/* Place the directories above a cleaned name that the tar names, from the root down. */
+static sgz_status place_parents(sgz_scan *s, sgz_scan_order *order, size_t *cap,
+                                const char *name, size_t len, sgz_error *err)
 {
-    sgz_status status;
-    uint32_t row = sgz_toc_lookup(s->toc, name, len);
-    *found = row != SGZ_NO_ROW;
-    if (*found && s->picked[row])
-        return SGZ_OK;
-    if (depth > LINK_DEPTH)
-        return sgz_fail(err, SGZ_ETAR, -1, name, len, "hard links go in a circle");
-    /* Parents that the tar names, from the root down. */
-    for (size_t i = 0; *found && i < len; i++) {
-        if (i && name[i] != '/')
+    sgz_ancestors above = {0};
+    sgz_status status = SGZ_OK;
+    if (!sgz_toc_ancestors(s->toc, name, sgz_parent_len(name, len), &above))
+        status = no_memory(err);
+    for (size_t i = 0; i <= above.count && !status; i++) {
+        uint32_t row = i ? sgz_toc_find(s->toc, above.list[i - 1].hash, name,
+                                        above.list[i - 1].len)
+                         : sgz_toc_lookup(s->toc, "", 0);
+        if (row == SGZ_NO_ROW || s->picked[row])
             continue;
-        uint32_t parent = sgz_toc_lookup(s->toc, name, i);
-        if (parent == SGZ_NO_ROW || parent == row || s->picked[parent])
-            continue;
-        status = place(s, order, cap, parent, err);
-        if (status)
-            return status;
+        status = place(s, order, cap, row, err);
         order->prioritized++;
     }
-    if (!*found)
-        return SGZ_OK;
+    free(above.list);
+    return status;
+}
+
+static sgz_status prioritize(sgz_scan *s, sgz_scan_order *order, size_t *cap, const char *raw,
+                             size_t raw_len, int depth, int *found, sgz_error *err)
+{
+    size_t len;
+    char *scratch = malloc(raw_len + 1);
+    if (!scratch)
+        return no_memory(err);
+    const char *name = sgz_clean_name(raw, raw_len, scratch, &len);
+    uint32_t row = sgz_toc_lookup(s->toc, name, len);
+    sgz_status status = SGZ_OK;
+    *found = row != SGZ_NO_ROW;
+    if (!*found || s->picked[row])
+        goto done;
     const sgz_entry *entry = &s->toc->rows[row];
     if (entry->flags & SGZ_PINNED)
-        return sgz_fail(err, SGZ_ETAR, s->where[row].start, name, len,
-                        "a hard link keeps an earlier file of this name, so it cannot be moved; "
-                        "convert without prioritizing it");
-    if (entry->type == SGZ_HARDLINK) {
+        status = sgz_fail(err, SGZ_ETAR, s->where[row].start, name, len,
+                          "a hard link keeps an earlier file of this name, so it cannot be "
+                          "moved; convert without prioritizing it");
+    else if (depth > LINK_DEPTH)
+        status = sgz_fail(err, SGZ_ETAR, -1, name, len, "hard links go in a circle");
+    if (!status)
+        status = place_parents(s, order, cap, name, len, err);
+    if (!status && entry->type == SGZ_HARDLINK) {
         int there;
         status = prioritize(s, order, cap, s->toc->arena + entry->link_off, entry->link_len,
                             depth + 1, &there, err);
-        if (status)
-            return status;
     }
-    if (s->picked[row])
-        return SGZ_OK;
-    order->prioritized++;
-    return place(s, order, cap, row, err);
+    if (!status && !s->picked[row]) {
+        order->prioritized++;
+        status = place(s, order, cap, row, err);
+    }
+done:
+    free(scratch);
+    return status;
 }
 
 sgz_status sgz_scan_sort(sgz_scan *s, const char *const *names, size_t count,
@@ -258,14 +278,8 @@ sgz_status sgz_scan_sort(sgz_scan *s, const char *const *names, size_t count,
             status = no_memory(err);
     for (size_t i = 0; i < count && !status; i++) {
         int found;
-        char *clean = malloc(strlen(names[i]) + 1);
-        size_t len;
-        if (!clean)
-            return no_memory(err);
-        const char *name = sgz_clean_name(names[i], strlen(names[i]), clean, &len);
-        status = prioritize(s, order, &cap, name, len, 0, &found, err);
+        status = prioritize(s, order, &cap, names[i], strlen(names[i]), 0, &found, err);
         missing[i] = !found;
-        free(clean);
     }
     for (size_t row = 0; row < s->toc->count && !status; row++) {
         uint8_t flags = s->toc->rows[row].flags;

@@ -8,7 +8,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,10 +19,11 @@ LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
+MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits
 FORMATS = ("estargz", "stargz")
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 
-Source = str | os.PathLike[str] | IO[bytes]
+Source = str | os.PathLike[str] | bytes | IO[bytes]
 Sink = str | os.PathLike[str] | IO[bytes]
 
 
@@ -78,8 +79,9 @@ def convert(
 ) -> ConvertResult:
     """Convert a tar, tar.gz or tar.zst into a seekable layer.
 
-    src and dst are paths or binary file objects, which are not closed. A dst path appears
-    complete or not at all. The bytes depend on the input's content and the options alone, not
+    src is a path, bytes or a binary file object, dst a path or a binary file object; file
+    objects are not closed. A dst path appears complete or not at all, and then replaces what
+    was there. The bytes depend on the input's content and the options alone, not
     on threads or on how the input arrives.
 
     level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense").
@@ -99,6 +101,8 @@ def convert(
     and TarError (with source and offset) for a malformed input; CodecError when a library is
     missing; OSError. KeyboardInterrupt leaves nothing behind.
     """
+    if isinstance(prioritized, str):
+        raise UsageError("prioritized is a list of names, not one string")
     names = [os.fsencode(name) for name in prioritized]
     _check(level, chunk_size, min_chunk_size, format, lossless, bool(names), threads)
     from stargz._engine.writer import Conversion
@@ -106,6 +110,7 @@ def convert(
     begin = time.perf_counter()
     with ExitStack() as stack:
         source, source_name, source_size = _open_source(src, stack)
+        _refuse_same(src, dst)
         sink, sink_name, folder = _open_sink(dst, stack)
         conversion = Conversion(
             source,
@@ -164,6 +169,8 @@ def _check(
         raise UsageError(f"chunk size {chunk_size} is not in 1 KiB to 1 GiB")
     if min_chunk_size and min_chunk_size not in range(1, CHUNK_SIZES.stop):
         raise UsageError(f"minimum chunk size {min_chunk_size} is not in 0 to 1 GiB")
+    if chunk_size + min_chunk_size > MEMBER_MAX:
+        raise UsageError("chunk size and minimum chunk size together are over 2 GiB less 16 MiB")
     if format not in FORMATS:
         raise UsageError(f"format {format!r} is not one of {', '.join(FORMATS)}")
     if threads is not None and not 1 <= threads <= 1024:
@@ -178,6 +185,8 @@ def _check(
 
 def _open_source(src: Source, stack: ExitStack) -> tuple[Any, str, int]:
     """A descriptor or a read(n), a name for errors, and the size in bytes or 0."""
+    if isinstance(src, (bytes, bytearray, memoryview)):
+        return io.BytesIO(src).read, "input", len(src)
     if isinstance(src, (str, os.PathLike)):
         src = stack.enter_context(Path(src).open("rb", buffering=0))
     name = str(getattr(src, "name", "") or "input")
@@ -185,29 +194,39 @@ def _open_source(src: Source, stack: ExitStack) -> tuple[Any, str, int]:
         status = os.fstat(src.fileno())
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(21, "Is a directory", name)
+        if stat.S_ISCHR(status.st_mode):
+            raise UsageError(f"{name}: a character device; give a file or a pipe")
         return src.fileno(), name, status.st_size if stat.S_ISREG(status.st_mode) else 0
     if not callable(getattr(src, "read", None)):
-        raise UsageError(f"{src!r} is neither a path nor a binary file object")
+        raise UsageError(f"a source is a path, bytes or a binary file, not {type(src).__name__}")
     return src.read, name, 0
+
+
+def _refuse_same(src: Source, dst: Sink) -> None:
+    paths = (str, os.PathLike)
+    if isinstance(src, paths) and isinstance(dst, paths):
+        with suppress(FileNotFoundError):
+            if Path(src).samefile(dst):
+                raise UsageError(f"{os.fspath(src)}: source and destination are the same file")
 
 
 def _open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
     """A descriptor or a write(view), a name for errors, and a folder for temporary files."""
     if isinstance(dst, (str, os.PathLike)):
-        path = os.path.realpath(dst)
         try:
-            regular = stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+            regular = stat.S_ISREG(os.stat(dst).st_mode)  # noqa: PTH116
         except FileNotFoundError:
             regular = True
         if regular:
+            path = os.path.realpath(dst)
             return stack.enter_context(_complete_or_absent(path)), path, os.path.dirname(path)  # noqa: PTH120
         # A device or a pipe cannot be replaced, only written.
-        dst = stack.enter_context(Path(path).open("wb", buffering=0))
+        dst = stack.enter_context(Path(dst).open("wb", buffering=0))
     name = str(getattr(dst, "name", "") or "output")
     if isinstance(dst, io.FileIO):
         return dst.fileno(), name, None
     if not callable(getattr(dst, "write", None)):
-        raise UsageError(f"{dst!r} is neither a path nor a binary file object")
+        raise UsageError(f"a destination is a path or a binary file, not {type(dst).__name__}")
     return dst.write, name, None
 
 
@@ -219,7 +238,8 @@ def _complete_or_absent(path: str) -> Iterator[int]:
     temporary file beside `path`, removed on any error.
     """
     folder, name = os.path.split(path)
-    beside = os.path.join(folder, f".{name[:200]}.{os.getpid()}.{time.monotonic_ns():x}.partial")  # noqa: PTH118
+    short = os.fsdecode(os.fsencode(name)[:200])  # names are at most 255 bytes
+    beside = f"{folder}/.{short}.{os.getpid()}.{time.monotonic_ns():x}.partial"
     try:
         fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
         named = False

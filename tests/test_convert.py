@@ -20,7 +20,7 @@ import zstandard
 from oracle import TOC_NAME, sha256, toc_json, toc_offset
 
 import stargz
-from stargz.errors import EntryNotFoundError, GzipError, TarError, UsageError
+from stargz.errors import EntryNotFoundError, GzipError, SourceError, TarError, UsageError
 
 Item = tuple[str, str, Any]  # name, kind ("f", "d", "l" hard link, "s" symlink), content or target
 
@@ -307,6 +307,10 @@ def test_garbage_behind_the_gzip_is_ignored_with_a_warning() -> None:
     result = stargz.convert(io.BytesIO(gzip.compress(tar) + b"garbage"), out)
     assert result.warnings == ("bytes behind the last gzip member were ignored",)
     assert out.getvalue() == convert(tar)
+    again = stargz.convert(
+        gzip.compress(tar) + b"garbage", io.BytesIO(), prioritized=["e"], threads=1
+    )
+    assert again.warnings == result.warnings
 
 
 def test_a_missing_last_padding_is_made_up() -> None:
@@ -316,6 +320,33 @@ def test_a_missing_last_padding_is_made_up() -> None:
         convert(tar[:515], lossless=True)
     with pytest.raises(TarError, match="no multiple of 512"):
         convert(tar + b"x", lossless=True)
+
+
+def test_a_missing_last_padding_does_not_matter_to_prioritizing(tmp_path: Path) -> None:
+    tar = make_tar([("b", "f", b"b" * 700), ("a", "f", b"123")])
+    source = tmp_path / "in.tar"
+    source.write_bytes(tar[: 512 + 1024 + 515])
+    expected = convert(tar, prioritized=["a"])
+    stargz.convert(source, tmp_path / "out", prioritized=["a"])
+    assert (tmp_path / "out").read_bytes() == expected
+    assert convert(gzip.compress(source.read_bytes()), prioritized=["a"]) == expected
+
+
+def test_prioritizing_leaves_out_the_markers_of_an_earlier_conversion() -> None:
+    once = convert(make_tar([("a", "f", b"1"), ("b", "f", b"2"), ("c", "f", b"3")]))
+    blob = convert(once, prioritized=["b"])
+    assert [e["name"] for e in entries(blob)] == ["b", ".prefetch.landmark", "a", "c"]
+    with pytest.raises(EntryNotFoundError):
+        convert(once, prioritized=[".no.prefetch.landmark"])
+
+
+def test_prioritizing_a_link_with_a_very_long_target_takes_linear_time() -> None:
+    target = "./" * 400_000 + "t"
+    tar = make_tar(
+        [("t", "f", b"1"), ("l", "l", target), ("x", "f", b"")], format=tarfile.PAX_FORMAT
+    )
+    names = [e["name"] for e in entries(convert(tar, prioritized=["l"]))]
+    assert names == ["t", "l", ".prefetch.landmark", "x"]
 
 
 @pytest.mark.parametrize("how", ["pax", "gnu"])
@@ -461,6 +492,15 @@ def test_many_small_entries_that_are_rewritten_take_linear_time() -> None:
     assert len(entries(convert(pax))) == 20_001
 
 
+@pytest.mark.parametrize("program", ["xz", "bzip2"])
+def test_other_compressions_are_named(program: str) -> None:
+    packed = subprocess.run(
+        [program, "-c"], input=make_tar(BASIC), capture_output=True, check=True
+    ).stdout
+    with pytest.raises(TarError, match=f"{program} is not read; decompress it first"):
+        convert(packed)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -471,6 +511,8 @@ def test_many_small_entries_that_are_rewritten_take_linear_time() -> None:
         {"min_chunk_size": -1},
         {"format": "zip"},
         {"threads": 0},
+        {"chunk_size": 1 << 30, "min_chunk_size": 1 << 30},
+        {"prioritized": "a"},
         {"format": "stargz", "min_chunk_size": 5000},
         {"format": "stargz", "prioritized": ["a"]},
         {"lossless": True, "prioritized": ["a"]},
@@ -482,8 +524,14 @@ def test_wrong_options(options: dict[str, Any]) -> None:
 
 
 def test_sources_and_sinks_of_wrong_kinds(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        stargz.convert(b"bytes", io.BytesIO())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not int"):
+        stargz.convert(5, io.BytesIO())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="character device"):
+        stargz.convert("/dev/zero", io.BytesIO())
+    same = tmp_path / "same"
+    same.write_bytes(make_tar(BASIC))
+    with pytest.raises(UsageError, match="same file"):
+        stargz.convert(same, same)
     with pytest.raises(UsageError):
         stargz.convert(io.BytesIO(make_tar(BASIC)), 7)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
@@ -565,6 +613,59 @@ def test_sinks_that_take_less_than_they_are_given() -> None:
     sink = Short()
     stargz.convert(io.BytesIO(make_tar(BASIC)), sink)
     assert bytes(sink.got) == convert(make_tar(BASIC))
+
+
+def test_sinks_that_take_nothing_are_an_error() -> None:
+    class Refusing(io.RawIOBase):
+        answer: int | None = None
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> Any:
+            return self.answer
+
+    with pytest.raises(BlockingIOError):
+        stargz.convert(make_tar(BASIC), Refusing())
+    Refusing.answer = 0
+    with pytest.raises(SourceError, match="took nothing"):
+        stargz.convert(make_tar(BASIC), Refusing())
+
+
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    out = tmp_path / ("é" * 126)
+    stargz.convert(make_tar(BASIC), out)
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_an_interrupt_ends_the_writing_of_a_toc_that_nobody_reads(tmp_path: Path) -> None:
+    """The pipe takes the data but not the TOC; then SIGINT."""
+    source = tmp_path / "in.tar"
+    source.write_bytes(make_tar((f"file-{n}", "f", b"") for n in range(30_000)))
+    whole = convert(source.read_bytes())
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import stargz, sys; stargz.convert(sys.argv[1], open(1, 'wb', buffering=0))",
+            source,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    got = len(child.stdout.read(toc_offset(whole) + 1000))
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(1.5)
+        child.send_signal(2)
+        child.wait(20)
+        assert child.stderr is not None
+        assert b"KeyboardInterrupt" in child.stderr.read()
+    finally:
+        child.kill()
+        child.communicate()
+    assert got < len(whole)
 
 
 def test_progress_is_reported_and_may_stop_the_work(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 from stargz._engine.codecs cimport sgz_codecs, table
 from stargz._engine.status cimport SGZ_ECANCELLED, SGZ_OK, sgz_error, sgz_status, to_exception
 
+import io
 import os
 import stat
 
@@ -38,8 +39,12 @@ cdef extern from "input.h" nogil:
         int64_t start
         int64_t end
 
+    ctypedef struct sgz_inflater:
+        int garbage
+
     ctypedef struct sgz_input:
         sgz_wrap wrap
+        sgz_inflater inflater
         int64_t source_pos
         int64_t tar_pos
 
@@ -121,9 +126,11 @@ cdef class _File:
 
     cdef object call
     cdef object error
+    cdef bint raw
 
     def __init__(self, call):
         self.call = call
+        self.raw = isinstance(getattr(call, "__self__", None), io.RawIOBase)
 
 
 cdef int64_t _read(void *arg, uint8_t *out, size_t cap) noexcept with gil:
@@ -150,8 +157,12 @@ cdef int _write(void *arg, const uint8_t *data, size_t size) noexcept with gil:
         view = memoryview(<bytes>data[:size])
         while view:
             written = file.call(view)
-            # Raw files say how much they took; others take everything.
-            view = view[size if written is None else written:]
+            if file.raw and written is None:
+                raise BlockingIOError("the output is non-blocking and takes no bytes now")
+            if written == 0:
+                raise SourceError("the output's write() took nothing")
+            # Raw files may take less than they are given; others take everything.
+            view = view[written if file.raw else len(view):]
         return 0
     except BaseException as error:
         file.error = error
@@ -178,6 +189,7 @@ cdef class Conversion:
     cdef bytes sink_name
     cdef int64_t source_size
     cdef readonly list missing
+    cdef int garbage            # seen by the first pass
 
     def __cinit__(self):
         memset(&self.input, 0, sizeof(self.input))
@@ -301,6 +313,7 @@ cdef class Conversion:
         self.missing = [name for name, gone in zip(names, missing, strict=False) if gone]
         self.options.cut.prefetch = 1
         self.options.cut.landmark_after = self.order.prioritized
+        self.garbage = self.input.inflater.garbage
         sgz_input_close(&self.input)
         if sgz_input_open_extents(&self.input, table(), spool, self.order.extents,
                                   self.order.extent_count, &err) != SGZ_OK:
@@ -352,6 +365,6 @@ cdef class Conversion:
             "chunks": self.result.chunks,
             "members": self.result.members,
             "bad_names": self.result.bad_names,
-            "trailing_garbage": bool(self.result.trailing_garbage),
+            "trailing_garbage": bool(self.result.trailing_garbage or self.garbage),
         }
 
