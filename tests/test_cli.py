@@ -227,7 +227,9 @@ def test_prioritized_files_come_first(tar: Path) -> None:
 
 
 def test_a_missing_prioritized_file_is_an_error_unless_allowed(tar: Path) -> None:
-    assert "no/such" in fails(1, "convert", tar, "--prioritize", "no/such")
+    assert "'no/such'" in (text := fails(1, "convert", tar, "--prioritize", "no/such"))
+    assert "--allow-missing" in text
+    assert "over 64 MiB" in fails(1, "convert", tar, "--prioritize-from", "/dev/zero")
     assert not tar.with_name("layer.stargz").exists()
     done = run("convert", tar, "--prioritize", "no/such", "--allow-missing")
     assert done.returncode == 0

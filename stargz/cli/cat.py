@@ -11,7 +11,7 @@ from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import open_layer, resolve
 from stargz.cli._output import print_json
 
-EXAMPLE = "stargz cat layer.stargz etc/os-release"
+EXAMPLE = "stargz cat layer.stargz etc/passwd"
 
 _PIECE = 1 << 20  # bytes: whole files are never held, however long they are
 

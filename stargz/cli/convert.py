@@ -19,7 +19,7 @@ from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import binary_stdin, check_not_url
 from stargz.cli._output import log, print_json, print_table, size_text, warn
 from stargz.cli._progress import Progress
-from stargz.errors import UsageError
+from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from stargz.conversion import ConvertResult
@@ -29,6 +29,7 @@ stargz convert layer.tar.gz
 stargz convert --level 6 --prioritize usr/bin/python3 layer.tar.gz small.stargz
 zcat layer.tar.gz | stargz convert - - | ssh host 'cat > layer.stargz'"""
 
+_LIST_MAX = 64 << 20  # bytes of a --prioritize-from file
 _SUFFIXES = (".tar.gz", ".tar.zst", ".tar", ".tgz", ".tzst")
 
 
@@ -122,7 +123,10 @@ def run(args: argparse.Namespace) -> int:
         _writable(dst, args.src, args.force) as target,
         Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress,
     ):
-        result = convert(source, target, **options, progress=progress.callback)
+        try:
+            result = convert(source, target, **options, progress=progress.callback)
+        except EntryNotFoundError as error:
+            raise CommandError(f"{error}; --allow-missing goes on without it") from None
     _report(result, dst, args)
     return OK
 
@@ -171,8 +175,12 @@ def _listed(file: str | None) -> list[str]:
         return []
     import json
 
+    with Path(file).open("rb") as stream:
+        text = stream.read(_LIST_MAX + 1)
+    if len(text) > _LIST_MAX:
+        raise CommandError(f"{file}: a list of paths over 64 MiB; is it the right file?")
     paths: list[str] = []
-    for line in Path(file).read_bytes().splitlines():
+    for line in text.splitlines():
         path: object = os.fsdecode(line)
         if line.startswith(b"{"):
             # The snapshotter's recorder writes {"path": ..., ...}, one object a line.

@@ -44,10 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--xattrs",
         choices=("none", "user", "all"),
-        nargs="?",
-        const="all",
         default="user",
-        help="which extended attributes; without a word: all (default: user)",
+        help="which extended attributes (default: user)",
     )
 
 

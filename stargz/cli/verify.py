@@ -48,5 +48,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         word = "ok" if result.ok else "FAILED"
         counts = f"{result.files:,} files, {result.chunks:,} chunks, {size_text(result.bytes)}"
-        print(f"{word}: {counts}" + ("" if result.ok else f", {result.error_count:,} errors"))
+        more = "" if result.ok else f", {result.error_count:,} errors"
+        if result.ok and not result.verified:
+            # Consistent in itself; whether it is the layer that was meant, nobody said.
+            more = " (unverified: " + (
+                "files without a digest)" if args.toc_digest else "no --toc-digest was given)"
+            )
+        print(f"{word}: {counts}{more}")
     return OK if result.ok else UNVERIFIED
