@@ -336,6 +336,8 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
     s->avail_out = room;
     int code = z->codecs->isal.inflate(s);
     *made = room - s->avail_out;
+    if (code < 0)
+        return sgz_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0, "%s", inflate_error(code));
     /* At the end of the data ISA-L gives back the bytes it held in its bit buffer: more than
      * it was given now, if some came from an earlier input. Those are kept in `tail`. */
     unsigned before = s->avail_in > give ? s->avail_in - give : 0;
@@ -345,8 +347,6 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
     size_t used = before ? 0 : give - s->avail_in;
     take(z, in, in_len, used);
     keep_tail(z, from, used);
-    if (code < 0)
-        return sgz_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0, "%s", inflate_error(code));
     z->crc = sgz_crc32(z->codecs, z->crc, out, *made);
     sgz_isal_done(z->codecs);
     z->size += (uint32_t)*made;

@@ -1,7 +1,7 @@
 """The writer's door to C."""
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
@@ -367,4 +367,3 @@ cdef class Conversion:
             "bad_names": self.result.bad_names,
             "trailing_garbage": bool(self.result.trailing_garbage or self.garbage),
         }
-

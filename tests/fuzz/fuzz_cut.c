@@ -70,7 +70,13 @@ static outcome cut(const uint8_t *data, size_t len, size_t piece, const sgz_cut_
     int end = 0;
     sgz_toc *toc = sgz_toc_new();
     CHECK(toc && !sgz_input_open(&input, fuzz_codecs(), source, &err));
-    CHECK(!sgz_input_peek(&input, &err) && !sgz_input_begin(&input, &err));
+    CHECK(!sgz_input_peek(&input, &err));
+    if ((o.status = sgz_input_begin(&input, &err))) { /* another compression's magic */
+        memcpy(o.message, err.message, sizeof o.message);
+        sgz_input_close(&input);
+        sgz_toc_free(toc);
+        return o;
+    }
     sgz_cutter *cutter = sgz_cutter_new(&input, toc, &lock, options);
     CHECK(cutter && !sgz_slab_init(&slab, sgz_cutter_slab_size(options), &err));
     while (!o.status && !end) {
