@@ -17,6 +17,12 @@ typedef struct {
     uint64_t shown, raw;
 } bad_path;
 
+/* Packed xattrs in the arena: equal ones are stored once. */
+typedef struct {
+    uint64_t off;
+    uint32_t len, hash; /* len 0: a free slot */
+} stored_xattrs;
+
 struct sgz_apply {
     sgz_toc *toc;
     uint32_t last;        /* row of the file last added, for its chunks */
@@ -29,8 +35,8 @@ struct sgz_apply {
     size_t text_cap;
     char *clean;          /* scratch */
     size_t clean_cap;
-    uint64_t xattr_off;   /* of the row last added: equal ones are stored once */
-    uint32_t xattr_len;
+    stored_xattrs *xattrs; /* open addressing, at most half full */
+    size_t xattr_cap, xattr_used;
 };
 
 sgz_apply *sgz_apply_new(sgz_toc *toc)
@@ -50,6 +56,7 @@ void sgz_apply_free(sgz_apply *a)
         return;
     free(a->links);
     free(a->bad);
+    free(a->xattrs);
     free(a->text);
     free(a->clean);
     free(a);
@@ -249,6 +256,47 @@ static sgz_status store_user(sgz_apply *a, const sgz_tar_entry *entry, const cha
     return *number == SGZ_NO_ROW ? no_memory(err) : SGZ_OK;
 }
 
+static int grow_xattrs(sgz_apply *a)
+{
+    size_t cap = a->xattr_cap ? a->xattr_cap * 2 : 16;
+    stored_xattrs *grown = calloc(cap, sizeof *grown);
+    if (!grown)
+        return 0;
+    for (size_t i = 0; i < a->xattr_cap; i++) {
+        size_t at = a->xattrs[i].hash & (cap - 1);
+        if (!a->xattrs[i].len)
+            continue;
+        while (grown[at].len)
+            at = (at + 1) & (cap - 1);
+        grown[at] = a->xattrs[i];
+    }
+    free(a->xattrs);
+    a->xattrs = grown;
+    a->xattr_cap = cap;
+    return 1;
+}
+
+/* Few xattrs differ (one label for all), and a global header would otherwise cost its size
+ * for every entry. UINT64_MAX: no memory. */
+static uint64_t intern_xattrs(sgz_apply *a, const char *packed, uint32_t len)
+{
+    if (a->xattr_used * 2 >= a->xattr_cap && !grow_xattrs(a))
+        return UINT64_MAX;
+    uint32_t hash = (uint32_t)sgz_hash_bytes(a->toc->seed, packed, len);
+    size_t at = hash & (a->xattr_cap - 1);
+    for (; a->xattrs[at].len; at = (at + 1) & (a->xattr_cap - 1)) {
+        const stored_xattrs *x = &a->xattrs[at];
+        if (x->hash == hash && x->len == len && !memcmp(a->toc->arena + x->off, packed, len))
+            return x->off;
+    }
+    uint64_t off = sgz_toc_store(a->toc, packed, len);
+    if (off == UINT64_MAX)
+        return off;
+    a->xattrs[at] = (stored_xattrs){off, len, hash};
+    a->xattr_used++;
+    return off;
+}
+
 static sgz_status store_xattrs(sgz_apply *a, const sgz_tar_entry *entry, int64_t offset,
                                uint64_t *at, uint32_t *stored, sgz_error *err)
 {
@@ -279,15 +327,8 @@ static sgz_status store_xattrs(sgz_apply *a, const sgz_tar_entry *entry, int64_t
         out += xattr->value_len;
     }
     *stored = (uint32_t)total;
-    /* Runs of equal xattrs are common (one label for all), and a global header would
-     * otherwise cost its size for every entry. */
-    if (a->xattr_len == total && !memcmp(a->toc->arena + a->xattr_off, a->text, total)) {
-        *at = a->xattr_off;
-        return SGZ_OK;
-    }
-    *at = a->xattr_off = sgz_toc_store(a->toc, a->text, total);
-    a->xattr_len = *at == UINT64_MAX ? 0 : (uint32_t)total;
-    return a->xattr_len ? SGZ_OK : no_memory(err);
+    *at = intern_xattrs(a, a->text, (uint32_t)total);
+    return *at == UINT64_MAX ? no_memory(err) : SGZ_OK;
 }
 
 /* --- replacement and hard links ------------------------------------------------------- */
@@ -337,6 +378,8 @@ static sgz_status replaced(sgz_apply *a, uint32_t row, sgz_error *err)
     uint32_t previous;
     entry->name_off = heir->name_off;
     entry->name_len = heir->name_len;
+    entry->clean_at = heir->clean_at;
+    entry->clean_len = heir->clean_len;
     entry->flags = (uint8_t)((entry->flags & ~of_name) | (heir->flags & of_name));
     entry->flags |= SGZ_PINNED;
     heir->flags |= SGZ_DROPPED | SGZ_PINNED;

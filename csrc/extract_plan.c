@@ -1,11 +1,8 @@
-#define _GNU_SOURCE
 #include "extract_plan.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/random.h>
-#include <time.h>
+
+#include "toc_hash.h"
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -29,22 +26,6 @@ int sgz_plan_grow(void *array, uint32_t count, uint32_t *cap, size_t size)
 
 /* --- directories ---------------------------------------------------------------------- */
 
-/* Seeded, so that a TOC cannot be made whose names all fall into one slot. */
-static uint64_t hash(uint64_t seed, uint32_t parent, const char *name, size_t len)
-{
-    const uint64_t k = 0x9e3779b97f4a7c15u;
-    uint64_t h = (seed ^ parent) * k + len;
-    while (len) {
-        uint64_t word = 0;
-        size_t n = len < 8 ? len : 8;
-        memcpy(&word, name, n);
-        h = (h ^ (h >> 29) ^ word) * k;
-        name += n;
-        len -= n;
-    }
-    return h ^ (h >> 32);
-}
-
 static int rehash(sgz_plan *plan)
 {
     size_t count = plan->slot_count ? plan->slot_count * 2 : 256;
@@ -52,10 +33,9 @@ static int rehash(sgz_plan *plan)
     if (!slots)
         return 0;
     for (uint32_t i = 1; i < plan->node_count; i++) {
-        const sgz_node *n = &plan->nodes[i];
-        size_t at = hash(plan->seed, n->parent, n->path + n->base, n->path_len - n->base);
-        for (at &= count - 1; slots[at]; at = (at + 1) & (count - 1))
-            ;
+        size_t at = plan->nodes[i].hash & (count - 1);
+        while (slots[at])
+            at = (at + 1) & (count - 1);
         slots[at] = i + 1;
     }
     free(plan->slots);
@@ -64,53 +44,62 @@ static int rehash(sgz_plan *plan)
     return 1;
 }
 
-static uint32_t add_node(sgz_plan *plan, const char *path, uint32_t len, uint32_t base,
-                         uint32_t parent)
+static sgz_status add_node(sgz_plan *plan, const char *path, uint32_t len, uint32_t base,
+                           uint32_t parent, uint64_t hash, sgz_error *err)
 {
+    size_t rows = plan->toc->count; /* each may be a directory itself */
+    if (plan->node_count > rows + sgz_implied_max(rows))
+        return sgz_fail(err, SGZ_ETOC, -1, path, len, "the names imply too many directories");
     if (!sgz_plan_grow(&plan->nodes, plan->node_count, &plan->node_cap, sizeof *plan->nodes))
-        return SGZ_NO_ROW;
+        return no_memory(err);
     sgz_node *n = &plan->nodes[plan->node_count];
     memset(n, 0, sizeof *n);
     n->path = path;
     n->path_len = len;
     n->base = base;
     n->parent = parent;
+    n->hash = hash;
     n->row = SGZ_NO_ROW;
     if (plan->node_count) {
         n->depth = plan->nodes[parent].depth + 1;
         n->wanted = plan->nodes[parent].wanted;
     }
-    return plan->node_count++;
+    plan->node_count++;
+    return SGZ_OK;
 }
 
-/* The node of a clean path; it and those above are added. SGZ_NO_ROW: no memory. */
-static uint32_t node_at(sgz_plan *plan, const char *path, uint32_t len)
+/* The node of a clean path; it and those above are added. */
+static sgz_status node_at(sgz_plan *plan, const char *path, uint32_t len, uint32_t *node,
+                          sgz_error *err)
 {
     uint32_t at = 0, base = 0;
     while (base < len) {
         const char *slash = memchr(path + base, '/', len - base);
         uint32_t end = slash ? (uint32_t)(slash - path) : len;
         if (plan->node_count * 2 >= plan->slot_count && !rehash(plan))
-            return SGZ_NO_ROW;
+            return no_memory(err);
+        uint64_t hash = sgz_hash_bytes(plan->nodes[at].hash, path + base, end - base);
         size_t mask = plan->slot_count - 1;
-        size_t slot = hash(plan->seed, at, path + base, end - base) & mask;
+        size_t slot = hash & mask;
         for (; plan->slots[slot]; slot = (slot + 1) & mask) {
             const sgz_node *n = &plan->nodes[plan->slots[slot] - 1];
-            if (n->parent == at && n->path_len - n->base == end - base &&
+            if (n->hash == hash && n->parent == at && n->path_len - n->base == end - base &&
                 !memcmp(n->path + n->base, path + base, end - base))
                 break;
         }
         if (plan->slots[slot]) {
             at = plan->slots[slot] - 1;
         } else {
-            at = add_node(plan, path, end, base, at);
-            if (at == SGZ_NO_ROW)
-                return at;
+            sgz_status st = add_node(plan, path, end, base, at, hash, err);
+            if (st)
+                return st;
+            at = plan->node_count - 1;
             plan->slots[slot] = at + 1;
         }
         base = end + 1;
     }
-    return at;
+    *node = at;
+    return SGZ_OK;
 }
 
 static void use_node(sgz_plan *plan, uint32_t node)
@@ -240,17 +229,15 @@ static sgz_status add_object(sgz_plan *plan, uint32_t row, uint32_t dest, uint32
     return SGZ_OK;
 }
 
-/* The node a name stands in; neighbours mostly share it. */
-static uint32_t parent_of(sgz_plan *plan, const char *name, size_t len, uint32_t last)
+/* The node a name stands in; neighbours mostly share it: *node is that of the last. */
+static sgz_status parent_of(sgz_plan *plan, const char *name, size_t len, uint32_t *node,
+                            sgz_error *err)
 {
-    while (len && name[len - 1] != '/')
-        len--;
-    if (len)
-        len--;
-    const sgz_node *n = &plan->nodes[last];
+    len = sgz_parent_len(name, len);
+    const sgz_node *n = &plan->nodes[*node];
     if (n->path_len == len && !memcmp(n->path, name, len))
-        return last;
-    return node_at(plan, name, (uint32_t)len);
+        return SGZ_OK;
+    return node_at(plan, name, (uint32_t)len, node, err);
 }
 
 static sgz_status add_row(sgz_plan *plan, uint32_t row, const uint8_t *picked,
@@ -266,9 +253,9 @@ static sgz_status add_row(sgz_plan *plan, uint32_t row, const uint8_t *picked,
     if (st)
         return st;
     if (e->type == SGZ_DIR) {
-        uint32_t node = node_at(plan, name, (uint32_t)len);
-        if (node == SGZ_NO_ROW)
-            return no_memory(err);
+        uint32_t node;
+        if ((st = node_at(plan, name, (uint32_t)len, &node, err)))
+            return st;
         see_node(plan, node);
         if (plan->nodes[node].wanted) {
             plan->nodes[node].row = row;
@@ -278,9 +265,8 @@ static sgz_status add_row(sgz_plan *plan, uint32_t row, const uint8_t *picked,
         }
         return SGZ_OK;
     }
-    *parent = parent_of(plan, name, len, *parent);
-    if (*parent == SGZ_NO_ROW)
-        return no_memory(err);
+    if ((st = parent_of(plan, name, len, parent, err)))
+        return st;
     see_node(plan, *parent);
     if (!picked[row] && (!plan->nodes[*parent].wanted || is_marker(name, len)))
         return SGZ_OK;
@@ -322,7 +308,8 @@ static sgz_status check_nodes(const sgz_plan *plan, sgz_error *err)
 {
     for (uint32_t i = 0; i < plan->node_count; i++) {
         const sgz_node *n = &plan->nodes[i];
-        uint32_t row = n->used ? sgz_toc_lookup(plan->toc, n->path, n->path_len) : SGZ_NO_ROW;
+        uint32_t row = n->used ? sgz_toc_find(plan->toc, n->hash, n->path, n->path_len)
+                               : SGZ_NO_ROW;
         if (row != SGZ_NO_ROW && plan->toc->rows[row].type != SGZ_DIR)
             return refuse(plan->toc, row, "not a directory, but other entries are below it", err);
         if (n->path_len - n->base > SGZ_BASE_MAX && n->used)
@@ -344,9 +331,9 @@ static sgz_status select_members(sgz_plan *plan, sgz_member *members, size_t cou
             picked[row] = 1;
             continue;
         }
-        m->node = node_at(plan, m->name, m->len);
-        if (m->node == SGZ_NO_ROW)
-            return no_memory(err);
+        sgz_status st = node_at(plan, m->name, m->len, &m->node, err);
+        if (st)
+            return st;
         plan->nodes[m->node].wanted = 1;
     }
     if (!count)
@@ -373,18 +360,15 @@ sgz_status sgz_plan_init(sgz_plan *plan, const sgz_extract_options *options,
     const sgz_toc *toc = options->toc;
     memset(plan, 0, sizeof *plan);
     plan->toc = toc;
-    if (getrandom(&plan->seed, sizeof plan->seed, GRND_NONBLOCK) != sizeof plan->seed) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        plan->seed = (uint64_t)now.tv_nsec << 32 ^ (uint64_t)(uintptr_t)plan;
-    }
     sgz_status st = sgz_spans_init(&plan->spans, toc, options->data_end, err);
     if (st)
         return st;
     uint8_t *picked = calloc(toc->count + 1, 1);
     plan->object_of = malloc((toc->count + 1) * sizeof *plan->object_of);
-    if (!picked || !plan->object_of || add_node(plan, "", 0, 0, 0) == SGZ_NO_ROW)
+    if (!picked || !plan->object_of)
         st = no_memory(err);
+    else
+        st = add_node(plan, "", 0, 0, 0, toc->seed, err);
     if (!st) {
         memset(plan->object_of, 0xff, (toc->count + 1) * sizeof *plan->object_of);
         plan->nodes[0].used = 1;

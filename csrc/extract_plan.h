@@ -15,6 +15,7 @@ typedef struct {
     const char *path;       /* in the TOC's arena or of a selection; not terminated */
     uint32_t path_len, base; /* the last component begins at path + base */
     uint32_t parent, depth;
+    uint64_t hash;          /* of the path, as the TOC hashes names */
     uint32_t row;           /* its entry, when its metadata is to be set; or SGZ_NO_ROW */
     uint8_t wanted, used;   /* everything below is selected; something in it is written */
     uint8_t seen;           /* the TOC names it, or something in it */
@@ -58,9 +59,8 @@ typedef struct {
     sgz_spans spans;
     sgz_node *nodes;
     uint32_t node_count, node_cap;
-    uint32_t *slots;        /* of nodes, by parent and component: node + 1 */
+    uint32_t *slots;        /* of nodes, by hash: node + 1 */
     size_t slot_count;
-    uint64_t seed;
     sgz_object *objects;
     uint32_t object_count, object_cap;
     uint32_t *object_of;    /* by row: its object, or SGZ_NO_ROW */

@@ -220,49 +220,77 @@ const char *sgz_clean_name(const char *name, size_t len, char *scratch, size_t *
     return copying ? scratch : name;
 }
 
-/* The cleaned name of a row; *heap is to be freed. NULL: no memory. */
-static const char *row_clean_name(const sgz_toc *toc, const sgz_entry *row, char *stack,
-                                  char **heap, size_t *len)
+/* The cleaned name of a row is worked out once, when it is indexed: a name may be a MiB of
+ * slashes, and be asked for by every row below it. Mostly it is part of the name. */
+enum { CLEAN_UNKNOWN = 0, CLEAN_BEHIND = UINT16_MAX }; /* else: CLEAN_AT + bytes into it */
+#define CLEAN_AT 1
+
+static const char *row_clean_name(const sgz_toc *toc, const sgz_entry *row, size_t *len)
 {
-    const char *name = sgz_row_name(toc, row);
-    *heap = NULL;
-    *len = row->name_len;
-    if (row->flags & SGZ_CLEAN_NAME)
+    const char *name = sgz_entry_name(toc, row);
+    if (row->flags & SGZ_CLEAN_NAME) {
+        *len = row->name_len;
         return name;
-    char *scratch = stack;
-    if (row->name_len > STACK_NAME && !(scratch = *heap = malloc(row->name_len)))
-        return NULL;
-    return sgz_clean_name(name, row->name_len, scratch, len);
+    }
+    *len = row->clean_len;
+    return name + (row->clean_at == CLEAN_BEHIND ? row->name_len
+                                                 : (size_t)row->clean_at - CLEAN_AT);
 }
 
-/* 1 equal, 0 not, -1 no memory. */
-static int row_is(const sgz_toc *toc, const sgz_entry *row, const char *name, size_t len)
+/* 0: no memory. */
+static int note_clean_name(sgz_toc *toc, sgz_entry *row)
 {
-    if (row->flags & SGZ_CLEAN_NAME)
-        return row->name_len == len && !memcmp(sgz_row_name(toc, row), name, len);
-    if (row->name_len < len)
+    if (row->flags & SGZ_CLEAN_NAME || row->clean_at != CLEAN_UNKNOWN)
+        return 1;
+    char stack[STACK_NAME], *scratch = stack;
+    if (row->name_len > sizeof stack && !(scratch = malloc(row->name_len)))
         return 0;
-    char stack[STACK_NAME], *heap;
-    size_t clean_len;
-    const char *clean = row_clean_name(toc, row, stack, &heap, &clean_len);
-    int equal = !clean ? -1 : clean_len == len && !memcmp(clean, name, len);
-    free(heap);
-    return equal;
+    size_t len, skip = 0;
+    const char *name = sgz_entry_name(toc, row);
+    const char *clean = sgz_clean_name(name, row->name_len, scratch, &len);
+    int copied = clean == scratch, fine = 1;
+    if (!copied)
+        skip = (size_t)(clean - name);
+    if (!copied && skip < CLEAN_BEHIND - CLEAN_AT) {
+        row->clean_at = (uint16_t)(CLEAN_AT + skip);
+    } else if ((fine = sgz_toc_reserve(toc, row->name_len + len))) {
+        char *to = toc->arena + toc->arena_len;
+        name = sgz_entry_name(toc, row); /* the arena may have moved */
+        memcpy(to, name, row->name_len);
+        memcpy(to + row->name_len, copied ? scratch : name + skip, len);
+        row->name_off = toc->arena_len;
+        row->clean_at = CLEAN_BEHIND;
+        toc->arena_len += row->name_len + len;
+    }
+    row->clean_len = (uint32_t)len;
+    if (scratch != stack)
+        free(scratch);
+    return fine;
 }
 
 /* --- index ---------------------------------------------------------------------------- */
 
-/* The slot of a name: taken by its row, or free. SIZE_MAX: no memory. */
+/* The slot of a name: taken by its row, or free. A row is looked at only when 32 bits of
+ * the hash agree: its name may be long. */
 static size_t find_slot(const sgz_toc *toc, uint64_t hash, const char *name, size_t len)
 {
     size_t mask = toc->slot_count - 1;
-    size_t i = hash & mask;
+    size_t i = (uint32_t)hash & mask;
     for (; toc->slots[i]; i = (i + 1) & mask) {
-        int equal = row_is(toc, &toc->rows[toc->slots[i] - 1], name, len);
-        if (equal)
-            return equal > 0 ? i : SIZE_MAX;
+        if (toc->slots[i] >> 32 != (uint32_t)hash)
+            continue;
+        size_t other_len;
+        const char *other = row_clean_name(toc, &toc->rows[(uint32_t)toc->slots[i] - 1],
+                                           &other_len);
+        if (other_len == len && !memcmp(other, name, len))
+            break;
     }
     return i;
+}
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index of names");
 }
 
 /* Make room for `more` names at a load of at most 2/3. */
@@ -273,28 +301,18 @@ static sgz_status grow_index(sgz_toc *toc, size_t more, sgz_error *err)
     size_t count = toc->slot_count ? toc->slot_count : 64;
     while (count < (toc->slot_used + more) + (toc->slot_used + more) / 2)
         count *= 2;
-    uint32_t *old = toc->slots;
-    size_t old_count = toc->slot_count;
-    uint32_t *slots = calloc(count, sizeof *slots);
+    uint64_t *slots = calloc(count, sizeof *slots);
     if (!slots)
-        return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index of names");
-    for (size_t i = 0; i < old_count; i++) {
-        if (!old[i])
+        return no_memory(err);
+    for (size_t i = 0; i < toc->slot_count; i++) {
+        if (!toc->slots[i])
             continue;
-        char stack[STACK_NAME], *heap;
-        size_t len;
-        const char *name = row_clean_name(toc, &toc->rows[old[i] - 1], stack, &heap, &len);
-        if (!name) {
-            free(slots);
-            return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index of names");
-        }
-        size_t at = sgz_hash_name(toc->seed, name, len) & (count - 1);
+        size_t at = toc->slots[i] >> 32 & (count - 1);
         while (slots[at])
             at = (at + 1) & (count - 1);
-        slots[at] = old[i];
-        free(heap);
+        slots[at] = toc->slots[i];
     }
-    free(old);
+    free(toc->slots);
     toc->slots = slots;
     toc->slot_count = count;
     return SGZ_OK;
@@ -304,8 +322,8 @@ uint32_t sgz_toc_find(const sgz_toc *toc, uint64_t hash, const char *name, size_
 {
     if (!toc->slot_count)
         return SGZ_NO_ROW;
-    size_t slot = find_slot(toc, hash, name, len);
-    return slot != SIZE_MAX && toc->slots[slot] ? toc->slots[slot] - 1 : SGZ_NO_ROW;
+    uint32_t found = (uint32_t)toc->slots[find_slot(toc, hash, name, len)];
+    return found ? found - 1 : SGZ_NO_ROW;
 }
 
 int sgz_toc_ancestors(const sgz_toc *toc, const char *name, size_t len, sgz_ancestors *out)
@@ -343,19 +361,17 @@ uint32_t sgz_toc_lookup(const sgz_toc *toc, const char *name, size_t len)
     return row;
 }
 
-static sgz_status put_row(sgz_toc *toc, uint32_t row, uint64_t hash, const char *name,
-                          size_t len, uint32_t *previous, sgz_error *err)
+/* The row that the name led to before, or SGZ_NO_ROW. */
+static uint32_t put_row(sgz_toc *toc, uint32_t row, uint64_t hash, const char *name, size_t len)
 {
     size_t slot = find_slot(toc, hash, name, len);
-    if (slot == SIZE_MAX)
-        return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index of names");
-    *previous = SGZ_NO_ROW;
+    uint32_t previous = SGZ_NO_ROW;
     if (toc->slots[slot])
-        *previous = toc->slots[slot] - 1;
+        previous = (uint32_t)toc->slots[slot] - 1;
     else
         toc->slot_used++;
-    toc->slots[slot] = row + 1;
-    return SGZ_OK;
+    toc->slots[slot] = (uint64_t)(uint32_t)hash << 32 | (row + 1);
+    return previous;
 }
 
 sgz_status sgz_toc_index(sgz_toc *toc, uint32_t row, uint32_t *previous, sgz_error *err)
@@ -363,14 +379,12 @@ sgz_status sgz_toc_index(sgz_toc *toc, uint32_t row, uint32_t *previous, sgz_err
     sgz_status status = grow_index(toc, 1, err);
     if (status)
         return status;
-    char stack[STACK_NAME], *heap;
+    if (!note_clean_name(toc, &toc->rows[row]))
+        return no_memory(err);
     size_t len;
-    const char *name = row_clean_name(toc, &toc->rows[row], stack, &heap, &len);
-    if (!name)
-        return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index of names");
-    status = put_row(toc, row, sgz_hash_name(toc->seed, name, len), name, len, previous, err);
-    free(heap);
-    return status;
+    const char *name = row_clean_name(toc, &toc->rows[row], &len);
+    *previous = put_row(toc, row, sgz_hash_name(toc->seed, name, len), name, len);
+    return SGZ_OK;
 }
 
 static void drop_row(sgz_toc *toc, uint32_t row)
@@ -385,8 +399,7 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
     sgz_status status = grow_index(toc, toc->count, err);
     uint32_t rows[INDEX_BATCH];
     uint64_t hashes[INDEX_BATCH];
-    const char *parent = ""; /* most rows have that of the row before */
-    size_t parent_len = 0;
+    size_t parent_off = 0, parent_len = 0; /* most rows have that of the row before */
     uint64_t parent_hash = toc->seed;
     for (size_t i = 0; i < toc->count && !status;) {
         int n = 0;
@@ -396,10 +409,10 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
                 continue;
             rows[n] = (uint32_t)i;
             if (row->flags & SGZ_CLEAN_NAME) {
-                const char *name = sgz_row_name(toc, row);
+                const char *name = sgz_entry_name(toc, row);
                 size_t len = sgz_parent_len(name, row->name_len);
-                if (len != parent_len || memcmp(name, parent, len)) {
-                    parent = name;
+                if (len != parent_len || memcmp(name, toc->arena + parent_off, len)) {
+                    parent_off = row->name_off;
                     parent_len = len;
                     parent_hash = sgz_hash_name(toc->seed, name, len);
                 }
@@ -407,7 +420,7 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
                 hashes[n] = row->name_len
                     ? sgz_hash_bytes(parent_hash, name + base, row->name_len - base)
                     : toc->seed;
-                __builtin_prefetch(&toc->slots[hashes[n] & (toc->slot_count - 1)], 1);
+                __builtin_prefetch(&toc->slots[(uint32_t)hashes[n] & (toc->slot_count - 1)], 1);
             }
             n++;
         }
@@ -415,8 +428,8 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
             const sgz_entry *row = &toc->rows[rows[k]];
             uint32_t previous;
             if (row->flags & SGZ_CLEAN_NAME)
-                status = put_row(toc, rows[k], hashes[k], sgz_row_name(toc, row),
-                                 row->name_len, &previous, err);
+                previous = put_row(toc, rows[k], hashes[k], sgz_entry_name(toc, row),
+                                   row->name_len);
             else
                 status = sgz_toc_index(toc, rows[k], &previous, err);
             if (!status && previous != SGZ_NO_ROW && previous != rows[k])

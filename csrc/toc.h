@@ -1,7 +1,7 @@
 /* The TOC as rows: one fixed struct an entry, names and other strings in one arena.
  *
  * numpy sees the rows as a structured array; Python objects are made when asked for.
- * A row costs sizeof(sgz_entry) bytes, its strings, and about 8 bytes of index. */
+ * A row costs sizeof(sgz_entry) bytes, its strings, and 12 to 24 bytes of index. */
 #ifndef SGZ_TOC_H
 #define SGZ_TOC_H
 
@@ -38,7 +38,9 @@ typedef struct {
     uint32_t name_len, link_len, xattr_len;
     uint32_t uname, gname; /* string numbers, 0 = none; sgz_toc_string */
     uint32_t mode, uid, gid, dev_major, dev_minor;
-    uint8_t type, flags, pad[6];
+    uint8_t type, flags;
+    uint16_t clean_at;     /* where the cleaned name stands, once indexed: see toc.c */
+    uint32_t clean_len;
     uint8_t chunk_digest[32];
 } sgz_entry;
 
@@ -51,7 +53,7 @@ typedef struct {
     size_t arena_len, arena_cap;
     uint64_t *strings;     /* interned user and group names: offset << 16 | length */
     uint32_t string_count, string_cap;
-    uint32_t *slots;       /* open addressing, row + 1, 0 = empty; by cleaned name */
+    uint64_t *slots;       /* open addressing by cleaned name: hash << 32 | row + 1, 0 = empty */
     size_t slot_count, slot_used;
     uint32_t *string_slots;      /* open addressing over `strings`, number, 0 = empty */
     uint32_t string_slot_count;

@@ -5,7 +5,7 @@
 static sgz_status fail_row(const sgz_toc *toc, const sgz_entry *row, sgz_error *err,
                            const char *what)
 {
-    return sgz_fail(err, SGZ_ETOC, -1, sgz_row_name(toc, row), row->name_len, "%s", what);
+    return sgz_fail(err, SGZ_ETOC, -1, sgz_entry_name(toc, row), row->name_len, "%s", what);
 }
 
 /* Offsets ascend: so the last tells whether any is outside, and the first is named. */
@@ -19,12 +19,12 @@ static sgz_status check_offsets(sgz_toc_parser *parser, int64_t blob_end, sgz_er
         const sgz_entry *row = toc->rows;
         while (!row->chunk_size || row->offset < blob_end)
             row++;
-        return sgz_fail(err, SGZ_ETOC, -1, sgz_row_name(toc, row), row->name_len,
+        return sgz_fail(err, SGZ_ETOC, -1, sgz_entry_name(toc, row), row->name_len,
                         "its offset %lld is not inside the %lld bytes before the TOC",
                         (long long)row->offset, (long long)blob_end);
     }
     if ((parser->data_end - 1) / SGZ_TOC_RATIO >= blob_end - last->offset)
-        return sgz_fail(err, SGZ_ETOC, -1, sgz_row_name(toc, last), last->name_len,
+        return sgz_fail(err, SGZ_ETOC, -1, sgz_entry_name(toc, last), last->name_len,
                         "%lld bytes cannot come of the %lld before the TOC",
                         (long long)parser->data_end, (long long)(blob_end - last->offset));
     return SGZ_OK;
@@ -35,7 +35,7 @@ static sgz_status check_offsets(sgz_toc_parser *parser, int64_t blob_end, sgz_er
 static sgz_status check_parents(const sgz_toc *toc, const sgz_entry *row, size_t parent_len,
                                 sgz_ancestors *ancestors, sgz_error *err)
 {
-    const char *name = sgz_row_name(toc, row);
+    const char *name = sgz_entry_name(toc, row);
     uint32_t found = sgz_toc_find(toc, sgz_hash_name(toc->seed, name, parent_len), name,
                                   parent_len);
     if (found == SGZ_NO_ROW) {
@@ -101,7 +101,7 @@ sgz_status sgz_toc_check(sgz_toc_parser *parser, int64_t blob_end, sgz_error *er
         const sgz_entry *row = &toc->rows[i];
         if (row->type == SGZ_CHUNK || row->flags & SGZ_DROPPED)
             continue;
-        const char *name = sgz_row_name(toc, row);
+        const char *name = sgz_entry_name(toc, row);
         size_t len = sgz_parent_len(name, row->name_len);
         if (!row->name_len && row->type != SGZ_DIR)
             status = fail_row(toc, row, err, "the root is no directory");

@@ -7,7 +7,7 @@ static sgz_status no_memory(sgz_error *err)
 
 /* Fail with the row's name. */
 #define FAIL(parser, row, err, ...)                                                        \
-    sgz_fail(err, SGZ_ETOC, -1, sgz_row_name((parser)->toc, row), (row)->name_len,         \
+    sgz_fail(err, SGZ_ETOC, -1, sgz_entry_name((parser)->toc, row), (row)->name_len,         \
              __VA_ARGS__)
 
 static int grow_scratch(sgz_toc_parser *parser, size_t len)

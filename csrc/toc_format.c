@@ -270,7 +270,7 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
     int changed;
     reserve(w, counting, SLACK);
     PUT("\n\t\t{\n\t\t\t\"name\": ");
-    put_text(w, counting, sgz_row_name(toc, named), named->name_len);
+    put_text(w, counting, sgz_entry_name(toc, named), named->name_len);
     KEY("type");
     PUT("\"");
     put(w, counting, type, strlen(type));

@@ -1,9 +1,5 @@
 #include "toc_internal.h"
 
-/* More implied directories than this per row is no layer but an attack on memory. */
-#define IMPLIED_PER_ROW 16
-#define IMPLIED_FREE 65536
-
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the directories of the TOC");
@@ -14,11 +10,11 @@ const char *sgz_toc_tree_name(const sgz_toc *toc, const sgz_toc_tree *tree, uint
 {
     if (node < tree->row_count) {
         *len = toc->rows[node].name_len;
-        return sgz_row_name(toc, &toc->rows[node]);
+        return sgz_entry_name(toc, &toc->rows[node]);
     }
     const struct sgz_implied *implied = &tree->implied[node - tree->row_count];
     *len = implied->len;
-    return implied->len ? sgz_row_name(toc, &toc->rows[implied->row]) : "";
+    return implied->len ? sgz_entry_name(toc, &toc->rows[implied->row]) : "";
 }
 
 /* The slot of an implied directory: taken by it, or free. */
@@ -30,7 +26,7 @@ static uint32_t implied_slot(const sgz_toc *toc, const sgz_toc_tree *tree, uint3
     for (; tree->implied_slots[i]; i = (i + 1) & mask) {
         const struct sgz_implied *other = &tree->implied[tree->implied_slots[i] - 1];
         if (other->hash == hash && other->len == len &&
-            (!len || !memcmp(sgz_row_name(toc, &toc->rows[other->row]), name, len)))
+            (!len || !memcmp(sgz_entry_name(toc, &toc->rows[other->row]), name, len)))
             break;
     }
     return i;
@@ -85,7 +81,7 @@ static sgz_status add_implied(const sgz_toc *toc, sgz_toc_tree *tree, uint32_t r
                               uint32_t hash, const char *name, uint32_t len, uint32_t *node,
                               sgz_error *err)
 {
-    if (tree->implied_count >= (uint64_t)tree->row_count * IMPLIED_PER_ROW + IMPLIED_FREE ||
+    if (tree->implied_count >= sgz_implied_max(tree->row_count) ||
         tree->row_count + (uint64_t)tree->implied_count >= SGZ_NO_ROW - 1)
         return sgz_fail(err, SGZ_ETOC, -1, name, len, "the names imply too many directories");
     if (tree->implied_count * 2 >= tree->implied_slot_count && !grow_implied(tree))
@@ -142,7 +138,7 @@ static sgz_status find_parents(const sgz_toc *toc, sgz_toc_tree *tree, uint32_t 
         parents[i] = SGZ_NO_ROW;
         if (i == tree->root || !is_named(&toc->rows[i]))
             continue;
-        const char *name = sgz_row_name(toc, &toc->rows[i]);
+        const char *name = sgz_entry_name(toc, &toc->rows[i]);
         size_t len = sgz_parent_len(name, toc->rows[i].name_len);
         if (len != last_len || memcmp(name, last, len)) {
             status = find_parent(toc, tree, i, name, len, &ancestors, &node, err);

@@ -296,7 +296,11 @@ sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sg
     v->args = *args;
     v->toc = args->spans->toc;
     pthread_mutex_init(&v->lock, NULL);
-    pthread_cond_init(&v->changed, NULL);
+    pthread_condattr_t clock; /* of sgz_verify_wait: not the one that people set */
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->changed, &clock);
+    pthread_condattr_destroy(&clock);
     sgz_status st = plan(v, err);
     if (!st)
         st = check_files(v, err);
@@ -327,7 +331,7 @@ sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sg
 int sgz_verify_wait(sgz_verify *v, int milliseconds, int64_t *done)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += milliseconds / 1000;
     until.tv_nsec += (long)(milliseconds % 1000) * 1000000;
     if (until.tv_nsec >= 1000000000) {

@@ -6,18 +6,19 @@
 #include <string.h>
 
 #include "apply.h"
+#include "toc_hash.h"
 
 #define NO_FILE SGZ_NO_ROW
-#define OWNER_MIN 256
+
+/* A tar may hold more than its TOC shows, namely what it replaces itself. Past so much more
+ * it is not read on: deflate makes gigabytes of headers out of a small blob. */
+#define ROWS_PER_ROW 4
+#define ROWS_FREE ((size_t)1 << 20)
+#define ARENA_PER_BYTE 4
+#define ARENA_FREE ((size_t)64 << 20)
 
 /* What stands next in the tar. */
 enum { WANT_HEADER, WANT_PAYLOAD, WANT_PADDING, ENDED, BROKEN };
-
-/* The last name seen for each uid or gid: format section 2, userName. */
-typedef struct {
-    uint32_t *ids, *names; /* name of the applied TOC + 1; 0 is an empty slot */
-    size_t count, cap;
-} owners;
 
 struct sgz_tree {
     const sgz_codecs *codecs;
@@ -131,6 +132,12 @@ static void payload_done(sgz_tree *t)
     t->state = t->padding ? WANT_PADDING : WANT_HEADER;
 }
 
+static int is_far_larger(const sgz_toc *made, const sgz_toc *toc)
+{
+    return made->count > ROWS_PER_ROW * toc->count + ROWS_FREE ||
+           made->arena_len > ARENA_PER_BYTE * toc->arena_len + ARENA_FREE;
+}
+
 static void header_block(sgz_tree *t)
 {
     sgz_tar_event event;
@@ -149,6 +156,12 @@ static void header_block(sgz_tree *t)
     st = sgz_apply_entry(t->apply, &entry, t->position - SGZ_TAR_BLOCK, &t->row, &err);
     if (st) {
         fail(t, st, &err);
+        return;
+    }
+    if (is_far_larger(t->made, t->toc)) {
+        fail(t, sgz_fail(&err, SGZ_ETAR, -1, entry.name, entry.name_len,
+                         "the entries of the tar to here are far more than the TOC's; the "
+                         "rest is not read"), &err);
         return;
     }
     t->payload = entry.payload;
@@ -251,34 +264,13 @@ static int same_bytes(const char *a, size_t a_len, const char *b, size_t b_len)
     return a_len == b_len && (!a_len || !memcmp(a, b, a_len));
 }
 
-/* Remember the name of an id, or give the one remembered when `name` is 0. */
-static int back_fill(owners *o, uint32_t id, uint32_t *name)
+/* The last name seen for an id (format section 2, userName): remember it, or give the one
+ * remembered when `name` is 0. 0: no memory. */
+static int back_fill(sgz_id_map *owners, uint32_t id, uint32_t *name)
 {
-    if (o->count * 2 >= o->cap) {
-        size_t cap = o->cap ? o->cap * 2 : OWNER_MIN;
-        owners grown = {calloc(cap, sizeof(uint32_t)), calloc(cap, sizeof(uint32_t)), 0, cap};
-        if (!grown.ids || !grown.names) {
-            free(grown.ids);
-            free(grown.names);
-            return 0;
-        }
-        for (size_t i = 0; i < o->cap; i++)
-            if (o->names[i])
-                back_fill(&grown, o->ids[i], &o->names[i]);
-        free(o->ids);
-        free(o->names);
-        *o = grown;
-    }
-    size_t slot = (id * 2654435761u) & (o->cap - 1);
-    while (o->names[slot] && o->ids[slot] != id)
-        slot = (slot + 1) & (o->cap - 1);
-    if (!*name) {
-        *name = o->names[slot];
-        return 1;
-    }
-    o->count += !o->names[slot];
-    o->ids[slot] = id;
-    o->names[slot] = *name;
+    if (*name)
+        return sgz_id_map_put(owners, id, *name);
+    *name = sgz_id_map_get(owners, id);
     return 1;
 }
 
@@ -339,7 +331,7 @@ static sgz_status compare_all(sgz_tree *t, sgz_error *err)
 {
     size_t rows = t->made->count;
     uint32_t *by_row = malloc((t->toc->count + 1) * sizeof *by_row);
-    owners users = {0}, groups = {0};
+    sgz_id_map users = {.seed = t->made->seed}, groups = {.seed = t->made->seed};
     sgz_status st = SGZ_OK;
     if (!by_row || !remember(t, (uint32_t)rows, NO_FILE))
         goto no_memory;
@@ -376,10 +368,8 @@ no_memory:
     st = sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
 done:
     free(by_row);
-    free(users.ids);
-    free(users.names);
-    free(groups.ids);
-    free(groups.names);
+    sgz_id_map_free(&users);
+    sgz_id_map_free(&groups);
     return st;
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bounded
 import handmade
 import pytest
 from handmade import directory, hardlink, reg, symlink
@@ -370,3 +371,27 @@ def test_xattrs_of_a_directory_and_a_symlink_stay_on_them(place: Place) -> None:
     assert os.listxattr(inside / "d") == ["user.test"]
     assert os.listxattr(outside / "dir") == []
     assert os.listxattr(outside / "secret") == []
+
+
+def test_names_that_imply_too_many_directories(tmp_path: Path) -> None:
+    # 16 MB of names, 40 kB once packed, must not become eight million directories.
+    path = tmp_path / "blob"
+    path.write_bytes(handmade.blob([directory(f"{n:05}/" + "a/" * 2040) for n in range(4000)]))
+    code = (
+        "with stargz.open(sys.argv[1]) as layer:\n"
+        "    before = peak()\n"
+        "    try:\n"
+        "        layer.extractall(sys.argv[2])\n"
+        "    except stargz.TOCError as error:\n"
+        "        print(peak() - before, error)\n"
+    )
+    memory, message = bounded.run(code, path, tmp_path / "out").split(" ", 1)
+    assert "imply too many directories" in message
+    assert int(memory) < 64
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_as_many_directories_as_layers_have(place: Place) -> None:
+    inside, _ = place
+    run([reg(f"{n}/" + "d/" * 30 + "f") for n in range(100)], inside)
+    assert len(list(inside.glob("*/" + "d/" * 30 + "f"))) == 100

@@ -208,6 +208,27 @@ static void metadata(void)
     free((char *)entry.uname);
 }
 
+/* Each value once, in whatever order they come. */
+static void equal_xattrs(void)
+{
+    char values[100][4];
+    uint32_t row;
+    begin();
+    for (int i = 0; i < 10000; i++) {
+        char *value = values[i % 100], name[16];
+        sgz_tar_xattr xattr = {"user.a", value, 6, (uint32_t)sprintf(value, "%d", i % 100)};
+        sgz_tar_entry entry = {.type = '5', .name = name, .link = "", .uname = "", .gname = "",
+                               .name_len = (size_t)sprintf(name, "%05d", i), .xattr_count = 1,
+                               .xattrs = &xattr};
+        EXPECT(!sgz_apply_entry(apply, &entry, 0, &row, &err));
+        const sgz_entry *e = &toc->rows[row];
+        EXPECT(e->xattr_len == 14u + xattr.value_len
+               && !memcmp(toc->arena + e->xattr_off + 14, value, xattr.value_len));
+        EXPECT(e->xattr_off == toc->rows[row % 100].xattr_off);
+    }
+    EXPECT(toc->arena_len < 10000 * 5 + 100 * 17);
+}
+
 /* A name of very many components is checked in one pass. */
 static void deep(void)
 {
@@ -233,6 +254,7 @@ int main(void)
     hard_links();
     bad_bytes();
     metadata();
+    equal_xattrs();
     deep();
     end();
     printf("%d passed, %d failed\n", passed, failed);
