@@ -125,9 +125,10 @@ static sgz_status input(sgz_decoder *d, const uint8_t **in, size_t *in_len, sgz_
     return SGZ_OK;
 }
 
-sgz_status sgz_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
-                            sgz_error *err)
+static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, int one_member,
+                         sgz_error *err)
 {
+    uint64_t members = d->inflater.members;
     *got = 0;
     while (*got < cap) {
         const uint8_t *in;
@@ -137,12 +138,13 @@ sgz_status sgz_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *go
             return st;
         size_t before = in_len;
         /* Also with no input left: the decoder may still hold output. */
-        st = sgz_inflate(&d->inflater, &in, &in_len, out + *got, cap - *got, &n, 0, err);
+        st = sgz_inflate(&d->inflater, &in, &in_len, out + *got, cap - *got, &n, one_member,
+                         err);
         d->next += (int64_t)(before - in_len);
         *got += n;
         if (st)
             return st;
-        if (d->inflater.garbage)
+        if (d->inflater.garbage || (one_member && d->inflater.members != members))
             return SGZ_OK;
         if (n || in_len < before)
             continue;
@@ -153,6 +155,37 @@ sgz_status sgz_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *go
             return SGZ_OK;
         return sgz_fail(err, SGZ_EGZIP, d->inflater.member_offset, NULL, 0,
                         "the gzip member is cut off at %lld", (long long)d->end);
+    }
+    return SGZ_OK;
+}
+
+sgz_status sgz_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                            sgz_error *err)
+{
+    return decode(d, out, cap, got, 0, err);
+}
+
+sgz_status sgz_decoder_read_member(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                                   sgz_error *err)
+{
+    return decode(d, out, cap, got, 1, err);
+}
+
+sgz_status sgz_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err)
+{
+    uint8_t sink[SKIP_STEP];
+    *ended = 1;
+    while (!sgz_inflater_at_member_end(&d->inflater)) {
+        /* One byte more than allowed tells a member that ends at the limit from a longer one. */
+        size_t want = limit < (int64_t)sizeof sink ? (size_t)limit + 1 : sizeof sink, n;
+        sgz_status st = decode(d, sink, want, &n, 1, err);
+        if (st)
+            return st;
+        if ((int64_t)n > limit) {
+            *ended = 0;
+            return SGZ_OK;
+        }
+        limit -= (int64_t)n;
     }
     return SGZ_OK;
 }

@@ -46,6 +46,13 @@ void sgz_decoder_read_ahead(sgz_decoder *d, int64_t ahead);
  * it is still counted in *got. Nothing is inflated beyond `cap` bytes. */
 sgz_status sgz_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                             sgz_error *err);
+/* The same, but stops behind the first trailer: *got < cap also when a member ended. So an
+ * error is always about a member that bytes of *got are from. */
+sgz_status sgz_decoder_read_member(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                                   sgz_error *err);
+/* Decode and drop the rest of the open member, if there is one, so that its CRC is checked.
+ * *ended is 0 when it has more than `limit` bytes left. */
+sgz_status sgz_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err);
 /* Decode `len` bytes and drop them; *got < len when the members end first. */
 sgz_status sgz_decoder_skip(sgz_decoder *d, int64_t len, int64_t *got, sgz_error *err);
 

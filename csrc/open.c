@@ -1,5 +1,6 @@
 #include "open.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,9 @@
 
 /* Inflate and SHA-256 work on what is in the L2 cache. */
 #define PIECE ((size_t)256 << 10)
+/* What may follow the JSON in its member: padding, and the zeros that end a tar (writers fill
+ * up records of 10 KiB at most). */
+#define TAIL_MAX ((int64_t)64 << 10)
 
 sgz_status sgz_toc_seek(sgz_decoder *d, int64_t offset, int64_t end, int64_t *json_size,
                         sgz_error *err)
@@ -36,6 +40,34 @@ sgz_status sgz_toc_seek(sgz_decoder *d, int64_t offset, int64_t end, int64_t *js
     else if (!st)
         *json_size = entry.payload;
     sgz_tar_parser_free(parser);
+    return st;
+}
+
+/* Errors of the parser count bytes of the JSON; say so, and say where in the blob the TOC is. */
+static sgz_status in_json(sgz_status st, int64_t offset, sgz_error *err)
+{
+    if (st != SGZ_ETOC || !err)
+        return st;
+    char message[sizeof err->message];
+    int prefix = 0;
+    if (err->offset >= 0)
+        prefix = snprintf(message, sizeof message, "in the TOC's JSON at byte %lld: ",
+                          (long long)err->offset);
+    snprintf(message + prefix, sizeof message - (size_t)prefix, "%s", err->message);
+    memcpy(err->message, message, sizeof message);
+    err->offset = offset;
+    return st;
+}
+
+/* Decode on to the end of the TOC's member: its CRC covers the JSON. */
+static sgz_status check_tail(sgz_decoder *d, int64_t offset, sgz_error *err)
+{
+    int ended;
+    sgz_status st = sgz_decoder_finish(d, TAIL_MAX, &ended, err);
+    if (!st && !ended)
+        st = sgz_fail(err, SGZ_ETOC, offset, NULL, 0,
+                      "more than %lld bytes stand after the JSON of the TOC",
+                      (long long)TAIL_MAX);
     return st;
 }
 
@@ -77,13 +109,15 @@ sgz_status sgz_read_toc(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
         if (st)
             break;
         sgz_sha256_update(codecs, &sha, piece, got);
-        st = sgz_toc_parse(parser, (const char *)piece, got, err);
+        st = in_json(sgz_toc_parse(parser, (const char *)piece, got, err), offset, err);
         left -= (int64_t)got;
     }
     if (!st) {
         sgz_sha256_final(codecs, &sha, digest);
-        st = sgz_toc_parse_finish(parser, blob_end, err);
+        st = in_json(sgz_toc_parse_finish(parser, blob_end, err), offset, err);
     }
+    if (!st)
+        st = check_tail(&d, offset, err);
     if (parser)
         sgz_toc_parser_free(parser);
     if (sha.ctx)

@@ -10,6 +10,9 @@
  * before memory is asked for it. */
 #define RATIO_MAX 1032
 #define THREADS_MAX 256
+/* How far a member may go on behind a chunk that only its CRC vouches for: headers of two
+ * million entries without data. More is refused rather than decoded without end. */
+#define RUN_MAX ((int64_t)1 << 30)
 
 /* --- spans ---------------------------------------------------------------------------- */
 
@@ -102,6 +105,15 @@ int64_t sgz_span_end(const sgz_spans *spans, size_t span)
     return high < spans->count ? rows[spans->rows[high]].offset : spans->end;
 }
 
+const uint8_t *sgz_span_digest(const sgz_spans *spans, size_t span)
+{
+    uint32_t row = spans->rows[span], file = spans->files[span];
+    const sgz_entry *e = &spans->toc->rows[row];
+    if (e->flags & SGZ_HAS_CHUNK_DIGEST)
+        return e->chunk_digest;
+    return row == file && e->chunk_size == e->size ? sgz_toc_digest(spans->toc, file) : NULL;
+}
+
 /* First span whose file is >= `file`. */
 static size_t file_bound(const sgz_spans *spans, uint64_t file)
 {
@@ -182,27 +194,60 @@ void sgz_reader_free(sgz_reader *r)
     memset(r, 0, sizeof *r);
 }
 
-/* Decode exactly len bytes, or say whose bytes are missing. */
-static sgz_status exactly(sgz_reader *r, const sgz_entry *e, const sgz_entry *file,
-                          uint8_t *out, size_t len, sgz_error *err)
+/* Say whose bytes an error of the decoder is about. */
+static sgz_status blame(const sgz_reader *r, const sgz_entry *file, sgz_status st, sgz_error *err)
 {
-    const sgz_toc *toc = r->spans->toc;
-    size_t got;
-    sgz_status st = sgz_decoder_read(&r->decoder, out, len, &got, err);
-    /* Decoded bytes are the ones wanted, even if what follows is broken. */
-    if (got == len)
-        return SGZ_OK;
-    const char *name = toc->arena + file->name_off;
-    if (!st)
-        return sgz_fail(err, SGZ_EGZIP, e->offset, name, file->name_len,
-                        "the data of this chunk ends before its %lld bytes",
-                        (long long)e->chunk_size);
     if (err && st != SGZ_ECALLBACK && !err->name[0]) {
         sgz_error inner = *err;
-        sgz_fail(err, st, inner.offset, name, file->name_len, "%s", inner.message);
+        sgz_fail(err, st, inner.offset, r->spans->toc->arena + file->name_off, file->name_len,
+                 "%s", inner.message);
         err->sys_errno = inner.sys_errno;
     }
     return st;
+}
+
+/* Decode exactly len bytes, or say whose bytes are missing. With `crc` the trailers that
+ * pass must be right, also one right behind the last byte. */
+static sgz_status exactly(sgz_reader *r, const sgz_entry *e, const sgz_entry *file, int crc,
+                          uint8_t *out, size_t len, sgz_error *err)
+{
+    sgz_decoder *d = &r->decoder;
+    size_t got = 0;
+    sgz_status st;
+    if (crc) {
+        size_t n;
+        uint64_t members;
+        do {
+            members = d->inflater.members;
+            st = sgz_decoder_read_member(d, out + got, len - got, &n, err);
+            got += n;
+        } while (!st && got < len && (n || d->inflater.members != members));
+    } else {
+        st = sgz_decoder_read(d, out, len, &got, err);
+        /* Decoded bytes are the ones wanted, even if what follows is broken. */
+        if (got == len)
+            st = SGZ_OK;
+    }
+    if (!st && got < len)
+        return sgz_fail(err, SGZ_EGZIP, e->offset, r->spans->toc->arena + file->name_off,
+                        file->name_len, "the data of this chunk ends before its %lld bytes",
+                        (long long)e->chunk_size);
+    return st ? blame(r, file, st, err) : SGZ_OK;
+}
+
+/* The rest of the member that holds the chunk's last byte, for its CRC. */
+static sgz_status check_crc(sgz_reader *r, const sgz_entry *e, const sgz_entry *file,
+                            sgz_error *err)
+{
+    int ended;
+    sgz_status st = sgz_decoder_finish(&r->decoder, RUN_MAX, &ended, err);
+    if (st)
+        return blame(r, file, st, err);
+    if (!ended)
+        return sgz_fail(err, SGZ_EGZIP, e->offset, r->spans->toc->arena + file->name_off,
+                        file->name_len, "this chunk has no digest, and its gzip member goes on "
+                        "for too long to check the CRC; read it without verification");
+    return SGZ_OK;
 }
 
 sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, size_t len,
@@ -212,14 +257,15 @@ sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, 
     const sgz_entry *e = &spans->toc->rows[spans->rows[span]];
     const sgz_entry *file = &spans->toc->rows[spans->files[span]];
     const sgz_codecs *codecs = r->decoder.inflater.codecs;
-    int hash = verify && (e->flags & SGZ_HAS_CHUNK_DIGEST);
+    const uint8_t *expected = verify ? sgz_span_digest(spans, span) : NULL;
+    int hash = expected != NULL, crc = verify && !hash;
 
     sgz_decoder_seek(&r->decoder, e->offset, sgz_span_end(spans, span));
     if (hash)
         sgz_sha256_init(codecs, &r->sha);
     /* Positions count from the chunk's first byte; what precedes it is negative. */
     int64_t at = -e->inner_offset, wanted_end = from + (int64_t)len;
-    int64_t stop = hash ? e->chunk_size : wanted_end;
+    int64_t stop = verify ? e->chunk_size : wanted_end;
     while (at < stop) {
         uint8_t *to = r->sink;
         int64_t until = at < 0 ? 0 : at < from ? from : at < wanted_end ? wanted_end : stop;
@@ -233,7 +279,7 @@ sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, 
             if (hash && n > 4 * SINK)
                 n = 4 * SINK;
         }
-        sgz_status st = exactly(r, e, file, to, n, err);
+        sgz_status st = exactly(r, e, file, crc, to, n, err);
         if (st)
             return st;
         if (hash && at >= 0)
@@ -243,11 +289,11 @@ sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, 
     if (hash) {
         uint8_t digest[32];
         sgz_sha256_final(codecs, &r->sha, digest);
-        if (memcmp(digest, e->chunk_digest, 32))
+        if (memcmp(digest, expected, 32))
             return sgz_fail_digest(err, e->offset, spans->toc->arena + file->name_off,
-                                   file->name_len, e->chunk_digest, digest, "a chunk");
+                                   file->name_len, expected, digest, "a chunk");
     }
-    return SGZ_OK;
+    return crc ? check_crc(r, e, file, err) : SGZ_OK;
 }
 
 typedef struct {

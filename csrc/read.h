@@ -20,6 +20,9 @@ sgz_status sgz_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end, sgz
 void sgz_spans_free(sgz_spans *spans);
 /* Blob offset at which the members of span number `span` end: the next distinct offset. */
 int64_t sgz_span_end(const sgz_spans *spans, size_t span);
+/* What a span's bytes must hash to: the digest of the chunk, or, of a file's only chunk, that
+ * of the file. NULL where the TOC has neither. */
+const uint8_t *sgz_span_digest(const sgz_spans *spans, size_t span);
 /* The spans [*first, *last) of a file that touch [offset, offset + size). SGZ_ETOC when the
  * chunks do not cover that range. */
 sgz_status sgz_spans_find(const sgz_spans *spans, uint32_t file, int64_t offset, int64_t size,
@@ -43,10 +46,11 @@ sgz_status sgz_reader_init(sgz_reader *r, const sgz_codecs *codecs, const sgz_sp
                            const sgz_blob *blob, sgz_error *err);
 void sgz_reader_free(sgz_reader *r);
 
-/* Copy bytes [from, from + len) of the chunk into out. With `verify`, and where the TOC has
- * a digest, the whole chunk is decoded and must match it (SGZ_EDIGEST); otherwise nothing
- * is decoded beyond the last byte wanted, and in no case beyond the chunk. Missing bytes are
- * SGZ_EGZIP with the entry's name. */
+/* Copy bytes [from, from + len) of the chunk into out. With `verify` the whole chunk is
+ * decoded and must match its digest (SGZ_EDIGEST); where the TOC has none, the member that
+ * holds its end is decoded on to the trailer, so that the CRC vouches for the bytes. Without
+ * `verify` nothing is decoded beyond the last byte wanted. Missing bytes are SGZ_EGZIP with
+ * the entry's name. */
 sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, size_t len,
                           uint8_t *out, sgz_error *err);
 

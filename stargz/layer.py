@@ -308,8 +308,7 @@ class Layer:
             yield piece
 
     def _json(self) -> JSONStream:
-        self._reader.check()
-        return JSONStream(self._place.blob, self._place.offset, self._place.end)
+        return JSONStream(self._reader, self._place.blob, self._place.offset, self._place.end)
 
     def uncompressed_size(self) -> int:
         """Bytes that the whole blob inflates to, the TOC included; it is all decoded."""
@@ -413,9 +412,12 @@ class Layer:
         """
         from stargz.extract import extract
 
-        self._reader.check()
-        options.setdefault("verify", self._reader.verified)
-        return extract(_Tree(self._rows, self.blob, self.data_end), path, members, **options)
+        self._reader.hold()
+        try:
+            options.setdefault("verify", self._reader.verified)
+            return extract(_Tree(self._rows, self.blob, self.data_end), path, members, **options)
+        finally:
+            self._reader.leave()
 
     def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyResult:
         """Decode and check the whole blob, on all threads.

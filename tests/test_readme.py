@@ -67,7 +67,7 @@ def test_shell(folder: Path) -> None:
         cwd=folder, env=env, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert "NAME=Debian\n" in done.stdout
+    assert "root:x:0:0\n" in done.stdout
     assert (folder / "root/usr/bin/tool").stat().st_size == 10000
     toc_digest = re.search(r"^toc_digest +(sha256:\w+)$", done.stdout, re.M)
     assert toc_digest

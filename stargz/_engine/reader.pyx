@@ -7,6 +7,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -36,8 +37,16 @@ cdef enum:
     CACHE = 32 << 20
     # Compressed bytes fetched at a time from a source that is read through Python.
     FETCH = 64 << 20
+    # What headers, trailers and the padding behind a chunk may add to it.
+    SLACK = 64 << 10
     # How long a Ctrl-C or a step of the progress may wait.
     POLL_MS = 40
+
+
+# Compressed bytes from a member's start that hold a chunk, even if it is only stored.
+cdef int64_t packed_bound(const sgz_entry *chunk) noexcept nogil:
+    cdef int64_t size = chunk.inner_offset + chunk.chunk_size
+    return INT64_MAX if size > INT64_MAX // 2 else size + (size >> 10) + SLACK
 
 
 cdef int call_read_at(void *arg, int64_t offset, uint8_t *out, size_t size) noexcept with gil:
@@ -121,47 +130,6 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
     return toc, json_size, digest[:32]
 
 
-cdef class JSONStream:
-    """The stored JSON of a TOC, piece by piece."""
-
-    cdef Blob blob
-    cdef sgz_decoder decoder
-    cdef bint ready
-    cdef int64_t left
-
-    def __cinit__(self, Blob blob not None, int64_t offset, int64_t end):
-        cdef const sgz_codecs *codecs = table()
-        cdef sgz_error err
-        cdef sgz_status status
-        self.blob = blob
-        if sgz_decoder_init(&self.decoder, codecs, &blob.blob, &err) != SGZ_OK:
-            raise blob.failure(&err)
-        self.ready = True
-        with nogil:
-            status = sgz_toc_seek(&self.decoder, offset, end, &self.left, &err)
-        if status != SGZ_OK:
-            raise blob.failure(&err)
-
-    def __dealloc__(self):
-        if self.ready:
-            sgz_decoder_free(&self.decoder)
-
-    def read(self, int64_t size=-1):
-        """At most `size` bytes (all that is left when negative); b"" at the end."""
-        cdef sgz_error err
-        cdef sgz_status status
-        cdef size_t got = 0
-        cdef int64_t want = self.left if size < 0 or size > self.left else size
-        cdef bytes out = PyBytes_FromStringAndSize(NULL, want)
-        cdef uint8_t *to = <uint8_t *>PyBytes_AS_STRING(out)
-        with nogil:
-            status = sgz_decoder_read(&self.decoder, to, want, &got, &err)
-        if status != SGZ_OK:
-            raise self.blob.failure(&err)
-        self.left = self.left - <int64_t>got if <int64_t>got == want else 0
-        return out if <int64_t>got == want else out[:got]
-
-
 cdef class Reader:
     """Random reads and verification of one blob with its TOC. Safe for many threads.
 
@@ -212,13 +180,19 @@ cdef class Reader:
             sgz_spans_free(&self.spans)
             self.indexed = False
 
-    # Between enter and leave the blob and the index stay, whoever calls close.
+    cpdef int hold(self) except -1:
+        """Keep the blob open until `leave`, whoever calls close. ValueError if closed."""
+        with self.lock:
+            self.check()
+            self.active += 1
+        return 0
+
+    # The same, and the index of chunks is there.
     cdef int enter(self) except -1:
         cdef sgz_error err
         cdef sgz_status status
         with self.lock:
-            if self.closed:
-                raise ValueError(f"{self.blob.name}: the layer is closed")
+            self.check()
             if not self.indexed:
                 with nogil:
                     status = sgz_spans_init(&self.spans, self.toc.ptr, self.end, &err)
@@ -228,7 +202,8 @@ cdef class Reader:
             self.active += 1
         return 0
 
-    cdef int leave(self) except -1:
+    cpdef int leave(self) except -1:
+        """The end of a `hold`; the last one gives back a blob that was closed meanwhile."""
         with self.lock:
             self.active -= 1
             last = self.closed and not self.active
@@ -348,14 +323,12 @@ cdef class Reader:
                     if data is not None:
                         memcpy(out, PyBytes_AS_STRING(data) + (at - start), take)
                         length = -1
-                    elif (
-                        self.verified and chunk.flags & SGZ_HAS_CHUNK_DIGEST
-                    ) or self.last_row == number:
+                    elif self.verified or self.last_row == number:
                         data = PyBytes_FromStringAndSize(NULL, length)
                         made.append((key, data, at - start, take, <size_t>out))
                         pieces[count].out = <uint8_t *>PyBytes_AS_STRING(data)
                     else:
-                        # Nothing to check: decode what is wanted. A second such read of the
+                        # Nothing is checked: decode what is wanted. A second such read of the
                         # chunk decodes it whole, for those that will follow.
                         self.last_row = number
                         start, length = at, take
@@ -447,12 +420,14 @@ cdef class Reader:
         return 0
 
     # A source that is read through Python: fetch the compressed ranges, some MiB at a time,
-    # then decode from memory.
+    # then decode from memory. A range that is larger than its chunk can be (a gap, a long run
+    # of headers behind it) or than FETCH is read in the decoder's own steps.
     cdef int fetch(self, sgz_read_piece *pieces, size_t count, int threads) except -1:
         cdef sgz_error err
         cdef sgz_status status
         cdef size_t i = 0, first, n
         cdef int64_t start, end, total
+        cdef const sgz_entry *chunk
         cdef sgz_blob *blobs = <sgz_blob *>calloc(count, sizeof(sgz_blob))
         cdef int verify = self.verified
         if blobs == NULL:
@@ -464,15 +439,24 @@ cdef class Reader:
                 which = []
                 total = 0
                 while i < count and (i == first or total < FETCH):
-                    start = self.toc.ptr.rows[self.spans.rows[pieces[i].span]].offset
+                    chunk = &self.toc.ptr.rows[self.spans.rows[pieces[i].span]]
+                    start = chunk.offset
                     end = sgz_span_end(&self.spans, pieces[i].span)
+                    if end - start > min(<int64_t>FETCH, packed_bound(chunk)):
+                        which.append(-1)
+                        i += 1
+                        continue
                     if not ranges or ranges[-1][0] != start:
                         ranges.append((start, end - start))
                         total += end - start
                     which.append(len(ranges) - 1)
                     i += 1
-                fetched = [bytes(piece) for piece in self.blob.source.read_ranges(ranges)]
+                fetched = []
+                if ranges:
+                    fetched = [bytes(piece) for piece in self.blob.source.read_ranges(ranges)]
                 for n in range(i - first):
+                    if which[n] < 0:
+                        continue
                     data = fetched[which[n]]
                     offset, size = ranges[which[n]]
                     if len(data) != size:
@@ -562,6 +546,62 @@ cdef class Reader:
                 free(result)
         finally:
             self.leave()
+
+
+cdef class JSONStream:
+    """The stored JSON of a TOC, piece by piece; for one thread at a time.
+
+    ValueError once the reader of the layer is closed.
+    """
+
+    cdef Reader reader
+    cdef Blob blob
+    cdef sgz_decoder decoder
+    cdef bint ready
+    cdef int64_t left
+
+    def __cinit__(self, Reader reader not None, Blob blob not None, int64_t offset, int64_t end):
+        cdef const sgz_codecs *codecs = table()
+        cdef sgz_error err
+        cdef sgz_status status
+        self.reader = reader
+        self.blob = blob
+        if sgz_decoder_init(&self.decoder, codecs, &blob.blob, &err) != SGZ_OK:
+            raise blob.failure(&err)
+        self.ready = True
+        reader.hold()
+        try:
+            with nogil:
+                status = sgz_toc_seek(&self.decoder, offset, end, &self.left, &err)
+        finally:
+            reader.leave()
+        if status != SGZ_OK:
+            raise blob.failure(&err)
+
+    def __dealloc__(self):
+        if self.ready:
+            sgz_decoder_free(&self.decoder)
+
+    def read(self, int64_t size=-1):
+        """At most `size` bytes (all that is left when negative); b"" at the end."""
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef size_t got = 0
+        cdef int64_t want = self.left if size < 0 or size > self.left else size
+        cdef bytes out
+        cdef uint8_t *to
+        self.reader.hold()
+        try:
+            out = PyBytes_FromStringAndSize(NULL, want)
+            to = <uint8_t *>PyBytes_AS_STRING(out)
+            with nogil:
+                status = sgz_decoder_read(&self.decoder, to, want, &got, &err)
+        finally:
+            self.reader.leave()
+        if status != SGZ_OK:
+            raise self.blob.failure(&err)
+        self.left = self.left - <int64_t>got if <int64_t>got == want else 0
+        return out if <int64_t>got == want else out[:got]
 
 
 cdef dict problem(const sgz_error *err):

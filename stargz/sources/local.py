@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 from stargz.errors import SourceError
 from stargz.sources.base import check_range
@@ -18,14 +19,18 @@ class LocalSource:
     keeps is used instead, and `path` is only its name; `keep` is the object that owns it.
     """
 
+    # Also of an instance whose opening failed.
+    _owned = False
+    _fd = -1
+
     def __init__(
         self, path: str | os.PathLike[str], fd: int | None = None, keep: object = None
     ) -> None:
         self._keep = keep
         self.name = os.fsdecode(path)
-        self._owned = fd is None
         # O_NONBLOCK: opening a pipe that nobody writes to must not hang.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
+        self._owned = fd is None
         try:
             info = os.fstat(self._fd)
             if stat.S_ISDIR(info.st_mode):
@@ -72,3 +77,8 @@ class LocalSource:
         fd, self._fd = self._fd, -1
         if self._owned and fd >= 0:
             os.close(fd)
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if self._owned and self._fd >= 0:
+            self.close()
+            warn(f"unclosed layer {self.name}", ResourceWarning, source=self, stacklevel=2)
