@@ -1,4 +1,4 @@
-/* What fuzz targets share: the codec table, loaded once from the system's libraries. */
+/* What fuzz targets share. */
 #ifndef SGZ_FUZZ_H
 #define SGZ_FUZZ_H
 
@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A property that must hold: unlike assert, also when NDEBUG is defined. */
 #define CHECK(what)                                                          \
@@ -16,6 +17,17 @@
         }                                                                    \
     } while (0)
 
+/* Put the right checksum into a tar header block, or little would get past it. */
+static inline void repair_checksum(uint8_t block[512])
+{
+    unsigned sum = 0;
+    memset(block + 148, ' ', 8);
+    for (int i = 0; i < 512; i++)
+        sum += block[i];
+    snprintf((char *)block + 148, 7, "%06o", sum);
+}
+
+/* The codec table, loaded once from the system's libraries. */
 static inline const sgz_codecs *fuzz_codecs(void)
 {
     static sgz_codecs codecs;

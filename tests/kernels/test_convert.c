@@ -1,18 +1,9 @@
 /* The whole conversion, threads and all, under the sanitizers: the same bytes for every
  * number of threads, and a clean end when source, sink or caller stop it anywhere. */
 #include "convert.h"
+#include "check.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define CHECK(what)                                                              \
-    do {                                                                         \
-        if (!(what)) {                                                           \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);   \
-            exit(1);                                                             \
-        }                                                                        \
-    } while (0)
 
 enum { FILES = 400, LARGEST = 300000, SLABS = 12 };
 
@@ -20,15 +11,6 @@ typedef struct { uint8_t *data; size_t len, cap, at, fail_after; } memory;
 
 static sgz_codecs codecs;
 static memory tar;
-static uint64_t state = 88172645463325252u;
-
-static uint32_t below(uint32_t limit)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 32) % limit;
-}
 
 static void add(memory *m, const void *data, size_t len)
 {

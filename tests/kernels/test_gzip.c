@@ -1,31 +1,13 @@
 /* Members: the same bytes from every deflater, whatever its address; and back again. */
 #include "gzip.h"
+#include "check.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define CHECK(what)                                                              \
-    do {                                                                         \
-        if (!(what)) {                                                           \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);   \
-            exit(1);                                                             \
-        }                                                                        \
-    } while (0)
 
 enum { DEFLATERS = 16, TEXT = 1 << 20, LARGEST = 1500 };
 
 static sgz_codecs codecs;
 static uint8_t text[TEXT];
-static uint64_t state = 88172645463325252u;
-
-static uint32_t below(uint32_t limit)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 32) % limit;
-}
 
 /* Words of a small vocabulary: matches at all distances, the first bytes' among them. */
 static void fill_text(void)

@@ -1,32 +1,14 @@
 /* The two lanes against libcrypto, and the path without the instructions: any lengths, fed
  * in any pieces. */
 #include "hasher.h"
+#include "check.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define CHECK(what)                                                              \
-    do {                                                                         \
-        if (!(what)) {                                                           \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);   \
-            exit(1);                                                             \
-        }                                                                        \
-    } while (0)
 
 enum { DATA = 40000, MESSAGES = 40, ROUNDS = 3000 };
 
 static sgz_codecs codecs;
 static uint8_t data[DATA];
-static uint64_t state = 88172645463325252u;
-
-static uint32_t below(uint32_t limit)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 32) % limit;
-}
 
 static void expected(const uint8_t *in, size_t len, uint8_t out[32])
 {
