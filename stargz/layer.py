@@ -223,7 +223,7 @@ class Layer:
 
     Names are cleaned on the fly ("./usr//bin/" is "usr/bin"). A layer is a collection of
     names: iteration gives them in the order of the TOC, landmarks included. Any number of
-    threads may use it. After `close` everything raises ValueError.
+    threads may use it. After `close` its methods raise ValueError.
     """
 
     def __init__(
@@ -323,6 +323,7 @@ class Layer:
     # --- names --------------------------------------------------------------------------
 
     def __len__(self) -> int:
+        self._reader.check()
         return len(self.toc)
 
     def __iter__(self) -> Iterator[str]:

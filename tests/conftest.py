@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,13 @@ import stargz
 
 DATA = Path(__file__).parent / "data"
 INTEROP = Path(__file__).parent / "interop"
+
+# Signals that whoever started the tests ignores (nohup, a shell's background job) would be
+# ignored by the programs under test too.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _handler = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, _handler)
 
 # Child processes must find the stargz that is tested, not the uncompiled one in the working
 # directory.
