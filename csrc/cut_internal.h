@@ -44,7 +44,6 @@ struct sgz_cutter {
     int64_t chunk_left;
     int64_t file_size, file_done;
     uint32_t file_row;
-    int after_skip;         /* the phase that follows a skip */
     size_t padding;
     int input_end, landmark_done, zero_block;
 

@@ -66,12 +66,12 @@ int sgz_cut_marker(const char *name, size_t len)
     return 0;
 }
 
-static void skip(sgz_cutter *c, int64_t bytes, phase after)
+/* Leave the entry out: take its headers back, and pass over what follows them. */
+static void skip(sgz_cutter *c, int64_t bytes)
 {
     c->put = c->header_start;
     c->left = bytes;
     c->phase = IN_SKIP;
-    c->after_skip = after;
 }
 
 static int64_t padded(int64_t size)
@@ -103,7 +103,7 @@ static sgz_status on_entry(sgz_cutter *c, const sgz_tar_entry *entry, sgz_error 
                         "the input has a TOC already and cannot be kept byte for byte; convert "
                         "the original layer, or convert without lossless");
     if (marker == 2 || (marker && c->options.landmarks)) {
-        skip(c, padded(entry->payload), AT_HEADER);
+        skip(c, padded(entry->payload));
         return SGZ_OK;
     }
     int rewrite = entry->type == 'S' || (entry->global && !c->options.lossless);
@@ -135,8 +135,7 @@ static sgz_status on_entry(sgz_cutter *c, const sgz_tar_entry *entry, sgz_error 
         if (status)
             return status;
     }
-    /* A link that replaces itself has no row. */
-    if (row != SGZ_NO_ROW && (entry->type == '0' || entry->type == 'S'))
+    if (entry->type == '0' || entry->type == 'S')
         status = sgz_cut_begin_file(c, row, entry->size, 0, err);
     else
         c->file_size = c->file_done = 0;
@@ -241,7 +240,7 @@ static sgz_status in_sparse(sgz_cutter *c, int *full, sgz_error *err)
     c->get = c->len = c->put;
     c->run_start = c->put;
     c->header_start = c->put;
-    skip(c, c->left + (int64_t)c->padding, AT_HEADER);
+    skip(c, c->left + (int64_t)c->padding);
     return SGZ_OK;
 }
 
@@ -296,7 +295,7 @@ sgz_status sgz_cut_parse(sgz_cutter *c, int *full, sgz_error *err)
                 c->get = c->len = c->put;
                 return SGZ_OK;
             }
-            c->phase = (phase)c->after_skip;
+            c->phase = AT_HEADER;
             break;
         case IN_TAIL:
             if (!have)

@@ -275,6 +275,5 @@ sgz_status sgz_input_read(sgz_input *input, uint8_t *out, size_t cap, size_t *go
         status = read_zstd(input, out, cap, got, err);
     else
         status = read_plain(input, out, cap, got, err);
-    input->tar_pos += (int64_t)*got;
     return status;
 }

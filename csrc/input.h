@@ -30,7 +30,6 @@ typedef struct {
     uint8_t *buf;               /* compressed bytes read and not yet used */
     size_t buf_pos, buf_len;
     int64_t source_pos;         /* bytes taken from the source: progress */
-    int64_t tar_pos;            /* bytes handed out */
     int source_end, frame_open;
 } sgz_input;
 

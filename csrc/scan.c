@@ -92,8 +92,6 @@ static sgz_status on_entry(sgz_scan *s, const sgz_tar_entry *entry, sgz_error *e
     sgz_status status = sgz_apply_entry(s->apply, entry, s->entry_start, &row, err);
     if (status)
         return status;
-    if (row == SGZ_NO_ROW)
-        return SGZ_OK;
     sgz_extent extent = {s->entry_start, s->pos + padded};
     return push(&s->where, &s->where_cap, row, extent) ? SGZ_OK : no_memory(err);
 }

@@ -10,7 +10,6 @@ cdef extern from "status.h" nogil:
         SGZ_EGZIP
         SGZ_ETAR
         SGZ_ETOC
-        SGZ_EFOOTER
         SGZ_EDIGEST
         SGZ_EUNSAFE
         SGZ_ECALLBACK

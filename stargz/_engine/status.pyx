@@ -6,7 +6,6 @@ from stargz.errors import (
     CodecError,
     DigestError,
     ExtractError,
-    FooterError,
     GzipError,
     SourceError,
     StargzError,
@@ -18,7 +17,6 @@ cdef dict FORMAT_ERRORS = {
     SGZ_EGZIP: GzipError,
     SGZ_ETAR: TarError,
     SGZ_ETOC: TOCError,
-    SGZ_EFOOTER: FooterError,
 }
 
 

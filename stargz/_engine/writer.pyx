@@ -46,7 +46,6 @@ cdef extern from "input.h" nogil:
         sgz_wrap wrap
         sgz_inflater inflater
         int64_t source_pos
-        int64_t tar_pos
 
     sgz_status sgz_input_open(sgz_input *, const sgz_codecs *, sgz_source, sgz_error *)
     sgz_status sgz_input_peek(sgz_input *, sgz_error *)
