@@ -39,6 +39,26 @@ READER = [
     "csrc/verify_tree.c",
 ]
 
+CHUNKS = [
+    "csrc/chunks.c",
+    "csrc/chunks_read.c",
+    "csrc/decode.c",
+    "csrc/deliver.c",
+    "csrc/fetch.c",
+    "csrc/read.c",
+    "csrc/store.c",
+    "csrc/wait.c",
+]
+TREE = ["csrc/tree.c"]
+MOUNT = [
+    "csrc/fuse.c",
+    "csrc/fuse_ask.c",
+    "csrc/fuse_dirs.c",
+    "csrc/fuse_nodes.c",
+    "csrc/fuse_read.c",
+    "csrc/fuse_xattrs.c",
+]
+
 EXTRACT = [
     "csrc/beneath.c",
     "csrc/extract.c",
@@ -56,6 +76,9 @@ SOURCES = {
     "toc": [*CODECS, *TOC],
     "reader": [*GZIP, *TOC, *TAR, *READER],
     "extract": [*GZIP, *TOC, "csrc/decode.c", "csrc/read.c", *EXTRACT],
+    "tree": [*CODECS, *TOC, *TREE],
+    "chunks": [*GZIP, *TOC, *CHUNKS],
+    "mount": [*GZIP, *TOC, *TREE, *CHUNKS, *MOUNT],
     "writer": [*GZIP, *TOC, *TAR, *WRITER],
 }
 

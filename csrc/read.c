@@ -166,6 +166,7 @@ sgz_status sgz_reader_init(sgz_reader *r, const sgz_codecs *codecs, const sgz_sp
 {
     memset(r, 0, sizeof *r);
     r->spans = spans;
+    r->member = -1;
     r->sink = malloc(SINK);
     if (!r->sink)
         return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
@@ -225,8 +226,10 @@ static sgz_status exactly(sgz_reader *r, const sgz_entry *e, const sgz_entry *fi
     } else {
         st = sgz_decoder_read(d, out, len, &got, err);
         /* Decoded bytes are the ones wanted, even if what follows is broken. */
-        if (got == len)
+        if (got == len && st) {
+            r->member = -1;
             st = SGZ_OK;
+        }
     }
     if (!st && got < len)
         return sgz_fail(err, SGZ_EGZIP, e->offset, r->spans->toc->arena + file->name_off,
@@ -260,11 +263,15 @@ sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, 
     const uint8_t *expected = verify ? sgz_span_digest(spans, span) : NULL;
     int hash = expected != NULL, crc = verify && !hash;
 
-    sgz_decoder_seek(&r->decoder, e->offset, sgz_span_end(spans, span));
-    if (hash)
-        sgz_sha256_init(codecs, &r->sha);
     /* Positions count from the chunk's first byte; what precedes it is negative. */
     int64_t at = -e->inner_offset, wanted_end = from + (int64_t)len;
+    if (!crc && r->member == e->offset && r->inner <= e->inner_offset)
+        at += r->inner;
+    else
+        sgz_decoder_seek(&r->decoder, e->offset, sgz_span_end(spans, span));
+    if (hash)
+        sgz_sha256_init(codecs, &r->sha);
+    r->member = e->offset;
     int64_t stop = verify ? e->chunk_size : wanted_end;
     while (at < stop) {
         uint8_t *to = r->sink;
@@ -280,12 +287,17 @@ sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, 
                 n = 4 * SINK;
         }
         sgz_status st = exactly(r, e, file, crc, to, n, err);
-        if (st)
+        if (st) {
+            r->member = -1;
             return st;
+        }
         if (hash && at >= 0)
             sgz_sha256_update(codecs, &r->sha, to, n);
         at += (int64_t)n;
     }
+    r->inner = e->inner_offset + at;
+    if (crc)
+        r->member = -1;
     if (hash) {
         uint8_t digest[32];
         sgz_sha256_final(codecs, &r->sha, digest);

@@ -40,6 +40,9 @@ typedef struct {
     sgz_decoder decoder;
     sgz_sha256 sha;
     uint8_t *sink;    /* for decoded bytes that nobody wants */
+    /* Where the decoder stands: `inner` bytes from the start of the member at `member`, or
+     * anywhere (-1). A later chunk of the same member goes on from there. */
+    int64_t member, inner;
 } sgz_reader;
 
 sgz_status sgz_reader_init(sgz_reader *r, const sgz_codecs *codecs, const sgz_spans *spans,

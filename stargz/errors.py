@@ -64,13 +64,16 @@ class DigestError(StargzError):
 
 
 class EntryNotFoundError(StargzError, KeyError):
-    """No entry of this name is in the layer."""
+    """No entry of this name is there; `looked_up` is what it came to when that is another
+    name, since symlinks lead on."""
 
-    def __init__(self, name: str, source: str = "") -> None:
+    def __init__(self, name: str, source: str = "", looked_up: str = "") -> None:
         self.name = name
         self.source = source
+        self.looked_up = looked_up or name
         where = f"{source}: " if source else ""
-        super().__init__(f"{where}no entry {name!r} in the layer")
+        via = f" (looked up as {looked_up!r})" if looked_up else " in the layer"
+        super().__init__(f"{where}no entry {name!r}{via}")
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument.
@@ -86,4 +89,20 @@ class ExtractError(StargzError):
 
 
 class SourceError(StargzError, OSError):
-    """Bytes could not be had from where they are."""
+    """Bytes could not be had from where they are; `status` is that of HTTP's last answer."""
+
+    status: int | None = None
+
+
+class RegistryError(SourceError):
+    """A registry, or what it sends us to, refused or failed.
+
+    `status` is the HTTP status of its answer, None where there was none; `source` is the
+    reference: registry, repository, and tag or digest.
+    """
+
+    def __init__(self, message: str, source: str = "", status: int | None = None) -> None:
+        super().__init__(f"{source}: {message}" if source else message)
+        self.message = message
+        self.source = source
+        self.status = status

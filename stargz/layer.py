@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,23 +21,25 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
-from stargz.sources import ByteSource, Source, as_source
+from stargz.sources import ByteSource, FileObjectSource, Source, as_source
+from stargz.sources.base import tail_size
 from stargz.toc import PREFETCH_LANDMARK, TOC, Chunk, Entry
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+    from stargz.cache import Cache
     from stargz.extract import ExtractResult
 
 MAX_TOC_SIZE = 1 << 30
 
-# Footer and TOC of nearly all layers: compressed, a TOC has about 50 bytes an entry.
-_TAIL = 1 << 20
 # More than this between the TOC's offset and the footer is read in steps, not at once: a
 # false offset must not fetch the blob.
 _TOC_FETCH = 64 << 20
 # What a file object reads at a time; most files of most layers are smaller.
 _BUFFER = 64 << 10
+# Reads of one batch that wait for a remote source together.
+_PARALLEL = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,9 @@ def open(
     require_verified: bool = False,
     threads: int | None = None,
     max_toc_size: int = MAX_TOC_SIZE,
+    cache: Cache | str | os.PathLike[str] | bool | None = None,
+    prefetch: bool = False,
+    background: bool = False,
 ) -> Layer:
     """Open a seekable layer.
 
@@ -87,6 +93,12 @@ def open(
     `require_verified` refuses layers whose reads cannot be trusted: without `toc_digest`, or
     with chunks that have no digest. `threads` is how many a large read and verification use
     (default: one for each core). `max_toc_size` bounds the TOC's JSON in bytes.
+
+    Of a blob that must be fetched, `cache` is where chunks are kept on disk: a
+    `stargz.cache.Cache`, the path of one, True for the user's own, False for none; None is the
+    user's own for URLs and ByteSources, and none for file objects. With `prefetch` the
+    prioritized files, with `background` all others are fetched into it without being asked
+    for, while the layer is open.
 
     Raises FooterError, TOCError and other FormatErrors for what is no seekable layer,
     DigestError when the TOC is not the one asked for, UnverifiedError, UsageError, and
@@ -107,11 +119,16 @@ def open(
     opened = as_source(source)
     owned = opened is not source
     try:
+        disk = _disk_cache(cache, opened)
         layer = _open(opened, owned, toc, toc_digest, verify, threads, max_toc_size)
     except BaseException:
         if owned:
             opened.close()
         raise
+    if not layer.blob.direct:
+        layer._reader.attach(_connect(disk, prefetch, background, layer.prefetch_size))
+        if prefetch or background:
+            layer._reader.start()
     if require_verified:
         try:
             missing = layer._reader.undigested()
@@ -124,6 +141,20 @@ def open(
             layer.close()
             raise
     return layer
+
+
+def _disk_cache(
+    cache: Cache | str | os.PathLike[str] | bool | None, source: ByteSource
+) -> Callable[[], Cache | None]:
+    """What the `cache` parameter means; the user's own is not opened before it is needed."""
+    if cache is False or (cache is None and isinstance(source, FileObjectSource)):
+        return lambda: None
+    from stargz.cache import as_cache
+
+    if cache is None:
+        return lambda: as_cache(None)
+    opened = as_cache(cache)
+    return lambda: opened
 
 
 def _check_digest(digest: str) -> str:
@@ -145,8 +176,8 @@ def _open(
     blob = Blob(source)
     size = source.size
     # A local file is read where it is needed; anything else once.
-    tail_size = min(size, _footer.MAX_FOOTER_SIZE if blob.direct else _TAIL)
-    tail = source.read_at(size - tail_size, tail_size) if tail_size else b""
+    length = min(size, _footer.MAX_FOOTER_SIZE) if blob.direct else tail_size(size)
+    tail = source.read_at(size - length, length) if length else b""
     footer = _find_footer(tail, size, source.name)
     toc_end = size - footer.size
     if footer.kind == "external-toc":
@@ -167,7 +198,7 @@ def _open(
         json_end = toc_end
         toc_blob = blob
         if not blob.direct and toc_end - json_offset <= _TOC_FETCH:
-            start = size - tail_size
+            start = size - length
             if json_offset < start:
                 tail = source.read_at(json_offset, start - json_offset) + tail
                 start = json_offset
@@ -179,6 +210,20 @@ def _open(
     place = _Place(toc_blob, json_offset, json_end, json_size)
     reader = Reader(blob, rows, data_end, verify, threads, source.close if owned else None)
     return Layer(reader, rows, footer, place, actual, toc_digest is not None)
+
+
+def _connect(
+    disk: Callable[[], Cache | None], prefetch: bool, background: bool, prefetch_end: int
+) -> Callable[[Reader], object]:
+    """What makes a reader's way to a blob that must be fetched."""
+
+    def connect(reader: Reader) -> object:
+        from stargz.fetching import Fetcher, Remote
+
+        fetcher = Fetcher(disk(), prefetch=prefetch, background=background)
+        return Remote(fetcher, fetcher.add(reader, prefetch_end))
+
+    return connect
 
 
 def _find_footer(tail: bytes, size: int, name: str) -> _footer.Footer:
@@ -312,10 +357,24 @@ class Layer:
 
     def uncompressed_size(self) -> int:
         """Bytes that the whole blob inflates to, the TOC included; it is all decoded."""
-        found = self._reader.verify(self._members_end(), self._place.json_size, size_only=True)
+        with self._whole() as blob:
+            found = self._reader.verify(
+                self._members_end(), self._place.json_size, size_only=True, blob=blob
+            )
         for error in found["errors"]:
             raise FormatError(error["message"], self.name, error["offset"])
         return int(found["bytes"])
+
+    @contextmanager
+    def _whole(self) -> Iterator[Blob]:
+        """The blob for those who read all of it."""
+        if self.blob.direct:
+            yield self.blob
+            return
+        from stargz.sources.forward import ForwardSource
+
+        with ForwardSource(self.source) as source:
+            yield Blob(source)
 
     def _members_end(self) -> int:
         return self.size - self.footer.size
@@ -393,13 +452,33 @@ class Layer:
         Hard links are followed, symlinks are not. Raises EntryNotFoundError, DigestError for
         contents that do not match, GzipError for a damaged blob.
         """
-        row = self._file(name)
+        return self.read_row(self._file(name), offset, size)
+
+    def read_row(self, row: int, offset: int = 0, size: int = -1) -> bytes:
+        """The same of a regular file's row, as `stargz.tree.Tree` knows them."""
         return self._reader.read(row, *_clamp(self._rows.size(row), offset, size))
+
+    def read_rows(self, requests: Sequence[tuple[int, int, int]]) -> list[bytes]:
+        """`read_row` of several (row, offset, size), in the order asked for.
+
+        What a remote source has to fetch for them is asked for at the same time.
+        """
+        if len(requests) < 2 or self.blob.direct:
+            return [self.read_row(*request) for request in requests]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(len(requests), _PARALLEL), "stargz-read") as pool:
+            return list(pool.map(lambda request: self.read_row(*request), requests))
 
     def open(self, name: str) -> io.BufferedReader:
         """A file object over a file's contents: binary, seekable, for any number of threads
         that take turns; open one each to read in parallel."""
-        return io.BufferedReader(_File(self, self._file(name), name), _BUFFER)
+        return self.open_row(self._file(name), name)
+
+    def open_row(self, row: int, name: str) -> io.BufferedReader:
+        """The same of a regular file's row; `name` is what the file object is called."""
+        self._reader.check()
+        return io.BufferedReader(_File(self, row, name), _BUFFER)
 
     def extractall(
         self,
@@ -416,7 +495,8 @@ class Layer:
         self._reader.hold()
         try:
             options.setdefault("verify", self._reader.verified)
-            return extract(_Tree(self._rows, self.blob, self.data_end), path, members, **options)
+            with nullcontext(self.blob) if members is not None else self._whole() as blob:
+                return extract(_Tree(self._rows, blob, self.data_end), path, members, **options)
         finally:
             self._reader.leave()
 
@@ -428,7 +508,10 @@ class Layer:
         are collected, not raised. `progress(done, total)` gets compressed bytes, some tens
         of times a second.
         """
-        found = self._reader.verify(self._members_end(), self._place.json_size, progress)
+        with self._whole() as blob:
+            found = self._reader.verify(
+                self._members_end(), self._place.json_size, progress, blob=blob
+            )
         errors = [Problem(**error) for error in found["errors"]]
         return VerifyResult(
             ok=not errors,

@@ -18,6 +18,8 @@ ROOT = Path(stargz.__file__).parent.parent
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a user's shell."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STARGZ_", "PYTHON"))}
+    if "STARGZ_CACHE_DIR" in os.environ:  # that of the test, not the user's
+        kept["STARGZ_CACHE_DIR"] = os.environ["STARGZ_CACHE_DIR"]
     ours = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**kept, **ours, **changes}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -9,9 +10,10 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
+from absence import absent
 
 import stargz
 
@@ -31,11 +33,15 @@ if Path(stargz.__file__).parent != DATA.parent.parent / "stargz":
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
-def absent(reason: str) -> NoReturn:
-    """Skip for want of a tool; in CI, which installs them all, that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason} (CI must have it)")
-    pytest.skip(reason)
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's disk cache: of each test its own, made when something is kept in it."""
+    path = tmp_path_factory.getbasetemp() / "caches" / str(next(_caches))
+    monkeypatch.setenv("STARGZ_CACHE_DIR", str(path))
+    return path
+
+
+_caches = itertools.count()
 
 
 @pytest.fixture(scope="session")

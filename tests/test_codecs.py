@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import absent
+from absence import absent
 
 CONVERT = (
     "import io, stargz, sys, tarfile\n"

@@ -20,7 +20,12 @@ FLOORS = (
     ("errors",),
     ("footer", "_engine"),
     ("toc", "sources", "extract"),
+    ("cache",),
+    ("fetching",),
     ("layer", "extract", "conversion"),
+    ("tree",),
+    ("oci",),
+    ("fsspec", "mount"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -107,7 +112,7 @@ def test_kernels_know_nothing_of_python() -> None:
         assert "Python.h" not in path.read_text(), path.name
 
 
-HEAVY = {"numpy", "rich", "zstandard", "isal", "deflate"}
+HEAVY = {"numpy", "rich", "zstandard", "isal", "deflate", "urllib3", "fsspec"}
 
 
 @pytest.mark.parametrize(

@@ -244,10 +244,11 @@ def test_small_reads_decode_a_chunk_once(large: blobs.Made) -> None:
         del source.reads[:]
         for at in range(0, 2_000_000, 10_000):
             assert layer.read("large", at, 10_000) == LARGE[at : at + 10_000]
-        assert len(source.reads) == 2
         with layer.open("large") as file:
             assert file.read(100) == LARGE[:100]
-        assert len(source.reads) == 2
+    offsets = [offset for offset, _ in source.reads]
+    assert len(set(offsets)) == len(offsets) <= 4
+    assert sum(size for _, size in source.reads) <= len(large.data)
 
 
 def test_unverified_reads_fetch_what_they_need(large: blobs.Made) -> None:
@@ -370,9 +371,16 @@ def test_external_toc_is_asked_for() -> None:
             stargz.open(DATA / "external_toc.esgz", toc=toc, max_toc_size=99_999)
 
 
-@pytest.mark.parametrize("url", ["https://host/blob", "docker://host/repo:tag", "s3://bucket/key"])
-def test_urls_are_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="is not read by this version"):
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("docker://host/repo:tag", "is an image, not a layer.*--layer"),
+        ("file:///layer", "give a local file as a path"),
+        ("nothing://bucket/key", "fsspec"),
+    ],
+)
+def test_urls_that_are_refused(url: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         stargz.open(url)
 
 
@@ -442,8 +450,8 @@ def test_a_failing_source() -> None:
 
 def test_a_source_that_gives_too_little() -> None:
     class Short(Counting):
-        def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-            return [piece[:-1] for piece in super().read_ranges(ranges)]
+        def read_at(self, offset: int, size: int) -> bytes:
+            return super().read_at(offset, size)[: -1 if len(self.reads) > 1 else None]
 
     layer = stargz.open(Short((DATA / "tree.esgz").read_bytes()))
     with pytest.raises(SourceError, match="are wanted, the source gave"):

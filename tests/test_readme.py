@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from command import environment, sha256
+from mounts import needs_fuse
 
+import stargz
 from stargz.cli import COMMANDS
 from stargz.conversion import CHUNK_SIZES
 from stargz.layer import MAX_TOC_SIZE
@@ -29,7 +31,11 @@ def block(mark: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A directory with the layer.tar.gz that the snippets talk of."""
-    files = {"etc/passwd": b"root:x:0:0\n", "usr/bin/tool": b"#!/bin/sh\n" * 1000}
+    files = {
+        "etc/passwd": b"root:x:0:0\n",
+        "usr/bin/tool": b"#!/bin/sh\n" * 1000,
+        "usr/share/table.csv": b"name,bytes\nlayer,123\n",
+    }
     with tarfile.open(tmp_path / "layer.tar.gz", "w:gz") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
@@ -50,10 +56,8 @@ def test_python(folder: Path) -> None:
     assert not (folder / "root/etc").exists()
 
 
-def test_shell(folder: Path) -> None:
-    script = block("shell")
-    used = set(re.findall(r"(?:^|\| )stargz ([a-z]+)", script, re.M))
-    assert used == set(COMMANDS) - {"demo"}
+def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script where `stargz` is the command that is tested."""
     bin_folder = folder / "bin"
     bin_folder.mkdir()
     program = bin_folder / "stargz"
@@ -61,11 +65,20 @@ def test_shell(folder: Path) -> None:
     program.chmod(0o755)
     env = environment()
     env["PATH"] = f"{bin_folder}:{env['PATH']}"
-    (folder / "root").mkdir()
-    done = subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder, env=env, capture_output=True, text=True,
     )  # fmt: skip
+
+
+def test_every_command_is_shown() -> None:
+    assert set(re.findall(r"\bstargz ([a-z]+)", README)) >= set(COMMANDS)
+
+
+def test_shell(folder: Path) -> None:
+    script = block("shell")
+    (folder / "root").mkdir()
+    done = shell(script, folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "root:x:0:0\n" in done.stdout
     assert (folder / "root/usr/bin/tool").stat().st_size == 10000
@@ -74,6 +87,29 @@ def test_shell(folder: Path) -> None:
     assert f"{toc_digest[1].removeprefix('sha256:')}  -\n" in done.stdout
     piped = (folder / "piped.stargz").read_bytes()
     assert sha256(piped) != sha256((folder / "layer.stargz").read_bytes())  # level 2
+
+
+def test_mount(folder: Path) -> None:
+    needs_fuse()
+    stargz.convert(folder / "layer.tar.gz", folder / "layer.stargz")
+    script = block("mount")
+    assert len(script.splitlines()) == 4
+    done = shell(script, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "passwd\nroot:x:0:0\n" in done.stdout
+    assert not (folder / "mnt").is_mount()
+
+
+def test_fsspec(folder: Path) -> None:
+    stargz.convert(folder / "layer.tar.gz", folder / "layer.stargz")
+    code = block("fsspec")
+    assert len(code.splitlines()) == 4
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("['etc/passwd']\n")
+    assert "layer    123" in done.stdout
 
 
 @pytest.mark.parametrize(("mark", "ending"), [("demo", "stargz demo"), ("test", "pytest")])

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from stargz._engine.codecs cimport sgz_codecs
 from stargz._engine.status cimport sgz_error, sgz_status
-from stargz._engine.toc cimport sgz_toc
+from stargz._engine.toc cimport TOC, sgz_toc
 
 
 cdef extern from "decode.h" nogil:
@@ -99,3 +99,48 @@ cdef class Blob:
     cdef readonly bint direct
 
     cdef object failure(self, const sgz_error *err)
+
+
+cdef enum:
+    POOL = 8
+
+
+# The index of chunks; outlives its Reader for as long as a table of chunks needs it.
+cdef class Spans:
+    cdef sgz_spans spans
+    cdef TOC toc
+
+
+cdef class Reader:
+    cdef readonly Blob blob
+    cdef readonly TOC toc
+    cdef readonly bint verified
+    cdef int64_t end
+    cdef int threads
+    cdef const sgz_codecs *codecs
+    cdef Spans index            # None before it is needed
+    cdef sgz_reader *pool[POOL]
+    cdef int pooled
+    cdef object lock
+    cdef dict cache             # (row, window) -> bytes; oldest first
+    cdef Py_ssize_t cached
+    cdef uint32_t last_row      # of the last partial read that was not cached
+    cdef int active
+    cdef bint closed
+    cdef object on_close
+    cdef object connect         # what makes `remote`
+    cdef readonly object remote  # of a blob that is not direct: see Reader.attach
+
+    cdef int enter(self) except -1
+    cdef int make_index(self) except -1
+    cpdef int hold(self) except -1
+    cpdef int leave(self) except -1
+    cdef void release(self) noexcept
+    cdef int shut(self) except -1
+    cdef int64_t unhashed(self)
+    cdef int fill(self, uint32_t row, int64_t offset, uint8_t *out, int64_t size) except -1
+    cdef int far(self, uint32_t row, int64_t offset, uint8_t *out, int64_t size) except -1
+    cdef object connected(self)
+    cdef bytes find(self, tuple key)
+    cdef int keep(self, tuple key, bytes data) except -1
+    cdef int decode(self, sgz_read_piece *pieces, size_t count, int64_t total) except -1

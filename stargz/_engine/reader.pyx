@@ -4,10 +4,16 @@ Every call into C is one `nogil` section a read, never one a member.
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBUF_WRITE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport INT64_MAX
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -27,26 +33,15 @@ import threading
 from stargz.errors import SourceError
 
 cdef enum:
-    # Idle readers kept for reuse: about 350 KB each, and 10 us saved a read.
-    POOL = 8
-    # A read of this much, of more than one chunk, is worth its threads (30 us each).
+    # POOL (reader.pxd) idle readers are kept for reuse: about 350 KB each, and 10 us saved a
+    # read. A read of this much, of more than one chunk, is worth its threads (30 us each).
     PARALLEL = 1 << 20
     # Chunks above this are held by parts, so that memory is bounded whatever their size.
     WINDOW = 64 << 20
     # What the last chunks read in part may take; one is kept however large.
     CACHE = 32 << 20
-    # Compressed bytes fetched at a time from a source that is read through Python.
-    FETCH = 64 << 20
-    # What headers, trailers and the padding behind a chunk may add to it.
-    SLACK = 64 << 10
     # How long a Ctrl-C or a step of the progress may wait.
     POLL_MS = 40
-
-
-# Compressed bytes from a member's start that hold a chunk, even if it is only stored.
-cdef int64_t packed_bound(const sgz_entry *chunk) noexcept nogil:
-    cdef int64_t size = chunk.inner_offset + chunk.chunk_size
-    return INT64_MAX if size > INT64_MAX // 2 else size + (size >> 10) + SLACK
 
 
 cdef int call_read_at(void *arg, int64_t offset, uint8_t *out, size_t size) noexcept with gil:
@@ -130,30 +125,19 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
     return toc, json_size, digest[:32]
 
 
+# Not cleared by the collector: the rows it points to go after it.
+@cython.no_gc_clear
+cdef class Spans:
+    def __dealloc__(self):
+        sgz_spans_free(&self.spans)
+
+
 cdef class Reader:
     """Random reads and verification of one blob with its TOC. Safe for many threads.
 
     `end` is the blob offset where the members of files end. With `verify`, what a chunk's
     digest covers is checked before a byte of it is handed out.
     """
-
-    cdef readonly Blob blob
-    cdef readonly TOC toc
-    cdef readonly bint verified
-    cdef int64_t end
-    cdef int threads
-    cdef const sgz_codecs *codecs
-    cdef sgz_spans spans
-    cdef bint indexed
-    cdef sgz_reader *pool[POOL]
-    cdef int pooled
-    cdef object lock
-    cdef dict cache             # (row, window) -> bytes; oldest first
-    cdef Py_ssize_t cached
-    cdef uint32_t last_row      # of the last partial read that was not cached
-    cdef int active
-    cdef bint closed
-    cdef object on_close
 
     def __cinit__(self, Blob blob not None, TOC toc not None, int64_t end, bint verify,
                   int threads, on_close):
@@ -176,9 +160,6 @@ cdef class Reader:
             self.pooled -= 1
             sgz_reader_free(self.pool[self.pooled])
             free(self.pool[self.pooled])
-        if self.indexed:
-            sgz_spans_free(&self.spans)
-            self.indexed = False
 
     cpdef int hold(self) except -1:
         """Keep the blob open until `leave`, whoever calls close. ValueError if closed."""
@@ -189,17 +170,23 @@ cdef class Reader:
 
     # The same, and the index of chunks is there.
     cdef int enter(self) except -1:
-        cdef sgz_error err
-        cdef sgz_status status
         with self.lock:
             self.check()
-            if not self.indexed:
-                with nogil:
-                    status = sgz_spans_init(&self.spans, self.toc.ptr, self.end, &err)
-                if status != SGZ_OK:
-                    raise self.blob.failure(&err)
-                self.indexed = True
+            if self.index is None:
+                self.make_index()
             self.active += 1
+        return 0
+
+    cdef int make_index(self) except -1:
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef Spans index = Spans.__new__(Spans)
+        index.toc = self.toc
+        with nogil:
+            status = sgz_spans_init(&index.spans, self.toc.ptr, self.end, &err)
+        if status != SGZ_OK:
+            raise self.blob.failure(&err)
+        self.index = index
         return 0
 
     cpdef int leave(self) except -1:
@@ -214,6 +201,9 @@ cdef class Reader:
     cdef int shut(self) except -1:
         self.cache.clear()
         self.cached = 0
+        remote, self.remote = self.remote, None
+        if remote is not None:
+            remote.close()
         self.release()
         on_close, self.on_close = self.on_close, None
         if on_close is not None:
@@ -242,8 +232,8 @@ cdef class Reader:
         self.enter()
         try:
             with nogil:
-                for i in range(self.spans.count):
-                    if not self.toc.ptr.rows[self.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST:
+                for i in range(self.index.spans.count):
+                    if not self.toc.ptr.rows[self.index.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST:
                         count += 1
             return count
         finally:
@@ -255,10 +245,10 @@ cdef class Reader:
         cdef int64_t count = 0
         cdef const sgz_entry *file
         with nogil:
-            for i in range(self.spans.count):
-                file = &self.toc.ptr.rows[self.spans.files[i]]
+            for i in range(self.index.spans.count):
+                file = &self.toc.ptr.rows[self.index.spans.files[i]]
                 if not (file.flags & SGZ_HAS_DIGEST or
-                        self.toc.ptr.rows[self.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST):
+                        self.toc.ptr.rows[self.index.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST):
                     count += 1
         return count
 
@@ -289,6 +279,35 @@ cdef class Reader:
         finally:
             PyBuffer_Release(&view)
 
+    # A blob that must be fetched: as `attach` says.
+    cdef int far(self, uint32_t row, int64_t offset, uint8_t *out, int64_t size) except -1:
+        self.connected().read_into(
+            row, offset, size, PyMemoryView_FromMemory(<char *>out, size, PyBUF_WRITE)
+        )
+        return 0
+
+    # Only between enter and leave.
+    cdef object connected(self):
+        with self.lock:
+            if self.remote is None or self.remote.forked():
+                self.remote = self.connect(self)
+            return self.remote
+
+    def attach(self, connect):
+        """Of a blob that is not direct: `connect(self)`, called before the first read, gives what
+        reads for it: an object with read_into(row, offset, size, buffer), forked(), start() and
+        close().
+        """
+        self.connect = connect
+
+    def start(self):
+        """Begin to fetch what may be fetched unasked."""
+        self.enter()
+        try:
+            self.connected().start()
+        finally:
+            self.leave()
+
     # Lay out the pieces of one read: whole chunks straight into `out`, the partial ones at
     # its ends by way of the cache.
     cdef int fill(self, uint32_t row, int64_t offset, uint8_t *out, int64_t size) except -1:
@@ -299,7 +318,9 @@ cdef class Reader:
         cdef uint32_t number
         cdef sgz_read_piece *pieces
         cdef list made = []
-        if sgz_spans_find(&self.spans, row, offset, size, &first, &last, &err) != SGZ_OK:
+        if not self.blob.direct:
+            return self.far(row, offset, out, size)
+        if sgz_spans_find(&self.index.spans, row, offset, size, &first, &last, &err) != SGZ_OK:
             raise self.blob.failure(&err)
         pieces = <sgz_read_piece *>malloc(
             (last - first + <size_t>(size // WINDOW) + 4) * sizeof(sgz_read_piece)
@@ -308,7 +329,7 @@ cdef class Reader:
             raise MemoryError
         try:
             while size:
-                number = self.spans.rows[first]
+                number = self.index.spans.rows[first]
                 chunk = &self.toc.ptr.rows[number]
                 at = offset - chunk.chunk_offset
                 start, length = 0, chunk.chunk_size
@@ -381,11 +402,9 @@ cdef class Reader:
         cdef sgz_reader *reader = NULL
         cdef int verify = self.verified
         cdef size_t i
-        if not self.blob.direct:
-            return self.fetch(pieces, count, threads)
         if threads > 1:
             with nogil:
-                status = sgz_read_pieces(self.codecs, &self.spans, pieces, count, verify,
+                status = sgz_read_pieces(self.codecs, &self.index.spans, pieces, count, verify,
                                          threads, &err)
             if status != SGZ_OK:
                 raise self.blob.failure(&err)
@@ -398,7 +417,8 @@ cdef class Reader:
             reader = <sgz_reader *>calloc(1, sizeof(sgz_reader))
             if reader == NULL:
                 raise MemoryError
-            if sgz_reader_init(reader, self.codecs, &self.spans, &self.blob.blob, &err) != SGZ_OK:
+            status = sgz_reader_init(reader, self.codecs, &self.index.spans, &self.blob.blob, &err)
+            if status != SGZ_OK:
                 free(reader)
                 raise self.blob.failure(&err)
         with nogil:
@@ -419,74 +439,14 @@ cdef class Reader:
             raise self.blob.failure(&err)
         return 0
 
-    # A source that is read through Python: fetch the compressed ranges, some MiB at a time,
-    # then decode from memory. A range that is larger than its chunk can be (a gap, a long run
-    # of headers behind it) or than FETCH is read in the decoder's own steps.
-    cdef int fetch(self, sgz_read_piece *pieces, size_t count, int threads) except -1:
-        cdef sgz_error err
-        cdef sgz_status status
-        cdef size_t i = 0, first, n
-        cdef int64_t start, end, total
-        cdef const sgz_entry *chunk
-        cdef sgz_blob *blobs = <sgz_blob *>calloc(count, sizeof(sgz_blob))
-        cdef int verify = self.verified
-        if blobs == NULL:
-            raise MemoryError
-        try:
-            while i < count:
-                first = i
-                ranges = []
-                which = []
-                total = 0
-                while i < count and (i == first or total < FETCH):
-                    chunk = &self.toc.ptr.rows[self.spans.rows[pieces[i].span]]
-                    start = chunk.offset
-                    end = sgz_span_end(&self.spans, pieces[i].span)
-                    if end - start > min(<int64_t>FETCH, packed_bound(chunk)):
-                        which.append(-1)
-                        i += 1
-                        continue
-                    if not ranges or ranges[-1][0] != start:
-                        ranges.append((start, end - start))
-                        total += end - start
-                    which.append(len(ranges) - 1)
-                    i += 1
-                fetched = []
-                if ranges:
-                    fetched = [bytes(piece) for piece in self.blob.source.read_ranges(ranges)]
-                for n in range(i - first):
-                    if which[n] < 0:
-                        continue
-                    data = fetched[which[n]]
-                    offset, size = ranges[which[n]]
-                    if len(data) != size:
-                        raise SourceError(
-                            f"{self.blob.name}: {size} bytes at offset {offset} are wanted, the "
-                            f"source gave {len(data)}"
-                        )
-                    # `fetched` keeps the memory for as long as it is used here.
-                    blobs[first + n].data = <const uint8_t *>PyBytes_AS_STRING(data)
-                    blobs[first + n].base = offset
-                    blobs[first + n].size = offset + size
-                    blobs[first + n].fd = -1
-                    pieces[first + n].blob = &blobs[first + n]
-                n = i - first
-                with nogil:
-                    status = sgz_read_pieces(self.codecs, &self.spans, pieces + first, n,
-                                             verify, threads, &err)
-                if status != SGZ_OK:
-                    raise self.blob.failure(&err)
-        finally:
-            free(blobs)
-        return 0
-
-    def verify(self, int64_t toc_end, int64_t json_size, progress=None, *, bint size_only=False):
+    def verify(self, int64_t toc_end, int64_t json_size, progress=None, *, bint size_only=False,
+               Blob blob=None):
         """Decode the whole blob and check it; csrc/verify.h says what.
 
         Returns a dict: files, chunks, bytes, undigested (chunks that nothing in the TOC has a
         digest of), error_count, and errors, a list of dicts with
         name, offset (None where it is not known) and message. With `size_only` nothing is
-        hashed or compared.
+        hashed or compared. `blob` is another way to the same bytes.
         """
         cdef sgz_error err
         cdef sgz_status status
@@ -497,6 +457,8 @@ cdef class Reader:
         cdef int finished
         cdef size_t i
         cdef object total = max(toc_end, self.end)
+        if blob is None:
+            blob = self.blob
         self.enter()
         try:
             result = <sgz_verify_result *>malloc(sizeof(sgz_verify_result))
@@ -504,8 +466,8 @@ cdef class Reader:
                 raise MemoryError
             try:
                 args.codecs = self.codecs
-                args.spans = &self.spans
-                args.blob = &self.blob.blob
+                args.spans = &self.index.spans
+                args.blob = &blob.blob
                 args.toc_end = toc_end
                 args.json_size = json_size
                 args.threads = self.threads
@@ -513,7 +475,7 @@ cdef class Reader:
                 with nogil:
                     status = sgz_verify_start(&run, &args, &err)
                 if status != SGZ_OK:
-                    raise self.blob.failure(&err)
+                    raise blob.failure(&err)
                 try:
                     while True:
                         with nogil:
@@ -531,7 +493,7 @@ cdef class Reader:
                 with nogil:
                     status = sgz_verify_finish(run, result, &err)
                 if status != SGZ_OK:
-                    raise self.blob.failure(&err)
+                    raise blob.failure(&err)
                 if progress is not None:
                     progress(total, total)
                 return {

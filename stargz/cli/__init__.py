@@ -1,7 +1,8 @@
 """The command line: one small module per command, imported when its command is used.
 
 A command's module has `HELP` (one line), `EXAMPLE`, `add_arguments(parser)` and
-`run(args)`, which returns the exit code. Only the standard library's small modules are
+`run(args)`, which returns the exit code. A module with `COMMANDS` instead is a group: its
+command `image ls` is in `image_ls.py`. Only the standard library's small modules are
 imported up to the point where a command does its work, so that `--help` answers at once.
 """
 
@@ -9,6 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # The one place that lists the commands; the help line stands here so that `stargz --help`
 # imports none of their modules.
@@ -20,6 +25,9 @@ COMMANDS = {
     "extract": "unpack a layer or some of its paths, safely and in parallel",
     "verify": "check every member, chunk and file of a layer, and its TOC",
     "toc": "write a layer's TOC (JSON) to standard output, byte for byte",
+    "image": "info, ls, cat: look into a whole image, its layers merged",
+    "mount": "mount a layer or an image, read-only",
+    "cache": "info, prune: the disk cache of what was fetched",
     "demo": "convert, verify and read a real layer made on this machine",
 }
 
@@ -66,9 +74,19 @@ def _dispatch(arguments: list[str]) -> int:
     from importlib import import_module
 
     module = import_module(f"stargz.cli.{name}")
+    rest = arguments[:first] + arguments[first + 1 :]
+    if hasattr(module, "COMMANDS"):
+        while first < len(rest) and rest[first] in _COMMON_FLAGS:
+            first += 1
+        inner = rest[first] if first < len(rest) else ""
+        if inner not in module.COMMANDS:
+            return _group(name, module, rest, inner)
+        del rest[first]
+        module = import_module(f"stargz.cli.{name}_{inner}")
+        name = f"{name} {inner}"
     parser = Parser(prog=f"stargz {name}", description=module.__doc__, example=module.EXAMPLE)
     module.add_arguments(parser)
-    args = parser.parse(arguments[:first] + arguments[first + 1 :])
+    args = parser.parse(rest)
     code: int = module.run(args) if args else 0
     return code
 
@@ -76,11 +94,32 @@ def _dispatch(arguments: list[str]) -> int:
 _COMMON_FLAGS = frozenset(("-q", "--quiet", "-v", "--verbose", "--json"))
 
 
+def _listing(commands: dict[str, str]) -> str:
+    width = max(map(len, commands))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in commands.items())
+
+
+def _group(name: str, module: ModuleType, arguments: list[str], given: str) -> int:
+    from stargz.cli._options import Parser, add_output_options
+
+    parser = Parser(
+        prog=f"stargz {name}",
+        usage=f"stargz {name} COMMAND [options] ...",
+        description=f"{module.__doc__}\n\ncommands:\n{_listing(module.COMMANDS)}",
+        example=module.EXAMPLE,
+    )
+    add_output_options(parser)
+    if given and not given.startswith("-"):
+        parser.error(f"no command {name} {given!r}")
+    if parser.parse(arguments):
+        parser.error("a command is needed")
+    return 0
+
+
 def _top_level(arguments: list[str]) -> int:
     from stargz.cli._options import Parser, add_output_options
 
-    width = max(map(len, COMMANDS))
-    listing = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    listing = _listing(COMMANDS)
     parser = Parser(
         prog="stargz",
         usage="stargz COMMAND [options] ...",

@@ -1,4 +1,4 @@
-"""From a command's SRC to an open layer, and from a path to an entry's name."""
+"""From a command's SRC to an open layer or image."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
 from stargz.cli._output import log
@@ -20,42 +20,145 @@ from stargz.errors import UsageError
 
 if TYPE_CHECKING:
     from stargz.layer import Layer
+    from stargz.oci.image import Image
     from stargz.sources import Source
 
 _STDIN = "standard input"
-_MAX_LINKS = 40  # as Linux does before it says ELOOP
+
+
+class Found(NamedTuple):
+    """The bytes of a layer, and the digest of its TOC where an image's manifest has it."""
+
+    source: Source
+    toc_digest: str | None = None
+
+
+def is_image(src: str) -> bool:
+    """Whether SRC names an image."""
+    return src.startswith(("docker://", "oci:"))
 
 
 @contextmanager
 def open_layer(args: argparse.Namespace) -> Iterator[Layer]:
     """The layer that SRC and the options of `add_layer_options` mean."""
-    with source(args.src) as opened, open_source(opened, args) as layer:
+    if is_image(args.src):
+        from stargz.oci.image import is_verified
+        from stargz.oci.image import open_layer as open_one
+
+        options = {**layer_options(args), **registry_options(args)}
+        with open_one(args.src, args.layer, **options) as layer:
+            _tell(args, layer, "verified" if is_verified(layer) else "unverified")
+            yield layer
+        return
+    with source(args) as found, open_source(found, args) as layer:
         yield layer
 
 
-def open_source(opened: Source, args: argparse.Namespace) -> Layer:
-    """The layer in an open source, as the options say."""
+def open_source(found: Found, args: argparse.Namespace) -> Layer:
+    """The layer in what `source` found, as the options say."""
     import stargz
 
-    layer = stargz.open(
-        opened,
-        toc=args.toc,
-        toc_digest=args.toc_digest,
-        require_verified=args.require_verified,
-        threads=args.threads,
-    )
-    trust = "as --toc-digest says" if args.toc_digest else "not checked against a manifest"
-    log(args, f"{args.src}: {layer.kind}, TOC {layer.toc_digest}, {trust}")
+    options = layer_options(args)
+    digest = options.pop("toc_digest") or found.toc_digest
+    layer = stargz.open(found.source, toc_digest=digest, **options)
+    trust = "as --toc-digest says" if args.toc_digest else "as the manifest says"
+    _tell(args, layer, trust if digest else "not checked against a manifest")
     return layer
 
 
+def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | None = None) -> Image:
+    """The image that SRC and the options of `add_image_options` mean, with all its layers;
+    `opened` gets each as soon as it is there."""
+    from stargz.cli._output import warn
+    from stargz.oci.image import open_image as open_all
+
+    reading = {"require_verified": args.require_verified, "threads": args.threads}
+    options = {**reading, **cache_options(args), **registry_options(args)}
+    image = open_all(args.src, opened=opened, **options)
+    if not image.verified:
+        warn(args, f"{args.src}: unverified: not every layer has a TOC digest in the manifest")
+    log(args, f"{args.src}: {image.digest}, {len(image.layers)} layers")
+    return image
+
+
+def _tell(args: argparse.Namespace, layer: Layer, trust: str) -> None:
+    log(args, f"{args.src}: {layer.kind}, TOC {layer.toc_digest}, {trust}")
+
+
+# --- options as keyword arguments -------------------------------------------------------
+
+
+def layer_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `stargz.open` is given of the options of `add_layer_options`."""
+    return {
+        "toc": args.toc,
+        "toc_digest": args.toc_digest,
+        "require_verified": args.require_verified,
+        "threads": args.threads,
+        **cache_options(args),
+    }
+
+
+def registry_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `stargz.oci.image.open_image` is given of the options of `add_remote_options`."""
+    mirrors: dict[str, list[str]] = {}
+    for host, url in args.mirror:
+        mirrors.setdefault(host, []).append(url)
+    return {
+        "platform": args.platform,
+        "authfile": args.authfile,
+        "ca_file": args.ca_file,
+        "plain_http": args.plain_http,
+        "mirrors": mirrors,
+    }
+
+
+def cache_options(args: argparse.Namespace) -> dict[str, Any]:
+    """`cache=`, where the options say something of it."""
+    if args.no_cache:
+        if args.cache_dir or args.cache_size is not None:
+            raise UsageError("--no-cache contradicts --cache-dir and --cache-size")
+        return {"cache": False}
+    if args.cache_dir is None and args.cache_size is None:
+        return {}
+    from stargz.cache import Cache
+
+    return {"cache": Cache(args.cache_dir, args.cache_size)}
+
+
+# --- sources ----------------------------------------------------------------------------
+
+
 @contextmanager
-def source(src: str) -> Iterator[str | io.FileIO]:
-    """A path as it is; standard input as a file that can be read anywhere."""
-    if src != "-":
-        check_not_url(src)
-        yield src
+def source(args: argparse.Namespace) -> Iterator[Found]:
+    """The bytes that SRC means: a path as it is; standard input as a file that can be read
+    anywhere; what is remote, opened."""
+    src = args.src
+    if is_image(src):
+        from stargz.oci.image import load_image
+
+        with load_image(src, **registry_options(args)) as image:
+            number = image.number(args.layer)
+            with closing(image.open_source(number)) as blob:
+                yield Found(blob, image.toc_digest(number))
         return
+    if args.layer is not None:
+        raise UsageError(f"{src}: --layer chooses a layer of an image (docker:// or oci:)")
+    if src == "-":
+        with _stdin() as file:
+            yield Found(file)
+        return
+    if re.match(r"https?://", src, re.I):
+        from stargz.sources.http import Client, HTTPSource
+
+        with Client(ca_file=args.ca_file) as client, closing(HTTPSource(src, client=client)) as web:
+            yield Found(web)
+        return
+    yield Found(src)
+
+
+@contextmanager
+def _stdin() -> Iterator[io.FileIO]:
     stdin = binary_stdin()
     if stat.S_ISREG(os.fstat(stdin.fileno()).st_mode) and stdin.tell() == 0:
         yield stdin
@@ -80,7 +183,7 @@ def source(src: str) -> Iterator[str | io.FileIO]:
 def check_not_url(src: str) -> None:
     """Refuse what is plainly an address and not a file."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", src) and not Path(src).exists():
-        raise CommandError(f"{src}: only local files can be read; download it, or pipe it to -")
+        raise CommandError(f"{src}: only local files are converted; download it, or pipe it to -")
 
 
 def binary_stdin() -> io.FileIO:
@@ -92,37 +195,3 @@ def binary_stdin() -> io.FileIO:
     raw = io.FileIO(sys.stdin.fileno(), closefd=False)
     raw.name = _STDIN
     return raw
-
-
-def resolve(layer: Layer, path: str, src: str, *, follow_last: bool = True) -> str:
-    """The cleaned name that `path` leads to, through the layer's own symlinks.
-
-    As within a chroot: absolute links start at the layer's root, and `..` stops there.
-    """
-    pending = path.split("/")[::-1]
-    done: list[str] = []
-    links = 0
-    while pending:
-        part = pending.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            del done[-1:]
-            continue
-        name = "/".join([*done, part])
-        if name not in layer:
-            via = "" if name == path.strip("/") else f" (looked up as {name!r})"
-            raise CommandError(
-                f"{src}: no entry {path!r}{via}; 'stargz ls -R {src}' shows what there is"
-            )
-        found = layer.entry(name)
-        if found.type != "symlink" or not (pending or follow_last):
-            done.append(part)
-            continue
-        links += 1
-        if links > _MAX_LINKS:
-            raise CommandError(f"{src}: {path!r}: more than {_MAX_LINKS} symlinks on the way")
-        if found.link_name.startswith("/"):
-            done.clear()
-        pending.extend(found.link_name.split("/")[::-1])
-    return "/".join(done)

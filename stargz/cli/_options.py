@@ -78,9 +78,22 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_layer_options(parser: argparse.ArgumentParser) -> None:
-    """SRC, and how far its TOC is trusted: for every command that reads a layer."""
-    parser.add_argument("src", metavar="SRC", help="the layer: a file, or - for standard input")
+def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """SRC, which may be `optional`, and how far its TOC is trusted: for every command that reads
+    a layer."""
+    parser.add_argument(
+        "src",
+        metavar="SRC",
+        nargs="?" if optional else None,
+        help="the layer: a file, - for standard input, a URL, or an image (docker://HOST/REPO:TAG, "
+        "oci:DIR[:REF]) with --layer",
+    )
+    parser.add_argument(
+        "--layer",
+        metavar="N|DIGEST",
+        help="which layer of an image: counted from 1 for the lowest (-1: the topmost), or by the "
+        "beginning of its digest",
+    )
     parser.add_argument(
         "--toc-digest",
         type=digest,
@@ -97,6 +110,68 @@ def add_layer_options(parser: argparse.ArgumentParser) -> None:
     )
     add_threads(parser)
     add_output_options(parser)
+    add_remote_options(parser)
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """SRC, and how it is read: for every command that reads a whole image."""
+    parser.add_argument(
+        "src", metavar="SRC", help="the image: docker://HOST/REPO[:TAG][@DIGEST] or oci:DIR[:REF]"
+    )
+    parser.add_argument(
+        "--require-verified",
+        action="store_true",
+        help="refuse layers whose TOC the image's manifest does not vouch for",
+    )
+    add_threads(parser)
+    add_output_options(parser)
+    add_remote_options(parser)
+
+
+def add_remote_options(parser: argparse.ArgumentParser) -> None:
+    """How sources that are not local are reached, and what is kept of them."""
+    group = parser.add_argument_group("images, registries and other remote sources")
+    group.add_argument(
+        "--platform",
+        metavar="OS/ARCH",
+        help="of an image for several (default: Linux on this machine's architecture)",
+    )
+    group.add_argument(
+        "--authfile",
+        metavar="FILE",
+        help="credentials for registries (default: the files of podman and docker)",
+    )
+    group.add_argument(
+        "--ca-file", metavar="FILE", help="trust these certificate authorities (PEM) alone"
+    )
+    group.add_argument(
+        "--plain-http",
+        action="store_true",
+        help="speak http to registries (loopback ones are spoken to so anyway)",
+    )
+    group.add_argument(
+        "--mirror",
+        type=mirror,
+        action="append",
+        default=[],
+        metavar="HOST=URL",
+        help="try this first for images of the registry HOST (repeatable)",
+    )
+    group.add_argument(
+        "--cache-dir", metavar="DIR", help="keep what is fetched here (default: the user's cache)"
+    )
+    group.add_argument(
+        "--cache-size", type=size, metavar="SIZE", help="how large that may become, such as 10G"
+    )
+    group.add_argument("--no-cache", action="store_true", help="keep nothing on disk")
+
+
+def mirror(text: str) -> tuple[str, str]:
+    """A registry and the host or URL to try before it."""
+    host, equals, url = text.partition("=")
+    if not equals or not host or not url:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST=URL")
+    return host, url
 
 
 def size(text: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
 from stargz.cli._errors import OK
-from stargz.cli._layers import open_source, source
+from stargz.cli._layers import Found, open_source, source
 from stargz.cli._output import print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def run(args: argparse.Namespace) -> int:
     """Tell what SRC is."""
     from stargz.sources import as_source
 
-    with source(args.src) as opened, closing(as_source(opened)) as blob:
+    with source(args) as found, closing(as_source(found.source)) as blob:
         report = None
         if not (args.toc or args.toc_digest or args.require_verified):
             report = _without_toc(blob)
         if report is None:
-            with open_source(blob, args) as layer:
+            with open_source(Found(blob, found.toc_digest), args) as layer:
                 report = _with_toc(layer)
     report = {**dict.fromkeys(_KEYS), **report}
     if args.json:

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import io
 import os
-from typing import BinaryIO
+import re
+from typing import TYPE_CHECKING, BinaryIO
 
 from stargz.errors import UsageError
 from stargz.sources.base import ByteSource
 from stargz.sources.local import LocalSource
 from stargz.sources.memory import FileObjectSource, MemorySource
 
+if TYPE_CHECKING:
+    from stargz.sources.client import Client
+
 __all__ = ["ByteSource", "FileObjectSource", "LocalSource", "MemorySource", "Source", "as_source"]
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ByteSource
 
 
-def as_source(source: Source) -> ByteSource:
+# One scheme, or a chain of them ("simplecache::s3://bucket/key").
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]*::)*([a-z][a-z0-9+.-]*)://", re.I)
+
+
+def as_source(source: Source, *, client: Client | None = None) -> ByteSource:
     """The ByteSource for a path, URL, bytes, binary file object, or ByteSource.
 
-    Raises UsageError for what is none of them, or not supported by this version.
+    http and https URLs are read with `client`, if there is one; those of other schemes by
+    fsspec. Raises UsageError for what is none of them, SourceError for what cannot be had.
     """
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        scheme, separator, _ = path.partition("://")
-        if separator and scheme.isalnum() and not isinstance(source, os.PathLike):
-            if scheme == "file":
-                raise UsageError(f"{path}: give a local file as a path")
-            raise UsageError(
-                f"{path}: {scheme}:// is not read by this version; download the blob and give "
-                "its path"
-            )
+        url = _URL.match(path) if isinstance(source, str) else None
+        if url:
+            return _from_url(source, url[1].lower(), client)  # type: ignore[arg-type]
         return LocalSource(path)
     if isinstance(source, bytes | bytearray | memoryview):
         return MemorySource(source)
@@ -51,3 +55,23 @@ def as_source(source: Source) -> ByteSource:
         f"cannot read a layer from {type(source).__name__}: give a path, bytes, a binary file "
         "object, or a ByteSource"
     )
+
+
+def _from_url(url: str, scheme: str, client: Client | None) -> ByteSource:
+    # What a URL needs is imported when there is one.
+    if "::" in url.partition("://")[0]:
+        scheme = ""
+    if scheme in ("http", "https"):
+        from stargz.sources.http import HTTPSource
+
+        return HTTPSource(url, client=client)
+    if scheme == "file":
+        raise UsageError(f"{url}: give a local file as a path")
+    if scheme in ("docker", "oci", "docker-archive"):
+        raise UsageError(
+            f"{url}: is an image, not a layer: open it with stargz.oci.image.open_image, or "
+            "choose one of its layers with --layer"
+        )
+    from stargz.sources.fsspec_url import FsspecSource
+
+    return FsspecSource(url)

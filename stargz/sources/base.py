@@ -7,6 +7,11 @@ from typing import Protocol, runtime_checkable
 
 from stargz.errors import SourceError
 
+# Bytes at a blob's end that are fetched in one request: footer and TOC of nearly all layers
+# (a compressed TOC has about 50 bytes an entry, so 10,000 entries), and half of 1% of a layer
+# of 100 MB, which is what a look at one small file in it may cost.
+TAIL = 512 << 10
+
 
 @runtime_checkable
 class ByteSource(Protocol):
@@ -35,6 +40,14 @@ class ByteSource(Protocol):
 
     def close(self) -> None:
         """Give back what the source holds. Reading afterwards raises ValueError."""
+
+
+def tail_size(size: int) -> int:
+    """How much of the end of a blob of `size` bytes to read for its footer and TOC.
+
+    A TOC is 0.34% of a Debian layer, 0.38% of one of Python and numpy, 2% of 24,000 small files.
+    """
+    return min(size, TAIL, max(TAIL // 8, size // 200))
 
 
 def check_range(name: str, total: int, offset: int, size: int) -> None:

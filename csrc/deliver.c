@@ -1,0 +1,134 @@
+/* What comes back for requests: see chunks.h. */
+#include "chunks_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void sgz_fetch_free(sgz_chunks *c)
+{
+    for (sgz_active *a = c->active, *next; a; a = next) {
+        next = a->next;
+        free(a->chunks);
+        free(a);
+    }
+}
+
+static sgz_active *find_active(sgz_chunks *c, uint64_t id)
+{
+    sgz_active *a;
+    pthread_mutex_lock(&c->lock);
+    for (a = c->active; a && a->job.id != id; a = a->next)
+        ;
+    pthread_mutex_unlock(&c->lock);
+    return a;
+}
+
+/* With the lock held. */
+static void end(sgz_chunks *c, sgz_active *a)
+{
+    sgz_active **at = &c->active;
+    while (*at != a)
+        at = &(*at)->next;
+    *at = a->next;
+    c->under_way[a->job.priority]--;
+    for (size_t i = 0; i < a->count; i++)
+        sgz_chunk_unpin(c, a->chunks[i]);
+    if (sgz_fetch_idle(c) || c->ahead_count)
+        pthread_cond_broadcast(&c->work);
+    free(a->chunks);
+    free(a);
+}
+
+static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunk *k, sgz_error *err)
+{
+    uint8_t *data = malloc(k->len);
+    if (!data)
+        return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
+                        k->len);
+    sgz_status st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len,
+                                   data, err);
+    if (st) {
+        free(data);
+        return st;
+    }
+    pthread_mutex_lock(&c->lock);
+    sgz_want *wants = sgz_chunk_ready(c, k, data);
+    pthread_mutex_unlock(&c->lock);
+    sgz_wake(wants);
+    return SGZ_OK;
+}
+
+/* Keep on disk what has come and was checked. */
+static void to_disk(sgz_chunks *c, const sgz_active *a)
+{
+    for (size_t i = 0; i < a->count; i++) {
+        sgz_chunk *k = a->chunks[i];
+        sgz_chunks_layer *layer = k->layer;
+        const uint8_t *digest = sgz_span_digest(layer->spans, k->span);
+        int kept;
+        if (!c->store || !layer->verify || !digest || k->state != SGZ_READY ||
+            sgz_span_entry(layer, k->span)->chunk_size > SGZ_WINDOW)
+            continue;
+        pthread_mutex_lock(&c->lock);
+        int there = layer->marks[k->span] & SGZ_ON_DISK;
+        pthread_mutex_unlock(&c->lock);
+        if (there || sgz_store_put(c->store, digest, k->data, k->len, &kept, NULL) || !kept)
+            continue;
+        pthread_mutex_lock(&c->lock);
+        layer->marks[k->span] |= SGZ_ON_DISK;
+        /* Nobody asked for it: memory is for what is read. */
+        if (a->job.priority == SGZ_BACKGROUND && k->cold && k->pins == 1)
+            sgz_chunk_unlist(c, k);
+        pthread_mutex_unlock(&c->lock);
+    }
+}
+
+sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_job *job, const sgz_blob *data,
+                              sgz_error *err)
+{
+    sgz_active *a = find_active(c, job->id);
+    sgz_reader r;
+    sgz_error other;
+    if (!a)
+        return sgz_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "there is no such request");
+    sgz_chunks_layer *layer = a->chunks[0]->layer;
+    sgz_status st = sgz_reader_init(&r, c->codecs, layer->spans, data, err);
+    if (st)
+        return st;
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->chunks[i]->state != SGZ_FLYING)
+            continue;
+        sgz_status one = decode(c, &r, a->chunks[i], st ? &other : err);
+        if (!st)
+            st = one;
+    }
+    sgz_reader_free(&r);
+    to_disk(c, a);
+    if (st)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    c->stats.fetched_bytes += (uint64_t)job->size;
+    c->stats.fetched_requests++;
+    end(c, a);
+    pthread_mutex_unlock(&c->lock);
+    return SGZ_OK;
+}
+
+void sgz_chunks_fail(sgz_chunks *c, const sgz_job *job, const sgz_error *err)
+{
+    sgz_active *a = find_active(c, job->id);
+    if (!a)
+        return;
+    pthread_mutex_lock(&c->lock);
+    c->stats.failures++;
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->chunks[i]->state != SGZ_FLYING)
+            continue;
+        sgz_want *wants = sgz_chunk_failed(c, a->chunks[i], err);
+        pthread_mutex_unlock(&c->lock);
+        sgz_wake(wants);
+        pthread_mutex_lock(&c->lock);
+    }
+    end(c, a);
+    pthread_mutex_unlock(&c->lock);
+}

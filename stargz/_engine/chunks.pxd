@@ -1,0 +1,106 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from stargz._engine.codecs cimport sgz_codecs
+from stargz._engine.reader cimport Reader, sgz_blob, sgz_spans
+from stargz._engine.status cimport sgz_error, sgz_status
+
+
+cdef extern from "store.h" nogil:
+    ctypedef struct sgz_store:
+        int dir
+        const sgz_codecs *codecs
+        uint64_t added
+        uint64_t hits
+        uint64_t misses
+
+
+cdef extern from "chunks.h" nogil:
+    ctypedef struct sgz_chunks:
+        pass
+
+    ctypedef struct sgz_want:
+        uint32_t layer
+        uint32_t file
+        int64_t offset
+        size_t size
+        void (*ready)(sgz_want *) noexcept nogil
+        sgz_want *next
+        void *parked_on
+        sgz_error error
+
+    sgz_status sgz_chunks_new(sgz_chunks **, const sgz_codecs *, size_t, sgz_store *,
+                              sgz_error *)
+    void sgz_chunks_stop(sgz_chunks *)
+    void sgz_chunks_free(sgz_chunks *)
+    sgz_status sgz_chunks_add(sgz_chunks *, const sgz_spans *, const sgz_blob *, int, int64_t,
+                              uint32_t *, sgz_error *)
+    sgz_status sgz_chunks_read(sgz_chunks *, sgz_want *, uint8_t *, int *, sgz_error *)
+    int sgz_chunks_cancel(sgz_chunks *, sgz_want *)
+    void sgz_chunks_ahead(sgz_chunks *, uint32_t, uint32_t, int64_t, int64_t)
+
+    enum:
+        SGZ_DEMAND
+        SGZ_AHEAD
+        SGZ_PREFETCH
+        SGZ_BACKGROUND
+
+    ctypedef struct sgz_job:
+        uint32_t layer
+        uint32_t priority
+        int64_t offset
+        int64_t size
+        size_t first
+        size_t last
+        uint64_t id
+        int in_steps
+
+    void sgz_chunks_unasked(sgz_chunks *, unsigned)
+    int sgz_chunks_next(sgz_chunks *, unsigned, int, sgz_job *)
+    sgz_status sgz_chunks_deliver(sgz_chunks *, const sgz_job *, const sgz_blob *, sgz_error *)
+    void sgz_chunks_fail(sgz_chunks *, const sgz_job *, const sgz_error *)
+
+    ctypedef struct sgz_chunks_stats:
+        uint64_t fetched_bytes
+        uint64_t fetched_requests
+        uint64_t read_bytes
+        uint64_t touched_bytes
+        uint64_t disk_bytes
+        uint64_t failures
+
+    void sgz_chunks_get_stats(sgz_chunks *, sgz_chunks_stats *)
+
+
+cdef extern from "wait.h" nogil:
+    ctypedef struct sgz_waiter:
+        sgz_want want
+
+    void sgz_waiter_init(sgz_waiter *)
+    void sgz_waiter_free(sgz_waiter *)
+    sgz_status sgz_waiter_read(sgz_chunks *, sgz_waiter *, uint8_t *, int, int *, sgz_error *)
+    void sgz_waiter_cancel(sgz_chunks *, sgz_waiter *)
+
+
+# The door to the disk cache's files.
+cdef class Store:
+    cdef sgz_store store
+    cdef object keep            # what owns the descriptor
+
+
+# One request to where a blob is.
+cdef class Job:
+    cdef sgz_job job
+    cdef sgz_error error        # of the last delivery
+
+
+# The table of decoded chunks of some layers, and what its workers call.
+cdef class Chunks:
+    cdef sgz_chunks *ptr
+    cdef Store store
+    cdef list layers            # (Spans, Blob) of each: the table points into them
+    cdef int pid
+    cdef size_t piece
+    cdef dict causes            # token -> exception of a failed request; oldest first
+    cdef uint64_t tokens
+    cdef object lock
+
+    cdef object failure(self, const sgz_error *err, uint32_t layer)

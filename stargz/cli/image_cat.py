@@ -1,0 +1,27 @@
+"""Write files' contents of an image to standard output.
+
+Only the chunks that hold them are read. Symlinks are followed within the image."""
+
+from __future__ import annotations
+
+import argparse
+
+from stargz.cli import _options
+from stargz.cli._layers import open_image
+from stargz.cli._listing import add_cat_options, cat_tree
+
+EXAMPLE = "stargz image cat docker://registry.example/app:1.0 etc/os-release"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz image cat`."""
+    _options.add_image_options(parser)
+    add_cat_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write every PATH of SRC, one after the other."""
+    from stargz.tree import Tree
+
+    with open_image(args) as image:
+        return cat_tree(Tree(image.layers, name=args.src), args, "image ls")

@@ -1,0 +1,96 @@
+"""What an image is: its digests, platforms and layers.
+
+Manifest and config are read, and checked against their digests; no layer is."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from stargz.cli import _options
+from stargz.cli._errors import OK
+from stargz.cli._layers import registry_options
+from stargz.cli._output import print_json, print_table, shown, size_text
+
+if TYPE_CHECKING:
+    from stargz.oci.image import ImageManifest
+
+EXAMPLE = """\
+stargz image info docker://registry.example/app:1.0
+stargz image info --platform linux/arm64 --json oci:layout:latest"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz image info`."""
+    _options.add_image_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell what SRC is."""
+    from stargz.errors import UnverifiedError
+    from stargz.oci.image import load_image
+
+    with load_image(args.src, **registry_options(args)) as image:
+        report = _report(image)
+    if args.require_verified and not report["seekable"]:
+        raise UnverifiedError(f"{args.src}: not every layer has a TOC digest in the manifest")
+    if args.json:
+        print_json(report)
+        return OK
+    print_table(
+        (key, "not known" if value is None else _text(key, value))
+        for key, value in report.items()
+        if key != "layers"
+    )
+    for layer in report["layers"]:
+        toc = f"TOC {layer['toc_digest']}" if layer["toc_digest"] else "not seekable"
+        print(shown(f"layer {layer['number']}  {layer['digest']}  {layer['size']:,} bytes  {toc}"))
+    return OK
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return size_text(value) if key == "size" else str(value)
+
+
+def _report(image: ImageManifest) -> dict[str, Any]:
+    from stargz.oci.manifest import UNCOMPRESSED_SIZE, platform_of
+
+    found = image.config.get("rootfs")
+    diff_ids = found.get("diff_ids") if isinstance(found, dict) else None
+    if not isinstance(diff_ids, list) or len(diff_ids) != len(image.descriptors):
+        diff_ids = [None] * len(image.descriptors)
+    layers = [
+        {
+            "number": number,
+            "digest": entry.digest,
+            "size": entry.size,
+            "media_type": entry.media_type,
+            "diff_id": diff_id if isinstance(diff_id, str) else None,
+            "toc_digest": image.toc_digest(number - 1),
+            "uncompressed_size": _number(entry.annotations.get(UNCOMPRESSED_SIZE)),
+        }
+        for number, (entry, diff_id) in enumerate(zip(image.descriptors, diff_ids, strict=True), 1)
+    ]
+    platforms = [str(image.platform)] if image.platform else []
+    if image.root.kind == "index":
+        stated = (platform_of(entry.platform) for entry in image.root.manifests)
+        platforms = list(dict.fromkeys(str(platform) for platform in stated if platform))
+    return {
+        "name": image.name,
+        "digest": image.digest,
+        "index_digest": image.root.digest if image.root.kind == "index" else None,
+        "media_type": image.manifest.media_type,
+        "platform": str(image.platform) if image.platform else None,
+        "platforms": platforms,
+        "size": sum(entry.size for entry in image.descriptors),
+        "seekable": all(layer["toc_digest"] for layer in layers),
+        "layers": layers,
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) < 19 else None

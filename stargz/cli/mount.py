@@ -1,0 +1,292 @@
+"""Mount a layer, or the merged layers of an image, on a directory, read-only.
+
+What is read is fetched, checked and decoded when it is read. The command ends when the mount
+works, and a process in the background serves it until 'umount DIR' (fusermount3 -u DIR for users
+other than root) or a SIGTERM. SIGUSR1 has it say how much was read so far. With DIR alone, it is a
+root where images and layers are found as they are looked up: images/HOST/REPOSITORY/TAG,
+layers/HOST/REPOSITORY/DIGEST and, with --local, layers/local/FILE."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+from stargz.cli import _daemon, _options
+from stargz.cli._errors import OK, printable, say
+from stargz.cli._layers import (
+    cache_options,
+    is_image,
+    open_image,
+    open_layer,
+    registry_options,
+)
+from stargz.cli._output import log
+from stargz.cli._signals import Signalled
+from stargz.errors import UsageError
+
+if TYPE_CHECKING:
+    from stargz.mount import Mount
+    from stargz.mount.contents import Contents
+    from stargz.mount.crfs import Root
+    from stargz.tree import Tree
+
+EXAMPLE = """\
+stargz mount layer.stargz /mnt
+stargz mount --record used.jsonl docker://host/repository:tag /mnt
+stargz mount --allow-host host.example:5000 /mnt"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz mount`."""
+    _options.add_layer_options(parser, optional=True)
+    parser.add_argument("dir", metavar="DIR", help="the directory to mount on")
+    parser.add_argument(
+        "--whiteouts",
+        choices=("overlay", "hide", "raw"),
+        help="what a single layer's whiteouts become: as overlayfs stacks them, nothing, or "
+        "ordinary files (default: overlay)",
+    )
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        help="at the end, and at SIGUSR1, write the files that were read, in order of first "
+        "access, as JSON lines that 'stargz convert --prioritize-from' takes",
+    )
+    parser.add_argument(
+        "--foreground", action="store_true", help="serve in this process, messages on stderr"
+    )
+    parser.add_argument(
+        "--log",
+        metavar="FILE",
+        help="where messages go from the background: appended to FILE (default: syslog)",
+    )
+    parser.add_argument(
+        "--allow-other", action="store_true", help="let other users in; permissions hold for them"
+    )
+    parser.add_argument("--dev", action="store_true", help="let device nodes count (root only)")
+    parser.add_argument("--suid", action="store_true", help="let set-id bits count (root only)")
+    parser.add_argument(
+        "--no-prefetch",
+        action="store_true",
+        help="do not fetch what a remote layer has put first before it is read",
+    )
+    parser.add_argument(
+        "--no-background",
+        action="store_true",
+        help="do not fetch the rest of a remote layer while nothing else is fetched",
+    )
+    parser.add_argument(
+        "--allow-host",
+        metavar="HOST[:PORT]",
+        action="append",
+        default=[],
+        help="with DIR alone: a registry that can be looked into; repeatable. Every look-up is a "
+        "request with your credentials, whoever makes it",
+    )
+    parser.add_argument(
+        "--local", metavar="PATH", help="with DIR alone: the directory of layers/local"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Mount SRC on DIR; in the background process serve it to its end."""
+    from stargz.mount.kernel import check_directory
+
+    _check(args)
+    args.dir = check_directory(args.dir)
+    for name in ("record", "log"):  # the background process works elsewhere
+        if getattr(args, name) is not None:
+            setattr(args, name, str(Path(getattr(args, name)).absolute()))
+    detached = None
+    if not args.foreground:
+        found = _daemon.start()
+        if isinstance(found, int):
+            return found
+        detached = found
+    return _serve(args, detached)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.src is None:
+        single = [name for name in ("layer", "toc", "toc_digest") if getattr(args, name, None)]
+        if single:
+            option = single[0].replace("_", "-")
+            raise UsageError(f"--{option} is for one SRC; only DIR was given")
+        if not args.allow_host and args.local is None:
+            raise UsageError(
+                "only DIR was given: a root of many images needs --allow-host or --local, a "
+                "single layer or image needs SRC before DIR"
+            )
+    elif args.allow_host or args.local is not None:
+        option = "--allow-host" if args.allow_host else "--local"
+        raise UsageError(f"{option} is for a root of many images: give DIR alone, without SRC")
+
+
+def _serve(args: argparse.Namespace, detached: _daemon.Detached | None) -> int:
+    with ExitStack() as stack:
+        messages = _Messages(stack)
+        stack.enter_context(_logged(messages))
+        mounted = stack.enter_context(_mounted(args, messages))
+
+        def summary(*_: object) -> None:
+            _record(mounted, args, messages)
+            messages(f"{args.dir}: {mounted.usage()}")
+
+        code = OK
+        with _at_signal(signal.SIGUSR1, summary):
+            try:
+                log(args, f"{args.dir}: mounted")
+                if detached is not None:
+                    messages.leave(args.log)
+                    detached.ready()
+                mounted.wait()
+            except Signalled as signalled:
+                if signalled.signum != signal.SIGTERM:
+                    code = 128 + signalled.signum
+            mounted.unmount()
+            if not args.quiet or args.record:
+                summary()
+    return code
+
+
+@contextmanager
+def _mounted(args: argparse.Namespace, messages: Callable[[str], None]) -> Iterator[Mount]:
+    from stargz.mount import MEMORY, mount
+    from stargz.mount.contents import Contents
+
+    with ExitStack() as stack:
+        # First of all, so that what is to be prefetched of a layer is on its way while the
+        # others are opened.
+        contents = Contents(
+            cache_options(args).get("cache"),
+            MEMORY,
+            remote=args.src is None or "://" in args.src,
+            prefetch=not args.no_prefetch,
+            background=not args.no_background,
+        )
+        stack.callback(contents.close)
+        source = stack.enter_context(_source(args, contents))
+        with mount(
+            source,
+            args.dir,
+            name=args.src,
+            allow_other=args.allow_other,
+            dev=args.dev,
+            suid=args.suid,
+            threads=args.threads,
+            log=messages,
+            contents=contents,
+        ) as mounted:
+            yield mounted
+
+
+@contextmanager
+def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Root]:
+    """What is to be mounted, open."""
+    from stargz.tree import Tree
+
+    if args.src is None:
+        from stargz.mount.crfs import Root
+        from stargz.oci.registry import RegistryClient
+
+        options = registry_options(args)
+        platform = options.pop("platform")
+        reading = {"require_verified": args.require_verified, "threads": args.threads}
+        with RegistryClient(**options) as client:
+            yield Root(
+                args.allow_host,
+                local=args.local,
+                client=client,
+                platform=platform,
+                whiteouts=args.whiteouts or "overlay",
+                options=reading,
+            )
+    elif is_image(args.src) and args.layer is None:
+        if args.whiteouts is not None:
+            raise UsageError(
+                "--whiteouts is for a single layer (--layer); an image's are applied to its layers"
+            )
+        with open_image(args, contents.add) as image:
+            yield Tree(image.layers, name=args.src)
+    else:
+        with open_layer(args) as layer:
+            yield Tree([layer], args.whiteouts or "overlay", args.src)
+
+
+def _record(mounted: Mount, args: argparse.Namespace, messages: Callable[[str], None]) -> None:
+    if args.record is None:
+        return
+    from stargz.mount.record import write
+
+    try:
+        write(mounted, args.record)
+    except OSError as error:
+        messages(f"{args.record}: cannot be written: {error.strerror}")
+
+
+@contextmanager
+def _at_signal(number: int, call: Callable[..., None]) -> Iterator[None]:
+    def handle(signum: int, frame: FrameType | None) -> None:
+        call()
+
+    before = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextmanager
+def _logged(messages: Callable[[str], None]) -> Iterator[None]:
+    """What the package logs (requests that failed) goes where the command's messages go."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages(record.getMessage())
+
+    logger = logging.getLogger("stargz")
+    handler = Handler(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Messages:
+    """Lines on stderr; from the background in a file or in the system's log."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._file: TextIO | None = None
+        self._syslog = False
+
+    def leave(self, path: str | None) -> None:
+        """The terminal is left."""
+        if path is not None:
+            self._file = self._stack.enter_context(Path(path).open("a", encoding="utf-8"))
+        else:
+            import syslog
+
+            syslog.openlog("stargz", syslog.LOG_PID, syslog.LOG_DAEMON)
+            self._syslog = True
+
+    def __call__(self, text: str) -> None:
+        if self._file is not None:
+            from datetime import datetime
+
+            now = datetime.now().astimezone().isoformat(timespec="seconds")
+            print(f"{now} {printable(text)}", file=self._file, flush=True)
+        elif self._syslog:
+            import syslog
+
+            syslog.syslog(syslog.LOG_WARNING, printable(text))
+        elif sys.stderr is not None:
+            say(text)

@@ -1,0 +1,207 @@
+"""Workers: threads that fetch what readers of remote layers wait for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from stargz._engine.chunks import AHEAD, BACKGROUND, DEMAND, PREFETCH, Chunks, Job
+from stargz.errors import DigestError, FormatError, SourceError
+
+if TYPE_CHECKING:
+    from stargz._engine.reader import Reader
+    from stargz.cache import Cache
+    from stargz.sources import ByteSource
+
+_log = logging.getLogger("stargz")
+
+# Decoded chunks that are held: half of it may be read ahead, which is four requests of 8 MiB.
+MEMORY = 64 << 20
+# What each worker takes: two are always there for what is wanted, and what nobody waits for
+# has at most two requests under way. In all six, as browsers do with a host.
+_WORKERS = (DEMAND, DEMAND, AHEAD, AHEAD, PREFETCH, PREFETCH)
+_BACKGROUND = (BACKGROUND,)
+# Steps of a request that is not made at once; each is twice the one before.
+_STEP_MIN = 64 << 10
+_STEP_MAX = 8 << 20
+
+
+class Fetcher:
+    """Reads of layers that must be fetched: the table of their chunks, and its workers.
+
+    `cache` keeps on disk what was fetched; `memory` bounds the decoded chunks that are held,
+    in bytes. `prefetch` (prioritized files) and `background` (the rest, when nothing else is to
+    be done) need the cache. Workers start with the first read, or `start`.
+    """
+
+    def __init__(
+        self,
+        cache: Cache | None = None,
+        *,
+        memory: int = MEMORY,
+        prefetch: bool = False,
+        background: bool = False,
+    ) -> None:
+        self.cache = cache
+        self.chunks = Chunks(memory, cache.store if cache is not None else None)
+        self._background = background and cache is not None
+        self.chunks.unasked(ahead=True, prefetch=prefetch, background=background)
+        self._sources: list[ByteSource] = []
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._started = False
+        # Also at the interpreter's end: workers must not wake up while it is taken down.
+        self._stop = weakref.finalize(self, self.chunks.stop)
+
+    def add(self, reader: Reader, prefetch_end: int = 0) -> int:
+        """Add a layer; its number, for `read_into`. The layer must stay open."""
+        with self._lock:
+            number = self.chunks.add(reader, prefetch_end)
+            assert number == len(self._sources)
+            self._sources.append(reader.blob.source)
+        return number
+
+    def start(self) -> None:
+        """Start the workers, if they are not there yet."""
+        if self._started:
+            return
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+            kinds = _WORKERS + (_BACKGROUND if self._background else ())
+            for number, lowest in enumerate(kinds):
+                # Daemons, and nothing in them keeps this object: it can be forgotten unclosed.
+                thread = threading.Thread(
+                    target=_work,
+                    args=(self.chunks, self._sources, lowest, self.cache),
+                    name=f"stargz-fetch-{number}",
+                    daemon=True,
+                )
+                thread.start()
+                self._threads.append(thread)
+
+    def read_into(self, layer: int, row: int, offset: int, size: int, buffer: Any) -> None:
+        """Bytes of a regular file of a layer; see `Chunks.read_into`."""
+        self.start()
+        self.chunks.read_into(layer, row, offset, size, buffer)
+
+    def stats(self) -> dict[str, int]:
+        """What was fetched and read: see `Chunks.stats`."""
+        return self.chunks.stats()
+
+    def stop(self) -> None:
+        """Wake all readers (ValueError) and end the workers; those in a request end after it."""
+        self._stop()
+
+    def close(self, wait: float = 0.5) -> None:
+        """The same, and wait for the workers for at most that many seconds."""
+        self.stop()
+        if self.chunks.forked():
+            return
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(wait)
+                wait = wait if not thread.is_alive() else 0
+
+
+class Remote:
+    """One layer's reads through a Fetcher of its own: what `Reader.attach` asks for."""
+
+    def __init__(self, fetcher: Fetcher, number: int) -> None:
+        self.fetcher = fetcher
+        self._number = number
+
+    def read_into(self, row: int, offset: int, size: int, buffer: Any) -> None:
+        """Bytes [offset, offset + size) of a regular file into a buffer."""
+        self.fetcher.read_into(self._number, row, offset, size, buffer)
+
+    def forked(self) -> bool:
+        """Whether its workers stayed behind in the process this one was forked from."""
+        return self.fetcher.chunks.forked()
+
+    def start(self) -> None:
+        """Start the workers."""
+        self.fetcher.start()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self.fetcher.close()
+
+
+def _work(chunks: Chunks, sources: Sequence[ByteSource], lowest: int, cache: Cache | None) -> None:
+    while (job := chunks.next(lowest)) is not None:
+        try:
+            _fetch(chunks, sources[job.layer], job)
+        except BaseException as error:
+            # Whatever a source raises ends its request, never the worker.
+            chunks.fail(job, error)
+            _report(error, sources[job.layer], job)
+        else:
+            if cache is not None:
+                cache.tidy()
+                if job.priority == BACKGROUND and cache.store.added > cache.size // 2:
+                    # More would push out what is of use.
+                    chunks.unasked(prefetch=False, background=False)
+        del job
+
+
+def _fetch(chunks: Chunks, source: ByteSource, job: Job) -> None:
+    try:
+        _deliver(chunks, source, job)
+    except (DigestError, FormatError) as error:
+        # Bytes may be damaged on the way: once more.
+        _log.warning("%s: fetching %d bytes at %d again", error, job.size, job.offset)
+        _deliver(chunks, source, job)
+
+
+def _deliver(chunks: Chunks, source: ByteSource, job: Job) -> None:
+    if job.in_steps:
+        chunks.deliver(job, source=_Steps(source, job.offset + job.size))
+        return
+    data = source.read_at(job.offset, job.size)
+    if len(data) != job.size:
+        raise SourceError(
+            f"{source.name}: {job.size} bytes at offset {job.offset} are wanted, the source gave "
+            f"{len(data)}"
+        )
+    chunks.deliver(job, data)
+
+
+def _report(error: BaseException, source: ByteSource, job: Job) -> None:
+    text = str(error) or type(error).__name__
+    name = "" if text.startswith(source.name) else f"{source.name}: "
+    _log.warning("%s%s (%d bytes at offset %d)", name, text, job.size, job.offset)
+
+
+class _Steps:
+    """A source that is read from front to back, in larger steps than those of the decoder."""
+
+    def __init__(self, source: ByteSource, end: int) -> None:
+        self._source = source
+        self._end = end
+        self._data = b""
+        self._at = 0
+        self._step = _STEP_MIN
+        self.name = source.name
+        self.size = source.size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes from the current step, or from a new one that begins at `offset`."""
+        start = offset - self._at
+        if start < 0 or start + size > len(self._data):
+            want = max(size, min(self._step, self._end - offset))
+            self._data = self._source.read_at(offset, want)
+            self._step = min(2 * self._step, _STEP_MAX)
+            self._at, start = offset, 0
+        return self._data[start : start + size]
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges."""
+        return [self.read_at(*part) for part in ranges]
+
+    def close(self) -> None:
+        """Nothing: the source is another's."""

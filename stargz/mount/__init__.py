@@ -1,0 +1,115 @@
+"""Layers and images as a mounted file system (Linux, FUSE).
+
+The kernel's protocol is served by threads of this process that hold no GIL while they work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
+
+from stargz.mount.contents import Contents
+from stargz.mount.kernel import MountError, Options, check_directory
+from stargz.mount.serving import Log, Mount, Usage, default_threads
+
+if TYPE_CHECKING:
+    from stargz.cache import Cache
+    from stargz.layer import Layer
+    from stargz.mount.crfs import Root
+    from stargz.sources import Source
+    from stargz.tree import Tree, Whiteouts
+
+__all__ = ["Mount", "MountError", "Usage", "mount"]
+
+# Decoded chunks that are held: what several readers of one file come back to. The kernel keeps
+# the pages themselves.
+MEMORY = 64 << 20
+
+
+def mount(
+    source: Source | Layer | Tree | Sequence[Layer] | Root,
+    directory: str | os.PathLike[str],
+    *,
+    whiteouts: Whiteouts | None = None,
+    name: str | None = None,
+    allow_other: bool = False,
+    dev: bool = False,
+    suid: bool = False,
+    cache: Cache | str | os.PathLike[str] | bool | None = None,
+    prefetch: bool = True,
+    background: bool = True,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    log: Log | None = None,
+    contents: Contents | None = None,
+) -> Mount:
+    """Mount a layer or the merged layers of an image on a directory, read-only.
+
+        with stargz.mount.mount("layer.stargz", "/mnt"):
+            print(open("/mnt/etc/passwd").read())
+
+    `source` is what `stargz.open` takes, an open Layer, several (from the lowest up), a
+    `stargz.tree.Tree`, or a `stargz.mount.crfs.Root`. Open ones stay the caller's, and stay open
+    until the mount has ended. `whiteouts` of a single layer are "overlay" by default (see Tree).
+    `name` is what /proc/mounts shows. `allow_other` lets other users in, `dev` and `suid` make
+    device nodes and set-id bits count; permissions are checked by the kernel in any case.
+    Of remote layers `cache` is the disk cache (None: the user's; False: none), `prefetch` and
+    `background` say whether what is not asked for is fetched into it. `memory` bounds the decoded
+    chunks that are held, in bytes. `log` gets one line for each problem (default: the logger
+    "stargz.mount").
+
+    Raises MountError for what the system lacks or refuses, and what `stargz.open` raises.
+    """
+    from stargz.mount.crfs import Root
+
+    path = check_directory(os.fspath(directory))
+    with ExitStack() as stack:
+        tree = None if isinstance(source, Root) else _tree(source, whiteouts, cache, stack)
+        shown = name or (tree.name if tree is not None else "crfs") or "layer"
+        remote = tree is None or not all(layer.blob.direct for layer in tree.layers)
+        if contents is None:
+            contents = Contents(
+                cache, memory, remote=remote, prefetch=prefetch, background=background
+            )
+        return Mount(
+            path,
+            Options(shown, allow_other, dev, suid),
+            contents,
+            tree,
+            source if isinstance(source, Root) else None,
+            log or _logger(),
+            default_threads() if threads is None else threads,
+            stack.pop_all(),
+        )
+
+
+def _tree(
+    source: Source | Layer | Tree | Sequence[Layer],
+    whiteouts: Whiteouts | None,
+    cache: Cache | str | os.PathLike[str] | bool | None,
+    stack: ExitStack,
+) -> Tree:
+    from stargz.layer import Layer
+    from stargz.layer import open as open_layer
+    from stargz.tree import Tree
+
+    if isinstance(source, Tree):
+        return source
+    if isinstance(source, Layer):
+        layers: list[Layer] = [source]
+    elif isinstance(source, list | tuple):
+        layers = list(source)
+    else:
+        given = cast("Source", source)
+        layers = [stack.enter_context(open_layer(given, cache=cache))]
+    if whiteouts is None:
+        whiteouts = "overlay" if len(layers) == 1 else "apply"
+    return Tree(layers, whiteouts)
+
+
+def _logger() -> Log:
+    import logging
+
+    return logging.getLogger("stargz.mount").warning

@@ -1,0 +1,280 @@
+"""Mounting and unmounting: mount(2) as root, fusermount3 for everyone else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from stargz.errors import StargzError
+
+#: What /proc/mounts shows as the type of these mounts.
+TYPE = "fuse.stargz"
+
+_DEVICE = "/dev/fuse"
+# From linux/mount.h and sys/mount.h.
+_RDONLY, _NOSUID, _NODEV = 1, 2, 4
+_DETACH, _NOFOLLOW = 2, 8
+# The kernel reads 128 KiB ahead by default; with 1 MiB it asks an eighth as often.
+_READ_AHEAD_KB = 1024
+# After an unmount fusermount3 ends by itself.
+_HELPER_SECONDS = 2.0
+_NAME_MAX = 1024  # bytes of the source's name: all options must fit into one page
+
+
+class MountError(StargzError):
+    """A file system cannot be mounted or unmounted; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to mount. `source` is the name in /proc/mounts."""
+
+    source: str
+    allow_other: bool = False
+    dev: bool = False
+    suid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    device: str  # major:minor
+    point: str
+    type: str
+
+
+def _mounts() -> list[_Entry]:
+    """What is mounted, in order (proc_pid_mountinfo(5))."""
+    entries = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        fields = before.split(b" ")
+        point = fields[4].decode("unicode_escape").encode("latin-1")
+        entries.append(
+            _Entry(fields[2].decode(), os.fsdecode(point), after.split(b" ")[0].decode())
+        )
+    return entries
+
+
+def _top(directory: str) -> _Entry | None:
+    """What is mounted right on a directory, the last of several."""
+    found = [entry for entry in _mounts() if entry.point == directory]
+    return found[-1] if found else None
+
+
+def check_directory(directory: str) -> str:
+    """The absolute path of a directory that can be mounted on; MountError says why not."""
+    path = os.path.realpath(directory)
+    top = _top(path)
+    ours = top is not None and top.type == TYPE
+    try:
+        if ours:
+            os.statvfs(path)  # it is not remembered: whoever serves it must answer
+        is_dir = stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116
+    except FileNotFoundError:
+        raise MountError(f"{directory}: no such directory; make it first") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise MountError(
+                f"{directory}: a mount whose process has ended is there; 'umount {directory}' "
+                "(or fusermount3 -u) removes it"
+            ) from None
+        raise
+    if not is_dir:
+        raise MountError(f"{directory}: is not a directory")
+    if ours:
+        raise MountError(
+            f"{directory}: stargz has something mounted there; unmount it first (umount, or "
+            "fusermount3 -u)"
+        )
+    return path
+
+
+class Attachment:
+    """A mounted directory and the descriptor through which the kernel asks for its contents.
+
+    `close` the descriptor once nobody reads it; whatever is still mounted then is dead.
+    """
+
+    def __init__(self, directory: str, options: Options) -> None:
+        self.directory = directory
+        self._helper: _Helper | None = None
+        if not Path(_DEVICE).exists():
+            raise MountError(
+                f"{_DEVICE} is missing: the kernel's fuse module is not loaded (modprobe fuse), or "
+                "this container was started without it (--device /dev/fuse)"
+            )
+        self._root = os.geteuid() == 0
+        if self._root:
+            self.fd = _mount_as_root(directory, options)
+        else:
+            self.fd, self._helper = _mount_as_user(directory, options)
+        top = _top(directory)
+        self._device = top.device if top is not None and top.type == TYPE else ""
+
+    def raise_read_ahead(self) -> None:
+        """Let the kernel read 1 MiB ahead; only root may, and only where /sys is writable."""
+        if self._device:
+            with contextlib.suppress(OSError):
+                path = Path(f"/sys/class/bdi/{self._device}/read_ahead_kb")
+                path.write_text(str(_READ_AHEAD_KB))
+
+    def mounted(self) -> bool:
+        """Whether it is still what is seen at its directory."""
+        top = _top(self.directory)
+        return top is not None and top.device == self._device
+
+    def unmount(self) -> bool:
+        """Unmount; where it is in use only from sight: then False, and it goes when the last user
+        lets go. True also if it is not mounted any more."""
+        if not self.mounted():
+            return True
+        try:
+            _unmount(self.directory, lazily=False, root=self._root)
+        except OSError as error:
+            if not self.mounted():
+                return True
+            if error.errno != errno.EBUSY:
+                raise
+            _unmount(self.directory, lazily=True, root=self._root)
+            return False
+        return True
+
+    def close(self, *, used: bool = False) -> None:
+        """Let go of the descriptor; one that is still `used` goes to /dev/null from now on."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0 and used:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(null, fd, inheritable=False)
+            os.close(null)
+        elif fd >= 0:
+            os.close(fd)
+        if self._helper is not None:
+            self._helper.close()
+
+
+def _mount_as_root(directory: str, options: Options) -> int:
+    try:
+        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise MountError(f"{_DEVICE} cannot be opened: {error.strerror}") from None
+    words = [f"fd={fd}", "rootmode=40000", f"user_id={os.getuid()}", f"group_id={os.getgid()}"]
+    words.append("default_permissions")
+    if options.allow_other:
+        words.append("allow_other")
+    flags = _RDONLY | (0 if options.dev else _NODEV) | (0 if options.suid else _NOSUID)
+    name = os.fsencode(options.source)[:_NAME_MAX]
+    try:
+        _call("mount", name, os.fsencode(directory), TYPE.encode(), flags, ",".join(words).encode())
+    except OSError as error:
+        os.close(fd)
+        if error.errno == errno.EPERM:
+            raise MountError(
+                f"{directory}: mount is not permitted, although as root; in a container it needs "
+                "CAP_SYS_ADMIN"
+            ) from None
+        if error.errno == errno.ENODEV:
+            raise MountError("the kernel has no fuse module (modprobe fuse)") from None
+        raise MountError(f"{directory}: cannot mount: {error.strerror}") from None
+    return fd
+
+
+def _mount_as_user(directory: str, options: Options) -> tuple[int, _Helper]:
+    """fusermount3 is set-user-id root: it mounts, and sends the descriptor over a socket."""
+    if options.dev or options.suid:
+        raise MountError("--dev and --suid are for root alone")
+    name = os.fsencode(options.source)[:_NAME_MAX]
+    name = name.replace(b"\\", b"\\\\").replace(b",", b"\\,")
+    words = [b"ro", b"nosuid", b"nodev", b"default_permissions", b"fsname=" + name]
+    words += [b"subtype=stargz"]
+    if options.allow_other:
+        words.append(b"allow_other")
+    words.append(b"auto_unmount")
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs, tempfile.TemporaryFile() as said:
+            # It stays, and unmounts should this process end without doing so.
+            helper = subprocess.Popen(
+                _fusermount([b"-o", b",".join(words)], directory),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env={**os.environ, "LC_ALL": "C", "_FUSE_COMMFD": str(theirs.fileno())},
+                pass_fds=(theirs.fileno(),),
+            )
+            theirs.close()
+            _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+            if not fds:
+                helper.wait()
+                said.seek(0)
+                raise MountError(f"{directory}: {_last_line(said.read(), helper.returncode)}")
+        os.set_inheritable(fds[0], False)
+        return fds[0], _Helper(helper, ours)
+    except BaseException:
+        ours.close()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Helper:
+    """fusermount3, which waits for the other end of `watch` to be closed."""
+
+    process: subprocess.Popen[bytes]
+    watch: socket.socket
+
+    def close(self) -> None:
+        self.watch.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_HELPER_SECONDS)
+
+
+def _fusermount(arguments: list[bytes], directory: str) -> list[bytes]:
+    program = shutil.which("fusermount3")
+    if program is None:
+        raise MountError(
+            "fusermount3 is not installed: users other than root need it to mount (Debian's "
+            "package fuse3)"
+        )
+    return [os.fsencode(program), *arguments, b"--", os.fsencode(directory)]
+
+
+def _last_line(said: bytes, code: int) -> str:
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"fusermount3 ended with {code}"
+
+
+def _unmount(directory: str, *, lazily: bool, root: bool) -> None:
+    if root:
+        _call("umount2", os.fsencode(directory), _NOFOLLOW | (_DETACH if lazily else 0))
+    else:
+        command = _fusermount([b"-u", b"-z"] if lazily else [b"-u"], directory)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+        if done.returncode:
+            text = _last_line(done.stderr, done.returncode)
+            if "busy" in text:
+                raise OSError(errno.EBUSY, text, directory)
+            raise MountError(f"{directory}: {text}")
+
+
+def _call(name: str, *arguments: bytes | int) -> None:
+    """A function of the C library's that gives 0 or sets errno."""
+    import ctypes
+
+    function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    converted = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
+    if function(*converted) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

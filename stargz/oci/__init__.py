@@ -1,0 +1,1 @@
+"""Images: references, credentials, the registry client, image layouts, open images."""

@@ -1,0 +1,511 @@
+"""Images: a manifest, a config, and the layers of one platform, open for reading.
+
+with open_image("docker://host/repo:tag") as image:
+    Tree(image.layers)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
+from typing import Any, Protocol, Self
+
+from stargz import layer as _layer
+from stargz.errors import (
+    FooterError,
+    FormatError,
+    RegistryError,
+    SourceError,
+    UnverifiedError,
+    UsageError,
+)
+from stargz.footer import MAX_FOOTER_SIZE, parse_footer
+from stargz.layer import MAX_TOC_SIZE, Layer
+from stargz.oci.layout import Layout
+from stargz.oci.manifest import (
+    LAYER_DIGEST,
+    MAX_CONFIG_SIZE,
+    TOC_DIGEST,
+    Descriptor,
+    Manifest,
+    Platform,
+    descend,
+    load_json,
+    parse_platform,
+    platform_of,
+    this_platform,
+)
+from stargz.oci.reference import LayoutReference, Reference, is_digest, parse_image
+from stargz.oci.registry import RegistryClient
+from stargz.sources import ByteSource, MemorySource
+
+_PARALLEL = 8  # layers that are opened at the same time
+MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
+_EXTERNAL = "-esgztoc"  # what an image of external TOCs is named, behind the image's own name
+
+Selector = int | str | None
+
+
+class Repository(Protocol):
+    """Where an image's manifests and blobs are."""
+
+    name: str
+
+    def root(self) -> Manifest:
+        """What the reference names: a manifest or an index."""
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """One that an index lists."""
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        """All of a blob, checked."""
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        """A blob to be read at random."""
+
+    def external(self) -> Manifest | None:
+        """The image of the external TOCs that belongs to this one."""
+
+    def interrupt(self) -> None:
+        """Let what other threads wait for fail at once, if nobody else uses it."""
+
+
+class _InRegistry:
+    def __init__(self, client: RegistryClient, reference: Reference, owned: bool) -> None:
+        self._client = client
+        self._owned = owned
+        self._reference = reference
+        self.name = f"docker://{reference}"
+
+    def root(self) -> Manifest:
+        return self._client.manifest(self._reference)
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        return self._client.manifest(self._reference, entry)
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        return self._client.read_blob(self._reference, entry, limit)
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        return self._client.open_blob(self._reference, entry)
+
+    def external(self) -> Manifest | None:
+        if self._reference.tag is None and self._reference.digest is not None:
+            return None  # it is found by the image's tag alone
+        tag = (self._reference.tag or self._reference.target) + _EXTERNAL
+        try:
+            return self._client.manifest(self._reference.with_tag(tag))
+        except RegistryError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def interrupt(self) -> None:
+        if self._owned:
+            self._client.close()
+
+
+class _InLayout:
+    def __init__(self, reference: LayoutReference) -> None:
+        self._layout = Layout(reference.path)
+        self._reference = reference
+        self.name = str(reference)
+
+    def root(self) -> Manifest:
+        index, ref = self._layout.index, self._reference.ref
+        entries = index.manifests
+        nameless = ref is None and len(entries) > 1 and not self._layout.refs()
+        if nameless and all(entry.platform for entry in entries):
+            return index  # the layout is the image, one manifest for each platform
+        return self._layout.manifest(self._layout.resolve(ref))
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        return self._layout.manifest(entry)
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        if entry.size > limit:
+            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
+        return self._layout.read_blob(entry)
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        return self._layout.open_blob(entry)
+
+    def external(self) -> Manifest | None:
+        try:
+            return self._layout.manifest(
+                self._layout.resolve(f"{self._reference.ref or 'latest'}{_EXTERNAL}")
+            )
+        except SourceError:
+            return None
+
+    def interrupt(self) -> None:
+        pass
+
+
+class ImageManifest:
+    """One platform's image, its layers not open yet: all that its manifest and config say.
+
+    `root` is what the reference names, an index as a rule; `manifest` the image's own. Both,
+    and the config, are checked against their digests.
+    """
+
+    def __init__(self, repository: Repository, platform: Platform | None) -> None:
+        self.repository = repository
+        self.name = repository.name
+        self.root = repository.root()
+        wanted = platform or this_platform()
+        self.manifest = descend(self.root, wanted, repository.manifest)
+        self.descriptors = self.manifest.layers
+        self.digest = self.manifest.digest
+        config = self.manifest.config
+        if self.manifest.is_artifact:
+            kind = self.manifest.json.get("artifactType") or config.media_type
+            raise FormatError(f"it is no image, but an artifact ({str(kind)[:100]!r})", self.name)
+        if platform is not None and self.root.kind == "manifest":
+            self._check_platform(platform)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The image's config, read when first asked for: a mount does without."""
+        described = self.manifest.config
+        data = self.repository.read_blob(described, MAX_CONFIG_SIZE)
+        return load_json(data, f"{self.name}: config {described.digest}")
+
+    @property
+    def platform(self) -> Platform | None:
+        """What the config says that the image is for."""
+        return platform_of(self.config)
+
+    def _check_platform(self, wanted: Platform) -> None:
+        stated = self.platform
+        if stated and stated.normal() not in wanted.acceptable():
+            raise FormatError(
+                f"the image is for {stated}, not for {wanted} (--platform)", self.name
+            )
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The manifest as it stands."""
+        return self.manifest.json
+
+    def number(self, layer: Selector) -> int:
+        """The place in `descriptors` of a layer: by its number, counted from 1 for the lowest
+        (or from -1 for the topmost, downwards), or by its digest or the beginning of it.
+
+        Raises UsageError that lists the layers.
+        """
+        count = len(self.descriptors)
+        if layer is None and count == 1:
+            return 0
+        if isinstance(layer, str) and layer.removeprefix("-").isdecimal() and len(layer) < 8:
+            layer = int(layer)
+        if isinstance(layer, int) and 1 <= abs(layer) <= count:
+            return layer - 1 if layer > 0 else count + layer
+        found: set[int] = set()
+        if isinstance(layer, str) and len(layer) >= 8:
+            found = {
+                number
+                for number, entry in enumerate(self.descriptors)
+                if entry.digest.startswith(layer)
+                or entry.digest.partition(":")[2].startswith(layer)
+            }
+        if len(found) == 1 or (found and is_digest(layer)):
+            return min(found)
+        there = ", ".join(
+            f"{number} {entry.digest[:19]} ({entry.size:,} bytes)"
+            for number, entry in enumerate(self.descriptors[:40], 1)
+        )
+        what = "say which of its" if layer is None else f"no layer {layer!r} (--layer) among its"
+        raise UsageError(
+            f"{self.name}: {what} {count} layers: {there or 'none'}"
+            + ("; give --layer N or DIGEST" if layer is None else "")
+        )
+
+    def describe(self, number: int) -> str:
+        """What errors call a layer."""
+        digest = self.descriptors[number].digest
+        return f"{self.name}: layer {number + 1} of {len(self.descriptors)}, {digest}"
+
+    def toc_digest(self, number: int) -> str | None:
+        """The digest of a layer's TOC that its annotations give."""
+        digest = self.descriptors[number].annotations.get(TOC_DIGEST)
+        if digest is not None and not (is_digest(digest) and digest.startswith("sha256:")):
+            raise FormatError(
+                f"{self.describe(number)}: its annotation {TOC_DIGEST} is not a sha256 digest"
+            )
+        return digest
+
+    def open_source(self, number: int) -> ByteSource:
+        """The bytes of a layer's blob; to be closed by the caller."""
+        return self.repository.open_blob(self.descriptors[number])
+
+    def external_toc(self, digest: str) -> bytes | None:
+        """The gzip'ed tar of the TOC of a layer whose TOC is external; None if there is none."""
+        manifest = self.repository.external()
+        if manifest is None or manifest.kind != "manifest":
+            return None
+        for entry in manifest.layers:
+            if entry.annotations.get(LAYER_DIGEST) == digest:
+                return self.repository.read_blob(entry, MAX_TOC_SIZE)
+        return None
+
+
+class Image(ImageManifest):
+    """An open image; made by `open_image`. Use it as a context manager, or close it."""
+
+    layers: list[Layer]  # the lowest first
+
+    def __init__(self, repository: Repository, platform: Platform | None) -> None:
+        super().__init__(repository, platform)
+        self.layers = []
+        self._stack = ExitStack()
+
+    @property
+    def verified(self) -> bool:
+        """Whether every read of every layer is checked by way of the manifest's digest."""
+        return all(is_verified(layer) for layer in self.layers)
+
+    def close(self) -> None:
+        """Close the layers and what they are read from. More than once is harmless."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<stargz image {self.name!r} ({len(self.layers)} layers)>"
+
+
+def is_verified(layer: Layer) -> bool:
+    """Whether a layer's TOC is the one that was asked for, with a digest for every chunk."""
+    return layer._trusted and not layer._reader.undigested()
+
+
+@contextmanager
+def open_repository(
+    src: str,
+    *,
+    client: RegistryClient | None = None,
+    authfile: str | os.PathLike[str] | None = None,
+    plain_http: bool | Sequence[str] = False,
+    mirrors: Mapping[str, Sequence[str]] | None = None,
+    ca_file: str | None = None,
+) -> Iterator[Repository]:
+    """Where the image that `src` (`docker://...` or `oci:...`) names is.
+
+    Without `client` one is made of the other options, which are RegistryClient's.
+    """
+    reference = parse_image(src)
+    if isinstance(reference, LayoutReference):
+        yield _InLayout(reference)
+        return
+    if client is not None:
+        yield _InRegistry(client, reference, False)
+        return
+    with RegistryClient(
+        authfile=authfile, plain_http=plain_http, mirrors=mirrors, ca_file=ca_file
+    ) as made:
+        yield _InRegistry(made, reference, True)
+
+
+@contextmanager
+def load_image(
+    src: str, *, platform: str | Platform | None = None, **registry: Any
+) -> Iterator[ImageManifest]:
+    """Manifest and config of the image that `src` names, without opening a layer.
+
+    `platform` is "linux/arm64" or the like (default: this machine's); `registry` are the options
+    of `open_repository`.
+    """
+    with open_repository(src, **registry) as repository:
+        yield ImageManifest(repository, _platform(platform))
+
+
+def open_image(
+    src: str,
+    *,
+    platform: str | Platform | None = None,
+    verify: bool = True,
+    require_verified: bool = False,
+    threads: int | None = None,
+    max_toc_size: int = MAX_TOC_SIZE,
+    cache: Any = None,
+    prefetch: bool = False,
+    background: bool = False,
+    opened: Callable[[Layer], object] | None = None,
+    **registry: Any,
+) -> Image:
+    """Open an image with all of its layers: `docker://host/repo[:tag][@digest]`, or
+    `oci:DIR[:ref]`.
+
+    Every layer's TOC must have the digest that the manifest gives for it; layers without one
+    are opened too, but nothing vouches for what they say (`image.verified`), and
+    `require_verified` refuses them. `platform` is "linux/arm64" or the like (default: Linux on
+    this machine's architecture). `opened` is called with each layer as soon as it is open, by any
+    thread. `registry` are the options of `open_repository`, the rest those of `stargz.open`.
+
+    Raises RegistryError, SourceError, FormatError and DigestError, whose texts name the image
+    and the layer's digest; FooterError for a layer that is not seekable.
+    """
+    options = {
+        "verify": verify,
+        "require_verified": require_verified,
+        "threads": threads,
+        "max_toc_size": max_toc_size,
+        "cache": cache,
+        "prefetch": prefetch,
+        "background": background,
+    }
+    with ExitStack() as stack:
+        repository = stack.enter_context(open_repository(src, **registry))
+        image = Image(repository, _platform(platform))
+        if len(image.descriptors) > MAX_LAYERS:
+            raise FormatError(
+                f"{len(image.descriptors)} layers are more than {MAX_LAYERS}", image.name
+            )
+        closing = stack.enter_context(ExitStack())
+        every = range(len(image.descriptors))
+        image.layers = _open_layers(image, every, options, closing, opened)
+        image._stack = stack.pop_all()
+    return image
+
+
+@contextmanager
+def open_layer(
+    src: str,
+    layer: Selector = None,
+    *,
+    platform: str | Platform | None = None,
+    toc: Any = None,
+    toc_digest: str | None = None,
+    verify: bool = True,
+    require_verified: bool = False,
+    threads: int | None = None,
+    max_toc_size: int = MAX_TOC_SIZE,
+    cache: Any = None,
+    **registry: Any,
+) -> Iterator[Layer]:
+    """One layer of an image, which alone is opened; see `open_image` for the options.
+
+    `layer` is its number, counted from 1 for the lowest, or its digest (or eight or more
+    characters that begin it); an image of one layer needs none. `toc_digest` is used in place of
+    the manifest's.
+    """
+    options = {
+        "verify": verify,
+        "require_verified": require_verified,
+        "threads": threads,
+        "max_toc_size": max_toc_size,
+        "cache": cache,
+        **_given(toc=toc, toc_digest=toc_digest),
+    }
+    with load_image(src, platform=platform, **registry) as image, ExitStack() as stack:
+        number = image.number(layer)
+        (found,) = _open_layers(image, [number], options, stack)
+        yield found
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _platform(platform: str | Platform | None) -> Platform | None:
+    return parse_platform(platform) if isinstance(platform, str) else platform
+
+
+def _open_layers(
+    image: ImageManifest,
+    numbers: Sequence[int],
+    options: dict[str, Any],
+    stack: ExitStack,
+    opened: Callable[[Layer], object] | None = None,
+) -> list[Layer]:
+    """The layers, opened in parallel; closing them is put on `stack`."""
+
+    def open_one(number: int) -> Callable[[], None]:
+        source = image.open_source(number)
+        try:
+            layer = _open_one(image, number, source, options)
+        except BaseException:
+            source.close()
+            raise
+        layers[number] = layer
+        if opened is not None:
+            opened(layer)
+
+        def close() -> None:
+            layer.close()
+            source.close()
+
+        return close
+
+    layers: dict[int, Layer] = {}
+    if len(numbers) == 1:
+        stack.callback(open_one(numbers[0]))
+        return [layers[numbers[0]]]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(_PARALLEL, len(numbers) or 1), "stargz-open") as executor:
+        futures = [executor.submit(open_one, number) for number in numbers]
+        try:
+            for future in futures:
+                stack.callback(future.result())
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
+                image.repository.interrupt()
+            for future in futures:
+                future.cancel()
+            for future in futures:
+                # Those that were opened after the one that failed, too.
+                with suppress(BaseException):
+                    stack.callback(future.result())
+            raise
+    return [layers[number] for number in numbers]
+
+
+def _open_one(
+    image: ImageManifest, number: int, source: ByteSource, options: dict[str, Any]
+) -> Layer:
+    options = {"toc_digest": image.toc_digest(number), **options}
+    where = image.describe(number)
+    if options["require_verified"] and options["toc_digest"] is None:
+        raise UnverifiedError(
+            f"{where}: it has no annotation {TOC_DIGEST}, so nothing vouches for its TOC; convert "
+            "the image"
+        )
+    try:
+        return _layer.open(source, **options)
+    except FooterError as error:
+        external = "toc" not in options and _is_external(source)
+        if not external:
+            raise _not_seekable(image, number, error) from error
+    toc = image.external_toc(image.descriptors[number].digest)
+    if toc is None:
+        raise FooterError(
+            f"{where}: its TOC is kept apart, and there is no image {image.name}{_EXTERNAL} that "
+            "has it; give the TOC as toc (--toc)"
+        )
+    name = f"{image.name}{_EXTERNAL}"
+    return _layer.open(source, toc=MemorySource(toc, name), **options)
+
+
+def _is_external(source: ByteSource) -> bool:
+    size = min(source.size, MAX_FOOTER_SIZE)
+    try:
+        tail = source.read_at(source.size - size, size)
+        return parse_footer(tail, source.size, source.name).kind == "external-toc"
+    except FormatError:
+        return False
+
+
+def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:
+    media_type = image.descriptors[number].media_type or "no media type"
+    return FooterError(
+        f"{image.describe(number)} ({media_type}) is not a seekable layer ({error.message}); "
+        "convert the image first"
+    )

@@ -1,0 +1,387 @@
+"""The client of registries: manifests, blobs and tags, over HTTP.
+
+OCI distribution specification 1.1. All requests go through `RegistryClient.request`, which
+finds the host (mirrors first), the scheme, and the authorization; it never sends that
+anywhere else, since the HTTP client drops it where a redirect changes scheme, host or port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urljoin, urlsplit
+
+from stargz.errors import RegistryError, SourceError, UsageError
+from stargz.oci.auth import Authorizer
+from stargz.oci.credentials import Credentials, CredentialStore
+from stargz.oci.manifest import (
+    INDEXES,
+    MANIFESTS,
+    MAX_MANIFEST_SIZE,
+    Descriptor,
+    Manifest,
+    check_bytes,
+    parse_manifest,
+    too_large,
+)
+from stargz.oci.reference import Reference, check_registry, is_digest
+from stargz.sources.client import Body, Client, Response, origin
+
+if TYPE_CHECKING:
+    from stargz.oci.blob import RegistryBlob
+
+_ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
+_MAX_BLOB = 64 << 20  # of a blob that is read into memory: configs, external TOCs
+_MAX_PAGE = 4 << 20
+_MAX_PAGES = 1000
+_MAX_LINK = 4 << 10
+_MAX_TAGS = 1_000_000
+_PAGE = 1000  # entries to ask for at once; registries refuse more
+_MIRROR_TRIES = 2  # the registry itself is behind it
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LINK = re.compile(r'<([^<>"]*)>\s*;\s*(?:[^,]*;\s*)?rel="?next"?', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One host that answers for a registry: its URL, the prefix of its repositories, and
+    what authorizes requests to it."""
+
+    url: str  # scheme://host[:port]
+    prefix: str
+    registry: str
+    auth: Authorizer
+    mirror: bool = False
+
+    def path(self, repository: str, rest: str) -> str:
+        """The URL of something of a repository."""
+        return f"{self.url}/v2/{self.prefix}{repository}/{rest}"
+
+    def scope(self, repository: str, actions: str) -> str:
+        """What a token must be good for."""
+        return f"repository:{self.prefix}{repository}:{actions}"
+
+
+class RegistryClient:
+    """Reads from registries; any number of threads may use it. Close it, or use `with`.
+
+    `authfile` is the one file to take credentials from (see CredentialStore); `credentials`
+    are used for every registry instead of any file's. `plain_http` allows http to hosts that are
+    not loopback: all, or those named. `mirrors` gives for a registry the hosts or URLs to try
+    first, in their order. `ca_file` and `http` are those of the HTTP client; an `http` that is
+    given is not closed here.
+    """
+
+    def __init__(
+        self,
+        *,
+        authfile: str | os.PathLike[str] | None = None,
+        credentials: Credentials | None = None,
+        plain_http: bool | Sequence[str] = False,
+        mirrors: Mapping[str, Sequence[str]] | None = None,
+        ca_file: str | None = None,
+        http: Client | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._store = CredentialStore(authfile)
+        self._plain = plain_http
+        self._mirrors = {
+            check_registry(host): [_mirror(text) for text in urls]
+            for host, urls in (mirrors or {}).items()
+        }
+        self._owned = http is None
+        self.http = http or Client(ca_file=ca_file)
+        self._lock = threading.Lock()
+        self._endpoints: dict[str, Endpoint] = {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._owned:
+            self.http.close()
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- where --------------------------------------------------------------------------
+
+    def endpoints(self, reference: Reference) -> list[Endpoint]:
+        """The hosts that may have what a reference names, in the order to try them."""
+        found = []
+        for url, prefix in self._mirrors.get(reference.registry, ()):
+            host = url.partition("://")[2]
+            base = url if "://" in url else self._url(url)
+            found.append(self._endpoint(base, prefix, host or url, True))
+        url = self._url(reference.api_host)
+        return [*found, self._endpoint(url, "", reference.registry, False)]
+
+    def _endpoint(self, url: str, prefix: str, registry: str, mirror: bool) -> Endpoint:
+        key = f"{url}/{prefix} {registry}"
+        with self._lock:
+            if key not in self._endpoints:
+
+                def find(scope: str) -> Credentials | None:
+                    if self._credentials is not None:
+                        return None if mirror else self._credentials
+                    repository = scope.split(":")[1] if scope.startswith("repository:") else ""
+                    return self._store.find(Reference(registry, repository))
+
+                auth = Authorizer(self.http, url, find)
+                self._endpoints[key] = Endpoint(url, prefix, registry, auth, mirror)
+            return self._endpoints[key]
+
+    def _url(self, host: str) -> str:
+        plain = self._plain if isinstance(self._plain, bool) else host in self._plain
+        return f"{'http' if plain or _is_loopback(host) else 'https'}://{host}"
+
+    # --- requests -----------------------------------------------------------------------
+
+    def request(
+        self,
+        reference: Reference,
+        method: str,
+        path: str,
+        *,
+        endpoint: Endpoint,
+        actions: str = "pull",
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        size: int | None = None,
+        limit: int = _MAX_PAGE,
+        follow: bool = True,
+    ) -> Response:
+        """One authorized request about a repository; `path` follows its name, or is a URL of
+        the endpoint's own origin. An answer of any status below 500 is returned. `body`, `size`,
+        `limit` and `follow` are those of `Client.request`.
+
+        After an answer of 401 or 403 it is asked for once more, with a new token.
+        """
+        url = path if "://" in path else endpoint.path(reference.repository, path)
+        if origin(url) != origin(endpoint.url):
+            raise RegistryError(
+                "the registry sends us to another host with its credentials: refused",
+                str(reference),
+            )
+        scope = endpoint.scope(reference.repository, actions)
+        name = str(reference)
+        authorization = endpoint.auth.current(scope, name)
+        # The first refusal may be for want of any; what was sent and refused is renewed once.
+        for left in range(1 if authorization else 2, -1, -1):
+            sent = dict(headers or {})
+            if authorization:
+                sent["Authorization"] = authorization
+            try:
+                answer = self.http.request(
+                    method,
+                    url,
+                    headers=sent,
+                    body=body,
+                    size=size,
+                    name=name,
+                    limit=limit,
+                    tries=_MIRROR_TRIES if endpoint.mirror else None,
+                    follow=follow,
+                )
+            except RegistryError:
+                raise
+            except SourceError as error:
+                raise RegistryError(str(error), "", error.status) from error
+            if answer.status not in (401, 403) or not left:
+                break
+            if origin(answer.url) != origin(url):
+                break  # from where it redirects to: that may not say where credentials go
+            endpoint.auth.private = answer.private
+            renewed = endpoint.auth.renew(scope, authorization, answer, name)
+            if renewed is None:
+                break
+            authorization = renewed
+        return answer
+
+    def ping(self, endpoint: Endpoint, reference: Reference) -> None:
+        """Have the host's challenge, so that the next request can be authorized."""
+        name = str(reference)
+        try:
+            answer = self.http.request("GET", f"{endpoint.url}/v2/", name=name, follow=False)
+        except SourceError as error:
+            raise RegistryError(str(error), "", error.status) from error
+        endpoint.auth.private = answer.private
+        endpoint.auth.learn(answer)
+
+    def _get(
+        self,
+        reference: Reference,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        limit: int = _MAX_PAGE,
+        method: str = "GET",
+    ) -> tuple[Response, Endpoint]:
+        """The first good answer of the endpoints; RegistryError of the last of them."""
+        endpoints = self.endpoints(reference)
+        for endpoint in endpoints:
+            try:
+                answer = self.request(
+                    reference, method, path, endpoint=endpoint, headers=headers, limit=limit
+                )
+                if answer.status != 200:
+                    raise failure(answer, reference)
+                return answer, endpoint
+            except SourceError:
+                if endpoint is endpoints[-1]:
+                    raise
+        raise AssertionError("there is always an endpoint")
+
+    # --- manifests ----------------------------------------------------------------------
+
+    def manifest(self, reference: Reference, entry: Descriptor | None = None) -> Manifest:
+        """The manifest or index that a reference names, or `entry` of the same repository.
+
+        At most MAX_MANIFEST_SIZE bytes; checked against the digest that was asked for, else
+        against the one that the registry gives with it. Raises RegistryError, FormatError and
+        DigestError.
+        """
+        if entry is not None:
+            reference = reference.with_digest(entry.digest)
+            if entry.size > MAX_MANIFEST_SIZE:
+                raise RegistryError(too_large(entry.size), str(reference))
+        name = str(reference)
+        answer, _ = self._get(
+            reference, f"manifests/{reference.target}", {"Accept": _ACCEPT}, MAX_MANIFEST_SIZE
+        )
+        if entry is not None:
+            entry.check(answer.data, name)
+        stated = answer.headers.get("Docker-Content-Digest", "").strip()
+        if reference.digest is None and is_digest(stated):
+            check_bytes(answer.data, stated, name, "the manifest")
+        content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if entry is not None and entry.media_type:
+            content_type = entry.media_type
+        return parse_manifest(answer.data, name, digest=reference.digest, media_type=content_type)
+
+    def digest(self, reference: Reference) -> str:
+        """The digest that a tag means now; by HEAD, or by the manifest where that fails."""
+        if reference.digest is not None:
+            return reference.digest
+        try:
+            path = f"manifests/{reference.target}"
+            answer, _ = self._get(reference, path, {"Accept": _ACCEPT}, method="HEAD")
+            stated = answer.headers.get("Docker-Content-Digest", "").strip()
+            if is_digest(stated):
+                return stated
+        except RegistryError as error:
+            if error.status == 404:
+                raise
+        return self.manifest(reference).digest
+
+    # --- blobs --------------------------------------------------------------------------
+
+    def open_blob(self, reference: Reference, entry: Descriptor) -> RegistryBlob:
+        """A blob of the repository, to be read by ranges; nothing is asked for yet."""
+        from stargz.oci.blob import RegistryBlob
+
+        return RegistryBlob(self, reference, entry)
+
+    def read_blob(self, reference: Reference, entry: Descriptor, limit: int = _MAX_BLOB) -> bytes:
+        """All of a blob, checked against its descriptor; RegistryError if it is over `limit`."""
+        reference = reference.with_digest(entry.digest)
+        name = str(reference)
+        if entry.size > limit:
+            raise RegistryError(
+                f"the blob of {entry.size} bytes is over the limit of {limit} bytes", name
+            )
+        answer, _ = self._get(reference, f"blobs/{entry.digest}", None, entry.size)
+        entry.check(answer.data, name)
+        return answer.data
+
+    # --- names --------------------------------------------------------------------------
+
+    def tags(self, reference: Reference) -> Iterator[str]:
+        """The repository's tags, page by page."""
+        path = f"tags/list?n={_PAGE}"
+        count = 0
+        for answer in self._pages(reference, path):
+            try:
+                tags = answer.json().get("tags") or []
+                names = [tag for tag in tags if _TAG.fullmatch(tag)]
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                raise RegistryError("its list of tags is malformed", reference.name) from None
+            count += len(names)
+            if count > _MAX_TAGS:
+                raise RegistryError(f"more than {_MAX_TAGS} tags", reference.name)
+            yield from names
+
+    def _pages(self, reference: Reference, path: str) -> Iterator[Response]:
+        answer, endpoint = self._get(reference, path)
+        seen = set()
+        for _ in range(_MAX_PAGES):
+            yield answer
+            link = _LINK.search(answer.headers.get("Link", "")[:_MAX_LINK])
+            if not link:
+                return
+            url = urljoin(answer.url, link[1])
+            if url in seen:
+                raise RegistryError("its pages lead in a circle", reference.name)
+            seen.add(url)
+            answer = self.request(reference, "GET", url, endpoint=endpoint)
+            if answer.status != 200:
+                raise failure(answer, reference)
+        raise RegistryError(f"more than {_MAX_PAGES} pages", reference.name)
+
+
+def failure(answer: Response, reference: Reference) -> RegistryError:
+    """What an answer that is not the one hoped for means.
+
+    Of the body only the error's code is told: its text could repeat what we sent.
+    """
+    code = ""
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        code = answer.json()["errors"][0]["code"]
+    if not isinstance(code, str) or not re.fullmatch(r"[A-Z][A-Z_]{0,40}", code):
+        code = ""
+    meaning = {
+        401: "it needs credentials that are accepted: log in to the registry",
+        403: "access is denied: check the name, or log in with an account that may read it",
+        404: "not found: check the name, and that it has been pushed",
+    }.get(answer.status, f"the registry answered {answer.status}")
+    return RegistryError(f"{meaning}{f' ({code})' if code else ''}", str(reference), answer.status)
+
+
+def _mirror(text: str) -> tuple[str, str]:
+    """The URL (or host) and the repository prefix of a mirror; raises UsageError."""
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if (
+        parts.scheme not in ("", "http", "https")
+        or not parts.hostname
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+    ):
+        raise UsageError(f"{text!r} is not a mirror: give host[:port] or https://host[/prefix]")
+    check_registry(parts.netloc, text)
+    prefix = parts.path.strip("/")
+    if prefix and quote(prefix) != prefix:
+        raise UsageError(f"{text!r}: {prefix!r} is not the beginning of a repository's name")
+    scheme = f"{parts.scheme}://" if parts.scheme else ""
+    return f"{scheme}{parts.netloc}", f"{prefix}/" if prefix else ""
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether host[:port] can only be this machine."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

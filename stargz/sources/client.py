@@ -1,0 +1,502 @@
+"""The HTTP client: one pool of connections, one policy for time-outs, retries and redirects.
+
+urllib3 is imported when the first request is made.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import re
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
+
+from stargz.errors import SourceError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+Body = bytes | Callable[[], BinaryIO | Iterable[bytes]] | None
+
+MAX_REDIRECTS = 5
+# Bytes read at a time: what a connection that breaks can lose, and what one wait is for.
+PIECE = 256 << 10
+# Bodies up to this are read to their end so that the connection can be used again; for more
+# than that a new connection is cheaper.
+_DRAIN = 64 << 10
+# What a redirect to another scheme, host or port still gets: anything else may be a secret.
+_HARMLESS = frozenset({"accept", "accept-encoding", "content-type", "range", "user-agent"})
+_REDIRECTS = (301, 302, 303, 307, 308)
+_NOT_RETRIED = (501, 505)
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL: what credentials belong to."""
+    parts = _split(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
+def redact(url: str) -> str:
+    """The URL as errors may show it: no user, no password, no query (it may be a signature)."""
+    parts = _split(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise SourceError("a URL is malformed: check its host and port") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SourceError(f"{url.partition('?')[0]}: not an http:// or https:// URL")
+    return parts
+
+
+def harmless(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that are known to hold no secret."""
+    return {key: value for key, value in headers.items() if key.lower() in _HARMLESS}
+
+
+def retryable(status: int) -> bool:
+    """Whether an answer may be another one when asked again."""
+    return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in _NOT_RETRIED)
+
+
+class TransientError(Exception):
+    """One try failed in a way that another may not; never leaves the package."""
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        hint: str = "try again later",
+        status: int | None = None,
+        retry_after: float | None = None,
+        final: bool = False,
+        tries: int | None = None,
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.hint = hint
+        self.status = status
+        self.retry_after = retry_after
+        self.tries = 1 if final else tries  # after which it is certain
+
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer with its whole body. `headers` finds names in any case; `url` is the one that
+    answered, after redirects."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+    url: str
+    private: bool = False  # whether it came from a private address, and not through a proxy
+
+    def json(self) -> Any:
+        """The body as JSON; ValueError if it is not."""
+        return json.loads(self.data)
+
+
+class Reply:
+    """An answer whose body is still to be read. Close it, or read it to its end."""
+
+    def __init__(self, raw: BaseHTTPResponse, url: str, sock: Any, public_only: bool) -> None:
+        self._raw = raw
+        self._sock = sock
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        self.url = url
+        self.public_only = public_only
+        self.private = False
+
+    def until(self, deadline: float) -> None:
+        """Give the body until then (time.monotonic)."""
+        if self._sock is not None:
+            self._sock.deadline = deadline
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes of the body, b"" at its end. TransientError if it breaks off."""
+        try:
+            return self._raw.read(size)
+        except Exception as error:
+            self._raw.close()
+            raise explain(error) from error
+
+    @property
+    def length(self) -> int | None:
+        """What Content-Length says; None if there is none."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if re.fullmatch(r"\d{1,18}", text) else None
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server wants to be left alone."""
+        text = self.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"\d{1,9}", text):
+            return float(text)
+        try:
+            when = email.utils.parsedate_to_datetime(text).timestamp()
+        except (ValueError, OverflowError):
+            return None
+        return max(0.0, when - time.time())
+
+    def said(self) -> str:
+        """The status as an error names it."""
+        reason = re.sub(r"[^ -~]", "?", self._raw.reason or "")[:60]
+        return f"the server answered {self.status} {reason}".rstrip()
+
+    def transient(self) -> TransientError:
+        """For an answer that is worth asking again for."""
+        return TransientError(self.said(), status=self.status, retry_after=self.retry_after)
+
+    def drain(self) -> None:
+        """Be done with it; the connection is kept if little is left of the body."""
+        left = self._raw.length_remaining
+        if left is not None and left <= _DRAIN:
+            try:
+                self._raw.read(_DRAIN + 1)
+            except Exception:
+                self._raw.close()
+        else:
+            self._raw.close()
+        self._raw.release_conn()
+
+    def done(self) -> None:
+        """The body has been read: give the connection back."""
+        self._raw.release_conn()
+
+    def close(self) -> None:
+        """Be done with it at once, whatever is on its way."""
+        self._raw.close()
+
+
+class Tries:
+    """The budget of one operation, made of requests: how many tries, and how much time."""
+
+    def __init__(self, client: Client, what: str, size: int = 0, tries: int | None = None) -> None:
+        self._client = client
+        self.what = what
+        self.made = 0
+        self._tries = client.tries if tries is None else tries
+        self._until = time.monotonic() + client.patience + size / client.min_rate
+
+    def deadline(self, size: int = 0) -> float:
+        """When the next step must have ended, which moves `size` bytes."""
+        client = self._client
+        return min(self._until, time.monotonic() + client.timeout + size / client.min_rate)
+
+    def extend(self, size: int) -> None:
+        """More time, for bytes that were not counted on when it began."""
+        self._until += size / self._client.min_rate
+
+    def again(self, failure: TransientError) -> None:
+        """Wait before the next try; SourceError if there is none, or it would be useless."""
+        self.made += 1
+        client = self._client
+        wait = client.backoff * 2 ** (self.made - 1) * random.uniform(0.5, 1.0)
+        if failure.retry_after is not None:
+            wait = max(wait, failure.retry_after)
+        wait = min(wait, client.max_wait)
+        tries = self._tries if failure.tries is None else min(self._tries, failure.tries)
+        if self.made >= tries or time.monotonic() + wait >= self._until:
+            raise self.error(failure.why, failure.hint, failure.status) from failure
+        if client.closing.wait(wait):
+            raise ValueError(f"{self.what}: the client is closed")
+
+    def error(self, why: str, hint: str, status: int | None = None) -> SourceError:
+        """The error that ends the operation."""
+        times = f" ({self.made} tries)" if self.made > 1 else ""
+        error = SourceError(f"{self.what}: {why}{times}; {hint}")
+        error.status = status
+        return error
+
+
+class Client:
+    """Requests over a pool of kept connections; any number of threads may use it.
+
+    `ca_file` is a PEM file of certificate authorities to trust instead of the system's.
+    `timeout` is in seconds: for the connection, for each wait for bytes, and (plus what the
+    size needs at `min_rate` bytes a second) for a whole request, so that a server that trickles
+    ends too. An operation is tried `tries` times within `patience` seconds (plus the same),
+    after pauses from `backoff` seconds up, doubled and jittered, or what Retry-After says, each
+    at most `max_wait`. `headers` go to every host that is asked for, not to where it redirects.
+    Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY. A redirect from a public to a
+    private address is refused unless `allow_private`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca_file: str | None = None,
+        timeout: float = 20.0,
+        tries: int = 5,
+        patience: float = 120.0,
+        backoff: float = 0.25,
+        max_wait: float = 30.0,
+        min_rate: float = 16 << 10,
+        headers: Mapping[str, str] | None = None,
+        allow_private: bool = False,
+        parallel: int = 6,
+    ) -> None:
+        self.ca_file = ca_file
+        self.timeout = timeout
+        self.tries = max(1, tries)
+        self.patience = patience
+        self.backoff = backoff
+        self.max_wait = max_wait
+        self.min_rate = min_rate
+        self.allow_private = allow_private
+        self.parallel = max(1, parallel)
+        self.closing = threading.Event()
+        self.rangeless: set[str] = set()  # origins that ignore Range
+        version = getattr(sys.modules.get("stargz"), "__version__", "")
+        self._headers = {
+            "User-Agent": f"stargz/{version}",
+            "Accept-Encoding": "identity",
+            **(headers or {}),
+        }
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[str | None, bool], PoolManager] = {}  # by proxy, and if TLS
+        self._routes: dict[tuple[str, str], tuple[PoolManager, bool]] = {}  # by scheme and host
+        self._executor: ThreadPoolExecutor | None = None
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    # --- requests -----------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        name: str | None = None,
+        limit: int = 4 << 20,
+        tries: int | None = None,
+        follow: bool = True,
+        public_only: bool = False,
+        size: int | None = None,
+    ) -> Response:
+        """One answer, whatever its status, with its whole body of at most `limit` bytes.
+
+        Answers that retries may mend are retried, and are a SourceError (with `.status`) at
+        the end, as are connections that fail; `name` is what it calls the URL. `body` is bytes,
+        or a function that gives a new file or iterable for every try, of about `size` bytes
+        (for the time it may take). Redirects of GET and HEAD are followed unless `follow` is
+        false. `public_only` refuses to connect to private, loopback and link-local addresses.
+        """
+        expected = len(body) if isinstance(body, bytes) else size or 0
+        budget = Tries(self, name or redact(url), expected + limit, tries)
+        while True:
+            try:
+                reply = self.send(
+                    method,
+                    url,
+                    headers,
+                    body,
+                    deadline=budget.deadline(expected),
+                    follow=follow,
+                    public_only=public_only,
+                )
+                if retryable(reply.status):
+                    reply.drain()
+                    raise reply.transient()
+                data = self._body(reply, method, limit, budget)
+                return Response(reply.status, reply.headers, data, reply.url, reply.private)
+            except TransientError as failure:
+                budget.again(failure)
+
+    @staticmethod
+    def _body(reply: Reply, method: str, limit: int, budget: Tries) -> bytes:
+        pieces: list[bytes] = []
+        got = 0
+        while True:
+            reply.until(budget.deadline(PIECE))
+            if not (piece := reply.read(PIECE)):
+                break
+            pieces.append(piece)
+            got += len(piece)
+            if got > limit:
+                reply.close()
+                raise budget.error(f"the answer is more than {limit} bytes", "it is not read")
+        reply.done()
+        said = reply.length
+        if method != "HEAD" and said is not None and got != said:
+            raise TransientError(f"{got} bytes of an answer of {said} came")
+        return b"".join(pieces)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        *,
+        deadline: float,
+        follow: bool = True,
+        public_only: bool = False,
+        bare: bool = False,
+    ) -> Reply:
+        """One try, redirects followed; the body of the answer is still to be read.
+
+        Raises TransientError for a connection that fails or may not be made. With `bare` the
+        client's own headers stay out, as after a redirect to another host.
+        """
+        own = harmless(self._headers) if bare else self._headers
+        sent = {**own, **(headers or {})}
+        for _ in range(MAX_REDIRECTS + 1):
+            reply, private = self._once(method, url, sent, body, deadline, public_only)
+            location = reply.headers.get("Location")
+            if (
+                not follow
+                or method not in ("GET", "HEAD")
+                or reply.status not in _REDIRECTS
+                or location is None
+            ):
+                return reply
+            reply.drain()
+            target = urljoin(url, location)
+            if urlsplit(target).scheme not in ("http", "https"):
+                raise TransientError(
+                    "the server redirects to what is no http or https URL",
+                    hint="check the address",
+                    final=True,
+                )
+            if url.startswith("https:") and not target.startswith("https:"):
+                raise TransientError(
+                    f"the server redirects from https to plain http ({redact(target)})",
+                    hint="this is refused; ask for the address that it means",
+                    final=True,
+                )
+            if origin(target) != origin(url):
+                sent = harmless(sent)
+                public_only = public_only or not (private or self.allow_private)
+            url = target
+        raise TransientError(
+            f"more than {MAX_REDIRECTS} redirects", hint="check the address", final=True
+        )
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        deadline: float,
+        public_only: bool,
+    ) -> tuple[Reply, bool]:
+        from stargz.sources import connection
+
+        if self.closing.is_set():
+            raise ValueError(f"{redact(url)}: the client is closed")
+        parts = _split(url)
+        pool, proxied = self._pool(parts)
+        now = connection.current
+        now.deadline = deadline
+        now.public_only = public_only and not proxied
+        now.opened = self._opened
+        try:
+            raw = pool.urlopen(
+                method,
+                urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="")),
+                body=body() if callable(body) else body,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=connection.timeout(self.timeout, deadline),
+            )
+        except Exception as error:
+            raise explain(error) from error
+        reply = Reply(raw, url, now.take(), public_only)
+        reply.private = now.private and not proxied
+        return reply, proxied or now.private
+
+    def _opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._sockets.add(sock)
+
+    def _pool(self, parts: SplitResult) -> tuple[PoolManager, bool]:
+        """Connections to that host, and whether they go through a proxy."""
+        host = parts.netloc.rpartition("@")[2]
+        known = self._routes.get((parts.scheme, host))
+        if known is not None:
+            return known
+        import urllib.request
+
+        from stargz.sources import connection
+
+        proxy = None
+        if not urllib.request.proxy_bypass(host):
+            proxies = urllib.request.getproxies()
+            proxy = proxies.get(parts.scheme) or proxies.get("all")
+        # Trusted certificates take 20 ms to load: only for those who need them.
+        tls = parts.scheme == "https" or (proxy or "").startswith("https:")
+        with self._lock:
+            if (proxy, tls) not in self._pools:
+                self._pools[proxy, tls] = connection.pool_manager(
+                    proxy, self.parallel * 2, self.ca_file, tls
+                )
+            route = self._pools[proxy, tls], proxy is not None
+            self._routes[parts.scheme, host] = route
+            return route
+
+    # --- threads, life ------------------------------------------------------------------
+
+    def executor(self) -> ThreadPoolExecutor:
+        """The `parallel` threads that fetch ranges; made when first wanted."""
+        with self._lock:
+            if self.closing.is_set():
+                raise ValueError("the client is closed")
+            if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._executor = ThreadPoolExecutor(self.parallel, "stargz-http")
+            return self._executor
+
+    def close(self) -> None:
+        """Close the connections; requests under way and afterwards raise ValueError."""
+        self.closing.set()
+        with self._lock:
+            for sock in self._sockets:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            executor, self._executor = self._executor, None
+            pools, self._pools = list(self._pools.values()), {}
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.clear()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def explain(error: Exception) -> Exception:
+    """What went wrong, as a TransientError that repeats no URL; other errors as they are."""
+    from stargz.sources import connection
+
+    return connection.explain(error)

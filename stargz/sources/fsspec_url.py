@@ -1,0 +1,109 @@
+"""A blob at any URL that fsspec knows: object stores, memory, chains of file systems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from stargz.errors import SourceError, UsageError
+from stargz.sources.base import check_range
+from stargz.sources.ranges import Link, plan
+
+# fsspec runs the requests of one batch together; this many, so that a batch of thousands of
+# ranges does not open thousands of connections at once.
+_BATCH = 32
+
+
+class FsspecSource:
+    """A ByteSource over fsspec, for any number of threads; needs the extra `fsspec`, and what
+    the scheme needs (s3fs for s3://, gcsfs for gs://).
+
+    `options` are those of the file system (`storage_options`). Raises UsageError for what
+    fsspec cannot open, SourceError for what it cannot read.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        # Queries and user names may be secrets.
+        self.name = re.sub(r"\?.*", "?...", re.sub(r"://[^/@]*@", "://", url))
+        self._closed = False
+        self._link = Link()
+        try:
+            import fsspec  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise UsageError(
+                f"{self.name}: this kind of URL needs fsspec; install stargz[fsspec]"
+            ) from error
+        try:
+            self._fs, self._path = fsspec.url_to_fs(url, **options)
+        except ImportError as error:
+            raise UsageError(f"{self.name}: {_line(error)}") from error
+        except ValueError as error:
+            raise UsageError(f"{self.name}: fsspec cannot open this URL: {_line(error)}") from error
+        except Exception as error:
+            raise self._error("cannot be opened", error) from error
+        try:
+            info = self._fs.info(self._path)
+        except Exception as error:
+            raise self._error("cannot be opened", error) from error
+        size = info.get("size")
+        if info.get("type") == "directory" or not isinstance(size, int):
+            raise SourceError(f"{self.name}: is a directory, or has no known size; name one blob")
+        self.size = size
+
+    def _error(self, what: str, error: Exception) -> SourceError:
+        if isinstance(error, FileNotFoundError):
+            return SourceError(f"{self.name}: there is no such blob; check the URL")
+        if isinstance(error, PermissionError):
+            return SourceError(f"{self.name}: access is denied; check the credentials")
+        return SourceError(f"{self.name}: {what}: {_line(error)}")
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`; SourceError if they cannot be had."""
+        return self.read_ranges([(offset, size)])[0]
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges: one batch of fsspec's `cat_ranges`."""
+        if self._closed:
+            raise ValueError(f"{self.name}: the source is closed")
+        for offset, size in ranges:
+            check_range(self.name, self.size, offset, size)
+        todo = plan(ranges, self._link.gap, self._link.part, _BATCH)
+        bodies: list[bytes] = []
+        for first in range(0, len(todo.requests), _BATCH):
+            bodies += self._batch(todo.requests[first : first + _BATCH])
+        return todo.assemble(bodies)
+
+    def _batch(self, requests: Sequence[tuple[int, int]]) -> list[bytes]:
+        starts = [offset for offset, _ in requests]
+        ends = [offset + size for offset, size in requests]
+        try:
+            if len(requests) == 1:
+                found = [self._fs.cat_file(self._path, start=starts[0], end=ends[0])]
+            else:
+                found = self._fs.cat_ranges([self._path] * len(requests), starts, ends)
+        except Exception as error:
+            what = f"bytes {starts[0]} to {ends[-1] - 1} cannot be read"
+            raise self._error(what, error) from error
+        bodies = []
+        for (offset, size), data in zip(requests, found, strict=True):
+            if isinstance(data, Exception):
+                what = f"bytes {offset} to {offset + size - 1} cannot be read"
+                raise self._error(what, data) from data
+            if len(data) != size:
+                raise SourceError(
+                    f"{self.name}: {size} bytes at offset {offset} are wanted, the file system "
+                    f"gave {len(data)}; did the blob change? open it again"
+                )
+            bodies.append(bytes(data))
+        return bodies
+
+    def close(self) -> None:
+        """Reading afterwards raises ValueError. fsspec keeps its connections for others."""
+        self._closed = True
+
+
+def _line(error: BaseException) -> str:
+    """What an exception of another package says, on one line, without a URL's query."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"\?[^\s'\"]*", "?...", text)[:200]

@@ -1,0 +1,508 @@
+"""A blob behind HTTP, read by ranges (RFC 9110, section 14)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from stargz.sources.base import TAIL, check_range
+from stargz.sources.client import (
+    PIECE,
+    Client,
+    Reply,
+    Response,
+    TransientError,
+    Tries,
+    harmless,
+    origin,
+    redact,
+    retryable,
+)
+from stargz.sources.ranges import Link, plan
+from stargz.sources.spool import Spool
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["Client", "HTTPSource", "Response"]
+
+# After a failure bodies are read by this, to keep more of one that breaks again.
+_SMALL_PIECE = 16 << 10
+# "The range cannot be had": by standard, or from servers that know no ranges of this kind.
+_NO_RANGE = (400, 405, 416, 501)
+# Redirects that expire at once, as seen by threads that compete for them.
+_MOVES = 4
+_HINTS = {
+    401: "give credentials",
+    403: "check the credentials, or whether the URL has expired",
+    404: "check the address",
+    410: "check the address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where requests go: to the target, or straight to where it redirected."""
+
+    url: str
+    headers: Mapping[str, str]
+    public_only: bool = False
+    redirected: bool = False
+    bare: bool = False
+    generation: int = 0
+
+
+class HTTPSource:
+    """A ByteSource of the blob at an http or https URL; safe for any number of threads.
+
+    Without `size` it is opened by one request for the blob's last TAIL bytes, which also tells
+    its size; reads of them then cost nothing. `client` is not closed here; without it the
+    source has its own. `name` is what errors call the blob (default: the URL without query).
+
+    What a server cannot do is done without: the whole blob is fetched once, into an unlinked
+    temporary file, from one that ignores or refuses ranges. Every answer must be the range
+    that was asked for, of the size and with the ETag (or Last-Modified) seen first; a body
+    that breaks off is resumed. SourceError when the tries are used up.
+
+    A subclass overrides `_target` when URL or headers expire, and sets `_immutable` when the
+    content is known by digest, so that ETags of several servers may differ.
+    """
+
+    _immutable = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        client: Client | None = None,
+        size: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.name = redact(url) if name is None else name
+        parts = urlsplit(url)
+        user, separator, host = parts.netloc.rpartition("@")
+        self._url = urlunsplit(parts._replace(netloc=host, fragment=""))
+        self._headers: dict[str, str] = {}
+        if separator:
+            secret = base64.b64encode(unquote(user).encode()).decode()
+            self._headers["Authorization"] = f"Basic {secret}"
+        self._owned = client is None
+        self._client = client or Client()
+        self._lock = threading.Lock()
+        self._whole_lock = threading.Lock()
+        self._whole: Spool | None = None
+        self._place: _Place | None = None
+        self._generation = 0
+        self._validator: tuple[str, str] | None = None
+        self._tail = b""
+        self._closed = False
+        self._link = Link()
+        self._size = size
+        if size is None:
+            try:
+                self._open()
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        assert self._size is not None
+        return self._size
+
+    # --- for subclasses -----------------------------------------------------------------
+
+    def _target(self, fresh: bool) -> tuple[str, dict[str, str]]:
+        """URL and headers for the next request; `fresh` after the last ones were refused with
+        401 or 403. Called from any thread."""
+        return self._url, dict(self._headers)
+
+    # --- reading ------------------------------------------------------------------------
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`; SourceError if they cannot be had."""
+        if size > 2 * self._link.part:
+            return self.read_ranges([(offset, size)])[0]
+        local = self._local(offset, size)
+        return self._fetch(offset, size) if local is None else local
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges: near neighbours share a request, requests run in
+        parallel."""
+        result = [self._local(offset, size) for offset, size in ranges]
+        missing = [n for n, data in enumerate(result) if data is None]
+        link = self._link
+        todo = plan([ranges[n] for n in missing], link.gap, link.part, self._client.parallel)
+        for n, data in zip(missing, todo.assemble(self._fetch_all(todo.requests)), strict=True):
+            result[n] = data
+        return [data for data in result if data is not None]
+
+    def close(self) -> None:
+        """Let go of the connections. Reading afterwards raises ValueError."""
+        self._closed = True
+        self._whole = None
+        self._tail = b""
+        if self._owned:
+            self._client.close()
+
+    def _local(self, offset: int, size: int) -> bytes | None:
+        """What needs no request."""
+        if self._closed:
+            raise ValueError(f"{self.name}: the source is closed")
+        check_range(self.name, self.size, offset, size)
+        tail = self._tail
+        start = self.size - len(tail)
+        if size == 0:
+            return b""
+        if offset >= start:
+            return tail[offset - start : offset - start + size]
+        whole = self._whole
+        return None if whole is None else whole.read(offset, size)
+
+    def _fetch_all(self, requests: Sequence[tuple[int, int]]) -> list[bytes]:
+        if len(requests) < 2 or self._client.parallel < 2:
+            return [self._fetch(*request) for request in requests]
+        executor = self._client.executor()
+        futures: list[Future[bytes]] = []
+        try:
+            futures.extend(executor.submit(self._fetch, *request) for request in requests)
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def _fetch(
+        self, start: int, size: int, reply: Reply | None = None, budget: Tries | None = None
+    ) -> bytes:
+        """One range; `reply` is an answer to it that has been checked already."""
+        if budget is None:
+            what = f"{self.name}: bytes {start} to {start + size - 1}"
+            budget = Tries(self._client, what, size)
+        pieces: list[bytes] = []
+        got = 0
+        end = start + size
+        until = end
+        while True:
+            before = got
+            try:
+                if reply is None:
+                    asked = time.monotonic()
+                    at = start + got
+                    reply = self._ask("GET", {"Range": f"bytes={at}-{end - 1}"}, budget)
+                    if reply.status != 206:
+                        self._no_range(reply)
+                        return self._from_whole(start, size)
+                    until = self._check(reply, at, end)
+                    answered = time.monotonic()
+                else:
+                    asked = answered = time.monotonic()
+                while start + got < until:
+                    piece = self._piece(reply, until - start - got, budget)
+                    pieces.append(piece)
+                    got += len(piece)
+                self._end(reply)
+                self._link.saw(answered - asked, got - before, time.monotonic() - answered)
+                if until == end:
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                reply = None
+                # Some servers give less than they are asked for; that must lead somewhere.
+                if got - before < PIECE:
+                    raise TransientError(f"the server gave {got - before} bytes of the range")
+            except TransientError as failure:
+                if reply is not None:
+                    reply.close()
+                    reply = None
+                budget.again(failure)
+
+    def _piece(self, reply: Reply, left: int, budget: Tries) -> bytes:
+        want = min(left, _SMALL_PIECE if budget.made else PIECE)
+        reply.until(budget.deadline(want))
+        piece = reply.read(want)
+        if not piece:
+            raise TransientError(f"the body ended {left} bytes early")
+        return piece
+
+    @staticmethod
+    def _end(reply: Reply) -> None:
+        """Nothing may follow."""
+        if reply.length is None and reply.read(1):
+            reply.close()
+            raise TransientError("the body is longer than the range")
+        reply.done()
+
+    # --- requests -----------------------------------------------------------------------
+
+    def _ask(self, method: str, extra: Mapping[str, str], budget: Tries) -> Reply:
+        """The answer of one try: 200, 206, or one of _NO_RANGE. An expired redirect is
+        followed anew, and expired credentials are renewed, once each."""
+        fresh = renewed = False
+        moved = 0
+        while True:
+            place = self._where(fresh)
+            reply = self._client.send(
+                method,
+                place.url,
+                {**place.headers, **extra},
+                deadline=budget.deadline(),
+                public_only=place.public_only,
+                bare=place.bare,
+            )
+            status = reply.status
+            if status in (200, 206):
+                if not place.redirected and reply.url != place.url:
+                    self._remember(place, reply)
+                self._same(reply)
+                return reply
+            reply.drain()
+            if retryable(status):
+                raise reply.transient()
+            if place.redirected and 400 <= status < 500 and status != 416:
+                self._forget(place)
+                moved += 1
+                if moved > _MOVES:
+                    raise reply.transient()
+                continue
+            if status in (401, 403) and not renewed:
+                renewed = True
+                with self._lock:
+                    # Another thread may have been here first.
+                    fresh = self._generation == place.generation
+                    self._generation += fresh
+                continue
+            if status in _NO_RANGE and "Range" in extra:
+                return reply
+            hint = _HINTS.get(status, "check the address")
+            raise TransientError(reply.said(), hint=hint, status=status, final=True)
+
+    def _where(self, fresh: bool) -> _Place:
+        place = self._place
+        if place is not None and not fresh:
+            return place
+        generation = self._generation
+        url, headers = self._target(fresh)
+        return _Place(url, headers, generation=generation)
+
+    def _remember(self, place: _Place, reply: Reply) -> None:
+        """Later requests go straight to where this one was redirected."""
+        bare = origin(reply.url) != origin(place.url)
+        headers = harmless(place.headers) if bare else place.headers
+        generation = place.generation
+        self._place = _Place(reply.url, headers, reply.public_only, True, bare, generation)
+
+    def _forget(self, place: _Place) -> None:
+        with self._lock:
+            if self._place is place:
+                self._place = None
+
+    def _same(self, reply: Reply) -> None:
+        """Raise TransientError unless this is the blob that was seen first, as it is stored."""
+        encoding = reply.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            reply.close()
+            raise TransientError(
+                f"the server sends the blob encoded as {encoding[:20]!r}",
+                hint="its ranges are not the blob's; let the server send it as it is",
+                final=True,
+            )
+        if self._immutable:
+            return
+        for header in ("ETag", "Last-Modified"):
+            value = reply.headers.get(header, "").removeprefix("W/")
+            if not value:
+                continue
+            with self._lock:
+                if self._validator is None:
+                    self._validator = (header, value)
+                known, expected = self._validator
+            if known == header and value != expected:
+                reply.close()
+                raise _changed(f"{header} was {expected[:80]!r}, is {value[:80]!r}")
+            if known == header:
+                return
+
+    def _check(self, reply: Reply, start: int, end: int) -> int:
+        """Where the bytes of a 206 end; TransientError if they are not those asked for."""
+        first, last, total = _content_range(reply)
+        if total is not None and total != self.size:
+            reply.close()
+            raise _changed(f"it had {self.size} bytes, has {total}")
+        length = reply.length
+        if first != start or last >= end or (length is not None and length != last + 1 - first):
+            reply.close()
+            raise TransientError(
+                f"the server gave bytes {first} to {last}"
+                + ("" if length is None else f" in a body of {length}"),
+                hint="it, or a proxy on the way, is broken",
+            )
+        return last + 1
+
+    def _no_range(self, reply: Reply) -> None:
+        """The answer has no range of the blob: note what can be learned from that."""
+        reply.close()
+        if reply.status == 200:
+            self._client.rangeless.add(origin(self._url))
+            return
+        total = re.fullmatch(r"bytes \*/(\d{1,18})", reply.headers.get("Content-Range", ""))
+        if total and int(total[1]) != self.size:
+            raise _changed(f"it had {self.size} bytes, has {total[1]}")
+
+    # --- the whole ----------------------------------------------------------------------
+
+    def _from_whole(self, start: int, size: int) -> bytes:
+        with self._whole_lock:
+            whole = self._whole
+            if whole is None:
+                whole = self._download()
+                if not self._closed:
+                    self._whole = whole
+        return whole.read(start, size)
+
+    def _download(self) -> Spool:
+        """The whole blob; sets the size if it was not known."""
+        budget = Tries(self._client, f"{self.name}: the whole blob", self._size or 0)
+        spool = Spool(self.name, self._size)
+        end = self._size
+        while True:
+            try:
+                resume = {"Range": f"bytes={spool.size}-"} if spool.size else {}
+                reply = self._ask("GET", resume, budget)
+                if reply.status == 206 and resume and end is not None:
+                    self._check(reply, spool.size, end)
+                elif reply.status == 200:
+                    spool.restart()
+                    end = reply.length if self._size is None else self._size
+                    if reply.length not in (None, end):
+                        reply.close()
+                        raise _changed(f"it had {end} bytes, has {reply.length}")
+                else:
+                    reply.close()
+                    raise TransientError(reply.said(), hint="it does not give the blob at all")
+                self._pour(reply, spool, end, budget)
+                self._size = spool.size
+                return spool
+            except TransientError as failure:
+                budget.again(failure)
+
+    def _pour(self, reply: Reply, spool: Spool, end: int | None, budget: Tries) -> None:
+        try:
+            while True:
+                reply.until(budget.deadline(PIECE))
+                piece = reply.read(PIECE)
+                if not piece:
+                    break
+                spool.append(piece)
+                if end is None:
+                    budget.extend(len(piece))
+                elif spool.size > end:
+                    spool.restart()
+                    raise TransientError(f"the body is longer than {end} bytes")
+            if end is not None and spool.size != end:
+                raise TransientError(f"the body ended after {spool.size} of {end} bytes")
+        except BaseException:
+            reply.close()
+            raise
+        reply.done()
+
+    # --- opening ------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Size and tail, in one request as a rule."""
+        if origin(self._url) in self._client.rangeless:
+            self._whole = self._download()
+            return
+        budget = Tries(self._client, f"{self.name}: its last {TAIL} bytes", TAIL)
+        while self._size is None:
+            try:
+                reply = self._ask("GET", {"Range": f"bytes=-{TAIL}"}, budget)
+                if reply.status == 206:
+                    self._open_tail(reply, budget)
+                elif reply.status == 200:
+                    self._open_whole(reply, budget)
+                else:
+                    total = re.fullmatch(
+                        r"bytes \*/(\d{1,18})", reply.headers.get("Content-Range", "")
+                    )
+                    if total:
+                        self._size = int(total[1])
+                    else:
+                        self._open_head(budget)
+            except TransientError as failure:
+                budget.again(failure)
+
+    def _open_tail(self, reply: Reply, budget: Tries) -> None:
+        first, last, total = _content_range(reply)
+        if total is None:
+            total = last + 1
+        length = reply.length
+        if last != total - 1 or first != max(0, total - TAIL):
+            # An old server that takes -N for 0-N. Its size is good.
+            reply.close()
+            self._size = total
+            return
+        if length is not None and length != last + 1 - first:
+            reply.close()
+            raise TransientError(f"{last + 1 - first} bytes were said, the body has {length}")
+        self._size = total
+        self._tail = self._fetch(first, total - first, reply, budget)
+
+    def _open_whole(self, reply: Reply, budget: Tries) -> None:
+        length = reply.length
+        if length is not None and length <= TAIL:
+            pieces: list[bytes] = []
+            left = length
+            while left:
+                pieces.append(self._piece(reply, left, budget))
+                left -= len(pieces[-1])
+            reply.done()
+            self._tail = b"".join(pieces)
+            self._size = length
+            return
+        reply.close()
+        self._client.rangeless.add(origin(self._url))
+        if length is None:
+            self._whole = self._download()
+        else:
+            self._size = length
+
+    def _open_head(self, budget: Tries) -> None:
+        reply = self._ask("HEAD", {}, budget)
+        reply.drain()
+        if reply.length is None:
+            self._whole = self._download()
+        else:
+            self._size = reply.length
+
+
+def _content_range(reply: Reply) -> tuple[int, int, int | None]:
+    """First and last byte, and the total if it is said; TransientError without such a thing."""
+    text = reply.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes[ =](\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text.strip())
+    if not found:
+        reply.close()
+        what = f"the Content-Range {text[:60]!r}" if text else "no Content-Range"
+        raise TransientError(
+            f"the server answered 206 with {what}",
+            hint="it, or a proxy on the way, is broken",
+            status=206,
+        )
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if last < first or (total is not None and last >= total):
+        reply.close()
+        raise TransientError(f"the Content-Range {text[:60]!r} is impossible", status=206)
+    return first, last, total
+
+
+def _changed(how: str) -> TransientError:
+    # Tried again once: the answer may have come from a cache on the way.
+    return TransientError(
+        f"the blob changed while it was read: {how}", hint="open it again", tries=2
+    )

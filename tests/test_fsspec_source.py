@@ -1,0 +1,142 @@
+"""Blobs at any URL that fsspec opens: memory, a chain, an s3-compatible server."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+import stargz
+from stargz.errors import SourceError, UsageError
+from stargz.sources import as_source
+from stargz.sources.fsspec_url import FsspecSource
+
+BLOB = b"".join(hashlib.sha256(n.to_bytes(2, "big")).digest() for n in range(8192))
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/tests/blob", BLOB)
+    yield fs
+    fs.rm("/tests", recursive=True)
+
+
+def test_ranges(memory: Any) -> None:
+    source = as_source("memory://tests/blob")
+    assert isinstance(source, FsspecSource)
+    assert source.size == len(BLOB)
+    ranges = [(200_000, 10), (0, 5), (3, 100), (0, 0), (len(BLOB), 0), (100, 262_000)]
+    assert source.read_ranges(ranges) == [BLOB[o : o + n] for o, n in ranges]
+    assert source.read_at(7, 70_000) == BLOB[7:70_007]
+    with pytest.raises(SourceError, match="were asked for, the blob has"):
+        source.read_at(len(BLOB) - 1, 2)
+    source.close()
+    with pytest.raises(ValueError, match="closed"):
+        source.read_at(0, 1)
+
+
+def test_a_layer(memory: Any, data: Path) -> None:
+    memory.pipe_file("/tests/layer", (data / "tree.esgz").read_bytes())
+    with stargz.open("memory://tests/layer") as layer, stargz.open(data / "tree.esgz") as local:
+        assert layer.names() == local.names()
+        assert layer.verify().ok
+
+
+def test_a_chain(data: Path, tmp_path: Path) -> None:
+    with stargz.open(f"simplecache::file://{data}/tree.esgz") as layer:
+        assert layer.verify().ok
+
+
+def test_a_blob_that_changes(memory: Any) -> None:
+    source = FsspecSource("memory://tests/blob")
+    memory.pipe_file("/tests/blob", BLOB[:1000])
+    for read in (lambda: source.read_at(900, 200), lambda: source.read_ranges([(0, 1), (990, 20)])):
+        with pytest.raises(SourceError, match="are wanted, the file system gave") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    memory.rm("/tests/blob")
+    memory.pipe_file("/tests/other", b"")
+    with pytest.raises(SourceError, match="there is no such blob"):
+        source.read_at(0, 10)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("memory://tests/missing?secret=1", SourceError, r"missing\?\.\.\.: there is no such blob"),
+        ("memory://tests", SourceError, "is a directory"),
+        ("nothing://host/blob", UsageError, "fsspec cannot open this URL"),
+        ("dropbox://blob", UsageError, "dropbox"),
+    ],
+)
+def test_what_cannot_be_opened(memory: Any, url: str, error: type, message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        as_source(url)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_without_fsspec() -> None:
+    script = """
+import sys
+sys.modules["fsspec"] = None
+import stargz
+try:
+    stargz.open("s3://bucket/key")
+except stargz.UsageError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "install stargz[fsspec]" in done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, Any]]:
+    """Options for s3fs: a server of its own in this process, with the bucket `layers`."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        options = {"key": "key", "secret": "secret", "endpoint_url": f"http://{host}:{port}"}
+        s3fs.S3FileSystem(**options).mkdir("layers")
+        yield options
+    finally:
+        server.stop()
+
+
+def test_object_storage(s3: dict[str, Any], data: Path) -> None:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(**s3)
+    fs.pipe_file("layers/layer", (data / "tree.esgz").read_bytes())
+    fs.pipe_file("layers/blob", BLOB)
+    source = FsspecSource("s3://layers/blob", **s3)
+    ranges = [(0, 10), (200_000, 1000), (100_000, 10)]
+    assert source.read_ranges(ranges) == [BLOB[o : o + n] for o, n in ranges]
+    with stargz.open(FsspecSource("s3://layers/layer", **s3)) as layer:
+        assert layer.verify().ok
+    with pytest.raises(SourceError, match="there is no such blob"):
+        FsspecSource("s3://layers/none", **s3)
+
+
+def test_object_storage_by_url(
+    s3: dict[str, Any], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the settings that the environment gives, as users do."""
+    import s3fs
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3["secret"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3["endpoint_url"])
+    s3fs.S3FileSystem(**s3).pipe_file("layers/url", (data / "tree.esgz").read_bytes())
+    with stargz.open("s3://layers/url") as layer:
+        assert layer.verify().ok
