@@ -2,6 +2,7 @@
 
 debian   a Debian minbase root made by debootstrap (as root): large binaries and small files
 ansible  an unpacked wheel of ansible: tens of thousands of small files
+python   Debian's Python 3.11 and numpy, the layer that goes on top of debian
 
 Each becomes DIR/NAME.tar and DIR/NAME.tar.gz (gzip -6), kept for the next time. DIR is
 $STARGZ_BENCH_CORPUS or ~/.cache/stargz-bench.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,18 @@ from pathlib import Path
 
 DEBIAN_SUITE = "bookworm"
 ANSIBLE = "12.3.0"
+NUMPY = "2.4.1"
+PYTHON_PACKAGES = [
+    "libexpat1",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libreadline8",
+    "libsqlite3-0",
+    "media-types",
+    "python3-minimal",
+    "python3.11",
+    "python3.11-minimal",
+]
 
 
 def folder() -> Path:
@@ -32,16 +46,45 @@ def _debian(root: Path) -> None:
     )
 
 
-def _ansible(root: Path) -> None:
+def _wheel(requirement: str, root: Path) -> None:
+    """Unpack a wheel for Python 3.11 below a directory."""
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     with tempfile.TemporaryDirectory() as temp:
-        subprocess.run([*pip, "-d", temp, f"ansible=={ANSIBLE}"], check=True, stdout=sys.stderr)
+        command = [*pip, "--python-version=3.11", "-d", temp, requirement]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         (wheel,) = Path(temp).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(root)
 
 
-BUILDERS: dict[str, Callable[[Path], None]] = {"debian": _debian, "ansible": _ansible}
+def _ansible(root: Path) -> None:
+    _wheel(f"ansible=={ANSIBLE}", root)
+
+
+def _python(root: Path) -> None:
+    with tempfile.TemporaryDirectory() as temp:
+        Path(temp).chmod(0o755)
+        subprocess.run(
+            ["apt-get", "download", "-q", *PYTHON_PACKAGES],
+            check=True,
+            cwd=temp,
+            stdout=sys.stderr,
+        )
+        for package in sorted(Path(temp).glob("*.deb")):
+            subprocess.run(["dpkg-deb", "-x", package, root], check=True)
+    # As debootstrap's /lib is a link, a layer with a directory of that name would replace it.
+    for name in ("bin", "lib", "sbin"):
+        if (root / name).is_dir():
+            shutil.copytree(root / name, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(root / name)
+    _wheel(f"numpy=={NUMPY}", root / "usr/lib/python3/dist-packages")
+
+
+BUILDERS: dict[str, Callable[[Path], None]] = {
+    "debian": _debian,
+    "ansible": _ansible,
+    "python": _python,
+}
 
 
 def build(name: str, target: Path | None = None) -> Path:
