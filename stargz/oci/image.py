@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stargz import layer as _layer
 from stargz.errors import (
@@ -40,6 +40,9 @@ from stargz.oci.manifest import (
 from stargz.oci.reference import LayoutReference, Reference, is_digest, parse_image
 from stargz.oci.registry import RegistryClient
 from stargz.sources import ByteSource, MemorySource
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _PARALLEL = 8  # layers that are opened at the same time
 MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
@@ -451,8 +454,9 @@ def _open_layers(
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(_PARALLEL, len(numbers) or 1), "stargz-open") as executor:
-        futures = [executor.submit(open_one, number) for number in numbers]
+        futures: list[Future[Callable[[], None]]] = []
         try:
+            futures.extend(executor.submit(open_one, number) for number in numbers)
             for future in futures:
                 stack.callback(future.result())
         except BaseException as error:

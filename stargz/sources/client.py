@@ -435,6 +435,9 @@ class Client:
     def _opened(self, sock: socket.socket) -> None:
         with self._lock:
             self._sockets.add(sock)
+            late = self.closing.is_set()
+        if late:
+            _shut(sock)
 
     def _pool(self, parts: SplitResult) -> tuple[PoolManager, bool]:
         """Connections to that host, and whether they go through a proxy."""
@@ -479,8 +482,7 @@ class Client:
         self.closing.set()
         with self._lock:
             for sock in self._sockets:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                _shut(sock)
             executor, self._executor = self._executor, None
             pools, self._pools = list(self._pools.values()), {}
         if executor is not None:
@@ -493,6 +495,12 @@ class Client:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _shut(sock: socket.socket) -> None:
+    """Whoever waits for it wakes up."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def explain(error: Exception) -> Exception:
