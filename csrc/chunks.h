@@ -50,6 +50,9 @@ typedef struct sgz_want {
  * by then: the next want tries anew. */
 sgz_status sgz_chunks_read(sgz_chunks *chunks, sgz_want *want, uint8_t *out, int *parked,
                            sgz_error *err);
+/* A thread that has nothing better to do may decode ahead of reads of a direct blob that go
+ * forward, by the `layer` of the last one; it comes back soon. */
+void sgz_chunks_idle(sgz_chunks *chunks, uint32_t layer);
 /* Give up a parked want. 1: `ready` will not be called; 0: it has been, or is about to be. What
  * a parked want needs stays in memory until it is read again or given up, so a woken one must be
  * too. One want is best at most some MiB: all of its chunks are held at once. */

@@ -58,6 +58,11 @@ typedef struct sgz_chunks_layer {
     size_t prefetch_next, prefetch_last, background_next;
     sgz_stream streams[SGZ_STREAMS];
     uint64_t tick;
+    /* Of a direct blob: the span behind what was read last, how many reads in a row went on
+     * to the next span, and whether a thread decodes ahead of them. */
+    size_t run_next;
+    uint32_t run;
+    uint8_t looking;
 } sgz_chunks_layer;
 
 /* What a parked want holds on to, so that what has come is still there when the rest comes. */

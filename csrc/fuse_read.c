@@ -198,8 +198,11 @@ void fuse_read(fuse_thread *t, const fuse_request *request)
     p->want.offset = (int64_t)in->offset;
     p->want.size = (size_t)size;
     p->want.ready = ready;
-    if (!try_read(f, p, t->out))
+    if (!try_read(f, p, t->out)) {
+        if (__atomic_load_n(&f->serving, __ATOMIC_RELAXED) > 1) /* another takes what comes */
+            sgz_chunks_idle(tree->served.chunks, p->want.layer);
         return;
+    }
     t->spare = NULL;
     __atomic_fetch_add(&f->stats.parked, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&f->lock);

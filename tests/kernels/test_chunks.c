@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "chunks_internal.h"
 #include "layer.h"
 
 typedef struct {
@@ -132,6 +133,7 @@ static void *reader(void *arg)
             CHECK(!st || (a->faults && st == SGZ_EIO && err.sys_errno == ECONNRESET));
             a->failed += st != SGZ_OK;
             CHECK(st || !memcmp(out, l->contents[f] + at, n));
+            sgz_chunks_idle(a->chunks, number);
         }
         free(out);
     }
@@ -204,6 +206,47 @@ static void local_blobs(void)
             sgz_chunks_free(c);
             free_layer(&l);
         }
+}
+
+/* What follows a few reads in order is decoded before it is wanted, and only then. */
+static void decoding_ahead(void)
+{
+    layer l = make_layer(40, 6000, 8000, 1, 0);
+    sgz_blob blob = memory_blob(&l);
+    sgz_chunks *c;
+    sgz_error err;
+    uint32_t number;
+    waiting w;
+    uint8_t *out = malloc(8000);
+    waiting_init(&w);
+    CHECK(!sgz_chunks_new(&c, &codecs, 1 << 20, NULL, &err));
+    CHECK(!sgz_chunks_add(c, &l.spans, &blob, 1, 0, &number, &err));
+    for (uint32_t f = 0; f < 6; f++) {
+        w.want.file = l.rows[f];
+        w.want.size = l.sizes[f];
+        CHECK(!read_through(c, &w, out, &err));
+        sgz_chunks_idle(c, number);
+        CHECK((sgz_chunk_find(c->layers[0], f + 1, 0) != NULL) == (f + 1 >= 3));
+    }
+    CHECK(sgz_chunk_find(c->layers[0], 39, 0)->state == SGZ_READY); /* the layer is small */
+    w.want.file = l.rows[39];
+    w.want.size = l.sizes[39];
+    CHECK(!read_through(c, &w, out, &err) && !memcmp(out, l.contents[39], l.sizes[39]));
+    sgz_chunks_free(c);
+
+    /* Not when reads jump about. */
+    CHECK(!sgz_chunks_new(&c, &codecs, 1 << 20, NULL, &err));
+    CHECK(!sgz_chunks_add(c, &l.spans, &blob, 1, 0, &number, &err));
+    for (uint32_t f = 0; f < 40; f += 2) {
+        w.want.file = l.rows[f];
+        w.want.size = l.sizes[f];
+        CHECK(!read_through(c, &w, out, &err));
+        sgz_chunks_idle(c, number);
+        CHECK(!sgz_chunk_find(c->layers[0], f + 1, 0));
+    }
+    sgz_chunks_free(c);
+    free(out);
+    free_layer(&l);
 }
 
 /* One thread asks, this one is the worker: the order of requests is known. */
@@ -385,6 +428,7 @@ int main(void)
 {
     load_codecs();
     local_blobs();
+    decoding_ahead();
     requests_in_order();
     wrong_bytes();
     background();
