@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+# Commands run as they do where they are installed: from bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from bench import corpus
 

@@ -97,9 +97,6 @@ class TransientError(Exception):
         self.tries = 1 if final else tries  # after which it is certain
 
 
-
-
-
 @dataclass(frozen=True, slots=True)
 class Response:
     """An answer with its whole body. `headers` finds names in any case; `url` is the one that
