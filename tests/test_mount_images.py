@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 import registries
 from blobs import tar_of
 from command import fails
-from mounts import cli_mount, foreground, mount_line, needs_fuse, wait_for
+from mounts import cli_mount, foreground, listed, mount_line, needs_fuse, wait_for
 from servers import Fault, FaultProxy, Request
 
 NOISE = random.Random(5)
@@ -63,7 +62,7 @@ def test_layers_are_merged_and_recorded(src: tuple[str, str, Path], tmp_path: Pa
     directory = tmp_path / "mnt"
     options = ["--require-verified", "--record", record, "--cache-dir", tmp_path / "cache"]
     with foreground(*src, *options, directory=directory) as process:
-        assert sorted(os.listdir(directory)) == ["dir", "first", "rest", "rest2", "second"]
+        assert listed(directory) == ["dir", "first", "rest", "rest2", "second"]
         assert (directory / "second").read_bytes() == SECOND
         assert (directory / "dir/low").read_bytes() == b"low"
         assert mount_line(directory)[0] == src[0]

@@ -105,6 +105,31 @@ def test_a_reader_that_waits_can_be_killed_and_others_go_on(
     proxy.reset()
 
 
+INTERRUPTED = """
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+try:
+    os.preadv(file, [mmap.mmap(-1, 4096)], 0)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+def test_a_reader_that_waits_can_be_interrupted(
+    proxy: FaultProxy, mounted: tuple[Mount, Path, list[str]]
+) -> None:
+    """A signal that is not the end: for reads past the page cache the kernel asks us."""
+    made, directory, lines = mounted
+    proxy.reset(lambda request: Fault(stall_after=0))
+    reader = subprocess.Popen([sys.executable, "-c", INTERRUPTED, directory / "small"])
+    wait_for(lambda: made.server.stats()["parked"])
+    reader.send_signal(signal.SIGINT)
+    assert reader.wait(10) == 7
+    assert not lines
+    proxy.reset()
+    assert (directory / "end").read_bytes() == b"end\n"
+
+
 def test_unmount_ends_reads_that_wait(
     proxy: FaultProxy, mounted: tuple[Mount, Path, list[str]]
 ) -> None:
