@@ -1,11 +1,11 @@
 #include "convert.h"
 
 #include "buffer.h"
+#include "deadline.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Input bytes that one thread compresses at a time: 256 KiB keeps the last jobs of a
  * conversion even between threads and costs nothing in locking (a job takes 0.5 ms). */
@@ -404,11 +404,7 @@ sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input,
 
 int sgz_conversion_wait(sgz_conversion *c, int milliseconds, int64_t *done)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += milliseconds * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
+    struct timespec until = sgz_deadline(milliseconds);
     pthread_mutex_lock(&c->lock);
     while (c->running && !pthread_cond_timedwait(&c->ended, &c->lock, &until))
         ;

@@ -6,12 +6,12 @@
  * read-only in the end and still be filled. */
 #define _GNU_SOURCE
 #include "extract_worker.h"
+#include "deadline.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #define THREADS_MAX 256
@@ -230,14 +230,7 @@ sgz_status sgz_extract_start(sgz_extract *ex, sgz_error *err)
 
 int sgz_extract_wait(sgz_extract *ex, int timeout_ms, int64_t *done, int64_t *total)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = sgz_deadline(timeout_ms);
     pthread_mutex_lock(&ex->lock);
     while (ex->running && pthread_cond_timedwait(&ex->change, &ex->lock, &until) == 0)
         ;

@@ -1,9 +1,9 @@
 /* Which bytes are fetched, when: see chunks.h. */
 #include "chunks_internal.h"
+#include "deadline.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* The request for one wanted chunk goes on over its neighbours by this much: most files of most
  * layers are smaller, so the next of a few files read in a row is there already, at 5 ms of a
@@ -468,15 +468,8 @@ int sgz_fetch_idle(const sgz_chunks *c)
 
 int sgz_chunks_next(sgz_chunks *c, unsigned lowest, int timeout_ms, sgz_job *job)
 {
-    struct timespec until;
+    struct timespec until = sgz_deadline(timeout_ms);
     int got = 0, waited = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000l;
-    if (until.tv_nsec >= 1000000000l) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000l;
-    }
     pthread_mutex_lock(&c->lock);
     for (;;) {
         if (!c->stopped &&

@@ -143,21 +143,6 @@ void sgz_fuse_get_stats(const sgz_fuse *f, sgz_fuse_stats *stats)
 
 /* --- states -------------------------------------------------------------------------------- */
 
-struct timespec fuse_deadline(int timeout_ms)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    if (timeout_ms < 0)
-        timeout_ms = 0;
-    at.tv_sec += timeout_ms / 1000;
-    at.tv_nsec += timeout_ms % 1000 * 1000000L;
-    if (at.tv_nsec >= 1000000000L) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000L;
-    }
-    return at;
-}
-
 void fuse_set_state(sgz_fuse *f, int state)
 {
     pthread_mutex_lock(&f->lock);
@@ -171,7 +156,7 @@ void fuse_set_state(sgz_fuse *f, int state)
 
 int sgz_fuse_wait(sgz_fuse *f, int timeout_ms)
 {
-    struct timespec until = fuse_deadline(timeout_ms);
+    struct timespec until = sgz_deadline(timeout_ms);
     pthread_mutex_lock(&f->lock);
     while (f->state == SGZ_FUSE_WAITING &&
            pthread_cond_timedwait(&f->state_cond, &f->lock, &until) != ETIMEDOUT)
@@ -195,7 +180,7 @@ void sgz_fuse_stop(sgz_fuse *f)
     (void)written;
     pthread_mutex_lock(&f->lock);
     while (__atomic_load_n(&f->serving, __ATOMIC_SEQ_CST) > 0) {
-        struct timespec until = fuse_deadline(100);
+        struct timespec until = sgz_deadline(100);
         pthread_cond_timedwait(&f->state_cond, &f->lock, &until);
     }
     pthread_mutex_unlock(&f->lock);

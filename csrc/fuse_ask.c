@@ -102,7 +102,7 @@ void fuse_ask(fuse_thread *t, const fuse_request *request)
 
 int sgz_fuse_next(sgz_fuse *f, int timeout_ms, sgz_fuse_event *event)
 {
-    struct timespec until = fuse_deadline(timeout_ms);
+    struct timespec until = sgz_deadline(timeout_ms);
     int found = 0, expired = 0;
     pthread_mutex_lock(&f->lock);
     for (;;) {

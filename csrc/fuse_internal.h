@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include "deadline.h"
 #include "fuse.h"
 
 /* Trees never change, so the kernel may remember what it was told. */
@@ -91,8 +92,6 @@ void fuse_send(sgz_fuse *fuse, uint64_t unique, int error, const void *data, siz
 fuse_tree *fuse_tree_at(const sgz_fuse *fuse, uint64_t number);
 /* The tree and node of an id; NULL when there is no such node. */
 fuse_tree *fuse_find(const sgz_fuse *fuse, uint64_t id, uint32_t *node);
-/* The deadline of a wait; the conditions go by CLOCK_MONOTONIC. */
-struct timespec fuse_deadline(int timeout_ms);
 void fuse_set_state(sgz_fuse *fuse, int state);
 
 /* --- fuse_nodes.c: everything that the tree alone answers --- */

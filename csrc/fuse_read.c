@@ -222,7 +222,7 @@ void sgz_fuse_answer(sgz_fuse *f)
                 __atomic_load_n(&f->serving, __ATOMIC_SEQ_CST) == 0)
                 break;
             /* The count of those that serve changes without the lock. */
-            struct timespec until = fuse_deadline(f->state >= SGZ_FUSE_REFUSED ? 5 : 1000);
+            struct timespec until = sgz_deadline(f->state >= SGZ_FUSE_REFUSED ? 5 : 1000);
             pthread_cond_timedwait(&f->answer_cond, &f->lock, &until);
             continue;
         }

@@ -1,6 +1,5 @@
 #include "verify_internal.h"
-
-#include <time.h>
+#include "deadline.h"
 
 /* A batch ends after this much input, output, or this many segments: big enough that the
  * lock is noise, small enough that the last batches finish together. */
@@ -330,14 +329,7 @@ sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sg
 
 int sgz_verify_wait(sgz_verify *v, int milliseconds, int64_t *done)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += milliseconds / 1000;
-    until.tv_nsec += (long)(milliseconds % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = sgz_deadline(milliseconds);
     pthread_mutex_lock(&v->lock);
     while (v->running && !pthread_cond_timedwait(&v->changed, &v->lock, &until))
         ;

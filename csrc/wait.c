@@ -1,8 +1,8 @@
 #include "wait.h"
+#include "deadline.h"
 
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 
 static void ready(sgz_want *want)
 {
@@ -34,14 +34,7 @@ void sgz_waiter_free(sgz_waiter *w)
 /* Whether it was woken within the time. */
 static int wait_for(sgz_waiter *w, int timeout_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000l;
-    if (until.tv_nsec >= 1000000000l) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000l;
-    }
+    struct timespec until = sgz_deadline(timeout_ms);
     pthread_mutex_lock(&w->lock);
     int late = 0;
     while (!w->woken && !late)

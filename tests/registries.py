@@ -31,6 +31,8 @@ from absence import absent
 from layouts import OCI_MANIFEST
 
 from stargz.oci.reference import Reference
+from stargz.oci.registry import RegistryClient
+from stargz.sources.client import Client
 
 USER, PASSWORD = "tester", "se$cret:word"
 SECRETS = (PASSWORD, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode(), "the-identity")
@@ -415,3 +417,10 @@ def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
         except OSError:
             time.sleep(0.01)
     return False
+
+
+@contextmanager
+def quick(**options: Any) -> Iterator[RegistryClient]:
+    """A client that does not try for long."""
+    with Client(backoff=0.01, tries=2) as http:
+        yield RegistryClient(http=http, **options)

@@ -25,6 +25,7 @@ from registries import (
     TokenServer,
     lying,
     no_secret_in,
+    quick,
 )
 from servers import Fault, FaultProxy, SignedURLs, flip
 
@@ -338,13 +339,6 @@ def test_credentials_of_a_file(token: Served, tmp_path: Path) -> None:
 def liar() -> Iterator[Lying]:
     with lying() as server:
         yield server
-
-
-@contextmanager
-def quick(**options: Any) -> Iterator[RegistryClient]:
-    """A client that does not try for long."""
-    with Client(backoff=0.01, tries=2) as http:
-        yield RegistryClient(http=http, **options)
 
 
 def test_a_redirect_elsewhere_carries_no_credentials(basic: Served, plain: Served) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import blobs
@@ -12,15 +11,13 @@ import layouts
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registries import NAME, Lying, lying
+from registries import NAME, Lying, lying, quick
 
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError
 from stargz.oci import registry as registry_module
 from stargz.oci.image import load_image
 from stargz.oci.manifest import Descriptor, parse_manifest, parse_platform, select
 from stargz.oci.reference import is_digest
-from stargz.oci.registry import RegistryClient
-from stargz.sources.client import Client
 
 SECRET = "se$cret:word"
 
@@ -29,13 +26,6 @@ SECRET = "se$cret:word"
 def liar() -> Iterator[Lying]:
     with lying() as server:
         yield server
-
-
-@contextmanager
-def quick(**options: Any) -> Iterator[RegistryClient]:
-    """A client that does not try for long."""
-    with Client(backoff=0.01, tries=2) as http:
-        yield RegistryClient(http=http, **options)
 
 
 DIGEST = "sha256:" + "1" * 64

@@ -47,7 +47,7 @@ def tail_size(size: int) -> int:
 
     A TOC is 0.34% of a Debian layer, 0.38% of one of Python and numpy, 2% of 24,000 small files.
     """
-    return min(size, TAIL, max(TAIL // 8, size // 250))
+    return min(size, TAIL, max(TAIL // 4, size // 250))
 
 
 def check_range(name: str, total: int, offset: int, size: int) -> None:
