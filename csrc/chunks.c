@@ -148,7 +148,7 @@ static void out_of_ring(sgz_chunk *k)
     k->older->newer = k->newer;
 }
 
-/* `by_use.older` is the newest, `by_use.newer` the oldest. */
+/* Of what is there and not pinned: `by_use.older` is the newest, `by_use.newer` the oldest. */
 static void into_ring(sgz_chunks *c, sgz_chunk *k)
 {
     sgz_chunk *head = &c->by_use;
@@ -161,15 +161,6 @@ static void into_ring(sgz_chunks *c, sgz_chunk *k)
     }
     k->older->newer = k;
     k->newer->older = k;
-}
-
-void sgz_chunk_used(sgz_chunks *c, sgz_chunk *k)
-{
-    k->cold = 0;
-    if (k->state == SGZ_READY) {
-        out_of_ring(k);
-        into_ring(c, k);
-    }
 }
 
 void sgz_chunk_set_unasked(sgz_chunks *c, sgz_chunk *k, int unasked)
@@ -196,7 +187,8 @@ void sgz_chunk_unlist(sgz_chunks *c, sgz_chunk *k)
     *at = k->chain;
     k->listed = 0;
     if (k->state == SGZ_READY) {
-        out_of_ring(k);
+        if (!k->pins)
+            out_of_ring(k);
         c->used -= k->len + CHUNK_COST;
     }
     sgz_chunk_set_unasked(c, k, 0);
@@ -204,31 +196,39 @@ void sgz_chunk_unlist(sgz_chunks *c, sgz_chunk *k)
         chunk_free(k);
 }
 
+/* The newest stays, however large: a window that is read in small pieces must not be decoded for
+ * each of them. */
 static void trim(sgz_chunks *c)
 {
-    for (sgz_chunk *k = c->by_use.newer, *next; c->used > c->memory && k != &c->by_use; k = next) {
-        next = k->newer;
+    while (c->used > c->memory && c->by_use.newer != c->by_use.older) {
+        sgz_chunk *k = c->by_use.newer;
         if (k->unasked && !k->spared) {
             /* The reader is still on its way to it, and has less use for what it has read. */
             k->spared = 1;
             out_of_ring(k);
             into_ring(c, k);
-            if (next == &c->by_use)
-                next = k;
-        } else if (!k->pins) {
+        } else {
             sgz_chunk_unlist(c, k);
         }
     }
+}
+
+void sgz_chunk_pin(sgz_chunk *k)
+{
+    if (!k->pins++ && k->state == SGZ_READY && k->listed)
+        out_of_ring(k);
 }
 
 void sgz_chunk_unpin(sgz_chunks *c, sgz_chunk *k)
 {
     if (--k->pins)
         return;
-    if (!k->listed)
+    if (!k->listed) {
         chunk_free(k);
-    else if (c->used > c->memory)
+    } else if (k->state == SGZ_READY) {
+        into_ring(c, k);
         trim(c);
+    }
 }
 
 static sgz_want *take_waiters(sgz_chunk *k, sgz_status code, const sgz_error *err)
@@ -248,7 +248,6 @@ sgz_want *sgz_chunk_ready(sgz_chunks *c, sgz_chunk *k, uint8_t *data)
 {
     k->data = data;
     k->state = SGZ_READY;
-    into_ring(c, k);
     c->used += k->len + CHUNK_COST;
     trim(c);
     return take_waiters(k, SGZ_OK, NULL);

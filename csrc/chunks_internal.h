@@ -33,7 +33,7 @@ typedef struct sgz_chunk {
     sgz_want *waiters;
     int64_t reach;            /* of a queued one: how many bytes its request may have */
     struct sgz_chunk *chain;  /* other windows of the span */
-    struct sgz_chunk *newer, *older; /* READY: by last use */
+    struct sgz_chunk *newer, *older; /* READY and not pinned: by last use */
     struct sgz_chunk *next;   /* in the queue */
 } sgz_chunk;
 
@@ -55,7 +55,10 @@ typedef struct sgz_chunks_layer {
     int verify, direct;
     sgz_chunk **heads;        /* of each span what is in the table */
     uint8_t *marks;           /* of each span */
+    uint32_t demanding;       /* requests under way for what is wanted */
     size_t prefetch_next, prefetch_last, background_next;
+    size_t background_failed; /* the first span of the background request that failed last, */
+    unsigned background_tries; /* and how many times in a row it did */
     sgz_stream streams[SGZ_STREAMS];
     uint64_t tick;
     /* Of a direct blob: the span behind what was read last, how many reads in a row went on
@@ -117,14 +120,13 @@ static inline const sgz_entry *sgz_span_entry(const sgz_chunks_layer *layer, siz
 sgz_chunk *sgz_chunk_find(const sgz_chunks_layer *layer, size_t span, uint32_t window);
 /* A new one, flying and pinned; NULL: no memory. */
 sgz_chunk *sgz_chunk_make(sgz_chunks_layer *layer, size_t span, uint32_t window);
+void sgz_chunk_pin(sgz_chunk *chunk);
 void sgz_chunk_unpin(sgz_chunks *chunks, sgz_chunk *chunk);
 /* It is there (data becomes the chunk's), or failed. Both return who is to be woken, by
  * sgz_wake once the lock is let go. */
 sgz_want *sgz_chunk_ready(sgz_chunks *chunks, sgz_chunk *chunk, uint8_t *data);
 sgz_want *sgz_chunk_failed(sgz_chunks *chunks, sgz_chunk *chunk, const sgz_error *err);
 void sgz_chunk_unlist(sgz_chunks *chunks, sgz_chunk *chunk);
-/* Whatever is evicted next, not this. */
-void sgz_chunk_used(sgz_chunks *chunks, sgz_chunk *chunk);
 void sgz_chunk_set_unasked(sgz_chunks *chunks, sgz_chunk *chunk, int unasked);
 
 /* Queue a pinned chunk to be fetched. */

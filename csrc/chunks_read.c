@@ -170,7 +170,7 @@ static void touch(sgz_chunks *c, sgz_chunk *k)
         layer->marks[k->span] |= SGZ_TOUCHED;
         c->stats.touched_bytes += (uint64_t)sgz_span_entry(layer, k->span)->chunk_size;
     }
-    sgz_chunk_used(c, k);
+    k->cold = 0;
 }
 
 /* A chunk that is not there, from the disk cache. */
@@ -186,6 +186,9 @@ static int from_disk(sgz_chunks *c, sgz_chunk *k)
         return 0;
     if (sgz_store_get(c->store, digest, data, k->len, &found, NULL) || !found) {
         free(data);
+        pthread_mutex_lock(&c->lock);
+        k->layer->marks[k->span] &= (uint8_t)~SGZ_ON_DISK; /* evicted, or damaged */
+        pthread_mutex_unlock(&c->lock);
         return 0;
     }
     pthread_mutex_lock(&c->lock);
@@ -204,7 +207,7 @@ static sgz_chunk *acquire(sgz_chunks *c, sgz_chunks_layer *layer, size_t span, u
 {
     sgz_chunk *k = sgz_chunk_find(layer, span, window);
     if (k) {
-        k->pins++;
+        sgz_chunk_pin(k);
         *first_use |= k->unasked;
         sgz_chunk_set_unasked(c, k, 0);
         touch(c, k);

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* With the pauses of stargz/fetching.py between them these take two minutes. */
+#define BACKGROUND_TRIES 8
+
 void sgz_fetch_free(sgz_chunks *c)
 {
     for (sgz_active *a = c->active, *next; a; a = next) {
@@ -31,9 +34,10 @@ static void end(sgz_chunks *c, sgz_active *a)
         at = &(*at)->next;
     *at = a->next;
     c->under_way[a->job.priority]--;
+    c->layers[a->job.layer]->demanding -= a->job.priority == SGZ_DEMAND;
     for (size_t i = 0; i < a->count; i++)
         sgz_chunk_unpin(c, a->chunks[i]);
-    if (sgz_fetch_idle(c) || c->ahead_count)
+    if (sgz_fetch_idle(c) || c->ahead_count || c->queue)
         pthread_cond_broadcast(&c->work);
     free(a->chunks);
     free(a);
@@ -114,6 +118,17 @@ sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_job *job, const sgz_blob 
     return SGZ_OK;
 }
 
+/* A source that was down may be back: the background does not pass over what failed, unless it
+ * fails again and again. */
+static void once_more(sgz_chunks_layer *layer, size_t first)
+{
+    if (layer->background_failed != first)
+        layer->background_tries = 0;
+    layer->background_failed = first;
+    if (++layer->background_tries < BACKGROUND_TRIES && first < layer->background_next)
+        layer->background_next = first;
+}
+
 void sgz_chunks_fail(sgz_chunks *c, const sgz_job *job, const sgz_error *err)
 {
     sgz_active *a = find_active(c, job->id);
@@ -121,6 +136,8 @@ void sgz_chunks_fail(sgz_chunks *c, const sgz_job *job, const sgz_error *err)
         return;
     pthread_mutex_lock(&c->lock);
     c->stats.failures++;
+    if (job->priority == SGZ_BACKGROUND)
+        once_more(c->layers[job->layer], job->first);
     for (size_t i = 0; i < a->count; i++) {
         if (a->chunks[i]->state != SGZ_FLYING)
             continue;

@@ -27,6 +27,8 @@
 /* What one request's chunks may take decoded, beyond the first, and how many they may be. */
 #define JOB_DECODED ((int64_t)32 << 20)
 #define JOB_SPANS 4096
+/* Of six workers (stargz/fetching.py) two are left for other layers while one's server stalls. */
+#define LAYER_REQUESTS 4
 /* What headers, trailers and padding may add to a chunk that is only stored. */
 #define SLACK ((int64_t)48 << 10)
 /* What is fetched for one chunk in one piece at most. */
@@ -244,7 +246,7 @@ static int include(sgz_chunks *c, sgz_active *a, sgz_chunk *k, int pinned)
     if (k->queued)
         unqueue(c, k);
     if (!pinned)
-        k->pins++;
+        sgz_chunk_pin(k);
     a->chunks[a->count++] = k;
     return 1;
 }
@@ -376,20 +378,30 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
     a->next = c->active;
     c->active = a;
     c->under_way[priority]++;
+    layer->demanding += priority == SGZ_DEMAND;
     *job = a->job;
     return 1;
 }
 
-static int next_wanted(sgz_chunks *c, sgz_job *job)
+/* The oldest queued chunk whose layer has not its share of the workers already. */
+static sgz_chunk *first_wanted(sgz_chunks *c)
 {
-    while (c->queue) {
-        sgz_chunk *k = c->queue;
-        sgz_chunks_layer *layer = k->layer;
+    for (sgz_chunk *k = c->queue, *next; k; k = next) {
+        next = k->next;
         if (!k->pins) { /* given up meanwhile */
             unqueue(c, k);
             sgz_chunk_unlist(c, k);
-            continue;
+        } else if (k->layer->demanding < LAYER_REQUESTS) {
+            return k;
         }
+    }
+    return NULL;
+}
+
+static int next_wanted(sgz_chunks *c, sgz_job *job)
+{
+    for (sgz_chunk *k; (k = first_wanted(c));) {
+        sgz_chunks_layer *layer = k->layer;
         size_t first = k->span, last = k->span + 1, reach = last;
         int64_t size = sgz_span_entry(layer, k->span)->chunk_size;
         /* Neighbours that are wanted too go along; what is only worth having, up to reach. */

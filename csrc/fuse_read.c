@@ -95,9 +95,11 @@ int fuse_interrupt_read(sgz_fuse *f, uint64_t unique)
     parked *p = f->waiting;
     while (p && p->unique != unique)
         p = p->next;
-    if (!p) { /* it may be about to be answered: that is as good */
+    if (!p) { /* it may be about to be tried again */
         for (p = f->runnable; p && p->unique != unique; p = p->next)
             ;
+        if (p)
+            p->interrupted = 1;
         pthread_mutex_unlock(&f->lock);
         return p != NULL;
     }
@@ -231,6 +233,8 @@ void sgz_fuse_answer(sgz_fuse *f)
             f->runnable_end = &f->runnable;
         pthread_mutex_unlock(&f->lock);
         if (p->interrupted) {
+            fuse_tree *tree = fuse_tree_at(f, p->node >> SGZ_FUSE_TREE_SHIFT);
+            sgz_chunks_cancel(tree->served.chunks, &p->want); /* lets go of its chunks */
             fuse_send(f, p->unique, EINTR, NULL, 0);
             leave(f, p);
         } else if (!out) {

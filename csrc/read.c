@@ -58,6 +58,8 @@ sgz_status sgz_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end, sgz
         else if (e->offset < 0 || e->offset >= end || e->inner_offset < 0 ||
                  e->inner_offset > INT64_MAX - e->chunk_size)
             st = bad_span(toc, i, "its data lies outside of the blob", err);
+        else if (e->chunk_size > SGZ_CHUNK_MAX)
+            st = bad_span(toc, i, "its chunk is too large; convert the layer again", err);
         else if (last && (e->offset < last->offset ||
                           (e->offset == last->offset &&
                            e->inner_offset < last->inner_offset + last->chunk_size)))

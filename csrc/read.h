@@ -5,6 +5,9 @@
 #include "decode.h"
 #include "toc.h"
 
+/* Far beyond what a blob can hold, and small enough to be counted in windows (chunks.h). */
+#define SGZ_CHUNK_MAX ((int64_t)1 << 50)
+
 /* The rows that have data, in blob order: one span of the decoded blob each. Rows, files
  * and offsets all ascend, so every look-up is a binary search. */
 typedef struct {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from stargz.sources import ByteSource
 
 _log = logging.getLogger("stargz")
+# Silent unless the program sets up logging, as libraries are.
+_log.addHandler(logging.NullHandler())
 
 # Decoded chunks that are held: half of it may be read ahead, which is four requests of 8 MiB.
 MEMORY = 64 << 20
@@ -24,6 +27,8 @@ MEMORY = 64 << 20
 # has at most two requests under way. In all six, as browsers do with a host.
 _WORKERS = (DEMAND, DEMAND, AHEAD, AHEAD, PREFETCH, PREFETCH)
 _BACKGROUND = (BACKGROUND,)
+# Pauses, in seconds, after a request failed that nobody waits for: each is twice the one before.
+_PAUSE_MIN, _PAUSE_MAX = 1.0, 60.0
 # Steps of a request that is not made at once; each is twice the one before.
 _STEP_MIN = 64 << 10
 _STEP_MAX = 8 << 20
@@ -54,7 +59,8 @@ class Fetcher:
         self._threads: list[threading.Thread] = []
         self._started = False
         # Also at the interpreter's end: workers must not wake up while it is taken down.
-        self._stop = weakref.finalize(self, self.chunks.stop)
+        self._stopped = threading.Event()
+        self._stop = weakref.finalize(self, _stop, self.chunks, self._stopped)
 
     def add(self, reader: Reader, prefetch_end: int = 0) -> int:
         """Add a layer; its number, for `read_into`. The layer must stay open."""
@@ -77,7 +83,7 @@ class Fetcher:
                 # Daemons, and nothing in them keeps this object: it can be forgotten unclosed.
                 thread = threading.Thread(
                     target=_work,
-                    args=(self.chunks, self._sources, lowest, self.cache),
+                    args=(self.chunks, self._sources, lowest, self.cache, self._stopped),
                     name=f"stargz-fetch-{number}",
                     daemon=True,
                 )
@@ -108,12 +114,19 @@ class Fetcher:
                 wait = wait if not thread.is_alive() else 0
 
 
-class Remote:
-    """One layer's reads through a Fetcher of its own: what `Reader.attach` asks for."""
+def _stop(chunks: Chunks, stopped: threading.Event) -> None:
+    stopped.set()
+    chunks.stop()
 
-    def __init__(self, fetcher: Fetcher, number: int) -> None:
+
+class Remote:
+    """One layer's reads through a Fetcher, which is its own or shared with other layers: what
+    `Reader.attach` asks for."""
+
+    def __init__(self, fetcher: Fetcher, number: int, *, owned: bool = True) -> None:
         self.fetcher = fetcher
         self._number = number
+        self._owned = owned
 
     def read_into(self, row: int, offset: int, size: int, buffer: Any) -> None:
         """Bytes [offset, offset + size) of a regular file into a buffer."""
@@ -128,19 +141,36 @@ class Remote:
         self.fetcher.start()
 
     def close(self) -> None:
-        """Stop the workers."""
-        self.fetcher.close()
+        """Stop the workers, if they are this layer's alone."""
+        if self._owned:
+            self.fetcher.close()
 
 
-def _work(chunks: Chunks, sources: Sequence[ByteSource], lowest: int, cache: Cache | None) -> None:
+def _work(
+    chunks: Chunks,
+    sources: Sequence[ByteSource],
+    lowest: int,
+    cache: Cache | None,
+    stopped: threading.Event,
+) -> None:
+    pause = _PAUSE_MIN
     while (job := chunks.next(lowest)) is not None:
         try:
             _fetch(chunks, sources[job.layer], job)
         except BaseException as error:
             # Whatever a source raises ends its request, never the worker.
             chunks.fail(job, error)
-            _report(error, sources[job.layer], job)
+            with contextlib.suppress(Exception):  # what a log handler raises
+                _report(error, sources[job.layer], job)
+            if job.priority >= PREFETCH:
+                # The source may be down: no use in asking on and on.
+                del job
+                if stopped.wait(pause):
+                    return
+                pause = min(2 * pause, _PAUSE_MAX)
+                continue
         else:
+            pause = _PAUSE_MIN
             if cache is not None:
                 cache.tidy()
                 if job.priority == BACKGROUND and cache.store.added > cache.size // 2:
@@ -154,7 +184,7 @@ def _fetch(chunks: Chunks, source: ByteSource, job: Job) -> None:
         _deliver(chunks, source, job)
     except (DigestError, FormatError) as error:
         # Bytes may be damaged on the way: once more.
-        _log.warning("%s: fetching %d bytes at %d again", error, job.size, job.offset)
+        _log.info("%s: fetching %d bytes at %d again", error, job.size, job.offset)
         _deliver(chunks, source, job)
 
 
@@ -174,7 +204,9 @@ def _deliver(chunks: Chunks, source: ByteSource, job: Job) -> None:
 def _report(error: BaseException, source: ByteSource, job: Job) -> None:
     text = str(error) or type(error).__name__
     name = "" if text.startswith(source.name) else f"{source.name}: "
-    _log.warning("%s%s (%d bytes at offset %d)", name, text, job.size, job.offset)
+    # Whoever waits for it has the error; of the others nobody hears but by this.
+    level = logging.INFO if job.priority == DEMAND else logging.WARNING
+    _log.log(level, "%s%s (%d bytes at offset %d)", name, text, job.size, job.offset)
 
 
 class _Steps:

@@ -28,7 +28,7 @@ from stargz.layer import Layer
 from stargz.tree import Stat, Tree, Whiteouts
 
 _TYPES = {"dir": "directory", "reg": "file", "symlink": "link"}
-_IMAGES = ("docker://", "oci:", "docker-archive:")
+_IMAGES = ("docker://", "oci:")
 _BUFFER = 64 << 10
 _MAX_BUFFER = 64 << 20
 
@@ -84,6 +84,8 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         if self._cached:
             return
         given = {k: options.pop(k) for k in _OPEN_OPTIONS if k in options}
+        if unknown := sorted(set(options) - _FSSPEC_OPTIONS):
+            raise UsageError(f"stargz:// has no option {unknown[0]!r}")
         super().__init__(**options)
         if isinstance(fo, os.PathLike):
             fo = os.fspath(fo)
@@ -507,6 +509,11 @@ def _close_all(opened: list[_Opened]) -> None:
             one.close()
 
 
+# Of fsspec.AbstractFileSystem; anything else may be a misspelt option of ours.
+_FSSPEC_OPTIONS = {
+    "asynchronous", "batch_size", "listings_expiry_time", "loop", "max_paths",
+    "skip_instance_cache", "use_listings_cache",
+}  # fmt: skip
 # Of stargz.open and of open_image.
 _OPEN_OPTIONS = (
     "verify", "require_verified", "threads", "max_toc_size", "cache", "prefetch", "background",

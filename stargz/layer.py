@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from stargz.cache import Cache
     from stargz.extract import ExtractResult
+    from stargz.fetching import Fetcher
 
 MAX_TOC_SIZE = 1 << 30
 
@@ -83,6 +84,7 @@ def open(
     cache: Cache | str | os.PathLike[str] | bool | None = None,
     prefetch: bool = False,
     background: bool = False,
+    fetcher: Callable[[], Fetcher] | None = None,
 ) -> Layer:
     """Open a seekable layer.
 
@@ -98,7 +100,9 @@ def open(
     `stargz.cache.Cache`, the path of one, True for the user's own, False for none; None is the
     user's own for URLs and ByteSources, and none for file objects. With `prefetch` the
     prioritized files, with `background` all others are fetched into it without being asked
-    for, while the layer is open.
+    for, while the layer is open. `fetcher` gives a `stargz.fetching.Fetcher` that several layers
+    share, with its workers and memory, in place of one made of these options; it is not closed
+    here.
 
     Raises FooterError, TOCError and other FormatErrors for what is no seekable layer,
     DigestError when the TOC is not the one asked for, UnverifiedError, UsageError, and
@@ -126,7 +130,7 @@ def open(
             opened.close()
         raise
     if not layer.blob.direct:
-        layer._reader.attach(_connect(disk, prefetch, background, layer.prefetch_size))
+        layer._reader.attach(_connect(disk, prefetch, background, layer.prefetch_size, fetcher))
         if prefetch or background:
             layer._reader.start()
     if require_verified:
@@ -213,15 +217,22 @@ def _open(
 
 
 def _connect(
-    disk: Callable[[], Cache | None], prefetch: bool, background: bool, prefetch_end: int
+    disk: Callable[[], Cache | None],
+    prefetch: bool,
+    background: bool,
+    prefetch_end: int,
+    shared: Callable[[], Fetcher] | None,
 ) -> Callable[[Reader], object]:
     """What makes a reader's way to a blob that must be fetched."""
 
     def connect(reader: Reader) -> object:
         from stargz.fetching import Fetcher, Remote
 
-        fetcher = Fetcher(disk(), prefetch=prefetch, background=background)
-        return Remote(fetcher, fetcher.add(reader, prefetch_end))
+        if shared is not None:
+            fetcher = shared()
+        else:
+            fetcher = Fetcher(disk(), prefetch=prefetch, background=background)
+        return Remote(fetcher, fetcher.add(reader, prefetch_end), owned=shared is None)
 
     return connect
 

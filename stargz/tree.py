@@ -90,6 +90,9 @@ class Tree:
             raise UsageError(f"whiteouts is apply, hide, raw or overlay, not {whiteouts!r}")
         if whiteouts != "apply" and len(layers) > 1:
             raise UsageError(f"whiteouts={whiteouts!r} is for one layer; {len(layers)} were given")
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise UsageError(f"a Tree is of open layers (stargz.open), not {layer!r}")
         self.layers = tuple(layers)
         self.name = (layers[-1].name if layers else "") if name is None else name
         #: The same by node numbers, for those who read in C.

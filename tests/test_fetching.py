@@ -22,6 +22,7 @@ from servers import Fault, FaultProxy, find_nginx, flip, nginx
 import stargz
 from stargz.cache import Cache
 from stargz.errors import DigestError, GzipError, SourceError
+from stargz.fetching import Fetcher
 
 FILES = {f"d{n % 7}/f{n:04}": blobs.noise(f"{n}", 500 + 37 * (n % 800)) for n in range(1200)}
 LARGE = blobs.noise("large", 24_000_000)
@@ -245,7 +246,7 @@ def test_bytes_damaged_on_the_way_are_fetched_again(
     cache = Cache(tmp_path)
     with stargz.open(source, cache=cache) as layer:
         source.plan = lambda n, at, size: flipped(small_files, at, size) if n == 1 else None
-        with caplog.at_level(logging.WARNING, "stargz"):
+        with caplog.at_level(logging.INFO, "stargz"):
             assert layer.read("d5/f0600") == FILES["d5/f0600"]
         assert source.log[1] == source.log[2]
         assert "again" in caplog.text
@@ -452,3 +453,46 @@ def test_wrong_bytes_from_a_server(
         assert cache.info().chunks == kept
         proxy.reset()
         assert layer.read("d4/f0004") == FILES["d4/f0004"]
+
+
+def test_what_was_evicted_is_kept_again(small_files: bytes, tmp_path: Path) -> None:
+    source = Faraway(small_files)
+    cache = Cache(tmp_path)
+    names = list(FILES)[:20]
+    # Memory for one chunk: the others come from the disk, or not.
+    fetcher = Fetcher(cache, memory=0)
+    with stargz.open(source, fetcher=lambda: fetcher) as layer:
+        for name in names:
+            layer.read(name)
+        cache.prune()
+        for name in names:
+            assert layer.read(name) == FILES[name]
+        while cache.info().chunks < len(names):  # written after the reader was answered
+            time.sleep(0.01)
+        asked = len(source.log)
+        for name in names:
+            assert layer.read(name) == FILES[name]
+        assert len(source.log) == asked
+    fetcher.close()
+
+
+def test_a_source_that_stalls_leaves_workers_for_others(small_files: bytes) -> None:
+    stalled, healthy = Faraway(small_files, name="stalled"), Faraway(small_files)
+    fetcher = Fetcher()
+    threads = []
+    with (
+        stargz.open(stalled, fetcher=lambda: fetcher) as first,
+        stargz.open(healthy, fetcher=lambda: fetcher) as second,
+    ):
+        stalled.gate.clear()
+        for name in list(FILES)[::40]:
+            threads.append(threading.Thread(target=first.read, args=(name,)))
+            threads[-1].start()
+        for _ in range(5):  # the tail, and four that are wanted
+            assert stalled.waiting.acquire(timeout=20)
+        name = next(iter(FILES))
+        assert second.read(name) == FILES[name]
+        stalled.gate.set()
+        for thread in threads:
+            thread.join()
+    fetcher.close()

@@ -27,7 +27,7 @@ import pyarrow.fs
 import pyarrow.parquet
 import pytest
 from absence import absent
-from blobs import tar_of
+from blobs import build, tar_of
 from handmade import blob, directory, hardlink, reg, symlink
 from layouts import Layout
 from servers import FaultProxy, find_nginx, nginx
@@ -485,3 +485,11 @@ def test_plain_urls_need_no_other_http_client(remote: FaultProxy) -> None:
     with fsspec.filesystem("stargz", fo=f"{remote.url}/layer.stargz", cache=False, **options) as fs:
         assert type(fs.tree.layers[0].source).__name__ == "FsspecSource"
         assert fs.cat_file("data/table.csv", 0, 6) == b"n,text"
+
+
+def test_a_misspelt_option_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "layer"
+    path.write_bytes(build(tar_of([("a", b"x")])).data)
+    with pytest.raises(UsageError, match="no option 'toc_digst'"):
+        fsspec.filesystem("stargz", fo=str(path), toc_digst="sha256:" + "0" * 64)
+    assert fsspec.filesystem("stargz", fo=str(path), use_listings_cache=False).ls("", detail=False)

@@ -357,7 +357,7 @@ def test_nobody_listens(client: Client, tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match=r"cannot connect: Connection refused \(4 tries\)"):
         HTTPSource(f"http://127.0.0.1:{free_port()}/blob", client=client)
-    with pytest.raises(SourceError, match="malformed"):
+    with pytest.raises(SourceError, match="not a URL"):
         HTTPSource("http://host:port/blob", client=client)
 
 

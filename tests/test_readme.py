@@ -9,6 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import layouts
 import pytest
 from command import environment, sha256
 from mounts import needs_fuse
@@ -98,6 +99,19 @@ def test_mount(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "passwd\nroot:x:0:0\n" in done.stdout
     assert not (folder / "mnt").is_mount()
+
+
+def test_mount_from_python(folder: Path) -> None:
+    needs_fuse()
+    stargz.convert(folder / "layer.tar.gz", folder / "layer.stargz")
+    layouts.image(folder / "layout", [folder / "layer.tar.gz"])
+    (folder / "mnt").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", block("mount-python")],
+        cwd=folder, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"root:x:0:0\n\nsha256:\w{64} \['passwd'\]\n", done.stdout)
 
 
 def test_fsspec(folder: Path) -> None:

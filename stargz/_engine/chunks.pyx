@@ -301,8 +301,7 @@ cdef class Chunks:
             err.offset = job.job.offset
             err.code = SGZ_ECALLBACK
             if isinstance(error, OSError):
-                err.code = SGZ_EIO
-                err.sys_errno = error.errno or errno.EIO
+                err.code = SGZ_EIO  # its text says all: no errno's words behind it
             text = (str(error) or type(error).__name__).encode("utf-8", "replace")
             text = text[:sizeof(err.message) - 1]
             memcpy(err.message, <const char *>text, len(text))

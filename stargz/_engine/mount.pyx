@@ -5,6 +5,7 @@ Each loop is one call without the GIL that ends when the file system is unmounte
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from posix.unistd cimport getpid
 
 from stargz._engine.chunks cimport Chunks, sgz_chunks
 from stargz._engine.status cimport SGZ_OK, sgz_error, sgz_status, to_exception
@@ -132,18 +133,22 @@ cdef class Server:
     cdef sgz_fuse *ptr
     cdef list trees             # (Tree, Chunks), by number; None where the caller answers
     cdef list numbers           # memory that C points into, as integers
+    cdef int pid
 
     def __cinit__(self, int fd, bint asked=False):
         cdef sgz_error err
+        self.pid = getpid()
         if sgz_fuse_new(&self.ptr, fd, asked, &err) != SGZ_OK:
             raise to_exception(&err, "")
         self.trees = [None] if asked else []
         self.numbers = []
 
     def __dealloc__(self):
-        sgz_fuse_free(self.ptr)
-        for address in self.numbers or ():
-            free(<void *><size_t>address)
+        # In a forked child the threads that waited in it are gone, and would be waited for.
+        if self.pid == getpid():
+            sgz_fuse_free(self.ptr)
+            for address in self.numbers or ():
+                free(<void *><size_t>address)
 
     def add(self, Tree tree not None, Chunks chunks not None, layers):
         """Serve one more tree; its number.

@@ -29,7 +29,8 @@ cdef object to_exception(const sgz_error *err, str source):
         return KeyboardInterrupt()
     if err.code == SGZ_EIO:
         if err.sys_errno == 0:
-            return SourceError(f"{name or source}: {message}")
+            where = name or source
+            return SourceError(f"{where}: {message}" if where else message)
         # OSError picks its own subclass (FileNotFoundError, ...) from the errno.
         return OSError(err.sys_errno, f"{message}: {os.strerror(err.sys_errno)}", name or source)
     if err.code == SGZ_EDIGEST:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
-from stargz.cli._output import log
+from stargz.cli._output import log, warn
 from stargz.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def open_layer(args: argparse.Namespace) -> Iterator[Layer]:
         from stargz.oci.image import is_verified
         from stargz.oci.image import open_layer as open_one
 
+        _relay_warnings(args)
         options = {**layer_options(args), **registry_options(args)}
         with open_one(args.src, args.layer, **options) as layer:
             _tell(args, layer, "verified" if is_verified(layer) else "unverified")
@@ -58,6 +59,8 @@ def open_source(found: Found, args: argparse.Namespace) -> Layer:
     """The layer in what `source` found, as the options say."""
     import stargz
 
+    if not isinstance(found.source, str) or "://" in found.source:
+        _relay_warnings(args)
     options = layer_options(args)
     digest = options.pop("toc_digest") or found.toc_digest
     layer = stargz.open(found.source, toc_digest=digest, **options)
@@ -69,9 +72,9 @@ def open_source(found: Found, args: argparse.Namespace) -> Layer:
 def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | None = None) -> Image:
     """The image that SRC and the options of `add_image_options` mean, with all its layers;
     `opened` gets each as soon as it is there."""
-    from stargz.cli._output import warn
     from stargz.oci.image import open_image as open_all
 
+    _relay_warnings(args)
     reading = {"require_verified": args.require_verified, "threads": args.threads}
     options = {**reading, **cache_options(args), **registry_options(args)}
     image = open_all(args.src, opened=opened, **options)
@@ -79,6 +82,19 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
         warn(args, f"{args.src}: unverified: not every layer has a TOC digest in the manifest")
     log(args, f"{args.src}: {image.digest}, {len(image.layers)} layers")
     return image
+
+
+def _relay_warnings(args: argparse.Namespace) -> None:
+    """What the package logs while it reads what is remote, as the command's own warnings."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            warn(args, record.getMessage())
+
+    logger = logging.getLogger("stargz")
+    if all(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+        logger.addHandler(Handler(logging.WARNING))
 
 
 def _tell(args: argparse.Namespace, layer: Layer, trust: str) -> None:

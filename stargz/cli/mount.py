@@ -4,21 +4,28 @@ What is read is fetched, checked and decoded when it is read. The command ends w
 works, and a process in the background serves it until 'umount DIR' (fusermount3 -u DIR for users
 other than root) or a SIGTERM. SIGUSR1 has it say how much was read so far. With DIR alone, it is a
 root where images and layers are found as they are looked up: images/HOST/REPOSITORY/TAG,
-layers/HOST/REPOSITORY/DIGEST and, with --local, layers/local/FILE."""
+layers/HOST/REPOSITORY/DIGEST and, with --local, layers/local/FILE. A mistyped REPOSITORY looks like
+an empty directory: registries do not tell which names begin with it. A layer whose TOC's digest no
+manifest gives is fetched whole into TMPDIR, to be checked, and kept until the mount ends; below
+layers/HOST only the manifest of an image looked up by digest in the same repository counts.
+
+With --json it prints {"dir", "src", "pid"} once the mount works; pid is of the process that
+serves it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from stargz.cli import _daemon, _options
-from stargz.cli._errors import OK, printable, say
+from stargz.cli._errors import OK, CommandError, printable, say
 from stargz.cli._layers import (
     cache_options,
     is_image,
@@ -26,7 +33,7 @@ from stargz.cli._layers import (
     open_layer,
     registry_options,
 )
-from stargz.cli._output import log
+from stargz.cli._output import log, print_json
 from stargz.cli._signals import Signalled
 from stargz.errors import UsageError
 
@@ -99,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from stargz.mount.kernel import check_directory
 
     _check(args)
+    _check_places(args)
     args.dir = check_directory(args.dir)
     for name in ("record", "log"):  # the background process works elsewhere
         if getattr(args, name) is not None:
@@ -123,36 +131,69 @@ def _check(args: argparse.Namespace) -> None:
                 "only DIR was given: a root of many images needs --allow-host or --local, a "
                 "single layer or image needs SRC before DIR"
             )
+    elif is_image(args.src) and args.layer is None and (args.toc or args.toc_digest):
+        option = "toc" if args.toc else "toc-digest"
+        raise UsageError(f"--{option} is for one layer of an image: give --layer, too")
     elif args.allow_host or args.local is not None:
         option = "--allow-host" if args.allow_host else "--local"
         raise UsageError(f"{option} is for a root of many images: give DIR alone, without SRC")
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """What would else be found wrong only when it is used, by a process in the background."""
+    if args.allow_host:
+        from stargz.oci.reference import check_registry
+
+        for host in args.allow_host:
+            check_registry(host, "--allow-host")
+    if args.local is not None and not Path(args.local).is_dir():
+        raise CommandError(f"{args.local}: is not a directory that there is (--local)")
+    if args.record is not None:
+        record = Path(args.record)
+        if record.is_dir():
+            raise CommandError(f"{record}: is a directory; --record takes a file to write")
+        if not os.access(record.absolute().parent, os.W_OK | os.X_OK):
+            raise CommandError(f"{record}: its directory is missing or not writable (--record)")
 
 
 def _serve(args: argparse.Namespace, detached: _daemon.Detached | None) -> int:
     with ExitStack() as stack:
         messages = _Messages(stack)
         stack.enter_context(_logged(messages))
+        served: list[Mount] = []
+
+        def summary() -> None:
+            for mounted in served:
+                _record(mounted, args, messages)
+                messages(f"{args.dir}: {mounted.usage()}")
+
+        stack.enter_context(_at_signal(signal.SIGUSR1, summary))
         mounted = stack.enter_context(_mounted(args, messages))
-
-        def summary(*_: object) -> None:
-            _record(mounted, args, messages)
-            messages(f"{args.dir}: {mounted.usage()}")
-
+        served.append(mounted)
         code = OK
-        with _at_signal(signal.SIGUSR1, summary):
-            try:
-                log(args, f"{args.dir}: mounted")
-                if detached is not None:
-                    messages.leave(args.log)
-                    detached.ready()
-                mounted.wait()
-            except Signalled as signalled:
-                if signalled.signum != signal.SIGTERM:
-                    code = 128 + signalled.signum
-            mounted.unmount()
-            if not args.quiet or args.record:
-                summary()
+        try:
+            log(args, f"{args.dir}: mounted")
+            if detached is not None:
+                messages.leave(args.log)
+            _tell(args)
+            if detached is not None:
+                detached.ready()
+            mounted.wait()
+        except Signalled as signalled:
+            if signalled.signum != signal.SIGTERM:
+                code = 128 + signalled.signum
+        mounted.unmount()
+        if not args.quiet or args.record:
+            summary()
     return code
+
+
+def _tell(args: argparse.Namespace) -> None:
+    """With --json: what was mounted, and who serves it."""
+    if args.json:
+        print_json({"dir": args.dir, "src": args.src, "pid": os.getpid()})
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 @contextmanager
@@ -175,7 +216,6 @@ def _mounted(args: argparse.Namespace, messages: Callable[[str], None]) -> Itera
         with mount(
             source,
             args.dir,
-            name=args.src,
             allow_other=args.allow_other,
             dev=args.dev,
             suid=args.suid,
@@ -213,10 +253,12 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
                 "--whiteouts is for a single layer (--layer); an image's are applied to its layers"
             )
         with open_image(args, contents.add) as image:
-            yield Tree(image.layers, name=args.src)
+            yield Tree(image.layers, name=image.name)
     else:
         with open_layer(args) as layer:
-            yield Tree([layer], args.whiteouts or "overlay", args.src)
+            # The layer's name: SRC may hold a password or a signature, /proc/mounts is public.
+            name = layer.name if "://" in args.src else args.src
+            yield Tree([layer], args.whiteouts or "overlay", name)
 
 
 def _record(mounted: Mount, args: argparse.Namespace, messages: Callable[[str], None]) -> None:
@@ -231,15 +273,27 @@ def _record(mounted: Mount, args: argparse.Namespace, messages: Callable[[str], 
 
 
 @contextmanager
-def _at_signal(number: int, call: Callable[..., None]) -> Iterator[None]:
-    def handle(signum: int, frame: FrameType | None) -> None:
-        call()
+def _at_signal(number: int, call: Callable[[], None]) -> Iterator[None]:
+    """Call it at every signal, by a thread of its own: a handler would break into whatever the
+    main thread does, into itself too."""
+    asked = threading.Event()
+    ended = False
 
-    before = signal.signal(number, handle)
+    def work() -> None:
+        while asked.wait() and not ended:
+            asked.clear()
+            call()
+
+    thread = threading.Thread(target=work, name="stargz-signal", daemon=True)
+    before = signal.signal(number, lambda *_: asked.set())
+    thread.start()
     try:
         yield
     finally:
-        signal.signal(number, before)
+        # One that comes late must not be the end of the process.
+        signal.signal(number, signal.SIG_IGN if before == signal.SIG_DFL else before)
+        ended = True
+        asked.set()
 
 
 @contextmanager
@@ -279,6 +333,11 @@ class _Messages:
             self._syslog = True
 
     def __call__(self, text: str) -> None:
+        # Nothing that is served may depend on whether the log can be written.
+        with suppress(OSError, ValueError):
+            self._write(text)
+
+    def _write(self, text: str) -> None:
         if self._file is not None:
             from datetime import datetime
 

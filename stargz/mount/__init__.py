@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
+from stargz.errors import UsageError
 from stargz.mount.contents import Contents
 from stargz.mount.kernel import MountError, Options, check_directory
 from stargz.mount.serving import Log, Mount, Usage, default_threads
@@ -60,10 +61,17 @@ def mount(
     chunks that are held, in bytes. `log` gets one line for each problem (default: the logger
     "stargz.mount").
 
+    Do not map files of a remote mount, or load libraries from it, in the process that serves it:
+    a page fault holds the interpreter's lock, which the fetching thread needs.
+
     Raises MountError for what the system lacks or refuses, and what `stargz.open` raises.
     """
     from stargz.mount.crfs import Root
 
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is at least 1, not {threads}")
+    if memory < 0:
+        raise UsageError(f"memory is at least 0 bytes, not {memory}")
     path = check_directory(os.fspath(directory))
     with ExitStack() as stack:
         tree = None if isinstance(source, Root) else _tree(source, whiteouts, cache, stack)
@@ -101,6 +109,8 @@ def _tree(
         layers: list[Layer] = [source]
     elif isinstance(source, list | tuple):
         layers = list(source)
+        if not layers:
+            raise UsageError("no layers were given to mount")
     else:
         given = cast("Source", source)
         layers = [stack.enter_context(open_layer(given, cache=cache))]

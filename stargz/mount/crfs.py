@@ -6,6 +6,15 @@
 
 Only hosts that were allowed exist: a look-up below one is a request with the credentials of who
 mounted, whoever makes it.
+
+What is read below a digest is what has that digest. An image's manifest vouches for its layers'
+TOCs, and those for every chunk. For a layer that is looked up alone an image vouches that was
+looked up before, by digest, in the same repository. Where nothing vouches for a layer in this way
+the whole blob is fetched once, into a temporary file, and checked against its own digest. Content
+that has another one is EIO, and a line in the log.
+
+Registries tell whether they have an image, but not which names begin with "some/": what is not
+an image may lead to one, and is an empty directory.
 """
 
 from __future__ import annotations
@@ -15,17 +24,21 @@ import os
 import re
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stargz.errors import FormatError, RegistryError, StargzError
+from stargz.errors import DigestError, FormatError, RegistryError, StargzError, UnverifiedError
 
 if TYPE_CHECKING:
     from stargz._engine.mount import Request
+    from stargz.layer import Layer
     from stargz.mount.serving import Mount, Served
+    from stargz.oci.blob import RegistryBlob
+    from stargz.oci.image import Image
     from stargz.oci.reference import Reference
     from stargz.oci.registry import RegistryClient
     from stargz.tree import Tree, Whiteouts
@@ -39,8 +52,8 @@ _LOCAL_SECONDS = 1
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# Of a repository's name; and all directories together, since whoever may look may make them.
-_DEPTH_MAX = 8
+_DEPTH_MAX = 8  # of a repository's name
+# All directories together, since whoever may look may make them; and what is remembered of names.
 _DIRECTORIES_MAX = 100_000
 
 
@@ -56,13 +69,21 @@ class _Directory:
     changed: int = field(default_factory=time.time_ns)
 
 
+@dataclass(eq=False)
+class _Opening:
+    """What is just being opened, and how many wait for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+
+
 class Root:
     """Answers for the directories above the images and layers of one mount.
 
-    `hosts` are the registries (host[:port]) that exist; `local` is the directory of
-    `layers/local`. `client` asks the registries (default: a new one). `platform` is that of
-    images for several, `whiteouts` those of single layers. `options` are those of `stargz.open`
-    that all layers are opened with.
+    `hosts` are the registries (host[:port]) that exist; UsageError for what is none. `local` is the
+    directory of `layers/local`. `client` asks the registries (default: a new one). `platform` is
+    that of images for several, `whiteouts` those of single layers. `options` are those of
+    `stargz.open` that all layers are opened with.
     """
 
     def __init__(
@@ -75,6 +96,10 @@ class Root:
         whiteouts: Whiteouts = "overlay",
         options: dict[str, Any] | None = None,
     ) -> None:
+        from stargz.oci.reference import check_registry
+
+        for host in hosts:
+            check_registry(host)
         self._hosts = tuple(hosts)
         self._local = None if local is None else os.path.realpath(local)
         self._client: RegistryClient | None = client
@@ -84,8 +109,14 @@ class Root:
         self._lock = threading.Lock()
         self._directories: dict[int, _Directory] = {1: _Directory(1, "")}
         self._by_place: dict[tuple[str, tuple[str, ...]], _Directory] = {}
+        # Those that can be forgotten, by node: the one that was not looked up for longest first.
+        self._empty: OrderedDict[int, _Directory] = OrderedDict()
+        self._last_node = 1
         self._served: dict[object, Served] = {}
-        self._opening: dict[object, threading.Lock] = {}
+        self._opening: dict[object, _Opening] = {}
+        self._refused: dict[object, tuple[float, StargzError]] = {}
+        # By repository and digest of a blob, the digests of TOCs that manifests give for it.
+        self._toc_digests: dict[tuple[tuple[str, ...], str], str] = {}
         self._repositories: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._stack = ExitStack()
 
@@ -94,6 +125,15 @@ class Root:
         self._stack.close()
 
     # --- requests -----------------------------------------------------------------------
+
+    def slow(self, request: Request) -> bool:
+        """Whether it is a look-up below a host, or of a local layer, which must be opened."""
+        directory = self._directories.get(request.node)
+        return (
+            request.kind == "lookup"
+            and directory is not None
+            and (directory.kind == "local" or bool(directory.where))
+        )
 
     def answer(self, request: Request, mount: Mount) -> None:
         """Reply to one request of the kernel's."""
@@ -128,10 +168,7 @@ class Root:
         if found is None:
             server.reply_absent(request, seconds)
             return
-        if name not in directory.names and directory.kind != "local":
-            with self._lock:
-                directory.names[name] = None
-                directory.changed = time.time_ns()
+        self._note(directory, name)
         if isinstance(found, _Directory):
             server.reply_dir(request, found.node, self._changed(found), seconds)
         else:
@@ -162,13 +199,47 @@ class Root:
                 return None, _ABSENT_SECONDS
             raise
 
+    def _note(self, directory: _Directory, name: str) -> None:
+        """From now on a name is listed."""
+        with self._lock:
+            if (
+                name not in directory.names
+                and directory.kind != "local"
+                and directory.node in self._directories
+            ):
+                directory.names[name] = None
+                directory.changed = time.time_ns()
+                self._empty.pop(directory.node, None)
+
     def _directory(self, kind: str, where: tuple[str, ...]) -> _Directory | None:
         with self._lock:
             found = self._by_place.get((kind, where))
-            if found is None and len(self._directories) < _DIRECTORIES_MAX:
-                found = _Directory(len(self._directories) + 1, kind, where)
+            if found is None:
+                if len(self._directories) >= _DIRECTORIES_MAX and not self._forget_one():
+                    return None
+                self._last_node += 1  # never one that the kernel may still know
+                found = _Directory(self._last_node, kind, where)
                 self._directories[found.node] = self._by_place[kind, where] = found
+                if _can_go(found):
+                    self._empty[found.node] = found
+            elif found.node in self._empty:
+                self._empty.move_to_end(found.node)
             return found
+
+    def _forget_one(self) -> bool:
+        """Make room for a directory; whether there was an empty one. The kernel is told that it
+        is stale, and looks it up anew."""
+        if not self._empty:
+            return False
+        node, old = self._empty.popitem(last=False)
+        del self._directories[node]
+        del self._by_place[old.kind, old.where]
+        parent = self._by_place.get((old.kind, old.where[:-1]))
+        if parent is not None and parent.names.pop(old.where[-1], self) is None:
+            parent.changed = time.time_ns()
+            if _can_go(parent):
+                self._empty[parent.node] = parent
+        return True
 
     def _component(self, directory: _Directory, name: str) -> _Directory | None:
         """The directory of one more component of a repository's name."""
@@ -212,13 +283,20 @@ class Root:
 
         @contextmanager
         def opened() -> Iterator[Tree]:
-            from stargz.oci.image import open_image
+            from stargz.oci.image import is_verified, open_image
             from stargz.tree import Tree
 
             source = f"docker://{pinned}"
             options = {"platform": self._platform, "client": self.client, **self._options}
-            with open_image(source, **options) as image:
-                yield Tree(image.layers, name=image.name)
+            with open_image(source, **options) as image, ExitStack() as stack:
+                layers = list(image.layers)
+                for number, entry in enumerate(image.descriptors):
+                    if not is_verified(layers[number]):
+                        blob = stack.enter_context(closing(self.client.open_blob(pinned, entry)))
+                        layers[number] = self._open_whole(blob, stack)
+                if by_digest:
+                    self._learn(where, image)
+                yield Tree(layers, name=image.name)
 
         path = "/".join(("images", *where, name))
         served = self._open(("image", str(pinned)), path, opened, mount)
@@ -241,14 +319,7 @@ class Root:
         expires, known = self._repositories.get(where, (0.0, False))
         if expires > time.monotonic():
             return known
-        try:
-            next(self.client.tags(self._reference(where)), None)
-            known = True
-        except RegistryError as error:
-            # Some registries do not say which names they do not know.
-            if error.status not in (401, 403, 404):
-                raise
-            known = False
+        known = self.client.knows(self._reference(where))
         with self._lock:
             if len(self._repositories) >= _DIRECTORIES_MAX:
                 self._repositories.clear()
@@ -267,32 +338,57 @@ class Root:
 
         @contextmanager
         def opened() -> Iterator[Tree]:
-            from stargz.layer import open as open_layer
-            from stargz.oci.manifest import Descriptor
             from stargz.tree import Tree
 
-            size = self._blob_size(reference)
-            blob = self.client.open_blob(reference, Descriptor("", name, size))
-            try:
-                with open_layer(blob, **self._options) as layer:
-                    yield Tree([layer], self._whiteouts)
-            finally:
-                blob.close()
+            with self._open_layer(reference, self._toc_digests.get((where, name))) as layer:
+                yield Tree([layer], self._whiteouts)
 
         path = "/".join(("layers", *where, name))
         return self._open(("layer", str(reference)), path, opened, mount), _DIGEST_SECONDS
 
-    def _blob_size(self, reference: Reference) -> int:
-        from stargz.oci.registry import failure
+    def _learn(self, where: tuple[str, ...], image: Image) -> None:
+        """What an image that was asked for by its digest says of its layers. (By tag it would be
+        the registry's word alone.)"""
+        for number, entry in enumerate(image.descriptors):
+            toc_digest = image.toc_digest(number)
+            if toc_digest is not None:
+                with self._lock:
+                    if len(self._toc_digests) >= _DIRECTORIES_MAX:
+                        self._toc_digests.clear()
+                    self._toc_digests[where, entry.digest] = toc_digest
 
-        endpoints = self.client.endpoints(reference)
-        for endpoint in endpoints:
-            path = f"blobs/{reference.digest}"
-            answer = self.client.request(reference, "HEAD", path, endpoint=endpoint)
-            length = answer.headers.get("Content-Length", "")
-            if answer.status == 200 and length.isdecimal():
-                return int(length)
-        raise failure(answer, reference)
+    @contextmanager
+    def _open_layer(self, reference: Reference, toc_digest: str | None) -> Iterator[Layer]:
+        """A layer whose bytes are tied to the digest in its reference: by the digest of its TOC,
+        else by all of the blob."""
+        from stargz.footer import MAX_FOOTER_SIZE, parse_footer
+        from stargz.layer import open as open_layer
+        from stargz.oci.manifest import Descriptor
+
+        assert reference.digest is not None
+        size = self.client.blob_size(reference)
+        with ExitStack() as stack:
+            entry = Descriptor("", reference.digest, size)
+            blob = stack.enter_context(closing(self.client.open_blob(reference, entry)))
+            tail = min(size, MAX_FOOTER_SIZE)  # before all of what is no layer is fetched
+            parse_footer(blob.read_at(size - tail, tail), size, blob.name)
+            if toc_digest is not None:
+                trust = {"toc_digest": toc_digest, "require_verified": True}
+                options = {**self._options, **trust}
+                try:
+                    layer = stack.enter_context(open_layer(blob, **options))
+                except (DigestError, UnverifiedError):
+                    toc_digest = None  # not one that a manifest can vouch for, or is right about
+            if toc_digest is None:
+                layer = self._open_whole(blob, stack)
+            yield layer
+
+    def _open_whole(self, blob: RegistryBlob, stack: ExitStack) -> Layer:
+        from stargz.layer import open as open_layer
+
+        whole = stack.enter_context(closing(blob.read_whole()))
+        options = {**self._options, "require_verified": False}  # all of it is
+        return stack.enter_context(open_layer(whole, **options))
 
     def _open(
         self,
@@ -303,19 +399,36 @@ class Root:
     ) -> Served:
         """The tree of a key: opened once, however many ask for it at the same time."""
         with self._lock:
-            single = self._opening.setdefault(key, threading.Lock())
-        with single:
-            served = self._served.get(key)
-            if served is None:
-                with ExitStack() as stack:
-                    served = mount.add(path, stack.enter_context(opened()))
-                    kept = stack.pop_all()
+            opening = self._opening.setdefault(key, _Opening())
+            opening.users += 1
+        refused = None
+        try:
+            with opening.lock:
+                served = self._served.get(key)
+                if served is None:
+                    expires, refused = self._refused.get(key, (0.0, None))
+                    if refused is not None and expires > time.monotonic():
+                        raise refused.with_traceback(None)
+                    with ExitStack() as stack:
+                        served = mount.add(path, stack.enter_context(opened()))
+                        kept = stack.pop_all()
+                    with self._lock:
+                        self._stack.push(kept)
+                        self._served[key] = served
+                return served
+        except (FormatError, DigestError) as error:
+            # Not to fetch all of it again for every look-up.
+            if error is not refused:
                 with self._lock:
-                    self._stack.push(kept)
-                    self._served[key] = served
-        with self._lock:
-            self._opening.pop(key, None)
-        return served
+                    if len(self._refused) >= _DIRECTORIES_MAX:
+                        self._refused.clear()
+                    self._refused[key] = time.monotonic() + _TAG_SECONDS, error
+            raise
+        finally:
+            with self._lock:
+                opening.users -= 1
+                if not opening.users:
+                    del self._opening[key]
 
     # --- local layers -------------------------------------------------------------------
 
@@ -389,6 +502,11 @@ class Root:
             if inside is not None and (Path(inside).is_dir() or _is_layer(inside)):
                 names.append(name)
         return names
+
+
+def _can_go(directory: _Directory) -> bool:
+    """Whether nothing is lost if a directory is forgotten: it is no fixed one, and empty."""
+    return len(directory.where) >= (1 if directory.kind == "local" else 2) and not directory.names
 
 
 def _is_layer(path: str) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import shutil
 import socket
 import stat
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,10 @@ _DETACH, _NOFOLLOW = 2, 8
 _READ_AHEAD_KB = 1024
 # After an unmount fusermount3 ends by itself.
 _HELPER_SECONDS = 2.0
+# For another process that is just mounting on the same directory.
+_LOCK_SECONDS = 10.0
+# Space, tab, newline and backslash in names (proc_pid_mountinfo(5)).
+_ESCAPE = re.compile(rb"\\(040|011|012|134)")
 _NAME_MAX = 1024  # bytes of the source's name: all options must fit into one page
 
 
@@ -56,7 +64,7 @@ def _mounts() -> list[_Entry]:
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         before, _, after = line.partition(b" - ")
         fields = before.split(b" ")
-        point = fields[4].decode("unicode_escape").encode("latin-1")
+        point = _ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), fields[4])
         entries.append(
             _Entry(fields[2].decode(), os.fsdecode(point), after.split(b" ")[0].decode())
         )
@@ -90,11 +98,54 @@ def check_directory(directory: str) -> str:
     if not is_dir:
         raise MountError(f"{directory}: is not a directory")
     if ours:
-        raise MountError(
-            f"{directory}: stargz has something mounted there; unmount it first (umount, or "
-            "fusermount3 -u)"
-        )
+        raise _occupied(directory)
     return path
+
+
+def _occupied(directory: str) -> MountError:
+    return MountError(
+        f"{directory}: stargz has something mounted there; unmount it first (umount, or "
+        "fusermount3 -u)"
+    )
+
+
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Of several processes that mount on a directory at once, one after the other; MountError for
+    those that come after one that did."""
+    fd = -1
+    try:
+        # A lock on what is below the mount, or (then it is refused) on the mount itself.
+        with contextlib.suppress(PermissionError):
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _lock(fd, directory)
+        top = _top(directory)
+        if top is not None and top.type == TYPE:
+            raise _occupied(directory)
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _lock(fd: int, directory: str) -> None:
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise MountError(
+                    f"{directory}: another process holds a lock on it (flock); try again when it "
+                    "is done"
+                ) from None
+            time.sleep(0.02)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+            return  # a file system that has none
+        else:
+            return
 
 
 class Attachment:
@@ -112,11 +163,12 @@ class Attachment:
                 "this container was started without it (--device /dev/fuse)"
             )
         self._root = os.geteuid() == 0
-        if self._root:
-            self.fd = _mount_as_root(directory, options)
-        else:
-            self.fd, self._helper = _mount_as_user(directory, options)
-        top = _top(directory)
+        with _alone(directory):
+            if self._root:
+                self.fd = _mount_as_root(directory, options)
+            else:
+                self.fd, self._helper = _mount_as_user(directory, options)
+            top = _top(directory)
         self._device = top.device if top is not None and top.type == TYPE else ""
 
     def raise_read_ahead(self) -> None:
@@ -146,6 +198,15 @@ class Attachment:
             _unmount(self.directory, lazily=True, root=self._root)
             return False
         return True
+
+    def forget(self) -> None:
+        """In a forked child: close the descriptors that it shares. The kernel ends what is mounted
+        when the last one of a process that died is closed."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+        if self._helper is not None:
+            self._helper.watch.close()
 
     def close(self, *, used: bool = False) -> None:
         """Let go of the descriptor; one that is still `used` goes to /dev/null from now on."""
@@ -186,7 +247,7 @@ def _mount_as_root(directory: str, options: Options) -> int:
     return fd
 
 
-def _mount_as_user(directory: str, options: Options) -> tuple[int, _Helper]:
+def _mount_as_user(directory: str, options: Options) -> tuple[int, _Helper | None]:
     """fusermount3 is set-user-id root: it mounts, and sends the descriptor over a socket."""
     if options.dev or options.suid:
         raise MountError("--dev and --suid are for root alone")
@@ -195,12 +256,12 @@ def _mount_as_user(directory: str, options: Options) -> tuple[int, _Helper]:
     words = [b"ro", b"nosuid", b"nodev", b"default_permissions", b"fsname=" + name]
     words += [b"subtype=stargz"]
     if options.allow_other:
-        words.append(b"allow_other")
-    words.append(b"auto_unmount")
+        # auto_unmount: it stays, and unmounts should this process end without doing so. Without
+        # allow_other it could not: as root it may not look at the mount of a user, and gives up.
+        words += [b"allow_other", b"auto_unmount"]
     ours, theirs = socket.socketpair()
     try:
         with theirs, tempfile.TemporaryFile() as said:
-            # It stays, and unmounts should this process end without doing so.
             helper = subprocess.Popen(
                 _fusermount([b"-o", b",".join(words)], directory),
                 stdin=subprocess.DEVNULL,
@@ -216,7 +277,11 @@ def _mount_as_user(directory: str, options: Options) -> tuple[int, _Helper]:
                 said.seek(0)
                 raise MountError(f"{directory}: {_last_line(said.read(), helper.returncode)}")
         os.set_inheritable(fds[0], False)
-        return fds[0], _Helper(helper, ours)
+        if options.allow_other:
+            return fds[0], _Helper(helper, ours)
+        helper.wait()
+        ours.close()
+        return fds[0], None
     except BaseException:
         ours.close()
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,10 +51,15 @@ def write(mount: Mount, path: str | os.PathLike[str]) -> int:
     takes them."""
     target = Path(path)
     text = [json.dumps(row, ensure_ascii=False) + "\n" for row in records(mount)]
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    # The directory may be one where others write too: a name that nobody knows before, and never
+    # a file or a link that is there already.
+    unfinished = target.with_name(f".stargz-{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(unfinished, flags, 0o666)
     try:
         # Names that are not UTF-8 come out of the tree as surrogates.
-        unfinished.write_text("".join(text), encoding="utf-8", errors="surrogateescape")
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(text)
         unfinished.rename(target)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,18 +24,21 @@ Log = Callable[[str], object]
 
 # The kernel answers its own mount at once; this long only where the machine is stuck.
 _ANSWER_SECONDS = 30.0
-# A thread that waits for the network longer is left to itself.
+# Threads that wait for the network longer are left to themselves.
 _JOIN_SECONDS = 5.0
 # More lines about failed reads than this in so many seconds are counted, not written.
 _LINES, _LINES_SECONDS = 20, 10.0
 # Most trees have a file among so many names.
 _NODES_TRIED = 10_000
-# Threads for look-ups that may need the network.
+# Threads for look-ups that may need the network. What does not is never behind them.
 _ASKED_THREADS = 8
 
 
 class Asked(Protocol):
     """Who answers for the directories above the trees."""
+
+    def slow(self, request: Request) -> bool:
+        """Whether its answer may have to wait, for the network say."""
 
     def answer(self, request: Request, mount: Mount) -> None:
         """Reply to one request; any number of threads call this at once."""
@@ -85,7 +90,8 @@ def _share(part: int, whole: int) -> str:
 
 class Mount:
     """A mount of this process; made by `stargz.mount.mount`. A context manager: it is unmounted
-    at the end, and at the latest when Python exits.
+    at the end, and at the latest when Python exits. A forked child has no part in it: there
+    `unmount` does nothing.
 
     `directory` is its absolute path. Safe for any number of threads.
     """
@@ -102,6 +108,7 @@ class Mount:
         keep: ExitStack,
     ) -> None:
         self.directory = directory
+        self._process = os.getpid()
         self.began = time.time()
         self._contents = contents
         self._asked = asked
@@ -110,6 +117,7 @@ class Mount:
         self._lock = threading.Lock()
         self._served: list[Served] = []
         self._threads: list[threading.Thread] = []
+        self._slow: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._ended = False
         self._limit = _RateLimit(log)
         self._attachment: Attachment | None = None
@@ -124,10 +132,13 @@ class Mount:
             self.unmount()
             raise
         atexit.register(self.unmount)
+        _mounts.add(self)
 
     def _start(self, server: Server, attachment: Attachment, threads: int) -> None:
         loops = [("serve", self._serve)] * threads + [("answer", server.answer)]
-        loops += [("events", self._events)] * (_ASKED_THREADS if self._asked else 1)
+        loops.append(("events", self._events))
+        if self._asked is not None:
+            loops += [("look-up", self._answer_slow)] * _ASKED_THREADS
         for name, loop in loops:
             thread = threading.Thread(target=loop, name=f"stargz-{name}", daemon=True)
             self._threads.append(thread)
@@ -158,11 +169,26 @@ class Mount:
             try:
                 event = self.server.next()
             except StopIteration:
+                for _ in range(_ASKED_THREADS):
+                    self._slow.put(None)
                 return
-            if isinstance(event, Failure):
-                self._failed(event)
-            elif event is not None and self._asked is not None:
-                self._asked.answer(event, self)
+            try:
+                if isinstance(event, Failure):
+                    self._failed(event)
+                elif event is not None and self._asked is not None:
+                    if self._asked.slow(event):
+                        self._slow.put(event)
+                    else:
+                        self._asked.answer(event, self)
+            except Exception as error:
+                # A log that cannot be written, say. The next event has its own chance.
+                with contextlib.suppress(Exception):
+                    self._log(f"{self.directory}: {error!r}")
+
+    def _answer_slow(self) -> None:
+        while (request := self._slow.get()) is not None:
+            if self._asked is not None:
+                self._asked.answer(request, self)
 
     def _failed(self, failure: Failure) -> None:
         found = [served for served in self._served if served.number == failure.tree]
@@ -235,6 +261,8 @@ class Mount:
         """Unmount, if that was not done from outside, and end all threads. Where the directory is
         in use it goes from sight at once, and reads below it fail from then on. More than once is
         harmless."""
+        if os.getpid() != self._process:
+            return  # before the lock, which a thread of the parent's may have held
         with self._lock:
             if self._ended:
                 return
@@ -249,9 +277,10 @@ class Mount:
             self._contents.stop()
             if self._server is not None:
                 self._server.stop()
+            until = time.monotonic() + _JOIN_SECONDS
             for thread in self._threads:
                 if thread.is_alive() and thread is not threading.current_thread():
-                    thread.join(_JOIN_SECONDS)
+                    thread.join(max(0.0, until - time.monotonic()))
             if self._attachment is not None:
                 # A look-up may still wait for the network.
                 self._attachment.close(used=any(map(threading.Thread.is_alive, self._threads)))
@@ -268,6 +297,18 @@ class Mount:
 
     def __repr__(self) -> str:
         return f"<stargz.mount.Mount {self.directory!r}>"
+
+
+_mounts: weakref.WeakSet[Mount] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for mount in list(_mounts):
+        if mount._attachment is not None:
+            mount._attachment.forget()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _close_once(directory: str, tree: Tree) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,11 @@ from stargz.oci.manifest import Descriptor, check_bytes
 from stargz.oci.reference import Reference
 from stargz.sources.client import Reply, TransientError, Tries
 from stargz.sources.http import HTTPSource
+from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
 
 if TYPE_CHECKING:
     from stargz.oci.registry import Endpoint, RegistryClient
-
-_PIECE = 1 << 20
 
 
 class RegistryBlob(HTTPSource):
@@ -33,6 +31,7 @@ class RegistryBlob(HTTPSource):
     def __init__(self, client: RegistryClient, reference: Reference, entry: Descriptor) -> None:
         self.reference = reference.with_digest(entry.digest)
         self.descriptor = entry
+        self._algorithm = entry.digest.partition(":")[0]
         self._registry = client
         self._hosts = client.endpoints(reference)
         self._host = self._hosts[0]
@@ -77,15 +76,27 @@ class RegistryBlob(HTTPSource):
         return True
 
     def _download(self) -> Spool:
-        spool = super()._download()
-        algorithm = self.descriptor.digest.partition(":")[0]
-        digest = hashlib.new(algorithm)
-        for offset in range(0, spool.size, _PIECE):
-            digest.update(spool.read(offset, min(_PIECE, spool.size - offset)))
-        actual = f"{algorithm}:{digest.hexdigest()}"
-        if actual != self.descriptor.digest:
-            raise DigestError("the blob", self.descriptor.digest, actual, self.name)
-        return spool
+        while True:
+            host = self._host
+            try:
+                spool = super()._download()
+                if spool.digest == self.descriptor.digest:
+                    return spool
+                raise DigestError("the blob", self.descriptor.digest, spool.digest, self.name)
+            except (SourceError, DigestError):
+                if not self._next(host):
+                    raise
+
+    def read_whole(self) -> LocalSource:
+        """All of it, checked against its digest, in a temporary file that is gone with what is
+        returned. In bounded memory; RegistryError, SourceError (no space) and DigestError."""
+        try:
+            spool = self._download()
+        except (RegistryError, DigestError):
+            raise
+        except SourceError as error:
+            raise RegistryError(str(error), status=error.status) from error
+        return LocalSource(self.name, spool.fd, keep=spool)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`; RegistryError if they cannot be had."""

@@ -7,6 +7,7 @@ with open_image("docker://host/repo:tag") as image:
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
@@ -43,6 +44,8 @@ from stargz.sources import ByteSource, MemorySource
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from stargz.fetching import Fetcher
 
 _PARALLEL = 8  # layers that are opened at the same time
 MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
@@ -365,6 +368,9 @@ def open_image(
         "background": background,
     }
     with ExitStack() as stack:
+        shared = _SharedFetcher(cache, prefetch, background)
+        stack.callback(shared.close)
+        options["fetcher"] = shared.get
         repository = stack.enter_context(open_repository(src, **registry))
         image = Image(repository, _platform(platform))
         if len(image.descriptors) > MAX_LAYERS:
@@ -376,6 +382,32 @@ def open_image(
         image.layers = _open_layers(image, every, options, closing, opened)
         image._stack = stack.pop_all()
     return image
+
+
+class _SharedFetcher:
+    """One for all layers of an image, made when the first of them has to fetch."""
+
+    def __init__(self, cache: Any, prefetch: bool, background: bool) -> None:
+        self._options = (cache, prefetch, background)
+        self._lock = threading.Lock()
+        self._made: Fetcher | None = None
+
+    def get(self) -> Fetcher:
+        from stargz.cache import as_cache
+        from stargz.fetching import Fetcher
+
+        with self._lock:
+            if self._made is None or self._made.chunks.forked():
+                cache, prefetch, background = self._options
+                disk = None if cache is False else as_cache(cache)
+                self._made = Fetcher(disk, prefetch=prefetch, background=background)
+            return self._made
+
+    def close(self) -> None:
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made.close()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -222,8 +222,10 @@ class RegistryClient:
         headers: Mapping[str, str] | None = None,
         limit: int = _MAX_PAGE,
         method: str = "GET",
+        check: Callable[[Response], object] | None = None,
     ) -> tuple[Response, Endpoint]:
-        """The first good answer of the endpoints; RegistryError of the last of them."""
+        """The first good answer of the endpoints; RegistryError of the last of them. `check`
+        raises RegistryError for one that is of no use."""
         endpoints = self.endpoints(reference)
         for endpoint in endpoints:
             try:
@@ -232,6 +234,8 @@ class RegistryClient:
                 )
                 if answer.status != 200:
                     raise failure(answer, reference)
+                if check is not None:
+                    check(answer)
                 return answer, endpoint
             except SourceError:
                 if endpoint is endpoints[-1]:
@@ -288,6 +292,20 @@ class RegistryClient:
 
         return RegistryBlob(self, reference, entry)
 
+    def blob_size(self, reference: Reference) -> int:
+        """The bytes of the blob that a reference's digest names; RegistryError if no host has it,
+        or says."""
+
+        def size(answer: Response) -> int:
+            text = answer.headers.get("Content-Length", "")
+            if not re.fullmatch(r"\d{1,18}", text):
+                raise RegistryError("the registry does not tell the blob's size", str(reference))
+            return int(text)
+
+        path = f"blobs/{reference.digest}"
+        answer, _ = self._get(reference, path, method="HEAD", check=size)
+        return size(answer)
+
     def read_blob(self, reference: Reference, entry: Descriptor, limit: int = _MAX_BLOB) -> bytes:
         """All of a blob, checked against its descriptor; RegistryError if it is over `limit`."""
         reference = reference.with_digest(entry.digest)
@@ -301,6 +319,17 @@ class RegistryClient:
         return answer.data
 
     # --- names --------------------------------------------------------------------------
+
+    def knows(self, reference: Reference) -> bool:
+        """Whether a registry says that it has the repository. Some do not say which they do not
+        have, but refuse."""
+        try:
+            self._get(reference, "tags/list?n=1")
+        except RegistryError as error:
+            if error.status not in (401, 403, 404):
+                raise
+            return False
+        return True
 
     def tags(self, reference: Reference) -> Iterator[str]:
         """The repository's tags, page by page."""

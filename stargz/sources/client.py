@@ -60,7 +60,8 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise SourceError("a URL is malformed: check its host and port") from None
+        shown = re.sub(r"//[^/]*@", "//", url.partition("?")[0])  # without secrets
+        raise SourceError(f"{shown[:200]}: not a URL; check its host and port") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SourceError(f"{url.partition('?')[0]}: not an http:// or https:// URL")
     return parts
@@ -378,7 +379,7 @@ class Client:
                     hint="check the address",
                     final=True,
                 )
-            if url.startswith("https:") and not target.startswith("https:"):
+            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
                 raise TransientError(
                     f"the server redirects from https to plain http ({redact(target)})",
                     hint="this is refused; ask for the address that it means",

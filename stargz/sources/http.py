@@ -75,6 +75,7 @@ class HTTPSource:
     """
 
     _immutable = False
+    _algorithm: str | None = None  # of the digest that a copy of the whole blob gets
 
     def __init__(
         self,
@@ -368,7 +369,7 @@ class HTTPSource:
     def _download(self) -> Spool:
         """The whole blob; sets the size if it was not known."""
         budget = Tries(self._client, f"{self.name}: the whole blob", self._size or 0)
-        spool = Spool(self.name, self._size)
+        spool = Spool(self.name, self._size, self._algorithm)
         end = self._size
         while True:
             try:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 
 from stargz.errors import SourceError
 
+# The share of the disk that is left free, as by the cache; looked at each so many bytes.
+_SPARED = 0.05
+_CHECKED = 16 << 20
+
 
 class Spool:
     """An unlinked temporary file. The descriptor goes when the last reader lets go of it,
-    so that a close elsewhere never pulls it from under a read."""
+    so that a close elsewhere never pulls it from under a read. `algorithm` is that of the digest
+    of what is appended, which is taken on the way."""
 
-    def __init__(self, name: str, expected: int | None) -> None:
+    def __init__(self, name: str, expected: int | None, algorithm: str | None = None) -> None:
         self.name = name
         self.size = 0
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm) if algorithm else None
         self._directory = tempfile.gettempdir()
         free = shutil.disk_usage(self._directory).free
         if expected is not None and expected > free:
@@ -28,9 +36,22 @@ class Spool:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
+    @property
+    def fd(self) -> int:
+        """The descriptor, which is open as long as this object is there."""
+        return self._fd
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that was appended; "" if none was asked for."""
+        return f"{self._algorithm}:{self._hash.hexdigest()}" if self._hash is not None else ""
+
     def append(self, data: bytes) -> None:
         """Write behind what is there."""
+        if self._hash is not None:
+            self._hash.update(data)
         view = memoryview(data)
+        self._check_space(len(data))
         try:
             while view:
                 done = os.pwrite(self._fd, view, self.size)
@@ -41,10 +62,20 @@ class Spool:
                 raise self._full(f"no space after {self.size} bytes") from error
             raise
 
+    def _check_space(self, size: int) -> None:
+        """A body without end must not fill the disk for everyone."""
+        if self.size // _CHECKED == (self.size + size) // _CHECKED:
+            return
+        usage = shutil.disk_usage(self._directory)
+        if usage.free < usage.total * _SPARED:
+            raise self._full(f"after {self.size} bytes less than {_SPARED:.0%} are free")
+
     def restart(self) -> None:
         """Forget what is there."""
         os.ftruncate(self._fd, 0)
         self.size = 0
+        if self._algorithm is not None:
+            self._hash = hashlib.new(self._algorithm)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`, which the caller has checked."""
@@ -60,6 +91,6 @@ class Spool:
 
     def _full(self, why: str) -> SourceError:
         return SourceError(
-            f"{self.name}: the server gives no ranges, so the whole blob is kept in "
-            f"{self._directory}: {why}; let TMPDIR name a larger place"
+            f"{self.name}: the whole blob must be kept in {self._directory}: {why}; let TMPDIR "
+            "name a larger place"
         )

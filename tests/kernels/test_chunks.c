@@ -208,6 +208,41 @@ static void local_blobs(void)
         }
 }
 
+/* However little memory there is: the chunk that was read last stays, the others go. */
+static void little_memory(void)
+{
+    layer l = make_layer(1, 3000, 1, 4096, 0);
+    sgz_blob blob = memory_blob(&l);
+    sgz_chunks *c;
+    sgz_error err;
+    uint32_t number;
+    CHECK(!sgz_chunks_new(&c, &codecs, 0, NULL, &err));
+    CHECK(!sgz_chunks_add(c, &l.spans, &blob, 1, 0, &number, &err));
+    every_byte(&l, c);
+    sgz_chunk *last = sgz_chunk_find(c->layers[0], l.spans.count - 1, 0);
+    CHECK(last && last->state == SGZ_READY && !last->pins);
+    CHECK(c->by_use.newer == last && c->by_use.older == last);
+    sgz_chunks_free(c);
+    free_layer(&l);
+}
+
+/* Sizes that no blob has must not get as far as being counted in windows. */
+static void impossible_chunk(void)
+{
+    sgz_toc *toc = sgz_toc_new();
+    sgz_entry *e = sgz_toc_append(toc);
+    sgz_spans spans;
+    sgz_error err;
+    e->type = SGZ_REG;
+    e->size = e->chunk_size = (int64_t)1 << 59;
+    CHECK(sgz_spans_init(&spans, toc, (int64_t)1 << 60, &err) == SGZ_ETOC);
+    e = &toc->rows[0];
+    e->size = e->chunk_size = SGZ_CHUNK_MAX;
+    CHECK(!sgz_spans_init(&spans, toc, (int64_t)1 << 60, &err));
+    sgz_spans_free(&spans);
+    sgz_toc_free(toc);
+}
+
 /* What follows a few reads in order is decoded before it is wanted, and only then. */
 static void decoding_ahead(void)
 {
@@ -428,6 +463,8 @@ int main(void)
 {
     load_codecs();
     local_blobs();
+    little_memory();
+    impossible_chunk();
     decoding_ahead();
     requests_in_order();
     wrong_bytes();
