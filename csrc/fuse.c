@@ -11,6 +11,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* How long one thread looks for the next request before it sleeps. Where an idle processor takes
+ * its time to wake up (virtual machines), find over a Debian layer takes 0.08 s, and 0.15 s with
+ * sleep alone; 50 us give 0.09 s, and 1 ms takes the processor from those who read (tar 0.92 s
+ * instead of 0.79). */
+#define LOOK_NS 200000
+#if defined(__x86_64__)
+#define RELAX() __builtin_ia32_pause()
+#else
+#define RELAX() ((void)0)
+#endif
 #define MINOR_MIN 31 /* Linux 5.4: every feature that is relied on here */
 
 static sgz_status no_memory(sgz_error *err)
@@ -360,12 +370,38 @@ static int watch(const sgz_fuse *f)
     return fd;
 }
 
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* The next request. One thread at a time looks for it a little longer before it sleeps: whoever
+ * works through a directory sends the next one at once. */
+static ssize_t next_request(sgz_fuse *f, uint8_t *request)
+{
+    ssize_t got = read(f->fd, request, FUSE_REQUEST_MAX);
+    if (got >= 0 || errno != EAGAIN || __atomic_exchange_n(&f->looking, 1, __ATOMIC_ACQUIRE))
+        return got;
+    int64_t until = now_ns() + LOOK_NS;
+    do {
+        for (int i = 0; i < 32; i++)
+            RELAX();
+        got = read(f->fd, request, FUSE_REQUEST_MAX);
+    } while (got < 0 && errno == EAGAIN && now_ns() < until);
+    int failed = errno;
+    __atomic_store_n(&f->looking, 0, __ATOMIC_RELEASE);
+    errno = failed;
+    return got;
+}
+
 static sgz_status serve(fuse_thread *t, sgz_error *err)
 {
     sgz_fuse *f = t->fuse;
     struct epoll_event event;
     while (!__atomic_load_n(&f->stopping, __ATOMIC_SEQ_CST)) {
-        ssize_t got = read(f->fd, t->request, FUSE_REQUEST_MAX);
+        ssize_t got = next_request(f, t->request);
         if (got < 0) {
             /* ENOENT: the request was given up while it was read. */
             if (errno == EINTR || errno == ENOENT)

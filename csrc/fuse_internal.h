@@ -54,6 +54,7 @@ struct sgz_fuse {
     fuse_tree **trees;         /* SGZ_FUSE_TREES; a pointer is set once */
     uint32_t tree_count;       /* atomic */
     int stopping, serving;     /* atomic */
+    int looking;               /* atomic: a thread looks for the next request without sleeping */
     uint32_t version, init_flags; /* atomic */
     sgz_fuse_stats stats;      /* atomic */
 
