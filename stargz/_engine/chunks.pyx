@@ -29,7 +29,6 @@ from stargz._engine.status cimport (
     to_exception,
 )
 
-import errno
 import threading
 
 DEMAND, AHEAD, PREFETCH, BACKGROUND = range(4)
