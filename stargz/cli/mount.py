@@ -198,7 +198,8 @@ def _tell(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _mounted(args: argparse.Namespace, messages: Callable[[str], None]) -> Iterator[Mount]:
-    from stargz.mount import MEMORY, mount
+    from stargz.fetching import MEMORY
+    from stargz.mount import mount
     from stargz.mount.contents import Contents
 
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from stargz.errors import UsageError
+from stargz.fetching import MEMORY
 from stargz.mount.contents import Contents
 from stargz.mount.kernel import MountError, Options, check_directory
 from stargz.mount.serving import Log, Mount, Usage, default_threads
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from stargz.tree import Tree, Whiteouts
 
 __all__ = ["Mount", "MountError", "Usage", "mount"]
-
-# Decoded chunks that are held: what several readers of one file come back to. The kernel keeps
-# the pages themselves.
-MEMORY = 64 << 20
 
 
 def mount(

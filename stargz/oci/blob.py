@@ -35,7 +35,6 @@ class RegistryBlob(HTTPSource):
         self._registry = client
         self._hosts = client.endpoints(reference)
         self._host = self._hosts[0]
-        self._scope_names: dict[Endpoint, str] = {}
         self._sent: dict[str, str] = {}
         url = self._host.path(reference.repository, f"blobs/{entry.digest}")
         super().__init__(url, client=client.http, size=entry.size, name=str(self.reference))

@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from stargz.errors import FormatError, SourceError, UsageError
+from stargz.errors import FormatError, SourceError
 from stargz.oci.manifest import (
     MAX_MANIFEST_SIZE,
     OCI_INDEX,
@@ -20,7 +20,7 @@ from stargz.oci.manifest import (
     parse_manifest,
     too_large,
 )
-from stargz.oci.reference import LayoutReference, check_digest, is_digest
+from stargz.oci.reference import check_digest, is_digest
 from stargz.sources import LocalSource
 
 
@@ -127,10 +127,3 @@ class Layout:
         if len(data) > MAX_MANIFEST_SIZE:
             raise FormatError(too_large(None), str(path))
         return data
-
-
-def open_layout(reference: LayoutReference) -> Layout:
-    """The layout that a reference is in."""
-    if not reference.path:
-        raise UsageError("an image layout needs a directory: oci:DIR[:ref]")
-    return Layout(reference.path)

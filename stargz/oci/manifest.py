@@ -56,11 +56,6 @@ class Descriptor:
         found = self.json.get("platform")
         return found if isinstance(found, dict) else None
 
-    @property
-    def is_index(self) -> bool:
-        """Whether it is of an index or manifest list."""
-        return self.media_type in INDEXES
-
     def check(self, data: bytes, source: str) -> None:
         """Raise FormatError or DigestError unless `data` is what is described."""
         if len(data) != self.size:
