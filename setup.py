@@ -24,6 +24,7 @@ WRITER = [
     "csrc/cut.c",
     "csrc/cut_members.c",
     "csrc/cut_parse.c",
+    "csrc/plain.c",
     "csrc/scan.c",
     "csrc/writer.c",
     "csrc/convert.c",

@@ -8,11 +8,12 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from stargz.durable import complete_or_absent
 from stargz.errors import EntryNotFoundError, UsageError
 
 LEVELS = range(1, 13)
@@ -154,6 +155,26 @@ def convert(
     )
 
 
+def diff_id(
+    src: Source, *, progress: Callable[[int, int], object] | None = None
+) -> tuple[str, int]:
+    """The DiffID of a layer, seekable or not, and the bytes of its tar.
+
+    The DiffID is "sha256:" and the digest of all that the layer inflates to (OCI image
+    specification, config.md, "Layer DiffID"). src is a path, bytes or a binary file object, which
+    is read from its position on: a plain tar, gzip of any number of members, or zstd. Bytes behind
+    the last gzip member are ignored, as by `convert`. progress(done, total) is as in `convert`.
+
+    Raises GzipError (with source and offset) for what cannot be inflated; TarError for another
+    compression; CodecError when a library is missing; OSError; UsageError.
+    """
+    from stargz._engine.writer import unwrap
+
+    with ExitStack() as stack:
+        source, name, size = _open_source(src, stack)
+        return unwrap(source, source_name=name, progress=progress, source_size=size)
+
+
 def _check(
     level: int,
     chunk_size: int,
@@ -219,7 +240,7 @@ def _open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
             regular = True
         if regular:
             path = os.path.realpath(dst)
-            return stack.enter_context(_complete_or_absent(path)), path, os.path.dirname(path)  # noqa: PTH120
+            return stack.enter_context(complete_or_absent(path)), path, os.path.dirname(path)  # noqa: PTH120
         # A device or a pipe cannot be replaced, only written.
         dst = stack.enter_context(Path(dst).open("wb", buffering=0))
     name = str(getattr(dst, "name", "") or "output")
@@ -228,52 +249,6 @@ def _open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
     if not callable(getattr(dst, "write", None)):
         raise UsageError(f"a destination is a path or a binary file, not {type(dst).__name__}")
     return dst.write, name, None
-
-
-@contextmanager
-def _complete_or_absent(path: str) -> Iterator[int]:
-    """A descriptor whose content appears under `path` when the block ends well, synced.
-
-    An unnamed file where the file system has them, so that even SIGKILL leaves nothing; else a
-    temporary file beside `path`, removed on any error.
-    """
-    folder, name = os.path.split(path)
-    short = os.fsdecode(os.fsencode(name)[:200])  # names are at most 255 bytes
-    beside = f"{folder}/.{short}.{os.getpid()}.{time.monotonic_ns():x}.partial"
-    try:
-        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        named = False
-    except (AttributeError, OSError):
-        try:
-            fd = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from None
-        named = True
-    try:
-        yield fd
-        os.fsync(fd)
-        if not named:
-            # A src_dir_fd, although the path is absolute: without one, os.link calls link(2),
-            # which does not follow the link in /proc.
-            os.link(f"/proc/self/fd/{fd}", beside, src_dir_fd=fd, follow_symlinks=True)
-            named = True
-        os.replace(beside, path)  # noqa: PTH105
-        named = False
-        _sync_folder(folder)
-    finally:
-        os.close(fd)
-        if named:
-            os.unlink(beside)  # noqa: PTH108
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass  # not every file system can; the rename itself is done
-    finally:
-        os.close(fd)
 
 
 def _prioritize(

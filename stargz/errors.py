@@ -62,6 +62,9 @@ class DigestError(StargzError):
         self.actual = actual
         self.source = source
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.expected, self.actual, self.source)
+
 
 class EntryNotFoundError(StargzError, KeyError):
     """No entry of this name is there; `looked_up` is what it came to when that is another
@@ -79,6 +82,9 @@ class EntryNotFoundError(StargzError, KeyError):
         # KeyError would show the repr of its argument.
         return str(self.args[0])
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name,), {**self.__dict__, "args": self.args}
+
 
 class UnverifiedError(StargzError):
     """Verification was required, but the blob carries no digests to verify against."""
@@ -92,6 +98,10 @@ class SourceError(StargzError, OSError):
     """Bytes could not be had from where they are; `status` is that of HTTP's last answer."""
 
     status: int | None = None
+
+
+class StateError(StargzError):
+    """The file that remembers what a bulk conversion has done cannot be used."""
 
 
 class RegistryError(SourceError):

@@ -129,6 +129,7 @@ class Request:
     headers: dict[str, str]  # lower-case names
     status: int = 0
     sent: int = 0  # bytes of body
+    received: int = 0  # bytes of the request's own body
 
     @property
     def range(self) -> str:
@@ -159,6 +160,10 @@ class Fault:
     trickle_head: float | None = None  # likewise, of the status line and the headers
     corrupt: Callable[[bytes], bytes] | None = None  # each block of the body; same length
     refuse: bool = False  # close without an answer
+    cut_request: int | None = None  # so many bytes of the request's body are passed on, then both
+    # connections are closed (with reset: by RST)
+    stall_request: int | None = None  # so many bytes of it are read, then nothing more
+    deaf: bool = False  # the server gets and answers the request, but the answer is lost
 
 
 Plan = Callable[[Request], Fault | None] | list[Fault | None]
@@ -342,9 +347,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         proxy = self.server.proxy
         headers = {key.lower(): value for key, value in self.headers.items()}
-        body = self._body(headers)
         request = Request(0, self.command, self.path, headers)
         fault = proxy.arrived(request)
+        pieces = self._body(request, headers)
+        if fault.cut_request is not None:
+            self._cut_request(request, fault, headers, pieces)
+        if fault.stall_request is not None:
+            while request.received < fault.stall_request and next(pieces, b""):
+                pass
+            self._hang()
+        body = b"".join(pieces)
         if fault.refuse:
             raise _GoneError
         if fault.delay:
@@ -354,6 +366,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(request, fault, fault.status, answer, iter([fault.body]))
             return
         response = self._ask(request, fault, headers, body)
+        if fault.deaf:
+            response.read()
+            self._cut(fault.reset)
         answer = {
             key: value
             for key, value in response.getheaders()
@@ -368,16 +383,44 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
-    def _body(self, headers: dict[str, str]) -> bytes:
-        if "chunked" in headers.get("transfer-encoding", ""):
-            pieces = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                pieces.append(self.rfile.read(size))
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
-            return b"".join(pieces)
-        return self.rfile.read(int(headers.get("content-length", 0)))
+    def _body(self, request: Request, headers: dict[str, str]) -> Iterator[bytes]:
+        chunked = "chunked" in headers.get("transfer-encoding", "")
+        size = 0 if chunked else int(headers.get("content-length", 0))
+        while True:
+            if chunked:
+                size = int(self.rfile.readline().split(b";")[0], 16)
+            last = chunked and not size
+            while size:
+                piece = self.rfile.read1(min(size, _BLOCK))
+                if not piece:
+                    raise _GoneError
+                size -= len(piece)
+                request.received += len(piece)
+                yield piece
+            if not chunked:
+                return
+            self.rfile.readline()
+            if last:
+                return
+
+    def _cut_request(
+        self, request: Request, fault: Fault, headers: dict[str, str], pieces: Iterator[bytes]
+    ) -> None:
+        """Half a request, as the server sees it."""
+        left = fault.cut_request or 0
+        passed = {key: value for key, value in headers.items() if key not in _HOP}
+        passed.pop("content-length", None)
+        upstream = http.client.HTTPConnection(*self.server.proxy.upstream, timeout=60)
+        upstream.putrequest(request.method, request.path, skip_host=True)
+        for key, value in {**passed, "transfer-encoding": "chunked"}.items():
+            upstream.putheader(key, value)
+        upstream.endheaders()
+        with contextlib.suppress(OSError):
+            while left and (piece := next(pieces, b"")[:left]):
+                left -= len(piece)
+                upstream.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        upstream.close()
+        self._cut(fault.reset)
 
     def _ask(
         self, request: Request, fault: Fault, headers: dict[str, str], body: bytes
@@ -452,6 +495,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _cut(self, reset: bool) -> None:
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        raise _GoneError
+
+    def _hang(self) -> None:
+        """Neither read nor write, until the test has had enough."""
+        self.server.proxy.stopping.wait()
         raise _GoneError
 
     def _stall(self) -> None:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "stargz"
 # From the bottom up. A module may import its own floor and those below; __init__ and
 # __main__ are the doors, above all.
 FLOORS = (
-    ("errors",),
+    ("errors", "durable"),
     ("footer", "_engine"),
     ("toc", "sources", "extract"),
     ("cache",),

@@ -1,5 +1,14 @@
 from collections.abc import Callable
 
+def unwrap(
+    source: int | Callable[[int], bytes],
+    sink: int = -1,
+    *,
+    source_name: str,
+    progress: Callable[[int, int], object] | None = None,
+    source_size: int = 0,
+) -> tuple[str, int]: ...
+
 class Conversion:
     missing: list[bytes]
     plain: bool

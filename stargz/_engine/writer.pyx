@@ -2,7 +2,7 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from stargz._engine.codecs cimport sgz_codecs, table
@@ -68,6 +68,24 @@ cdef extern from "scan.h" nogil:
     sgz_status sgz_scan_step(sgz_scan *, int *, sgz_error *)
     sgz_status sgz_scan_sort(sgz_scan *, const char *const *, size_t, uint8_t *,
                              sgz_scan_order *, sgz_error *)
+
+cdef extern from "plain.h" nogil:
+    size_t SGZ_PLAIN_BUF
+
+    ctypedef struct sgz_hasher:
+        pass
+
+    ctypedef struct sgz_plain:
+        sgz_input *input
+        sgz_hasher *hasher
+        uint8_t *buf
+        int sink
+        int64_t size
+
+    sgz_status sgz_hasher_init(sgz_hasher *, const sgz_codecs *, sgz_error *)
+    void sgz_hasher_free(sgz_hasher *)
+    void sgz_hasher_final(sgz_hasher *, uint8_t *)
+    sgz_status sgz_plain_step(sgz_plain *, int *, sgz_error *)
 
 cdef extern from "convert.h" nogil:
     ctypedef struct sgz_cut_options:
@@ -168,6 +186,79 @@ cdef int _write(void *arg, const uint8_t *data, size_t size) noexcept with gil:
         return -1
 
 
+cdef sgz_status _open(sgz_input *input, sgz_source where, sgz_error *err) except *:
+    """Find out what the input is wrapped in, and load what that needs."""
+    cdef sgz_status status = sgz_input_open(input, table(), where, err)
+    while status == SGZ_OK:
+        with nogil:
+            status = sgz_input_peek(input, err)
+        PyErr_CheckSignals()
+        if status != SGZ_ECANCELLED:
+            break
+        status = SGZ_OK
+    if status == SGZ_OK:
+        if input.wrap == SGZ_WRAP_ZSTD:
+            need("zstd")
+        status = sgz_input_begin(input, err)
+    return status
+
+
+def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t source_size=0):
+    """The DiffID of a tar and its bytes: (digest, size).
+
+    The source is a descriptor, read from its position on, or a callable read(n); `sink` is the
+    descriptor of a file that gets the plain tar, -1 for none. progress(done, source_size) gets
+    bytes of the source after each 8 MiB of the tar.
+    """
+    cdef sgz_input input
+    cdef sgz_source where
+    cdef sgz_hasher hasher
+    cdef sgz_plain plain
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef uint8_t digest[32]
+    cdef int end = 0, stop = 0
+    cdef _File reader = None
+    memset(&input, 0, sizeof(input))
+    memset(&hasher, 0, sizeof(hasher))
+    memset(&where, 0, sizeof(where))
+    memset(&plain, 0, sizeof(plain))
+    where.fd = -1
+    where.stop = &stop
+    if callable(source):
+        reader = _File(source)
+        where.read = _read
+        where.arg = <void *>reader
+    else:
+        where.fd = source
+    plain.input = &input
+    plain.hasher = &hasher
+    plain.sink = sink
+    try:
+        plain.buf = <uint8_t *>malloc(SGZ_PLAIN_BUF)
+        if plain.buf == NULL:
+            raise MemoryError
+        status = _open(&input, where, &err)
+        if status == SGZ_OK:
+            status = sgz_hasher_init(&hasher, table(), &err)
+        while status == SGZ_OK and not end:
+            with nogil:
+                status = sgz_plain_step(&plain, &end, &err)
+            PyErr_CheckSignals()
+            if status == SGZ_OK and progress is not None:
+                progress(input.source_pos, source_size)
+        if status != SGZ_OK:
+            if reader is not None and reader.error is not None:
+                raise reader.error
+            raise to_exception(&err, source_name)
+        sgz_hasher_final(&hasher, digest)
+    finally:
+        sgz_input_close(&input)
+        sgz_hasher_free(&hasher)
+        free(plain.buf)
+    return "sha256:" + (<const uint8_t *>digest)[:32].hex(), plain.size
+
+
 cdef class Conversion:
     """One conversion; `run` may be called once.
 
@@ -207,7 +298,6 @@ cdef class Conversion:
         cdef sgz_source where
         cdef sgz_error err
         cdef sgz_status status
-        cdef const sgz_codecs *codecs = table()
         if level > 2:
             need("libdeflate")
         self.source_name = source_name
@@ -244,18 +334,7 @@ cdef class Conversion:
         else:
             self.sink.fd = sink
             self.sink.is_pipe = not stat.S_ISREG(os.fstat(sink).st_mode)
-        status = sgz_input_open(&self.input, codecs, where, &err)
-        while status == SGZ_OK:
-            with nogil:
-                status = sgz_input_peek(&self.input, &err)
-            PyErr_CheckSignals()
-            if status != SGZ_ECANCELLED:
-                break
-            status = SGZ_OK
-        if status == SGZ_OK:
-            if self.input.wrap == SGZ_WRAP_ZSTD:
-                need("zstd")
-            status = sgz_input_begin(&self.input, &err)
+        status = _open(&self.input, where, &err)
         if status != SGZ_OK:
             self._raise(&err)
 

@@ -206,19 +206,27 @@ class Tries:
         """More time, for bytes that were not counted on when it began."""
         self._until += size / self._client.min_rate
 
+    def wait(self, seconds: float) -> None:
+        """More time, for what passed while nothing was asked of the server."""
+        self._until += seconds
+
     def again(self, failure: TransientError) -> None:
         """Wait before the next try; SourceError if there is none, or it would be useless."""
+        if self._client.closing.wait(self.pause(failure)):
+            raise ValueError(f"{self.what}: the client is closed")
+
+    def pause(self, failure: TransientError) -> float:
+        """Seconds to wait before the next try, which is counted; see `again`."""
         self.made += 1
         client = self._client
-        wait = client.backoff * 2 ** (self.made - 1) * random.uniform(0.5, 1.0)
+        wait: float = client.backoff * 2 ** (self.made - 1) * random.uniform(0.5, 1.0)
         if failure.retry_after is not None:
             wait = max(wait, failure.retry_after)
         wait = min(wait, client.max_wait)
         tries = self._tries if failure.tries is None else min(self._tries, failure.tries)
         if self.made >= tries or time.monotonic() + wait >= self._until:
             raise self.error(failure.why, failure.hint, failure.status) from failure
-        if client.closing.wait(wait):
-            raise ValueError(f"{self.what}: the client is closed")
+        return wait
 
     def error(self, why: str, hint: str, status: int | None = None) -> SourceError:
         """The error that ends the operation."""
@@ -306,22 +314,65 @@ class Client:
         budget = Tries(self, name or redact(url), expected + limit, tries)
         while True:
             try:
-                reply = self.send(
+                return self.once(
                     method,
                     url,
-                    headers,
-                    body,
-                    deadline=budget.deadline(expected),
+                    headers=headers,
+                    body=body,
+                    budget=budget,
+                    limit=limit,
                     follow=follow,
                     public_only=public_only,
+                    size=expected,
                 )
-                if retryable(reply.status):
-                    reply.drain()
-                    raise reply.transient()
-                data = self._body(reply, method, limit, budget)
-                return Response(reply.status, reply.headers, data, reply.url, reply.private)
             except TransientError as failure:
                 budget.again(failure)
+
+    def once(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        budget: Tries,
+        limit: int = 4 << 20,
+        follow: bool = True,
+        public_only: bool = False,
+        size: int | None = None,
+        bare: bool = False,
+        patience: float | None = None,
+    ) -> Response:
+        """One try of `request`, within a budget: TransientError for what another may mend.
+
+        `bare` is that of `send`; `patience` is how long, in seconds, the server may need to
+        answer, instead of the client's time-out.
+        """
+        expected = len(body) if isinstance(body, bytes) else size or 0
+        reply = self.send(
+            method,
+            url,
+            headers,
+            body,
+            deadline=max(budget.deadline(expected), time.monotonic() + (patience or 0.0)),
+            follow=follow,
+            public_only=public_only,
+            bare=bare,
+            patience=patience,
+        )
+        if retryable(reply.status):
+            reply.drain()
+            raise reply.transient()
+        data = self._body(reply, method, limit, budget)
+        return Response(reply.status, reply.headers, data, reply.url, reply.private)
+
+    def more_time(self, size: int, patience: float = 0.0) -> None:
+        """For a `body` that is made as it is sent: the request under way in this thread has time
+        for the next `size` bytes from now on, and for the answer (see `once`)."""
+        from stargz.sources import connection
+
+        seconds = max(self.timeout, patience)
+        connection.move(time.monotonic() + seconds + size / self.min_rate)
 
     @staticmethod
     def _body(reply: Reply, method: str, limit: int, budget: Tries) -> bytes:
@@ -353,6 +404,7 @@ class Client:
         follow: bool = True,
         public_only: bool = False,
         bare: bool = False,
+        patience: float | None = None,
     ) -> Reply:
         """One try, redirects followed; the body of the answer is still to be read.
 
@@ -362,7 +414,7 @@ class Client:
         own = harmless(self._headers) if bare else self._headers
         sent = {**own, **(headers or {})}
         for _ in range(MAX_REDIRECTS + 1):
-            reply, private = self._once(method, url, sent, body, deadline, public_only)
+            reply, private = self._once(method, url, sent, body, deadline, public_only, patience)
             location = reply.headers.get("Location")
             if (
                 not follow
@@ -401,6 +453,7 @@ class Client:
         body: Body,
         deadline: float,
         public_only: bool,
+        patience: float | None,
     ) -> tuple[Reply, bool]:
         from stargz.sources import connection
 
@@ -410,6 +463,7 @@ class Client:
         pool, proxied = self._pool(parts)
         now = connection.current
         now.deadline = deadline
+        now.sock = None
         now.public_only = public_only and not proxied
         now.opened = self._opened
         try:
@@ -422,7 +476,7 @@ class Client:
                 retries=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=connection.timeout(self.timeout, deadline),
+                timeout=connection.timeout(self.timeout, deadline, patience),
             )
         except Exception as error:
             raise explain(error) from error

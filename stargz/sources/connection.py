@@ -31,6 +31,7 @@ class _Current(threading.local):
     private = False
     sock: Any = None
     opened: Callable[[socket.socket], None] | None = None
+    watch: Callable[[socket.socket], None] | None = None  # of the thread, whatever it asks
 
     def take(self) -> Any:
         sock, self.sock = self.sock, None
@@ -88,6 +89,7 @@ def _is_private(sock: socket.socket) -> bool:
 
 class _Mixin:
     private = False
+    sock: Any
 
     def _new_conn(self) -> socket.socket:
         plain = super()._new_conn()  # type: ignore[misc]
@@ -102,22 +104,37 @@ class _Mixin:
             raise _PrivateAddressError
         return sock
 
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self._use()
+        self._tell()
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         # A kept connection may have been made for another kind of request.
         if self.private and current.public_only:
             raise _PrivateAddressError
+        if self.sock is not None:
+            self._use()
+            self._tell()
         super().request(*args, **kwargs)  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        sock = self.sock  # type: ignore[attr-defined]
+        self._use()
+        return super().getresponse()  # type: ignore[misc]
+
+    def _use(self) -> None:
+        """The socket is for this thread's request, which also ends in time while it is sent."""
+        sock = self.sock
         if isinstance(sock, _Bounded):
             sock.patience = self.timeout  # type: ignore[attr-defined]
             sock.deadline = current.deadline
         current.sock = sock
-        if current.opened is not None and sock is not None:
-            current.opened(sock)
         current.private = self.private
-        return super().getresponse()  # type: ignore[misc]
+
+    def _tell(self) -> None:
+        for opened in (current.opened, current.watch):
+            if opened is not None:
+                opened(self.sock)
 
 
 class _HTTPConnection(_Mixin, _connection.HTTPConnection):
@@ -136,10 +153,18 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-def timeout(seconds: float, deadline: float) -> Timeout:
-    """For the connection and for each wait for bytes."""
-    wait = max(0.001, min(seconds, deadline - time.monotonic()))
-    return Timeout(connect=wait, read=wait)
+def timeout(seconds: float, deadline: float, answer: float | None = None) -> Timeout:
+    """For the connection and for each wait for bytes; `answer`, if there is one, for those of
+    the answer."""
+    left = max(0.001, deadline - time.monotonic())
+    return Timeout(connect=min(seconds, left), read=min(answer or seconds, left))
+
+
+def move(deadline: float) -> None:
+    """The request that this thread is sending has until then."""
+    current.deadline = deadline
+    if isinstance(current.sock, _Bounded):
+        current.sock.deadline = deadline
 
 
 def pool_manager(

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -334,7 +335,7 @@ class HTTPSource:
         first, last, total = _content_range(reply)
         if total is not None and total != self.size:
             reply.close()
-            raise _changed(f"it had {self.size} bytes, has {total}")
+            raise self._resized(total)
         length = reply.length
         if first != start or last >= end or (length is not None and length != last + 1 - first):
             reply.close()
@@ -353,7 +354,7 @@ class HTTPSource:
             return
         total = re.fullmatch(r"bytes \*/(\d{1,18})", reply.headers.get("Content-Range", ""))
         if total and int(total[1]) != self.size:
-            raise _changed(f"it had {self.size} bytes, has {total[1]}")
+            raise self._resized(int(total[1]))
 
     # --- the whole ----------------------------------------------------------------------
 
@@ -368,49 +369,17 @@ class HTTPSource:
 
     def _download(self) -> Spool:
         """The whole blob; sets the size if it was not known."""
-        budget = Tries(self._client, f"{self.name}: the whole blob", self._size or 0)
-        spool = Spool(self.name, self._size, self._algorithm)
-        end = self._size
-        while True:
-            try:
-                resume = {"Range": f"bytes={spool.size}-"} if spool.size else {}
-                reply = self._ask("GET", resume, budget)
-                if reply.status == 206 and resume and end is not None:
-                    self._check(reply, spool.size, end)
-                elif reply.status == 200:
-                    spool.restart()
-                    end = reply.length if self._size is None else self._size
-                    if reply.length not in (None, end):
-                        reply.close()
-                        raise _changed(f"it had {end} bytes, has {reply.length}")
-                else:
-                    reply.close()
-                    raise TransientError(reply.said(), hint="it does not give the blob at all")
-                self._pour(reply, spool, end, budget)
-                self._size = spool.size
-                return spool
-            except TransientError as failure:
-                budget.again(failure)
+        from stargz.sources.download import Download
 
-    def _pour(self, reply: Reply, spool: Spool, end: int | None, budget: Tries) -> None:
-        try:
-            while True:
-                reply.until(budget.deadline(PIECE))
-                piece = reply.read(PIECE)
-                if not piece:
-                    break
+        spool = Spool(self.name, self._size, self._algorithm)
+        with closing(Download(self)) as download:
+            while piece := download.read(PIECE):
                 spool.append(piece)
-                if end is None:
-                    budget.extend(len(piece))
-                elif spool.size > end:
-                    spool.restart()
-                    raise TransientError(f"the body is longer than {end} bytes")
-            if end is not None and spool.size != end:
-                raise TransientError(f"the body ended after {spool.size} of {end} bytes")
-        except BaseException:
-            reply.close()
-            raise
-        reply.done()
+        self._size = spool.size
+        return spool
+
+    def _resized(self, size: int | None) -> TransientError:
+        return _changed(f"it had {self._size} bytes, has {size}")
 
     # --- opening ------------------------------------------------------------------------
 
@@ -505,5 +474,5 @@ def _content_range(reply: Reply) -> tuple[int, int, int | None]:
 def _changed(how: str) -> TransientError:
     # Tried again once: the answer may have come from a cache on the way.
     return TransientError(
-        f"the blob changed while it was read: {how}", hint="open it again", tries=2
+        f"the blob changed while it was read: {how}", hint="open it again", status=200, tries=2
     )

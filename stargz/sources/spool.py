@@ -46,7 +46,7 @@ class Spool:
         """The digest of all that was appended; "" if none was asked for."""
         return f"{self._algorithm}:{self._hash.hexdigest()}" if self._hash is not None else ""
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview[int]) -> None:
         """Write behind what is there."""
         if self._hash is not None:
             self._hash.update(data)

@@ -1,0 +1,102 @@
+"""Files that are there complete, or not at all, even after a crash or SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+
+class NewFile:
+    """A file in `folder` that has no name before `publish`; open for writing at `fd`.
+
+    Unnamed where the file system has such files, so that even SIGKILL leaves nothing; else a
+    temporary file named after `hint`, which goes with `close` (or the `with` block).
+    """
+
+    def __init__(self, folder: str, hint: str) -> None:
+        short = os.fsdecode(os.fsencode(hint)[:200])  # names are at most 255 bytes
+        unique = f"{os.getpid()}.{time.monotonic_ns():x}"
+        self._folder = folder
+        self._fd = -1
+        self._beside = f"{folder}/.{short}.{unique}.partial"
+        try:
+            self._fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            self._named = False
+        except (AttributeError, OSError):
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+            self._fd = os.open(self._beside, flags, 0o666)
+            self._named = True
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, until `close`."""
+        return self._fd
+
+    def publish(self, path: str, *, replace: bool = True) -> bool:
+        """Have the content under `path`, in the same folder, and on the disk. Without `replace`
+        a file that is there stays, and False is returned."""
+        os.fsync(self._fd)
+        if not replace:
+            try:
+                self._link(path)
+            except FileExistsError:
+                return False
+        else:
+            if not self._named:
+                self._link(self._beside)
+                self._named = True
+            os.replace(self._beside, path)  # noqa: PTH105
+            self._named = False
+        sync_folder(self._folder)
+        return True
+
+    def _link(self, path: str) -> None:
+        if self._named:
+            os.link(self._beside, path)
+            return
+        # A src_dir_fd, although the path is absolute: without one, os.link calls link(2),
+        # which does not follow the link in /proc.
+        source = f"/proc/self/fd/{self._fd}"
+        os.link(source, path, src_dir_fd=self._fd, follow_symlinks=True)
+
+    def close(self) -> None:
+        """Let go of the descriptor, and of a temporary name."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        if self._named:
+            self._named = False
+            with suppress(FileNotFoundError):
+                os.unlink(self._beside)  # noqa: PTH108
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@contextmanager
+def complete_or_absent(path: str) -> Iterator[int]:
+    """A descriptor whose content replaces `path` when the block ends well, synced."""
+    folder, name = os.path.split(path)
+    try:
+        file = NewFile(folder, name)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    with file:
+        yield file.fd
+        file.publish(path)
+
+
+def sync_folder(folder: str) -> None:
+    """Have the names in `folder` on the disk, where its file system can do that."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
