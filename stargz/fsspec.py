@@ -25,10 +25,10 @@ from fsspec.utils import tokenize  # type: ignore[import-untyped]
 from stargz import layer as _layer
 from stargz.errors import EntryNotFoundError, UsageError
 from stargz.layer import Layer
+from stargz.oci.reference import IMAGE_PREFIXES
 from stargz.tree import Stat, Tree, Whiteouts
 
 _TYPES = {"dir": "directory", "reg": "file", "symlink": "link"}
-_IMAGES = ("docker://", "oci:")
 _BUFFER = 64 << 10
 _MAX_BUFFER = 64 << 20
 
@@ -50,11 +50,12 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     """The files of a layer, or of an image's layers merged.
 
     `fo` is a path, a URL, a binary file object, an open Layer or Tree, or an image
-    ("docker://…", "oci:DIR[:ref]"). In a chain fsspec gives it, with `target_protocol` and
-    `target_options` of the file system that the blob is on. http(s) URLs without options are
-    read by stargz itself, in few requests. `whiteouts` is that of `stargz.tree.Tree`. What
-    `stargz.open` takes (toc, toc_digest, require_verified, cache, ...) can be given too;
-    `image_options` are what `stargz.oci.image.open_image` takes besides.
+    ("docker://…", "oci:DIR[:ref]", "docker-archive:FILE[:ref]", "storage:DIR//repo[:tag]"). In a
+    chain fsspec gives it, with `target_protocol` and `target_options` of the file system that the
+    blob is on. http(s) URLs without options are read by stargz itself, in few requests.
+    `whiteouts` is that of `stargz.tree.Tree`. What `stargz.open` takes (toc, toc_digest,
+    require_verified, cache, ...) can be given too; `image_options` are what
+    `stargz.oci.image.open_image` takes besides.
 
     Symlinks are followed within the tree. In listings one that leads to a file is a "file" with
     `islink`, and one that leads to a directory, or nowhere, a "link": so nothing that recurses
@@ -137,7 +138,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
             return None
         if self.fo.startswith("file://"):
             return self.fo[len("file://") :]
-        return None if "://" in self.fo or self.fo.startswith(_IMAGES) else self.fo
+        return None if "://" in self.fo or self.fo.startswith(IMAGE_PREFIXES) else self.fo
 
     def _open_tree(self) -> tuple[Tree, Callable[[], None] | None]:
         fo = self.fo
@@ -145,7 +146,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
             return fo, None
         if isinstance(fo, Layer):
             return Tree([fo], self.whiteouts), None
-        if isinstance(fo, str) and self.target_protocol is None and fo.startswith(_IMAGES):
+        if isinstance(fo, str) and self.target_protocol is None and fo.startswith(IMAGE_PREFIXES):
             from stargz.oci.image import open_image
 
             if self._toc_options:

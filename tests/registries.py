@@ -287,6 +287,7 @@ class Registry:
     storage: Path
     tokens: TokenServer | None = None
     basic: bool = False
+    process: subprocess.Popen[bytes] | None = None
 
     def request(
         self, method: str, path: str, body: bytes = b"", repository: str = "", **headers: str
@@ -365,15 +366,19 @@ def _push_token(tokens: TokenServer, repository: str) -> str:
 
 @contextmanager
 def registry(
-    folder: Path, *, basic: bool = False, tokens: TokenServer | None = None
+    folder: Path,
+    *,
+    basic: bool = False,
+    tokens: TokenServer | None = None,
+    at: int | None = None,
 ) -> Iterator[Registry]:
     """A registry that keeps what it has below `folder`, open to all, or with an account
-    (USER, PASSWORD), or with the tokens of a token server."""
+    (USER, PASSWORD), or with the tokens of a token server; at a port, if one is given."""
     executable = program("docker-registry", "registry")
     folder.mkdir(parents=True, exist_ok=True)
     storage = folder / "storage"
     for attempt in range(3):
-        port = free_port()
+        port = at or free_port()
         config: dict[str, Any] = {
             "version": "0.1",
             "log": {"level": "error", "accesslog": {"disabled": True}},
@@ -400,7 +405,7 @@ def registry(
             process = subprocess.Popen([executable, "serve", path], stdout=log, stderr=log)
         try:
             if _listens(port, process):
-                yield Registry(f"127.0.0.1:{port}", storage, tokens, basic)
+                yield Registry(f"127.0.0.1:{port}", storage, tokens, basic, process)
                 return
         finally:
             process.terminate()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import layouts
 import pytest
 from command import environment, sha256
 from mounts import needs_fuse
+from registries import registry
 
 import stargz
 from stargz.cli import COMMANDS
 from stargz.conversion import CHUNK_SIZES
 from stargz.layer import MAX_TOC_SIZE
+from stargz.oci.image import open_image
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -112,6 +116,50 @@ def test_mount_from_python(folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"root:x:0:0\n\nsha256:\w{64} \['passwd'\]\n", done.stdout)
+
+
+@pytest.fixture
+def hosts(folder: Path) -> Iterator[tuple[str, str]]:
+    """A registry with app:1.0, and an empty one."""
+    layout = layouts.Layout(folder / "layout")
+    tar = gzip.decompress((folder / "layer.tar.gz").read_bytes())
+    layout.tag(layout.manifest([layout.plain_layer(tar)]))
+    with registry(folder / "one") as full, registry(folder / "two") as empty:
+        full.push(layout.path, "app", "1.0")
+        yield full.host, empty.host
+
+
+def test_image(folder: Path, hosts: tuple[str, str]) -> None:
+    script = block("image")
+    assert len(script.splitlines()) == 3
+    done = shell(script.replace("registry.example", hosts[0]), folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nok: " in done.stdout
+    assert done.stdout.endswith(" passwd\n")
+
+
+def test_bulk(folder: Path, hosts: tuple[str, str]) -> None:
+    script = block("bulk")
+    assert len(script.splitlines()) == 3
+    script = script.replace("registry.example", hosts[0]).replace("mirror.example", hosts[1])
+    done = shell(f"export XDG_STATE_HOME=$PWD/state\n{script}", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.findall(r"(\d) converted, (\d) unchanged", done.stdout) == [("1", "0"), ("0", "1")]
+    assert b"app:1.0" in (folder / "report.html").read_bytes()
+    with open_image(f"docker://{hosts[1]}/app:1.0") as image:
+        assert image.verified
+        assert image.layers[0].read("etc/passwd") == b"root:x:0:0\n"
+
+
+@pytest.mark.usefixtures("hosts")
+def test_images_from_python(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block("image-python")],
+        cwd=folder, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    digest = r"sha256:\w{64}"
+    assert re.match(rf"{digest} \['{digest}'\]\n{{'images': 1, 'converted': 1,", done.stdout)
 
 
 def test_fsspec(folder: Path) -> None:

@@ -15,7 +15,7 @@ def snapshot(root: Path, *, owners: bool = True, root_itself: bool = True) -> di
     for folder, directories, files in os.walk(root):
         names += [os.path.relpath(Path(folder, n), root) for n in directories + files]
     found: dict[str, Any] = {}
-    inodes: dict[int, list[str]] = {}
+    inodes: dict[tuple[int, int], list[str]] = {}
     for name in sorted(names):
         path = root / name
         info = path.lstat()
@@ -33,7 +33,7 @@ def snapshot(root: Path, *, owners: bool = True, root_itself: bool = True) -> di
         owner = (info.st_uid, info.st_gid) if owners else None
         found[name] = (stat.filemode(info.st_mode), owner, int(info.st_mtime), body, xattrs)
         if not stat.S_ISDIR(info.st_mode):
-            inodes.setdefault(info.st_ino, []).append(name)
+            inodes.setdefault((info.st_dev, info.st_ino), []).append(name)
     found["one file"] = sorted(names for names in inodes.values() if len(names) > 1)
     return found
 

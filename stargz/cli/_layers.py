@@ -35,7 +35,9 @@ class Found(NamedTuple):
 
 def is_image(src: str) -> bool:
     """Whether SRC names an image."""
-    return src.startswith(("docker://", "oci:"))
+    from stargz.oci.reference import IMAGE_PREFIXES
+
+    return src.startswith(IMAGE_PREFIXES)
 
 
 @contextmanager
@@ -159,7 +161,7 @@ def source(args: argparse.Namespace) -> Iterator[Found]:
                 yield Found(blob, image.toc_digest(number))
         return
     if args.layer is not None:
-        raise UsageError(f"{src}: --layer chooses a layer of an image (docker:// or oci:)")
+        raise UsageError(f"{src}: --layer chooses a layer of an image (docker://, oci: ...)")
     if src == "-":
         with _stdin() as file:
             yield Found(file)

@@ -86,7 +86,7 @@ def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False
         metavar="SRC",
         nargs="?" if optional else None,
         help="the layer: a file, - for standard input, a URL, or an image (docker://HOST/REPO:TAG, "
-        "oci:DIR[:REF]) with --layer",
+        "oci:DIR[:REF], docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]) with --layer",
     )
     parser.add_argument(
         "--layer",
@@ -116,7 +116,10 @@ def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """SRC, and how it is read: for every command that reads a whole image."""
     parser.add_argument(
-        "src", metavar="SRC", help="the image: docker://HOST/REPO[:TAG][@DIGEST] or oci:DIR[:REF]"
+        "src",
+        metavar="SRC",
+        help="the image: docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF], "
+        "docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG][@DIGEST]",
     )
     parser.add_argument(
         "--require-verified",
@@ -136,6 +139,18 @@ def add_remote_options(parser: argparse.ArgumentParser) -> None:
         metavar="OS/ARCH",
         help="of an image for several (default: Linux on this machine's architecture)",
     )
+    add_registry_options(group)
+    group.add_argument(
+        "--cache-dir", metavar="DIR", help="keep what is fetched here (default: the user's cache)"
+    )
+    group.add_argument(
+        "--cache-size", type=size, metavar="SIZE", help="how large that may become, such as 10G"
+    )
+    group.add_argument("--no-cache", action="store_true", help="keep nothing on disk")
+
+
+def add_registry_options(group: argparse._ArgumentGroup) -> None:
+    """How registries are reached."""
     group.add_argument(
         "--authfile",
         metavar="FILE",
@@ -157,13 +172,6 @@ def add_remote_options(parser: argparse.ArgumentParser) -> None:
         metavar="HOST=URL",
         help="try this first for images of the registry HOST (repeatable)",
     )
-    group.add_argument(
-        "--cache-dir", metavar="DIR", help="keep what is fetched here (default: the user's cache)"
-    )
-    group.add_argument(
-        "--cache-size", type=size, metavar="SIZE", help="how large that may become, such as 10G"
-    )
-    group.add_argument("--no-cache", action="store_true", help="keep nothing on disk")
 
 
 def mirror(text: str) -> tuple[str, str]:

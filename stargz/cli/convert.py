@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from stargz.cli import _options, _stdout
+from stargz.cli import _convert_options, _options, _stdout
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import binary_stdin, check_not_url
 from stargz.cli._output import log, print_json, print_table, size_text, warn
@@ -29,7 +29,6 @@ stargz convert layer.tar.gz
 stargz convert --level 6 --prioritize usr/bin/python3 layer.tar.gz small.stargz
 zcat layer.tar.gz | stargz convert - - | ssh host 'cat > layer.stargz'"""
 
-_LIST_MAX = 64 << 20  # bytes of a --prioritize-from file
 _SUFFIXES = (".tar.gz", ".tar.zst", ".tar", ".tgz", ".tzst")
 
 
@@ -45,53 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the layer to write, or - for standard output "
         "(default: SRC less its suffix plus .stargz)",
     )
-    parser.add_argument("--format", choices=("estargz", "stargz"), default="estargz")
-    parser.add_argument(
-        "--level",
-        type=_options.level,
-        default=1,
-        metavar="1..12",
-        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: 1)",
-    )
-    parser.add_argument(
-        "--chunk-size",
-        type=_options.size,
-        default=4 << 20,
-        metavar="SIZE",
-        help="files longer than this are cut into chunks that are read alone (default: 4M)",
-    )
-    parser.add_argument(
-        "--min-chunk-size",
-        type=_options.size,
-        default=0,
-        metavar="SIZE",
-        help="put small files together until a gzip member holds this much: smaller layers, "
-        "slower reads of single files. Read by stargz-snapshotter from 0.13 on; older ones misread "
-        "it, and the reference package's VerifyTOC and containers/storage refuse it "
-        "(default: 0, off)",
-    )
-    parser.add_argument(
-        "--prioritize",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="put this file first, to be fetched ahead of all others; repeatable, in order",
-    )
-    parser.add_argument(
-        "--prioritize-from",
-        metavar="FILE",
-        help="the same for every line of FILE: a path, or a JSON object with a path key",
-    )
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="report prioritized paths that are not in SRC, and go on",
-    )
-    parser.add_argument(
-        "--lossless",
-        action="store_true",
-        help="keep the tar's bytes exactly as they are: no landmarks, no reordering",
-    )
+    _convert_options.add_layout_options(parser)
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
     _options.add_threads(parser)
     _options.add_output_options(parser)
@@ -107,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "level": args.level,
         "chunk_size": args.chunk_size,
         "min_chunk_size": args.min_chunk_size,
-        "prioritized": (*args.prioritize, *_listed(args.prioritize_from)),
+        "prioritized": _convert_options.prioritized(args),
         "allow_missing": args.allow_missing,
         "lossless": args.lossless,
         "format": args.format,
@@ -167,34 +120,6 @@ def _writable(dst: str, src: str, force: bool) -> Iterator[str | BinaryIO]:
     if not force:
         raise CommandError(f"{dst}: already exists; --force replaces it")
     yield dst
-
-
-def _listed(file: str | None) -> list[str]:
-    """The paths of --prioritize-from."""
-    if file is None:
-        return []
-    import json
-
-    with Path(file).open("rb") as stream:
-        text = stream.read(_LIST_MAX + 1)
-    if len(text) > _LIST_MAX:
-        raise CommandError(f"{file}: a list of paths over 64 MiB; is it the right file?")
-    paths: list[str] = []
-    for line in text.splitlines():
-        path: object = os.fsdecode(line)
-        if line.startswith(b"{"):
-            # The snapshotter's recorder writes {"path": ..., ...}, one object a line.
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if isinstance(record, dict) and "path" in record:
-                path = record["path"]
-        if not isinstance(path, str):
-            raise CommandError(f"{file}: the path of line {len(paths) + 1} is not a string")
-        if path:
-            paths.append(path)
-    return paths
 
 
 def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:

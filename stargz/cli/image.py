@@ -1,12 +1,16 @@
-"""Look into a whole image: all layers of one platform, merged as a container sees them."""
+"""Convert whole images, and look into them: all layers of one platform, merged as a container
+sees them."""
 
 from __future__ import annotations
 
 EXAMPLE = """\
+stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-esgz
 stargz image ls -l docker://registry.example/app:1.0 etc
 stargz image info oci:layout:latest"""
 
 COMMANDS = {
+    "convert": "make every layer of an image seekable, on all platforms",
+    "bulk": "the same for a registry, a repository, a list or a folder of images",
     "info": "an image's digests, platforms and layers, from its manifest",
     "ls": "list the files of an image",
     "cat": "write files' contents to standard output",

@@ -103,10 +103,12 @@ class Authorizer:
         self.private = False
 
     def current(self, scope: str, source: str) -> str | None:
-        """The Authorization header to begin with for a scope; None where none is known yet."""
+        """The Authorization header to begin with for a scope, or several with a space between
+        them; None where none is known yet. The account is that for the first."""
         with self._lock:
             challenges = self._challenges
-        return self._value(scope, None, challenges, source) if challenges else None
+        # The scope in them is that of another request.
+        return self._value(scope, None, challenges, source, False) if challenges else None
 
     @property
     def challenged(self) -> bool:
@@ -130,11 +132,16 @@ class Authorizer:
             challenges = self._challenges
         if not challenges:
             return None
-        value = self._value(scope, refused, challenges, source)
+        value = self._value(scope, refused, challenges, source, answer is not None)
         return None if value == refused else value
 
     def _value(
-        self, scope: str, refused: str | None, challenges: list[Challenge], source: str
+        self,
+        scope: str,
+        refused: str | None,
+        challenges: list[Challenge],
+        source: str,
+        own: bool,
     ) -> str | None:
         with self._lock:
             slot = self._slots.setdefault(scope, _Slot())
@@ -147,7 +154,7 @@ class Authorizer:
                 raise RegistryError(failed.message, failed.source, failed.status) from failed
             slot.value, slot.failed = None, None
             try:
-                slot.value, seconds = self._make(scope, challenges, source)
+                slot.value, seconds = self._make(scope, challenges, source, own)
             except RegistryError as error:
                 slot.failed = error
                 raise
@@ -157,14 +164,14 @@ class Authorizer:
             return slot.value
 
     def _make(
-        self, scope: str, challenges: list[Challenge], source: str
+        self, scope: str, challenges: list[Challenge], source: str, own: bool
     ) -> tuple[str | None, float]:
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
         credentials = self._find(scope)
         if "bearer" in by_scheme:
             if credentials is not None and credentials.registry_token:
                 return _bearer(credentials.registry_token, source), _MAX_SECONDS
-            return self._token(by_scheme["bearer"], scope, credentials, source)
+            return self._token(by_scheme["bearer"], scope, credentials, source, own)
         if "basic" in by_scheme and credentials is not None and credentials.username:
             return credentials.basic(), _MAX_SECONDS
         return None, 0.0
@@ -177,11 +184,12 @@ class Authorizer:
         scope: str,
         credentials: Credentials | None,
         source: str,
+        own: bool,
     ) -> tuple[str, float]:
         realm = self._realm(challenge.parameters.get("realm", ""), source)
         service = challenge.parameters.get("service")
-        stated = challenge.parameters.get("scope", "")
-        scopes = list(dict.fromkeys([scope, *stated.split()]))
+        stated = challenge.parameters.get("scope", "") if own else ""
+        scopes = list(dict.fromkeys([*scope.split(), *stated.split()]))
         begun = time.monotonic()
         answer = None
         if credentials is not None and credentials.identity_token:

@@ -60,10 +60,15 @@ class RegistryBlob(HTTPSource):
             try:
                 return super()._ask(method, extra, budget)
             except (TransientError, RegistryError):
-                if not self._next(host):
+                if not self.next_host(host):
                     raise
 
-    def _next(self, failed: Endpoint) -> bool:
+    @property
+    def host(self) -> Endpoint:
+        """Who is asked now."""
+        return self._host
+
+    def next_host(self, failed: Endpoint) -> bool:
         """Go on to the host after a mirror that failed; False where there is none."""
         with self._lock:
             if self._host is failed:
@@ -83,7 +88,7 @@ class RegistryBlob(HTTPSource):
                     return spool
                 raise DigestError("the blob", self.descriptor.digest, spool.digest, self.name)
             except (SourceError, DigestError):
-                if not self._next(host):
+                if not self.next_host(host):
                     raise
 
     def read_whole(self) -> LocalSource:

@@ -6,31 +6,25 @@ with open_image("docker://host/repo:tag") as image:
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stargz import layer as _layer
 from stargz.errors import (
     FooterError,
     FormatError,
-    RegistryError,
-    SourceError,
     UnverifiedError,
     UsageError,
 )
 from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.layer import MAX_TOC_SIZE, Layer
-from stargz.oci.layout import Layout
 from stargz.oci.manifest import (
     LAYER_DIGEST,
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
-    Descriptor,
-    Manifest,
     Platform,
     descend,
     load_json,
@@ -38,8 +32,8 @@ from stargz.oci.manifest import (
     platform_of,
     this_platform,
 )
-from stargz.oci.reference import LayoutReference, Reference, is_digest, parse_image
-from stargz.oci.registry import RegistryClient
+from stargz.oci.reference import is_digest
+from stargz.oci.repository import EXTERNAL, Repository, open_repository
 from stargz.sources import ByteSource, MemorySource
 
 if TYPE_CHECKING:
@@ -49,105 +43,8 @@ if TYPE_CHECKING:
 
 _PARALLEL = 8  # layers that are opened at the same time
 MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
-_EXTERNAL = "-esgztoc"  # what an image of external TOCs is named, behind the image's own name
 
 Selector = int | str | None
-
-
-class Repository(Protocol):
-    """Where an image's manifests and blobs are."""
-
-    name: str
-
-    def root(self) -> Manifest:
-        """What the reference names: a manifest or an index."""
-
-    def manifest(self, entry: Descriptor) -> Manifest:
-        """One that an index lists."""
-
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        """All of a blob, checked."""
-
-    def open_blob(self, entry: Descriptor) -> ByteSource:
-        """A blob to be read at random."""
-
-    def external(self) -> Manifest | None:
-        """The image of the external TOCs that belongs to this one."""
-
-    def interrupt(self) -> None:
-        """Let what other threads wait for fail at once, if nobody else uses it."""
-
-
-class _InRegistry:
-    def __init__(self, client: RegistryClient, reference: Reference, owned: bool) -> None:
-        self._client = client
-        self._owned = owned
-        self._reference = reference
-        self.name = f"docker://{reference}"
-
-    def root(self) -> Manifest:
-        return self._client.manifest(self._reference)
-
-    def manifest(self, entry: Descriptor) -> Manifest:
-        return self._client.manifest(self._reference, entry)
-
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        return self._client.read_blob(self._reference, entry, limit)
-
-    def open_blob(self, entry: Descriptor) -> ByteSource:
-        return self._client.open_blob(self._reference, entry)
-
-    def external(self) -> Manifest | None:
-        if self._reference.tag is None and self._reference.digest is not None:
-            return None  # it is found by the image's tag alone
-        tag = (self._reference.tag or self._reference.target) + _EXTERNAL
-        try:
-            return self._client.manifest(self._reference.with_tag(tag))
-        except RegistryError as error:
-            if error.status == 404:
-                return None
-            raise
-
-    def interrupt(self) -> None:
-        if self._owned:
-            self._client.close()
-
-
-class _InLayout:
-    def __init__(self, reference: LayoutReference) -> None:
-        self._layout = Layout(reference.path)
-        self._reference = reference
-        self.name = str(reference)
-
-    def root(self) -> Manifest:
-        index, ref = self._layout.index, self._reference.ref
-        entries = index.manifests
-        nameless = ref is None and len(entries) > 1 and not self._layout.refs()
-        if nameless and all(entry.platform for entry in entries):
-            return index  # the layout is the image, one manifest for each platform
-        return self._layout.manifest(self._layout.resolve(ref))
-
-    def manifest(self, entry: Descriptor) -> Manifest:
-        return self._layout.manifest(entry)
-
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        if entry.size > limit:
-            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
-        return self._layout.read_blob(entry)
-
-    def open_blob(self, entry: Descriptor) -> ByteSource:
-        return self._layout.open_blob(entry)
-
-    def external(self) -> Manifest | None:
-        try:
-            return self._layout.manifest(
-                self._layout.resolve(f"{self._reference.ref or 'latest'}{_EXTERNAL}")
-            )
-        except SourceError:
-            return None
-
-    def interrupt(self) -> None:
-        pass
 
 
 class ImageManifest:
@@ -290,33 +187,6 @@ class Image(ImageManifest):
 def is_verified(layer: Layer) -> bool:
     """Whether a layer's TOC is the one that was asked for, with a digest for every chunk."""
     return layer._trusted and not layer._reader.undigested()
-
-
-@contextmanager
-def open_repository(
-    src: str,
-    *,
-    client: RegistryClient | None = None,
-    authfile: str | os.PathLike[str] | None = None,
-    plain_http: bool | Sequence[str] = False,
-    mirrors: Mapping[str, Sequence[str]] | None = None,
-    ca_file: str | None = None,
-) -> Iterator[Repository]:
-    """Where the image that `src` (`docker://...` or `oci:...`) names is.
-
-    Without `client` one is made of the other options, which are RegistryClient's.
-    """
-    reference = parse_image(src)
-    if isinstance(reference, LayoutReference):
-        yield _InLayout(reference)
-        return
-    if client is not None:
-        yield _InRegistry(client, reference, False)
-        return
-    with RegistryClient(
-        authfile=authfile, plain_http=plain_http, mirrors=mirrors, ca_file=ca_file
-    ) as made:
-        yield _InRegistry(made, reference, True)
 
 
 @contextmanager
@@ -523,10 +393,10 @@ def _open_one(
     toc = image.external_toc(image.descriptors[number].digest)
     if toc is None:
         raise FooterError(
-            f"{where}: its TOC is kept apart, and there is no image {image.name}{_EXTERNAL} that "
+            f"{where}: its TOC is kept apart, and there is no image {image.name}{EXTERNAL} that "
             "has it; give the TOC as toc (--toc)"
         )
-    name = f"{image.name}{_EXTERNAL}"
+    name = f"{image.name}{EXTERNAL}"
     return _layer.open(source, toc=MemorySource(toc, name), **options)
 
 

@@ -97,33 +97,46 @@ class Layout:
         """A blob, for reading at random; its size is checked, its digest is not."""
         path = self.blob_path(entry.digest)
         try:
-            source = LocalSource(path)
+            return open_exact(path, entry.size)
         except FileNotFoundError:
             raise SourceError(
                 f"{self.name}: blob {entry.digest} is not in the layout ({path})"
             ) from None
-        try:
-            # A symlink is followed; what it leads to must be a file all the same.
-            if source.fd is None or not stat.S_ISREG(os.fstat(source.fd).st_mode):
-                raise SourceError(f"{path}: not a regular file")
-            if source.size != entry.size:
-                raise FormatError(
-                    f"{source.size} bytes, where its descriptor says {entry.size}: the blob was "
-                    "cut short or replaced",
-                    str(path),
-                )
-        except BaseException:
-            source.close()
-            raise
-        return source
 
     def _read(self, path: Path) -> bytes:
-        # O_NONBLOCK: a pipe in the place of a file must not hang.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise SourceError(f"{path}: not a regular file")
-            data = file.read(MAX_MANIFEST_SIZE + 1)
-        if len(data) > MAX_MANIFEST_SIZE:
+        data = read_small(path, MAX_MANIFEST_SIZE)
+        if data is None:
             raise FormatError(too_large(None), str(path))
         return data
+
+
+def open_exact(path: Path, size: int) -> LocalSource:
+    """A regular file of that size; a symlink is followed. FormatError for another size."""
+    source = LocalSource(path)
+    try:
+        if source.fd is None or not stat.S_ISREG(os.fstat(source.fd).st_mode):
+            raise SourceError(f"{path}: not a regular file")
+        if source.size != size:
+            raise FormatError(
+                f"{source.size} bytes, where its descriptor says {size}: the blob was "
+                "cut short or replaced",
+                str(path),
+            )
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def read_small(path: Path, limit: int) -> bytes | None:
+    """What is in a regular file; None if that is over `limit` bytes."""
+    # O_NONBLOCK: a pipe in the place of a file must not hang.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SourceError(f"{path}: not a regular file")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(fd)
+    return data if len(data) <= limit else None

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from stargz.errors import UsageError
 
@@ -45,8 +47,8 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Registry and repository."""
-        return f"{self.registry}/{self.repository}"
+        """Registry and repository; the registry alone for what is about all of it."""
+        return f"{self.registry}/{self.repository}" if self.repository else self.registry
 
     @property
     def target(self) -> str:
@@ -80,13 +82,54 @@ class LayoutReference:
         return f"oci:{self.path}{f':{self.ref}' if self.ref else ''}"
 
 
-def parse_image(src: str) -> Reference | LayoutReference:
-    """What `docker://host/repo:tag` or `oci:DIR[:ref]` names; raises UsageError."""
+@dataclass(frozen=True, slots=True)
+class ArchiveReference:
+    """One image of a file that `docker save` wrote; `ref` is a name:tag of it, or @N for the
+    image at place N (from 0), or None where there is one."""
+
+    path: str
+    ref: str | None = None
+
+    def __str__(self) -> str:
+        return f"docker-archive:{self.path}{f':{self.ref}' if self.ref else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class StorageReference:
+    """One image of the folder in which a registry (CNCF distribution) keeps what it has."""
+
+    path: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"storage:{self.path}//{self.repository}{tag}{digest}"
+
+
+ImageReference = Reference | LayoutReference | ArchiveReference | StorageReference
+
+# How the names of images begin.
+IMAGE_PREFIXES = ("docker://", "oci:", "docker-archive:", "storage:")
+
+
+def parse_image(src: str) -> ImageReference:
+    """What `docker://host/repo:tag`, `oci:DIR[:ref]`, `docker-archive:FILE[:ref]` or
+    `storage:DIR//repo[:tag][@digest]` names; raises UsageError."""
     if src.startswith("docker://"):
         return parse_reference(src.removeprefix("docker://"))
     if src.startswith("oci:"):
         return _parse_layout(src)
-    raise UsageError(f"{src!r} is not an image: give docker://host/repo:tag or oci:DIR[:ref]")
+    if src.startswith("docker-archive:"):
+        return _parse_archive(src)
+    if src.startswith("storage:"):
+        return _parse_storage(src)
+    raise UsageError(
+        f"{src!r} is not an image: give docker://host/repo:tag, oci:DIR[:ref], "
+        "docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
+    )
 
 
 def parse_reference(text: str) -> Reference:
@@ -146,17 +189,59 @@ def digest_of(data: bytes, like: str = "sha256:") -> str:
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
-def _parse_layout(src: str) -> LayoutReference:
-    from pathlib import Path
+def is_repository(value: object, registry: str = "") -> bool:
+    """Whether `value` is the name of a repository of that registry."""
+    return (
+        isinstance(value, str)
+        and len(registry) + 1 + len(value) <= MAX_NAME
+        and bool(_REPOSITORY.fullmatch(value))
+    )
 
-    path = src.removeprefix("oci:")
-    ref: str | None = None
-    if not Path(path).is_dir():
-        # Both parts may have colons: the longest directory that there is is meant.
-        colons = [at for at, c in enumerate(path) if c == ":" and at]
-        there = [at for at in colons if Path(path[:at]).is_dir()]
-        at = there[-1] if there else colons[0] if colons else len(path)
-        path, ref = path[:at], path[at + 1 :] or None
+
+def is_tag(value: object) -> bool:
+    """Whether `value` is a tag."""
+    return isinstance(value, str) and bool(_TAG.fullmatch(value))
+
+
+def _split(text: str, there: Callable[[Path], bool]) -> tuple[str, str | None]:
+    """A path and the ref behind it. Both may have colons: the longest path that is there is
+    meant."""
+    if there(Path(text)):
+        return text, None
+    colons = [at for at, c in enumerate(text) if c == ":" and at]
+    found = [at for at in colons if there(Path(text[:at]))]
+    at = found[-1] if found else colons[0] if colons else len(text)
+    return text[:at], text[at + 1 :] or None
+
+
+def _parse_layout(src: str) -> LayoutReference:
+    path, ref = _split(src.removeprefix("oci:"), Path.is_dir)
     if not path:
         raise UsageError(f"{src!r} names no directory: give oci:DIR[:ref]")
     return LayoutReference(path, ref)
+
+
+def _parse_archive(src: str) -> ArchiveReference:
+    path, ref = _split(src.removeprefix("docker-archive:"), Path.exists)
+    if not path:
+        raise UsageError(f"{src!r} names no file: give docker-archive:FILE[:ref]")
+    if ref is not None and not re.fullmatch(r"@[0-9]{1,6}", ref):
+        parse_reference(ref)
+    return ArchiveReference(path, ref)
+
+
+def _parse_storage(src: str) -> StorageReference:
+    path, slashes, name = src.removeprefix("storage:").rpartition("//")
+    if not slashes or not path or not name:
+        raise UsageError(
+            f"{src!r} names no image of a storage folder: give storage:DIR//repo[:tag][@digest]"
+        )
+    rest, at, digest = name.partition("@")
+    repository, colon, tag = rest.partition(":")
+    if at:
+        check_digest(digest, src)
+    if colon and not is_tag(tag):
+        raise UsageError(f"{src!r}: {tag!r} is not a tag")
+    if not is_repository(repository):
+        raise UsageError(f"{src!r}: {repository!r} is not the name of a repository")
+    return StorageReference(path, repository, tag or None, digest or None)

@@ -1,4 +1,4 @@
-"""The client of registries: manifests, blobs and tags, over HTTP.
+"""The client of registries: manifests, blobs and tags, over HTTP. Uploads are in upload.py.
 
 OCI distribution specification 1.1. All requests go through `RegistryClient.request`, which
 finds the host (mirrors first), the scheme, and the authorization; it never sends that
@@ -8,13 +8,14 @@ anywhere else, since the HTTP client drops it where a redirect changes scheme, h
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from stargz.errors import RegistryError, SourceError, UsageError
@@ -24,14 +25,15 @@ from stargz.oci.manifest import (
     INDEXES,
     MANIFESTS,
     MAX_MANIFEST_SIZE,
+    OCI_INDEX,
     Descriptor,
     Manifest,
     check_bytes,
     parse_manifest,
     too_large,
 )
-from stargz.oci.reference import Reference, check_registry, is_digest
-from stargz.sources.client import Body, Client, Response, origin
+from stargz.oci.reference import Reference, check_registry, is_digest, is_repository
+from stargz.sources.client import Body, Client, Response, Tries, origin
 
 if TYPE_CHECKING:
     from stargz.oci.blob import RegistryBlob
@@ -39,13 +41,19 @@ if TYPE_CHECKING:
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 _MAX_BLOB = 64 << 20  # of a blob that is read into memory: configs, external TOCs
 _MAX_PAGE = 4 << 20
+_MAX_REFUSAL = 64 << 10
 _MAX_PAGES = 1000
 _MAX_LINK = 4 << 10
 _MAX_TAGS = 1_000_000
+_MAX_REPOSITORIES = 1_000_000
+_MAX_REFERRERS = 10_000
 _PAGE = 1000  # entries to ask for at once; registries refuse more
 _MIRROR_TRIES = 2  # the registry itself is behind it
+_LOG_IN = "log in to the registry"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LINK = re.compile(r'<([^<>"]*)>\s*;\s*(?:[^,]*;\s*)?rel="?next"?', re.IGNORECASE)
+
+_log = logging.getLogger("stargz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +77,15 @@ class Endpoint:
 
 
 class RegistryClient:
-    """Reads from registries; any number of threads may use it. Close it, or use `with`.
+    """Reads from registries, and writes to them; any number of threads may use it. Close it, or
+    use `with`.
 
     `authfile` is the one file to take credentials from (see CredentialStore); `credentials`
     are used for every registry instead of any file's. `plain_http` allows http to hosts that are
     not loopback: all, or those named. `mirrors` gives for a registry the hosts or URLs to try
-    first, in their order. `ca_file` and `http` are those of the HTTP client; an `http` that is
-    given is not closed here.
+    first, in their order; nothing is ever written to them. `upload_hosts` are other hosts
+    (host[:port]) that a registry may have uploads sent to; they get no credentials. `ca_file` and
+    `http` are those of the HTTP client; an `http` that is given is not closed here.
     """
 
     def __init__(
@@ -86,8 +96,12 @@ class RegistryClient:
         plain_http: bool | Sequence[str] = False,
         mirrors: Mapping[str, Sequence[str]] | None = None,
         ca_file: str | None = None,
+        upload_hosts: Sequence[str] = (),
         http: Client | None = None,
     ) -> None:
+        self.upload_hosts = frozenset(host.lower() for host in upload_hosts)
+        # Who remembers the upload sessions of a repository: an `upload.Uploads` of each.
+        self.uploads: Callable[[Reference], Any] | None = None
         self._credentials = credentials
         self._store = CredentialStore(authfile)
         self._plain = plain_http
@@ -120,8 +134,12 @@ class RegistryClient:
             host = url.partition("://")[2]
             base = url if "://" in url else self._url(url)
             found.append(self._endpoint(base, prefix, host or url, True))
+        return [*found, self.endpoint(reference)]
+
+    def endpoint(self, reference: Reference) -> Endpoint:
+        """The registry's own host: what is written to."""
         url = self._url(reference.api_host)
-        return [*found, self._endpoint(url, "", reference.registry, False)]
+        return self._endpoint(url, "", reference.registry, False)
 
     def _endpoint(self, url: str, prefix: str, registry: str, mirror: bool) -> Endpoint:
         key = f"{url}/{prefix} {registry}"
@@ -157,10 +175,16 @@ class RegistryClient:
         size: int | None = None,
         limit: int = _MAX_PAGE,
         follow: bool = True,
+        scope: str | None = None,
+        budget: Tries | None = None,
+        patience: float | None = None,
     ) -> Response:
         """One authorized request about a repository; `path` follows its name, or is a URL of
         the endpoint's own origin. An answer of any status below 500 is returned. `body`, `size`,
-        `limit` and `follow` are those of `Client.request`.
+        `limit` and `follow` are those of `Client.request`. `scope`, of which there may be
+        several with a space between them, is what the token must be good for, if it is not
+        `actions` in this repository. With `budget` there is one try (`Client.once`, where
+        `patience` is told of), and TransientError for what another may mend.
 
         After an answer of 401 or 403 it is asked for once more, with a new token.
         """
@@ -170,7 +194,7 @@ class RegistryClient:
                 "the registry sends us to another host with its credentials: refused",
                 str(reference),
             )
-        scope = endpoint.scope(reference.repository, actions)
+        scope = scope or endpoint.scope(reference.repository, actions)
         name = str(reference)
         authorization = endpoint.auth.current(scope, name)
         # The first refusal may be for want of any; what was sent and refused is renewed once.
@@ -179,17 +203,30 @@ class RegistryClient:
             if authorization:
                 sent["Authorization"] = authorization
             try:
-                answer = self.http.request(
-                    method,
-                    url,
-                    headers=sent,
-                    body=body,
-                    size=size,
-                    name=name,
-                    limit=limit,
-                    tries=_MIRROR_TRIES if endpoint.mirror else None,
-                    follow=follow,
-                )
+                if budget is not None:
+                    answer = self.http.once(
+                        method,
+                        url,
+                        headers=sent,
+                        body=body,
+                        budget=budget,
+                        limit=limit,
+                        follow=follow,
+                        size=size,
+                        patience=patience,
+                    )
+                else:
+                    answer = self.http.request(
+                        method,
+                        url,
+                        headers=sent,
+                        body=body,
+                        size=size,
+                        name=name,
+                        limit=limit,
+                        tries=_MIRROR_TRIES if endpoint.mirror else None,
+                        follow=follow,
+                    )
             except RegistryError:
                 raise
             except SourceError as error:
@@ -314,7 +351,9 @@ class RegistryClient:
             raise RegistryError(
                 f"the blob of {entry.size} bytes is over the limit of {limit} bytes", name
             )
-        answer, _ = self._get(reference, f"blobs/{entry.digest}", None, entry.size)
+        # A refusal may be larger than the blob.
+        size = max(entry.size, _MAX_REFUSAL)
+        answer, _ = self._get(reference, f"blobs/{entry.digest}", None, size)
         entry.check(answer.data, name)
         return answer.data
 
@@ -346,8 +385,62 @@ class RegistryClient:
                 raise RegistryError(f"more than {_MAX_TAGS} tags", reference.name)
             yield from names
 
-    def _pages(self, reference: Reference, path: str) -> Iterator[Response]:
-        answer, endpoint = self._get(reference, path)
+    def catalog(self, registry: str) -> Iterator[str]:
+        """The repositories that the registry itself (mirrors are not asked) says it has, page by
+        page; names that are none are left out. RegistryError if it does not tell."""
+        reference = Reference(check_registry(registry), "")
+        endpoint = self.endpoint(reference)
+        url = f"{endpoint.url}/v2/_catalog?n={_PAGE}"
+        scope = "registry:catalog:*"
+        answer = self.request(reference, "GET", url, endpoint=endpoint, scope=scope)
+        if answer.status in (401, 403, 404, 405):
+            raise RegistryError(
+                f"it does not list its repositories ({answer.status}): log in with an account that "
+                "may, or name the images",
+                reference.name,
+                answer.status,
+            )
+        if answer.status != 200:
+            raise failure(answer, reference)
+        count = 0
+        for page in self._follow(answer, endpoint, reference, scope):
+            try:
+                names = page.json()["repositories"] or []
+                good = [name for name in names if is_repository(name, reference.registry)]
+            except (ValueError, LookupError, TypeError, RecursionError):
+                raise RegistryError("its catalog is malformed", reference.name) from None
+            if len(good) != len(names):
+                _log.warning("%s: its catalog has names of no repository", reference.name)
+            count += len(good)
+            if count > _MAX_REPOSITORIES:
+                raise RegistryError(f"over {_MAX_REPOSITORIES} repositories", reference.name)
+            yield from good
+
+    def referrers(self, reference: Reference, digest: str) -> list[Descriptor]:
+        """What the registry's referrers API lists for the manifest of a digest; RegistryError
+        and FormatError, also where there is no such API."""
+        found: list[Descriptor] = []
+        for page in self._pages(reference, f"referrers/{digest}", {"Accept": OCI_INDEX}):
+            found += parse_manifest(page.data, reference.name, media_type=OCI_INDEX).manifests
+            if len(found) > _MAX_REFERRERS:
+                raise RegistryError(f"over {_MAX_REFERRERS} referrers of {digest}", reference.name)
+        return found
+
+    def _pages(
+        self, reference: Reference, path: str, headers: Mapping[str, str] | None = None
+    ) -> Iterator[Response]:
+        answer, endpoint = self._get(reference, path, headers)
+        return self._follow(answer, endpoint, reference, headers=headers)
+
+    def _follow(
+        self,
+        answer: Response,
+        endpoint: Endpoint,
+        reference: Reference,
+        scope: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Response]:
+        """An answer, and the pages that its Link leads to."""
         seen = set()
         for _ in range(_MAX_PAGES):
             yield answer
@@ -358,14 +451,16 @@ class RegistryClient:
             if url in seen:
                 raise RegistryError("its pages lead in a circle", reference.name)
             seen.add(url)
-            answer = self.request(reference, "GET", url, endpoint=endpoint)
+            answer = self.request(
+                reference, "GET", url, endpoint=endpoint, scope=scope, headers=headers
+            )
             if answer.status != 200:
                 raise failure(answer, reference)
         raise RegistryError(f"more than {_MAX_PAGES} pages", reference.name)
 
 
-def failure(answer: Response, reference: Reference) -> RegistryError:
-    """What an answer that is not the one hoped for means.
+def failure(answer: Response, reference: Reference, *, writing: bool = False) -> RegistryError:
+    """What an answer that is not the one hoped for means, when reading or writing.
 
     Of the body only the error's code is told: its text could repeat what we sent.
     """
@@ -374,10 +469,14 @@ def failure(answer: Response, reference: Reference) -> RegistryError:
         code = answer.json()["errors"][0]["code"]
     if not isinstance(code, str) or not re.fullmatch(r"[A-Z][A-Z_]{0,40}", code):
         code = ""
+    may = "write there" if writing else "read it"
+    account = f"log in with an account that may {may}"
     meaning = {
-        401: "it needs credentials that are accepted: log in to the registry",
-        403: "access is denied: check the name, or log in with an account that may read it",
-        404: "not found: check the name, and that it has been pushed",
+        401: f"it needs credentials that are accepted: {account if writing else _LOG_IN}",
+        403: f"access is denied: check the name, or {account}",
+        404: "not found: check the name, and that "
+        + ("such a repository can be there" if writing else "it has been pushed"),
+        413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
     }.get(answer.status, f"the registry answered {answer.status}")
     return RegistryError(f"{meaning}{f' ({code})' if code else ''}", str(reference), answer.status)
 

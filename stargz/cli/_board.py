@@ -1,0 +1,145 @@
+"""What a bulk run shows on a terminal while it runs: layers under way, counts, speed, time left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from stargz.cli._errors import printable
+from stargz.cli._output import log
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+
+_REFRESH = 4  # times a second
+_WINDOW = 20.0  # seconds that the speed is of
+_ROWS = 16  # layers to show
+
+
+class Board:
+    """A `progress` callback for a bulk run, and a context manager. On a terminal it draws a table
+    on stderr; elsewhere, with -v, it writes a line for each image that is finished."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._drawn = (
+            not args.quiet
+            and sys.stderr is not None
+            and sys.stderr.isatty()
+            and os.environ.get("TERM") != "dumb"
+        )
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._counts = {"converted": 0, "unchanged": 0, "failed": 0, "to do": 0}
+        self._found = 0
+        self._layers: dict[str, tuple[int, int]] = {}  # under way: bytes done, and in all
+        self._bytes = 0  # of layers that are finished
+        self._speed: deque[tuple[float, int]] = deque()
+        self._live: Live | None = None
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        with self._lock:
+            if kind == "layer":
+                self._layers[event["digest"]] = event["done"], event["total"]
+            elif kind == "layer-done":
+                self._layers.pop(event["source_digest"], None)
+                self._bytes += event["source_size"]
+            elif kind == "layer-failed":
+                self._layers.pop(event["digest"], None)
+            elif kind == "found":
+                self._found = event["images"]
+            elif kind == "image":
+                self._counts[event["status"]] = self._counts.get(event["status"], 0) + 1
+        if kind == "image" and not self._drawn:
+            log(self._args, image_line(event))
+
+    # --- the table ----------------------------------------------------------------------
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        with self._lock:
+            layers = sorted(self._layers.items(), key=lambda item: -item[1][1])
+            done = self._bytes + sum(have for have, _ in self._layers.values())
+            counts = dict(self._counts)
+            found = self._found
+        table = Table.grid(padding=(0, 1))
+        for digest, (have, total) in layers[:_ROWS]:
+            table.add_row(
+                Text(printable(digest.partition(":")[2][:12])),
+                ProgressBar(total=max(total, 1), completed=have, width=40),
+                Text(f"{have / 1e6:,.0f} of {total / 1e6:,.0f} MB", justify="right"),
+            )
+        ended = sum(counts.values())
+        listed = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
+        parts = [f"{ended:,} of {found:,} images{f' ({listed})' if listed else ''}"]
+        parts.append(f"{done / 1e6:,.0f} MB at {self._rate(done) / 1e6:,.0f} MB/s")
+        parts.append(self._left(ended, found))
+        more = len(layers) - _ROWS
+        if more > 0:
+            parts.append(f"{more} more layers")
+        return Group(table, Text(" · ".join(filter(None, parts))))
+
+    def _rate(self, done: int) -> float:
+        """Bytes of layers a second, lately."""
+        now = time.monotonic()
+        self._speed.append((now, done))
+        while now - self._speed[0][0] > _WINDOW:
+            self._speed.popleft()
+        began, before = self._speed[0]
+        return max(0.0, (done - before) / max(now - began, 0.1))
+
+    def _left(self, ended: int, found: int) -> str:
+        """The time that the images known so far will take, if they are like those before."""
+        if not ended or ended == found:
+            return ""
+        seconds = round((time.monotonic() - self._began) / ended * (found - ended))
+        hours, seconds = divmod(seconds, 3600)
+        return f"about {hours}:{seconds // 60:02}:{seconds % 60:02} left"
+
+    def __enter__(self) -> Board:
+        if self._drawn:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(
+                self, console=Console(stderr=True), refresh_per_second=_REFRESH, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def image_line(event: Mapping[str, Any]) -> str:
+    """What became of an image, on a line."""
+    if event["status"] == "failed":
+        return f"failed: {failure_line(event['source'], event['error'])}"
+    return (
+        f"{event['status']}: {event['source']} -> {event['destination']} {event['seconds']:.3f} s"
+    )
+
+
+def failure_line(source: str, error: str) -> str:
+    """An error with the image it is about, once."""
+    named = source in error or source.removeprefix("docker://") in error
+    return error if named else f"{source}: {error}"

@@ -1,0 +1,185 @@
+"""The options of every command that converts: how layers are laid out, and how images are
+reached."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stargz.cli import _options
+from stargz.cli._errors import CommandError
+
+if TYPE_CHECKING:
+    from stargz.oci.access import Access
+    from stargz.oci.layers import LayerOptions
+
+_LIST_MAX = 64 << 20  # bytes of a --prioritize-from file
+
+
+def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) -> None:
+    """What decides a layer's bytes. Of an `image` those that are not given are None: layers that
+    are seekable already may keep what they have."""
+
+    def default(value: Any) -> Any:
+        return None if image else value
+
+    missing = "any layer" if image else "SRC"
+    parser.add_argument("--format", choices=("estargz", "stargz"), default=default("estargz"))
+    parser.add_argument(
+        "--level",
+        type=_options.level,
+        default=default(1),
+        metavar="1..12",
+        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: 1)",
+    )
+    parser.add_argument(
+        "--chunk-size",
+        type=_options.size,
+        default=default(4 << 20),
+        metavar="SIZE",
+        help="files longer than this are cut into chunks that are read alone (default: 4M)",
+    )
+    parser.add_argument(
+        "--min-chunk-size",
+        type=_options.size,
+        default=default(0),
+        metavar="SIZE",
+        help="put small files together until a gzip member holds this much: smaller layers, "
+        "slower reads of single files. Read by stargz-snapshotter from 0.13 on; older ones misread "
+        "it, and the reference package's VerifyTOC and containers/storage refuse it "
+        "(default: 0, off)",
+    )
+    parser.add_argument(
+        "--prioritize",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="put this file first, to be fetched ahead of all others; repeatable, in order",
+    )
+    parser.add_argument(
+        "--prioritize-from",
+        metavar="FILE",
+        help="the same for every line of FILE: a path, or a JSON object with a path key"
+        + (" ('stargz mount --record' writes such a file)" if image else ""),
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help=f"report prioritized paths that are not in {missing}, and go on",
+    )
+    parser.add_argument(
+        "--lossless",
+        action="store_true",
+        help="keep the tar's bytes exactly as they are: no landmarks, no reordering",
+    )
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """What is converted of images, how, and how registries are reached; with the options above."""
+    parser.add_argument(
+        "--upgrade",
+        action="store_true",
+        help="replace the source itself: its tag then names the converted image",
+    )
+    parser.add_argument(
+        "--flatten",
+        action="store_true",
+        help="merge each image's layers into one, whiteouts applied",
+    )
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="only this platform of an image for several; repeatable (default: all)",
+    )
+    add_layout_options(parser, image=True)
+    parser.add_argument(
+        "--docker-types",
+        action="store_true",
+        help="write Docker's media types instead of OCI's; such images are not pulled lazily",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="read what was written again, and check all of it"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_options.count,
+        metavar="N",
+        help="layers to convert at the same time (default: one for each core, at most 8)",
+    )
+    _options.add_threads(parser)
+    group = parser.add_argument_group("registries")
+    _options.add_registry_options(group)
+    group.add_argument(
+        "--allow-upload-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a registry may have uploads sent to this host[:port] (repeatable)",
+    )
+
+
+def prioritized(args: argparse.Namespace) -> tuple[str, ...]:
+    """The paths of --prioritize and --prioritize-from."""
+    return (*args.prioritize, *_listed(args.prioritize_from))
+
+
+def layer_options(args: argparse.Namespace) -> LayerOptions:
+    """The options of `add_image_options` about layers."""
+    from stargz.oci.layers import LayerOptions
+
+    return LayerOptions(
+        level=args.level,
+        chunk_size=args.chunk_size,
+        min_chunk_size=args.min_chunk_size,
+        prioritized=prioritized(args),
+        lossless=args.lossless,
+        format=args.format,
+    )
+
+
+def access(args: argparse.Namespace) -> Access:
+    """The options of `add_image_options` about registries."""
+    from stargz.oci.access import Access
+
+    mirrors: dict[str, list[str]] = {}
+    for host, url in args.mirror:
+        mirrors.setdefault(host, []).append(url)
+    return Access.of(
+        authfile=args.authfile,
+        ca_file=args.ca_file,
+        plain_http=args.plain_http,
+        mirrors=mirrors,
+        upload_hosts=args.allow_upload_host,
+    )
+
+
+def _listed(file: str | None) -> list[str]:
+    """The paths of --prioritize-from."""
+    if file is None:
+        return []
+    import json
+
+    with Path(file).open("rb") as stream:
+        text = stream.read(_LIST_MAX + 1)
+    if len(text) > _LIST_MAX:
+        raise CommandError(f"{file}: a list of paths over 64 MiB; is it the right file?")
+    paths: list[str] = []
+    for line in text.splitlines():
+        path: object = os.fsdecode(line)
+        if line.startswith(b"{"):
+            # The snapshotter's recorder writes {"path": ..., ...}, one object a line.
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if isinstance(record, dict) and "path" in record:
+                path = record["path"]
+        if not isinstance(path, str):
+            raise CommandError(f"{file}: the path of line {len(paths) + 1} is not a string")
+        if path:
+            paths.append(path)
+    return paths

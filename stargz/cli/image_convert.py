@@ -1,0 +1,126 @@
+"""Convert a whole image: every layer seekable, configs and manifests rewritten to match.
+
+All platforms by default; attestations and what else is no image is copied as it is. Layers that
+are seekable already are kept, once their TOC is verified, unless an option asks for another
+layout. The result is an OCI image that lazy pullers read by parts and all others pull as ever.
+DST appears complete or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stargz.cli import _convert_options, _options
+from stargz.cli._errors import OK, CommandError
+from stargz.cli._output import log, print_json, print_table, shown, size_text, warn
+from stargz.cli._progress import Progress
+from stargz.errors import EntryNotFoundError
+
+if TYPE_CHECKING:
+    from stargz.oci.conversion import ImageReport
+
+EXAMPLE = """\
+stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-esgz
+stargz image convert --upgrade docker://registry.example/app:1.0
+stargz image convert --platform linux/amd64 docker-archive:app.tar oci:layout:app"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz image convert`."""
+    parser.add_argument(
+        "src",
+        metavar="SRC",
+        help="the image: docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF] or "
+        "docker-archive:FILE[:REF]",
+    )
+    parser.add_argument(
+        "dst",
+        metavar="DST",
+        nargs="?",
+        help="what to write: docker://HOST/REPO[:TAG] or oci:DIR[:REF] (with --upgrade: SRC)",
+    )
+    _convert_options.add_image_options(parser)
+    _options.add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert SRC to DST."""
+    from stargz.oci.conversion import convert_image
+
+    with Progress(args.src, args) as progress:
+        try:
+            report = convert_image(
+                args.src,
+                args.dst,
+                options=_convert_options.layer_options(args),
+                platforms=args.platform,
+                flatten=args.flatten,
+                allow_missing=args.allow_missing,
+                docker_types=args.docker_types,
+                upgrade=args.upgrade,
+                verify=args.verify,
+                access=_convert_options.access(args),
+                jobs=args.jobs,
+                threads=args.threads,
+                progress=None if progress.callback is None else _Sum(progress),
+            )
+        except EntryNotFoundError as error:
+            raise CommandError(f"{error}; --allow-missing goes on without it") from None
+    if args.json:
+        print_json(report.to_json())
+    else:
+        _print(report, args)
+    return OK
+
+
+class _Sum:
+    """The events of `convert_image` as one bar: bytes of all layers."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._lock = threading.Lock()
+        self._total = 0
+        self._done: dict[str, int] = {}
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            if event["event"] == "plan":
+                self._total = event["bytes"]
+            elif event["event"] == "layer":
+                self._done[event["digest"]] = event["done"]
+                self._bar(sum(self._done.values()), self._total)
+
+
+def _print(report: ImageReport, args: argparse.Namespace) -> None:
+    for text in report.warnings:
+        warn(args, f"{args.src}: {text}")
+    for path in report.missing:
+        warn(args, f"{args.src}: prioritized path is not there: {path}")
+    for companion in report.stale:
+        warn(
+            args,
+            f"{args.src}: {companion.kind} {companion.name} is about the source, not about what "
+            "was made of it",
+        )
+    done = f"{report.status}: nothing had to be" if report.status == "unchanged" else report.status
+    share = 100 * report.size_after / max(report.size_before, 1)
+    print_table(
+        [
+            ("image", report.destination),
+            ("digest", report.digest),
+            ("status", done),
+            ("size", f"{size_text(report.size_after)}, {share:.1f}% of the source"),
+            ("seconds", f"{report.seconds:.3f}"),
+        ]
+    )
+    for layer in report.layers:
+        print(
+            shown(
+                f"layer  {layer.digest}  {layer.status}  {layer.size:,} bytes (before: "
+                f"{layer.source_size:,})  {layer.seconds:.3f} s"
+            )
+        )
+    size = sum(layer.uncompressed_size for layer in report.layers)
+    log(args, f"{size / max(report.seconds, 1e-9) / 1e6:,.0f} MB/s of tar")

@@ -1,0 +1,252 @@
+"""Whole images: every layer seekable, configs and manifests rewritten to match.
+
+report = convert_image("docker://host/app:1.0", "docker://host/app:1.0-esgz")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from stargz.conversion import default_threads
+from stargz.errors import DigestError, EntryNotFoundError, UnverifiedError, UsageError
+from stargz.oci import rewrite
+from stargz.oci.access import Access, shared_client
+from stargz.oci.destination import open_destination
+from stargz.oci.image_layers import ImageLayers
+from stargz.oci.image_manifests import ImageManifests
+from stargz.oci.layers import LayerOptions, LayerReport, LayerTask
+from stargz.oci.plan import make_plan
+from stargz.oci.reference import (
+    DEFAULT_TAG,
+    ImageReference,
+    LayoutReference,
+    Reference,
+    parse_image,
+)
+from stargz.oci.repository import Companion, open_repository
+from stargz.oci.store import LayerStore, LocalStore
+
+__all__ = ["ImageReport", "LayerStore", "convert_image"]
+
+_PARALLEL = 8  # small things that are read and written at the same time: manifests, configs
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What became of an image: of all platforms of it."""
+
+    source: str
+    destination: str
+    source_digest: str
+    digest: str
+    status: str  # "converted", or "unchanged" if nothing of it had to be
+    seconds: float
+    size_before: int  # of all distinct blobs, in bytes
+    size_after: int
+    layers: tuple[LayerReport, ...]  # distinct ones, in the order of the manifests
+    stale: tuple[Companion, ...] = ()  # signatures, attestations: for the source, not for this
+    missing: tuple[str, ...] = ()  # prioritized paths that no layer has
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {
+            **asdict(self),
+            "layers": [layer.to_json() for layer in self.layers],
+            "stale": [asdict(companion) for companion in self.stale],
+            "missing": list(self.missing),
+            "warnings": list(self.warnings),
+        }
+
+
+def convert_image(
+    src: str,
+    dst: str | None = None,
+    *,
+    options: LayerOptions | None = None,
+    platforms: Sequence[str] = (),
+    flatten: bool = False,
+    allow_missing: bool = False,
+    docker_types: bool = False,
+    upgrade: bool = False,
+    verify: bool = False,
+    access: Access | None = None,
+    jobs: int | None = None,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    store: LayerStore | None = None,
+    progress: Callable[[Mapping[str, Any]], object] | None = None,
+) -> ImageReport:
+    """Convert an image with all of its platforms; see the command `stargz image convert`.
+
+    src: `docker://host/repo[:tag][@digest]`, `oci:DIR[:ref]` or `docker-archive:FILE[:ref]`; dst
+        one of the first two. What has the name already is replaced, but the source itself only
+        with `upgrade`, for which dst may be left out.
+    options: of the layers' layout. With any of them seekable layers are converted again too;
+        without, those are kept whose TOC is verified against their tar.
+    platforms: such as "linux/arm64"; the default is all. Of one, its manifest alone is written, of
+        several an index of them.
+    flatten: one layer for each platform, of all its layers.
+    allow_missing: prioritized paths that no layer of the image has are reported, not an error.
+    docker_types: write Docker's media types, which lazy pulling does not work with.
+    verify: check what was written, by reading it again.
+    jobs: layers at the same time (default: one for each core, at most 8); threads: of each.
+    executor: runs the conversions of layers, in threads, processes or on other machines; `store`
+        decides instead which layers there are already. Neither is shut down here.
+    progress: gets events, from any thread: {"event": "plan", "layers", "bytes"} once, {"event":
+        "layer", "digest", "done", "total"} in compressed bytes at most some tens of times a second
+        for each layer, {"event": "layer-done", ...} with the fields of LayerReport.
+
+    The destination is complete or untouched: the name comes last. Raises UsageError,
+    RegistryError, SourceError and other OSErrors, FormatError and DigestError (also of `verify`,
+    when the name is there already), EntryNotFoundError for a prioritized path. KeyboardInterrupt
+    ends all conversions at once.
+    """
+    begin = time.perf_counter()
+    options = options or LayerOptions()
+    options.check()
+    dst = _destination(src, dst, upgrade)
+    cores = default_threads()
+    jobs = jobs or min(cores, 8)
+    threads = threads or min(cores, math.ceil(2 * cores / jobs))
+    access = access or Access()
+    types = rewrite.DOCKER if docker_types else rewrite.OCI
+    with (
+        shared_client(access) as client,
+        open_repository(src, client=client) as source,
+        open_destination(dst, client=client) as destination,
+        ThreadPoolExecutor(_PARALLEL, "stargz-image") as helpers,
+    ):
+        try:
+            plan = make_plan(source, platforms, helpers)
+            task = LayerTask(_absolute(src), _absolute(dst), (), options, access, threads)
+            layers = ImageLayers(plan, task, source, destination, flatten)
+            if progress is not None:
+                progress({"event": "plan", **layers.totals()})
+            with _store(store, executor, jobs, progress, client.close) as used:
+                layers.make(used, helpers)
+            missing = layers.missing()
+            if missing and not allow_missing:
+                raise _not_found(missing[0], src)
+            images = ImageManifests(plan, layers, source, destination, types)
+            digest = images.write(helpers, plan.source_digest if upgrade else None)
+        except BaseException as error:
+            helpers.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
+                client.close()
+            raise
+        report = ImageReport(
+            source=src,
+            destination=destination.name,
+            source_digest=plan.source_digest,
+            digest=digest,
+            status="converted" if images.changed else "unchanged",
+            seconds=time.perf_counter() - begin,
+            size_before=layers.size_before,
+            size_after=images.size_after,
+            layers=layers.reports(),
+            stale=images.stale(),
+            missing=missing,
+            warnings=(*layers.warnings(), *images.warnings),
+        )
+    if verify:
+        _verify(report, access)
+        report = replace(report, seconds=time.perf_counter() - begin)
+    return report
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def _destination(src: str, dst: str | None, upgrade: bool) -> str:
+    """What is written; UsageError if that cannot be, or is the source and must not be."""
+    if dst is None:
+        if not upgrade:
+            raise UsageError(f"{src}: no destination; name one, or replace the source (--upgrade)")
+        source = parse_image(src)
+        if isinstance(source, Reference) and source.digest:
+            if not source.tag:
+                raise UsageError(f"{src}: a digest cannot be replaced; name a tag")
+            return f"docker://{replace(source, digest=None)}"
+        dst = src
+    if dst.startswith(("docker-archive:", "storage:")):
+        raise UsageError(
+            f"{dst}: it would lose the annotations, without which nothing reads the image lazily; "
+            "write to docker://... or oci:DIR:REF"
+        )
+    if _is_same(parse_image(src), parse_image(dst)) and not upgrade:
+        raise UsageError(f"{dst}: source and destination are the same image; --upgrade replaces it")
+    return dst
+
+
+def _is_same(source: ImageReference, to: ImageReference) -> bool:
+    if isinstance(source, Reference) and isinstance(to, Reference):
+        by_tag = source.tag or source.digest is None
+        tags = source.tag or DEFAULT_TAG, to.tag or DEFAULT_TAG
+        return bool(by_tag) and source.name == to.name and tags[0] == tags[1]
+    if isinstance(source, LayoutReference) and isinstance(to, LayoutReference):
+        paths = os.path.realpath(source.path), os.path.realpath(to.path)
+        return paths[0] == paths[1] and (source.ref == to.ref or None in (source.ref, to.ref))
+    return False
+
+
+def _absolute(name: str) -> str:
+    """The name of an image for workers, which may be elsewhere in the file system."""
+    found = parse_image(name)
+    if isinstance(found, Reference):
+        return name
+    return str(replace(found, path=os.path.abspath(found.path)))  # noqa: PTH100
+
+
+def _not_found(path: str, src: str) -> EntryNotFoundError:
+    error = EntryNotFoundError(path, src)
+    error.args = (f"{src}: no layer of the image has {path!r}, which is to be prioritized",)
+    return error
+
+
+@contextmanager
+def _store(
+    store: LayerStore | None,
+    executor: Executor | None,
+    jobs: int,
+    progress: Callable[[Mapping[str, Any]], object] | None,
+    interrupt: Callable[[], object],
+) -> Iterator[LayerStore]:
+    """What makes the layers; what is under way ends with the block."""
+    if store is not None:
+        yield store
+        return
+    own = ThreadPoolExecutor(jobs, "stargz-layer") if executor is None else None
+    used = LocalStore(executor or own, progress)  # type: ignore[arg-type]
+    try:
+        yield used
+    except BaseException as error:
+        used.stop()
+        if not isinstance(error, Exception):
+            interrupt()
+        raise
+    finally:
+        if own is not None:
+            own.shutdown()
+
+
+def _verify(report: ImageReport, access: Access) -> None:
+    """Read what was written, and check it."""
+    from stargz.oci.verify import verify_image
+
+    result = verify_image(report.destination, access=access)
+    there = f"{report.destination}: it was written, but is not right"
+    if result.digest != report.digest:
+        raise DigestError("the image", report.digest, result.digest, there)
+    if not result.ok:
+        first = result.errors[0]
+        where = " ".join(filter(None, (first.image, first.layer, first.name)))
+        more = f" ({result.error_count} errors)" if result.error_count > 1 else ""
+        raise UnverifiedError(f"{there}: {where}: {first.message}{more}")

@@ -1,0 +1,138 @@
+"""What images are written to: repositories of registries, and OCI image layouts.
+
+A destination is complete or untouched: blobs come first, then the manifests that name them,
+and the name last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Protocol, Self
+
+from stargz.errors import UsageError
+from stargz.oci.layout_writer import LayoutDestination
+from stargz.oci.manifest import Descriptor
+from stargz.oci.reference import ImageReference, LayoutReference, Reference, parse_image
+from stargz.oci.registry import RegistryClient
+from stargz.oci.registry_writer import RegistryDestination
+from stargz.oci.repository import Repository
+from stargz.oci.upload import Uploads, cancel_upload
+
+__all__ = [
+    "BlobWriter",
+    "Destination",
+    "Uploads",
+    "cancel_upload",
+    "copy_blob",
+    "open_destination",
+]
+
+_PIECE = 1 << 20
+
+
+class BlobWriter(Protocol):
+    """One blob on its way to a destination; a context manager. Left without `commit`, nothing
+    of it stays."""
+
+    name: str
+
+    @property
+    def fd(self) -> int | None:
+        """A descriptor that what makes the blob may write to by itself, instead of `write`;
+        None where there is none."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append all of `data`; its length. Waits while too much of it is on its way."""
+
+    def commit(self, digest: str) -> None:
+        """Have the blob there under its digest, complete and durable, or raise."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Destination(Protocol):
+    """One repository (or layout), and the name there that the image is for. Any number of
+    threads may use it."""
+
+    name: str  # docker://host/repo:tag or oci:DIR:ref
+    reference: Reference | LayoutReference
+
+    def has_blob(self, entry: Descriptor) -> bool:
+        """Whether the blob is there already, with that size."""
+
+    def mount_blob(self, entry: Descriptor, other: ImageReference) -> bool:
+        """Have the blob of another repository (of the same registry) here without moving its
+        bytes; False where that is not possible, whatever the reason."""
+
+    def writer(self, size: int | None = None) -> BlobWriter:
+        """Begin a blob (of `size` bytes, where that is known)."""
+
+    def write_blob(self, data: bytes, digest: str) -> None:
+        """A whole blob from memory: configs."""
+
+    def digest(self) -> str | None:
+        """The digest that the name means now; None if there is no such image."""
+
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+        """A manifest or an index, whose blobs and manifests are all there: under its digest,
+        and, if `named`, under the destination's name too, at once and last. Its digest."""
+
+    def interrupt(self) -> None:
+        """Let what other threads wait for fail at once, if nobody else uses it."""
+
+
+@contextmanager
+def open_destination(
+    dst: str,
+    *,
+    client: RegistryClient | None = None,
+    authfile: str | os.PathLike[str] | None = None,
+    plain_http: bool | Sequence[str] = False,
+    mirrors: Mapping[str, Sequence[str]] | None = None,
+    ca_file: str | None = None,
+    upload_hosts: Sequence[str] = (),
+    uploads: Uploads | None = None,
+) -> Iterator[Destination]:
+    """The place that `dst` (`docker://...` or `oci:DIR[:ref]`) names; nothing is asked or made
+    there yet.
+
+    Without `client` one is made of the other options, which are RegistryClient's. `uploads` is
+    told of upload sessions at the registry, for `cancel_upload`. Raises UsageError for what can
+    be no destination: a digest, an archive.
+    """
+    reference = parse_image(dst)
+    if isinstance(reference, LayoutReference):
+        yield LayoutDestination(reference)
+    elif not isinstance(reference, Reference):
+        raise UsageError(
+            f"{dst!r}: images are written to docker://host/repo[:tag] and oci:DIR[:ref] alone"
+        )
+    elif client is not None:
+        if uploads is None and client.uploads is not None:
+            uploads = client.uploads(reference)
+        yield RegistryDestination(client, reference, uploads=uploads)
+    else:
+        with RegistryClient(
+            authfile=authfile,
+            plain_http=plain_http,
+            mirrors=mirrors,
+            ca_file=ca_file,
+            upload_hosts=upload_hosts,
+        ) as made:
+            yield RegistryDestination(made, reference, owned=True, uploads=uploads)
+
+
+def copy_blob(source: Repository, destination: Destination, entry: Descriptor) -> bool:
+    """Have a blob of `source` at `destination`, checked on its way; whether it was moved, and was
+    not there already."""
+    if destination.has_blob(entry):
+        return False
+    with closing(source.stream_blob(entry)) as stream, destination.writer(entry.size) as writer:
+        while piece := stream.read(_PIECE):
+            writer.write(piece)
+        writer.commit(entry.digest)
+    return True

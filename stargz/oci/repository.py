@@ -1,0 +1,306 @@
+"""What images are read from: registries, OCI image layouts, archives, and storage folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import Protocol
+
+from stargz.errors import DigestError, FormatError, RegistryError, SourceError
+from stargz.oci import companions
+from stargz.oci.archive import Archive, open_archive
+from stargz.oci.companions import Companion
+from stargz.oci.layout import Layout
+from stargz.oci.manifest import REF_NAME, Descriptor, Manifest
+from stargz.oci.reference import (
+    ArchiveReference,
+    LayoutReference,
+    Reference,
+    StorageReference,
+    parse_image,
+)
+from stargz.oci.registry import RegistryClient
+from stargz.oci.storage import Storage
+from stargz.oci.stream import BlobStream, RegistryStream, SourceStream
+from stargz.sources import ByteSource
+
+__all__ = [
+    "EXTERNAL",
+    "BlobStream",
+    "Companion",
+    "Repository",
+    "open_repository",
+]
+
+EXTERNAL = "-esgztoc"  # what an image of external TOCs is named, behind the image's own name
+
+
+class Repository(Protocol):
+    """Where an image's manifests and blobs are."""
+
+    name: str
+
+    def root(self) -> Manifest:
+        """What the reference names: a manifest or an index."""
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """One that an index lists."""
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        """All of a blob, checked."""
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        """A blob to be read at random."""
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        """A blob to be read once, in order, and checked; to be closed."""
+
+    def digest(self) -> str:
+        """The digest of `root()`, at the least cost."""
+
+    def companions(self, digest: str) -> list[Companion]:
+        """What refers to the manifest of a digest and is kept apart from it: signatures,
+        attestations and the like, by the referrers API, its tag, and cosign's tags."""
+
+    def external(self) -> Manifest | None:
+        """The image of the external TOCs that belongs to this one."""
+
+    def interrupt(self) -> None:
+        """Let what other threads wait for fail at once, if nobody else uses it."""
+
+
+class _InRegistry:
+    def __init__(self, client: RegistryClient, reference: Reference, owned: bool) -> None:
+        self._client = client
+        self._owned = owned
+        self._reference = reference
+        self.name = f"docker://{reference}"
+
+    def root(self) -> Manifest:
+        return self._client.manifest(self._reference)
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        return self._client.manifest(self._reference, entry)
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        return self._client.read_blob(self._reference, entry, limit)
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        return self._client.open_blob(self._reference, entry)
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        return RegistryStream(self._client.open_blob(self._reference, entry))
+
+    def digest(self) -> str:
+        return self._client.digest(self._reference)
+
+    def companions(self, digest: str) -> list[Companion]:
+        return companions.in_registry(self._client, self._reference, digest)
+
+    def external(self) -> Manifest | None:
+        if self._reference.tag is None and self._reference.digest is not None:
+            return None  # it is found by the image's tag alone
+        tag = (self._reference.tag or self._reference.target) + EXTERNAL
+        try:
+            return self._client.manifest(self._reference.with_tag(tag))
+        except RegistryError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def interrupt(self) -> None:
+        if self._owned:
+            self._client.close()
+
+
+class _InLayout:
+    def __init__(self, reference: LayoutReference) -> None:
+        self._layout = Layout(reference.path)
+        self._reference = reference
+        self.name = str(reference)
+
+    def root(self) -> Manifest:
+        index, ref = self._layout.index, self._reference.ref
+        entries = index.manifests
+        nameless = ref is None and len(entries) > 1 and not self._layout.refs()
+        if nameless and all(entry.platform for entry in entries):
+            return index  # the layout is the image, one manifest for each platform
+        return self._layout.manifest(self._layout.resolve(ref))
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        return self._layout.manifest(entry)
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        if entry.size > limit:
+            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
+        return self._layout.read_blob(entry)
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        return self._layout.open_blob(entry)
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        name = f"{self._layout.name}@{entry.digest}"
+        return SourceStream(self._layout.open_blob(entry), entry, name)
+
+    def digest(self) -> str:
+        return self.root().digest
+
+    def companions(self, digest: str) -> list[Companion]:
+        layout = self._layout
+        found = companions.from_tags(
+            digest,
+            {ref for ref in layout.refs() if companions.is_companion_tag(ref)},
+            lambda target: f"{layout.name}:{target.removeprefix('@')}",
+            lambda ref: layout.manifest(layout.resolve(ref)),
+        )
+        for entry in layout.index.manifests:
+            # Only what can be one is read: no image of many has to be.
+            if REF_NAME in entry.annotations or entry.platform is not None:
+                continue
+            with suppress(SourceError, FormatError, DigestError):
+                manifest = layout.manifest(entry)
+                subject = manifest.json.get("subject")
+                if isinstance(subject, dict) and subject.get("digest") == digest:
+                    kind = companions.kind_of_manifest(manifest)
+                    found.append(Companion(f"{layout.name}:{entry.digest}", kind, entry.digest))
+        return found
+
+    def external(self) -> Manifest | None:
+        try:
+            return self._layout.manifest(
+                self._layout.resolve(f"{self._reference.ref or 'latest'}{EXTERNAL}")
+            )
+        except SourceError:
+            return None
+
+    def interrupt(self) -> None:
+        pass
+
+
+class _InArchive:
+    def __init__(self, archive: Archive, reference: ArchiveReference) -> None:
+        self._archive = archive
+        self._reference = reference
+        self.name = str(reference)
+
+    def root(self) -> Manifest:
+        return self._archive.manifest(self._reference.ref)
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        raise SourceError(f"{self.name}: an archive has no manifest {entry.digest}")
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        return _read_all(self.open_blob(entry), entry, limit, self.name)
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        self.root()  # what says which member is the blob of which digest
+        return self._archive.open_blob(entry)
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
+
+    def digest(self) -> str:
+        return self.root().digest
+
+    def companions(self, digest: str) -> list[Companion]:
+        return []
+
+    def external(self) -> Manifest | None:
+        return None
+
+    def interrupt(self) -> None:
+        pass
+
+
+class _InStorage:
+    def __init__(self, reference: StorageReference) -> None:
+        self._storage = Storage(reference.path)
+        self._reference = reference
+        self.name = str(reference)
+
+    def root(self) -> Manifest:
+        return self._storage.manifest(self.digest())
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        return self._storage.manifest(entry.digest, entry)
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        return _read_all(self.open_blob(entry), entry, limit, self.name)
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        return self._storage.open_blob(entry)
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
+
+    def digest(self) -> str:
+        wanted = self._reference
+        return self._storage.resolve(wanted.repository, wanted.tag, wanted.digest)
+
+    def companions(self, digest: str) -> list[Companion]:
+        storage, repository = self._storage, self._reference.repository
+        shown = f"{storage.name}//{repository}"
+        return companions.from_tags(
+            digest,
+            filter(companions.is_companion_tag, storage.tags(repository)),
+            lambda target: f"{shown}{target if target[0] == '@' else f':{target}'}",
+            lambda tag: storage.manifest(storage.resolve(repository, tag)),
+        )
+
+    def external(self) -> Manifest | None:
+        wanted = self._reference
+        if wanted.tag is None and wanted.digest is not None:
+            return None
+        try:
+            tag = f"{wanted.tag or 'latest'}{EXTERNAL}"
+            return self._storage.manifest(self._storage.resolve(wanted.repository, tag))
+        except SourceError:
+            return None
+
+    def interrupt(self) -> None:
+        pass
+
+
+def _read_all(source: ByteSource, entry: Descriptor, limit: int, name: str) -> bytes:
+    with closing(source):
+        if entry.size > limit:
+            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", name)
+        data = source.read_at(0, entry.size)
+    entry.check(data, name)
+    return data
+
+
+@contextmanager
+def open_repository(
+    src: str,
+    *,
+    client: RegistryClient | None = None,
+    authfile: str | os.PathLike[str] | None = None,
+    plain_http: bool | Sequence[str] = False,
+    mirrors: Mapping[str, Sequence[str]] | None = None,
+    ca_file: str | None = None,
+) -> Iterator[Repository]:
+    """Where the image that `src` names is: `docker://...`, `oci:...`, `docker-archive:...` or
+    `storage:...` (see parse_image).
+
+    Without `client` one is made of the other options, which are RegistryClient's.
+    """
+    reference = parse_image(src)
+    if isinstance(reference, LayoutReference):
+        yield _InLayout(reference)
+        return
+    if isinstance(reference, ArchiveReference):
+        with open_archive(reference.path) as archive:
+            yield _InArchive(archive, reference)
+        return
+    if isinstance(reference, StorageReference):
+        yield _InStorage(reference)
+        return
+    if client is not None:
+        yield _InRegistry(client, reference, False)
+        return
+    with RegistryClient(
+        authfile=authfile, plain_http=plain_http, mirrors=mirrors, ca_file=ca_file
+    ) as made:
+        yield _InRegistry(made, reference, True)

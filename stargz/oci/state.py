@@ -1,0 +1,441 @@
+"""What a bulk run knows: an SQLite file that outlives it, however it ends.
+
+Every finished layer and image is one small transaction. A rerun reads what was done; a process
+that was killed loses what was under way and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from stargz.errors import StateError
+
+_APPLICATION = 0x53475A42  # "SGZB", in the file's header
+_VERSION = 1
+_PATIENCE = 0.3  # seconds that another process may need to end
+
+_SCHEMA = """
+CREATE TABLE layers (
+    root TEXT, sources TEXT, options TEXT, report TEXT NOT NULL, place TEXT NOT NULL,
+    made INTEGER NOT NULL, used INTEGER NOT NULL, bytes_before INTEGER, bytes_after INTEGER,
+    status TEXT, PRIMARY KEY (root, sources, options)
+) WITHOUT ROWID;
+CREATE TABLE images (
+    destination TEXT PRIMARY KEY, source TEXT NOT NULL, source_digest TEXT, options TEXT,
+    digest TEXT, status TEXT NOT NULL, error TEXT, seconds REAL, size_before INTEGER,
+    size_after INTEGER, report TEXT
+) WITHOUT ROWID;
+CREATE TABLE uploads (url TEXT PRIMARY KEY, repository TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY, source TEXT NOT NULL, destination TEXT, started REAL NOT NULL,
+    seconds REAL, totals TEXT
+);
+"""
+# Of the run under way, and of the last one until the next begins.
+_OUTCOMES = """
+CREATE {kind} TABLE IF NOT EXISTS outcomes (
+    number INTEGER PRIMARY KEY, source TEXT NOT NULL, destination TEXT NOT NULL,
+    status TEXT NOT NULL, error TEXT, transient INTEGER NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS {where}outcomes_destination ON outcomes (destination);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKey:
+    """What a finished layer is known by: where its blob can be had from without converting (a
+    registry, or the layouts of this machine), what it was made of, and how."""
+
+    root: str
+    sources: str
+    options: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLayer:
+    """A finished layer: its report, and the repository that has its blob."""
+
+    report: dict[str, Any]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """An image that was once converted to a destination."""
+
+    source: str
+    source_digest: str
+    options: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one image in this run; `report` is that of the conversion, which may have
+    been an earlier run's."""
+
+    number: int
+    source: str
+    destination: str
+    status: str  # running, converted, unchanged, failed
+    error: str | None
+    seconds: float
+    report: dict[str, Any] | None
+
+
+class State:
+    """A state file, kept from all others as long as it is open; any number of threads may use it.
+
+    `path` None keeps everything in memory. With `read_only` the file is only read, and need not
+    be there. Raises StateError for a file that another process uses, that a newer version wrote,
+    or that is none: it is left as it is.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, read_only: bool = False
+    ) -> None:
+        self.name = ":memory:" if path is None else os.fspath(path)
+        self.run = 0
+        self._lock = threading.RLock()
+        known = path is not None and (Path(path).exists() or not read_only)
+        if known and not read_only:
+            _make_folder(Path(self.name).parent)
+        mode = "rw" if read_only else "rwc"  # SQLite cannot keep others out with "ro"
+        target = f"file:{quote(os.path.abspath(self.name))}?mode={mode}" if known else ":memory:"  # noqa: PTH100
+        with self._explained():
+            self._db = sqlite3.connect(
+                target,
+                uri=known,
+                timeout=_PATIENCE,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        try:
+            with self._explained():
+                self._prepare(known, read_only and known)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, known: bool, read_only: bool) -> None:
+        run = self._db.execute
+        # Before the first read: the file is then never shared, and needs no -shm beside it.
+        run("PRAGMA locking_mode=EXCLUSIVE")
+        tables = self._number("SELECT count(*) FROM sqlite_schema")
+        version = self._number("PRAGMA user_version")
+        ours = self._number("PRAGMA application_id") == _APPLICATION
+        # (SQLite takes a file of a few bytes for an empty one.)
+        other = tables or version or read_only or (known and Path(self.name).stat().st_size)
+        if not ours and other:
+            raise StateError(f"{self.name}: not a state file of stargz; name another (--state)")
+        if ours and version > _VERSION:
+            raise StateError(
+                f"{self.name}: a newer version of stargz wrote this state file (its version is "
+                f"{version}, known is {_VERSION}); use that one, or name another (--state)"
+            )
+        run("PRAGMA temp_store=MEMORY")
+        if read_only:
+            self._db.executescript(_OUTCOMES.format(kind="TEMP", where="temp."))
+            return
+        # What a killed process wrote is there; a machine that loses power may lose the last.
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=NORMAL")
+        run("BEGIN IMMEDIATE")
+        if not ours:
+            for statement in _SCHEMA.split(";"):
+                run(statement)
+            run(f"PRAGMA application_id={_APPLICATION}")
+            run(f"PRAGMA user_version={_VERSION}")
+        for statement in _OUTCOMES.format(kind="", where="").split(";"):
+            run(statement)
+        run("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StateError(f"{self.name}: {_meaning(error)}") from error
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._explained():
+            yield self._db
+
+    def _number(self, query: str, *values: object) -> int:
+        return int(self._db.execute(query, values).fetchone()[0] or 0)
+
+    # --- runs ---------------------------------------------------------------------------
+
+    def begin(self, source: str, destination: str | None, started: float) -> None:
+        """A run begins: the outcomes of the last are forgotten."""
+        with self._using() as db:
+            db.execute("BEGIN")
+            db.execute("DELETE FROM outcomes")
+            made = db.execute(
+                "INSERT INTO runs (source, destination, started) VALUES (?, ?, ?)",
+                (source, destination, started),
+            )
+            self.run = made.lastrowid or 0
+            db.execute("COMMIT")
+
+    def end(self, seconds: float, totals: dict[str, Any]) -> None:
+        """The run has come to its end."""
+        with self._using() as db:
+            db.execute(
+                "UPDATE runs SET seconds = ?, totals = ? WHERE run = ?",
+                (seconds, json.dumps(totals), self.run),
+            )
+
+    # --- images -------------------------------------------------------------------------
+
+    def claim(self, source: str, destination: str) -> int:
+        """The number of an image of this run that begins now."""
+        with self._using() as db:
+            made = db.execute(
+                "INSERT INTO outcomes (source, destination, status) VALUES (?, ?, 'running')",
+                (source, destination),
+            )
+            return made.lastrowid or 0
+
+    def claimed(self, destination: str) -> str | None:
+        """The source that is converted to this destination in this run."""
+        with self._using() as db:
+            found = db.execute(
+                "SELECT source FROM outcomes WHERE destination = ? AND destination <> '' "
+                "ORDER BY number LIMIT 1",
+                (destination,),
+            ).fetchone()
+            return str(found[0]) if found else None
+
+    def image(self, destination: str) -> KnownImage | None:
+        """What was converted to a destination, in whichever run."""
+        with self._using() as db:
+            if not self.run and not self._has("images"):
+                return None
+            found = db.execute(
+                "SELECT source, source_digest, options, digest FROM images "
+                "WHERE destination = ? AND digest IS NOT NULL",
+                (destination,),
+            ).fetchone()
+            return KnownImage(*found) if found else None
+
+    def finish(
+        self,
+        number: int,
+        status: str,
+        seconds: float,
+        *,
+        options: str = "",
+        report: dict[str, Any] | None = None,
+        error: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        """An image's outcome. `report` is that of a conversion that was done."""
+        with self._using() as db:
+            db.execute("BEGIN")
+            db.execute(
+                "UPDATE outcomes SET status = ?, seconds = seconds + ?, error = ?, transient = ? "
+                "WHERE number = ?",
+                (status, seconds, error, transient, number),
+            )
+            source, destination = db.execute(
+                "SELECT source, destination FROM outcomes WHERE number = ?", (number,)
+            ).fetchone()
+            if report is not None:
+                db.execute(
+                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
+                    (
+                        destination,
+                        source,
+                        report["source_digest"],
+                        options,
+                        report["digest"],
+                        status,
+                        seconds,
+                        report["size_before"],
+                        report["size_after"],
+                        json.dumps(report),
+                    ),
+                )
+            elif error is not None and self.run and destination:
+                # What is there of it from an earlier run is kept.
+                db.execute(
+                    "INSERT INTO images (destination, source, status, error, seconds) "
+                    "VALUES (?, ?, ?, ?, ?) ON CONFLICT (destination) DO UPDATE SET "
+                    "source = excluded.source, status = excluded.status, error = excluded.error",
+                    (destination, source, status, error, seconds),
+                )
+            db.execute("COMMIT")
+
+    def transient(self) -> list[tuple[int, str, str]]:
+        """Number, source and destination of the images that may succeed when tried again."""
+        with self._using() as db:
+            return db.execute(
+                "SELECT number, source, destination FROM outcomes WHERE transient ORDER BY number"
+            ).fetchall()
+
+    def outcomes(self, status: str | None = None, *, reports: bool = True) -> Iterator[Outcome]:
+        """The images of this run, in the order in which they began; read one at a time."""
+        stored = reports and bool(self.run)
+        select = (
+            "SELECT number, o.source, o.destination, o.status, o.error, o.seconds, "
+            f"{'i.report' if stored else 'NULL'} FROM outcomes o "
+            f"{'LEFT JOIN images i ON i.destination = o.destination ' if stored else ''}"
+            "WHERE number > ? AND (? IS NULL OR o.status = ?) ORDER BY number LIMIT 1"
+        )
+        last = 0
+        while True:
+            with self._using() as db:
+                row = db.execute(select, (last, status, status)).fetchone()
+            if row is None:
+                return
+            last = row[0]
+            done = row[3] in ("converted", "unchanged") and row[6]
+            report = json.loads(row[6]) if done else None
+            yield Outcome(row[0], row[1], row[2], row[3], row[4], row[5], report)
+
+    # --- layers -------------------------------------------------------------------------
+
+    def layer(self, key: LayerKey) -> KnownLayer | None:
+        """A finished layer."""
+        with self._using() as db:
+            if not self.run and not self._has("layers"):
+                return None
+            where = "WHERE root = ? AND sources = ? AND options = ?"
+            values = key.root, key.sources, key.options
+            found = db.execute(f"SELECT report, place, used FROM layers {where}", values).fetchone()
+            if found is None:
+                return None
+            if self.run and found[2] != self.run:
+                db.execute(f"UPDATE layers SET used = ? {where}", (self.run, *values))
+            return KnownLayer(json.loads(found[0]), found[1])
+
+    def keep_layer(self, key: LayerKey, report: dict[str, Any], place: str) -> None:
+        """A layer is finished."""
+        with self._using() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    key.root,
+                    key.sources,
+                    key.options,
+                    json.dumps(report),
+                    place,
+                    self.run,
+                    self.run,
+                    report["source_size"],
+                    report["size"],
+                    report["status"],
+                ),
+            )
+
+    def forget_layer(self, key: LayerKey) -> None:
+        """A finished layer's blob is gone from where it was."""
+        with self._using() as db:
+            db.execute(
+                "DELETE FROM layers WHERE root = ? AND sources = ? AND options = ?",
+                (key.root, key.sources, key.options),
+            )
+
+    # --- uploads ------------------------------------------------------------------------
+
+    def upload_began(self, url: str, repository: str) -> None:
+        """A registry keeps an upload of ours, which a killed process would leave behind."""
+        with self._using() as db:
+            db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?)", (url, repository))
+
+    def upload_ended(self, url: str) -> None:
+        """It was completed or cancelled."""
+        with self._using() as db:
+            db.execute("DELETE FROM uploads WHERE url = ?", (url,))
+
+    def uploads(self) -> list[tuple[str, str]]:
+        """The uploads that a run has left, and their repositories (host/repo)."""
+        with self._using() as db:
+            return db.execute("SELECT url, repository FROM uploads").fetchall()
+
+    # --- sums ---------------------------------------------------------------------------
+
+    def totals(self) -> dict[str, int]:
+        """Numbers of images and layers of this run, and bytes."""
+        with self._using() as db:
+            counts = dict(db.execute("SELECT status, count(*) FROM outcomes GROUP BY status"))
+            found = {
+                "images": sum(counts.values()),
+                "converted": counts.get("converted", 0),
+                "unchanged": counts.get("unchanged", 0),
+                "failed": counts.get("failed", 0),
+            }
+            if not self.run:
+                return found
+            row = db.execute(
+                "SELECT count(*), "
+                "coalesce(sum(made = ?1 AND status = 'converted'), 0), "
+                "coalesce(sum(made = ?1 AND status = 'kept'), 0), "
+                "coalesce(sum(made <> ?1), 0), "
+                "coalesce(sum(bytes_before), 0), coalesce(sum(bytes_after), 0), "
+                "coalesce(sum(CASE WHEN made = ?1 THEN bytes_before END), 0), "
+                "coalesce(sum(CASE WHEN made = ?1 THEN bytes_after END), 0) "
+                "FROM layers WHERE used = ?1",
+                (self.run,),
+            ).fetchone()
+            names = "layers layers_converted layers_kept layers_reused bytes_before bytes_after"
+            return {
+                **found,
+                **dict(zip(f"{names} bytes_read bytes_written".split(), row, strict=True)),
+            }
+
+    def _has(self, table: str) -> bool:
+        return bool(self._number("SELECT count(*) FROM sqlite_schema WHERE name = ?", table))
+
+    def close(self) -> None:
+        """Let others have it."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def default_path(src: str, dst: str | None) -> Path:
+    """The state file of a source and a destination: $XDG_STATE_HOME/stargz/bulk-HEX.db, below
+    ~/.local/state by default."""
+    import hashlib
+
+    home = os.environ.get("XDG_STATE_HOME", "")
+    folder = Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state"
+    places = [place if "://" in place else os.path.abspath(place) for place in (src, dst or "")]  # noqa: PTH100
+    name = hashlib.sha256("\0".join(places).encode(errors="surrogateescape")).hexdigest()[:20]
+    return folder / "stargz" / f"bulk-{name}.db"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"{folder}: {error.strerror}; --state names the state file") from error
+
+
+def _meaning(error: sqlite3.Error) -> str:
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return "another bulk run uses this state file; wait for its end, or name another (--state)"
+    if "not a database" in text or "malformed" in text:
+        return f"not a state file of stargz ({text}); name another (--state)"
+    if "unable to open" in text:
+        return "the state file cannot be opened; name another (--state)"
+    return f"the state cannot be kept: {text}"
