@@ -1,0 +1,108 @@
+"""A registry of 200 images that share layers, converted into another one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stargz
+from bench import fleet
+from bench.conftest import clock
+from bench.images import registries
+
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def storage() -> Path:
+    return fleet.build()
+
+
+@contextmanager
+def serve(storage: Path, folder: Path) -> Iterator[str]:
+    """The host of a registry over the generated storage folder."""
+    folder.mkdir()
+    (folder / "storage").symlink_to(storage)
+    with registries.registry(folder) as served:
+        yield served.host
+
+
+def bulk(src: str, dst: str, state: Path, *options: str) -> float:
+    """Run it; MB of memory at its peak."""
+    command = [sys.executable, "-m", "stargz", "image", "bulk", "-q", src, dst]
+    with subprocess.Popen([*command, "--state", str(state), *options]) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * 1024 / 1e6
+
+
+def engine(storage: Path, out: Path) -> None:
+    """Every distinct layer by itself, one after the other, from file to file."""
+    for layer in fleet.layers(storage):
+        stargz.convert(layer, out)
+
+
+@pytest.mark.parametrize("kind", ["registry to registry", "registry to layouts"])
+def test_200_images(kind: str, storage: Path, tmp_path: Path, compare: Any) -> None:
+    peaks: list[float] = []
+    seconds: dict[str, list[float]] = {"engine": [], "first": [], "second": []}
+
+    def run() -> None:
+        folder = tmp_path / str(len(peaks))
+        folder.mkdir()
+        with (
+            serve(storage, folder / "source") as source,
+            registries.registry(folder / "made") as made,
+        ):
+            layouts = f"oci:{folder / 'layouts'}"
+            dst = layouts if kind == "registry to layouts" else f"docker://{made.host}"
+            arguments = (f"docker://{source}", dst, folder / "state")
+            seconds["first"].append(clock(lambda: peaks.append(bulk(*arguments))))
+            seconds["second"].append(clock(lambda: bulk(*arguments)))
+
+    def before() -> None:
+        seconds["engine"].append(clock(lambda: engine(storage, tmp_path / "out")))
+
+    engine(storage, tmp_path / "out")  # the page cache
+    compare.benchmark.pedantic(run, setup=before, rounds=ROUNDS)
+    shutil.rmtree(tmp_path)
+    bound, first, second = (statistics.median(times) for times in seconds.values())
+    compare.benchmark.extra_info["seconds"] = seconds
+    compare.figure(f"200 images, {kind}: seconds", first)
+    compare.figure(
+        f"200 images, {kind}: over its distinct layers' conversion alone", first / bound, "<= 1.25"
+    )
+    compare.figure(f"200 images, {kind}: second run over the first", second / first, "< 0.05")
+    compare.figure(f"200 images, {kind}: peak MB", max(peaks))
+
+
+def test_memory(storage: Path, tmp_path: Path, compare: Any) -> None:
+    """Image 0 to 19 have layers of every base and runtime: what differs is how many there are."""
+    peaks: dict[str, list[float]] = {"20": [], "200": []}
+
+    def run() -> None:
+        with serve(storage, tmp_path / "source") as source:
+            for count, options in (
+                ("20", ("--include", "*/app00?", "--include", "*/app01?")),
+                ("200", ()),
+            ):
+                out = tmp_path / count
+                peaks[count].append(
+                    bulk(f"docker://{source}", f"oci:{out}", tmp_path / f"state-{count}", *options)
+                )
+                shutil.rmtree(out)
+
+    compare.benchmark.pedantic(run, rounds=1)
+    compare.figure(
+        "200 images: peak memory over that of 20", peaks["200"][0] / peaks["20"][0], "<= 1.2"
+    )

@@ -1,0 +1,72 @@
+"""What image conversion is compared with: containerd and its ctr-remote (Debian's containerd and
+stargz-snapshotter), as its documents say to convert an image. Needs root.
+
+with containerd() as peer:
+    seconds = peer.convert(host, "plain:latest", "made:latest")
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.peers import ROOT
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+import containers
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What each part took, by the clock."""
+
+    pull: float
+    convert: float
+    push: float
+
+    @property
+    def total(self) -> float:
+        return self.pull + self.convert + self.push
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A containerd with an empty store."""
+
+    engine: containers.Containerd
+
+    def convert(self, host: str, src: str, dst: str, level: int | None = None) -> Seconds:
+        """Convert HOST/SRC to HOST/DST, from and to the registry, which speaks plain HTTP: pull
+        (blobs only, nothing is unpacked), convert, push. `level` None: the default, which is 9.
+        """
+        more = [] if level is None else ["--estargz-compression-level", level]
+        source, made = f"{host}/{src}", f"{host}/{dst}"
+        remote = ("ctr-remote", "images")
+        steps: tuple[tuple[object, ...], ...] = (
+            ("ctr-remote", "content", "fetch", "--plain-http", source),
+            (*remote, "convert", "--oci", "--estargz", *more, source, made),
+            (*remote, "push", "--plain-http", made),
+        )
+        took = []
+        for step in steps:
+            started = time.perf_counter()
+            self.engine.run(*step)
+            took.append(time.perf_counter() - started)
+        self.engine.forget()
+        return Seconds(*took)
+
+
+@contextmanager
+def containerd() -> Iterator[Peer]:
+    """A containerd of its own, gone with all that it keeps at the end."""
+    with (
+        tempfile.TemporaryDirectory(prefix="containerd-") as folder,
+        containers.containerd(Path(folder)) as engine,
+    ):
+        yield Peer(engine)
