@@ -123,21 +123,14 @@ class ImageLayers:
         for _ in range(_TRIES):
             entry = Descriptor("", report.digest, report.size)
             place = store.place(task)
+            elsewhere = place is not None and not _is_place_of(place, self._destination)
+            # What is made for many images is, as a rule, mounted: then nothing else is asked.
+            if elsewhere and place is not None and self._destination.mount_blob(entry, place):
+                return report
             if self._destination.has_blob(entry):
                 return report
-            if place is not None and not _is_place_of(place, self._destination):
-                if self._destination.mount_blob(entry, place):
-                    return report
-                name = f"docker://{place}" if isinstance(place, Reference) else str(place)
-                try:
-                    with (
-                        shared_client(task.access) as client,
-                        open_repository(name, client=client) as other,
-                    ):
-                        bring_blob(other, self._destination, entry)
-                    return report
-                except (SourceError, DigestError, FormatError):
-                    pass  # whatever is wrong with that copy: it can be made again
+            if elsewhere and self._copy_from(place, entry, task):
+                return report
             store.lost(task)
             report = store.submit(task).result()
         if not self._destination.has_blob(Descriptor("", report.digest, report.size)):
@@ -146,6 +139,21 @@ class ImageLayers:
                 "written; does something delete blobs?"
             )
         return report
+
+    def _copy_from(
+        self, place: Reference | LayoutReference | None, entry: Descriptor, task: LayerTask
+    ) -> bool:
+        """Copy a layer from where it was made; False if it cannot be had there."""
+        name = f"docker://{place}" if isinstance(place, Reference) else str(place)
+        try:
+            with (
+                shared_client(task.access) as client,
+                open_repository(name, client=client) as other,
+            ):
+                bring_blob(other, self._destination, entry)
+        except (SourceError, DigestError, FormatError):
+            return False  # whatever is wrong with that copy: it can be made again
+        return True
 
     def missing(self) -> tuple[str, ...]:
         """The prioritized paths that no layer has."""
