@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
 from stargz.cli._errors import CommandError
+from stargz.cli._layers import registry_options
 
 if TYPE_CHECKING:
     from stargz.oci.access import Access
@@ -127,8 +128,23 @@ def prioritized(args: argparse.Namespace) -> tuple[str, ...]:
     return (*args.prioritize, *_listed(args.prioritize_from))
 
 
-def layer_options(args: argparse.Namespace) -> LayerOptions:
-    """The options of `add_image_options` about layers."""
+def image_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_image_options` as arguments of `convert_image` and `bulk`."""
+    return {
+        "options": _layer_options(args),
+        "platforms": args.platform,
+        "flatten": args.flatten,
+        "allow_missing": args.allow_missing,
+        "docker_types": args.docker_types,
+        "upgrade": args.upgrade,
+        "verify": args.verify,
+        "access": _access(args),
+        "jobs": args.jobs,
+        "threads": args.threads,
+    }
+
+
+def _layer_options(args: argparse.Namespace) -> LayerOptions:
     from stargz.oci.layers import LayerOptions
 
     return LayerOptions(
@@ -141,20 +157,13 @@ def layer_options(args: argparse.Namespace) -> LayerOptions:
     )
 
 
-def access(args: argparse.Namespace) -> Access:
+def _access(args: argparse.Namespace) -> Access:
     """The options of `add_image_options` about registries."""
     from stargz.oci.access import Access
 
-    mirrors: dict[str, list[str]] = {}
-    for host, url in args.mirror:
-        mirrors.setdefault(host, []).append(url)
-    return Access.of(
-        authfile=args.authfile,
-        ca_file=args.ca_file,
-        plain_http=args.plain_http,
-        mirrors=mirrors,
-        upload_hosts=args.allow_upload_host,
-    )
+    options = registry_options(args)
+    del options["platform"]
+    return Access.of(**options, upload_hosts=args.allow_upload_host)
 
 
 def _listed(file: str | None) -> list[str]:

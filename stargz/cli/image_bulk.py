@@ -98,23 +98,14 @@ def run(args: argparse.Namespace) -> int:
         report = bulk(
             args.src,
             args.dst,
-            options=_convert_options.layer_options(args),
-            platforms=args.platform,
-            flatten=args.flatten,
-            allow_missing=args.allow_missing,
-            docker_types=args.docker_types,
-            verify=args.verify,
-            upgrade=args.upgrade,
-            access=_convert_options.access(args),
             state=state,
-            jobs=args.jobs,
-            threads=args.threads,
             include=args.include,
             exclude=args.exclude,
             dry_run=args.dry_run,
             dask=args.dask,
             reports=args.report,
             progress=board,
+            **_convert_options.image_options(args),
         )
     if args.json:
         print_json(report.to_json())

@@ -54,17 +54,8 @@ def run(args: argparse.Namespace) -> int:
             report = convert_image(
                 args.src,
                 args.dst,
-                options=_convert_options.layer_options(args),
-                platforms=args.platform,
-                flatten=args.flatten,
-                allow_missing=args.allow_missing,
-                docker_types=args.docker_types,
-                upgrade=args.upgrade,
-                verify=args.verify,
-                access=_convert_options.access(args),
-                jobs=args.jobs,
-                threads=args.threads,
                 progress=None if progress.callback is None else _Sum(progress),
+                **_convert_options.image_options(args),
             )
         except EntryNotFoundError as error:
             raise CommandError(f"{error}; --allow-missing goes on without it") from None
