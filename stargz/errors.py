@@ -116,3 +116,8 @@ class RegistryError(SourceError):
         self.message = message
         self.source = source
         self.status = status
+
+    @property
+    def transient(self) -> bool:
+        """Whether what was answered, or that nothing was, may be otherwise later."""
+        return self.status is None or self.status in (408, 429) or self.status >= 500

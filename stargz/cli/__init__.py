@@ -25,7 +25,7 @@ COMMANDS = {
     "extract": "unpack a layer or some of its paths, safely and in parallel",
     "verify": "check every member, chunk and file of a layer, and its TOC",
     "toc": "write a layer's TOC (JSON) to standard output, byte for byte",
-    "image": "info, ls, cat: look into a whole image, its layers merged",
+    "image": "convert, bulk, info, ls, cat: whole images and registries",
     "mount": "mount a layer or an image, read-only",
     "cache": "info, prune: the disk cache of what was fetched",
     "demo": "convert, verify and read a real layer made on this machine",

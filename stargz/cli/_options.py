@@ -86,7 +86,8 @@ def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False
         metavar="SRC",
         nargs="?" if optional else None,
         help="the layer: a file, - for standard input, a URL, or an image (docker://HOST/REPO:TAG, "
-        "oci:DIR[:REF], docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]) with --layer",
+        "oci:DIR[:REF], docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]) with --layer; "
+        "`verify` takes a whole image too",
     )
     parser.add_argument(
         "--layer",

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "src",
         metavar="SRC",
-        help="the image: docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF] or "
-        "docker-archive:FILE[:REF]",
+        help="the image: docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF], "
+        "docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]",
     )
     parser.add_argument(
         "dst",

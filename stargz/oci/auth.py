@@ -319,4 +319,4 @@ def _bearer(token: Any, source: str, name: str = "") -> str:
 def _lifetime(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         return _DEFAULT_SECONDS
-    return min(float(seconds), _MAX_SECONDS)
+    return float(min(seconds, _MAX_SECONDS))

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -23,15 +23,15 @@ from typing import Any
 from stargz.conversion import default_threads
 from stargz.errors import RegistryError, StargzError, StateError, UsageError
 from stargz.oci.access import Access, shared_client
-from stargz.oci.bulk_store import Events, StateStore
-from stargz.oci.conversion import convert_image
+from stargz.oci.bulk_store import Events, StateStore, layer_key
+from stargz.oci.conversion import check_image, convert_image
 from stargz.oci.destination import open_destination
 from stargz.oci.discover import Pair, discover
 from stargz.oci.layers import LayerOptions
 from stargz.oci.reference import Reference, parse_reference
 from stargz.oci.registry import RegistryClient
 from stargz.oci.repository import open_repository
-from stargz.oci.state import LayerKey, Outcome, State
+from stargz.oci.state import Outcome, State
 
 _AHEAD = 1000  # images that are found before their turn comes
 _MAX_COORDINATORS = 200
@@ -231,7 +231,6 @@ class _Run:
         self._lock = threading.Lock()
         self._layers: dict[str, int] = {}  # of a dry run
         self._known = 0
-        self._to_do = 0
         self._dry = False
 
     def reach(self, first: Pair) -> None:
@@ -371,12 +370,16 @@ class _Run:
             count += 1
             self._tell({"event": "found", "images": count})
             error = pair.error
+            names = pair.source + pair.destination
+            if error is None and printable(names) != names:
+                error = UsageError(f"{printable(pair.source)}: a name that is not UTF-8; rename it")
             first = self._state.claimed(pair.destination) if error is None else None
             if first is not None:
                 error = UsageError(
                     f"{pair.source}: its destination {pair.destination} is that of {first} too"
                 )
-            number = self._state.claim(pair.source, pair.destination if first is None else "")
+            shown = pair.destination if first is None else ""
+            number = self._state.claim(printable(pair.source), printable(shown))
             if error is None:
                 yield number, pair
             else:
@@ -389,6 +392,8 @@ class _Run:
         begin = time.perf_counter()
         try:
             if self._is_done(pair):
+                if self._images["verify"]:
+                    check_image(pair.destination, self._images["access"])
                 seconds = time.perf_counter() - begin
                 self._state.finish(number, "unchanged", seconds)
                 self._tell_image(pair, "unchanged", None, seconds)
@@ -433,11 +438,10 @@ class _Run:
         if digest != known.source_digest:
             return False
         with open_destination(pair.destination, client=self._client) as destination:
-            return destination.digest() == known.digest
+            return destination.digest() == known.digest and destination.is_whole(known.digest)
 
     def _count(self, number: int, pair: Pair, helpers: Executor) -> None:
         from stargz.oci import rewrite
-        from stargz.oci.bulk_store import root_of
         from stargz.oci.plan import make_plan
 
         begin = time.perf_counter()
@@ -447,18 +451,20 @@ class _Run:
                 status = "to do"
                 with open_repository(pair.source, client=self._client) as source:
                     plan = make_plan(source, self._images["platforms"], helpers)
-                root = root_of(pair.destination)
-                options = self._images["options"].key
                 for image in plan.images():
-                    for entry in image.manifest.layers:
-                        if rewrite.layer_kind(entry) != "tar":
-                            continue
-                        key = LayerKey(root, entry.digest, options)
+                    tars = [
+                        one for one in image.manifest.layers if rewrite.layer_kind(one) == "tar"
+                    ]
+                    for entries in (
+                        [tars] if self._images["flatten"] and tars else [[e] for e in tars]
+                    ):
+                        key = layer_key(pair.destination, entries, self._images["options"])
                         known = self._state.layer(key) is not None
                         with self._lock:
-                            if entry.digest not in self._layers:
+                            if key.sources not in self._layers:
                                 self._known += known
-                            self._layers[entry.digest] = 0 if known else entry.size
+                            size = sum(entry.size for entry in entries)
+                            self._layers[key.sources] = 0 if known else size
         except Exception as error:
             if self._stop.is_set():
                 return
@@ -519,10 +525,12 @@ class _Uploads:
         self._repository = reference.name
 
     def began(self, url: str) -> None:
-        self._state.upload_began(url, self._repository)
+        with suppress(StateError):  # at the worst a session stays
+            self._state.upload_began(url, self._repository)
 
     def ended(self, url: str) -> None:
-        self._state.upload_ended(url)
+        with suppress(StateError):
+            self._state.upload_ended(url)
 
 
 def _image_entry(outcome: Outcome) -> dict[str, Any]:
@@ -573,9 +581,12 @@ def _shown(
 
 def _is_transient(error: BaseException) -> bool:
     """Whether it may be otherwise in a minute."""
-    if not isinstance(error, RegistryError):
-        return False
-    return error.status is None or error.status in (408, 429) or error.status >= 500
+    return isinstance(error, RegistryError) and error.transient
+
+
+def printable(text: str) -> str:
+    """The text without half surrogate pairs, of which hostile JSON and file names can be made."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def describe(error: BaseException) -> str:
@@ -589,7 +600,7 @@ def describe(error: BaseException) -> str:
         text = "out of memory"
     else:
         text = f"{type(error).__name__}: {error} (this is a bug in stargz)"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from stargz.errors import DigestError, FormatError
-from stargz.oci.layers import LayerReport, LayerTask, convert_layer
+from stargz.errors import DigestError, FormatError, RegistryError
+from stargz.oci.layers import LayerOptions, LayerReport, LayerTask, convert_layer
+from stargz.oci.manifest import Descriptor
 from stargz.oci.reference import LayoutReference, Reference, parse_image, parse_reference
 from stargz.oci.state import LayerKey, State
 from stargz.oci.store import Cancelled
@@ -23,7 +24,7 @@ class _Flight:
 
     def __init__(self) -> None:
         self.work: Future[LayerReport] | None = None
-        self.waiting: list[Future[LayerReport]] = []
+        self.waiting: dict[Future[LayerReport], LayerTask] = {}  # and what each asked for
 
 
 class StateStore:
@@ -37,7 +38,7 @@ class StateStore:
         self._progress = progress
         self._lock = threading.Lock()
         self._flights: dict[LayerKey, _Flight] = {}
-        self._bad: dict[LayerKey, str] = {}
+        self._bad: dict[tuple[LayerKey, str], str] = {}  # and where from
         self._stop = threading.Event()
 
     # --- LayerStore ---------------------------------------------------------------------
@@ -57,11 +58,12 @@ class StateStore:
                 if known is not None:
                     mine.set_result(LayerReport.from_json(known.report))
                     return mine
-                if key in self._bad:
-                    mine.set_exception(FormatError(self._bad[key]))
+                bad = self._bad.get((key, _origin(task)))
+                if bad is not None:
+                    mine.set_exception(FormatError(bad))
                     return mine
                 flight = self._flights[key] = _Flight()
-            flight.waiting.append(mine)
+            flight.waiting[mine] = task
         mine.add_done_callback(lambda future: self._left(key, flight, future))
         if begin:
             self._begin(key, flight, task)
@@ -124,7 +126,7 @@ class StateStore:
         with self._lock:
             if future not in flight.waiting:
                 return
-            flight.waiting.remove(future)
+            del flight.waiting[future]
             work = flight.work if not flight.waiting else None
         future.set_running_or_notify_cancel()  # who waits for several is told only by this
         if work is not None:
@@ -145,18 +147,22 @@ class StateStore:
                 report, error = None, failed
         with self._lock:
             self._flights.pop(key, None)
-            waiting, flight.waiting = flight.waiting, []
+            waiting, flight.waiting = flight.waiting, {}
             if isinstance(error, FormatError | DigestError) and len(self._bad) < _MAX_BAD:
-                self._bad[key] = str(error)
+                self._bad[key, _origin(task)] = str(error)
         if report is not None:
-            self._tell({"event": "layer-done", **report.to_json()})
-        for future in waiting:
-            if work.cancelled():
+            try:
+                self._tell({"event": "layer-done", **report.to_json()})
+            except Exception as failed:  # those who wait must not wait for ever
+                report, error = None, failed
+        for future, asked in waiting.items():
+            other = error is not None and _differs(asked, task, error)
+            if work.cancelled() or other:
                 # Whoever came after the last had left has it begun anew, unless all ends.
                 if self._stop.is_set():
                     _cancel(future)
                 elif future.set_running_or_notify_cancel():
-                    _forward(self.submit(task), future)
+                    _forward(self.submit(asked), future)
             elif future.set_running_or_notify_cancel():
                 if report is not None:
                     future.set_result(report)
@@ -200,15 +206,40 @@ def _forward(work: Future[LayerReport], future: Future[LayerReport]) -> None:
     work.add_done_callback(done)
 
 
+def _origin(task: LayerTask) -> str:
+    """Where a task's blobs come from, as far as two of one origin have the same bytes."""
+    place = parse_image(task.source)
+    return place.registry if isinstance(place, Reference) else str(place.path)
+
+
+def _differs(asked: LayerTask, failed: LayerTask, error: BaseException) -> bool:
+    """Whether what made one task fail need not make another that wants the same layer."""
+    if isinstance(error, FormatError | DigestError):
+        return _origin(asked) != _origin(failed)
+    if not isinstance(error, OSError):
+        return False
+    if isinstance(error, RegistryError) and error.transient:
+        # A registry that is away is away for all: not everybody has to find out.
+        hosts = [(_origin(task), root_of(task.destination)) for task in (asked, failed)]
+        return hosts[0] != hosts[1]
+    return (asked.source, asked.destination) != (failed.source, failed.destination)
+
+
 def root_of(destination: str) -> str:
     """Where a destination's blobs can be had from without converting: see LayerKey."""
     place = parse_image(destination)
     return f"docker://{place.registry}" if isinstance(place, Reference) else "oci:"
 
 
+def layer_key(destination: str, entries: Sequence[Descriptor], options: LayerOptions) -> LayerKey:
+    """What the state knows a layer by that is made of these."""
+    # The size too: an image that states a wrong one must not get, nor spoil, what others share.
+    sources = "+".join(f"{entry.digest}/{entry.size}" for entry in entries)
+    return LayerKey(root_of(destination), sources, options.key)
+
+
 def _key(task: LayerTask) -> LayerKey:
-    sources = "+".join(entry.digest for entry in task.entries)
-    return LayerKey(root_of(task.destination), sources, task.options.key)
+    return layer_key(task.destination, task.entries, task.options)
 
 
 def _place(task: LayerTask) -> str:

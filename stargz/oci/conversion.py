@@ -22,6 +22,7 @@ from stargz.oci.destination import open_destination
 from stargz.oci.image_layers import ImageLayers
 from stargz.oci.image_manifests import ImageManifests
 from stargz.oci.layers import LayerOptions, LayerReport, LayerTask
+from stargz.oci.layout import Layout
 from stargz.oci.plan import make_plan
 from stargz.oci.reference import (
     DEFAULT_TAG,
@@ -136,7 +137,8 @@ def convert_image(
             if missing and not allow_missing:
                 raise _not_found(missing[0], src)
             images = ImageManifests(plan, layers, source, destination, types)
-            digest = images.write(helpers, plan.source_digest if upgrade else None)
+            replaced = upgrade and _is_same(parse_image(src), parse_image(dst))
+            digest = images.write(helpers, plan.source_digest if replaced else None)
         except BaseException as error:
             helpers.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
@@ -181,9 +183,22 @@ def _destination(src: str, dst: str | None, upgrade: bool) -> str:
             f"{dst}: it would lose the annotations, without which nothing reads the image lazily; "
             "write to docker://... or oci:DIR:REF"
         )
-    if _is_same(parse_image(src), parse_image(dst)) and not upgrade:
+    place = parse_image(dst)
+    same = _is_same(parse_image(src), place)
+    if same and upgrade and isinstance(place, LayoutReference) and place.ref is None:
+        return str(replace(place, ref=_only_name(place.path, src)))
+    if same and not upgrade:
         raise UsageError(f"{dst}: source and destination are the same image; --upgrade replaces it")
     return dst
+
+
+def _only_name(path: str, src: str) -> str:
+    """The name of a layout's only image, which is to be replaced under it."""
+    layout = Layout(path)
+    names = set(layout.refs())
+    if len(names) != 1 or len(layout.index.manifests) != 1:
+        raise UsageError(f"{src}: --upgrade replaces what a name means; give one: {src}:REF")
+    return names.pop()
 
 
 def _is_same(source: ImageReference, to: ImageReference) -> bool:
@@ -239,12 +254,17 @@ def _store(
 
 def _verify(report: ImageReport, access: Access) -> None:
     """Read what was written, and check it."""
+    check_image(report.destination, access, report.digest)
+
+
+def check_image(name: str, access: Access, digest: str | None = None) -> None:
+    """Read an image that was written, and check it: DigestError, UnverifiedError."""
     from stargz.oci.verify import verify_image
 
-    result = verify_image(report.destination, access=access)
-    there = f"{report.destination}: it was written, but is not right"
-    if result.digest != report.digest:
-        raise DigestError("the image", report.digest, result.digest, there)
+    result = verify_image(name, access=replace(access, mirrors=()))
+    there = f"{name}: it was written, but is not right"
+    if digest is not None and result.digest != digest:
+        raise DigestError("the image", digest, result.digest, there)
     if not result.ok:
         first = result.errors[0]
         where = " ".join(filter(None, (first.image, first.layer, first.name)))

@@ -77,6 +77,10 @@ class Destination(Protocol):
     def digest(self) -> str | None:
         """The digest that the name means now; None if there is no such image."""
 
+    def is_whole(self, digest: str) -> bool:
+        """Whether all blobs of the image of that digest are there, with their sizes, as far as
+        that is known without asking for each of them."""
+
     def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
         """A manifest or an index, whose blobs and manifests are all there: under its digest,
         and, if `named`, under the destination's name too, at once and last. Its digest."""

@@ -308,6 +308,8 @@ def _in_layout(path: Path, name: str) -> Iterator[Found]:
     if refs:
         for ref in refs:
             tag = _tag_in(ref)
+            if not ref.isprintable():  # half a surrogate pair, or NUL, is the name of no file
+                tag, ref = None, repr(ref)[1:-1]
             source = f"oci:{path}:{ref}"
             if tag is None:
                 error = UsageError(f"{source}: {ref!r} has no tag in it that a registry would take")
@@ -338,6 +340,9 @@ def _tag_in(ref: str) -> str | None:
 
 def _listed(path: Path, chosen: Filter) -> Iterator[Found]:
     with path.open("rb") as file:
+        if b"\0" in file.read(_MAX_LINE):
+            raise UsageError(f"{path}: not a text; is it the right file?")
+        file.seek(0)
         number = 0
         while line := file.readline(_MAX_LINE):
             number += 1
@@ -347,7 +352,9 @@ def _listed(path: Path, chosen: Filter) -> Iterator[Found]:
             if not words:
                 continue
             if len(line) == _MAX_LINE or len(words) > 2 or "\0" in text:
-                raise UsageError(f"{where}: not a reference, or two; is it the right file?")
+                error = UsageError(f"{where}: not a reference, or two; is it the right file?")
+                yield Found(where, "", "", error=error)
+                continue
             try:
                 found = _line(words)
             except (StargzError, OSError) as error:

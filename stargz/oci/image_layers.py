@@ -109,13 +109,21 @@ class ImageLayers:
             all_of([*futures.values(), *copies])
             for key, future in futures.items():
                 self._reports[key] = future.result()
-            if not isinstance(store, LocalStore):
-                bring = partial(self._bring, store)
-                self._reports.update(zip(futures, helpers.map(bring, futures), strict=True))
+            elsewhere = [key for key in futures if not self._is_here(store, key)]
+            bring = partial(self._bring, store)
+            self._reports.update(zip(elsewhere, helpers.map(bring, elsewhere), strict=True))
         except BaseException:
+            if not isinstance(store, LocalStore):  # its futures are those of others too
+                for future in futures.values():
+                    future.cancel()
             for copy in copies:
                 copy.cancel()
             raise
+
+    def _is_here(self, store: LayerStore, key: tuple[str, ...]) -> bool:
+        """Whether a layer was certainly made for this destination, in this run."""
+        place = store.place(self._tasks[key]) if isinstance(store, LocalStore) else None
+        return place is not None and _is_place_of(place, self._destination)
 
     def _bring(self, store: LayerStore, key: tuple[str, ...]) -> LayerReport:
         """Have a layer at the destination that may have been made for another."""
@@ -151,7 +159,7 @@ class ImageLayers:
                 open_repository(name, client=client) as other,
             ):
                 bring_blob(other, self._destination, entry)
-        except (SourceError, DigestError, FormatError):
+        except (OSError, DigestError, FormatError):
             return False  # whatever is wrong with that copy: it can be made again
         return True
 

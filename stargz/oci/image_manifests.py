@@ -81,7 +81,7 @@ class ImageManifests:
         else:
             ids = rewrite.diff_ids(load_json(node.config, where), len(entries), where)[:]
             for number, entry in enumerate(entries):
-                new = self._layers.new(entry)
+                new = self._layers.new(entry) if rewrite.layer_kind(entry) == "tar" else None
                 if new is None:
                     descriptors.append(entry.json)
                     if rewrite.layer_kind(entry) != "foreign":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stargz.durable import NewFile, complete_or_absent, sync_folder
-from stargz.errors import FormatError, SourceError
+from stargz.errors import FormatError, SourceError, StargzError
 from stargz.oci.layout import Layout
 from stargz.oci.manifest import (
     MAX_MANIFEST_SIZE,
@@ -30,6 +30,7 @@ from stargz.oci.reference import (
     check_digest,
     digest_of,
 )
+from stargz.oci.rewrite import layer_kind
 
 _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 _INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
@@ -89,6 +90,28 @@ class LayoutDestination:
             writer.write(data)
             writer.commit(digest)
 
+    def is_whole(self, digest: str) -> bool:
+        """See Destination.is_whole."""
+        try:
+            layout = Layout(self._path)
+            left = [entry for entry in layout.index.manifests if entry.digest == digest]
+            seen = set()
+            while left:
+                entry = left.pop()
+                if entry.digest in seen:
+                    continue
+                seen.add(entry.digest)
+                found = layout.manifest(entry)
+                if found.kind == "index":
+                    left.extend(found.manifests)
+                    continue
+                blobs = [found.config, *found.layers]
+                if not all(self.has_blob(blob) for blob in blobs if layer_kind(blob) != "foreign"):
+                    return False
+        except (StargzError, OSError):
+            return False
+        return bool(seen)
+
     def digest(self) -> str | None:
         """See Destination.digest. Without a name it is that of the only image without one."""
         try:
@@ -135,7 +158,7 @@ class LayoutDestination:
         with self._lock():
             marker = self._path / "oci-layout"
             if not marker.exists():
-                there = sorted(path.name for path in self._path.iterdir())
+                there = sorted(path.name for path in self._path.iterdir() if not _has_layouts(path))
                 if there:
                     raise SourceError(
                         f"{self.name}: the directory has no oci-layout, but other things "
@@ -180,7 +203,7 @@ class LayoutDestination:
 
     def _write_index(self, index: dict[str, Any]) -> None:
         path = self._path / "index.json"
-        data = json.dumps(index, ensure_ascii=False, separators=(",", ":")).encode()
+        data = json.dumps(index, separators=(",", ":")).encode()
         if len(data) > MAX_MANIFEST_SIZE:
             raise FormatError(f"{too_large(len(data))}; give another directory", str(path))
         with complete_or_absent(str(path)) as fd:
@@ -208,14 +231,13 @@ class LayoutBlob:
             raise OSError(error.errno, error.strerror, str(self._layout)) from None
 
     def commit(self, digest: str) -> None:
-        """Have the blob in the layout; one of the same size that is there is kept."""
+        """Have the blob in the layout, in the place of one that is there: that may be damaged."""
         algorithm, _, value = check_digest(digest, self.name).partition(":")
         path = self._layout / "blobs" / algorithm / value
-        size = os.fstat(self._file.fd).st_size
         try:
             if algorithm != "sha256":
                 path.parent.mkdir(exist_ok=True)
-            if not self._file.publish(str(path), replace=False) and not _holds(path, size):
+            if not self._file.publish(str(path), replace=False):
                 self._file.publish(str(path))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
@@ -226,6 +248,16 @@ class LayoutBlob:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+
+def _has_layouts(path: Path) -> bool:
+    """Whether a folder holds image layouts, and nothing but them: those of repositories below."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if (path / "oci-layout").exists():
+        return True
+    below = list(path.iterdir())
+    return bool(below) and all(_has_layouts(one) for one in below)
 
 
 def _holds(path: Path, size: int) -> bool:

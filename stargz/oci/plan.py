@@ -174,19 +174,19 @@ def _choose(
     if not wanted:
         return [(entry, ()) for entry in entries]
     found: dict[str, tuple[Platform, ...]] = {}
+    picked = []
     for platform in wanted:
         entry = select(index, platform)
         inner = (platform,) if entry.media_type in INDEXES else ()
         found[entry.digest] = found.get(entry.digest, ()) + inner
+        picked.append(entry)
     chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
-    taken = set()
     for entry in entries:
         about = entry.annotations.get(rewrite.REFERENCE_DIGEST)
         if rewrite.is_attestation(entry):
             if about in found:
                 chosen.append((entry, ()))
-        elif entry.digest in found and entry.digest not in taken:
-            taken.add(entry.digest)
+        elif any(one.json is entry.json for one in picked):  # one may be for several platforms
             chosen.append((entry, found[entry.digest]))
     return chosen
 

@@ -115,6 +115,10 @@ class RegistryDestination:
             raise failure(answer, self._reference, writing=answer.status in (401, 403))
         return digest_of(answer.data)
 
+    def is_whole(self, digest: str) -> bool:
+        """See Destination.is_whole: a registry has what its manifests refer to."""
+        return True
+
     def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
         """See Destination.write_manifest."""
         digest = digest_of(data)

@@ -418,9 +418,20 @@ def default_path(src: str, dst: str | None) -> Path:
 
     home = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state"
-    places = [place if "://" in place else os.path.abspath(place) for place in (src, dst or "")]  # noqa: PTH100
+    places = [_absolute(place) for place in (src, dst or "")]
     name = hashlib.sha256("\0".join(places).encode(errors="surrogateescape")).hexdigest()[:20]
     return folder / "stargz" / f"bulk-{name}.db"
+
+
+def _absolute(place: str) -> str:
+    """The place as it is called from any directory."""
+    if "://" in place:
+        return place
+    kind, path = "", place
+    for prefix in ("oci:", "storage:", "docker-archive:"):
+        if place.startswith(prefix):
+            kind, path = prefix, place.removeprefix(prefix)
+    return kind + os.path.abspath(path)  # noqa: PTH100
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ _BLOCK = 512
 _MAX_HEADER = 1 << 20  # of an extended header, of which all is read
 _MAX_NAME = 4096
 _MAX_LINKS = 16
+_MAX_NAMES = 256 << 20  # characters of all names
 _RECORD = re.compile(rb"(\d{1,7}) ")
 _ZEROS = bytes(_BLOCK)
 
@@ -76,6 +77,7 @@ class TarIndex:
     def _scan(self) -> None:
         at = 0
         headers = 0
+        names = 0
         name: str | None = None  # what extended headers say of the next member
         target: str | None = None
         size: int | None = None
@@ -128,6 +130,9 @@ class TarIndex:
                 target = _text(block[157:257].partition(b"\0")[0])
             if len(name) > _MAX_NAME or len(target) > _MAX_NAME:
                 raise TarError(f"a name of over {_MAX_NAME} characters", self.name, at)
+            names += len(name) + len(target)
+            if names > _MAX_NAMES:
+                raise TarError(f"names of over {_MAX_NAMES >> 20} MiB in all", self.name, at)
             path = _normal(name)
             sort = "other" if sparse else _KINDS.get(kind, "other")
             if path is not None and kind != b"5" and not name.endswith("/"):

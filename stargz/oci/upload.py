@@ -144,6 +144,10 @@ class BlobUpload:
                 if self._sock is not None:
                     _shut(self._sock)
             thread.join(_LEAVE)
+        # An error refers to the frames that refer to us: the file must not wait for the collector.
+        self._failed = None
+        if thread is None or not thread.is_alive():
+            self._spool.restart()
 
     def __enter__(self) -> Self:
         return self
