@@ -24,7 +24,7 @@ from stargz.conversion import default_threads
 from stargz.errors import RegistryError, StargzError, StateError, UsageError
 from stargz.oci.access import Access, shared_client
 from stargz.oci.bulk_store import Events, StateStore, layer_key
-from stargz.oci.conversion import check_image, convert_image
+from stargz.oci.conversion import check_image, convert_image, parallel
 from stargz.oci.destination import open_destination
 from stargz.oci.discover import Pair, discover
 from stargz.oci.layers import LayerOptions
@@ -136,11 +136,10 @@ def bulk(
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
     options = options or LayerOptions()
     options.check()
-    cores = default_threads()
-    if threads is None:
-        threads = 2  # on machines whose cores are not known
-        if executor is None and dask is None:
-            threads = min(cores, -(-2 * cores // (jobs or min(cores, 8))))
+    if executor is None and dask is None:
+        jobs, threads = parallel(jobs, threads)
+    else:
+        threads = threads or 2  # on machines whose cores are not known
     access = access or Access()
     images = {
         "options": options,
@@ -617,7 +616,7 @@ def _executor(
         with connect(dask) as cluster:
             yield cluster, cluster.cancel, jobs or cluster.threads
         return
-    jobs = jobs or min(default_threads(), 8)
+    jobs, _ = parallel(jobs, None)
     with ThreadPoolExecutor(jobs, "stargz-layer") as threads:
         yield threads, lambda: threads.shutdown(wait=False, cancel_futures=True), jobs
 

@@ -114,9 +114,7 @@ def convert_image(
     options = options or LayerOptions()
     options.check()
     dst = _destination(src, dst, upgrade)
-    cores = default_threads()
-    jobs = jobs or min(cores, 8)
-    threads = threads or min(cores, math.ceil(2 * cores / jobs))
+    jobs, threads = parallel(jobs, threads)
     access = access or Access()
     types = rewrite.DOCKER if docker_types else rewrite.OCI
     with (
@@ -162,6 +160,14 @@ def convert_image(
         _verify(report, access)
         report = replace(report, seconds=time.perf_counter() - begin)
     return report
+
+
+def parallel(jobs: int | None, threads: int | None) -> tuple[int, int]:
+    """How many layers are converted here at the same time, and by how many threads each: together
+    twice as many as there are cores, since some always wait for the network."""
+    cores = default_threads()
+    jobs = jobs or min(cores, 8)
+    return jobs, threads or min(cores, math.ceil(2 * cores / jobs))
 
 
 # --- names ------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ class LayoutDestination:
     def write_blob(self, data: bytes, digest: str) -> None:
         """See Destination.write_blob."""
         check_bytes(data, digest, self.name)
-        if _holds(self._blob(digest), len(data)):
+        path = self._blob(digest)
+        if _holds(path, len(data)) and path.read_bytes() == data:
             return
         with self.writer(len(data)) as writer:
             writer.write(data)

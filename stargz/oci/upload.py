@@ -20,7 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from stargz.errors import DigestError, RegistryError, SourceError, StargzError
 from stargz.oci.reference import Reference, check_digest, is_digest
 from stargz.oci.registry import Endpoint, RegistryClient, failure
-from stargz.sources.client import PIECE, Body, Response, TransientError, Tries, origin, redact
+from stargz.sources.client import PIECE, Body, Response, TransientError, Tries, origin, redact, shut
 from stargz.sources.spool import Spool
 
 WRITE = "pull,push"  # one token for looking and for writing
@@ -142,7 +142,7 @@ class BlobUpload:
             thread.join(_LEAVE)
             with self._news:
                 if self._sock is not None:
-                    _shut(self._sock)
+                    shut(self._sock)
             thread.join(_LEAVE)
         # An error refers to the frames that refer to us: the file must not wait for the collector.
         self._failed = None
@@ -518,8 +518,3 @@ def cancel_upload(client: RegistryClient, reference: Reference, url: str) -> boo
 
 def _said(answer: Response) -> str:
     return f"the registry answered {answer.status}"
-
-
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

@@ -489,7 +489,7 @@ class Client:
             self._sockets.add(sock)
             late = self.closing.is_set()
         if late:
-            _shut(sock)
+            shut(sock)
 
     def _pool(self, parts: SplitResult) -> tuple[PoolManager, bool]:
         """Connections to that host, and whether they go through a proxy."""
@@ -534,7 +534,7 @@ class Client:
         self.closing.set()
         with self._lock:
             for sock in self._sockets:
-                _shut(sock)
+                shut(sock)
             executor, self._executor = self._executor, None
             pools, self._pools = list(self._pools.values()), {}
         if executor is not None:
@@ -549,7 +549,7 @@ class Client:
         self.close()
 
 
-def _shut(sock: socket.socket) -> None:
+def shut(sock: socket.socket) -> None:
     """Whoever waits for it wakes up."""
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
