@@ -46,7 +46,12 @@ typedef struct {
     uint32_t dict_length;
     uint32_t bfinal;
     uint32_t crc_flag;
-    uint8_t rest[SGZ_ISAL_INFLATE_SIZE - 21176];
+    uint8_t between[30];
+    int16_t tmp_in_size;
+    int32_t tmp_out_valid;      /* bytes in tmp_out: history, then decoded ones */
+    int32_t tmp_out_processed;  /* of those, handed out */
+    uint8_t tmp_in[328];
+    uint8_t tmp_out[SGZ_ISAL_INFLATE_SIZE - 21544];
 } sgz_isal_inflate_state;
 
 /* block_state once the last block of a deflate stream was decoded and handed out. */

@@ -212,9 +212,10 @@ static sgz_status decode(sgz_worker *w, const sgz_object *o, const sgz_entry *e,
         return sgz_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
     sgz_status st = sgz_decoder_read(&w->decoder, out, len, &got, err);
     w->at += (int64_t)got;
+    if (st || got < len)
+        w->member = -1; /* whoever follows in this member seeks */
     if (got == len && !(st && strict))
         return SGZ_OK;
-    w->member = -1;
     if (!st)
         return sgz_fail(err, SGZ_EGZIP, e->offset, name, file->name_len,
                         "the data of this chunk ends before its %lld bytes",

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define HEADER_MAX (1 << 20)  /* of one member: name, comment and extra field together */
+#define MATCH_MAX 258         /* of deflate */
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -182,7 +183,7 @@ sgz_status sgz_gzip_header(const uint8_t *data, size_t len, size_t *header_len, 
     return SGZ_OK;
 }
 
-enum { PHASE_HEADER, PHASE_DATA, PHASE_TRAILER, PHASE_GARBAGE };
+enum { PHASE_HEADER, PHASE_DATA, PHASE_TRAILER, PHASE_GARBAGE, PHASE_BROKEN };
 
 sgz_status sgz_inflater_init(sgz_inflater *z, const sgz_codecs *codecs, sgz_error *err)
 {
@@ -210,6 +211,7 @@ void sgz_inflater_reset(sgz_inflater *z, int64_t offset)
     z->header_len = 0;
     z->pending_len = 0;
     z->garbage = 0;
+    z->broken = 0;
 }
 
 int sgz_inflater_at_member_end(const sgz_inflater *z)
@@ -298,10 +300,12 @@ found:
     return SGZ_OK;
 }
 
+#define INVALID_BLOCK (-1) /* of ISA-L */
+
 static const char *inflate_error(int code)
 {
     switch (code) {
-    case -1: return "corrupt gzip member: invalid deflate block";
+    case INVALID_BLOCK: return "corrupt gzip member: invalid deflate block";
     case -2: return "corrupt gzip member: invalid deflate symbol";
     case -3: return "corrupt gzip member: distance too far back";
     default: return "corrupt gzip member: invalid deflate data";
@@ -323,6 +327,38 @@ static void keep_tail(sgz_inflater *z, const uint8_t *data, size_t len)
     z->tail_len = (unsigned)(keep + len);
 }
 
+/* ISA-L found broken deflate data. Where a symbol or a distance is wrong, it has already
+ * counted the match as output: up to 258 bytes that are whatever lay there, perhaps of the
+ * member decoded before, perhaps even the right ones. How many is not known, so that many are
+ * dropped; they are the last ones in the state, or else of `*made`. */
+static void break_off(sgz_inflater *z, int code, size_t *made)
+{
+    sgz_isal_inflate_state *s = z->state;
+    size_t held = (size_t)(s->tmp_out_valid - s->tmp_out_processed);
+    size_t drop = code == INVALID_BLOCK ? 0 : MATCH_MAX;
+    size_t from_state = drop < held ? drop : held;
+    s->tmp_out_valid -= (int32_t)from_state;
+    drop -= from_state;
+    *made -= drop < *made ? drop : *made;
+    z->broken = code;
+    z->phase = PHASE_BROKEN;
+}
+
+/* Give what the state holds from before the break; then there is nothing but the error. */
+static sgz_status read_broken(sgz_inflater *z, uint8_t *out, size_t cap, size_t *made,
+                              sgz_error *err)
+{
+    sgz_isal_inflate_state *s = z->state;
+    size_t held = (size_t)(s->tmp_out_valid - s->tmp_out_processed);
+    if (!held)
+        return sgz_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0, "%s",
+                        inflate_error(z->broken));
+    *made = held < cap ? held : cap;
+    memcpy(out, s->tmp_out + s->tmp_out_processed, *made);
+    s->tmp_out_processed += (int32_t)*made;
+    return SGZ_OK;
+}
+
 static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
                             uint8_t *out, size_t cap, size_t *made, sgz_error *err)
 {
@@ -335,9 +371,11 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
     s->next_out = out;
     s->avail_out = room;
     int code = z->codecs->isal.inflate(s);
-    *made = room - s->avail_out;
-    if (code < 0)
-        return sgz_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0, "%s", inflate_error(code));
+    *made = (size_t)(s->next_out - out); /* avail_out is wrong after an error */
+    if (code < 0) {
+        break_off(z, code, made);
+        return SGZ_OK;
+    }
     /* At the end of the data ISA-L gives back the bytes it held in its bit buffer: more than
      * it was given now, if some came from an earlier input. Those are kept in `tail`. */
     unsigned before = s->avail_in > give ? s->avail_in - give : 0;
@@ -423,6 +461,12 @@ sgz_status sgz_inflate(sgz_inflater *z, const uint8_t **in, size_t *in_len,
                 return SGZ_OK;
             status = read_trailer(z, in, in_len, err);
             if (!status && z->phase == PHASE_HEADER && stop_at_member_end)
+                return SGZ_OK;
+            break;
+        case PHASE_BROKEN:
+            status = read_broken(z, out + *out_len, out_cap - *out_len, &made, err);
+            *out_len += made;
+            if (!status && *out_len == out_cap)
                 return SGZ_OK;
             break;
         default:

@@ -59,7 +59,8 @@ sgz_status sgz_gzip_header(const uint8_t *data, size_t len, size_t *header_len, 
 typedef struct {
     const sgz_codecs *codecs;
     sgz_isal_inflate_state *state;
-    int phase;              /* private: header, deflate data, trailer, done */
+    int phase;              /* private: header, deflate data, trailer, garbage, broken */
+    int broken;             /* ISA-L's error, once the deflate data is broken */
     uint32_t crc;
     uint32_t size;          /* of the member so far, modulo 2^32 */
     int64_t member_offset;  /* where the current member began, for errors */
@@ -82,7 +83,9 @@ void sgz_inflater_reset(sgz_inflater *z, int64_t offset);
 /* Decode from *in (advanced, *in_len lessened) into out[0..out_cap). Stops when the
  * output is full or the input is used up; *out_len is what was written. CRC and length of
  * each member are checked as its trailer passes. With stop_at_member_end it also stops
- * after a trailer (z->phase says so: sgz_inflater_at_member_end). */
+ * after a trailer (z->phase says so: sgz_inflater_at_member_end).
+ * Where deflate data is broken, what comes before is still given, but for up to 258 bytes,
+ * and the error is told only after that, as often as it is asked for. */
 sgz_status sgz_inflate(sgz_inflater *z, const uint8_t **in, size_t *in_len,
                        uint8_t *out, size_t out_cap, size_t *out_len,
                        int stop_at_member_end, sgz_error *err);
