@@ -20,14 +20,31 @@ TAR = ["csrc/tar.c", "csrc/tar_pax.c", "csrc/tar_write.c", "csrc/apply.c"]
 
 WRITER = [
     "csrc/hasher.c",
+    "csrc/slab.c",
     "csrc/input.c",
     "csrc/cut.c",
     "csrc/cut_members.c",
     "csrc/cut_parse.c",
     "csrc/plain.c",
     "csrc/scan.c",
+    "csrc/sink.c",
+    "csrc/toc_writer.c",
     "csrc/writer.c",
     "csrc/convert.c",
+    "csrc/convert_stages.c",
+]
+
+PACKER = [
+    "csrc/beneath.c",
+    "csrc/manifest.c",
+    "csrc/manifest_check.c",
+    "csrc/manifest_index.c",
+    "csrc/pack.c",
+    "csrc/pack_fill.c",
+    "csrc/pack_load.c",
+    "csrc/walk.c",
+    "csrc/walk_list.c",
+    "csrc/walk_open.c",
 ]
 
 READER = [
@@ -69,6 +86,19 @@ EXTRACT = [
     "csrc/extract_stages.c",
 ]
 
+PATCH = [
+    "csrc/decode.c",
+    "csrc/input.c",
+    "csrc/open.c",
+    "csrc/patch_apply.c",
+    "csrc/patch_ops.c",
+    "csrc/patch_read.c",
+    "csrc/patch_ring.c",
+    "csrc/patch_toc.c",
+    "csrc/sink.c",
+    "csrc/toc_writer.c",
+]
+
 # Which kernels each door to C needs. The kernels hold no global state, so one that two
 # modules link is only code twice.
 SOURCES = {
@@ -76,11 +106,15 @@ SOURCES = {
     "codecs": CODECS,
     "toc": [*CODECS, *TOC],
     "reader": [*GZIP, *TOC, *TAR, *READER],
+    "members": [*GZIP, *TOC, "csrc/decode.c", "csrc/read.c", "csrc/members.c"],
     "extract": [*GZIP, *TOC, "csrc/decode.c", "csrc/read.c", *EXTRACT],
     "tree": [*CODECS, *TOC, *TREE],
     "chunks": [*GZIP, *TOC, *CHUNKS],
     "mount": [*GZIP, *TOC, *TREE, *CHUNKS, *MOUNT],
     "writer": [*GZIP, *TOC, *TAR, *WRITER],
+    "packer": [*GZIP, *TOC, *TAR, *WRITER, *PACKER],
+    "files": CORE,
+    "patch": [*GZIP, *TOC, *TAR, *PATCH],
 }
 
 setup(

@@ -1,263 +1,114 @@
-#include "convert.h"
+#include "convert_internal.h"
 
-#include "buffer.h"
 #include "deadline.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Input bytes that one thread compresses at a time: 256 KiB keeps the last jobs of a
- * conversion even between threads and costs nothing in locking (a job takes 0.5 ms). */
-#define JOB_BYTES (256u << 10)
-
-/* Slabs in flight: one being filled, one compressed by each thread, one being written, but
- * no more than memory allows; many jobs fit in one slab. */
-#define SLABS_MAX 8
-
-typedef struct {
-    size_t first_member, member_count;
-    size_t out, out_cap, out_len;   /* in the slab's output buffer */
-} job;
-
-typedef struct {
-    sgz_slab in;
-    uint8_t *out;
-    size_t out_cap;
-    job *jobs;
-    size_t job_count, job_cap, jobs_taken, jobs_done;
-} slab;
-
-struct sgz_conversion {
-    const sgz_codecs *codecs;
-    sgz_input *input;
-    sgz_sink *sink;
-    sgz_toc *toc;
-    sgz_convert_options options;
-    sgz_cutter *cutter;
-    sgz_writer writer;              /* DiffID, blob digest, position */
-    sgz_sha256 file_sha;            /* of a file of several chunks */
-    sgz_message *messages;          /* the chunks of the slab that is hashed */
-    size_t message_cap;
-
-    pthread_mutex_t lock;           /* of everything below */
-    pthread_cond_t changed;         /* a stage may go on */
-    pthread_cond_t ended;           /* a thread has ended */
-    pthread_mutex_t toc_lock;
-    slab slabs[SLABS_MAX];
-    unsigned slab_count;
-    /* Sequence numbers of the next slab of each ordered stage. */
-    uint64_t filled, diffed, filed, written;
-    int filling, diffing, filing, writing, end, finishing;
-    volatile int *stop;             /* set by the first error, or by cancel */
-    int64_t progress;
-    sgz_convert_result result;
-    sgz_error err;
-
-    pthread_t *threads;
-    unsigned thread_count, running;
-};
-
-static sgz_status no_memory(sgz_error *err)
-{
-    return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
-}
-
-/* --- stages; each runs without the lock -------------------------------------------------- */
-
-static sgz_status plan_jobs(slab *s, sgz_error *err)
-{
-    size_t out = 0, count = s->in.member_count;
-    s->job_count = s->jobs_taken = s->jobs_done = 0;
-    for (size_t i = 0; i < count;) {
-        if (s->job_count == s->job_cap) {
-            size_t cap = s->job_cap ? s->job_cap * 2 : 64;
-            job *grown = realloc(s->jobs, cap * sizeof *grown);
-            if (!grown)
-                return no_memory(err);
-            s->jobs = grown;
-            s->job_cap = cap;
-        }
-        job *j = &s->jobs[s->job_count++];
-        size_t bytes = 0;
-        *j = (job){.first_member = i, .out = out};
-        do {
-            bytes += s->in.members[i].len;
-            out += sgz_member_bound(s->in.members[i].len);
-            i++;
-        } while (i < count && bytes + s->in.members[i].len <= JOB_BYTES);
-        j->member_count = i - j->first_member;
-        j->out_cap = out - j->out;
-    }
-    if (out > s->out_cap) {
-        free(s->out);
-        s->out_cap = 0;
-        s->out = sgz_buffer_new(out);
-        if (!s->out)
-            return no_memory(err);
-        s->out_cap = out;
-    }
-    return SGZ_OK;
-}
-
-static sgz_status run_job(sgz_deflater *deflater, slab *s, job *j, sgz_error *err)
-{
-    for (size_t i = 0; i < j->member_count; i++) {
-        sgz_member *member = &s->in.members[j->first_member + i];
-        sgz_status status = sgz_deflate_member(
-            deflater, s->in.buf + member->start, member->len, 0, s->out + j->out + j->out_len,
-            j->out_cap - j->out_len, &member->out_len, err);
-        if (status)
-            return status;
-        j->out_len += member->out_len;
-    }
-    return SGZ_OK;
-}
-
-/* The DiffID, and the digests of the chunks beside it. */
-static sgz_status hash_tar(sgz_conversion *c, slab *s, sgz_error *err)
-{
-    size_t count = s->in.piece_count;
-    if (count > c->message_cap) {
-        sgz_message *grown = realloc(c->messages, count * sizeof *grown);
-        if (!grown)
-            return no_memory(err);
-        c->messages = grown;
-        c->message_cap = count;
-    }
-    for (size_t i = 0; i < count; i++) {
-        sgz_piece *piece = &s->in.pieces[i];
-        c->messages[i] = (sgz_message){s->in.buf + piece->start, piece->len, piece->digest};
-    }
-    sgz_writer_tar(&c->writer, s->in.buf, s->in.len, c->messages, count);
-    return SGZ_OK;
-}
-
-/* The digests of files that have several chunks, which may lie in several slabs. */
-static sgz_status hash_files(sgz_conversion *c, slab *s, sgz_error *err)
-{
-    for (size_t i = 0; i < s->in.piece_count; i++) {
-        const sgz_piece *piece = &s->in.pieces[i];
-        if (piece->whole)
-            continue;
-        if (piece->row == piece->file_row)
-            sgz_sha256_init(c->codecs, &c->file_sha);
-        sgz_sha256_update(c->codecs, &c->file_sha, s->in.buf + piece->start, piece->len);
-        if (!piece->last)
-            continue;
-        uint8_t digest[32];
-        sgz_sha256_final(c->codecs, &c->file_sha, digest);
-        pthread_mutex_lock(&c->toc_lock);
-        uint64_t at = sgz_toc_store(c->toc, digest, sizeof digest);
-        if (at != UINT64_MAX) {
-            c->toc->rows[piece->file_row].digest_off = at;
-            c->toc->rows[piece->file_row].flags |= SGZ_HAS_DIGEST;
-        }
-        pthread_mutex_unlock(&c->toc_lock);
-        if (at == UINT64_MAX)
-            return no_memory(err);
-    }
-    return SGZ_OK;
-}
-
-static void record_rows(sgz_conversion *c, const slab *s)
-{
-    int64_t offset = c->writer.position;
-    pthread_mutex_lock(&c->toc_lock);
-    for (size_t i = 0; i < s->in.member_count; i++) {
-        const sgz_member *member = &s->in.members[i];
-        for (size_t k = 0; k < member->piece_count; k++) {
-            const sgz_piece *piece = &s->in.pieces[member->first_piece + k];
-            sgz_entry *row = &c->toc->rows[piece->row];
-            row->offset = offset;
-            row->inner_offset = (int64_t)piece->inner;
-            memcpy(row->chunk_digest, piece->digest, 32);
-            row->flags |= SGZ_HAS_CHUNK_DIGEST;
-            if (piece->whole)
-                row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
-        }
-        offset += (int64_t)member->out_len;
-    }
-    pthread_mutex_unlock(&c->toc_lock);
-}
-
-static sgz_status write_slab(sgz_conversion *c, const slab *s, sgz_error *err)
-{
-    record_rows(c, s);
-    c->writer.members += s->in.member_count;
-    for (size_t i = 0; i < s->job_count; i++) {
-        sgz_status status =
-            sgz_writer_blob(&c->writer, s->out + s->jobs[i].out, s->jobs[i].out_len, err);
-        if (status)
-            return status;
-    }
-    return SGZ_OK;
-}
-
 /* --- scheduling ---------------------------------------------------------------------------- */
+
+static int loaded(const slab *s)
+{
+    return s->loads_done == s->in.load_count;
+}
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
+/* A load job, else a job, of the first slab that has one. */
+static slab *find_job(sgz_conversion *c, int *load)
+{
+    for (*load = 1; *load >= 0; --*load)
+        for (uint64_t n = c->placed; n < c->filled; n++) {
+            slab *s = &c->slabs[n % c->slab_count];
+            if (*load ? s->loads_taken < s->in.load_count
+                      : loaded(s) && s->jobs_taken < s->job_count)
+                return s;
+        }
+    return NULL;
+}
+
+/* Load or compress; 1 when other threads should look what there is to do now. */
+static int run_part(sgz_conversion *c, worker *w, slab *s, int load, sgz_status *status,
+                    sgz_error *err)
+{
+    if (load) {
+        size_t n = s->loads_taken++;
+        pthread_mutex_unlock(&c->lock);
+        *status = c->filler.load(c->filler.arg, w->loader, &s->in, n, err);
+        pthread_mutex_lock(&c->lock);
+        return ++s->loads_done == s->in.load_count;
+    }
+    job *j = &s->jobs[s->jobs_taken++];
+    if (j->copied)
+        return 0;
+    pthread_mutex_unlock(&c->lock);
+    *status = sgz_run_job(c, w, s, j, err);
+    pthread_mutex_lock(&c->lock);
+    return ++s->jobs_done == s->job_count;
+}
+
 /* The stages in the order that keeps the longest chain moving: what frees slabs, then the
- * serial stages, then jobs, which fill every core's remaining time. */
-static int run_one(sgz_conversion *c, sgz_deflater *deflater)
+ * serial stages, then loads and jobs, which fill every core's remaining time. */
+static int run_one(sgz_conversion *c, worker *w)
 {
     sgz_error err;
-    sgz_status status;
-    uint64_t freed = least(c->filed, c->written); /* written is never ahead of diffed */
+    sgz_status status = SGZ_OK;
+    uint64_t freed = least(c->filed, c->written); /* placed is never ahead of diffed */
     slab *s = &c->slabs[c->written % c->slab_count];
-    if (!c->writing && c->written < c->diffed && s->jobs_done == s->job_count) {
+    slab *place = &c->slabs[c->placed % c->slab_count];
+    slab *diff = &c->slabs[c->diffed % c->slab_count];
+    slab *file = &c->slabs[c->filed % c->slab_count];
+    int load;
+    if (!c->writing && c->written < c->placed) {
         c->writing = 1;
         pthread_mutex_unlock(&c->lock);
-        status = write_slab(c, s, &err);
+        status = sgz_write_slab(c, s, &err);
         pthread_mutex_lock(&c->lock);
         c->writing = 0;
         c->written++;
+    } else if (!c->placing && c->placed < c->diffed && place->jobs_done == place->job_count) {
+        c->placing = 1;
+        pthread_mutex_unlock(&c->lock);
+        status = sgz_place_slab(c, place, &err);
+        pthread_mutex_lock(&c->lock);
+        c->placing = 0;
+        c->placed++;
     } else if (!c->filling && !c->end && c->filled < freed + c->slab_count) {
         int end;
         s = &c->slabs[c->filled % c->slab_count];
         c->filling = 1;
         pthread_mutex_unlock(&c->lock);
-        status = sgz_cutter_fill(c->cutter, &s->in, &end, &err);
+        status = c->filler.fill(c->filler.arg, &s->in, &end, &err);
         if (!status)
-            status = plan_jobs(s, &err);
+            status = sgz_plan_jobs(s, &err);
         pthread_mutex_lock(&c->lock);
         c->filling = 0;
         c->end = end;
-        c->progress = c->input->source_pos;
+        c->progress = c->filler.progress(c->filler.arg);
         c->filled++;
-    } else if (!c->diffing && c->diffed < c->filled) {
-        s = &c->slabs[c->diffed % c->slab_count];
+    } else if (!c->diffing && c->diffed < c->filled && loaded(diff)) {
         c->diffing = 1;
         pthread_mutex_unlock(&c->lock);
-        status = hash_tar(c, s, &err);
+        status = sgz_hash_tar(c, diff, &err);
         pthread_mutex_lock(&c->lock);
         c->diffing = 0;
         c->diffed++;
-    } else if (!c->filing && c->filed < c->filled) {
-        s = &c->slabs[c->filed % c->slab_count];
+    } else if (!c->filing && c->filed < c->filled && loaded(file)) {
         c->filing = 1;
         pthread_mutex_unlock(&c->lock);
-        status = hash_files(c, s, &err);
+        status = sgz_hash_files(c, file, &err);
         pthread_mutex_lock(&c->lock);
         c->filing = 0;
         c->filed++;
     } else {
-        job *j = NULL;
-        for (uint64_t n = c->written; n < c->filled && !j; n++) {
-            s = &c->slabs[n % c->slab_count];
-            if (s->jobs_taken < s->job_count)
-                j = &s->jobs[s->jobs_taken++];
-        }
-        if (!j)
+        s = find_job(c, &load);
+        if (!s)
             return 0;
-        pthread_mutex_unlock(&c->lock);
-        status = run_job(deflater, s, j, &err);
-        pthread_mutex_lock(&c->lock);
-        if (++s->jobs_done < s->job_count && !status)
+        if (!run_part(c, w, s, load, &status, &err) && !status)
             return 1;
     }
     if (status && !*c->stop) {
@@ -275,18 +126,30 @@ static int all_done(const sgz_conversion *c)
 
 static sgz_status write_end(sgz_conversion *c, sgz_error *err)
 {
-    c->result.bad_names = sgz_cutter_bad_names(c->cutter);
-    c->result.trailing_garbage = c->input->inflater.garbage;
-    return sgz_writer_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
-                             &c->result, err);
+    sgz_status status = sgz_sha256_new(c->codecs, &c->tail_sha, err);
+    if (status)
+        return status;
+    sgz_sha256_init(c->codecs, &c->tail_sha);
+    c->result.bad_names = c->filler.bad_names(c->filler.arg);
+    c->result.trailing_garbage = c->input && c->input->inflater.garbage;
+    c->writer.tail = &c->tail_sha;
+    status = sgz_writer_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
+                               &c->result, err);
+    if (!status)
+        sgz_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);
+    return status;
 }
 
 static void *work(void *arg)
 {
     sgz_conversion *c = arg;
-    sgz_deflater deflater = {0};
+    worker w = {0};
     sgz_error err;
-    sgz_status status = sgz_deflater_init(&deflater, c->codecs, c->options.level, &err);
+    sgz_status status = sgz_deflater_init(&w.deflater, c->codecs, c->options.level, &err);
+    if (!status && c->filler.worker_new) {
+        w.loader = c->filler.worker_new(c->filler.arg, &err);
+        status = w.loader ? SGZ_OK : err.code;
+    }
     pthread_mutex_lock(&c->lock);
     if (status && !*c->stop) {
         *c->stop = 1;
@@ -294,7 +157,7 @@ static void *work(void *arg)
         pthread_cond_broadcast(&c->changed);
     }
     while (!*c->stop && !all_done(c))
-        if (!run_one(c, &deflater))
+        if (!run_one(c, &w))
             pthread_cond_wait(&c->changed, &c->lock);
     if (!*c->stop && !c->finishing) {
         /* The first one here ends the blob; the caller still waits, and may cancel. */
@@ -310,9 +173,28 @@ static void *work(void *arg)
     c->running--;
     pthread_cond_broadcast(&c->ended);
     pthread_mutex_unlock(&c->lock);
-    if (deflater.codecs)
-        sgz_deflater_free(&deflater);
+    if (w.deflater.codecs)
+        sgz_deflater_free(&w.deflater);
+    if (w.loader)
+        c->filler.worker_free(c->filler.arg, w.loader);
     return NULL;
+}
+
+/* --- slabs of a tar ------------------------------------------------------------------------- */
+
+static sgz_status cut_fill(void *arg, sgz_slab *s, int *end, sgz_error *err)
+{
+    return sgz_cutter_fill(((sgz_conversion *)arg)->cutter, s, end, err);
+}
+
+static int64_t cut_progress(void *arg)
+{
+    return ((sgz_conversion *)arg)->input->source_pos;
+}
+
+static uint64_t cut_bad_names(void *arg)
+{
+    return sgz_cutter_bad_names(((sgz_conversion *)arg)->cutter);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -322,6 +204,7 @@ static void release(sgz_conversion *c)
     sgz_cutter_free(c->cutter);
     sgz_writer_free(&c->writer);
     sgz_sha256_free(c->codecs, &c->file_sha);
+    sgz_sha256_free(c->codecs, &c->tail_sha);
     for (unsigned i = 0; i < SLABS_MAX; i++) {
         sgz_slab_free(&c->slabs[i].in);
         free(c->slabs[i].out);
@@ -338,30 +221,39 @@ static void release(sgz_conversion *c)
 
 static sgz_status prepare(sgz_conversion *c, sgz_error *err)
 {
-    c->slab_count = c->options.threads + 2 < SLABS_MAX ? c->options.threads + 2 : SLABS_MAX;
-    c->cutter = sgz_cutter_new(c->input, c->toc, &c->toc_lock, &c->options.cut);
+    c->slab_count = c->options.threads + 3 < SLABS_MAX ? c->options.threads + 3 : SLABS_MAX;
+    if (c->input) {
+        c->cutter = sgz_cutter_new(c->input, c->toc, &c->toc_lock, &c->options.cut);
+        c->filler = (sgz_filler){.arg = c, .slab_size = sgz_cutter_slab_size(&c->options.cut),
+                                 .lock = &c->toc_lock, .fill = cut_fill,
+                                 .progress = cut_progress, .bad_names = cut_bad_names};
+    }
     c->threads = calloc(c->options.threads, sizeof *c->threads);
-    if (!c->cutter || !c->threads)
-        return no_memory(err);
+    if ((c->input && !c->cutter) || !c->threads)
+        return sgz_convert_no_memory(err);
     sgz_status status = sgz_sha256_new(c->codecs, &c->file_sha, err);
     if (!status)
         status = sgz_writer_init(&c->writer, c->codecs, c->sink, err);
     for (unsigned i = 0; i < c->slab_count && !status; i++)
-        status = sgz_slab_init(&c->slabs[i].in, sgz_cutter_slab_size(&c->options.cut), err);
+        status = sgz_slab_init(&c->slabs[i].in, c->filler.slab_size, err);
+    c->writer.no_diff_id = c->options.no_diff_id;
     return status;
 }
 
-sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input, sgz_sink *sink,
-                                     sgz_toc *toc, const sgz_convert_options *options,
-                                     volatile int *stop, sgz_error *err)
+static sgz_conversion *start(const sgz_codecs *codecs, sgz_input *input,
+                             const sgz_filler *filler, sgz_sink *sink, sgz_toc *toc,
+                             const sgz_convert_options *options, volatile int *stop,
+                             sgz_error *err)
 {
     sgz_conversion *c = calloc(1, sizeof *c);
     if (!c) {
-        no_memory(err);
+        sgz_convert_no_memory(err);
         return NULL;
     }
     c->codecs = codecs;
     c->input = input;
+    if (filler)
+        c->filler = *filler;
     c->sink = sink;
     c->toc = toc;
     c->options = *options;
@@ -400,6 +292,21 @@ sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input,
         return NULL;
     }
     return c;
+}
+
+sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input, sgz_sink *sink,
+                                     sgz_toc *toc, const sgz_convert_options *options,
+                                     volatile int *stop, sgz_error *err)
+{
+    return start(codecs, input, NULL, sink, toc, options, stop, err);
+}
+
+sgz_conversion *sgz_conversion_start_filled(const sgz_codecs *codecs, const sgz_filler *filler,
+                                            sgz_sink *sink, sgz_toc *toc,
+                                            const sgz_convert_options *options,
+                                            volatile int *stop, sgz_error *err)
+{
+    return start(codecs, NULL, filler, sink, toc, options, stop, err);
 }
 
 int sgz_conversion_wait(sgz_conversion *c, int milliseconds, int64_t *done)

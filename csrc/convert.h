@@ -9,6 +9,8 @@ typedef struct {
     sgz_cut_options cut;
     int level;              /* 1..12 */
     int legacy;             /* google/crfs: its footer, no chunkDigest */
+    int no_diff_id;         /* do without the DiffID */
+    int writeback;          /* the sink is a file that will be synced: begin early */
     unsigned threads;
 } sgz_convert_options;
 
@@ -19,6 +21,11 @@ typedef struct sgz_conversion sgz_conversion;
 sgz_conversion *sgz_conversion_start(const sgz_codecs *codecs, sgz_input *input, sgz_sink *sink,
                                      sgz_toc *toc, const sgz_convert_options *options,
                                      volatile int *stop, sgz_error *err);
+/* The same with slabs of another filler; options->cut is not used. */
+sgz_conversion *sgz_conversion_start_filled(const sgz_codecs *codecs, const sgz_filler *filler,
+                                            sgz_sink *sink, sgz_toc *toc,
+                                            const sgz_convert_options *options,
+                                            volatile int *stop, sgz_error *err);
 /* Wait at most `milliseconds`; 1 when all threads have ended. *done is the progress in
  * bytes of the source. */
 int sgz_conversion_wait(sgz_conversion *conversion, int milliseconds, int64_t *done);

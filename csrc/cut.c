@@ -1,7 +1,5 @@
 #include "cut_internal.h"
 
-#include "buffer.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,35 +11,6 @@
 
 /* A slab is full with this much, unless one member needs more. */
 #define SLAB_SOFT ((size_t)4 << 20)
-
-int sgz_cut_grow(void **array, size_t *cap, size_t want, size_t item)
-{
-    if (want <= *cap)
-        return 1;
-    size_t bigger = *cap + *cap / 2 > want ? *cap + *cap / 2 : want;
-    void *grown = realloc(*array, bigger * item);
-    if (!grown)
-        return 0;
-    *array = grown;
-    *cap = bigger;
-    return 1;
-}
-
-sgz_status sgz_slab_init(sgz_slab *slab, size_t cap, sgz_error *err)
-{
-    memset(slab, 0, sizeof *slab);
-    slab->buf = sgz_buffer_new(cap);
-    slab->cap = cap;
-    return slab->buf ? SGZ_OK : sgz_cut_no_memory(err);
-}
-
-void sgz_slab_free(sgz_slab *slab)
-{
-    free(slab->buf);
-    free(slab->members);
-    free(slab->pieces);
-    memset(slab, 0, sizeof *slab);
-}
 
 size_t sgz_cutter_slab_size(const sgz_cut_options *options)
 {
@@ -126,7 +95,7 @@ sgz_status sgz_cut_unread(sgz_cutter *c, sgz_error *err)
         return SGZ_OK;
     }
     size_t rest = c->back_len - c->back_pos;
-    if (!sgz_cut_grow((void **)&c->back, &c->back_cap, n + rest, 1))
+    if (!sgz_slab_grow((void **)&c->back, &c->back_cap, n + rest, 1))
         return sgz_cut_no_memory(err);
     if (rest)
         memmove(c->back + n, c->back + c->back_pos, rest);
@@ -150,7 +119,7 @@ static sgz_status load_carry(sgz_cutter *c, sgz_error *err)
     c->get = c->carry_put;
     c->len = c->carry_len;
     c->run_start = c->carry_run;
-    if (!sgz_cut_grow((void **)&slab->pieces, &slab->piece_cap, c->carry_piece_count,
+    if (!sgz_slab_grow((void **)&slab->pieces, &slab->piece_cap, c->carry_piece_count,
               sizeof *slab->pieces))
         return sgz_cut_no_memory(err);
     if (c->carry_piece_count)
@@ -164,7 +133,7 @@ static sgz_status save_carry(sgz_cutter *c, sgz_error *err)
 {
     sgz_slab *slab = c->slab;
     size_t kept = c->put - c->open, ahead = c->len - c->get;
-    if (!sgz_cut_grow((void **)&c->carry, &c->carry_cap, kept + ahead, 1))
+    if (!sgz_slab_grow((void **)&c->carry, &c->carry_cap, kept + ahead, 1))
         return sgz_cut_no_memory(err);
     if (kept)
         memcpy(c->carry, slab->buf + c->open, kept);
@@ -175,7 +144,7 @@ static sgz_status save_carry(sgz_cutter *c, sgz_error *err)
     c->carry_run = c->run_start - c->open;
     c->header_start = c->header_start > c->open ? c->header_start - c->open : 0;
     c->carry_piece_count = slab->piece_count - c->open_piece;
-    if (!sgz_cut_grow((void **)&c->carry_pieces, &c->carry_piece_cap, c->carry_piece_count,
+    if (!sgz_slab_grow((void **)&c->carry_pieces, &c->carry_piece_cap, c->carry_piece_count,
               sizeof *c->carry_pieces))
         return sgz_cut_no_memory(err);
     for (size_t i = 0; i < c->carry_piece_count; i++) {
@@ -184,6 +153,7 @@ static sgz_status save_carry(sgz_cutter *c, sgz_error *err)
     }
     slab->piece_count = c->open_piece;
     slab->len = c->open;
+    slab->tar_len = (int64_t)c->open;
     return SGZ_OK;
 }
 

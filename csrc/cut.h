@@ -8,8 +8,7 @@
 
 #include "apply.h"
 #include "input.h"
-
-#include <pthread.h>
+#include "slab.h"
 
 /* A run of headers that grows past this begins a new member (format section 1). */
 #define SGZ_HEADER_RUN (1u << 20)
@@ -21,32 +20,6 @@ typedef struct {
     int prefetch;           /* which landmark: .prefetch.landmark or .no.prefetch.landmark */
     int lossless;           /* keep every byte of the input */
 } sgz_cut_options;
-
-/* One chunk of a regular file, in a slab. */
-typedef struct {
-    uint32_t row;           /* of the chunk */
-    uint32_t file_row;      /* of its file; equal for the first chunk */
-    size_t start, len;      /* in the slab */
-    size_t inner;           /* distance from the member's start */
-    int whole;              /* the file's only chunk */
-    int last;               /* the file's last chunk */
-    uint8_t digest[32];
-} sgz_piece;
-
-typedef struct {
-    size_t start, len;
-    size_t first_piece, piece_count;
-    size_t out_len;
-} sgz_member;
-
-typedef struct {
-    uint8_t *buf;
-    size_t cap, len;        /* len bytes of whole members */
-    sgz_member *members;
-    size_t member_count, member_cap;
-    sgz_piece *pieces;
-    size_t piece_count, piece_cap;
-} sgz_slab;
 
 typedef struct sgz_cutter sgz_cutter;
 
@@ -63,8 +36,5 @@ sgz_status sgz_cutter_fill(sgz_cutter *cutter, sgz_slab *slab, int *end, sgz_err
 int sgz_cut_marker(const char *name, size_t len);
 /* Names that JSON cannot hold, after the end. */
 uint64_t sgz_cutter_bad_names(const sgz_cutter *cutter);
-
-sgz_status sgz_slab_init(sgz_slab *slab, size_t cap, sgz_error *err);
-void sgz_slab_free(sgz_slab *slab);
 
 #endif

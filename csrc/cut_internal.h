@@ -65,9 +65,6 @@ static inline sgz_status sgz_cut_no_memory(sgz_error *err)
     return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
 }
 
-/* Make room for `want` items of an array; 0: no memory. */
-int sgz_cut_grow(void **array, size_t *cap, size_t want, size_t item);
-
 /* Read on, first what was put back; *got is 0 only at the end. */
 sgz_status sgz_cut_take_in(sgz_cutter *c, uint8_t *out, size_t cap, size_t *got, sgz_error *err);
 /* Give what was read and not parsed back to the input, so that something can be put into

@@ -5,15 +5,15 @@ sgz_status sgz_cut_close_member(sgz_cutter *c, sgz_error *err)
     sgz_slab *slab = c->slab;
     if (c->put == c->open)
         return SGZ_OK;
-    if (!sgz_cut_grow((void **)&slab->members, &slab->member_cap, slab->member_count + 1,
+    if (!sgz_slab_grow((void **)&slab->members, &slab->member_cap, slab->member_count + 1,
               sizeof *slab->members))
         return sgz_cut_no_memory(err);
-    sgz_member *member = &slab->members[slab->member_count++];
-    member->start = c->open;
-    member->len = c->put - c->open;
-    member->first_piece = c->open_piece;
-    member->piece_count = slab->piece_count - c->open_piece;
-    member->out_len = 0;
+    slab->members[slab->member_count++] = (sgz_member){
+        .start = c->open,
+        .len = c->put - c->open,
+        .first_piece = c->open_piece,
+        .piece_count = slab->piece_count - c->open_piece,
+    };
     c->open = c->put;
     c->open_piece = slab->piece_count;
     c->run_start = c->put;
@@ -43,17 +43,18 @@ static sgz_status begin_chunk(sgz_cutter *c, int own_member, sgz_error *err)
     if (status)
         return status;
     sgz_slab *slab = c->slab;
-    if (!sgz_cut_grow((void **)&slab->pieces, &slab->piece_cap, slab->piece_count + 1,
+    if (!sgz_slab_grow((void **)&slab->pieces, &slab->piece_cap, slab->piece_count + 1,
               sizeof *slab->pieces))
         return sgz_cut_no_memory(err);
-    sgz_piece *piece = &slab->pieces[slab->piece_count++];
-    piece->row = row;
-    piece->file_row = c->file_row;
-    piece->start = c->put;
-    piece->len = (size_t)chunk;
-    piece->inner = c->put - c->open;
-    piece->whole = chunk == c->file_size;
-    piece->last = chunk == left;
+    slab->pieces[slab->piece_count++] = (sgz_piece){
+        .row = row,
+        .file_row = c->file_row,
+        .start = c->put,
+        .len = (size_t)chunk,
+        .inner = c->put - c->open,
+        .whole = chunk == c->file_size,
+        .last = chunk == left,
+    };
     c->chunk_left = chunk;
     return SGZ_OK;
 }

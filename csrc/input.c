@@ -34,35 +34,46 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
 }
 
-/* One read of the source; *got = 0 only at its end. */
-static sgz_status pull(sgz_input *input, uint8_t *out, size_t cap, size_t *got, sgz_error *err)
+sgz_status sgz_source_read(const sgz_source *source, uint8_t *out, size_t cap, size_t *got,
+                           const char *name, sgz_error *err)
 {
     int64_t n;
     *got = 0;
-    if (input->source_end)
-        return SGZ_OK;
-    if (input->source.read) {
-        n = input->source.read(input->source.arg, out, cap);
+    if (source->read) {
+        n = source->read(source->arg, out, cap);
         if (n < 0)
             return sgz_fail(err, SGZ_ECALLBACK, -1, NULL, 0, "reading the input failed");
     } else {
-        const volatile int *stop = input->source.stop;
-        struct pollfd ready = {.fd = input->source.fd, .events = POLLIN};
+        const volatile int *stop = source->stop;
+        struct pollfd ready = {.fd = source->fd, .events = POLLIN};
         int waited = 1;
         while (stop && !*stop && (waited = poll(&ready, 1, STOP_POLL)) == 0)
             ;
         if ((stop && *stop) || (waited < 0 && errno == EINTR))
             return sgz_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
         do
-            n = read(input->source.fd, out, cap);
+            n = read(source->fd, out, cap);
         while (n < 0 && errno == EINTR);
         if (n < 0)
-            return sgz_fail_errno(err, errno, "reading the input failed", NULL, 0);
+            return sgz_fail_errno(err, errno, "reading the input failed", name,
+                                  name ? strlen(name) : 0);
     }
-    if (n == 0)
-        input->source_end = 1;
-    input->source_pos += n;
     *got = (size_t)n;
+    return SGZ_OK;
+}
+
+/* One read of the source; *got = 0 only at its end. */
+static sgz_status pull(sgz_input *input, uint8_t *out, size_t cap, size_t *got, sgz_error *err)
+{
+    *got = 0;
+    if (input->source_end)
+        return SGZ_OK;
+    sgz_status status = sgz_source_read(&input->source, out, cap, got, NULL, err);
+    if (status)
+        return status;
+    if (!*got)
+        input->source_end = 1;
+    input->source_pos += (int64_t)*got;
     return SGZ_OK;
 }
 

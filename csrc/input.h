@@ -13,6 +13,11 @@ typedef struct {
     const volatile int *stop;   /* non-zero ends a wait for a silent descriptor; may be NULL */
 } sgz_source;
 
+/* One read; *got = 0 only at the end. SGZ_ECANCELLED when the stop flag or a signal ended the
+ * wait for a descriptor. `name` is for errors, and may be NULL. */
+sgz_status sgz_source_read(const sgz_source *source, uint8_t *out, size_t cap, size_t *got,
+                           const char *name, sgz_error *err);
+
 typedef enum { SGZ_WRAP_NONE, SGZ_WRAP_GZIP, SGZ_WRAP_ZSTD } sgz_wrap;
 
 /* One range of a seekable tar. */

@@ -17,6 +17,7 @@ typedef enum {
     SGZ_EGZIP,        /* GzipError */
     SGZ_ETAR,         /* TarError */
     SGZ_ETOC,         /* TOCError */
+    SGZ_EPATCH,       /* PatchError */
     SGZ_EDIGEST,      /* DigestError: expected and actual are set */
     SGZ_EUNSAFE,      /* ExtractError: an entry that would leave the target directory */
     SGZ_ECALLBACK,    /* a Python callback raised; the exception is already stored */

@@ -68,6 +68,9 @@ int sgz_tar_idle(const sgz_tar_parser *parser);
 sgz_status sgz_tar_expanded_header(const sgz_tar_entry *entry, uint8_t **out, size_t *len,
                                    sgz_error *err);
 
+/* The length that this has. */
+size_t sgz_tar_expanded_len(const sgz_tar_entry *entry);
+
 /* Write a ustar header of a regular file as the reference does for the TOC and the
  * landmarks: mode, uid, gid and mtime 0. */
 void sgz_tar_plain_header(uint8_t block[SGZ_TAR_BLOCK], const char *name, int64_t size);

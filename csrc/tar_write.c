@@ -203,6 +203,19 @@ static void put_name(uint8_t *header, const sgz_tar_entry *entry)
     put_text(header, TAR_NAME, name, len);
 }
 
+/* The bytes of the records, padded to blocks. */
+static size_t records_body(const tar_records *records)
+{
+    return (records->len + SGZ_TAR_BLOCK - 1) & ~(size_t)(SGZ_TAR_BLOCK - 1);
+}
+
+size_t sgz_tar_expanded_len(const sgz_tar_entry *entry)
+{
+    tar_records records = {NULL, 0};
+    collect_records(entry, &records);
+    return (records.len ? SGZ_TAR_BLOCK + records_body(&records) : 0) + SGZ_TAR_BLOCK;
+}
+
 sgz_status sgz_tar_expanded_header(const sgz_tar_entry *entry, uint8_t **out, size_t *len,
                                    sgz_error *err)
 {
@@ -210,10 +223,9 @@ sgz_status sgz_tar_expanded_header(const sgz_tar_entry *entry, uint8_t **out, si
     collect_records(entry, &records);
     if (records.len > SGZ_TAR_LONG_MAX)
         return sgz_fail(err, SGZ_ETAR, -1, entry->name, entry->name_len,
-                        "with global headers folded in, the PAX records of this entry are "
-                        "over the limit of 1 MiB");
-    size_t body = (records.len + SGZ_TAR_BLOCK - 1) & ~(size_t)(SGZ_TAR_BLOCK - 1);
-    size_t before = records.len ? SGZ_TAR_BLOCK + body : 0;
+                        "the PAX records of this entry (with global headers folded in) are over "
+                        "the limit of 1 MiB");
+    size_t before = records.len ? SGZ_TAR_BLOCK + records_body(&records) : 0;
     uint8_t *data = calloc(1, before + SGZ_TAR_BLOCK + 1); /* + 1: sprintf's NUL */
     if (!data)
         return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for tar headers");

@@ -4,21 +4,12 @@
 
 #include "gzip.h"
 #include "hasher.h"
+#include "sink.h"
 #include "toc.h"
-
-/* Where the blob goes: a descriptor, or a callback that returns 0, or -1 after it stored
- * an exception. */
-typedef struct {
-    int fd;
-    int (*write)(void *arg, const uint8_t *data, size_t len);
-    void *arg;
-    const volatile int *stop;   /* non-zero ends a wait for a full pipe; may be NULL */
-    int is_pipe;
-    const char *name;           /* for errors */
-} sgz_sink;
 
 typedef struct {
     uint8_t digest[32], diff_id[32], toc_digest[32];
+    uint8_t tail_digest[32]; /* sha256 of the blob from toc_offset on */
     int64_t size, uncompressed_size, toc_offset;
     uint64_t toc_size;      /* of the JSON */
     uint64_t entries, chunks, members, bad_names;
@@ -33,12 +24,18 @@ typedef struct {
     int64_t position;       /* bytes of the blob written */
     int64_t tar_size;
     uint64_t members;
+    int no_diff_id;         /* the tar is only counted */
+    sgz_sha256 *tail;       /* not NULL: is shown the blob's bytes too */
 } sgz_writer;
 
 sgz_status sgz_writer_init(sgz_writer *w, const sgz_codecs *codecs, sgz_sink *sink,
                            sgz_error *err);
 void sgz_writer_free(sgz_writer *w);
-/* Append bytes to the blob. Not at the same time as another call of this. */
+/* Append bytes to the blob: hash them, then write them. For each, one call at a time, and in
+ * order. */
+void sgz_writer_hash(sgz_writer *w, const uint8_t *data, size_t len);
+sgz_status sgz_writer_store(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err);
+/* Both. */
 sgz_status sgz_writer_blob(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err);
 /* Hash bytes of the tar for the DiffID, and the messages (chunks) meanwhile. May run beside
  * sgz_writer_blob. */

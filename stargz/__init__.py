@@ -9,7 +9,10 @@ TYPE_CHECKING = False  # as type checkers know it; importing typing would take m
 if TYPE_CHECKING:
     from typing import Any
 
+    from stargz.applying import ApplyResult, apply
     from stargz.conversion import ConvertResult, convert
+    from stargz.deltas import DeltaResult, delta
+    from stargz.difference import Difference, diff
     from stargz.errors import (
         CodecError,
         DigestError,
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
         FooterError,
         FormatError,
         GzipError,
+        PatchError,
         RegistryError,
         SourceError,
         StargzError,
@@ -27,12 +31,17 @@ if TYPE_CHECKING:
         UsageError,
     )
     from stargz.layer import Layer, VerifyResult, open
+    from stargz.members import MemberList
+    from stargz.packing import PackResult, pack
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApplyResult",
     "CodecError",
     "ConvertResult",
+    "DeltaResult",
+    "Difference",
     "DigestError",
     "EntryNotFoundError",
     "ExtractError",
@@ -40,6 +49,9 @@ __all__ = [
     "FormatError",
     "GzipError",
     "Layer",
+    "MemberList",
+    "PackResult",
+    "PatchError",
     "RegistryError",
     "SourceError",
     "StargzError",
@@ -49,14 +61,27 @@ __all__ = [
     "UsageError",
     "VerifyResult",
     "__version__",
+    "apply",
     "convert",
+    "delta",
+    "diff",
     "open",
+    "pack",
 ]
 
 # Everything is imported when it is first used: `import stargz` costs nothing.
 _HOME = {
+    "ApplyResult": "applying",
+    "apply": "applying",
     "ConvertResult": "conversion",
     "convert": "conversion",
+    "DeltaResult": "deltas",
+    "delta": "deltas",
+    "MemberList": "members",
+    "Difference": "difference",
+    "diff": "difference",
+    "PackResult": "packing",
+    "pack": "packing",
     "Layer": "layer",
     "VerifyResult": "layer",
     "open": "layer",

@@ -112,7 +112,7 @@ def convert(
     with ExitStack() as stack:
         source, source_name, source_size = _open_source(src, stack)
         _refuse_same(src, dst)
-        sink, sink_name, folder = _open_sink(dst, stack)
+        sink, sink_name, folder = open_sink(dst, stack)
         conversion = Conversion(
             source,
             sink,
@@ -137,9 +137,9 @@ def convert(
     return ConvertResult(
         level=level,
         seconds=time.perf_counter() - begin,
-        codec=_codec(level),
+        codec=codec_name(level),
         missing=missing,
-        warnings=tuple(_warnings(fields)),
+        warnings=tuple(warnings_of(fields)),
         **{
             key: fields[key]
             for key in (
@@ -231,7 +231,7 @@ def _refuse_same(src: Source, dst: Sink) -> None:
                 raise UsageError(f"{os.fspath(src)}: source and destination are the same file")
 
 
-def _open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
+def open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
     """A descriptor or a write(view), a name for errors, and a folder for temporary files."""
     if isinstance(dst, (str, os.PathLike)):
         try:
@@ -263,13 +263,14 @@ def _prioritize(
     return tuple(os.fsdecode(name) for name in conversion.missing)
 
 
-def _warnings(fields: dict[str, Any]) -> Iterator[str]:
+def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
+    """What the maker of a layer should know of it."""
     if fields["bad_names"]:
         yield (
             f"{fields['bad_names']} names are not UTF-8: in the TOC each bad byte is U+FFFD, "
             "as JSON cannot hold it"
         )
-    if fields["trailing_garbage"]:
+    if fields.get("trailing_garbage"):
         yield "bytes behind the last gzip member were ignored"
     if fields["toc_size"] > TOC_SIZE_WARNING:
         yield (
@@ -277,7 +278,8 @@ def _warnings(fields: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _codec(level: int) -> str:
+def codec_name(level: int) -> str:
+    """What compresses at this level, once it is loaded."""
     if level <= 2:
         return "isa-l"
     from importlib.metadata import PackageNotFoundError, version

@@ -35,10 +35,12 @@ class NewFile:
         """The descriptor, until `close`."""
         return self._fd
 
-    def publish(self, path: str, *, replace: bool = True) -> bool:
+    def publish(self, path: str, *, replace: bool = True, sync: bool = True) -> bool:
         """Have the content under `path`, in the same folder, and on the disk. Without `replace`
-        a file that is there stays, and False is returned."""
-        os.fsync(self._fd)
+        a file that is there stays, and False is returned. Without `sync` it may be cut short
+        after a power failure: for what is checked when it is read, and can be missed."""
+        if sync:
+            os.fsync(self._fd)
         if not replace:
             try:
                 self._link(path)
@@ -50,7 +52,8 @@ class NewFile:
                 self._named = True
             os.replace(self._beside, path)  # noqa: PTH105
             self._named = False
-        sync_folder(self._folder)
+        if sync:
+            sync_folder(self._folder)
         return True
 
     def _link(self, path: str) -> None:

@@ -51,6 +51,10 @@ class TarError(FormatError):
     """A tar entry is malformed, truncated or of a kind that cannot be stored."""
 
 
+class PatchError(FormatError):
+    """A patch is malformed, truncated, of another version, or not about this BASE."""
+
+
 class DigestError(StargzError):
     """Content does not match its digest; `name` says whose content."""
 

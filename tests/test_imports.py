@@ -23,6 +23,8 @@ FLOORS = (
     ("cache",),
     ("fetching",),
     ("layer", "extract", "conversion"),
+    ("packing", "members", "difference", "ignore", "patch", "toc_lines"),
+    ("deltas", "applying"),
     ("tree",),
     ("oci",),
     ("fsspec", "mount"),

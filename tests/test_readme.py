@@ -94,6 +94,50 @@ def test_shell(folder: Path) -> None:
     assert sha256(piped) != sha256((folder / "layer.stargz").read_bytes())  # level 2
 
 
+@pytest.fixture
+def project(folder: Path) -> Path:
+    """The directory that is packed, and a `ssh` whose far side is the folder "builder"."""
+    (folder / "project/node_modules").mkdir(parents=True)
+    (folder / "project/.dockerignore").write_text("node_modules\n")
+    (folder / "project/node_modules/big").write_bytes(bytes(100_000))
+    (folder / "project/same").write_bytes(bytes(range(256)) * 100)
+    (folder / "project/edited").write_text("before\n")
+    return folder
+
+
+def test_pack(project: Path) -> None:
+    script = block("pack")
+    assert len(script.splitlines()) == 4
+    lines = script.splitlines(keepends=True)
+    far = project / "builder"
+    far.mkdir()
+    ssh = project / "ssh"
+    ssh.write_text(f'#!/bin/sh\n[ "$1" = builder ] && cd {far} && shift && exec "$@"\n')
+    ssh.chmod(0o755)
+    lines.insert(1, "cp first.stargz builder/; echo after > project/edited\n")
+    done = shell("PATH=$PWD:$PATH\n" + "".join(lines), project)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (far / "next.stargz").read_bytes() == (project / "next.stargz").read_bytes()
+    with stargz.open(far / "next.stargz") as layer:
+        assert layer.read("edited") == b"after\n"
+        assert "node_modules" not in layer
+    assert "edited" in done.stdout
+    assert "same" not in done.stdout
+
+
+def test_pack_from_python(project: Path) -> None:
+    stargz.pack(project / "project", project / "first.stargz")
+    (project / "project/edited").write_text("after\n")
+    done = subprocess.run(
+        [sys.executable, "-c", block("pack-python")],
+        cwd=project, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    digest = sha256((project / "next.stargz").read_bytes())
+    assert done.stdout == f"['edited']\n{digest}\n"
+    assert (project / "rebuilt.stargz").read_bytes() == (project / "next.stargz").read_bytes()
+
+
 def test_mount(folder: Path) -> None:
     needs_fuse()
     stargz.convert(folder / "layer.tar.gz", folder / "layer.stargz")

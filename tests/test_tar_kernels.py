@@ -32,6 +32,7 @@ def dump(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -
     """dump(mode, tar): run tests/kernels/tar_dump.c, under AddressSanitizer and UBSan."""
     program = tmp_path_factory.mktemp("tar_dump") / "tar_dump"
     sources = [*ROOT.glob("csrc/tar*.c"), *ROOT.glob("csrc/toc*.c")]
+    sources.remove(ROOT / "csrc/toc_writer.c")  # needs the compressor
     sources += [ROOT / "csrc" / name for name in ("apply.c", "status.c", "json.c")]
     flags = ["-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined"]
     flags += ["-fno-sanitize-recover=all", f"-I{ROOT / 'csrc'}"]

@@ -10,6 +10,7 @@ cdef extern from "status.h" nogil:
         SGZ_EGZIP
         SGZ_ETAR
         SGZ_ETOC
+        SGZ_EPATCH
         SGZ_EDIGEST
         SGZ_EUNSAFE
         SGZ_ECALLBACK

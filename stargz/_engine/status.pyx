@@ -7,6 +7,7 @@ from stargz.errors import (
     DigestError,
     ExtractError,
     GzipError,
+    PatchError,
     SourceError,
     StargzError,
     TarError,
@@ -17,6 +18,7 @@ cdef dict FORMAT_ERRORS = {
     SGZ_EGZIP: GzipError,
     SGZ_ETAR: TarError,
     SGZ_ETOC: TOCError,
+    SGZ_EPATCH: PatchError,
 }
 
 

@@ -1,39 +1,23 @@
 """The writer's door to C."""
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from stargz._engine.codecs cimport sgz_codecs, table
+from stargz._engine.files cimport Reader, Writer, sgz_sink, sgz_source
 from stargz._engine.status cimport SGZ_ECANCELLED, SGZ_OK, sgz_error, sgz_status, to_exception
-
-import io
-import os
-import stat
+from stargz._engine.toc cimport sgz_toc_free, sgz_toc_new
 
 from stargz._engine.codecs import need
-from stargz.errors import SourceError
 
-
-cdef extern from "toc.h" nogil:
-    ctypedef struct sgz_toc:
-        size_t count
-
-    sgz_toc *sgz_toc_new()
-    void sgz_toc_free(sgz_toc *)
 
 cdef extern from "input.h" nogil:
     ctypedef enum sgz_wrap:
         SGZ_WRAP_NONE
         SGZ_WRAP_GZIP
         SGZ_WRAP_ZSTD
-
-    ctypedef struct sgz_source:
-        int fd
-        int64_t (*read)(void *, uint8_t *, size_t)
-        void *arg
-        const int *stop
 
     ctypedef struct sgz_extent:
         int64_t start
@@ -88,45 +72,6 @@ cdef extern from "plain.h" nogil:
     sgz_status sgz_plain_step(sgz_plain *, int *, sgz_error *)
 
 cdef extern from "convert.h" nogil:
-    ctypedef struct sgz_cut_options:
-        int64_t chunk_size
-        int64_t min_chunk_size
-        int landmarks
-        int64_t landmark_after
-        int prefetch
-        int lossless
-
-    ctypedef struct sgz_convert_options:
-        sgz_cut_options cut
-        int level
-        int legacy
-        unsigned threads
-
-    ctypedef struct sgz_sink:
-        int fd
-        int (*write)(void *, const uint8_t *, size_t)
-        void *arg
-        const int *stop
-        int is_pipe
-        const char *name
-
-    ctypedef struct sgz_convert_result:
-        uint8_t digest[32]
-        uint8_t diff_id[32]
-        uint8_t toc_digest[32]
-        int64_t size
-        int64_t uncompressed_size
-        int64_t toc_offset
-        uint64_t toc_size
-        uint64_t entries
-        uint64_t chunks
-        uint64_t members
-        uint64_t bad_names
-        int trailing_garbage
-
-    ctypedef struct sgz_conversion:
-        pass
-
     sgz_conversion *sgz_conversion_start(const sgz_codecs *, sgz_input *, sgz_sink *, sgz_toc *,
                                          const sgz_convert_options *, int *, sgz_error *)
     int sgz_conversion_wait(sgz_conversion *, int, int64_t *)
@@ -138,52 +83,41 @@ cdef enum:
     POLL = 50
 
 
-cdef class _File:
-    """A Python file object behind a C callback; keeps the exception it raised."""
-
-    cdef object call
-    cdef object error
-    cdef bint raw
-
-    def __init__(self, call):
-        self.call = call
-        self.raw = isinstance(getattr(call, "__self__", None), io.RawIOBase)
-
-
-cdef int64_t _read(void *arg, uint8_t *out, size_t cap) noexcept with gil:
-    cdef _File file = <_File>arg
-    cdef const uint8_t[::1] view
+cdef sgz_status follow(sgz_conversion *conversion, object report, sgz_convert_result *result,
+                       sgz_error *err) except *:
+    cdef int64_t done = 0
+    cdef int ended = 0
+    cdef sgz_status status
     try:
-        data = file.call(cap)
-        if data is None:
-            raise BlockingIOError("the input is non-blocking and has no bytes now")
-        view = memoryview(data).cast("B") if len(data) else b""
-        if <size_t>view.shape[0] > cap:
-            raise SourceError("the input's read() returned more than it was asked for")
-        if view.shape[0]:
-            memcpy(out, &view[0], view.shape[0])
-        return view.shape[0]
-    except BaseException as error:
-        file.error = error
-        return -1
+        while not ended:
+            with nogil:
+                ended = sgz_conversion_wait(conversion, POLL, &done)
+            PyErr_CheckSignals()
+            report(done)
+    except BaseException:
+        with nogil:
+            sgz_conversion_cancel(conversion)
+            sgz_conversion_finish(conversion, result, err)
+        raise
+    with nogil:
+        status = sgz_conversion_finish(conversion, result, err)
+    return status
 
 
-cdef int _write(void *arg, const uint8_t *data, size_t size) noexcept with gil:
-    cdef _File file = <_File>arg
-    try:
-        view = memoryview(<bytes>data[:size])
-        while view:
-            written = file.call(view)
-            if file.raw and written is None:
-                raise BlockingIOError("the output is non-blocking and takes no bytes now")
-            if written == 0:
-                raise SourceError("the output's write() took nothing")
-            # Raw files may take less than they are given; others take everything.
-            view = view[written if file.raw else len(view):]
-        return 0
-    except BaseException as error:
-        file.error = error
-        return -1
+cdef dict fields_of(const sgz_convert_result *result):
+    return {
+        "digest": "sha256:" + (<const uint8_t *>result.digest)[:32].hex(),
+        "size": result.size,
+        "diff_id": "sha256:" + (<const uint8_t *>result.diff_id)[:32].hex(),
+        "toc_digest": "sha256:" + (<const uint8_t *>result.toc_digest)[:32].hex(),
+        "uncompressed_size": result.uncompressed_size,
+        "toc_offset": result.toc_offset,
+        "toc_size": result.toc_size,
+        "entries": result.entries,
+        "chunks": result.chunks,
+        "members": result.members,
+        "bad_names": result.bad_names,
+    }
 
 
 cdef sgz_status _open(sgz_input *input, sgz_source where, sgz_error *err) except *:
@@ -211,26 +145,17 @@ def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t sourc
     bytes of the source after each 8 MiB of the tar.
     """
     cdef sgz_input input
-    cdef sgz_source where
     cdef sgz_hasher hasher
     cdef sgz_plain plain
     cdef sgz_error err
     cdef sgz_status status
     cdef uint8_t digest[32]
     cdef int end = 0, stop = 0
-    cdef _File reader = None
+    cdef Reader reader = Reader(source)
     memset(&input, 0, sizeof(input))
     memset(&hasher, 0, sizeof(hasher))
-    memset(&where, 0, sizeof(where))
     memset(&plain, 0, sizeof(plain))
-    where.fd = -1
-    where.stop = &stop
-    if callable(source):
-        reader = _File(source)
-        where.read = _read
-        where.arg = <void *>reader
-    else:
-        where.fd = source
+    reader.source.stop = &stop
     plain.input = &input
     plain.hasher = &hasher
     plain.sink = sink
@@ -238,7 +163,7 @@ def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t sourc
         plain.buf = <uint8_t *>malloc(SGZ_PLAIN_BUF)
         if plain.buf == NULL:
             raise MemoryError
-        status = _open(&input, where, &err)
+        status = _open(&input, reader.source, &err)
         if status == SGZ_OK:
             status = sgz_hasher_init(&hasher, table(), &err)
         while status == SGZ_OK and not end:
@@ -248,8 +173,7 @@ def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t sourc
             if status == SGZ_OK and progress is not None:
                 progress(input.source_pos, source_size)
         if status != SGZ_OK:
-            if reader is not None and reader.error is not None:
-                raise reader.error
+            reader.check()
             raise to_exception(&err, source_name)
         sgz_hasher_final(&hasher, digest)
     finally:
@@ -268,22 +192,20 @@ cdef class Conversion:
     """
 
     cdef sgz_input input
-    cdef sgz_sink sink
+    cdef Writer sink
     cdef sgz_convert_options options
     cdef sgz_convert_result result
     cdef sgz_scan_order order
     cdef sgz_toc *toc
     cdef int stop
-    cdef _File reader, writer
+    cdef Reader reader
     cdef object source_name, progress
-    cdef bytes sink_name
     cdef int64_t source_size
     cdef readonly list missing
     cdef int garbage            # seen by the first pass
 
     def __cinit__(self):
         memset(&self.input, 0, sizeof(self.input))
-        memset(&self.sink, 0, sizeof(self.sink))
         memset(&self.order, 0, sizeof(self.order))
         self.toc = NULL
 
@@ -295,7 +217,6 @@ cdef class Conversion:
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  bint legacy, bint lossless, unsigned threads, str source_name,
                  str sink_name, progress, int64_t source_size):
-        cdef sgz_source where
         cdef sgz_error err
         cdef sgz_status status
         if level > 2:
@@ -314,27 +235,11 @@ cdef class Conversion:
         self.toc = sgz_toc_new()
         if self.toc == NULL:
             raise MemoryError
-        memset(&where, 0, sizeof(where))
-        where.fd = -1
-        where.stop = &self.stop
-        if callable(source):
-            self.reader = _File(source)
-            where.read = _read
-            where.arg = <void *>self.reader
-        else:
-            where.fd = source
-        self.sink_name = os.fsencode(sink_name)
-        self.sink.name = self.sink_name
-        self.sink.fd = -1
-        self.sink.stop = &self.stop
-        if callable(sink):
-            self.writer = _File(sink)
-            self.sink.write = _write
-            self.sink.arg = <void *>self.writer
-        else:
-            self.sink.fd = sink
-            self.sink.is_pipe = not stat.S_ISREG(os.fstat(sink).st_mode)
-        status = _open(&self.input, where, &err)
+        self.reader = Reader(source)
+        self.reader.source.stop = &self.stop
+        self.sink = Writer(sink, sink_name)
+        self.sink.sink.stop = &self.stop
+        status = _open(&self.input, self.reader.source, &err)
         if status != SGZ_OK:
             self._raise(&err)
 
@@ -344,9 +249,8 @@ cdef class Conversion:
         return self.input.wrap == SGZ_WRAP_NONE
 
     cdef _raise(self, const sgz_error *err):
-        for file in (self.reader, self.writer):
-            if file is not None and (<_File>file).error is not None:
-                raise (<_File>file).error
+        self.reader.check()
+        self.sink.check()
         raise to_exception(err, self.source_name)
 
     cdef _report(self, int64_t done, int64_t total):
@@ -401,47 +305,27 @@ cdef class Conversion:
         """Convert; returns the result's fields as a dict."""
         cdef sgz_error err
         cdef sgz_status status
-        cdef int64_t done = 0, first = 0, whole = 1
-        cdef int ended = 0
+        cdef int64_t first = 0, whole = 1
         cdef size_t i
         cdef sgz_conversion *conversion
         if self.order.extents != NULL:
             first = self.source_size // 2
             for i in range(self.order.extent_count):
                 whole += self.order.extents[i].end - self.order.extents[i].start
-        conversion = sgz_conversion_start(table(), &self.input, &self.sink, self.toc,
+        conversion = sgz_conversion_start(table(), &self.input, &self.sink.sink, self.toc,
                                           &self.options, &self.stop, &err)
         if conversion == NULL:
             self._raise(&err)
-        try:
-            while not ended:
-                with nogil:
-                    ended = sgz_conversion_wait(conversion, POLL, &done)
-                if first:
-                    self._report(first + <int64_t>(<double>done / whole * first),
-                                 self.source_size)
-                else:
-                    self._report(done, self.source_size)
-        except BaseException:
-            with nogil:
-                sgz_conversion_cancel(conversion)
-                sgz_conversion_finish(conversion, &self.result, &err)
-            raise
-        with nogil:
-            status = sgz_conversion_finish(conversion, &self.result, &err)
+
+        def report(int64_t done):
+            if first:
+                self._report(first + <int64_t>(<double>done / whole * first), self.source_size)
+            else:
+                self._report(done, self.source_size)
+
+        status = follow(conversion, report, &self.result, &err)
         if status != SGZ_OK:
             self._raise(&err)
-        return {
-            "digest": "sha256:" + (<const uint8_t *>self.result.digest)[:32].hex(),
-            "size": self.result.size,
-            "diff_id": "sha256:" + (<const uint8_t *>self.result.diff_id)[:32].hex(),
-            "toc_digest": "sha256:" + (<const uint8_t *>self.result.toc_digest)[:32].hex(),
-            "uncompressed_size": self.result.uncompressed_size,
-            "toc_offset": self.result.toc_offset,
-            "toc_size": self.result.toc_size,
-            "entries": self.result.entries,
-            "chunks": self.result.chunks,
-            "members": self.result.members,
-            "bad_names": self.result.bad_names,
-            "trailing_garbage": bool(self.result.trailing_garbage or self.garbage),
-        }
+        fields = fields_of(&self.result)
+        fields["trailing_garbage"] = bool(self.result.trailing_garbage or self.garbage)
+        return fields

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 # imports none of their modules.
 COMMANDS = {
     "convert": "make a seekable layer from a tar, tar.gz or tar.zst",
+    "pack": "make a seekable layer of a directory; with --base at the cost of what changed",
     "info": "kind, sizes, counts and digests of a layer",
     "ls": "list a layer's files",
     "cat": "write files' contents to standard output, reading only what they need",
     "extract": "unpack a layer or some of its paths, safely and in parallel",
     "verify": "check every member, chunk and file of a layer, and its TOC",
     "toc": "write a layer's TOC (JSON) to standard output, byte for byte",
+    "diff": "what differs between two layers, and how much there is to send",
+    "delta": "make a patch: what one layer needs to become another",
+    "apply": "make a layer of another one and a patch",
     "image": "convert, bulk, info, ls, cat: whole images and registries",
     "mount": "mount a layer or an image, read-only",
     "cache": "info, prune: the disk cache of what was fetched",

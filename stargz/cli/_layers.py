@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import errno
 import io
 import os
@@ -55,6 +56,19 @@ def open_layer(args: argparse.Namespace) -> Iterator[Layer]:
         return
     with source(args) as found, open_source(found, args) as layer:
         yield layer
+
+
+def side(args: argparse.Namespace, name: str, other: str) -> argparse.Namespace:
+    """The options of `add_two_layers_options` for one of the two, as commands with one SRC have
+    them."""
+    given = copy.copy(args)
+    given.src = getattr(args, name)
+    for option in ("layer", "toc", "toc_digest"):
+        setattr(given, option, getattr(args, f"{option}_{name}"))
+    # --layer is for both, and one of them may be a file.
+    if given.layer is None and (is_image(given.src) or not is_image(getattr(args, other))):
+        given.layer = args.layer
+    return given
 
 
 def open_source(found: Found, args: argparse.Namespace) -> Layer:

@@ -114,6 +114,50 @@ def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False
     add_remote_options(parser)
 
 
+def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: str) -> None:
+    """Two sources, and the options of `add_layer_options` for each: --toc-digest-a, ..."""
+    sides = (first, second)
+    for side in sides:
+        parser.add_argument(
+            side,
+            metavar=side.upper(),
+            help="a layer: a file, - for standard input, a URL, or an image (docker://..., oci:DIR "
+            "...) with --layer",
+        )
+    parser.add_argument(
+        "--layer",
+        metavar="N|DIGEST",
+        help="which layer of an image, of both if both are images: counted from 1 for the lowest "
+        "(-1: the topmost), or by the beginning of its digest",
+    )
+    for side in sides:
+        parser.add_argument(
+            f"--layer-{side}", metavar="N|DIGEST", help=f"the same of {side.upper()} alone"
+        )
+    for side in sides:
+        parser.add_argument(
+            f"--toc-digest-{side}",
+            type=digest,
+            metavar="sha256:HEX",
+            help=f"refuse a TOC of {side.upper()} that has another digest",
+        )
+    parser.add_argument(
+        "--require-verified",
+        action="store_true",
+        help="refuse to read what no digest covers that is trusted by way of --toc-digest-"
+        f"{first} and --toc-digest-{second}",
+    )
+    for side in sides:
+        parser.add_argument(
+            f"--toc-{side}",
+            metavar="FILE",
+            help=f"the TOC of {side.upper()}, if it is kept apart from it (external TOC)",
+        )
+    add_threads(parser)
+    add_output_options(parser)
+    add_remote_options(parser)
+
+
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """SRC, and how it is read: for every command that reads a whole image."""
     parser.add_argument(

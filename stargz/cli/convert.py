@@ -6,15 +6,11 @@ never on the number of threads. DST appears complete or not at all."""
 from __future__ import annotations
 
 import argparse
-import os
-import stat
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from stargz.cli import _convert_options, _options, _stdout
+from stargz.cli import _convert_options, _options
+from stargz.cli._destination import writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import binary_stdin, check_not_url
 from stargz.cli._output import log, print_json, print_table, size_text, warn
@@ -73,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         check_not_url(args.src)
         source = args.src
     with (
-        _writable(dst, args.src, args.force) as target,
+        writable(dst, args.src, args.force) as target,
         Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress,
     ):
         try:
@@ -95,31 +91,6 @@ def _destination(src: str, dst: str | None) -> str:
     if not Path(src).name[: -len(suffix) or None]:
         raise UsageError(f"{src}: no name is left without its suffix; DST is needed")
     return stem + ".stargz"
-
-
-@contextmanager
-def _writable(dst: str, src: str, force: bool) -> Iterator[str | BinaryIO]:
-    """What the result is written to, checked before any work starts."""
-    if dst == "-":
-        if sys.stdout.isatty():
-            raise UsageError("DST is - and standard output is a terminal; redirect it or name DST")
-        yield _stdout.binary()
-        return
-    try:
-        found = os.stat(dst)  # noqa: PTH116
-    except FileNotFoundError:
-        yield dst
-        return
-    if stat.S_ISDIR(found.st_mode):
-        raise CommandError(f"{dst}: is a directory; name the file to write")
-    if not stat.S_ISREG(found.st_mode):
-        yield dst  # a pipe or a device: written to, never replaced
-        return
-    if src != "-" and Path(src).exists() and Path(src).samefile(dst):
-        raise CommandError(f"{dst}: SRC and DST are the same file; name another DST")
-    if not force:
-        raise CommandError(f"{dst}: already exists; --force replaces it")
-    yield dst
 
 
 def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:

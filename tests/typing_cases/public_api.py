@@ -60,3 +60,14 @@ def use_layer(path: Path) -> bytes:
         except errors.DigestError as error:
             assert_type(error.expected, str)
             raise
+
+
+def use_diff(first: Path, following: Path) -> None:
+    difference = stargz.diff(first, following)
+    assert_type(difference, stargz.Difference)
+    assert_type(difference.added, list[str])
+    assert_type(difference.totals.bytes_to_send, int)
+    for change in difference.changed:
+        assert_type(change.name, str)
+    with stargz.open(first) as layer:
+        stargz.diff(layer, b"")

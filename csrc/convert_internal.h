@@ -1,0 +1,80 @@
+/* Shared by the parts of a conversion: convert.c (threads), convert_stages.c (what they do). */
+#ifndef SGZ_CONVERT_INTERNAL_H
+#define SGZ_CONVERT_INTERNAL_H
+
+#include "convert.h"
+
+/* Slabs in flight: one being filled, one compressed by each thread, one being hashed and one
+ * written, but no more than memory allows; many jobs fit in one slab. */
+#define SLABS_MAX 8
+
+typedef struct {
+    size_t first_member, member_count;
+    size_t out, out_cap, out_len;   /* in the slab's output buffer */
+    int copied;                     /* in its `packed` instead: nothing to do */
+} job;
+
+typedef struct {
+    sgz_slab in;
+    uint8_t *out;
+    size_t out_cap;
+    job *jobs;
+    size_t job_count, job_cap, jobs_taken, jobs_done;
+    size_t loads_taken, loads_done;
+} slab;
+
+/* What one thread has of its own. */
+typedef struct {
+    sgz_deflater deflater;
+    void *loader;
+} worker;
+
+struct sgz_conversion {
+    const sgz_codecs *codecs;
+    sgz_input *input;               /* of the cutter */
+    sgz_filler filler;
+    sgz_sink *sink;
+    sgz_toc *toc;
+    sgz_convert_options options;
+    sgz_cutter *cutter;
+    sgz_writer writer;              /* DiffID, blob digest, position */
+    sgz_sha256 file_sha;            /* of a file of several chunks */
+    sgz_sha256 tail_sha;
+    sgz_message *messages;          /* the chunks of the slab that is hashed */
+    size_t message_cap;
+
+    pthread_mutex_t lock;           /* of everything below */
+    pthread_cond_t changed;         /* a stage may go on */
+    pthread_cond_t ended;           /* a thread has ended */
+    pthread_mutex_t toc_lock;
+    slab slabs[SLABS_MAX];
+    unsigned slab_count;
+    /* Sequence numbers of the next slab of each ordered stage. */
+    uint64_t filled, diffed, filed, placed, written;
+    int filling, diffing, filing, placing, writing, end, finishing;
+    volatile int *stop;             /* set by the first error, or by cancel */
+    int64_t progress;
+    sgz_convert_result result;
+    sgz_error err;
+
+    pthread_t *threads;
+    unsigned thread_count, running;
+};
+
+static inline sgz_status sgz_convert_no_memory(sgz_error *err)
+{
+    return sgz_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+}
+
+/* The stages; each runs without the lock. */
+sgz_status sgz_plan_jobs(slab *s, sgz_error *err);
+sgz_status sgz_run_job(sgz_conversion *c, worker *w, slab *s, job *j, sgz_error *err);
+/* The DiffID, and the digests of the chunks beside it. */
+sgz_status sgz_hash_tar(sgz_conversion *c, slab *s, sgz_error *err);
+/* The digests of files that have several chunks, which may lie in several slabs. */
+sgz_status sgz_hash_files(sgz_conversion *c, slab *s, sgz_error *err);
+/* The slab has its place in the blob: rows of the TOC, and the blob's digest. */
+sgz_status sgz_place_slab(sgz_conversion *c, const slab *s, sgz_error *err);
+sgz_status sgz_write_slab(sgz_conversion *c, const slab *s, sgz_error *err);
+
+#endif

@@ -1,0 +1,270 @@
+"""The door to the members of a blob: where they are, and whether the engine remakes them."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+
+from stargz._engine.codecs cimport sgz_codecs, table
+from stargz._engine.reader cimport (
+    Blob,
+    Spans,
+    sgz_blob,
+    sgz_spans,
+    sgz_spans_init,
+)
+from stargz._engine.status cimport SGZ_OK, sgz_error, sgz_status, to_exception
+from stargz._engine.toc cimport TOC, sgz_entry
+
+from stargz._engine.codecs import need
+
+
+cdef extern from "read.h" nogil:
+    const uint8_t *sgz_span_digest(const sgz_spans *, size_t)
+
+cdef extern from "gzip.h" nogil:
+    ctypedef struct sgz_deflater:
+        pass
+
+    sgz_status sgz_deflater_init(sgz_deflater *, const sgz_codecs *, int, sgz_error *)
+    void sgz_deflater_free(sgz_deflater *)
+    size_t sgz_member_bound(size_t)
+    sgz_status sgz_deflate_member(sgz_deflater *, const uint8_t *, size_t, int, uint8_t *, size_t,
+                                  size_t *, sgz_error *)
+
+cdef extern from "members.h" nogil:
+    const uint64_t SGZ_PROOF_MAX
+
+    ctypedef struct sgz_member_info:
+        int64_t offset
+        int64_t size
+        uint64_t content
+        uint8_t digest[32]
+
+    ctypedef struct sgz_members_args:
+        const sgz_codecs *codecs
+        const sgz_blob *blob
+        int threads
+
+    ctypedef struct sgz_proof:
+        int64_t offset
+        int64_t size
+        uint64_t content
+        uint64_t first_gap
+        uint64_t gap_count
+
+    ctypedef struct sgz_proof_gap:
+        uint64_t start
+        uint64_t len
+        uint64_t to
+
+    ctypedef struct sgz_members:
+        pass
+
+    sgz_status sgz_members_walk(sgz_members **, const sgz_members_args *, const sgz_spans *,
+                                int64_t, uint8_t *, sgz_error *)
+    sgz_status sgz_members_prove(sgz_members **, const sgz_members_args *, int,
+                                 const sgz_proof *, size_t, const sgz_proof_gap *, uint8_t *,
+                                 uint8_t *, sgz_error *)
+    int sgz_members_wait(sgz_members *, int, int64_t *)
+    void sgz_members_cancel(sgz_members *)
+    sgz_status sgz_members_finish(sgz_members *, sgz_member_info **, size_t *, sgz_error *)
+
+# How long a Ctrl-C or a step of the progress may wait: milliseconds.
+cdef enum:
+    POLL = 40
+
+# What the records that this module gives and takes are, for struct.
+MEMBER = "<qqQ32s"       # offset, size, bytes of content, sha256
+CHUNK = "<qqq32s?7x"     # offset, inner offset, size, sha256, whether the TOC has it
+PROOF = "<qqQQQ"         # offset, size, bytes of content, number of its first gap, gaps
+GAP = "<QQQ"             # start in the content, length, where in the literals
+
+# A member that inflates to more is never proven.
+PROOF_MAX = SGZ_PROOF_MAX
+
+
+cdef struct chunk_record:
+    int64_t offset
+    int64_t inner
+    int64_t size
+    uint8_t digest[32]
+    uint8_t known
+    uint8_t pad[7]
+
+
+cdef object wait(sgz_members *job, progress, int64_t total):
+    cdef sgz_error err
+    cdef int64_t done = 0
+    cdef int ended = 0
+    try:
+        while not ended:
+            with nogil:
+                ended = sgz_members_wait(job, POLL, &done)
+            PyErr_CheckSignals()
+            if progress is not None:
+                progress(done, total)
+    except BaseException:
+        sgz_members_cancel(job)
+        with nogil:
+            sgz_members_finish(job, NULL, NULL, &err)
+        raise
+
+
+cdef Spans index(TOC toc, int64_t end, str name):
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef Spans spans = Spans.__new__(Spans)
+    spans.toc = toc
+    with nogil:
+        status = sgz_spans_init(&spans.spans, toc.ptr, end, &err)
+    if status != SGZ_OK:
+        raise to_exception(&err, name)
+    return spans
+
+
+cdef bytes records(Spans index, const uint8_t *actual):
+    cdef size_t i, count = index.spans.count
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, count * sizeof(chunk_record))
+    cdef chunk_record *to = <chunk_record *>PyBytes_AS_STRING(out)
+    cdef const sgz_entry *row
+    cdef const uint8_t *digest
+    with nogil:
+        for i in range(count):
+            row = &index.toc.ptr.rows[index.spans.rows[i]]
+            digest = sgz_span_digest(&index.spans, i)
+            memset(&to[i], 0, sizeof(chunk_record))
+            to[i].offset = row.offset
+            to[i].inner = row.inner_offset
+            to[i].size = row.chunk_size
+            to[i].known = digest != NULL
+            if actual != NULL:
+                digest = actual + 32 * i
+            if digest != NULL:
+                memcpy(to[i].digest, digest, 32)
+    return out
+
+
+def chunks(TOC toc not None, int64_t end, str name="") -> bytes:
+    """CHUNK records of the chunks of a TOC, in blob order; `end` is where their members end.
+
+    Raises TOCError, which calls the blob `name`, where they overlap or leave the blob.
+    """
+    return records(index(toc, end, name), NULL)
+
+
+def walk(Blob blob not None, TOC toc not None, int64_t end, int64_t toc_end, int threads,
+         progress=None):
+    """Decode all members of a blob: (MEMBER records, CHUNK records with the actual digests).
+
+    `end` is where the members of chunks end, `toc_end` where the footer begins.
+    progress(done, total) gets compressed bytes. Raises GzipError for what is no member,
+    DigestError for a chunk that is not what the TOC says.
+    """
+    cdef Spans spans = index(toc, end, blob.name)
+    cdef sgz_members_args args
+    cdef sgz_members *job = NULL
+    cdef sgz_member_info *found = NULL
+    cdef size_t count = 0
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef bytes actual = PyBytes_FromStringAndSize(NULL, 32 * spans.spans.count)
+    cdef uint8_t *digests = <uint8_t *>PyBytes_AS_STRING(actual)
+    args.codecs = table()
+    args.blob = &blob.blob
+    args.threads = threads
+    with nogil:
+        status = sgz_members_walk(&job, &args, &spans.spans, toc_end, digests, &err)
+    if status != SGZ_OK:
+        raise blob.failure(&err)
+    wait(job, progress, blob.blob.size)
+    with nogil:
+        status = sgz_members_finish(job, &found, &count, &err)
+    if status != SGZ_OK:
+        raise blob.failure(&err)
+    try:
+        members = (<const uint8_t *>found)[:count * sizeof(sgz_member_info)]
+    finally:
+        free(found)
+    return members, records(spans, digests)
+
+
+def prove(Blob blob not None, const uint8_t[::1] proofs not None, const uint8_t[::1] gaps not None,
+          Py_ssize_t literal_size, int level, int threads):
+    """Which members the engine makes from their contents: (flags, literals).
+
+    `proofs` are PROOF records, `gaps` GAP records; each byte of `flags` is 1 where compressing
+    the contents at `level` gives the member's bytes. `literals` holds the gaps of those.
+    """
+    cdef size_t count = proofs.shape[0] // sizeof(sgz_proof)
+    cdef size_t gap_count = gaps.shape[0] // sizeof(sgz_proof_gap)
+    cdef const sgz_proof *items = <const sgz_proof *>&proofs[0] if count else NULL
+    cdef const sgz_proof_gap *parts = <const sgz_proof_gap *>&gaps[0] if gap_count else NULL
+    cdef sgz_members_args args
+    cdef sgz_members *job = NULL
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef size_t i
+    cdef uint64_t k
+    cdef const sgz_proof_gap *gap
+    if not 1 <= level <= 12:
+        raise ValueError(f"level {level} is not in 1 to 12")
+    for i in range(count):
+        if items[i].offset < 0 or items[i].size < 0:
+            raise ValueError("a member before the blob")
+        if items[i].first_gap > gap_count or items[i].gap_count > gap_count - items[i].first_gap:
+            raise ValueError("a gap that is not there")
+        for k in range(items[i].gap_count):
+            gap = &parts[items[i].first_gap + k]
+            if (gap.start > items[i].content or gap.len > items[i].content - gap.start or
+                    gap.to > <uint64_t>literal_size or
+                    gap.len > <uint64_t>literal_size - gap.to):
+                raise ValueError("a gap outside of its member")
+    cdef bytes flags = PyBytes_FromStringAndSize(NULL, count)
+    cdef bytes literals = PyBytes_FromStringAndSize(NULL, literal_size)
+    cdef uint8_t *made = <uint8_t *>PyBytes_AS_STRING(flags)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(literals)
+    if level > 2:
+        need("libdeflate")
+    memset(made, 0, count)
+    memset(out, 0, literal_size)
+    args.codecs = table()
+    args.blob = &blob.blob
+    args.threads = threads
+    with nogil:
+        status = sgz_members_prove(&job, &args, level, items, count, parts, made, out, &err)
+    if status != SGZ_OK:
+        raise blob.failure(&err)
+    wait(job, None, 0)
+    with nogil:
+        status = sgz_members_finish(job, NULL, NULL, &err)
+    if status != SGZ_OK:
+        raise blob.failure(&err)
+    return flags, literals
+
+
+def compress(const uint8_t[::1] data not None, int level) -> bytes:
+    """The gzip member that the engine makes of some bytes at a level from 1 to 12."""
+    cdef uint8_t nothing = 0
+    cdef const uint8_t *start = &data[0] if data.shape[0] else &nothing
+    cdef size_t size = data.shape[0], made = 0
+    cdef const sgz_codecs *codecs = table()
+    cdef sgz_deflater deflater
+    cdef sgz_error err
+    cdef sgz_status status
+    if not 1 <= level <= 12:
+        raise ValueError(f"level {level} is not in 1 to 12")
+    if level > 2:
+        need("libdeflate")
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, sgz_member_bound(size))
+    cdef uint8_t *to = <uint8_t *>PyBytes_AS_STRING(out)
+    with nogil:
+        status = sgz_deflater_init(&deflater, codecs, level, &err)
+        if status == SGZ_OK:
+            status = sgz_deflate_member(&deflater, start, size, 0, to, sgz_member_bound(size),
+                                        &made, &err)
+            sgz_deflater_free(&deflater)
+    if status != SGZ_OK:
+        raise to_exception(&err, "")
+    return out[:made]

@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from typing import Any
+
+class Manifest:
+    def __init__(self, fd: int, name: str) -> None: ...
+    @property
+    def blob(self) -> tuple[int, int, bytes]: ...
+
+class Packing:
+    def __init__(
+        self,
+        root: int,
+        name: str,
+        *,
+        level: int,
+        chunk_size: int,
+        owner: int,
+        group: int,
+        mtime: int | None,
+        mtime_max: int | None,
+        engine: str,
+        diff_id: bool,
+        threads: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None: ...
+    def same_options(self, base: Manifest) -> bool: ...
+    def walk(
+        self,
+        skip: list[bytes],
+        ignore: Callable[[bytes, bool], int] | None,
+        one_file_system: bool,
+        base: Manifest | None,
+        trust: bool,
+    ) -> tuple[int, str, list[bytes]]: ...
+    def run(
+        self,
+        where: int | Callable[[memoryview], int | None],
+        sink_name: str,
+        synced: bool,
+        base_fd: int,
+    ) -> dict[str, Any]: ...
+    def save(self, fd: int) -> None: ...

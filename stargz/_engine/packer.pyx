@@ -1,0 +1,373 @@
+"""The packer's door to C."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.limits cimport INT_MAX
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from stargz._engine.codecs cimport sgz_codecs, table
+from stargz._engine.files cimport Callback, Writer
+from stargz._engine.status cimport SGZ_OK, sgz_error, sgz_status, to_exception
+from stargz._engine.toc cimport sgz_toc, sgz_toc_free, sgz_toc_new
+from stargz._engine.writer cimport (
+    fields_of,
+    follow,
+    sgz_conversion,
+    sgz_conversion_start_filled,
+    sgz_convert_options,
+    sgz_convert_result,
+    sgz_filler,
+)
+
+import os
+import threading
+
+from stargz._engine.codecs import need
+
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+
+    enum:
+        CLOCK_REALTIME_COARSE
+
+    int clock_gettime(int, timespec *)
+
+cdef extern from "pack.h" nogil:
+    ctypedef struct sgz_walk:
+        size_t count
+        uint64_t sockets
+        char first_socket[256]
+
+    ctypedef struct sgz_walk_entry:
+        pass
+
+    ctypedef struct sgz_walk_options:
+        int threads
+        int one_file_system
+        int (*ignore)(void *, const char *, size_t, int)
+        uint32_t (*known)(void *, const sgz_walk_entry *, const char *)
+        void *ignore_arg
+        void *known_arg
+        const int *stop
+
+    sgz_status sgz_walk_tree(int, const sgz_walk_options *, sgz_walk *, sgz_error *)
+    void sgz_walk_free(sgz_walk *)
+    int sgz_cut_marker(const char *, size_t)
+
+    ctypedef struct sgz_manifest_options:
+        int level
+        int landmarks
+        int64_t chunk_size
+        int64_t owner
+        int64_t group
+        int64_t mtime
+        int64_t mtime_max
+        char engine[64]
+
+    ctypedef struct sgz_manifest:
+        sgz_manifest_options options
+        int64_t walked_at
+        int64_t blob_size
+        int64_t toc_offset
+        uint8_t tail_digest[32]
+
+    sgz_status sgz_manifest_load(sgz_manifest *, const sgz_codecs *, int, sgz_error *)
+    sgz_status sgz_manifest_save(const sgz_manifest *, const sgz_codecs *, int, sgz_error *)
+    void sgz_manifest_free(sgz_manifest *)
+    uint32_t sgz_manifest_known(void *, const sgz_walk_entry *, const char *)
+
+    ctypedef struct sgz_pack_options:
+        sgz_manifest_options bytes
+        int diff_id
+        const sgz_manifest *base
+        int base_fd
+
+    ctypedef struct sgz_pack_counts:
+        uint64_t read_files
+        uint64_t reused_files
+        int64_t reused_bytes
+        uint64_t damaged
+        uint64_t changed
+        int64_t source_bytes
+
+    ctypedef struct sgz_packer:
+        pass
+
+    sgz_packer *sgz_packer_new(const sgz_codecs *, int, sgz_walk *, sgz_toc *,
+                               const sgz_pack_options *, sgz_error *)
+    void sgz_packer_free(sgz_packer *)
+    const sgz_filler *sgz_packer_filler(sgz_packer *)
+    void sgz_packer_count(sgz_packer *, sgz_pack_counts *)
+    void sgz_packer_manifest(sgz_packer *, const sgz_convert_result *, sgz_manifest *)
+    const char *sgz_packer_changed(const sgz_packer *, size_t, size_t *, int *)
+
+# How often the calling thread looks for signals while the tree is walked: seconds.
+_POLL = 0.05
+
+
+cdef class Manifest:
+    """What an earlier layer was made of, read from a descriptor at its begin."""
+
+    cdef sgz_manifest manifest
+
+    def __cinit__(self):
+        memset(&self.manifest, 0, sizeof(self.manifest))
+
+    def __dealloc__(self):
+        sgz_manifest_free(&self.manifest)
+
+    def __init__(self, int fd, str name):
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef const sgz_codecs *codecs = table()
+        with nogil:
+            status = sgz_manifest_load(&self.manifest, codecs, fd, &err)
+        if status != SGZ_OK:
+            raise to_exception(&err, name)
+
+    @property
+    def blob(self):
+        """Of the layer: its size, its TOC's offset, and the sha256 of all from there on."""
+        cdef const uint8_t *digest = self.manifest.tail_digest
+        return self.manifest.blob_size, self.manifest.toc_offset, digest[:32]
+
+
+# What a walk leaves out, beside what `call` says: some names, and an earlier layer's own files.
+cdef struct skip_list:
+    const char **names
+    size_t *lens
+    char *seen
+    size_t count
+    void *call                  # a Callback, or NULL
+
+
+cdef int _ignore(void *arg, const char *name, size_t size, int is_dir) noexcept nogil:
+    cdef skip_list *skip = <skip_list *>arg
+    cdef size_t i
+    if sgz_cut_marker(name, size):
+        return 2
+    for i in range(skip.count):
+        if skip.lens[i] == size and memcmp(skip.names[i], name, size) == 0:
+            skip.seen[i] = 1
+            return 2
+    if skip.call == NULL:
+        return 0
+    with gil:
+        return _ask(<Callback>skip.call, name[:size], is_dir)
+
+
+cdef int _ask(Callback ignore, bytes name, bint is_dir) noexcept:
+    try:
+        return ignore.call(name, is_dir)
+    except BaseException as error:
+        ignore.error = error
+        return -1
+
+
+cdef class Packing:
+    """One pack: `walk`, then `run`, then `save`, each once.
+
+    `root` is the descriptor of the directory. owner and group are -1 for those of the files;
+    mtime is None for theirs, mtime_max None for no limit.
+    """
+
+    cdef sgz_pack_options options
+    cdef sgz_convert_options convert
+    cdef sgz_convert_result result
+    cdef sgz_walk found
+    cdef sgz_packer *packer
+    cdef sgz_toc *toc
+    cdef int stop, root
+    cdef int64_t walked_at
+    cdef Manifest base
+    cdef str name
+    cdef object progress
+
+    def __cinit__(self):
+        memset(&self.options, 0, sizeof(self.options))
+        memset(&self.convert, 0, sizeof(self.convert))
+        memset(&self.found, 0, sizeof(self.found))
+        self.packer = NULL
+        self.toc = NULL
+
+    def __dealloc__(self):
+        sgz_packer_free(self.packer)
+        sgz_walk_free(&self.found)
+        sgz_toc_free(self.toc)
+
+    def __init__(self, int root, str name, *, int level, int64_t chunk_size, int64_t owner,
+                 int64_t group, mtime, mtime_max, str engine, bint diff_id, unsigned threads,
+                 progress):
+        cdef bytes text = engine.encode()[:63]
+        if level > 2:
+            need("libdeflate")
+        self.root = root
+        self.name = name
+        self.progress = progress
+        self.options.bytes.level = self.convert.level = level
+        self.options.bytes.landmarks = 1
+        self.options.bytes.chunk_size = chunk_size
+        self.options.bytes.owner = owner
+        self.options.bytes.group = group
+        self.options.bytes.mtime = INT64_MIN if mtime is None else mtime
+        self.options.bytes.mtime_max = INT64_MAX if mtime_max is None else mtime_max
+        memcpy(self.options.bytes.engine, <const char *>text, len(text))
+        self.options.diff_id = diff_id
+        self.options.base_fd = -1
+        self.convert.no_diff_id = not diff_id
+        self.convert.threads = threads
+        self.toc = sgz_toc_new()
+        if self.toc == NULL:
+            raise MemoryError
+
+    def same_options(self, Manifest base not None):
+        """Whether a layer with this manifest was made as this one is to be."""
+        cdef const sgz_manifest_options *then = &base.manifest.options
+        cdef const sgz_manifest_options *now = &self.options.bytes
+        return (then.level == now.level and then.landmarks == now.landmarks
+                and then.chunk_size == now.chunk_size and then.owner == now.owner
+                and then.group == now.group and then.mtime == now.mtime
+                and then.mtime_max == now.mtime_max
+                and memcmp(then.engine, now.engine, sizeof(now.engine)) == 0)
+
+    def walk(self, list skip, ignore, bint one_file_system, Manifest base, bint trust):
+        """Find what there is to pack. Returns (sockets left out, the name of one, those of
+        `skip` that were met).
+
+        `skip` has names to leave out; ignore(name, is_dir) is as sgz_walk_options wants it, or
+        None. With `trust` what the base's manifest says of sizes and times is enough.
+        """
+        cdef sgz_walk_options options
+        cdef skip_list left_out
+        cdef Callback call = None if ignore is None else Callback(ignore)
+        cdef sgz_error err
+        cdef size_t i, count = len(skip)
+        cdef timespec now
+        cdef list failures = []
+        memset(&options, 0, sizeof(options))
+        memset(&left_out, 0, sizeof(left_out))
+        options.threads = <int>min(self.convert.threads, <unsigned>INT_MAX)
+        options.one_file_system = one_file_system
+        options.stop = &self.stop
+        options.ignore = _ignore
+        options.ignore_arg = &left_out
+        self.base = base
+        if base is not None and trust:
+            options.known = sgz_manifest_known
+            options.known_arg = &base.manifest
+        try:
+            left_out.names = <const char **>calloc(count + 1, sizeof(char *))
+            left_out.lens = <size_t *>calloc(count + 1, sizeof(size_t))
+            left_out.seen = <char *>calloc(count + 1, 1)
+            if left_out.names == NULL or left_out.lens == NULL or left_out.seen == NULL:
+                raise MemoryError
+            for i in range(count):
+                left_out.names[i] = <bytes>skip[i]
+                left_out.lens[i] = len(<bytes>skip[i])
+            left_out.count = count
+            if call is not None:
+                left_out.call = <void *>call
+            clock_gettime(CLOCK_REALTIME_COARSE, &now)
+            self.walked_at = now.tv_sec * 1000000000 + now.tv_nsec
+
+            def work():
+                cdef sgz_status status
+                with nogil:
+                    status = sgz_walk_tree(self.root, &options, &self.found, &err)
+                if status != SGZ_OK:
+                    failures.append(status)
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            try:
+                while thread.is_alive():
+                    thread.join(_POLL)
+                    PyErr_CheckSignals()
+            except BaseException:
+                self.stop = 1
+                thread.join()
+                raise
+            if call is not None:
+                call.check()
+            if failures:
+                raise to_exception(&err, self.name)
+            met = [name for i, name in enumerate(skip) if left_out.seen[i]]
+        finally:
+            free(left_out.names)
+            free(left_out.lens)
+            free(left_out.seen)
+        return self.found.sockets, os.fsdecode(self.found.first_socket), met
+
+    def run(self, where, str sink_name, bint synced, int base_fd):
+        """Write the layer; returns the result's fields as a dict. `synced`: the sink is a file
+        that will be synced afterwards."""
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef sgz_conversion *conversion
+        cdef sgz_pack_counts counts
+        cdef size_t i = 0, size
+        cdef int cut
+        cdef const char *name
+        cdef const sgz_codecs *codecs = table()
+        cdef Writer sink = Writer(where, sink_name)
+        sink.sink.stop = &self.stop
+        if self.base is not None:
+            self.options.base = &self.base.manifest
+            self.options.base_fd = base_fd
+        self.convert.writeback = synced
+        with nogil:
+            self.packer = sgz_packer_new(codecs, self.root, &self.found, self.toc, &self.options,
+                                         &err)
+        if self.packer == NULL:
+            raise to_exception(&err, self.name)
+        sgz_packer_count(self.packer, &counts)
+        conversion = sgz_conversion_start_filled(codecs, sgz_packer_filler(self.packer),
+                                                 &sink.sink, self.toc, &self.convert, &self.stop,
+                                                 &err)
+        if conversion == NULL:
+            raise to_exception(&err, self.name)
+
+        def report(int64_t done):
+            if self.progress is not None:
+                self.progress(done, counts.source_bytes)
+
+        status = follow(conversion, report, &self.result, &err)
+        if status != SGZ_OK:
+            sink.check()
+            raise to_exception(&err, self.name)
+        sgz_packer_count(self.packer, &counts)
+        fields = fields_of(&self.result)
+        changed = []
+        name = sgz_packer_changed(self.packer, 0, &size, &cut)
+        while name != NULL:
+            changed.append((os.fsdecode(name[:size]), bool(cut)))
+            i += 1
+            name = sgz_packer_changed(self.packer, i, &size, &cut)
+        fields.update(
+            read_files=counts.read_files,
+            reused_files=counts.reused_files,
+            reused_bytes=counts.reused_bytes,
+            damaged=counts.damaged,
+            changed=counts.changed,
+            changed_names=changed,
+        )
+        if not self.options.diff_id:
+            fields["diff_id"] = None
+        return fields
+
+    def save(self, int fd):
+        """Write the layer's manifest."""
+        cdef sgz_manifest manifest
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef const sgz_codecs *codecs = table()
+        sgz_packer_manifest(self.packer, &self.result, &manifest)
+        manifest.walked_at = self.walked_at
+        with nogil:
+            status = sgz_manifest_save(&manifest, codecs, fd, &err)
+        if status != SGZ_OK:
+            raise to_exception(&err, "")

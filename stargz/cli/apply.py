@@ -1,0 +1,97 @@
+"""Make a layer of another one and a patch.
+
+NEW becomes byte for byte what 'stargz delta' made the patch from. BASE is checked first. A file
+NEW appears complete and checked or not at all; a pipe gets the TOC and the footer only once the
+whole is right."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from stargz.cli import _options, _stdout
+from stargz.cli._errors import OK, CommandError
+from stargz.cli._layers import binary_stdin
+from stargz.cli._output import log, print_json, print_table, size_text
+from stargz.cli._progress import Progress
+from stargz.errors import UsageError
+
+if TYPE_CHECKING:
+    from stargz.applying import ApplyResult
+
+EXAMPLE = """\
+stargz apply v1.stargz v1-v2.patch -o v2.stargz
+stargz delta v1.stargz v2.stargz -o - | ssh host 'stargz apply v1.stargz - -o v2.stargz'"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz apply`."""
+    parser.add_argument(
+        "base",
+        metavar="BASE",
+        help="the layer that PATCH was made for, or - for standard input",
+    )
+    parser.add_argument("patch", metavar="PATCH", help="the patch, or - for standard input")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="NEW",
+        required=True,
+        help="the layer to write, or - for standard output",
+    )
+    parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
+    _options.add_threads(parser)
+    _options.add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Apply PATCH to BASE."""
+    from stargz.applying import apply
+
+    if args.base == "-" and args.patch == "-":
+        raise UsageError("BASE and PATCH cannot both be -; name one of them")
+    target = _target(args.output, args.force)
+    to_stdout = args.output == "-"
+    with Progress(
+        Path(args.output).name if not to_stdout else "apply", args, json_on_stderr=to_stdout
+    ) as progress:
+        base, patch = (binary_stdin() if n == "-" else n for n in (args.base, args.patch))
+        result = apply(base, patch, target, threads=args.threads, progress=progress.callback)
+    _report(result, args)
+    return OK
+
+
+def _target(name: str, force: bool) -> str | BinaryIO:
+    """What NEW is written to, checked before any work starts."""
+    if name == "-":
+        if sys.stdout.isatty():
+            raise UsageError("NEW is - and standard output is a terminal; redirect it or name NEW")
+        return _stdout.binary()
+    path = Path(name)
+    if path.is_dir():
+        raise CommandError(f"{name}: is a directory; name the file to write")
+    if path.is_file() and not force:
+        raise CommandError(f"{name}: already exists; --force replaces it")
+    return name
+
+
+def _report(result: ApplyResult, args: argparse.Namespace) -> None:
+    to_stdout = args.output == "-"
+    if args.json:
+        print_json(result.to_json(), to_stderr=to_stdout)
+        return
+    if not to_stdout:
+        print_table(
+            [
+                ("layer", args.output),
+                ("digest", result.digest),
+                ("size", size_text(result.size)),
+                ("copied", size_text(result.copied)),
+                ("regenerated", size_text(result.regenerated)),
+                ("received", f"{size_text(result.received)}, patch {size_text(result.patch_size)}"),
+                ("seconds", f"{result.seconds:.3f}"),
+            ]
+        )
+    log(args, f"{result.size / max(result.seconds, 1e-9) / 1e6:,.0f} MB/s")

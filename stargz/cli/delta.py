@@ -1,0 +1,146 @@
+"""Make a patch: what somebody who has BASE needs to make NEW, byte for byte.
+
+BASE is a layer, or what `stargz toc --members` wrote of it where it is. NEW is a layer. What
+BASE has under any name or place is not sent, where its compressed bytes can be copied or the
+engine makes the same of its contents, which is tried. `stargz apply BASE PATCH` makes NEW."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from stargz.cli import _options, _stdout
+from stargz.cli._errors import OK, CommandError
+from stargz.cli._layers import is_image, open_layer, open_source, side, source
+from stargz.cli._output import log, print_json, print_table, size_text
+from stargz.cli._progress import Progress
+from stargz.errors import UsageError
+
+if TYPE_CHECKING:
+    from stargz.deltas import DeltaResult
+    from stargz.layer import Layer
+    from stargz.members import MemberList
+
+EXAMPLE = """\
+stargz delta first.stargz next.stargz -o next.patch
+stargz delta first.stargz next.stargz -o - | ssh host stargz apply first.stargz - -o next.stargz
+ssh host stargz toc --members first.stargz > first.json
+stargz delta first.json next.stargz -o next.patch"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz delta`."""
+    _options.add_two_layers_options(parser, "base", "new")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATCH",
+        required=True,
+        help="the patch to write, or - for standard output",
+    )
+    parser.add_argument("--force", action="store_true", help="replace PATCH if it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the patch from BASE to NEW."""
+    from stargz.deltas import delta
+
+    if args.base == args.new == "-":
+        raise UsageError("BASE and NEW cannot both be -; name one of them")
+    to_stdout = args.output == "-"
+    target = _target(args)
+    with (
+        _base(args) as base,
+        open_layer(side(args, "new", "base")) as new,
+        Progress("delta", args, json_on_stderr=to_stdout) as progress,
+    ):
+        result = delta(base, new, target, threads=args.threads, progress=progress.callback)
+    _report(result, args)
+    return OK
+
+
+@contextmanager
+def _base(args: argparse.Namespace) -> Iterator[Layer | MemberList]:
+    given = side(args, "base", "new")
+    if is_image(given.src):
+        with open_layer(given) as layer:
+            yield layer
+        return
+    from stargz.members import is_list, read_list
+    from stargz.sources import as_source
+
+    with ExitStack() as stack:
+        found = stack.enter_context(source(given))
+        opened = as_source(found.source)
+        if opened is not found.source:
+            stack.enter_context(closing(opened))
+        if not is_list(opened):
+            yield stack.enter_context(open_source(found, given))
+            return
+        if given.toc is not None or given.layer is not None:
+            raise UsageError(f"{given.src}: is a list of members: no --toc-base, no --layer-base")
+        members = read_list(opened)
+        if given.toc_digest not in (None, members.toc_digest):
+            raise CommandError(
+                f"{given.src}: is of a layer with the TOC {members.toc_digest}, not "
+                f"{given.toc_digest}"
+            )
+        yield members
+
+
+def _target(args: argparse.Namespace) -> str | BinaryIO:
+    """What the patch is written to, checked before any work starts."""
+    name: str = args.output
+    if name == "-":
+        if sys.stdout.isatty():
+            raise UsageError(
+                "PATCH is - and standard output is a terminal; redirect it or name PATCH"
+            )
+        return _stdout.binary()
+    path = Path(name)
+    if path.is_dir():
+        raise CommandError(f"{name}: is a directory; name the file to write")
+    for other in (args.base, args.new):
+        if path.exists() and Path(other).exists() and path.samefile(other):
+            raise CommandError(f"{name}: is {other}, which is read; name another PATCH")
+    if path.is_file() and not args.force:
+        raise CommandError(f"{name}: already exists; --force replaces it")
+    return name
+
+
+def _report(result: DeltaResult, args: argparse.Namespace) -> None:
+    to_stdout = args.output == "-"
+    if args.json:
+        print_json(result.to_json(), to_stderr=to_stdout)
+        return
+    if not to_stdout:
+        print_table(
+            [
+                ("patch", args.output),
+                ("base", result.base_digest),
+                ("new", result.new_digest),
+                ("size", f"{size_text(result.patch_size)}, {_share(result.patch_size, result)}"),
+                ("copied", f"{size_text(result.copied)}, {_share(result.copied, result)}"),
+                (
+                    "regenerated",
+                    f"{size_text(result.regenerated)}, {_share(result.regenerated, result)}",
+                ),
+                ("sent", f"{size_text(result.sent)}, {_share(result.sent, result)}"),
+                (
+                    "members",
+                    f"{result.members:,}: {result.members_copied:,} copied, "
+                    f"{result.members_regenerated:,} regenerated",
+                ),
+                ("seconds", f"{result.seconds:.3f}"),
+            ]
+        )
+    engine = f"level {result.level} by {result.engine}" if result.level else "nothing regenerated"
+    log(args, f"{engine}, {result.new_size / max(result.seconds, 1e-9) / 1e6:,.0f} MB/s of NEW")
+
+
+def _share(size: int, result: DeltaResult) -> str:
+    return f"{100 * size / max(result.new_size, 1):.1f}% of NEW"

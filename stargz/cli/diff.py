@@ -1,0 +1,78 @@
+"""What differs between two layers, from their TOCs alone: of a remote one little is fetched.
+
+A line for each name: "+" added in B, "-" removed, "M" other contents ("M?" where no digests
+tell), "m" other metadata only. What differs, besides the contents, stands in parentheses. The
+last line counts; the bytes to send are an estimate, which `stargz delta` makes exact.
+
+Exit code 0 whether or not anything differs, unless --exit-code is given."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stargz.cli import _options
+from stargz.cli._errors import FAILED, OK
+from stargz.cli._layers import open_layer, side
+from stargz.cli._output import print_json, shown
+from stargz.errors import UsageError
+
+if TYPE_CHECKING:
+    from stargz.difference import Difference, Totals
+
+EXAMPLE = """\
+stargz diff first.stargz next.stargz
+stargz diff docker://registry.example/app:1.0 docker://registry.example/app:1.1 --layer -1"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `stargz diff`."""
+    _options.add_two_layers_options(parser, "a", "b")
+    parser.add_argument(
+        "--name-only", action="store_true", help="the names that differ, and nothing else"
+    )
+    parser.add_argument(
+        "--exit-code", action="store_true", help="exit with 1 if anything differs, as git diff does"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare A and B."""
+    from stargz.difference import diff
+
+    if args.a == args.b == "-":
+        raise UsageError("A and B cannot both be standard input")
+    with open_layer(side(args, "a", "b")) as before, open_layer(side(args, "b", "a")) as after:
+        difference = diff(before, after)
+    if args.json:
+        print_json(difference.to_json())
+    else:
+        for line in _lines(difference, args.name_only):
+            print(shown(line))
+        if not args.name_only:
+            print(_summary(difference.totals))
+    return FAILED if args.exit_code and difference else OK
+
+
+def _lines(difference: Difference, name_only: bool) -> Iterator[str]:
+    """A line for each name, in the order of the names."""
+    found = [(name, "+ ", "") for name in difference.added]
+    found += [(name, "- ", "") for name in difference.removed]
+    for mark, changes in (("M", difference.changed), ("m", difference.metadata)):
+        for change in changes:
+            doubt = "?" if change.contents == "unknown" else ""
+            fields = ", ".join(field for field in change.fields if field != "contents")
+            found.append((change.name, f"{mark}{doubt} ", f" ({fields})" if fields else ""))
+    for name, mark, fields in sorted(found):
+        name = name or "."  # the root
+        yield name if name_only else f"{mark}{name}{fields}"
+
+
+def _summary(totals: Totals) -> str:
+    doubt = f" ({totals.unknown:,} unknown)" if totals.unknown else ""
+    return (
+        f"{totals.added:,} added, {totals.removed:,} removed, {totals.changed:,} changed{doubt}, "
+        f"{totals.metadata:,} metadata only, {totals.unchanged:,} unchanged; "
+        f"to send: about {totals.bytes_to_send:,} bytes for {totals.contents_bytes:,} of contents"
+    )
