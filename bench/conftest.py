@@ -74,6 +74,10 @@ class Comparison:
         figures = self.benchmark.extra_info.setdefault("figures", [])
         figures.append({"name": name, "value": value, "target": target})
 
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """A table of the report, of what is no single figure."""
+        self.benchmark.extra_info["table"] = {"title": title, "columns": columns, "rows": rows}
+
 
 @pytest.fixture
 def compare(benchmark: Any) -> Comparison:

@@ -1,4 +1,5 @@
-"""Print the figures of a benchmark run as one markdown table, measured against target.
+"""Print the figures of a benchmark run as one markdown table, measured against target, and
+then the tables that benchmarks made themselves.
 
 pytest bench/bench_*.py --benchmark-json=bench.json
 python -m bench.report bench.json
@@ -35,7 +36,16 @@ def table(path: Path) -> str:
             value, target = figure["value"], figure["target"]
             shown = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
             lines.append(f"| {figure['name']} | {shown} | {target} | {verdict(value, target)} |")
+    for bench in run["benchmarks"]:
+        if made := bench["extra_info"].get("table"):
+            lines += ["", made["title"], ""]
+            lines += [_row(made["columns"]), "|---" * len(made["columns"]) + "|"]
+            lines += map(_row, made["rows"])
     return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
