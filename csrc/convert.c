@@ -51,6 +51,18 @@ static int run_part(sgz_conversion *c, worker *w, slab *s, int load, sgz_status 
     return ++s->jobs_done == s->job_count;
 }
 
+/* Whether the slab that comes next can be placed; *both: the tar is to be hashed with the blob,
+ * as there are no chunks to be hashed with it. */
+static int can_place(const sgz_conversion *c, const slab *s, int *both)
+{
+    if (c->placing || c->placed == c->filled)
+        return 0;
+    *both = c->placed == c->diffed;
+    if (*both && (c->diffing || s->chunks_due || !loaded(s)))
+        return 0;
+    return s->jobs_done == s->job_count;
+}
+
 /* The stages in the order that keeps the longest chain moving: what frees slabs, then the
  * serial stages, then loads and jobs, which fill every core's remaining time. */
 static int run_one(sgz_conversion *c, worker *w)
@@ -62,7 +74,7 @@ static int run_one(sgz_conversion *c, worker *w)
     slab *place = &c->slabs[c->placed % c->slab_count];
     slab *diff = &c->slabs[c->diffed % c->slab_count];
     slab *file = &c->slabs[c->filed % c->slab_count];
-    int load;
+    int load, both;
     if (!c->writing && c->written < c->placed) {
         c->writing = 1;
         pthread_mutex_unlock(&c->lock);
@@ -70,13 +82,18 @@ static int run_one(sgz_conversion *c, worker *w)
         pthread_mutex_lock(&c->lock);
         c->writing = 0;
         c->written++;
-    } else if (!c->placing && c->placed < c->diffed && place->jobs_done == place->job_count) {
+    } else if (can_place(c, place, &both)) {
         c->placing = 1;
+        c->diffing |= both;
         pthread_mutex_unlock(&c->lock);
-        status = sgz_place_slab(c, place, &err);
+        status = sgz_place_slab(c, place, both, &err);
         pthread_mutex_lock(&c->lock);
         c->placing = 0;
         c->placed++;
+        if (both) {
+            c->diffing = 0;
+            c->diffed++;
+        }
     } else if (!c->filling && !c->end && c->filled < freed + c->slab_count) {
         int end;
         s = &c->slabs[c->filled % c->slab_count];
@@ -90,7 +107,7 @@ static int run_one(sgz_conversion *c, worker *w)
         c->end = end;
         c->progress = c->filler.progress(c->filler.arg);
         c->filled++;
-    } else if (!c->diffing && c->diffed < c->filled && loaded(diff)) {
+    } else if (!c->diffing && c->diffed < c->filled && loaded(diff) && diff->chunks_due) {
         c->diffing = 1;
         pthread_mutex_unlock(&c->lock);
         status = sgz_hash_tar(c, diff, &err);

@@ -53,6 +53,9 @@ sgz_status sgz_plan_jobs(slab *s, sgz_error *err)
             return sgz_convert_no_memory(err);
         s->out_cap = out;
     }
+    s->chunks_due = 0;
+    for (size_t i = 0; i < s->in.piece_count && !s->chunks_due; i++)
+        s->chunks_due = !s->in.pieces[i].hashed;
     return SGZ_OK;
 }
 
@@ -148,8 +151,9 @@ static const uint8_t *made_by(const slab *s, const job *j)
     return (j->copied ? s->in.packed : s->out) + j->out;
 }
 
-sgz_status sgz_place_slab(sgz_conversion *c, const slab *s, sgz_error *err)
+sgz_status sgz_place_slab(sgz_conversion *c, const slab *s, int tar, sgz_error *err)
 {
+    size_t at = 0, len = tar && !c->options.no_diff_id ? s->in.len : 0;
     record_rows(c, s);
     for (size_t i = 0; i < s->in.member_count; i++)
         c->writer.members += s->in.members[i].copied ? s->in.members[i].copied : 1;
@@ -157,7 +161,12 @@ sgz_status sgz_place_slab(sgz_conversion *c, const slab *s, sgz_error *err)
     if (c->filler.placed)
         status = c->filler.placed(c->filler.arg, &s->in, c->writer.position, err);
     for (size_t i = 0; i < s->job_count && !status; i++)
-        sgz_writer_hash(&c->writer, made_by(s, &s->jobs[i]), s->jobs[i].out_len);
+        at += sgz_writer_hash(&c->writer, made_by(s, &s->jobs[i]), s->jobs[i].out_len,
+                              s->in.buf + at, len - at);
+    if (tar && !status) {
+        sgz_writer_tar(&c->writer, s->in.buf + at, len - at, NULL, 0);
+        c->writer.tar_size += s->in.tar_len - (int64_t)(len - at);
+    }
     return status;
 }
 

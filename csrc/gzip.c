@@ -122,7 +122,6 @@ sgz_status sgz_deflate_member(sgz_deflater *d, const uint8_t *in, size_t len, in
     }
     at += made;
     *out_len = at + member_trailer(sgz_crc32(d->codecs, 0, in, len), (uint32_t)len, out + at);
-    sgz_isal_done(d->codecs);
     return SGZ_OK;
 }
 
@@ -142,7 +141,6 @@ sgz_status sgz_member_piece(sgz_member_stream *m, const uint8_t *in, size_t len,
                                    out_cap - SGZ_GZIP_TRAILER, out_len, err);
     m->crc = sgz_crc32(m->deflater->codecs, m->crc, in, len);
     m->size += (uint32_t)len;
-    sgz_isal_done(m->deflater->codecs);
     if (!status && last)
         *out_len += member_trailer(m->crc, m->size, out + *out_len);
     return status;
@@ -386,7 +384,6 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
     take(z, in, in_len, used);
     keep_tail(z, from, used);
     z->crc = sgz_crc32(z->codecs, z->crc, out, *made);
-    sgz_isal_done(z->codecs);
     z->size += (uint32_t)*made;
     if (s->block_state == SGZ_ISAL_BLOCK_FINISH) {
         /* Whole bytes that the bit buffer took from behind the deflate data: the trailer's

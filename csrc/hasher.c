@@ -233,6 +233,36 @@ void sgz_hasher_update(sgz_hasher *h, const uint8_t *data, size_t len,
     }
 }
 
+/* Bring a stream to the end of a block, if the data is enough for that; how much it took. */
+static size_t align(sgz_hasher *h, const uint8_t *data, size_t len)
+{
+    size_t fill = -h->len % BLOCK;
+    fill = fill < len ? fill : len;
+    sgz_hasher_update(h, data, fill, NULL, 0);
+    return fill;
+}
+
+size_t sgz_hasher_beside(sgz_hasher *h, const uint8_t *data, size_t len, sgz_hasher *other,
+                         const uint8_t *other_data, size_t other_len)
+{
+    size_t at = 0, other_at = 0;
+    if (len && other_len && h->paired && other->paired) {
+        at = align(h, data, len);
+        other_at = align(other, other_data, other_len);
+        size_t blocks = (len - at) / BLOCK, other_blocks = (other_len - other_at) / BLOCK;
+        blocks = blocks < other_blocks ? blocks : other_blocks;
+        if (blocks && h->len % BLOCK == 0 && other->len % BLOCK == 0) {
+            compress_two(h->state, data + at, other->state, other_data + other_at, blocks);
+            h->len += blocks * BLOCK;
+            other->len += blocks * BLOCK;
+            at += blocks * BLOCK;
+            other_at += blocks * BLOCK;
+        }
+    }
+    sgz_hasher_update(h, data + at, len - at, NULL, 0);
+    return other_at;
+}
+
 void sgz_hasher_final(sgz_hasher *h, uint8_t digest[32])
 {
     if (!h->paired) {

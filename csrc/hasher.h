@@ -29,6 +29,10 @@ void sgz_hasher_free(sgz_hasher *h);
 /* Advance the stream, and digest the messages meanwhile. */
 void sgz_hasher_update(sgz_hasher *h, const uint8_t *data, size_t len,
                        const sgz_message *messages, size_t count);
+/* Advance the stream by len bytes, and `other` by as many of its own as go beside them, in whole
+ * blocks; returns how many that were. */
+size_t sgz_hasher_beside(sgz_hasher *h, const uint8_t *data, size_t len, sgz_hasher *other,
+                         const uint8_t *other_data, size_t other_len);
 void sgz_hasher_final(sgz_hasher *h, uint8_t digest[32]);
 
 #endif

@@ -165,7 +165,6 @@ sgz_status sgz_manifest_load(sgz_manifest *m, const sgz_codecs *codecs, int fd, 
 void sgz_manifest_free(sgz_manifest *m)
 {
     free(m->slots);
-    free(m->digest_order);
     if (m->file) {
         free(m->file);
     } else {

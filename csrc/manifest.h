@@ -65,8 +65,6 @@ typedef struct {
     size_t entry_count, unit_count, chunk_count, arena_len;
     uint32_t *slots;            /* open addressing by name: entry + 1, 0 empty; made by load */
     uint32_t slot_count;
-    int64_t *digest_order;      /* units with data, by digest; made by load, for
-                                   sgz_manifest_find */
     void *file;                 /* what load allocated */
 } sgz_manifest;
 
@@ -87,7 +85,5 @@ uint32_t sgz_manifest_lookup(const sgz_manifest *m, const char *name, size_t len
  * mode, uid, gid, nlink and device numbers are those recorded, and it is not DOUBTFUL. (ctime
  * changes with contents, xattrs and names alike.) `arg` is the manifest. */
 uint32_t sgz_manifest_known(void *arg, const sgz_walk_entry *entry, const char *name);
-/* A unit whose file has these contents (any name), or SGZ_WALK_NONE. */
-uint32_t sgz_manifest_find(const sgz_manifest *m, const uint8_t digest[32], int64_t size);
 
 #endif

@@ -29,7 +29,7 @@ static inline uint64_t sgz_manifest_seed(const sgz_manifest *m)
 
 /* Every number of a manifest whose sections are in memory. */
 sgz_status sgz_manifest_check(const sgz_manifest *m, sgz_error *err);
-/* Make slots (two equal names: SGZ_ETOC) and digest_order. */
+/* Make slots. Two equal names: SGZ_ETOC. */
 sgz_status sgz_manifest_index(sgz_manifest *m, sgz_error *err);
 
 #endif

@@ -165,12 +165,13 @@ typedef struct {
 } pack_extent;
 
 /* Whether an entry's header is that of the base's entry `known`. All that stat sees is: it was
- * compared by the walk. */
+ * compared by the walk. The name is not, where know() found the file under its first name then. */
 static int same_header(const sgz_packer *p, const sgz_walk_entry *e)
 {
     const sgz_manifest *m = &p->m, *base = p->base;
     const sgz_walk_entry *then = &base->entries[e->known].file;
-    if (then->type != e->type)
+    if (then->type != e->type || then->name_len != e->name_len
+        || memcmp(m->arena + e->name_off, base->arena + then->name_off, e->name_len))
         return 0;
     if (e->type != '1')
         return 1;

@@ -23,6 +23,7 @@ typedef struct {
     char *path;                 /* its name, and room for that of a file */
     size_t path_len, path_cap;
     unsigned misses;            /* files in a row that the page cache did not have */
+    int in_memory;              /* the directory is a tmpfs's */
 } loader;
 
 void *sgz_pack_worker_new(void *arg, sgz_error *err)
@@ -82,6 +83,7 @@ static int open_entry(sgz_packer *p, loader *w, const sgz_walk_entry *e)
         if (w->dir >= 0)
             close(w->dir);
         w->dir = -1;
+        w->in_memory = 0;
         if (!sgz_slab_grow((void **)&w->path, &w->path_cap, dir_len + 256 + 2, 1))
             return -ENOMEM;
         memcpy(w->path, name, dir_len);
@@ -307,10 +309,11 @@ static int read_cached(sgz_packer *p, loader *w, const pack_part *part, const ui
     int fd = open_entry(p, w, &p->m.entries[part->entry].file);
     struct iovec to = {tar, part->len};
     struct statfs fs;
-    ssize_t got = fd < 0 ? -1 : preadv2(fd, &to, 1, part->at, RWF_NOWAIT);
+    ssize_t got = fd < 0 || w->in_memory ? -1 : preadv2(fd, &to, 1, part->at, RWF_NOWAIT);
     /* A tmpfs cannot be asked so, but is in memory. */
-    if (fd >= 0 && got < 0 && errno == EOPNOTSUPP && !fstatfs(fd, &fs)
-        && fs.f_type == TMPFS_MAGIC)
+    if (fd >= 0 && got < 0 && !w->in_memory && errno == EOPNOTSUPP)
+        w->in_memory = !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC;
+    if (fd >= 0 && w->in_memory)
         got = pread(fd, tar, part->len, part->at);
     if (fd >= 0)
         close(fd);
@@ -358,8 +361,6 @@ static sgz_status copy_run(sgz_packer *p, loader *w, sgz_slab *slab, const pack_
         if (status)
             return status;
     }
-    if (p->options.diff_id)
-        sgz_isal_done(p->codecs);
     return SGZ_OK;
 }
 
@@ -402,9 +403,8 @@ static uint32_t unit_of_chunk(const sgz_manifest *m, uint32_t chunk)
 }
 
 /* The padding in a chunk's member: 0 but for the last of a file. */
-static size_t padding_of(const sgz_manifest *m, uint32_t chunk)
+static size_t padding_of(const sgz_manifest *m, uint32_t unit, uint32_t chunk)
 {
-    uint32_t unit = unit_of_chunk(m, chunk);
     const sgz_manifest_unit *u = &m->units[unit];
     int last = chunk + 1 == u->first_chunk + sgz_pack_unit_chunks(m, unit);
     size_t file = (size_t)u->first_entry + sgz_pack_unit_entries(m, unit) - 1;
@@ -420,7 +420,7 @@ static uint32_t find_slot(const sgz_packer *p, const uint8_t digest[32], size_t 
     for (slot &= p->chunk_slot_count - 1; (chunk = p->chunk_slots[slot]);
          slot = (slot + 1) & (p->chunk_slot_count - 1))
         if (!memcmp(base->chunks[chunk - 1].digest, digest, 32)
-            && padding_of(base, chunk - 1) == padding)
+            && padding_of(base, unit_of_chunk(base, chunk - 1), chunk - 1) == padding)
             break;
     return slot;
 }
@@ -437,11 +437,13 @@ static void index_chunks(sgz_packer *p)
         return; /* nothing is found, then */
     p->chunk_slots = slots;
     p->chunk_slot_count = count;
-    for (uint32_t i = 0; i < base->chunk_count; i++) {
-        uint32_t slot = find_slot(p, base->chunks[i].digest, padding_of(base, i));
-        if (!slots[slot])
-            slots[slot] = i + 1;
-    }
+    for (uint32_t unit = 0; unit < base->unit_count; unit++)
+        for (uint32_t k = 0; k < sgz_pack_unit_chunks(base, unit); k++) {
+            uint32_t i = base->units[unit].first_chunk + k;
+            uint32_t slot = find_slot(p, base->chunks[i].digest, padding_of(base, unit, i));
+            if (!slots[slot])
+                slots[slot] = i + 1;
+        }
 }
 
 static uint32_t find_chunk(sgz_packer *p, const uint8_t digest[32], size_t padding,

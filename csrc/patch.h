@@ -28,7 +28,17 @@
  *
  * A line of a TOC ends behind its "\n"; the last may lack it. An offset line is blanks and tabs,
  * `"offset": `, one to nineteen digits, and at most a comma before its end.
- * No operation crosses a frame's end, except that a 'D' may cut anything. */
+ * No operation crosses a frame's end, except that a 'D' may cut anything.
+ *
+ * Work that comes to nothing is bounded, since a small frame may ask for hours of it. It counts
+ *   - SGZ_PATCH_WORK_OPERATION for each operation of 'M' and 'T' and each piece of a MEMBER,
+ *   - SGZ_PATCH_WORK_SEEK for each piece 1 that has to begin its member: it is of another member
+ *     than the last piece 1 was, or starts before that one's end,
+ *   - the bytes that a piece 1 passes over: from its member's start, or that end.
+ * A patch is refused when that exceeds SGZ_PATCH_WORK_FREE and SGZ_PATCH_WORK_PER_BYTE for each
+ * byte that came out so far, those of the unfinished MEMBER's contents included. Files of a
+ * kilobyte may so be 64 MiB into their members, in any order. stargz/patch.py keeps the same
+ * account, so that no such patch is made. */
 #ifndef SGZ_PATCH_H
 #define SGZ_PATCH_H
 
@@ -38,6 +48,12 @@
 #define SGZ_PATCH_VERSION 1
 #define SGZ_PATCH_FRAME (1u << 20)
 #define SGZ_PATCH_ENGINE 64
+
+/* In bytes inflated, or in what takes as long. */
+#define SGZ_PATCH_WORK_FREE ((uint64_t)2 << 30)
+#define SGZ_PATCH_WORK_PER_BYTE ((uint64_t)64 << 10)
+#define SGZ_PATCH_WORK_OPERATION ((uint64_t)4 << 10)
+#define SGZ_PATCH_WORK_SEEK ((uint64_t)64 << 10)
 
 /* The payload of 'H', in this order without gaps. Digests are sha256. */
 typedef struct {

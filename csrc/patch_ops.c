@@ -7,15 +7,6 @@
 #define SKIP_STEP ((int64_t)4 << 20) /* between two looks at the stop flag */
 #define CONTENTS_MIN ((size_t)1 << 20)
 
-/* Work that comes to nothing is bounded, since a small frame may ask for hours of it: for bytes
- * of a member to pass over, again and again, or for operations without output. In bytes inflated:
- * what there is to begin with, and for each byte made; what an operation and a jump to another
- * member cost. Files of a kilobyte may so be 64 MiB into their members, in any order. */
-#define WORK_FREE ((uint64_t)2 << 30)
-#define WORK_PER_BYTE ((uint64_t)64 << 10)
-#define WORK_OPERATION ((uint64_t)4 << 10)
-#define WORK_SEEK ((uint64_t)64 << 10)
-
 /* The rest of a frame. */
 typedef struct {
     const uint8_t *at, *end;
@@ -26,12 +17,13 @@ static sgz_status fail(const sgz_patch_maker *m, sgz_error *err, const char *wha
     return sgz_patch_fail(m->reader, err, "%s", what);
 }
 
-/* `made` bytes are on the way, besides those that NEW has. */
+/* The account of work (patch.h). `made` bytes are on the way, besides those that NEW has. */
 static sgz_status spend(sgz_patch_maker *m, uint64_t work, uint64_t made, sgz_error *err)
 {
     made += (uint64_t)m->position;
     m->spent += work;
-    if (m->spent > WORK_FREE && (m->spent - WORK_FREE) / WORK_PER_BYTE > made)
+    if (m->spent > SGZ_PATCH_WORK_FREE &&
+        (m->spent - SGZ_PATCH_WORK_FREE) / SGZ_PATCH_WORK_PER_BYTE > made)
         return fail(m, err, "it asks for too much work that makes nothing");
     return SGZ_OK;
 }
@@ -161,7 +153,7 @@ static sgz_status seek(sgz_patch_maker *m, const piece *p, size_t made, sgz_erro
         sgz_decoder_seek(&m->decoder, (int64_t)p->offset, m->head.base_size);
         m->member = (int64_t)p->offset;
         m->member_at = 0;
-        status = spend(m, WORK_SEEK, made, err);
+        status = spend(m, SGZ_PATCH_WORK_SEEK, made, err);
     }
     while (m->member_at < p->inner && !status) {
         int64_t want = (int64_t)(p->inner - m->member_at), got;
@@ -250,7 +242,7 @@ static sgz_status member(sgz_patch_maker *m, cursor *c, sgz_error *err)
         piece p;
         status = get_piece(m, c, &p, err);
         if (!status)
-            status = spend(m, WORK_OPERATION, at, err);
+            status = spend(m, SGZ_PATCH_WORK_OPERATION, at, err);
         if (!status)
             status = p.data ? reserve(m, at + p.len, total, err)
                             : read_piece(m, &p, at, total, err);
@@ -282,7 +274,7 @@ sgz_status sgz_patch_members(sgz_patch_maker *m, sgz_error *err)
     cursor c = {m->reader->payload, m->reader->payload + m->reader->payload_len};
     while (c.at < c.end) {
         uint8_t kind = *c.at++;
-        sgz_status status = spend(m, WORK_OPERATION, 0, err);
+        sgz_status status = spend(m, SGZ_PATCH_WORK_OPERATION, 0, err);
         if (!status)
             status = kind == 1   ? copy(m, &c, err)
                      : kind == 2 ? member(m, &c, err)
@@ -350,7 +342,7 @@ sgz_status sgz_patch_toc(sgz_patch_maker *m, sgz_error *err)
         uint64_t passed, taken;
         const uint8_t *text;
         int64_t add;
-        status = spend(m, WORK_OPERATION, m->head.toc_json_size - m->toc.json_left, err);
+        status = spend(m, SGZ_PATCH_WORK_OPERATION, m->head.toc_json_size - m->toc.json_left, err);
         if (status)
             return status;
         if (kind == 1) {

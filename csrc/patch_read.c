@@ -113,7 +113,6 @@ static sgz_status check_frame(sgz_patch_reader *r, const uint8_t *frame, size_t 
     const uint8_t *payload = frame + FRAME_HEADER;
     uint32_t crc = sgz_crc32(r->codecs, 0, frame, 8);
     crc = sgz_crc32(r->codecs, crc, payload, len);
-    sgz_isal_done(r->codecs);
     if (crc != get_le32(frame + 8))
         return sgz_patch_fail(r, err, "a frame is damaged: its CRC-32 is %08x, it says %08x",
                               crc, get_le32(frame + 8));

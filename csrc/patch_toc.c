@@ -34,6 +34,8 @@ sgz_status sgz_toc_lines_init(sgz_toc_lines *t, const sgz_codecs *codecs, const 
     sgz_status status = sgz_decoder_init(&t->decoder, codecs, blob, err);
     if (status)
         return status;
+    if (!json_size) /* as where BASE's TOC is not in the blob */
+        return SGZ_OK;
     status = sgz_toc_seek(&t->decoder, offset, end, &found, err);
     if (status == SGZ_ETOC || status == SGZ_EGZIP)
         return fail(err, "BASE's TOC is not where the patch says");

@@ -1,5 +1,6 @@
 #include "writer.h"
 
+#include "tar.h"
 #include "toc_writer.h"
 
 #include <string.h>
@@ -10,29 +11,26 @@ sgz_status sgz_writer_init(sgz_writer *w, const sgz_codecs *codecs, sgz_sink *si
     memset(w, 0, sizeof *w);
     w->codecs = codecs;
     w->sink = sink;
-    sgz_status status = sgz_sha256_new(codecs, &w->blob_sha, err);
-    if (!status)
-        status = sgz_hasher_init(&w->tar_sha, codecs, err);
-    if (status)
-        return status;
-    sgz_sha256_init(codecs, &w->blob_sha);
-    return SGZ_OK;
+    sgz_status status = sgz_hasher_init(&w->blob_sha, codecs, err);
+    return status ? status : sgz_hasher_init(&w->tar_sha, codecs, err);
 }
 
 void sgz_writer_free(sgz_writer *w)
 {
     if (!w->codecs)
         return;
-    sgz_sha256_free(w->codecs, &w->blob_sha);
+    sgz_hasher_free(&w->blob_sha);
     sgz_hasher_free(&w->tar_sha);
 }
 
-void sgz_writer_hash(sgz_writer *w, const uint8_t *data, size_t len)
+size_t sgz_writer_hash(sgz_writer *w, const uint8_t *data, size_t len, const uint8_t *tar,
+                       size_t tar_len)
 {
-    sgz_sha256_update(w->codecs, &w->blob_sha, data, len);
+    size_t beside = sgz_hasher_beside(&w->blob_sha, data, len, &w->tar_sha, tar, tar_len);
     if (w->tail)
         sgz_sha256_update(w->codecs, w->tail, data, len);
     w->position += (int64_t)len;
+    return beside;
 }
 
 sgz_status sgz_writer_store(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err)
@@ -42,7 +40,7 @@ sgz_status sgz_writer_store(sgz_writer *w, const uint8_t *data, size_t len, sgz_
 
 sgz_status sgz_writer_blob(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err)
 {
-    sgz_writer_hash(w, data, len);
+    sgz_writer_hash(w, data, len, NULL, 0);
     return sgz_writer_store(w, data, len, err);
 }
 
@@ -58,7 +56,9 @@ void sgz_writer_tar(sgz_writer *w, const uint8_t *data, size_t len,
 typedef struct {
     sgz_toc_writer out;
     sgz_writer *w;
-    sgz_sha256 json_sha;
+    sgz_hasher json_sha;
+    uint64_t json_left;     /* to be hashed */
+    int started;
     sgz_error err;          /* what a failing append said: sgz_toc_format knows only that it did */
     sgz_status status;
 } toc_stream;
@@ -68,15 +68,24 @@ static sgz_status take_blob(void *arg, const uint8_t *data, size_t len, sgz_erro
     return sgz_writer_blob(((toc_stream *)arg)->w, data, len, err);
 }
 
+/* The JSON is a part of the tar, behind one header: its digest is made beside the DiffID. */
 static void take_tar(void *arg, const uint8_t *data, size_t len)
 {
-    sgz_writer_tar(((toc_stream *)arg)->w, data, len, NULL, 0);
+    toc_stream *t = arg;
+    sgz_writer *w = t->w;
+    size_t from = t->started ? 0 : SGZ_TAR_BLOCK;
+    size_t json = t->json_left < len - from ? (size_t)t->json_left : len - from;
+    size_t beside = sgz_hasher_beside(&t->json_sha, data + from, json, &w->tar_sha, data,
+                                      w->no_diff_id ? 0 : len);
+    t->started = 1;
+    t->json_left -= json;
+    w->tar_size += (int64_t)beside;
+    sgz_writer_tar(w, data + beside, len - beside, NULL, 0);
 }
 
 static int take_json(void *arg, const char *data, size_t len)
 {
     toc_stream *t = arg;
-    sgz_sha256_update(t->w->codecs, &t->json_sha, data, len);
     t->status = sgz_toc_writer_append(&t->out, data, len, &t->err);
     return t->status != SGZ_OK;
 }
@@ -91,10 +100,10 @@ static sgz_status write_toc(sgz_writer *w, const sgz_toc *toc, int level, int le
     t.out.arg = &t;
     sgz_status status = sgz_toc_format(toc, legacy, NULL, NULL, &result->toc_size, err);
     if (!status)
-        status = sgz_sha256_new(w->codecs, &t.json_sha, err);
+        status = sgz_hasher_init(&t.json_sha, w->codecs, err);
     if (status)
         return status;
-    sgz_sha256_init(w->codecs, &t.json_sha);
+    t.json_left = result->toc_size;
     status = sgz_toc_writer_begin(&t.out, w->codecs, result->toc_size, level, legacy, err);
     if (!status) {
         status = sgz_toc_format(toc, legacy, take_json, &t, &again, err);
@@ -106,9 +115,9 @@ static sgz_status write_toc(sgz_writer *w, const sgz_toc *toc, int level, int le
     if (!status)
         status = sgz_toc_writer_finish(&t.out, result->toc_offset, err);
     if (!status)
-        sgz_sha256_final(w->codecs, &t.json_sha, result->toc_digest);
+        sgz_hasher_final(&t.json_sha, result->toc_digest);
     sgz_toc_writer_free(&t.out);
-    sgz_sha256_free(w->codecs, &t.json_sha);
+    sgz_hasher_free(&t.json_sha);
     return status;
 }
 
@@ -126,7 +135,7 @@ sgz_status sgz_writer_finish(sgz_writer *w, const sgz_toc *toc, int level, int l
     sgz_status status = write_toc(w, toc, level, legacy, result, err);
     if (status)
         return status;
-    sgz_sha256_final(w->codecs, &w->blob_sha, result->digest);
+    sgz_hasher_final(&w->blob_sha, result->digest);
     sgz_hasher_final(&w->tar_sha, result->diff_id);
     result->size = w->position;
     result->uncompressed_size = w->tar_size;

@@ -19,8 +19,7 @@ typedef struct {
 typedef struct {
     const sgz_codecs *codecs;
     sgz_sink *sink;
-    sgz_sha256 blob_sha;
-    sgz_hasher tar_sha;
+    sgz_hasher blob_sha, tar_sha;
     int64_t position;       /* bytes of the blob written */
     int64_t tar_size;
     uint64_t members;
@@ -32,8 +31,10 @@ sgz_status sgz_writer_init(sgz_writer *w, const sgz_codecs *codecs, sgz_sink *si
                            sgz_error *err);
 void sgz_writer_free(sgz_writer *w);
 /* Append bytes to the blob: hash them, then write them. For each, one call at a time, and in
- * order. */
-void sgz_writer_hash(sgz_writer *w, const uint8_t *data, size_t len);
+ * order. Of the tar's next tar_len bytes (0: none) it hashes as many as go beside the blob's for
+ * nothing, and returns how many, which sgz_writer_tar is not to be given, but counts. */
+size_t sgz_writer_hash(sgz_writer *w, const uint8_t *data, size_t len, const uint8_t *tar,
+                       size_t tar_len);
 sgz_status sgz_writer_store(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err);
 /* Both. */
 sgz_status sgz_writer_blob(sgz_writer *w, const uint8_t *data, size_t len, sgz_error *err);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import time
@@ -25,6 +26,7 @@ from stargz.patch import (
     Head,
     Operations,
     PatchWriter,
+    Work,
     engine,
     varint,
 )
@@ -224,7 +226,8 @@ class _Maker:
         self.old, self.fresh, self.blob = old, fresh, blob
         self.kind = kind
         self.threads = threads
-        self.contents = fresh.contents or []
+        self.contents = fresh.contents or ()
+        self.work = Work()
         self.first: dict[bytes, int] = {}
         for number, (_, _, digest) in enumerate(old.members):
             self.first.setdefault(digest, number)
@@ -283,9 +286,10 @@ class _Maker:
     def _emit(self, operations: Operations, item: _Copy | _Item) -> None:
         if isinstance(item, _Copy):
             operations.copy(item.offset, item.size)
+            self.work.copy()
             self.counts["copied"] += item.size
             self.counts["members_copied"] += 1
-        elif item.operation is not None:
+        elif item.operation is not None and self.work.member(item.pieces, item.offset):
             operations.member(item.operation)
             self.counts["regenerated"] += item.size
             self.counts["members_regenerated"] += 1
@@ -391,12 +395,13 @@ class _Maker:
         count = self._data_members()
         tail = self.fresh.members[count:]
         size = self.fresh.size - self.fresh.data_end
+        old_toc = self.old.toc if self.old.toc_offset >= 0 else b""  # apply has the blob alone
         level = levels[0] if levels else 0
         if (
             not levels
-            or min(self.fresh.toc_offset, self.old.toc_offset) < 0  # not in the blob
+            or self.fresh.toc_offset < 0  # not in the blob
             or size > _TAIL_MAX
-            or max(len(self.fresh.toc), len(self.old.toc)) > _JSON_MAX
+            or max(len(self.fresh.toc), len(old_toc)) > _JSON_MAX
             or all(digest in self.first for _, _, digest in tail)
         ):
             return level, b""
@@ -405,8 +410,8 @@ class _Maker:
             return level, b""
         from stargz import toc_lines
 
-        operations = toc_lines.difference(self.old.toc, self.fresh.toc)
-        if toc_lines.remake(self.old.toc, operations) != self.fresh.toc:
+        operations = toc_lines.difference(old_toc, self.fresh.toc)
+        if toc_lines.remake(old_toc, operations) != self.fresh.toc:
             return level, b""
         frames = toc_lines.frames(operations)
         return (made_at, frames) if len(frames) < size else (level, b"")
@@ -449,7 +454,9 @@ class _Maker:
         every = [
             (offset, size, content)
             for (offset, size, _), content in zip(
-                self.fresh.members[: self._data_members()], self.contents, strict=False
+                itertools.islice(self.fresh.members, self._data_members()),
+                self.contents,
+                strict=False,
             )
             if content
         ]

@@ -8,7 +8,7 @@ Of a remote layer only footer and TOC are fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -169,6 +169,9 @@ class _Entries:
         self.resolved = resolved
         self.own_type = columns["type"][own]
         self.type = self["type"]
+        # Of files that many hard links lead to, or that are compared with many.
+        self._chunks: dict[int, Any] = {}
+        self._xattrs: dict[int, Any] = {}
 
     def __getitem__(self, column: str) -> Any:
         return self.columns[column][self.resolved]
@@ -182,15 +185,28 @@ class _Entries:
         there = self["flags"] & both == both
         return numpy.ascontiguousarray(self["chunk_digest"]).view("=u8").reshape(-1, 4), there
 
-    def links(self) -> Any:
-        """Which of them may have a link name."""
-        return (self.own_type == _HARDLINK) | (self.type == _SYMLINK)
+    def hard_link(self, at: int) -> str:
+        """The name that a hard link gives."""
+        hard = self.own_type[at] == _HARDLINK
+        return clean_name(self.rows.link(int(self.own[at]))) if hard else ""
 
-    def link(self, at: int) -> tuple[str, str]:
-        """The name that a hard link gives, and the target of the symlink."""
-        own, resolved = int(self.own[at]), int(self.resolved[at])
-        hard = clean_name(self.rows.link(own)) if self.own_type[at] == _HARDLINK else ""
-        return hard, self.rows.link(resolved) if self.type[at] == _SYMLINK else ""
+    def target(self, row: int) -> str:
+        """The target of a symlink."""
+        return self.rows.link(row) if self.columns["type"][row] == _SYMLINK else ""
+
+    def xattrs(self, row: int) -> Any:
+        found = self._xattrs.get(row)
+        if found is None:
+            found = self.rows.xattrs(row)
+            if found:
+                self._xattrs[row] = found
+        return found
+
+    def chunks(self, row: int) -> Any:
+        found = self._chunks.get(row)
+        if found is None:
+            found = self._chunks[row] = self.rows.chunks(row)
+        return found
 
 
 def _compare(a: Layer, b: Layer) -> Difference:
@@ -230,12 +246,14 @@ def _fields(old: _Entries, new: _Entries) -> dict[Field, Any]:
     """For each field where the entries differ in it."""
     import numpy
 
-    links, xattrs = (numpy.zeros(len(old.own), bool) for _ in range(2))
-    for at in numpy.flatnonzero(old.links() | new.links()).tolist():
-        links[at] = old.link(at) != new.link(at)
-    of_old, of_new = old.rows.xattrs, new.rows.xattrs
-    for at, rows in enumerate(zip(old.resolved.tolist(), new.resolved.tolist(), strict=True)):
-        xattrs[at] = of_old(rows[0]) != of_new(rows[1])
+    symlinks = numpy.flatnonzero((old.type == _SYMLINK) | (new.type == _SYMLINK))
+    links = numpy.zeros(len(old.own), bool)
+    links[symlinks] = _by_pair(old, new, symlinks, lambda a, b: old.target(a) != new.target(b))
+    hard = (old.own_type == _HARDLINK) | (new.own_type == _HARDLINK)
+    for at in numpy.flatnonzero(hard & ~links).tolist():
+        links[at] = old.hard_link(at) != new.hard_link(at)
+    every = slice(None)
+    xattrs = _by_pair(old, new, every, lambda a, b: old.xattrs(a) != new.xattrs(b))
     return {
         "type": (old.own_type != new.own_type) | (old.type != new.type),
         "size": old["size"] != new["size"],
@@ -245,8 +263,24 @@ def _fields(old: _Entries, new: _Entries) -> dict[Field, Any]:
         "mtime": old["mtime"] != new["mtime"],
         "link": links,
         "device": (old["dev_major"] != new["dev_major"]) | (old["dev_minor"] != new["dev_minor"]),
-        "xattrs": xattrs,
+        "xattrs": numpy.array(xattrs, bool),
     }
+
+
+def _by_pair(
+    old: _Entries, new: _Entries, which: Any, compare: Callable[[int, int], int]
+) -> list[int]:
+    """compare(row, row) of some entries; once for each pair of rows, as a file may have as many
+    hard links as it has chunks or xattrs."""
+    found: dict[tuple[int, int], int] = {}
+    results = []
+    pairs = zip(old.resolved[which].tolist(), new.resolved[which].tolist(), strict=True)
+    for pair in pairs:
+        result = found.get(pair)
+        if result is None:
+            result = found[pair] = compare(*pair)
+        results.append(result)
+    return results
 
 
 # --- contents ---------------------------------------------------------------------------
@@ -266,17 +300,19 @@ def _contents(old: _Entries, new: _Entries) -> Any:
     (old_digests, old_there), (new_digests, new_there) = old.digests(), new.digests()
     known = alike & old_there & new_there
     result[known & (old_digests != new_digests).any(axis=1)] = _CHANGED
-    for at in numpy.flatnonzero(alike & ~known & (old["size"] > 0)).tolist():
-        result[at] = _file(old.rows, int(old.resolved[at]), new.rows, int(new.resolved[at]))
+    others = numpy.flatnonzero(alike & ~known & (old["size"] > 0))
+    result[others] = _by_pair(old, new, others, lambda a, b: _file(old, a, new, b))
     return result
 
 
-def _file(old: _toc.TOC, a: int, new: _toc.TOC, b: int) -> int:
+def _file(old: _Entries, a: int, new: _Entries, b: int) -> int:
     """Of two files that have the same size."""
     digest, other = _digest(old, a), _digest(new, b)
     if digest and other:
         return _SAME if digest == other else _CHANGED
     pieces, others = old.chunks(a), new.chunks(b)
+    if len(pieces) != len(others):
+        return _UNKNOWN
     if [piece[2:4] for piece in pieces] != [piece[2:4] for piece in others]:
         return _UNKNOWN
     pairs = [(piece[4], other[4]) for piece, other in zip(pieces, others, strict=True)]
@@ -285,12 +321,12 @@ def _file(old: _toc.TOC, a: int, new: _toc.TOC, b: int) -> int:
     return _SAME if all(one and two for one, two in pairs) else _UNKNOWN
 
 
-def _digest(rows: _toc.TOC, number: int) -> str:
+def _digest(side: _Entries, row: int) -> str:
     """The digest of a file, also where only its one chunk has it; "" if it is not known."""
-    digest = rows.digest(number)
+    digest = side.rows.digest(row)
     if digest:
         return digest
-    chunks = rows.chunks(number)
+    chunks = side.chunks(row)
     return chunks[0][4] if len(chunks) == 1 else ""
 
 

@@ -213,12 +213,24 @@ class _Pattern:
         _check(text)
         self.text = text
         self.exception = exception
-        special = _SPECIAL.search(text)
-        self.begin = text[: special.start()] if special else text
-        self.plain = special is None
+        self.plain = _SPECIAL.search(text) is None
         self.kind, expression = self._compile()
+        self.begin = self._begin()
         if self.kind == "regex":
             self.regex = re.compile(_Regex(f"^{expression}$").translate())
+
+    def _begin(self) -> str:
+        """What all that it matches begins with."""
+        special = _SPECIAL.search(self.text)
+        begin = self.text[: special.start()] if special else self.text
+        if self.kind == "regex":
+            # The bar makes alternatives, of which only the first is bound to the name's start;
+            # a repetition may take away the character before it.
+            if "|" in self.text:
+                return ""
+            before, brace, _ = begin.partition("{")
+            begin = before[:-1] if brace else begin
+        return begin
 
     def _compile(self) -> tuple[str, str]:
         """What kind of comparison it takes, and Go's regular expression for the last kind."""

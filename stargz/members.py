@@ -18,10 +18,11 @@ import itertools
 import json
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Never
+from typing import IO, TYPE_CHECKING, Any, Never, overload
 
 from stargz._engine.reader import Blob
 from stargz.conversion import default_threads
@@ -50,14 +51,58 @@ _KEYS = {
 }
 
 
+_MEMBER = struct.Struct("<qq32s")  # as stargz._engine.members.MEMBER
+
+
+class Members(Sequence[tuple[int, int, bytes]]):
+    """Members as (offset, size, 32 bytes of sha256), in blob order and without gaps.
+
+    A blob may have millions of them: they are held as `records` of 48 bytes.
+    """
+
+    __slots__ = ("records",)
+
+    def __init__(self, records: bytes) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records) // _MEMBER.size
+
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
+        return _MEMBER.iter_unpack(self.records)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[int, int, bytes]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Members: ...
+    def __getitem__(self, at: int | slice) -> tuple[int, int, bytes] | Members:
+        size = _MEMBER.size
+        if isinstance(at, slice):
+            numbers = range(*at.indices(len(self)))
+            return Members(b"".join(self.records[size * n : size * (n + 1)] for n in numbers))
+        offset, length, digest = _MEMBER.unpack_from(self.records, size * range(len(self))[at])
+        return offset, length, digest
+
+    def __eq__(self, other: object) -> bool:
+        return self.records == other.records if isinstance(other, Members) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.records)
+
+    def starts_at(self, offset: int) -> bool:
+        """Whether one of them begins there."""
+        number = bisect_left(self, offset, key=lambda member: member[0])
+        return number < len(self) and self[number][0] == offset
+
+
 @dataclass(frozen=True, slots=True)
 class MemberList:
     """A blob as its gzip members, and its TOC.
 
-    Digests are "sha256:..."; `toc` is the TOC's JSON as it is stored; `members` are (offset, size,
-    32 bytes of sha256) in blob order, without gaps. `chunks` are the chunks of the TOC as records
-    of stargz._engine.members.CHUNK. `contents` is how many bytes each member inflates to; None
-    where the list comes from a file.
+    Digests are "sha256:..."; `toc` is the TOC's JSON as it is stored; `members` is a
+    sequence of (offset, size, 32 bytes of sha256) in blob order, without gaps. `chunks` are the
+    chunks of the TOC as records of stargz._engine.members.CHUNK. `contents` is how many bytes each
+    member inflates to; None where the list comes from a file.
     """
 
     digest: str
@@ -66,10 +111,10 @@ class MemberList:
     toc_end: int
     toc_digest: str
     toc: bytes
-    members: list[tuple[int, int, bytes]]
+    members: Members
     chunks: bytes = field(repr=False)
     name: str = ""
-    contents: list[int] | None = field(default=None, repr=False)
+    contents: Sequence[int] | None = field(default=None, repr=False)
 
     @property
     def data_end(self) -> int:
@@ -103,12 +148,12 @@ class MemberList:
         progress: Progress | None = None,
     ) -> MemberList:
         """The same of a blob that `local` gave, with its digest if that is known."""
-        from stargz._engine.members import MEMBER, walk
+        from stargz._engine.members import walk
 
         toc = layer.read_toc()  # ValueError if it is closed
         toc_end = layer.size - layer.footer.size
         with _hashed(blob, digest) as whole:
-            found, chunks = walk(
+            found, contents, chunks = walk(
                 blob,
                 layer.toc.rows,
                 layer.data_end,
@@ -116,10 +161,6 @@ class MemberList:
                 threads or default_threads(),
                 progress,
             )
-        members, contents = [], []
-        for offset, size, content, member_digest in struct.iter_unpack(MEMBER, found):
-            members.append((offset, size, member_digest))
-            contents.append(content)
         return cls(
             digest=whole(),
             size=layer.size,
@@ -127,10 +168,10 @@ class MemberList:
             toc_end=toc_end,
             toc_digest=layer.toc_digest,
             toc=toc,
-            members=members,
+            members=Members(found),
             chunks=chunks,
             name=layer.name,
-            contents=contents,
+            contents=memoryview(contents).cast("Q"),
         )
 
     # --- the file -----------------------------------------------------------------------
@@ -191,10 +232,9 @@ class MemberList:
         toc = _text(found["toc"], name)
         members = _members(found["members"], found["size"], name)
         toc_offset, toc_end = found["toc_offset"], found["toc_end"]
-        starts = {offset for offset, _, _ in members}
-        if not -1 <= toc_offset < toc_end or toc_end not in starts:
+        if not -1 <= toc_offset < toc_end or not members.starts_at(toc_end):
             _refuse(name, "the TOC is not where members begin and end")
-        if toc_offset >= 0 and toc_offset not in starts:
+        if toc_offset >= 0 and not members.starts_at(toc_offset):
             _refuse(name, "the TOC is not where members begin and end")
         _check_digest(found["digest"], "digest", name)
         _check_digest(found["toc_digest"], "toc_digest", name)
@@ -205,8 +245,14 @@ class MemberList:
             records = chunks(TOC.parse(toc, data_end, name), data_end, name)
         except StargzError as error:
             raise FormatError(f"not a list of members: {error}", name) from None
-        if any(record[0] not in starts for record in struct.iter_unpack(CHUNK, records)):
-            _refuse(name, "a chunk of the TOC does not begin in one of the members")
+        starts = (offset for offset, _, _ in members)
+        at = next(starts)
+        for record in struct.iter_unpack(CHUNK, records):  # in blob order, as the members
+            offset = record[0]
+            while at < offset and (start := next(starts, -1)) >= 0:
+                at = start
+            if at != offset:
+                _refuse(name, "a chunk of the TOC does not begin in one of the members")
         return cls(
             digest=found["digest"],
             size=found["size"],
@@ -239,8 +285,8 @@ def _check_digest(text: str, key: str, name: str) -> None:
         _refuse(name, f"{key!r} is not sha256: and 64 lower-case hex digits")
 
 
-def _members(listed: list[Any], size: int, name: str) -> list[tuple[int, int, bytes]]:
-    members = []
+def _members(listed: list[Any], size: int, name: str) -> Members:
+    records = bytearray()
     end = 0
     try:
         for offset, length, hexed in listed:
@@ -256,13 +302,13 @@ def _members(listed: list[Any], size: int, name: str) -> list[tuple[int, int, by
             digest = bytes.fromhex(hexed)
             if len(digest) != 32:
                 raise ValueError
-            members.append((offset, length, digest))
+            records += _MEMBER.pack(offset, length, digest)
             end += length
-    except (ValueError, TypeError):
-        _refuse(name, f"number {len(members)} of its members is wrong")
+    except (ValueError, TypeError, struct.error):
+        _refuse(name, f"number {len(records) // _MEMBER.size} of its members is wrong")
     if end != size or size >= 1 << 63:
         _refuse(name, f"its members have {end} bytes, not the {size} of the blob")
-    return members
+    return Members(bytes(records))
 
 
 def is_list(source: ByteSource) -> bool:
@@ -307,7 +353,7 @@ def _hashed(blob: Blob, digest: str) -> Iterator[Callable[[], str]]:
         return
     sha = hashlib.sha256()
     failed: list[BaseException] = []
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
 
     def run() -> None:
         source = blob.source
@@ -318,13 +364,28 @@ def _hashed(blob: Blob, digest: str) -> Iterator[Callable[[], str]]:
                 sha.update(source.read_at(at, min(_STEP, source.size - at)))
         except BaseException as error:
             failed.append(error)
+        finally:
+            ended.set()
+
+    def wait() -> None:
+        # Not by join(): one that is interrupted takes the thread for stopped, and the blob would
+        # be closed while it is read.
+        interrupted: KeyboardInterrupt | None = None
+        while not ended.is_set():
+            try:
+                ended.wait()
+            except KeyboardInterrupt as error:
+                interrupted = error
+                stop.set()
+        if interrupted:
+            raise interrupted
 
     thread = threading.Thread(target=run, name="stargz-digest")
     thread.start()
     try:
 
         def result() -> str:
-            thread.join()
+            wait()
             if failed:
                 raise failed[0]
             return f"sha256:{sha.hexdigest()}"
@@ -334,4 +395,4 @@ def _hashed(blob: Blob, digest: str) -> Iterator[Callable[[], str]]:
         stop.set()
         raise
     finally:
-        thread.join()
+        wait()

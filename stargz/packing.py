@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stargz.ignore import IgnoreFile
 
 MANIFEST_SUFFIX = ".manifest"
+MANIFEST_MAGIC = b"SGZMANIF"
 TIMES = range(-(1 << 62), 1 << 62)
 IDS = range(1 << 32)
 
@@ -107,7 +108,7 @@ def pack(
     checksum: do not trust sizes, times and inodes to tell what has not changed: read every file,
         and copy those whose contents the base has, under any name.
     manifest: where this layer's manifest is written (default: a dst path and ".manifest"; none
-        for what is no regular file).
+        for what is no regular file). A file there that is no manifest is never replaced.
     ignore: what to leave out: an IgnoreFile, or the path of one, in the syntax of .dockerignore.
     level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense").
     chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
@@ -156,8 +157,7 @@ def pack(
             threads=threads or default_threads(),
             progress=progress,
         )
-        if manifest is None:
-            manifest = _beside(dst)
+        manifest = _manifest_for(dst, manifest, base, warnings)
         base_fd, known = -1, None
         if base is not None:
             beside = base_manifest if base_manifest is not None else _manifest_of(base)
@@ -165,10 +165,12 @@ def pack(
         else:
             beside = None
         skip = _inside(src, dst, manifest, base, beside)
-        sockets, socket, met = packing.walk(
+        sockets, socket, met, reserved = packing.walk(
             list(skip), _decider(ignore), one_file_system, known, not checksum
         )
         warnings += [f"left out, as it is the layer's or its base's: {skip[name]}" for name in met]
+        if reserved:
+            warnings.append(f"left out, as a layer has its own: {', '.join(sorted(reserved))}")
         if sockets:
             more = f" and {sockets - 1} more" if sockets > 1 else ""
             warnings.append(f"sockets are left out, as a layer cannot hold them: {socket}{more}")
@@ -198,10 +200,7 @@ def _epoch(given: int | None) -> int | None:
         text = os.environ.get("SOURCE_DATE_EPOCH")
         if not text:
             return None
-        try:
-            given = int(text) if text.isascii() else -1
-        except ValueError:
-            given = -1
+        given = int(text) if re.fullmatch(r"\d{1,19}", text, re.ASCII) else -1
         if given not in TIMES or given < 0:
             raise UsageError(f"SOURCE_DATE_EPOCH={text}: not a number of seconds since the epoch")
     if given not in TIMES:
@@ -247,6 +246,63 @@ def _beside(dst: Sink) -> str | None:
     return os.path.realpath(dst) + MANIFEST_SUFFIX if regular else None
 
 
+def _manifest_for(
+    dst: Sink, given: StrPath | None, base: StrPath | None, warnings: list[str]
+) -> StrPath | None:
+    """Where the manifest is written, which must not cost any other file; None: nowhere."""
+    manifest = given if given is not None else _beside(dst)
+    if manifest is None:
+        return None
+    shown = os.fspath(manifest)
+    for file, what in ((dst, "layer"), (base, "base")):
+        if _same_file(manifest, file):
+            raise UsageError(f"{shown}: the {what} itself; name another file for the manifest")
+    if _is_replaceable(manifest):
+        return manifest
+    if given is not None:
+        raise UsageError(f"{shown}: exists and is no manifest; name another file for it")
+    warnings.append(f"{shown}: is no manifest and was left alone; name another with --manifest")
+    return None
+
+
+def _same_file(path: StrPath, other: Sink | None) -> bool:
+    """Whether both are one regular file, or would be."""
+    try:
+        if isinstance(other, (str, os.PathLike)):
+            if os.path.realpath(path) == os.path.realpath(other):
+                return True
+            there = os.stat(other)  # noqa: PTH116
+        elif callable(getattr(other, "fileno", None)):
+            there = os.fstat(other.fileno())  # type: ignore[union-attr]
+        else:
+            return False
+        here = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(here.st_mode) and os.path.samestat(here, there)
+
+
+def _is_replaceable(manifest: StrPath) -> bool:
+    """Whether there is nothing, an empty file, or a manifest."""
+    try:
+        fd = _open_regular(manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, UsageError):
+        return False
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        return file.read(len(MANIFEST_MAGIC)) in (b"", MANIFEST_MAGIC)
+
+
+def _open_regular(path: StrPath) -> int:
+    """A descriptor to read a file from, which cannot be a fifo that nobody writes to."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise UsageError(f"{os.fspath(path)}: is no regular file; name one")
+
+
 def _inside(src: StrPath, *files: Sink | None) -> dict[bytes, str]:
     """Those files that are in the tree, by their names there: not to be packed."""
     root = Path(os.path.realpath(src))
@@ -280,21 +336,25 @@ def _open_base(
         warnings.append(f"{why}: everything is compressed")
         return -1, None
 
-    layer = stack.enter_context(Path(base).open("rb", buffering=0))
+    layer = _open_regular(base)
+    stack.callback(os.close, layer)
     try:
-        file = stack.enter_context(Path(beside).open("rb", buffering=0))
+        file = _open_regular(beside)
     except OSError as error:
         return useless(f"{os.fspath(beside)}: {error.strerror}")
+    except UsageError:
+        return useless(f"{os.fspath(beside)}: is no regular file")
+    stack.callback(os.close, file)
     try:
-        known = Manifest(file.fileno(), os.fspath(beside))
+        known = Manifest(file, os.fspath(beside))
     except (FormatError, OSError) as error:
         return useless(str(error))
     if not packing.same_options(known):
         return useless(f"{os.fspath(beside)}: the base was packed with other options")
     size, toc_offset, digest = known.blob
-    if os.fstat(layer.fileno()).st_size != size or _tail(layer.fileno(), toc_offset) != digest:
+    if os.fstat(layer).st_size != size or _tail(layer, toc_offset) != digest:
         return useless(f"{os.fspath(beside)}: is not the manifest of {os.fspath(base)}")
-    return layer.fileno(), known
+    return layer, known
 
 
 def _tail(fd: int, offset: int) -> bytes:
@@ -312,35 +372,35 @@ class _Saving:
     """A manifest that is written by a thread of its own, and has no name before `publish`."""
 
     def __init__(self, packing: Packing, path: StrPath) -> None:
+        from stargz._engine.packer import Worker
+
         self._packing = packing
         self._path = os.path.realpath(path)
         self._shown = os.fspath(path)
         self._file: NewFile | None = None
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._save, daemon=True)
+        self._worker = Worker(self._save)
 
     def _save(self) -> None:
-        try:
-            self._file = NewFile(*os.path.split(self._path))
-            self._packing.save(self._file.fd)
-        except (OSError, StargzError, MemoryError) as error:
-            self._error = error
+        self._file = NewFile(*os.path.split(self._path))
+        self._packing.save(self._file.fd)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._worker.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._thread.join()
-        if self._file is not None:
-            self._file.close()
+        try:
+            self._worker.wait()
+        finally:
+            if self._file is not None:
+                self._file.close()
 
     def publish(self) -> Iterator[str]:
         """Give it its name. A warning where that cannot be: the layer is good without."""
-        self._thread.join()
+        self._worker.wait()
         try:
-            if self._error is not None:
-                raise self._error
+            if self._worker.error is not None:
+                raise self._worker.error
             assert self._file is not None
             # Not synced: one that a crash cuts short is refused, and everything compressed.
             self._file.publish(self._path, sync=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,16 @@ ENGINE_MAX = 64
 COPY, MEMBER = 1, 2  # operations of a frame M
 LITERAL, PIECE = 0, 1  # pieces of a MEMBER
 LINES, TEXT = 1, 2  # operations of a frame T
+
+# What makes apply refuse a patch, as csrc/patch.h has it.
+WORK_FREE = 2 << 30
+WORK_PER_BYTE = 64 << 10
+WORK_OPERATION = 4 << 10
+WORK_SEEK = 64 << 10
+# Bytes to pass over that are worth less data in a patch: to begin with, and for each byte of NEW.
+# So applying takes hardly longer than compressing does.
+PASS_FREE = 128 << 20
+PASS_PER_BYTE = 64
 
 _HEAD = struct.Struct(f"<3I2q32s32sqQ2qQ{ENGINE_MAX}s")
 _FRAME = struct.Struct("<BBHI")
@@ -132,6 +142,42 @@ def encode_frame(kind: bytes, payload: bytes, *, deflate: bool = False) -> bytes
             payload, deflated = packed, True
     start = _FRAME.pack(kind[0], deflated, 0, len(payload))
     return start + _CRC.pack(zlib.crc32(payload, zlib.crc32(start))) + payload
+
+
+class Work:
+    """The account of work that makes nothing (csrc/patch.h), of operations in the order of a
+    patch. It stays within half of what `apply` allows, as frames T come behind it."""
+
+    def __init__(self) -> None:
+        self.spent = self.passed = 0
+        self._member, self._at = -1, 0  # where the decoder of BASE's members is
+
+    def copy(self) -> None:
+        """Add a COPY."""
+        self.spent += WORK_OPERATION
+
+    def member(self, pieces: Iterable[tuple[int, int, int]], done: int) -> bool:
+        """Add a MEMBER, `done` bytes into NEW, if there is enough left for it. Pieces are (offset
+        in BASE, inner offset, length); those of the patch have the offset -1."""
+        spent, passed = self.spent + WORK_OPERATION, self.passed
+        member, at = self._member, self._at
+        for offset, inner, length in pieces:
+            spent += WORK_OPERATION
+            if offset < 0:
+                continue
+            if member != offset or at > inner:
+                member, at = offset, 0
+                spent += WORK_SEEK
+            spent += inner - at
+            passed += inner - at
+            at = inner + length
+        if passed > PASS_FREE + PASS_PER_BYTE * done:
+            return False
+        if spent > (WORK_FREE + WORK_PER_BYTE * done) // 2:
+            return False
+        self.spent, self.passed = spent, passed
+        self._member, self._at = member, at
+        return True
 
 
 class PatchWriter:

@@ -436,6 +436,19 @@ def test_digest_of_new(pair: tuple[pb.Blob, pb.Blob], tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_last_bytes_wait_for_the_digest() -> None:
+    """Also of a NEW whose TOC the head places at its end: no footer comes through."""
+    new = noise("new", 3000)
+    head = pb.Head(b"base", new, new_toc_offset=len(new))
+    out = io.BytesIO()
+    with pytest.raises(DigestError, match="NEW"):
+        apply(io.BytesIO(b"base"), io.BytesIO(pb.patch(head, pb.data(new[:-1] + b"?"))), out)
+    assert out.getvalue() == new[:-51]
+    out = io.BytesIO()
+    apply(io.BytesIO(b"base"), io.BytesIO(pb.patch(head, pb.data(new))), out)
+    assert out.getvalue() == new
+
+
 def test_a_signal_ends_the_wait_for_a_head(place: Path) -> None:
     with subprocess.Popen(
         command.command("apply", place / "base", "-", "-o", place / "new"),

@@ -116,7 +116,7 @@ def seen(tar_bytes: bytes) -> dict[str, dict[str, Any]]:
         for info in tar:
             if info.islnk():
                 found[info.name] = {**found[info.linkname], "type": info.type}
-                found[info.name]["link"] = info.linkname
+                found[info.name]["link"] = ("hard", info.linkname)
                 continue
             file = tar.extractfile(info) if info.isreg() else None
             found[info.name] = {
@@ -513,3 +513,29 @@ def test_large_layers_are_not_walked_in_quadratic_time() -> None:
     difference = diff(old, new)
     assert difference.removed == ["d/49999"]
     assert difference.metadata == [Change("d/123", "same", ("mode",))]
+
+
+def test_many_links_to_a_file_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are compared once: each link would look at each chunk, and each xattr."""
+    count = 3000
+    rows: list[dict[str, Any]] = [
+        {"name": "f", "type": "reg", "size": count, "chunkSize": 1, "offset": 1}
+    ]
+    rows += [
+        {"name": "f", "type": "chunk", "offset": 1 + n, "chunkOffset": n, "chunkSize": 1}
+        for n in range(1, count)
+    ]
+    rows[0]["xattrs"] = {f"user.{n}": "eA==" for n in range(count)}
+    rows += [{"name": f"l{n}", "type": "hardlink", "linkName": "f"} for n in range(count)]
+    blob = blobs.with_toc(bytes(count + 10), json.dumps({"version": 1, "entries": rows}).encode())
+    calls: list[str] = []
+    for name in ("chunks", "xattrs"):
+        right = getattr(stargz.difference._Entries, name)
+
+        def counted(side: Any, row: int, right: Any = right, name: str = name) -> Any:
+            calls.append(name)
+            return right(side, row)
+
+        monkeypatch.setattr(stargz.difference._Entries, name, counted)
+    assert diff(blob, blob).totals.unknown == count + 1
+    assert {"chunks", "xattrs"} == set(calls) and len(calls) < 10

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from absence import absent
 from conftest import INTEROP
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stargz
@@ -110,6 +110,9 @@ def test_directories() -> None:
     assert file.decide(b"b/c/d", True) == 0 and file.decide("b/c/d/e", False) == 0
     assert file.decide("b/c/e", False) == 2 and file.decide("b", False) == 2
     assert IgnoreFile.parse(b"", "it").decide("a", True) == 0
+    for exception, below in (("!aa|[ab]a", "a/ba"), ("!ab{0}?*", "a/b"), ("!x|a/[b]", "a/b")):
+        file = IgnoreFile.parse(f"a\n{exception}".encode(), "it")
+        assert (file.decide("a", True), file.decide(below, False)) in ((1, 0), (1, 2)), exception
 
 
 # --- against Docker's own package ----------------------------------------------------------
@@ -137,6 +140,9 @@ NAMES = sorted(set(NAMES))
 
 @settings(max_examples=300, deadline=None)
 @given(FILES)
+@example("a\n!aa|[ab]a")  # all that ends in "ba" is kept
+@example("a\n!a/b{0}*")
+@example("a\nb\n!b/a{0,1}?")
 def test_left_out_whole(text: str) -> None:
     """What is below a directory that need not be read is left out too; a second look, and one
     without a look at the directories before, tell the same."""

@@ -6,7 +6,10 @@ import hashlib
 import io
 import json
 import random
+import signal
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from blobs import noise, varied_tar
 from command import run
 
 import stargz
-from stargz._engine.members import GAP, PROOF, compress, prove
+from stargz import members
+from stargz._engine.members import GAP, MEMBER, PROOF, compress, prove
 from stargz.errors import DigestError, FormatError, GzipError
-from stargz.members import MemberList
+from stargz.members import MemberList, Members
 
 EXTERNAL = "external_toc"
 
@@ -56,7 +60,7 @@ def test_golden(data: Path, goldens: list[dict[str, Any]]) -> None:
         toc = data / f"{golden['blob']}.toc" if golden["name"] == EXTERNAL else None
         with stargz.open(blob, toc=toc) as layer:
             found = MemberList.from_layer(layer)
-            assert found.members == by_zlib(blob)
+            assert list(found.members) == by_zlib(blob)
             assert found.digest == "sha256:" + hashlib.sha256(blob).hexdigest()
             assert found.toc == layer.read_toc()
             assert (found.toc_offset, found.size) == (layer.toc_offset, len(blob))
@@ -72,10 +76,10 @@ def test_own(options: dict[str, int]) -> None:
     stargz.convert(varied_tar(), out, **options)
     blob = out.getvalue()
     found = listed(blob)
-    assert found.members == by_zlib(blob)
+    assert list(found.members) == by_zlib(blob)
     assert found.contents is not None
     sizes = [len(zlib.decompress(blob[at : at + size], 31)) for at, size, _ in found.members]
-    assert found.contents == sizes
+    assert list(found.contents) == sizes
 
 
 def test_from_a_callback(tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_from_a_callback(tmp_path: Path) -> None:
             pass
 
     with stargz.open(Far(), cache=False) as layer:
-        assert MemberList.from_layer(layer).members == by_zlib(blob)
+        assert list(MemberList.from_layer(layer).members) == by_zlib(blob)
 
 
 def test_lie_about_a_chunk_names_the_entry() -> None:
@@ -264,3 +268,48 @@ def test_prove() -> None:
             prove(view, struct.pack(PROOF, 0, len(members[0]), 100, 0, 1), bad, 20, 1, 1)
     with pytest.raises(ValueError, match="not there"):
         prove(view, struct.pack(PROOF, 0, len(members[0]), 100, 1, 2**64 - 1), b"", 0, 1, 1)
+
+
+def test_members_are_a_sequence() -> None:
+    digests = [bytes([n]) * 32 for n in range(4)]
+    rows = [(n * 10, 10, digest) for n, digest in enumerate(digests)]
+    found = Members(b"".join(struct.pack(MEMBER, *row) for row in rows))
+    assert (list(found), len(found), found[1], found[-1]) == (rows, 4, rows[1], rows[3])
+    assert list(found[1:3]) == rows[1:3] and list(found[::-2]) == rows[::-2]
+    assert [at for at in range(-1, 41) if found.starts_at(at)] == [0, 10, 20, 30]
+    assert found == found[:] and found != found[1:] and hash(found) == hash(found[:])
+    with pytest.raises(IndexError):
+        found[4]
+
+
+def test_an_interrupted_wait_ends_after_the_reader() -> None:
+    """Ctrl-C while the digest is waited for: the blob is not closed under the thread."""
+    main, reading, released = threading.main_thread(), threading.Event(), threading.Event()
+    after: list[bool] = []
+
+    class Source:
+        name, size = "slow", 1 << 22
+
+        def read_at(self, offset: int, size: int) -> bytes:
+            reading.set()
+            assert released.wait(20)
+            return bytes(size)
+
+    class Blob:
+        source = Source()
+
+    def interrupt() -> None:
+        assert reading.wait(20)
+        for _ in range(3):
+            time.sleep(0.05)
+            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+        time.sleep(0.05)
+        after.append(True)
+        released.set()
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    with pytest.raises(KeyboardInterrupt), members._hashed(Blob(), "") as whole:  # type: ignore[arg-type]
+        whole()
+    assert after
+    helper.join()

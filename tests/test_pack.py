@@ -262,11 +262,17 @@ def test_source_date_epoch(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert times["a/block"] == -7
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "")
     assert stargz.pack(tree, tmp_path / "empty").digest == stargz.pack(tree, tmp_path / "e").digest
-    for bad in ("x", "1.5", "-3", "9" * 30, "\u0661"):
+    for bad in ("x", "1.5", "-3", "9" * 30, "\u0661", "1_0", " 5", "5 ", "+5", "5\n", "9" * 9000):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", bad)
         with pytest.raises(stargz.UsageError, match="SOURCE_DATE_EPOCH"):
             stargz.pack(tree, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
+
+
+def test_an_mtime_that_is_given_is_brought_down_too(tree: Path, tmp_path: Path) -> None:
+    for mtime, epoch in ((2_000, 1_000), (500, 1_000)):
+        stargz.pack(tree, tmp_path / "out", mtime=mtime, source_date_epoch=epoch)
+        assert {m.mtime for m in members(tmp_path / "out")} == {min(mtime, epoch)}
 
 
 def test_sinks(tree: Path, layer: Path, tmp_path: Path) -> None:
@@ -308,6 +314,104 @@ def test_an_earlier_layers_own_files_are_left_out(tmp_path: Path, tool: Tool) ->
     subprocess.run([tool("tar"), "xzf", tmp_path / "one", "-C", tmp_path / "out"], check=True)
     assert all((tmp_path / "out" / name).exists() for name in OURS)
     assert stargz.pack(tmp_path / "out", tmp_path / "two").digest == first.digest
+
+
+def test_reserved_names_at_the_root_are_told_of(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "kept").touch()
+    assert stargz.pack(root, tmp_path / "out").warnings == ()
+    (root / ".prefetch.landmark").mkdir()
+    (root / ".prefetch.landmark" / "inside").touch()
+    for name in OURS:
+        (root / name).touch()
+    result = stargz.pack(root, tmp_path / "out")
+    assert result.warnings == (
+        "left out, as a layer has its own: .no.prefetch.landmark, .prefetch.landmark, "
+        "stargz.index.json",
+    )
+    assert [m.name for m in members(tmp_path / "out")] == ["kept"]
+    # Who leaves them out need not be told.
+    (tmp_path / "ignore").write_text(".*\n!.prefetch.landmark/inside\n")
+    result = stargz.pack(root, tmp_path / "out", ignore=tmp_path / "ignore")
+    assert result.warnings == ("left out, as a layer has its own: stargz.index.json",)
+    assert [m.name for m in members(tmp_path / "out")] == ["kept"]
+
+
+# --- the manifest does not replace other files ----------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["name", "other name", "hard link", "file object"])
+def test_the_manifest_is_not_the_layer(tmp_path: Path, way: str) -> None:
+    root, out = tmp_path / "tree", tmp_path / "out"
+    root.mkdir()
+    manifest = out
+    if way == "other name":
+        manifest = tmp_path / "link"
+        manifest.symlink_to("out")
+    elif way == "hard link":
+        stargz.pack(root, out)
+        manifest = tmp_path / "second"
+        os.link(out, manifest)
+    with out.open("ab") if way == "file object" else io.BytesIO() as file:
+        before = out.read_bytes() if out.exists() else None
+        with pytest.raises(stargz.UsageError, match="the layer itself"):
+            stargz.pack(root, file if way == "file object" else out, manifest=manifest)
+    assert (out.read_bytes() if out.exists() else None) == before
+
+
+def test_the_manifest_is_not_the_base(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    base = tmp_path / "out.manifest"
+    stargz.pack(root, base)
+    before = base.read_bytes()
+    given: list[dict[str, Any]] = [{"manifest": base}, {}]
+    for options in given:
+        with pytest.raises(stargz.UsageError, match="the base itself"):
+            stargz.pack(root, tmp_path / "out", base=base, **options)
+    assert base.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "short", "directory", "fifo"])
+def test_what_is_no_manifest_is_left_alone(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    other = root / "out.manifest"  # in the tree, and so packed
+    if kind == "directory":
+        other.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(other)
+    else:
+        other.write_bytes(b"precious" * 9 if kind == "file" else b"S")
+    before = trees.snapshot(root)
+    with pytest.raises(stargz.UsageError, match=r"out\.manifest: exists and is no manifest"):
+        stargz.pack(root, tmp_path / "x", manifest=other)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tree"]
+    result = stargz.pack(root, root / "out")
+    assert result.warnings == (
+        f"{other}: is no manifest and was left alone; name another with --manifest",
+    )
+    assert [m.name for m in members(root / "out")] == ["out.manifest"]
+    (root / "out").unlink()
+    before.pop("")
+    assert trees.snapshot(root, root_itself=False) == before
+    said = command.fails(2, "pack", root, tmp_path / "x", "--manifest", other)
+    assert "is no manifest" in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_manifests_and_empty_files_are_replaced(tmp_path: Path) -> None:
+    root, kept = tmp_path / "tree", tmp_path / "kept"
+    root.mkdir()
+    kept.touch()
+    for name in ("a", "b"):
+        (root / name).write_bytes(b"contents")
+        before = kept.read_bytes()
+        assert stargz.pack(root, tmp_path / "out", manifest=kept).warnings == ()
+        assert kept.read_bytes()[:8] == b"SGZMANIF"
+        assert kept.read_bytes() != before
 
 
 def test_ignore_file(tmp_path: Path) -> None:

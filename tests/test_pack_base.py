@@ -253,19 +253,22 @@ def test_random_edits(
         same_as_without(root, Path(folder, "base"), chunk_size=chunk)
 
 
+class Without:
+    """An ignore file that leaves out these names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = {os.fsencode(n) for n in names}
+
+    def decide(self, name: bytes, is_dir: bool) -> int:
+        return 2 if name in self.names else 0
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(name, name), min_size=1, max_size=6), st.sets(name), st.sets(name))
 def test_what_is_left_out_changes_which_name_is_the_first(
     links: list[tuple[str, str]], first: set[str], second: set[str]
 ) -> None:
     """Nothing about the files themselves changes then, but hard links become files."""
-
-    class Without:
-        def __init__(self, names: set[str]) -> None:
-            self.names = {os.fsencode(n) for n in names}
-
-        def decide(self, name: bytes, is_dir: bool) -> int:
-            return 2 if name in self.names else 0
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "tree")
@@ -279,8 +282,104 @@ def test_what_is_left_out_changes_which_name_is_the_first(
                 os.link(root / old, root / new)
         settle()
         base = Path(folder, "base")
-        stargz.pack(root, base, chunk_size=CHUNK, ignore=Without(first))  # type: ignore[arg-type]
-        same_as_without(root, base, ignore=Without(second))
+        stargz.pack(root, base, chunk_size=CHUNK, ignore=Without(*first))  # type: ignore[arg-type]
+        same_as_without(root, base, ignore=Without(*second))
+
+
+def test_a_second_name_that_becomes_the_first_has_its_own_header(tmp_path: Path) -> None:
+    """Also when it is as long as the name that is gone, and its unit as it was otherwise."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "0").write_bytes(b"000\n")
+    (root / "a").write_bytes(b"hello\n")
+    os.link(root / "a", root / "b")
+    settle()
+    stargz.pack(root, tmp_path / "base", chunk_size=CHUNK)
+    result = same_as_without(root, tmp_path / "base", ignore=Without("a"))
+    assert result.read_files == 0
+    stargz.pack(root, tmp_path / "out", base=tmp_path / "base", chunk_size=CHUNK,
+                ignore=Without("a"))  # type: ignore[arg-type]  # fmt: skip
+    with stargz.open(tmp_path / "out") as layer:
+        assert layer.verify().files
+        assert layer.read("b") == b"hello\n"
+    assert "ok" in command.ok("verify", tmp_path / "out")
+
+
+def test_a_renamed_directory_with_the_first_name(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    for folder in ("d1", "d2"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "0").write_bytes(folder.encode())
+    (root / "d1" / "a").write_bytes(b"hello\n")
+    os.link(root / "d1" / "a", root / "d2" / "a")
+    settle()
+    stargz.pack(root, tmp_path / "base", chunk_size=CHUNK)
+    (root / "d1").rename(root / "d3")
+    same_as_without(root, tmp_path / "base")
+    stargz.pack(root, tmp_path / "out", base=tmp_path / "base", chunk_size=CHUNK)
+    assert "ok" in command.ok("verify", tmp_path / "out")
+    with stargz.open(tmp_path / "out") as layer:
+        assert layer.read("d2/a") == b"hello\n"
+
+
+def test_a_link_that_is_to_another_name_now(tmp_path: Path) -> None:
+    """In a unit that is as it was but for the target."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "a").write_bytes(b"hello\n")
+    for name in ("0", "bm", "cn"):
+        (root / name).write_bytes(name.encode())
+    for name in ("b", "c"):
+        os.link(root / "a", root / name)
+    settle()
+    stargz.pack(root, tmp_path / "base", chunk_size=CHUNK)
+    result = same_as_without(root, tmp_path / "base", ignore=Without("a"))
+    assert result.read_files == 0
+
+
+class During:
+    """An ignore file that leaves out some names, and calls a function at the walk's last one."""
+
+    def __init__(self, call: Callable[[], object], *names: str) -> None:
+        self.call = call
+        self.names = {os.fsencode(n) for n in names}
+
+    def decide(self, name: bytes, is_dir: bool) -> int:
+        if name == b"zz/last":
+            self.call()
+        return 2 if name in self.names else 0
+
+
+def test_what_is_in_memory_must_be_what_the_base_has(tmp_path: Path) -> None:
+    """A file that changes once the walk took it for unchanged: what is copied is the base's, and
+    so is what the DiffID is of."""
+    root = tmp_path / "tree"
+    (root / "zz").mkdir(parents=True)
+    (root / "zz" / "last").touch()
+    (root / "a").write_bytes(b"then" * 500)
+    settle()
+    first = stargz.pack(root, tmp_path / "base")
+    during = During(lambda: (root / "a").write_bytes(b"now " * 500))
+    result = stargz.pack(root, tmp_path / "out", base=tmp_path / "base", threads=1,
+                         ignore=during)  # type: ignore[arg-type]  # fmt: skip
+    assert result.read_files == 0
+    assert result.diff_id == first.diff_id == oracle.diff_id(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "base").read_bytes()
+
+
+def test_a_file_that_is_seen_twice_and_changes_in_between(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    (root / "zz").mkdir(parents=True)
+    (root / "zz" / "last").touch()
+    (root / "a").write_bytes(b"then" * 500)
+    os.link(root / "a", root / "zz" / "link")
+    settle()
+    during = During(lambda: (root / "a").write_bytes(b"now " * 500))
+    stargz.pack(root, tmp_path / "base", chunk_size=CHUNK, threads=1,
+                ignore=during)  # type: ignore[arg-type]  # fmt: skip
+    settle()
+    same_as_without(root, tmp_path / "base", ignore=Without("a"))
+    same_as_without(root, tmp_path / "base")
 
 
 def test_a_change_within_one_tick_is_seen(tmp_path: Path) -> None:
@@ -335,6 +434,17 @@ def test_no_manifest(tree: Path, tmp_path: Path) -> None:
     useless(tree, tmp_path / "base", tmp_path, "No such file")
     with pytest.raises(FileNotFoundError):
         stargz.pack(tree, tmp_path / "out", base=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory"])
+def test_no_regular_files(tree: Path, tmp_path: Path, kind: str) -> None:
+    stargz.pack(tree, tmp_path / "base")
+    other = tmp_path / "other"
+    os.mkfifo(other) if kind == "fifo" else other.mkdir()
+    with pytest.raises(stargz.UsageError, match="other: is no regular file"):
+        stargz.pack(tree, tmp_path / "out", base=other)
+    assert not (tmp_path / "out").exists()
+    useless(tree, tmp_path / "base", tmp_path, "is no regular file", base_manifest=other)
 
 
 def test_a_manifest_kept_elsewhere(tree: Path, tmp_path: Path) -> None:

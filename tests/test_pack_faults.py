@@ -88,8 +88,17 @@ def rewrite(path: Path) -> None:
     write(path, b"\xaa" * path.stat().st_size)
 
 
+def replace(path: Path) -> None:
+    """By another file of the same size and times."""
+    info = path.stat()
+    other = path.with_name("beside")
+    other.write_bytes(b"\xaa" * info.st_size)
+    os.utime(other, ns=(info.st_atime_ns, info.st_mtime_ns))
+    other.replace(path)
+
+
 CHANGES: list[Callable[[Path], None]] = [
-    grow, shrink, to_symlink, to_directory, to_fifo, rewrite, Path.unlink
+    grow, shrink, to_symlink, to_directory, to_fifo, rewrite, replace, Path.unlink
 ]  # fmt: skip
 
 
@@ -128,7 +137,8 @@ def test_changed_after_the_walk(
         result = stargz.pack(root, out / "layer", ignore=during, threads=1)  # type: ignore[arg-type]
     except (stargz.SourceError, OSError) as error:
         assert place == "before" and name in str(error)
-        assert change in (to_symlink, to_directory, to_fifo, Path.unlink) and not left(out)
+        assert change in (to_symlink, to_directory, to_fifo, replace, Path.unlink)
+        assert not left(out)
         return
     files = check(out / "layer", tool("tar"))
     assert files["b"] == b"b"
@@ -329,3 +339,58 @@ def test_interrupted_while_it_walks(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stargz.pack(tree, tmp_path / "layer", ignore=During(stop))  # type: ignore[arg-type]
     assert left(tmp_path) == ["tree"]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_interrupted_while_the_ignore_file_is_asked(tree: Path, tmp_path: Path, times: int) -> None:
+    """The interrupt waits for the threads of the walk; none is left that asks or reads."""
+    calls: list[bytes] = []
+    ended = threading.Event()
+
+    class Slow:
+        def decide(self, name: bytes, is_dir: bool) -> int:
+            calls.append(name)
+            if len(calls) == 3:
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.15)  # more than a poll: it is seen while this blocks
+                ended.set()
+            return 0
+
+    def tasks() -> set[str]:
+        return {p.name for p in Path("/proc/self/task").iterdir()}
+
+    before, files = tasks(), set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(KeyboardInterrupt):
+        stargz.pack(tree, tmp_path / "layer", ignore=Slow())  # type: ignore[arg-type]
+    assert ended.is_set()
+    seen = len(calls)
+    deadline = time.monotonic() + 10
+    while tasks() - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not tasks() - before
+    assert len(calls) == seen
+    assert set(os.listdir("/proc/self/fd")) == files  # noqa: PTH208
+    assert left(tmp_path) == ["tree"]
+
+
+def test_a_worker_is_waited_for_whatever_signals_come() -> None:
+    """What saves the manifest: the first interrupt does not make the second wait return early."""
+    from stargz._engine.packer import Worker
+
+    ended = threading.Event()
+
+    def work() -> None:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        ended.set()
+        raise ZeroDivisionError
+
+    worker = Worker(work)
+    worker.start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.wait()
+    assert ended.is_set()
+    assert isinstance(worker.error, ZeroDivisionError)
+    worker.wait()

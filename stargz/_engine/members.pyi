@@ -17,7 +17,7 @@ def walk(
     toc_end: int,
     threads: int,
     progress: Callable[[int, int], object] | None = None,
-) -> tuple[bytes, bytes]: ...
+) -> tuple[bytes, bytes, bytes]: ...
 def prove(
     blob: Blob,
     proofs: bytes | bytearray | memoryview,

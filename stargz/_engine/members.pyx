@@ -76,13 +76,19 @@ cdef enum:
     POLL = 40
 
 # What the records that this module gives and takes are, for struct.
-MEMBER = "<qqQ32s"       # offset, size, bytes of content, sha256
+MEMBER = "<qq32s"        # offset, size, sha256
 CHUNK = "<qqq32s?7x"     # offset, inner offset, size, sha256, whether the TOC has it
 PROOF = "<qqQQQ"         # offset, size, bytes of content, number of its first gap, gaps
 GAP = "<QQQ"             # start in the content, length, where in the literals
 
 # A member that inflates to more is never proven.
 PROOF_MAX = SGZ_PROOF_MAX
+
+
+cdef struct member_record:
+    int64_t offset
+    int64_t size
+    uint8_t digest[32]
 
 
 cdef struct chunk_record:
@@ -156,7 +162,8 @@ def chunks(TOC toc not None, int64_t end, str name="") -> bytes:
 
 def walk(Blob blob not None, TOC toc not None, int64_t end, int64_t toc_end, int threads,
          progress=None):
-    """Decode all members of a blob: (MEMBER records, CHUNK records with the actual digests).
+    """Decode all members of a blob: (MEMBER records, contents, CHUNK records with the actual
+    digests), where contents are the bytes that each member inflates to, as uint64.
 
     `end` is where the members of chunks end, `toc_end` where the footer begins.
     progress(done, total) gets compressed bytes. Raises GzipError for what is no member,
@@ -183,11 +190,24 @@ def walk(Blob blob not None, TOC toc not None, int64_t end, int64_t toc_end, int
         status = sgz_members_finish(job, &found, &count, &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
+    cdef bytes members, contents
+    cdef member_record *to
+    cdef uint64_t *sizes
+    cdef size_t i
     try:
-        members = (<const uint8_t *>found)[:count * sizeof(sgz_member_info)]
+        members = PyBytes_FromStringAndSize(NULL, count * sizeof(member_record))
+        contents = PyBytes_FromStringAndSize(NULL, count * sizeof(uint64_t))
+        to = <member_record *>PyBytes_AS_STRING(members)
+        sizes = <uint64_t *>PyBytes_AS_STRING(contents)
+        with nogil:
+            for i in range(count):
+                to[i].offset = found[i].offset
+                to[i].size = found[i].size
+                memcpy(to[i].digest, found[i].digest, 32)
+                memcpy(sizes + i, &found[i].content, sizeof(uint64_t))
     finally:
         free(found)
-    return members, records(spans, digests)
+    return members, contents, records(spans, digests)
 
 
 def prove(Blob blob not None, const uint8_t[::1] proofs not None, const uint8_t[::1] gaps not None,

@@ -1,6 +1,12 @@
 from collections.abc import Callable
 from typing import Any
 
+class Worker:
+    error: BaseException | None
+    def __init__(self, call: Callable[[], object]) -> None: ...
+    def start(self) -> None: ...
+    def wait(self) -> None: ...
+
 class Manifest:
     def __init__(self, fd: int, name: str) -> None: ...
     @property
@@ -31,7 +37,7 @@ class Packing:
         one_file_system: bool,
         base: Manifest | None,
         trust: bool,
-    ) -> tuple[int, str, list[bytes]]: ...
+    ) -> tuple[int, str, list[bytes], list[str]]: ...
     def run(
         self,
         where: int | Callable[[memoryview], int | None],

@@ -21,7 +21,7 @@ from stargz._engine.writer cimport (
 )
 
 import os
-import threading
+from _thread import allocate_lock, start_new_thread
 
 from stargz._engine.codecs import need
 
@@ -105,8 +105,64 @@ cdef extern from "pack.h" nogil:
     void sgz_packer_manifest(sgz_packer *, const sgz_convert_result *, sgz_manifest *)
     const char *sgz_packer_changed(const sgz_packer *, size_t, size_t *, int *)
 
-# How often the calling thread looks for signals while the tree is walked: seconds.
+# How often a waiting thread looks for signals: seconds.
 _POLL = 0.05
+
+
+cdef class Worker:
+    """A thread for one call. `wait` returns when that has ended, whatever signals come: only then
+    may what it works with be closed. (Of a Thread whose `join` an exception left, CPython 3.11
+    believes ever after that it has ended.)
+
+    `error` is the exception that ended the call, or None.
+    """
+
+    cdef object call, running
+    cdef bint ended
+    cdef int *stop              # set when a signal's handler raises; may be NULL
+    cdef readonly object error
+
+    def __cinit__(self):
+        self.stop = NULL
+
+    def __init__(self, call):
+        self.call = call
+        self.running = allocate_lock()
+        self.ended = True
+
+    def start(self):
+        """Begin. Either there is a thread then, or an exception."""
+        self.running.acquire()
+        self.ended = False
+        try:
+            start_new_thread(self._run, ())
+        except BaseException:
+            self.ended = True
+            raise
+
+    def _run(self):
+        try:
+            self.call()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended = True
+            self.running.release()
+
+    def wait(self):
+        """Wait for the end. An exception that a signal's handler raised meanwhile is raised
+        then."""
+        cdef object interrupted = None
+        while not self.ended:
+            try:
+                self.running.acquire(True, _POLL)
+                PyErr_CheckSignals()
+            except BaseException as error:
+                interrupted = interrupted or error
+                if self.stop != NULL:
+                    self.stop[0] = 1
+        if interrupted is not None:
+            raise interrupted
 
 
 cdef class Manifest:
@@ -142,14 +198,23 @@ cdef struct skip_list:
     size_t *lens
     char *seen
     size_t count
+    char reserved[3][49]        # names that are a layer's own, as far as they were met
+    size_t reserved_count
     void *call                  # a Callback, or NULL
 
 
 cdef int _ignore(void *arg, const char *name, size_t size, int is_dir) noexcept nogil:
     cdef skip_list *skip = <skip_list *>arg
     cdef size_t i
+    cdef int verdict = 0
     if sgz_cut_marker(name, size):
-        return 2
+        if skip.call != NULL:
+            with gil:
+                verdict = _ask(<Callback>skip.call, name[:size], is_dir)
+        if verdict == 0 and skip.reserved_count < 3:
+            memcpy(skip.reserved[skip.reserved_count], name, size)
+            skip.reserved_count += 1
+        return -1 if verdict < 0 else 2
     for i in range(skip.count):
         if skip.lens[i] == size and memcmp(skip.names[i], name, size) == 0:
             skip.seen[i] = 1
@@ -236,7 +301,7 @@ cdef class Packing:
 
     def walk(self, list skip, ignore, bint one_file_system, Manifest base, bint trust):
         """Find what there is to pack. Returns (sockets left out, the name of one, those of
-        `skip` that were met).
+        `skip` that were met, names left out as they are a layer's own).
 
         `skip` has names to leave out; ignore(name, is_dir) is as sgz_walk_options wants it, or
         None. With `trust` what the base's manifest says of sizes and times is enough.
@@ -248,6 +313,7 @@ cdef class Packing:
         cdef size_t i, count = len(skip)
         cdef timespec now
         cdef list failures = []
+        cdef Worker worker
         memset(&options, 0, sizeof(options))
         memset(&left_out, 0, sizeof(left_out))
         options.threads = <int>min(self.convert.threads, <unsigned>INT_MAX)
@@ -281,26 +347,23 @@ cdef class Packing:
                 if status != SGZ_OK:
                     failures.append(status)
 
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            try:
-                while thread.is_alive():
-                    thread.join(_POLL)
-                    PyErr_CheckSignals()
-            except BaseException:
-                self.stop = 1
-                thread.join()
-                raise
+            worker = Worker(work)
+            worker.stop = &self.stop
+            worker.start()
+            worker.wait()
+            if worker.error is not None:
+                raise worker.error
             if call is not None:
                 call.check()
             if failures:
                 raise to_exception(&err, self.name)
             met = [name for i, name in enumerate(skip) if left_out.seen[i]]
+            reserved = [os.fsdecode(left_out.reserved[i]) for i in range(left_out.reserved_count)]
         finally:
             free(left_out.names)
             free(left_out.lens)
             free(left_out.seen)
-        return self.found.sockets, os.fsdecode(self.found.first_socket), met
+        return self.found.sockets, os.fsdecode(self.found.first_socket), met, reserved
 
     def run(self, where, str sink_name, bint synced, int base_fd):
         """Write the layer; returns the result's fields as a dict. `synced`: the sink is a file

@@ -21,6 +21,18 @@ static void expected(const uint8_t *in, size_t len, uint8_t out[32])
     sgz_sha256_free(&codecs, &sha);
 }
 
+/* As on a processor that has none for two lanes. */
+static void without_instructions(sgz_hasher *h)
+{
+    sgz_error err;
+    h->paired = 0;
+    if (h->plain.ctx)
+        return;
+    CHECK(!sgz_sha256_new(&codecs, &h->plain, &err));
+    CHECK(!sgz_sha256_new(&codecs, &h->message, &err));
+    sgz_sha256_init(&codecs, &h->plain);
+}
+
 static void one_round(int paired)
 {
     sgz_message messages[MESSAGES];
@@ -29,14 +41,8 @@ static void one_round(int paired)
     sgz_error err;
     size_t len = below(2) ? below(DATA) : below(300), at = 0;
     CHECK(!sgz_hasher_init(&h, &codecs, &err));
-    if (!paired) { /* as on a processor without the instructions */
-        h.paired = 0;
-        if (!h.plain.ctx) {
-            CHECK(!sgz_sha256_new(&codecs, &h.plain, &err));
-            CHECK(!sgz_sha256_new(&codecs, &h.message, &err));
-            sgz_sha256_init(&codecs, &h.plain);
-        }
-    }
+    if (!paired)
+        without_instructions(&h);
     while (at < len) {
         size_t step = 1 + below((uint32_t)(len - at)), count = below(MESSAGES);
         for (size_t i = 0; i < count; i++) {
@@ -56,6 +62,36 @@ static void one_round(int paired)
     sgz_hasher_free(&h);
 }
 
+/* Two streams, each fed in pieces of its own. */
+static void two_streams(int paired)
+{
+    uint8_t digest[32], good[32];
+    sgz_hasher h[2];
+    sgz_error err;
+    size_t len[2] = {below(2) ? below(DATA) : below(300), below(2) ? below(DATA) : below(300)};
+    size_t at[2] = {0};
+    for (int k = 0; k < 2; k++) {
+        CHECK(!sgz_hasher_init(&h[k], &codecs, &err));
+        if (!paired && !k)
+            without_instructions(&h[k]);
+    }
+    while (at[0] < len[0]) {
+        size_t step = 1 + below((uint32_t)(len[0] - at[0]));
+        size_t offered = below((uint32_t)(len[1] - at[1]) + 1);
+        size_t taken = sgz_hasher_beside(&h[0], data + at[0], step, &h[1], data + at[1], offered);
+        CHECK(taken <= offered);
+        at[0] += step;
+        at[1] += taken;
+    }
+    sgz_hasher_update(&h[1], data + at[1], len[1] - at[1], NULL, 0);
+    for (int k = 0; k < 2; k++) {
+        sgz_hasher_final(&h[k], digest);
+        expected(data, len[k], good);
+        CHECK(!memcmp(good, digest, 32));
+        sgz_hasher_free(&h[k]);
+    }
+}
+
 int main(void)
 {
     sgz_error err;
@@ -65,8 +101,10 @@ int main(void)
     }
     for (size_t i = 0; i < DATA; i++)
         data[i] = (uint8_t)below(256);
-    for (int i = 0; i < ROUNDS; i++)
+    for (int i = 0; i < ROUNDS; i++) {
         one_round(i % 2);
-    printf("%d passed, 0 failed\n", ROUNDS);
+        two_streams(i % 2);
+    }
+    printf("%d passed, 0 failed\n", 2 * ROUNDS);
     return 0;
 }
