@@ -205,6 +205,66 @@ class _Regex:
         return self.text[self.at - 1]
 
 
+# The translations of a star, a question mark, and two stars with a slash.
+_STAR, _ANY, _DIRS = (_Regex(text).translate() for text in ("[^/]*", "[^/]", "(.*/)?"))
+_BACKTRACKS_MAX = 3  # where several wildcards of one pattern try everything against each other
+
+
+def _bounded(expression: str) -> str:
+    """The same expression without the backtracking that takes a power of the name's length.
+
+    Go's matching is linear. Here, what stands between two wildcards may be taken where it comes
+    first, for good: whatever follows a later place follows that one too. That holds where it has a
+    fixed length, and between two `**/` where it ends with a slash.
+    """
+    if "|" in expression:
+        return _limited(expression, expression.count("*"))
+    while 2 * _DIRS in expression:
+        expression = expression.replace(2 * _DIRS, _DIRS)
+    first, *parts = expression.split(_DIRS)
+    free = 0
+    done = []
+    for part in (first, *parts):
+        made, left = _bounded_stars(part)
+        done.append(made)
+        free += left
+    out = done[0]
+    for number, (part, made) in enumerate(zip(parts, done[1:], strict=True), 1):
+        if number == len(parts):
+            out += _DIRS + made
+        elif part.endswith("/") and not _variable(part.replace(_STAR, "")):
+            out += f"(?>(?:.*?/)??{made})"
+        else:
+            out += _DIRS + made
+            free += 1
+    return _limited(out, free)
+
+
+def _bounded_stars(part: str) -> tuple[str, int]:
+    first, *rest = part.split(_STAR)
+    out, free = first, 0
+    for number, piece in enumerate(rest, 1):
+        if number == len(rest) or "/" in piece.replace(_ANY, ""):
+            out += _STAR + piece  # the component ends here, so only one length can be right
+        elif _variable(piece):
+            out += _STAR + piece
+            free += 1
+        else:
+            out += f"(?>{_STAR}?{piece})"
+    return out, free
+
+
+def _variable(text: str) -> bool:
+    """Whether it may have several lengths, or match a slash that is not written."""
+    return re.search(r"[\[(*?{]", text.replace(_ANY, "")) is not None
+
+
+def _limited(expression: str, free: int) -> str:
+    if free > _BACKTRACKS_MAX:
+        raise _PatternError("with so many wildcards beside brackets or bars it could take for ever")
+    return expression
+
+
 # --- patterns -------------------------------------------------------------------------------
 
 
@@ -217,7 +277,7 @@ class _Pattern:
         self.kind, expression = self._compile()
         self.begin = self._begin()
         if self.kind == "regex":
-            self.regex = re.compile(_Regex(f"^{expression}$").translate())
+            self.regex = re.compile(_bounded(_Regex(f"^{expression}$").translate()))
 
     def _begin(self) -> str:
         """What all that it matches begins with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stargz
-from stargz.ignore import IgnoreFile
+from stargz.ignore import IgnoreFile, _bounded, _Regex
 
 
 def ignored(text: str, name: str) -> bool:
@@ -100,6 +101,43 @@ def test_table(text: str, out: str, kept: str) -> None:
 def test_malformed(pattern: str) -> None:
     with pytest.raises(stargz.UsageError, match=r"^\.ignore, line 3: pattern '.*': .*; correct"):
         IgnoreFile.parse(f"# first\na\n{pattern}\n".encode(), ".ignore")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "out"),
+    [
+        ("*a" * 40 + "b", "a" * 255, False),
+        ("*a" * 40 + "b", "a" * 254 + "b", True),
+        ("?*a" * 30 + "*.o", "a" * 255, False),
+        ("**/a/" * 30 + "b", "a/" * 300 + "c", False),
+        ("**/a/" * 30 + "b", "a/" * 300 + "b", True),
+        ("**/*a*/" * 20 + "b", "xax/" * 300 + "c", False),
+    ],
+    ids=range(6),
+)
+def test_many_wildcards(pattern: str, name: str, out: bool) -> None:
+    """What takes a power of the name's length by trying would not end here."""
+    assert ignored(pattern, name) is out
+
+
+@pytest.mark.parametrize("pattern", ["*[ab]" * 5 + "c", "a|" + "*a" * 5, "**/[^a]" * 5])
+def test_wildcards_that_would_have_to_be_tried(pattern: str) -> None:
+    with pytest.raises(stargz.UsageError, match="could take for ever"):
+        IgnoreFile.parse(pattern.encode(), ".ignore")
+
+
+@given(
+    st.lists(st.sampled_from(["*", "**/", "?", "a", "b", "/", ".a"]), min_size=1, max_size=9),
+    st.lists(st.sampled_from(["a", "b", "/", ".a"]), min_size=1, max_size=14),
+)
+@settings(max_examples=400, deadline=None)
+@example(["**/", "a", "b", "**/", "b"], ["a", "b", "/", "b"])
+def test_bounded_matching_is_the_same(pattern: list[str], name: list[str]) -> None:
+    given_, asked = "".join(pattern), "".join(name)
+    simple = re.escape(given_).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+    simple = rf"\A{simple}\Z".replace(r"\?", "[^/]")
+    bounded = _bounded(_Regex(simple.replace(r"\A", "^").replace(r"\Z", "$")).translate())
+    assert bool(re.search(bounded, asked)) == bool(re.search(simple, asked))
 
 
 def test_directories() -> None:
