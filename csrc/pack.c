@@ -166,6 +166,12 @@ static uint64_t bad_names(void *arg)
     return ((sgz_packer *)arg)->bad_names;
 }
 
+static int same_headers(const sgz_manifest_options *a, const sgz_manifest_options *b)
+{
+    return a->owner == b->owner && a->group == b->group && a->mtime == b->mtime
+        && a->mtime_max == b->mtime_max;
+}
+
 sgz_packer *sgz_packer_new(const sgz_codecs *codecs, int root, sgz_walk *walk, sgz_toc *toc,
                            const sgz_pack_options *options, sgz_error *err)
 {
@@ -183,6 +189,7 @@ sgz_packer *sgz_packer_new(const sgz_codecs *codecs, int root, sgz_walk *walk, s
     p->base = options->base;
     p->copy_chunk = SGZ_WALK_NONE;
     p->m.options = options->bytes;
+    p->same_headers = p->base && same_headers(&p->base->options, &options->bytes);
     pthread_mutex_init(&p->toc_lock, NULL);
     pthread_mutex_init(&p->lock, NULL);
     p->filler = (sgz_filler){

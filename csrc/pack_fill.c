@@ -185,7 +185,7 @@ static sgz_status find_extent(sgz_packer *p, pack_extent *x, sgz_error *err)
 {
     const sgz_manifest *base = p->base;
     uint32_t first = p->m.entries[p->next].file.known;
-    int same = first != SGZ_WALK_NONE && p->m.unit_count;
+    int same = first != SGZ_WALK_NONE && p->m.unit_count && p->same_headers;
     *x = (pack_extent){.end = p->next};
     while (x->end < p->m.entry_count) {
         const sgz_walk_entry *e = &p->m.entries[x->end].file;

@@ -65,6 +65,7 @@ struct sgz_packer {
     const sgz_codecs *codecs;
     sgz_pack_options options;
     const sgz_manifest *base;
+    int same_headers;           /* the base's entries were written as these are to be */
     int root;
     sgz_filler filler;
     sgz_toc *toc;

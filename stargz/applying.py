@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stargz.conversion import default_threads
-from stargz.durable import complete_or_absent
+from stargz.conversion import default_threads, open_sink
 from stargz.errors import CodecError, DigestError, UsageError
 from stargz.patch import engine
 from stargz.sources.spool import Spool
@@ -164,23 +163,9 @@ def _open_base(base: File, expected: int, stack: ExitStack) -> tuple[int, str, i
 def _open_sink(dst: File, stack: ExitStack) -> tuple[Any, str, int]:
     """A descriptor or a write(view), a name for errors, and the descriptor of a temporary file
     for what must not be seen before it is checked, or -1."""
-    if isinstance(dst, (str, os.PathLike)):
-        try:
-            regular = stat.S_ISREG(os.stat(dst).st_mode)  # noqa: PTH116
-        except FileNotFoundError:
-            regular = True
-        if regular:
-            path = os.path.realpath(dst)
-            return stack.enter_context(complete_or_absent(path)), path, -1
-        # A device or a pipe cannot be replaced, only written.
-        dst = stack.enter_context(Path(dst).open("wb", buffering=0))
-    name = str(getattr(dst, "name", "") or "output")
-    if isinstance(dst, io.FileIO):
-        sink: Any = dst.fileno()
-    elif callable(getattr(dst, "write", None)):
-        sink = dst.write
-    else:
-        raise UsageError(f"a destination is a path or a binary file, not {type(dst).__name__}")
+    sink, name, folder = open_sink(dst, stack)
+    if folder is not None:
+        return sink, name, -1  # nothing of it is seen
     held = stack.enter_context(tempfile.TemporaryFile(prefix="stargz-"))
     return sink, name, held.fileno()
 

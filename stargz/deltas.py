@@ -167,20 +167,26 @@ def _refuse_same(source: object, patch: Sink) -> None:
 
 
 def _open_sink(patch: Sink, stack: ExitStack) -> Callable[[bytes], object]:
-    where, _, _ = open_sink(patch, stack)
+    where, name, _ = open_sink(patch, stack)
     if isinstance(where, int):
-        return _whole(io.FileIO(where, "wb", closefd=False))
+        return _whole(io.FileIO(where, "wb", closefd=False), name)
     file = getattr(where, "__self__", None)
-    return _whole(file) if isinstance(file, io.RawIOBase) else where
+    return _whole(file, name) if isinstance(file, io.RawIOBase) else where
 
 
-def _whole(file: io.RawIOBase) -> Callable[[bytes], object]:
-    """write() of a file that may take less than it is given."""
+def _whole(file: io.RawIOBase, name: str) -> Callable[[bytes], object]:
+    """write() of a file that may take less than it is given, and whose errors are without a
+    name."""
 
     def write(data: bytes) -> None:
         view = memoryview(data)
         while view:
-            taken = file.write(view)
+            try:
+                taken = file.write(view)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, name) from None
             if taken is None:
                 raise BlockingIOError("the output is non-blocking and takes no bytes now")
             view = view[taken:]

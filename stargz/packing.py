@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MANIFEST_SUFFIX = ".manifest"
 MANIFEST_MAGIC = b"SGZMANIF"
 TIMES = range(-(1 << 62), 1 << 62)
-IDS = range(1 << 32)
+IDS = range((1 << 32) - 1)  # the last one means none to chown(2)
 
 StrPath = str | os.PathLike[str]
 
@@ -103,8 +103,8 @@ def pack(
         put together from what the kernel has in memory, or inflated); the result is byte for byte
         that without.
         It needs the base's manifest (base_manifest; default: the base's name and ".manifest"),
-        made with the same options. Where that is missing or does not fit, a warning says so and
-        everything is compressed. base and dst may be the same file.
+        and the same level, chunk size and compressor. Where one of these is missing or does not
+        fit, a warning says so and everything is compressed. base and dst may be the same file.
     checksum: do not trust sizes, times and inodes to tell what has not changed: read every file,
         and copy those whose contents the base has, under any name.
     manifest: where this layer's manifest is written (default: a dst path and ".manifest"; none
@@ -222,7 +222,7 @@ def _check(
     if chunk_size not in CHUNK_SIZES:
         raise UsageError(f"chunk size {chunk_size} is not in 1 KiB to 1 GiB")
     if owner is not None and not (owner[0] in IDS and owner[1] in IDS):
-        raise UsageError(f"owner {owner[0]}:{owner[1]} is not two numbers of 32 bits")
+        raise UsageError(f"owner {owner[0]}:{owner[1]} is not two numbers from 0 to {IDS[-1]}")
     if mtime is not None and mtime not in TIMES:
         raise UsageError(f"mtime {mtime} is not a time in seconds since the epoch")
     if threads is not None and not 1 <= threads <= 1024:
@@ -349,8 +349,8 @@ def _open_base(
         known = Manifest(file, os.fspath(beside))
     except (FormatError, OSError) as error:
         return useless(str(error))
-    if not packing.same_options(known):
-        return useless(f"{os.fspath(beside)}: the base was packed with other options")
+    if other := packing.other_options(known):
+        return useless(f"{os.fspath(beside)}: the base was packed with {other}")
     size, toc_offset, digest = known.blob
     if os.fstat(layer).st_size != size or _tail(layer, toc_offset) != digest:
         return useless(f"{os.fspath(beside)}: is not the manifest of {os.fspath(base)}")

@@ -314,6 +314,9 @@ def test_command(place: Path, pair: tuple[pb.Blob, pb.Blob]) -> None:
     assert "already exists" in fails(
         1, "apply", place / "base", place / "patch", "-o", place / "new"
     )
+    assert "name another NEW" in fails(
+        1, "apply", place / "base", place / "patch", "-o", place / "patch", "--force"
+    )
     report = ok("apply", place / "base", place / "patch", "-o", place / "new", "--force", "--json")
     assert json.loads(report)["size"] == len(pair[1].data)
 

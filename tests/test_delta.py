@@ -563,6 +563,7 @@ def test_command(tmp_path: Path, tool: Callable[[str], str]) -> None:
     patch = (tmp_path / "patch").read_bytes()
     assert patch_oracle.apply(old, patch).data == new
     assert "already exists" in fails(1, "delta", "old", "new", "-o", "patch", cwd=tmp_path)
+    assert "/dev/full: " in fails(1, "delta", "old", "new", "-o", "/dev/full", cwd=tmp_path)
     done = run("delta", "old", "new", "-o", "-", "--json", cwd=tmp_path, text=False)
     assert (done.returncode, done.stdout) == (0, patch)
     result = json.loads(done.stderr)

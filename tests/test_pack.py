@@ -525,7 +525,7 @@ def test_command(tree: Path, layer: Path, tmp_path: Path) -> None:
     made = command.run("pack", tree, out, *options)
     found = json.loads(made.stdout)
     assert found["diff_id"] is None
-    assert any("packed with other options" in text for text in found["warnings"])
+    assert any("packed with chunk size" in text for text in found["warnings"])
     assert {(m.uid, m.gid, m.mtime) for m in members(out)} == {(1, 2, 3)}
     assert "UID:GID" in command.fails(2, "pack", tree, tmp_path / "x", "--owner", "me")
     piped = command.run("pack", tree, "-", "--chunk-size", CHUNK, "-q", text=False)

@@ -416,16 +416,31 @@ def useless(tree: Path, base: Path, tmp_path: Path, reason: str, **options: Any)
     [
         {"level": 2},
         {"chunk_size": 2048},
-        {"owner": (1, 1)},
-        {"owner": (0, 0)},
-        {"mtime": 0},
-        {"source_date_epoch": 1},
     ],
     ids=str,
 )
 def test_other_options(tree: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     stargz.pack(tree, tmp_path / "base")
-    useless(tree, tmp_path / "base", tmp_path, "other options", **options)
+    useless(tree, tmp_path / "base", tmp_path, "the base was packed with", **options)
+
+
+@pytest.mark.parametrize("then", [{}, {"owner": (3, 4), "mtime": 5, "source_date_epoch": 6}])
+@pytest.mark.parametrize(
+    "options",
+    [{"owner": (1, 1)}, {"owner": (0, 0)}, {"mtime": 0}, {"source_date_epoch": 1}],
+    ids=str,
+)
+@pytest.mark.parametrize("how", [{}, {"checksum": True}, {"diff_id": False}], ids=str)
+def test_other_headers(
+    tree: Path, tmp_path: Path, then: dict[str, Any], options: dict[str, Any], how: dict[str, Any]
+) -> None:
+    """Owners and times are in the headers only: contents are copied all the same."""
+    stargz.pack(tree, tmp_path / "base", **then)
+    result = stargz.pack(tree, tmp_path / "out", base=tmp_path / "base", **options, **how)
+    plain = stargz.pack(tree, tmp_path / "plain", **options)
+    assert result.digest == plain.digest
+    assert result.warnings == ()
+    assert result.reused_files == plain.read_files > 0
 
 
 def test_no_manifest(tree: Path, tmp_path: Path) -> None:

@@ -289,15 +289,18 @@ cdef class Packing:
         if self.toc == NULL:
             raise MemoryError
 
-    def same_options(self, Manifest base not None):
-        """Whether a layer with this manifest was made as this one is to be."""
+    def other_options(self, Manifest base not None):
+        """What keeps this pack from copying contents of a layer with this manifest; "" for nothing.
+        (Owners and times are in headers, which are then made anew.)"""
         cdef const sgz_manifest_options *then = &base.manifest.options
         cdef const sgz_manifest_options *now = &self.options.bytes
-        return (then.level == now.level and then.landmarks == now.landmarks
-                and then.chunk_size == now.chunk_size and then.owner == now.owner
-                and then.group == now.group and then.mtime == now.mtime
-                and then.mtime_max == now.mtime_max
-                and memcmp(then.engine, now.engine, sizeof(now.engine)) == 0)
+        if then.level != now.level:
+            return f"level {then.level}"
+        if then.chunk_size != now.chunk_size:
+            return f"chunk size {then.chunk_size}"
+        if memcmp(then.engine, now.engine, sizeof(now.engine)) or then.landmarks != now.landmarks:
+            return "another version of what compresses"
+        return ""
 
     def walk(self, list skip, ignore, bint one_file_system, Manifest base, bint trust):
         """Find what there is to pack. Returns (sockets left out, the name of one, those of

@@ -7,12 +7,12 @@ whole is right."""
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from stargz.cli import _options, _stdout
-from stargz.cli._errors import OK, CommandError
+from stargz.cli import _options
+from stargz.cli._destination import writable
+from stargz.cli._errors import OK
 from stargz.cli._layers import binary_stdin
 from stargz.cli._output import log, print_json, print_table, size_text
 from stargz.cli._progress import Progress
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.base == "-" and args.patch == "-":
         raise UsageError("BASE and PATCH cannot both be -; name one of them")
-    target = _target(args.output, args.force)
+    # BASE may be replaced: its successor.
+    target = writable(args.output, [args.patch], args.force, "NEW")
     to_stdout = args.output == "-"
     with Progress(
         Path(args.output).name if not to_stdout else "apply", args, json_on_stderr=to_stdout
@@ -61,20 +62,6 @@ def run(args: argparse.Namespace) -> int:
         result = apply(base, patch, target, threads=args.threads, progress=progress.callback)
     _report(result, args)
     return OK
-
-
-def _target(name: str, force: bool) -> str | BinaryIO:
-    """What NEW is written to, checked before any work starts."""
-    if name == "-":
-        if sys.stdout.isatty():
-            raise UsageError("NEW is - and standard output is a terminal; redirect it or name NEW")
-        return _stdout.binary()
-    path = Path(name)
-    if path.is_dir():
-        raise CommandError(f"{name}: is a directory; name the file to write")
-    if path.is_file() and not force:
-        raise CommandError(f"{name}: already exists; --force replaces it")
-    return name
 
 
 def _report(result: ApplyResult, args: argparse.Namespace) -> None:

@@ -68,10 +68,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         check_not_url(args.src)
         source = args.src
-    with (
-        writable(dst, args.src, args.force) as target,
-        Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress,
-    ):
+    target = writable(dst, [args.src], args.force)
+    with Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress:
         try:
             result = convert(source, target, **options, progress=progress.callback)
         except EntryNotFoundError as error:

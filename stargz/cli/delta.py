@@ -7,13 +7,12 @@ engine makes the same of its contents, which is tried. `stargz apply BASE PATCH`
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from stargz.cli import _options, _stdout
+from stargz.cli import _options
+from stargz.cli._destination import writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import is_image, open_layer, open_source, side, source
 from stargz.cli._output import log, print_json, print_table, size_text
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.base == args.new == "-":
         raise UsageError("BASE and NEW cannot both be -; name one of them")
     to_stdout = args.output == "-"
-    target = _target(args)
+    target = writable(args.output, [args.base, args.new], args.force, "PATCH")
     with (
         _base(args) as base,
         open_layer(side(args, "new", "base")) as new,
@@ -90,26 +89,6 @@ def _base(args: argparse.Namespace) -> Iterator[Layer | MemberList]:
                 f"{given.toc_digest}"
             )
         yield members
-
-
-def _target(args: argparse.Namespace) -> str | BinaryIO:
-    """What the patch is written to, checked before any work starts."""
-    name: str = args.output
-    if name == "-":
-        if sys.stdout.isatty():
-            raise UsageError(
-                "PATCH is - and standard output is a terminal; redirect it or name PATCH"
-            )
-        return _stdout.binary()
-    path = Path(name)
-    if path.is_dir():
-        raise CommandError(f"{name}: is a directory; name the file to write")
-    for other in (args.base, args.new):
-        if path.exists() and Path(other).exists() and path.samefile(other):
-            raise CommandError(f"{name}: is {other}, which is read; name another PATCH")
-    if path.is_file() and not args.force:
-        raise CommandError(f"{name}: already exists; --force replaces it")
-    return name
 
 
 def _report(result: DeltaResult, args: argparse.Namespace) -> None:

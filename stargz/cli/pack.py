@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
 stargz pack project first.stargz --ignore-file project/.dockerignore
-stargz pack project next.stargz --base first.stargz --owner 0:0
+stargz pack project next.stargz --ignore-file project/.dockerignore --base first.stargz
 SOURCE_DATE_EPOCH=0 stargz pack build - | ssh host 'cat > layer.stargz'"""
 
 
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         metavar="PREVIOUS",
-        help="copy what has not changed from this layer, packed earlier with the same options "
-        "(may be DST itself)",
+        help="copy what has not changed from this layer, packed earlier at the same level and "
+        "chunk size (may be DST itself)",
     )
     parser.add_argument(
         "--checksum",
@@ -103,10 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
     to_stdout = args.dst == "-"
     label = Path(args.src).name or args.src
-    with (
-        writable(args.dst, args.src, args.force) as target,
-        Progress(label, args, json_on_stderr=to_stdout) as progress,
-    ):
+    target = writable(args.dst, [], args.force)
+    with Progress(label, args, json_on_stderr=to_stdout) as progress:
         result = pack(
             args.src,
             target,
