@@ -33,7 +33,9 @@ def writable(dst: str, reads: Sequence[str], force: bool, name: str = "DST") -> 
         return dst  # a pipe or a device: written to, never replaced
     for other in reads:
         if other != "-" and Path(other).exists() and Path(other).samefile(dst):
-            raise CommandError(f"{dst}: is {other}, which is read; name another {name}")
+            raise CommandError(
+                f"{dst}: is the same file as {other}, which is read; name another {name}"
+            )
     if not force:
         raise CommandError(f"{dst}: already exists; --force replaces it")
     return dst
