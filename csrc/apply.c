@@ -585,6 +585,16 @@ static void retarget(sgz_toc *toc, sgz_entry *row)
     row->link_len = target->name_len;
 }
 
+void sgz_apply_empty(sgz_apply *a, uint32_t row)
+{
+    static const uint8_t sha256_of_nothing[32] = {
+        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
+        0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52,
+        0xb8, 0x55};
+    memcpy(a->toc->rows[row].chunk_digest, sha256_of_nothing, 32);
+    a->toc->rows[row].flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+}
+
 sgz_status sgz_apply_finish(sgz_apply *a, uint64_t *bad_names, sgz_error *err)
 {
     sgz_toc *toc = a->toc;

@@ -19,6 +19,8 @@ sgz_status sgz_apply_entry(sgz_apply *apply, const sgz_tar_entry *entry, int64_t
                            uint32_t *row, sgz_error *err);
 /* Append a chunk row for the file last added. */
 sgz_status sgz_apply_chunk(sgz_apply *apply, uint32_t *row, sgz_error *err);
+/* A row is an empty file's: it has no chunk, but a digest, that of nothing. */
+void sgz_apply_empty(sgz_apply *apply, uint32_t row);
 /* After the last entry: no file is used as a directory. Also counts. */
 sgz_status sgz_apply_finish(sgz_apply *apply, uint64_t *bad_names, sgz_error *err);
 

@@ -70,19 +70,6 @@ sgz_status sgz_cut_chunk_done(sgz_cutter *c, size_t n, sgz_error *err)
     return SGZ_OK;
 }
 
-/* An empty file has no chunk, but a digest: that of nothing. */
-static void empty_file(sgz_cutter *c, uint32_t row)
-{
-    static const uint8_t sha256_of_nothing[32] = {
-        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
-        0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52,
-        0xb8, 0x55};
-    pthread_mutex_lock(c->lock);
-    memcpy(c->toc->rows[row].chunk_digest, sha256_of_nothing, 32);
-    c->toc->rows[row].flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
-    pthread_mutex_unlock(c->lock);
-}
-
 sgz_status sgz_cut_begin_file(sgz_cutter *c, uint32_t row, int64_t size, int own_member,
                              sgz_error *err)
 {
@@ -91,6 +78,8 @@ sgz_status sgz_cut_begin_file(sgz_cutter *c, uint32_t row, int64_t size, int own
     c->file_done = 0;
     if (size)
         return begin_chunk(c, own_member, err);
-    empty_file(c, row);
+    pthread_mutex_lock(c->lock);
+    sgz_apply_empty(c->apply, row);
+    pthread_mutex_unlock(c->lock);
     return SGZ_OK;
 }

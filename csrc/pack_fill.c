@@ -210,17 +210,6 @@ static sgz_status find_extent(sgz_packer *p, pack_extent *x, sgz_error *err)
     return SGZ_OK;
 }
 
-static sgz_status no_chunks(sgz_packer *p, uint32_t row)
-{
-    static const uint8_t sha256_of_nothing[32] = {
-        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
-        0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52,
-        0xb8, 0x55};
-    memcpy(p->toc->rows[row].chunk_digest, sha256_of_nothing, 32);
-    p->toc->rows[row].flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
-    return SGZ_OK;
-}
-
 /* Rows of the TOC, and with `out` the bytes of the headers. */
 static sgz_status put_entries(sgz_packer *p, size_t end, uint8_t *out, uint32_t *row,
                               sgz_error *err)
@@ -233,7 +222,7 @@ static sgz_status put_entries(sgz_packer *p, size_t end, uint8_t *out, uint32_t 
         if (!status)
             status = sgz_apply_entry(p->apply, &p->header.entry, -1, row, err);
         if (!status && e->type == '0' && !e->size)
-            status = no_chunks(p, *row);
+            sgz_apply_empty(p->apply, *row);
         if (status || !out)
             continue;
         uint8_t *bytes;
