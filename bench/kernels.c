@@ -7,7 +7,7 @@
  * BLOB's TOC: member's blob offset, innerOffset, length, and the number of its file.
  * Every thread does the whole of each kernel; what is printed is the mean seconds of a
  * thread, so the core-seconds that the kernel alone costs. */
-#include "gzip.h"
+#include "codec/gzip.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -62,17 +62,18 @@ static void find_members(void)
     size_t cap = blob.len * 4 + WINDOW, member_cap = 1024;
     tar.data = malloc(cap);
     members = malloc(member_cap * sizeof *members);
-    CHECK(tar.data && members && !sgz_inflater_init(&z, &codecs, NULL));
-    sgz_inflater_reset(&z, 0);
+    CHECK(tar.data && members && !sgz_codec_inflater_init(&z, &codecs, NULL));
+    sgz_codec_inflater_reset(&z, 0);
     const uint8_t *in = blob.data;
     size_t left = blob.len, begin = 0, blob_begin = 0;
     while (left && !z.garbage) {
         size_t made;
         if (tar.len == cap)
             CHECK((tar.data = realloc(tar.data, cap *= 2)));
-        CHECK(!sgz_inflate(&z, &in, &left, tar.data + tar.len, cap - tar.len, &made, 1, NULL));
+        CHECK(!sgz_codec_inflate(&z, &in, &left, tar.data + tar.len, cap - tar.len, &made, 1,
+                                 NULL));
         tar.len += made;
-        if (!sgz_inflater_at_member_end(&z))
+        if (!sgz_codec_inflater_at_member_end(&z))
             continue;
         if (member_count == member_cap)
             CHECK((members = realloc(members, (member_cap *= 2) * sizeof *members)));
@@ -80,7 +81,7 @@ static void find_members(void)
         begin = tar.len;
         blob_begin = blob.len - left;
     }
-    sgz_inflater_free(&z);
+    sgz_codec_inflater_free(&z);
 }
 
 static void read_chunks(void)
@@ -102,13 +103,13 @@ static void inflate_stream(bytes source)
 {
     sgz_inflater z;
     uint8_t *window = malloc(WINDOW);
-    CHECK(window && !sgz_inflater_init(&z, &codecs, NULL));
-    sgz_inflater_reset(&z, 0);
+    CHECK(window && !sgz_codec_inflater_init(&z, &codecs, NULL));
+    sgz_codec_inflater_reset(&z, 0);
     const uint8_t *in = source.data;
     size_t left = source.len, made;
     while (left && !z.garbage)
-        CHECK(!sgz_inflate(&z, &in, &left, window, WINDOW, &made, 0, NULL));
-    sgz_inflater_free(&z);
+        CHECK(!sgz_codec_inflate(&z, &in, &left, window, WINDOW, &made, 0, NULL));
+    sgz_codec_inflater_free(&z);
     free(window);
 }
 
@@ -124,11 +125,11 @@ static void hash(const uint8_t *data, size_t len)
 {
     sgz_sha256 sha;
     uint8_t out[32];
-    CHECK(!sgz_sha256_new(&codecs, &sha, NULL));
-    sgz_sha256_init(&codecs, &sha);
-    sgz_sha256_update(&codecs, &sha, data, len);
-    sgz_sha256_final(&codecs, &sha, out);
-    sgz_sha256_free(&codecs, &sha);
+    CHECK(!sgz_codec_sha256_new(&codecs, &sha, NULL));
+    sgz_codec_sha256_init(&codecs, &sha);
+    sgz_codec_sha256_update(&codecs, &sha, data, len);
+    sgz_codec_sha256_final(&codecs, &sha, out);
+    sgz_codec_sha256_free(&codecs, &sha);
 }
 
 static void hash_tar(void) { hash(tar.data, tar.len); }
@@ -138,13 +139,13 @@ static void hash_chunks(void)
 {
     sgz_sha256 sha;
     uint8_t out[32];
-    CHECK(!sgz_sha256_new(&codecs, &sha, NULL));
+    CHECK(!sgz_codec_sha256_new(&codecs, &sha, NULL));
     for (size_t i = 0; i < chunk_count; i++) {
-        sgz_sha256_init(&codecs, &sha);
-        sgz_sha256_update(&codecs, &sha, tar.data + chunks[i].start, chunks[i].len);
-        sgz_sha256_final(&codecs, &sha, out);
+        sgz_codec_sha256_init(&codecs, &sha);
+        sgz_codec_sha256_update(&codecs, &sha, tar.data + chunks[i].start, chunks[i].len);
+        sgz_codec_sha256_final(&codecs, &sha, out);
     }
-    sgz_sha256_free(&codecs, &sha);
+    sgz_codec_sha256_free(&codecs, &sha);
 }
 
 /* Files of one chunk share its digest; only the others are hashed once more. */
@@ -152,40 +153,40 @@ static void hash_files(void)
 {
     sgz_sha256 sha;
     uint8_t out[32];
-    CHECK(!sgz_sha256_new(&codecs, &sha, NULL));
+    CHECK(!sgz_codec_sha256_new(&codecs, &sha, NULL));
     for (size_t i = 0, n; i < chunk_count; i += n) {
         for (n = 1; i + n < chunk_count && chunks[i + n].file == chunks[i].file; n++) {}
         if (n == 1)
             continue;
-        sgz_sha256_init(&codecs, &sha);
+        sgz_codec_sha256_init(&codecs, &sha);
         for (size_t k = i; k < i + n; k++)
-            sgz_sha256_update(&codecs, &sha, tar.data + chunks[k].start, chunks[k].len);
-        sgz_sha256_final(&codecs, &sha, out);
+            sgz_codec_sha256_update(&codecs, &sha, tar.data + chunks[k].start, chunks[k].len);
+        sgz_codec_sha256_final(&codecs, &sha, out);
     }
-    sgz_sha256_free(&codecs, &sha);
+    sgz_codec_sha256_free(&codecs, &sha);
 }
 
 static void deflate_members(void)
 {
     sgz_deflater d;
     size_t cap = 0, made;
-    CHECK(!sgz_deflater_init(&d, &codecs, level, NULL));
+    CHECK(!sgz_codec_deflater_init(&d, &codecs, level, NULL));
     for (size_t i = 0; i < member_count; i++)
         cap = members[i].len > cap ? members[i].len : cap;
-    cap = sgz_member_bound(cap);
+    cap = sgz_codec_member_bound(cap);
     uint8_t *out = malloc(cap);
     CHECK(out);
     memset(out, 1, cap); /* page faults are not the kernel's */
     for (size_t i = 0; i < member_count; i++)
-        CHECK(!sgz_deflate_member(&d, tar.data + members[i].start, members[i].len, 0, out, cap,
-                                  &made, NULL));
+        CHECK(!sgz_codec_deflate_member(&d, tar.data + members[i].start, members[i].len, 0, out,
+                                        cap, &made, NULL));
     free(out);
-    sgz_deflater_free(&d);
+    sgz_codec_deflater_free(&d);
 }
 
 static void crc_tar(void)
 {
-    volatile uint32_t sink = sgz_crc32(&codecs, 0, tar.data, tar.len);
+    volatile uint32_t sink = sgz_codec_crc32(&codecs, 0, tar.data, tar.len);
     (void)sink;
 }
 
@@ -214,12 +215,13 @@ int main(int argc, char **argv)
 {
     CHECK(argc == 8);
     sgz_error err;
-    CHECK(!sgz_load_isal(&codecs, argv[1], &err) && !sgz_load_crypto(&codecs, argv[2], &err));
+    CHECK(!sgz_codec_load_isal(&codecs, argv[1], &err) &&
+          !sgz_codec_load_crypto(&codecs, argv[2], &err));
     level = atoi(argv[6]);
     threads = atoi(argv[7]);
     CHECK(threads > 0 && threads < 1024);
     if (level > SGZ_LEVEL_ISAL_MAX)
-        CHECK(!sgz_load_libdeflate(&codecs, argv[3], &err));
+        CHECK(!sgz_codec_load_libdeflate(&codecs, argv[3], &err));
     input = load(argv[4]);
     input_is_gzip = input.len > 2 && input.data[0] == 0x1f && input.data[1] == 0x8b;
     blob = load(argv[5]);

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import stargz
-from stargz._engine import codecs
+from stargz._engine import base
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +37,7 @@ sys.exit(ctypes.CDLL(args[0]).main(len(args), (ctypes.c_char_p * len(args))(*arg
 @functools.cache
 def program() -> Path:
     out = Path(tempfile.gettempdir()) / f"stargz-kernels-{os.getuid()}.so"
-    sources = [ROOT / "csrc" / name for name in ("status.c", "codecs.c", "gzip.c")]
+    sources = [ROOT / "csrc" / name for name in ("base/status.c", "codec/codecs.c", "codec/gzip.c")]
     flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
     command = ["gcc", *flags, ROOT / "bench/kernels.c", *sources, "-pthread", "-ldl", "-o", out]
     subprocess.run(command, check=True)
@@ -47,8 +47,8 @@ def program() -> Path:
 def libraries(level: int) -> list[str]:
     """The files of the codec libraries that the engine itself loads."""
     for library in ("isal", "crypto", *(("libdeflate",) if level > 2 else ())):
-        codecs.need(library)
-    files = codecs.loaded()
+        base.need(library)
+    files = base.loaded()
     return [files["isal"], files["crypto"], files.get("libdeflate", "none")]
 
 

@@ -106,7 +106,7 @@ def convert(
         raise UsageError("prioritized is a list of names, not one string")
     names = [os.fsencode(name) for name in prioritized]
     _check(level, chunk_size, min_chunk_size, format, lossless, bool(names), threads)
-    from stargz._engine.writer import Conversion
+    from stargz._engine.write import Conversion
 
     begin = time.perf_counter()
     with ExitStack() as stack:
@@ -168,7 +168,7 @@ def diff_id(
     Raises GzipError (with source and offset) for what cannot be inflated; TarError for another
     compression; CodecError when a library is missing; OSError; UsageError.
     """
-    from stargz._engine.writer import unwrap
+    from stargz._engine.write import unwrap
 
     with ExitStack() as stack:
         source, name, size = _open_source(src, stack)
@@ -284,7 +284,7 @@ def codec_name(level: int) -> str:
         return "isa-l"
     from importlib.metadata import PackageNotFoundError, version
 
-    from stargz._engine.codecs import loaded
+    from stargz._engine.base import loaded
 
     path = Path(loaded()["libdeflate"])
     if path.name.startswith("_deflate."):

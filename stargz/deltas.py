@@ -307,7 +307,7 @@ class _Maker:
 
     def _items(self, count: int) -> Iterator[_Copy | _Item]:
         """What the first `count` members of NEW are, in order."""
-        from stargz._engine.members import CHUNK
+        from stargz._engine.patch import CHUNK
 
         members, first = self.old.members, self.first
         known: dict[bytes, tuple[int, int, int]] = {}
@@ -372,7 +372,7 @@ class _Maker:
     def _prove(self, items: list[_Item], level: int) -> None:
         if not items:
             return
-        from stargz._engine.members import GAP, PROOF, prove
+        from stargz._engine.patch import GAP, PROOF, prove
 
         proofs, gaps = bytearray(), bytearray()
         first = size = 0
@@ -435,7 +435,7 @@ class _Maker:
 
     def _levels(self) -> list[int]:
         """The levels at which the engine makes NEW's members, by a sample of them."""
-        from stargz._engine.members import PROOF, prove
+        from stargz._engine.patch import PROOF, prove
 
         sample = self._sample()
         if not sample:
@@ -477,7 +477,7 @@ class _Maker:
 
 
 def _is_hopeful(item: _Item) -> bool:
-    from stargz._engine.members import PROOF_MAX
+    from stargz._engine.patch import PROOF_MAX
 
     literals = item.literals()
     if not 0 < item.content <= PROOF_MAX or literals + 64 * len(item.pieces) > _OP_MAX:

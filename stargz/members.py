@@ -51,7 +51,7 @@ _KEYS = {
 }
 
 
-_MEMBER = struct.Struct("<qq32s")  # as stargz._engine.members.MEMBER
+_MEMBER = struct.Struct("<qq32s")  # as stargz._engine.patch.MEMBER
 
 
 class Members(Sequence[tuple[int, int, bytes]]):
@@ -101,7 +101,7 @@ class MemberList:
 
     Digests are "sha256:..."; `toc` is the TOC's JSON as it is stored; `members` is a
     sequence of (offset, size, 32 bytes of sha256) in blob order, without gaps. `chunks` are the
-    chunks of the TOC as records of stargz._engine.members.CHUNK. `contents` is how many bytes each
+    chunks of the TOC as records of stargz._engine.patch.CHUNK. `contents` is how many bytes each
     member inflates to; None where the list comes from a file.
     """
 
@@ -148,7 +148,7 @@ class MemberList:
         progress: Progress | None = None,
     ) -> MemberList:
         """The same of a blob that `local` gave, with its digest if that is known."""
-        from stargz._engine.members import walk
+        from stargz._engine.patch import walk
 
         toc = layer.read_toc()  # ValueError if it is closed
         toc_end = layer.size - layer.footer.size
@@ -213,7 +213,7 @@ class MemberList:
     @classmethod
     def parse(cls, data: bytes, name: str = "members") -> MemberList:
         """The same of the file's bytes. Every number is checked against the others."""
-        from stargz._engine.members import CHUNK, chunks
+        from stargz._engine.patch import CHUNK, chunks
         from stargz._engine.toc import TOC
 
         if len(data) > SIZE_MAX:

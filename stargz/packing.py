@@ -27,7 +27,7 @@ from stargz.durable import NewFile
 from stargz.errors import FormatError, StargzError, UsageError
 
 if TYPE_CHECKING:
-    from stargz._engine.packer import Manifest, Packing
+    from stargz._engine.write import Manifest, Packing
     from stargz.ignore import IgnoreFile
 
 MANIFEST_SUFFIX = ".manifest"
@@ -129,14 +129,14 @@ def pack(
     """
     epoch = _epoch(source_date_epoch)
     _check(level, chunk_size, owner, mtime, threads, base, base_manifest)
-    from stargz._engine.codecs import isal_pinned
-    from stargz._engine.packer import Packing
+    from stargz._engine.base import isal_pinned
+    from stargz._engine.write import Packing
 
     begin = time.perf_counter()
     warnings: list[str] = []
     uid, gid = owner if owner is not None else (-1, -1)
     if level > 2:
-        from stargz._engine.codecs import need
+        from stargz._engine.base import need
 
         need("libdeflate")
     engine = codec_name(level)
@@ -330,7 +330,7 @@ def _open_base(
     packing: Packing, base: StrPath, beside: StrPath, stack: ExitStack, warnings: list[str]
 ) -> tuple[int, Manifest | None]:
     """The base's descriptor and manifest; a warning where they are of no use."""
-    from stargz._engine.packer import Manifest
+    from stargz._engine.write import Manifest
 
     def useless(why: str) -> tuple[int, None]:
         warnings.append(f"{why}: everything is compressed")
@@ -372,7 +372,7 @@ class _Saving:
     """A manifest that is written by a thread of its own, and has no name before `publish`."""
 
     def __init__(self, packing: Packing, path: StrPath) -> None:
-        from stargz._engine.packer import Worker
+        from stargz._engine.write import Worker
 
         self._packing = packing
         self._path = os.path.realpath(path)

@@ -107,7 +107,7 @@ def engine(level: int) -> str:
     The same text means the same bytes. CodecError when the library is not there.
     """
     if level > 2:
-        from stargz._engine.codecs import need
+        from stargz._engine.base import need
 
         need("libdeflate")
     return codec_name(level)[:ENGINE_MAX] if level else ""

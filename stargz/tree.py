@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from stargz._engine import tree as _tree
+from stargz._engine import toc as _toc
 from stargz.errors import EntryNotFoundError, UsageError
 from stargz.layer import Layer
 from stargz.toc import IMPLIED_DIR_MODE, Entry, EntryType
@@ -96,7 +96,7 @@ class Tree:
         self.layers = tuple(layers)
         self.name = (layers[-1].name if layers else "") if name is None else name
         #: The same by node numbers, for those who read in C.
-        self.engine = _tree.Tree([layer.toc.rows for layer in layers], whiteouts)
+        self.engine = _toc.Tree([layer.toc.rows for layer in layers], whiteouts)
 
     def __repr__(self) -> str:
         return f"<stargz.tree.Tree {self.name!r}: {len(self)} names>"

@@ -1,4 +1,4 @@
-"""Patches made by hand, frame by frame, after csrc/patch.h: also such as no maker would make."""
+"""Patches made by hand, frame by frame (csrc/patch/format.h): also such as no maker would make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second, slow reader and applier of patches in plain Python, written from csrc/patch.h.
+"""A second, slow reader and applier of patches in plain Python, written from csrc/patch/format.h.
 
 Only what must be made by the same engine is asked of stargz: one compressed member, and the end
 of a blob (TOC member and footer) of its JSON.
@@ -15,8 +15,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 
-from stargz._engine.members import compress
-from stargz._engine.patch import toc_members
+from stargz._engine.patch import compress, toc_members
 
 FRAME = 1 << 20
 HEAD = (

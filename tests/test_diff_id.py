@@ -16,7 +16,7 @@ import zstandard
 from blobs import inflated, noise, sha256, varied_tar
 
 import stargz
-from stargz._engine.writer import unwrap
+from stargz._engine.write import unwrap
 from stargz.conversion import diff_id
 from stargz.errors import GzipError, TarError, UsageError
 

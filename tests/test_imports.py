@@ -109,11 +109,6 @@ def test_rooms_of_one_floor_have_no_cycle() -> None:
         visit(room, ())
 
 
-def test_kernels_know_nothing_of_python() -> None:
-    for path in sorted((ROOT / "csrc").glob("*.[ch]")):
-        assert "Python.h" not in path.read_text(), path.name
-
-
 HEAVY = {"numpy", "rich", "zstandard", "isal", "deflate", "urllib3", "fsspec"}
 
 

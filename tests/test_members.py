@@ -21,7 +21,7 @@ from command import run
 
 import stargz
 from stargz import members
-from stargz._engine.members import GAP, MEMBER, PROOF, compress, prove
+from stargz._engine.patch import GAP, MEMBER, PROOF, compress, prove
 from stargz.errors import DigestError, FormatError, GzipError
 from stargz.members import MemberList, Members
 

@@ -251,8 +251,8 @@ def test_what_one_may_not_read(tree: Path, tmp_path: Path, mode: str) -> None:
             folder.chmod(folder.stat().st_mode | 0o011)
     code = """if True:
         import os, sys, stargz
-        import stargz._engine.packer, stargz._engine.codecs, stargz.packing
-        stargz._engine.codecs.need("isal")
+        import stargz._engine.write, stargz._engine.base, stargz.packing
+        stargz._engine.base.need("isal")
         os.setgid(65534), os.setuid(65534)
         try:
             stargz.pack(sys.argv[1], sys.argv[2])
@@ -376,7 +376,7 @@ def test_interrupted_while_the_ignore_file_is_asked(tree: Path, tmp_path: Path, 
 
 def test_a_worker_is_waited_for_whatever_signals_come() -> None:
     """What saves the manifest: the first interrupt does not make the second wait return early."""
-    from stargz._engine.packer import Worker
+    from stargz._engine.write import Worker
 
     ended = threading.Event()
 

@@ -1,12 +1,11 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.codecs cimport sgz_codecs
+from stargz._engine.base cimport sgz_codecs, sgz_error, sgz_status
 from stargz._engine.reader cimport Reader, sgz_blob, sgz_spans
-from stargz._engine.status cimport sgz_error, sgz_status
 
 
-cdef extern from "store.h" nogil:
-    ctypedef struct sgz_store:
+cdef extern from "chunks/disk.h" nogil:
+    ctypedef struct sgz_chunks_disk:
         int dir
         const sgz_codecs *codecs
         uint64_t added
@@ -14,28 +13,28 @@ cdef extern from "store.h" nogil:
         uint64_t misses
 
 
-cdef extern from "chunks.h" nogil:
+cdef extern from "chunks/table.h" nogil:
     ctypedef struct sgz_chunks:
         pass
 
-    ctypedef struct sgz_want:
+    ctypedef struct sgz_chunks_want:
         uint32_t layer
         uint32_t file
         int64_t offset
         size_t size
-        void (*ready)(sgz_want *) noexcept nogil
-        sgz_want *next
+        void (*ready)(sgz_chunks_want *) noexcept nogil
+        sgz_chunks_want *next
         void *parked_on
         sgz_error error
 
-    sgz_status sgz_chunks_new(sgz_chunks **, const sgz_codecs *, size_t, sgz_store *,
+    sgz_status sgz_chunks_new(sgz_chunks **, const sgz_codecs *, size_t, sgz_chunks_disk *,
                               sgz_error *)
     void sgz_chunks_stop(sgz_chunks *)
     void sgz_chunks_free(sgz_chunks *)
     sgz_status sgz_chunks_add(sgz_chunks *, const sgz_spans *, const sgz_blob *, int, int64_t,
                               uint32_t *, sgz_error *)
-    sgz_status sgz_chunks_read(sgz_chunks *, sgz_want *, uint8_t *, int *, sgz_error *)
-    int sgz_chunks_cancel(sgz_chunks *, sgz_want *)
+    sgz_status sgz_chunks_read(sgz_chunks *, sgz_chunks_want *, uint8_t *, int *, sgz_error *)
+    int sgz_chunks_cancel(sgz_chunks *, sgz_chunks_want *)
     void sgz_chunks_ahead(sgz_chunks *, uint32_t, uint32_t, int64_t, int64_t)
 
     enum:
@@ -44,7 +43,7 @@ cdef extern from "chunks.h" nogil:
         SGZ_PREFETCH
         SGZ_BACKGROUND
 
-    ctypedef struct sgz_job:
+    ctypedef struct sgz_chunks_job:
         uint32_t layer
         uint32_t priority
         int64_t offset
@@ -55,9 +54,10 @@ cdef extern from "chunks.h" nogil:
         int in_steps
 
     void sgz_chunks_unasked(sgz_chunks *, unsigned)
-    int sgz_chunks_next(sgz_chunks *, unsigned, int, sgz_job *)
-    sgz_status sgz_chunks_deliver(sgz_chunks *, const sgz_job *, const sgz_blob *, sgz_error *)
-    void sgz_chunks_fail(sgz_chunks *, const sgz_job *, const sgz_error *)
+    int sgz_chunks_next(sgz_chunks *, unsigned, int, sgz_chunks_job *)
+    sgz_status sgz_chunks_deliver(sgz_chunks *, const sgz_chunks_job *, const sgz_blob *,
+                                  sgz_error *)
+    void sgz_chunks_fail(sgz_chunks *, const sgz_chunks_job *, const sgz_error *)
 
     ctypedef struct sgz_chunks_stats:
         uint64_t fetched_bytes
@@ -70,25 +70,26 @@ cdef extern from "chunks.h" nogil:
     void sgz_chunks_get_stats(sgz_chunks *, sgz_chunks_stats *)
 
 
-cdef extern from "wait.h" nogil:
-    ctypedef struct sgz_waiter:
-        sgz_want want
+cdef extern from "chunks/wait.h" nogil:
+    ctypedef struct sgz_chunks_waiter:
+        sgz_chunks_want want
 
-    void sgz_waiter_init(sgz_waiter *)
-    void sgz_waiter_free(sgz_waiter *)
-    sgz_status sgz_waiter_read(sgz_chunks *, sgz_waiter *, uint8_t *, int, int *, sgz_error *)
-    void sgz_waiter_cancel(sgz_chunks *, sgz_waiter *)
+    void sgz_chunks_waiter_init(sgz_chunks_waiter *)
+    void sgz_chunks_waiter_free(sgz_chunks_waiter *)
+    sgz_status sgz_chunks_waiter_read(sgz_chunks *, sgz_chunks_waiter *, uint8_t *, int, int *,
+                                      sgz_error *)
+    void sgz_chunks_waiter_cancel(sgz_chunks *, sgz_chunks_waiter *)
 
 
 # The door to the disk cache's files.
 cdef class Store:
-    cdef sgz_store store
+    cdef sgz_chunks_disk store
     cdef object keep            # what owns the descriptor
 
 
 # One request to where a blob is.
 cdef class Job:
-    cdef sgz_job job
+    cdef sgz_chunks_job job
     cdef sgz_error error        # of the last delivery
 
 

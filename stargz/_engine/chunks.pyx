@@ -15,9 +15,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memcpy, memset
 from posix.unistd cimport getpid
 
-from stargz._engine.codecs cimport table
-from stargz._engine.reader cimport Blob, Reader
-from stargz._engine.status cimport (
+from stargz._engine.base cimport (
     SGZ_ECALLBACK,
     SGZ_ECANCELLED,
     SGZ_EDIGEST,
@@ -26,8 +24,10 @@ from stargz._engine.status cimport (
     SGZ_OK,
     sgz_error,
     sgz_status,
+    table,
     to_exception,
 )
+from stargz._engine.reader cimport Blob, Reader
 
 import threading
 
@@ -44,11 +44,12 @@ cdef enum:
     CAUSES = 64
 
 
-cdef extern from "store.h" nogil:
-    int sgz_store_has(sgz_store *, const uint8_t *, int64_t)
-    sgz_status sgz_store_get(sgz_store *, const uint8_t *, uint8_t *, size_t, int *, sgz_error *)
-    sgz_status sgz_store_put(sgz_store *, const uint8_t *, const uint8_t *, size_t, int *,
-                             sgz_error *)
+cdef extern from "chunks/disk.h" nogil:
+    int sgz_chunks_disk_has(sgz_chunks_disk *, const uint8_t *, int64_t)
+    sgz_status sgz_chunks_disk_get(sgz_chunks_disk *, const uint8_t *, uint8_t *, size_t, int *,
+                                   sgz_error *)
+    sgz_status sgz_chunks_disk_put(sgz_chunks_disk *, const uint8_t *, const uint8_t *, size_t,
+                                   int *, sgz_error *)
 
 
 cdef class Store:
@@ -69,14 +70,14 @@ cdef class Store:
         cdef bytearray out = bytearray(size)
         cdef uint8_t *to = out
         with nogil:
-            status = sgz_store_get(&self.store, key, to, size, &found, &err)
+            status = sgz_chunks_disk_get(&self.store, key, to, size, &found, &err)
         if status != SGZ_OK:
             raise to_exception(&err, "the disk cache")
         return bytes(out) if found else None
 
     def has(self, bytes digest not None, int64_t size):
         """Whether it is there with that length; it is not read."""
-        return bool(sgz_store_has(&self.store, check_digest(digest), size))
+        return bool(sgz_chunks_disk_has(&self.store, check_digest(digest), size))
 
     def put(self, bytes digest not None, bytes data not None):
         """Keep a chunk that was checked; False when the disk does not take it."""
@@ -87,7 +88,7 @@ cdef class Store:
         cdef const uint8_t *start = data
         cdef size_t size = len(data)
         with nogil:
-            status = sgz_store_put(&self.store, key, start, size, &kept, &err)
+            status = sgz_chunks_disk_put(&self.store, key, start, size, &kept, &err)
         if status != SGZ_OK:
             raise to_exception(&err, "the disk cache")
         return bool(kept)
@@ -200,7 +201,7 @@ cdef class Chunks:
         """Bytes [offset, offset + size) of the regular file `row` into a writable buffer; the
         caller clamps. Waits for what must be fetched; raises what the fetch raised."""
         cdef Py_buffer view
-        cdef sgz_waiter waiter
+        cdef sgz_chunks_waiter waiter
         cdef sgz_error err
         cdef sgz_status status
         cdef int again
@@ -213,7 +214,7 @@ cdef class Chunks:
             out = <uint8_t *>view.buf
             if size > <int64_t>self.piece:
                 self.ahead(layer, row, offset, size)
-            sgz_waiter_init(&waiter)
+            sgz_chunks_waiter_init(&waiter)
             try:
                 waiter.want.layer = layer
                 waiter.want.file = row
@@ -224,8 +225,8 @@ cdef class Chunks:
                     while True:
                         memset(&err, 0, sizeof(err))
                         with nogil:
-                            status = sgz_waiter_read(self.ptr, &waiter, out, POLL_MS, &again,
-                                                     &err)
+                            status = sgz_chunks_waiter_read(self.ptr, &waiter, out, POLL_MS, &again,
+                                                            &err)
                         if not again:
                             break
                         PyErr_CheckSignals()
@@ -236,8 +237,8 @@ cdef class Chunks:
                     size -= step
             finally:
                 with nogil:
-                    sgz_waiter_cancel(self.ptr, &waiter)
-                    sgz_waiter_free(&waiter)
+                    sgz_chunks_waiter_cancel(self.ptr, &waiter)
+                    sgz_chunks_waiter_free(&waiter)
         finally:
             PyBuffer_Release(&view)
 

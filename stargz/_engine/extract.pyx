@@ -1,4 +1,4 @@
-"""Extraction: one call a layer, on a pool of C threads; see csrc/extract.h."""
+"""Extraction: one call a layer, on a pool of C threads; see csrc/extract/extract.h."""
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOENT, errno
@@ -7,9 +7,8 @@ from libc.string cimport memset
 from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.unistd cimport close
 
-from stargz._engine.codecs cimport sgz_codecs, table
+from stargz._engine.base cimport SGZ_EIO, SGZ_OK, sgz_codecs, sgz_error, sgz_status, table
 from stargz._engine.reader cimport Blob, sgz_blob
-from stargz._engine.status cimport SGZ_EIO, SGZ_OK, sgz_error, sgz_status
 from stargz._engine.toc cimport TOC, sgz_toc
 
 import os
@@ -17,7 +16,7 @@ import os
 from stargz.errors import EntryNotFoundError
 
 
-cdef extern from "extract.h" nogil:
+cdef extern from "extract/extract.h" nogil:
     ctypedef struct sgz_extract_options:
         const sgz_toc *toc
         const sgz_codecs *codecs

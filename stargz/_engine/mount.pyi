@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from stargz._engine.chunks import Chunks
-from stargz._engine.tree import Tree
+from stargz._engine.toc import Tree
 
 class Request:
     @property

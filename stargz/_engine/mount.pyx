@@ -8,16 +8,16 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport getpid
 
 from stargz._engine.chunks cimport Chunks, sgz_chunks
-from stargz._engine.status cimport SGZ_OK, sgz_error, sgz_status, to_exception
-from stargz._engine.tree cimport Tree, sgz_tree
+from stargz._engine.base cimport SGZ_OK, sgz_error, sgz_status, to_exception
+from stargz._engine.toc cimport Tree, sgz_toc_tree
 
 
-cdef extern from "fuse.h" nogil:
-    ctypedef struct sgz_fuse:
+cdef extern from "mount/session.h" nogil:
+    ctypedef struct sgz_mount:
         pass
 
-    ctypedef struct sgz_fuse_tree:
-        const sgz_tree *tree
+    ctypedef struct sgz_mount_added:
+        const sgz_toc_tree *tree
         sgz_chunks *chunks
         const uint32_t *layers
 
@@ -29,7 +29,7 @@ cdef extern from "fuse.h" nogil:
         SGZ_FUSE_ASKED
         SGZ_FUSE_TREE_SHIFT
 
-    ctypedef struct sgz_fuse_event:
+    ctypedef struct sgz_mount_event:
         int kind
         uint64_t unique
         uint64_t node
@@ -41,33 +41,33 @@ cdef extern from "fuse.h" nogil:
         sgz_error error
         uint64_t more
 
-    ctypedef struct sgz_fuse_access:
+    ctypedef struct sgz_mount_access:
         uint64_t first
         uint64_t bytes
 
-    ctypedef struct sgz_fuse_stats:
+    ctypedef struct sgz_mount_stats:
         uint64_t requests
         uint64_t reads
         uint64_t parked
         uint64_t failed
 
-    sgz_status sgz_fuse_new(sgz_fuse **, int, int, sgz_error *)
-    void sgz_fuse_free(sgz_fuse *)
-    sgz_status sgz_fuse_add(sgz_fuse *, const sgz_fuse_tree *, uint32_t *, sgz_error *)
-    sgz_status sgz_fuse_serve(sgz_fuse *, sgz_error *)
-    void sgz_fuse_answer(sgz_fuse *)
-    void sgz_fuse_stop(sgz_fuse *)
-    int sgz_fuse_wait(sgz_fuse *, int)
-    uint32_t sgz_fuse_version(const sgz_fuse *)
-    int sgz_fuse_next(sgz_fuse *, int, sgz_fuse_event *)
-    void sgz_fuse_reply_error(sgz_fuse *, uint64_t, int)
-    void sgz_fuse_reply_absent(sgz_fuse *, uint64_t, uint32_t)
-    void sgz_fuse_reply_tree(sgz_fuse *, uint64_t, uint32_t, uint32_t)
-    void sgz_fuse_reply_dir(sgz_fuse *, uint64_t, uint32_t, uint64_t, int64_t, uint32_t)
-    void sgz_fuse_reply_names(sgz_fuse *, const sgz_fuse_event *, const char *, size_t, uint64_t)
-    void sgz_fuse_reply_statfs(sgz_fuse *, uint64_t)
-    const sgz_fuse_access *sgz_fuse_accesses(const sgz_fuse *, uint32_t)
-    void sgz_fuse_get_stats(const sgz_fuse *, sgz_fuse_stats *)
+    sgz_status sgz_mount_new(sgz_mount **, int, int, sgz_error *)
+    void sgz_mount_free(sgz_mount *)
+    sgz_status sgz_mount_add(sgz_mount *, const sgz_mount_added *, uint32_t *, sgz_error *)
+    sgz_status sgz_mount_serve(sgz_mount *, sgz_error *)
+    void sgz_mount_answer(sgz_mount *)
+    void sgz_mount_stop(sgz_mount *)
+    int sgz_mount_wait(sgz_mount *, int)
+    uint32_t sgz_mount_version(const sgz_mount *)
+    int sgz_mount_next(sgz_mount *, int, sgz_mount_event *)
+    void sgz_mount_reply_error(sgz_mount *, uint64_t, int)
+    void sgz_mount_reply_absent(sgz_mount *, uint64_t, uint32_t)
+    void sgz_mount_reply_tree(sgz_mount *, uint64_t, uint32_t, uint32_t)
+    void sgz_mount_reply_dir(sgz_mount *, uint64_t, uint32_t, uint64_t, int64_t, uint32_t)
+    void sgz_mount_reply_names(sgz_mount *, const sgz_mount_event *, const char *, size_t, uint64_t)
+    void sgz_mount_reply_statfs(sgz_mount *, uint64_t)
+    const sgz_mount_access *sgz_mount_accesses(const sgz_mount *, uint32_t)
+    void sgz_mount_get_stats(const sgz_mount *, sgz_mount_stats *)
 
 
 cdef dict STATES = {
@@ -90,7 +90,7 @@ cdef class Request:
     Made by `Server.next`; answered once, by one of the Server's reply methods.
     """
 
-    cdef sgz_fuse_event event
+    cdef sgz_mount_event event
 
     @property
     def kind(self):
@@ -130,7 +130,7 @@ cdef class Server:
     call any method.
     """
 
-    cdef sgz_fuse *ptr
+    cdef sgz_mount *ptr
     cdef list trees             # (Tree, Chunks), by number; None where the caller answers
     cdef list numbers           # memory that C points into, as integers
     cdef int pid
@@ -138,7 +138,7 @@ cdef class Server:
     def __cinit__(self, int fd, bint asked=False):
         cdef sgz_error err
         self.pid = getpid()
-        if sgz_fuse_new(&self.ptr, fd, asked, &err) != SGZ_OK:
+        if sgz_mount_new(&self.ptr, fd, asked, &err) != SGZ_OK:
             raise to_exception(&err, "")
         self.trees = [None] if asked else []
         self.numbers = []
@@ -146,7 +146,7 @@ cdef class Server:
     def __dealloc__(self):
         # In a forked child the threads that waited in it are gone, and would be waited for.
         if self.pid == getpid():
-            sgz_fuse_free(self.ptr)
+            sgz_mount_free(self.ptr)
             for address in self.numbers or ():
                 free(<void *><size_t>address)
 
@@ -155,7 +155,7 @@ cdef class Server:
 
         `layers` are the numbers that its layers have in `chunks`, from the lowest up.
         """
-        cdef sgz_fuse_tree served
+        cdef sgz_mount_added served
         cdef sgz_error err
         cdef uint32_t number = 0
         cdef uint32_t *numbers
@@ -172,7 +172,7 @@ cdef class Server:
         served.layers = numbers
         # Before C has it: the tree must not go while C may read it.
         self.trees.append((tree, chunks))
-        if sgz_fuse_add(self.ptr, &served, &number, &err) != SGZ_OK:
+        if sgz_mount_add(self.ptr, &served, &number, &err) != SGZ_OK:
             self.trees.pop()
             raise to_exception(&err, "")
         return number
@@ -182,19 +182,19 @@ cdef class Server:
         cdef sgz_error err
         cdef sgz_status status
         with nogil:
-            status = sgz_fuse_serve(self.ptr, &err)
+            status = sgz_mount_serve(self.ptr, &err)
         if status != SGZ_OK:
             raise to_exception(&err, "")
 
     def answer(self):
         """Answer the reads that had to wait, until the server has stopped."""
         with nogil:
-            sgz_fuse_answer(self.ptr)
+            sgz_mount_answer(self.ptr)
 
     def stop(self):
         """End every loop; waits for those that serve. Chunks are to be stopped before."""
         with nogil:
-            sgz_fuse_stop(self.ptr)
+            sgz_mount_stop(self.ptr)
 
     def wait(self, double seconds=0):
         """Wait for the kernel's first request; "waiting", "ready", "refused" (a kernel that is
@@ -202,23 +202,23 @@ cdef class Server:
         cdef int milliseconds = <int>(min(max(seconds, 0), 3600) * 1000)
         cdef int state
         with nogil:
-            state = sgz_fuse_wait(self.ptr, milliseconds)
+            state = sgz_mount_wait(self.ptr, milliseconds)
         return STATES[state]
 
     @property
     def version(self):
         """(major, minor) of the kernel's protocol; (0, 0) before its first request."""
-        cdef uint32_t version = sgz_fuse_version(self.ptr)
+        cdef uint32_t version = sgz_mount_version(self.ptr)
         return version >> 16, version & 0xFFFF
 
     def next(self):
         """The next Request or Failure; None after a while without; StopIteration at the end."""
-        cdef sgz_fuse_event event
+        cdef sgz_mount_event event
         cdef int found
         cdef Request request
         cdef Failure failure
         with nogil:
-            found = sgz_fuse_next(self.ptr, WAIT_MS, &event)
+            found = sgz_mount_next(self.ptr, WAIT_MS, &event)
         if found < 0:
             raise StopIteration
         if not found:
@@ -237,24 +237,24 @@ cdef class Server:
     def reply_error(self, Request request not None, int error):
         """`error` is an errno."""
         with nogil:
-            sgz_fuse_reply_error(self.ptr, request.event.unique, error)
+            sgz_mount_reply_error(self.ptr, request.event.unique, error)
 
     def reply_absent(self, Request request not None, unsigned int seconds):
         """To a lookup: there is no such name, and need not be asked for again so long."""
         with nogil:
-            sgz_fuse_reply_absent(self.ptr, request.event.unique, seconds)
+            sgz_mount_reply_absent(self.ptr, request.event.unique, seconds)
 
     def reply_tree(self, Request request not None, unsigned int number, unsigned int seconds):
         """To a lookup: the root of a tree; for so long the name means it."""
         with nogil:
-            sgz_fuse_reply_tree(self.ptr, request.event.unique, number, seconds)
+            sgz_mount_reply_tree(self.ptr, request.event.unique, number, seconds)
 
     def reply_dir(self, Request request not None, uint64_t node, int64_t mtime_ns,
                   unsigned int seconds):
         """To a lookup or getattr: a directory of the caller's."""
         with nogil:
-            sgz_fuse_reply_dir(self.ptr, request.event.unique, request.event.opcode, node,
-                               mtime_ns, seconds)
+            sgz_mount_reply_dir(self.ptr, request.event.unique, request.event.opcode, node,
+                                mtime_ns, seconds)
 
     def reply_names(self, Request request not None, list names):
         """To a readdir: all names (bytes) of the directory, without "." and ".."; what was read
@@ -264,17 +264,17 @@ cdef class Server:
         cdef const char *data = joined
         cdef size_t size = len(joined)
         with nogil:
-            sgz_fuse_reply_names(self.ptr, &request.event, data, size, request.event.offset)
+            sgz_mount_reply_names(self.ptr, &request.event, data, size, request.event.offset)
 
     def reply_statfs(self, Request request not None):
         """The sizes of all trees together."""
         with nogil:
-            sgz_fuse_reply_statfs(self.ptr, request.event.unique)
+            sgz_mount_reply_statfs(self.ptr, request.event.unique)
 
     def accesses(self, unsigned int number):
         """What was read of a tree: (first, node, bytes), in order of first access; `first` in
         nanoseconds since the server was made."""
-        cdef const sgz_fuse_access *access = sgz_fuse_accesses(self.ptr, number)
+        cdef const sgz_mount_access *access = sgz_mount_accesses(self.ptr, number)
         cdef uint32_t i, count
         cdef Tree tree
         if access == NULL or self.trees[number] is None:
@@ -291,6 +291,6 @@ cdef class Server:
     def stats(self):
         """Counts since the server was made: requests, reads, parked (reads that had to wait),
         failed (reads)."""
-        cdef sgz_fuse_stats stats
-        sgz_fuse_get_stats(self.ptr, &stats)
+        cdef sgz_mount_stats stats
+        sgz_mount_get_stats(self.ptr, &stats)
         return stats

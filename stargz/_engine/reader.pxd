@@ -1,11 +1,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.codecs cimport sgz_codecs
-from stargz._engine.status cimport sgz_error, sgz_status
+from stargz._engine.base cimport sgz_codecs, sgz_error, sgz_status
 from stargz._engine.toc cimport TOC, sgz_toc
 
 
-cdef extern from "decode.h" nogil:
+cdef extern from "codec/decode.h" nogil:
     ctypedef struct sgz_blob:
         const uint8_t *data
         int64_t base
@@ -17,18 +16,19 @@ cdef extern from "decode.h" nogil:
     ctypedef struct sgz_decoder:
         pass
 
-    sgz_status sgz_decoder_init(sgz_decoder *, const sgz_codecs *, const sgz_blob *, sgz_error *)
-    void sgz_decoder_free(sgz_decoder *)
-    sgz_status sgz_decoder_read(sgz_decoder *, uint8_t *, size_t, size_t *, sgz_error *)
+    sgz_status sgz_codec_decoder_init(sgz_decoder *, const sgz_codecs *, const sgz_blob *,
+                                      sgz_error *)
+    void sgz_codec_decoder_free(sgz_decoder *)
+    sgz_status sgz_codec_decoder_read(sgz_decoder *, uint8_t *, size_t, size_t *, sgz_error *)
 
 
-cdef extern from "open.h" nogil:
-    sgz_status sgz_read_toc(const sgz_codecs *, const sgz_blob *, int64_t, int64_t, int64_t,
+cdef extern from "toc/open.h" nogil:
+    sgz_status sgz_toc_read(const sgz_codecs *, const sgz_blob *, int64_t, int64_t, int64_t,
                             int64_t, sgz_toc *, int64_t *, uint8_t *, sgz_error *)
     sgz_status sgz_toc_seek(sgz_decoder *, int64_t, int64_t, int64_t *, sgz_error *)
 
 
-cdef extern from "read.h" nogil:
+cdef extern from "read/spans.h" nogil:
     ctypedef struct sgz_spans:
         uint32_t *rows
         uint32_t *files
@@ -45,21 +45,21 @@ cdef extern from "read.h" nogil:
         uint8_t *out
         const sgz_blob *blob
 
-    sgz_status sgz_spans_init(sgz_spans *, const sgz_toc *, int64_t, sgz_error *)
-    void sgz_spans_free(sgz_spans *)
-    int64_t sgz_span_end(const sgz_spans *, size_t)
-    sgz_status sgz_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *, size_t *,
-                              sgz_error *)
-    sgz_status sgz_reader_init(sgz_reader *, const sgz_codecs *, const sgz_spans *,
-                               const sgz_blob *, sgz_error *)
-    void sgz_reader_free(sgz_reader *)
+    sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, int64_t, sgz_error *)
+    void sgz_read_spans_free(sgz_spans *)
+    int64_t sgz_read_span_end(const sgz_spans *, size_t)
+    sgz_status sgz_read_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *,
+                                   size_t *, sgz_error *)
+    sgz_status sgz_read_reader_init(sgz_reader *, const sgz_codecs *, const sgz_spans *,
+                                    const sgz_blob *, sgz_error *)
+    void sgz_read_reader_free(sgz_reader *)
     sgz_status sgz_read_chunk(sgz_reader *, size_t, int, int64_t, size_t, uint8_t *,
                               sgz_error *)
     sgz_status sgz_read_pieces(const sgz_codecs *, const sgz_spans *, const sgz_read_piece *,
                                size_t, int, int, sgz_error *)
 
 
-cdef extern from "verify.h" nogil:
+cdef extern from "verify/verify.h" nogil:
     enum:
         SGZ_VERIFY_ERRORS
 

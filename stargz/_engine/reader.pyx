@@ -17,13 +17,15 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from stargz._engine.codecs cimport sgz_codecs, table
-from stargz._engine.status cimport (
+from stargz._engine.base cimport (
     SGZ_ECALLBACK,
     SGZ_EDIGEST,
     SGZ_OK,
+    Buffer,
+    sgz_codecs,
     sgz_error,
     sgz_status,
+    table,
     to_exception,
 )
 from stargz._engine.toc cimport SGZ_HAS_CHUNK_DIGEST, SGZ_HAS_DIGEST, TOC, sgz_entry
@@ -47,19 +49,15 @@ cdef enum:
 cdef int call_read_at(void *arg, int64_t offset, uint8_t *out, size_t size) noexcept with gil:
     # Once per step of a decoder (64 to 256 KiB), from its thread.
     cdef Blob blob = <Blob>arg
-    cdef Py_buffer view
+    cdef Buffer data
     try:
-        data = blob.source.read_at(offset, size)
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        try:
-            if <size_t>view.len != size:
-                raise SourceError(
-                    f"{blob.name}: {size} bytes at offset {offset} are wanted, the source gave "
-                    f"{view.len}"
-                )
-            memcpy(out, view.buf, size)
-        finally:
-            PyBuffer_Release(&view)
+        data = Buffer(blob.source.read_at(offset, size))
+        if <size_t>data.view.len != size:
+            raise SourceError(
+                f"{blob.name}: {size} bytes at offset {offset} are wanted, the source gave "
+                f"{data.view.len}"
+            )
+        memcpy(out, data.view.buf, size)
     except BaseException as error:
         if blob.error is None:
             blob.error = error
@@ -118,7 +116,7 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
     cdef int64_t json_size = 0
     cdef uint8_t digest[32]
     with nogil:
-        status = sgz_read_toc(codecs, &blob.blob, offset, end, max_size, blob_end, toc.ptr,
+        status = sgz_toc_read(codecs, &blob.blob, offset, end, max_size, blob_end, toc.ptr,
                               &json_size, digest, &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
@@ -129,7 +127,7 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
 @cython.no_gc_clear
 cdef class Spans:
     def __dealloc__(self):
-        sgz_spans_free(&self.spans)
+        sgz_read_spans_free(&self.spans)
 
 
 cdef class Reader:
@@ -158,7 +156,7 @@ cdef class Reader:
     cdef void release(self) noexcept:
         while self.pooled:
             self.pooled -= 1
-            sgz_reader_free(self.pool[self.pooled])
+            sgz_read_reader_free(self.pool[self.pooled])
             free(self.pool[self.pooled])
 
     cpdef int hold(self) except -1:
@@ -183,7 +181,7 @@ cdef class Reader:
         cdef Spans index = Spans.__new__(Spans)
         index.toc = self.toc
         with nogil:
-            status = sgz_spans_init(&index.spans, self.toc.ptr, self.end, &err)
+            status = sgz_read_spans_init(&index.spans, self.toc.ptr, self.end, &err)
         if status != SGZ_OK:
             raise self.blob.failure(&err)
         self.index = index
@@ -320,7 +318,7 @@ cdef class Reader:
         cdef list made = []
         if not self.blob.direct:
             return self.far(row, offset, out, size)
-        if sgz_spans_find(&self.index.spans, row, offset, size, &first, &last, &err) != SGZ_OK:
+        if sgz_read_spans_find(&self.index.spans, row, offset, size, &first, &last, &err) != SGZ_OK:
             raise self.blob.failure(&err)
         pieces = <sgz_read_piece *>malloc(
             (last - first + <size_t>(size // WINDOW) + 4) * sizeof(sgz_read_piece)
@@ -417,7 +415,8 @@ cdef class Reader:
             reader = <sgz_reader *>calloc(1, sizeof(sgz_reader))
             if reader == NULL:
                 raise MemoryError
-            status = sgz_reader_init(reader, self.codecs, &self.index.spans, &self.blob.blob, &err)
+            status = sgz_read_reader_init(reader, self.codecs, &self.index.spans, &self.blob.blob,
+                                          &err)
             if status != SGZ_OK:
                 free(reader)
                 raise self.blob.failure(&err)
@@ -433,7 +432,7 @@ cdef class Reader:
                 self.pooled += 1
                 reader = NULL
         if reader != NULL:
-            sgz_reader_free(reader)
+            sgz_read_reader_free(reader)
             free(reader)
         if status != SGZ_OK:
             raise self.blob.failure(&err)
@@ -441,7 +440,7 @@ cdef class Reader:
 
     def verify(self, int64_t toc_end, int64_t json_size, progress=None, *, bint size_only=False,
                Blob blob=None):
-        """Decode the whole blob and check it; csrc/verify.h says what.
+        """Decode the whole blob and check it; csrc/verify/verify.h says what.
 
         Returns a dict: files, chunks, bytes, undigested (chunks that nothing in the TOC has a
         digest of), error_count, and errors, a list of dicts with
@@ -528,7 +527,7 @@ cdef class JSONStream:
         cdef sgz_status status
         self.reader = reader
         self.blob = blob
-        if sgz_decoder_init(&self.decoder, codecs, &blob.blob, &err) != SGZ_OK:
+        if sgz_codec_decoder_init(&self.decoder, codecs, &blob.blob, &err) != SGZ_OK:
             raise blob.failure(&err)
         self.ready = True
         reader.hold()
@@ -542,7 +541,7 @@ cdef class JSONStream:
 
     def __dealloc__(self):
         if self.ready:
-            sgz_decoder_free(&self.decoder)
+            sgz_codec_decoder_free(&self.decoder)
 
     def read(self, int64_t size=-1):
         """At most `size` bytes (all that is left when negative); b"" at the end."""
@@ -557,7 +556,7 @@ cdef class JSONStream:
             out = PyBytes_FromStringAndSize(NULL, want)
             to = <uint8_t *>PyBytes_AS_STRING(out)
             with nogil:
-                status = sgz_decoder_read(&self.decoder, to, want, &got, &err)
+                status = sgz_codec_decoder_read(&self.decoder, to, want, &got, &err)
         finally:
             self.reader.leave()
         if status != SGZ_OK:

@@ -1,9 +1,9 @@
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from stargz._engine.status cimport sgz_error, sgz_status
+from stargz._engine.base cimport sgz_error, sgz_status
 
 
-cdef extern from "toc.h" nogil:
+cdef extern from "toc/toc.h" nogil:
     enum:
         SGZ_DIR
         SGZ_REG
@@ -61,19 +61,19 @@ cdef extern from "toc.h" nogil:
     const uint8_t *sgz_toc_digest(const sgz_toc *, uint32_t)
     uint32_t sgz_toc_lookup(const sgz_toc *, const char *, size_t)
     uint32_t sgz_toc_resolve(const sgz_toc *, uint32_t)
-    const char *sgz_type_name(int)
+    const char *sgz_toc_type_name(int)
 
-    ctypedef struct sgz_toc_tree:
+    ctypedef struct sgz_toc_children:
         uint32_t row_count
         uint32_t implied_count
         uint32_t *starts
         uint32_t *kids
         uint32_t root
 
-    sgz_status sgz_toc_tree_build(const sgz_toc *, sgz_toc_tree *, sgz_error *)
-    void sgz_toc_tree_free(sgz_toc_tree *)
-    uint32_t sgz_toc_tree_find(const sgz_toc *, const sgz_toc_tree *, const char *, size_t)
-    const char *sgz_toc_tree_name(const sgz_toc *, const sgz_toc_tree *, uint32_t, size_t *)
+    sgz_status sgz_toc_children_build(const sgz_toc *, sgz_toc_children *, sgz_error *)
+    void sgz_toc_children_free(sgz_toc_children *)
+    uint32_t sgz_toc_children_find(const sgz_toc *, const sgz_toc_children *, const char *, size_t)
+    const char *sgz_toc_children_name(const sgz_toc *, const sgz_toc_children *, uint32_t, size_t *)
 
     ctypedef struct sgz_toc_parser:
         pass
@@ -84,17 +84,85 @@ cdef extern from "toc.h" nogil:
     sgz_status sgz_toc_parse(sgz_toc_parser *, const char *, size_t, sgz_error *)
     sgz_status sgz_toc_parse_finish(sgz_toc_parser *, int64_t, sgz_error *)
 
-    ctypedef int (*sgz_emit)(void *, const char *, size_t) noexcept nogil
-    sgz_status sgz_toc_format(const sgz_toc *, int, sgz_emit, void *, uint64_t *, sgz_error *)
+    ctypedef int (*sgz_toc_emit)(void *, const char *, size_t) noexcept nogil
+    sgz_status sgz_toc_format(const sgz_toc *, int, sgz_toc_emit, void *, uint64_t *, sgz_error *)
+
+cdef extern from "toc/tree.h" nogil:
+    ctypedef struct sgz_toc_tree_layer:
+        const sgz_toc *toc
+        const sgz_toc_children *dirs
+
+    ctypedef enum sgz_toc_whiteouts:
+        SGZ_WHITEOUTS_APPLY
+        SGZ_WHITEOUTS_HIDE
+        SGZ_WHITEOUTS_RAW
+        SGZ_WHITEOUTS_OVERLAY
+
+    enum:
+        SGZ_NODE_WHITEOUT
+        SGZ_NODE_OPAQUE
+
+    ctypedef struct sgz_toc_node:
+        uint32_t row
+        uint32_t name
+        uint32_t parent
+        uint32_t kids
+        uint32_t count
+        uint32_t inode
+        uint32_t links
+        uint16_t layer
+        uint16_t name_layer
+        uint8_t type
+        uint8_t flags
+
+    const uint32_t SGZ_TREE_LAYERS_MAX
+
+    ctypedef struct sgz_toc_tree:
+        sgz_toc_tree_layer *layers
+        uint32_t layer_count
+        sgz_toc_node *nodes
+        uint32_t count
+        uint64_t bytes
+        uint32_t inodes
+
+    sgz_status sgz_toc_tree_build(sgz_toc_tree *, const sgz_toc_tree_layer *, uint32_t,
+                                  sgz_toc_whiteouts, sgz_error *)
+    void sgz_toc_tree_free(sgz_toc_tree *)
+    const char *sgz_toc_tree_name(const sgz_toc_tree *, uint32_t, size_t *)
+    uint32_t sgz_toc_tree_child(const sgz_toc_tree *, uint32_t, const char *, size_t)
+    uint32_t sgz_toc_tree_find(const sgz_toc_tree *, const char *, size_t)
+    const sgz_entry *sgz_toc_tree_row(const sgz_toc_tree *, uint32_t)
+
+    ctypedef struct sgz_toc_attr:
+        uint64_t ino
+        int64_t size
+        int64_t mtime
+        uint32_t mode
+        uint32_t nlink
+        uint32_t uid
+        uint32_t gid
+        uint32_t major
+        uint32_t minor
+
+    void sgz_toc_tree_attr(const sgz_toc_tree *, uint32_t, sgz_toc_attr *)
+    const char *sgz_toc_tree_target(const sgz_toc_tree *, uint32_t, size_t *)
 
 
 # The rows of a parsed TOC. They do not change once a parser (or another module, through
 # ptr) has finished with them; any number of threads may read.
 cdef class TOC:
     cdef sgz_toc *ptr
-    cdef sgz_toc_tree tree
+    cdef sgz_toc_children tree
     cdef bint has_tree
     cdef object lock
 
     cdef const sgz_entry *row(self, object number) except NULL
     cdef int build_tree(self) except -1
+
+
+# Built once; any number of threads may read. `tocs` keeps the rows alive.
+cdef class Tree:
+    cdef sgz_toc_tree tree
+    cdef readonly tuple tocs    # stargz._engine.toc.TOC, from the lowest up
+
+    cdef const sgz_toc_node *node(self, object number) except NULL

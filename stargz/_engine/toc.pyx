@@ -4,18 +4,19 @@ Every C call that takes longer than a look-up is one `nogil` section.
 """
 
 from cpython cimport array
-from cpython.buffer cimport (
-    PyBUF_SIMPLE,
-    PyBUF_WRITABLE,
-    PyBuffer_FillInfo,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcpy
 
-from stargz._engine.status cimport SGZ_ECALLBACK, SGZ_OK, sgz_error, sgz_status, to_exception
+from stargz._engine.base cimport (
+    SGZ_ECALLBACK,
+    SGZ_OK,
+    Buffer,
+    sgz_error,
+    sgz_status,
+    to_exception,
+)
 
 import threading
 
@@ -75,7 +76,7 @@ cdef class TOC:
 
     def __dealloc__(self):
         if self.has_tree:
-            sgz_toc_tree_free(&self.tree)
+            sgz_toc_children_free(&self.tree)
         sgz_toc_free(self.ptr)
 
     @staticmethod
@@ -178,7 +179,7 @@ cdef class TOC:
 
     def type(self, number):
         """The TOC's word for the type of a row."""
-        return sgz_type_name(self.row(number).type).decode("ascii")
+        return sgz_toc_type_name(self.row(number).type).decode("ascii")
 
     def size(self, number):
         """Bytes of a regular file; 0 of everything else."""
@@ -316,7 +317,7 @@ cdef class TOC:
         with self.lock:
             if not self.has_tree:
                 with nogil:
-                    status = sgz_toc_tree_build(self.ptr, &self.tree, &err)
+                    status = sgz_toc_children_build(self.ptr, &self.tree, &err)
                 if status != SGZ_OK:
                     raise to_exception(&err, "")
                 self.has_tree = True
@@ -331,7 +332,7 @@ cdef class TOC:
         cdef uint32_t node = sgz_toc_lookup(self.ptr, data, size)
         if node == SGZ_NO_ROW:
             self.build_tree()
-            node = sgz_toc_tree_find(self.ptr, &self.tree, data, size)
+            node = sgz_toc_children_find(self.ptr, &self.tree, data, size)
         if node == SGZ_NO_ROW:
             return False
         return node >= self.ptr.count or self.ptr.rows[node].type == SGZ_DIR
@@ -347,12 +348,12 @@ cdef class TOC:
             return None
         self.build_tree()
         encoded(name, &data, &size)
-        node = sgz_toc_tree_find(self.ptr, &self.tree, data, size)
-        sgz_toc_tree_name(self.ptr, &self.tree, node, &skip)
+        node = sgz_toc_children_find(self.ptr, &self.tree, data, size)
+        sgz_toc_children_name(self.ptr, &self.tree, node, &skip)
         skip += skip > 0  # the slash
         for i in range(self.tree.starts[node], self.tree.starts[node + 1]):
             kid = self.tree.kids[i]
-            data = sgz_toc_tree_name(self.ptr, &self.tree, kid, &size)
+            data = sgz_toc_children_name(self.ptr, &self.tree, kid, &size)
             found.append(
                 (text(data + skip, size - skip), kid if kid < self.tree.row_count else -1)
             )
@@ -395,7 +396,7 @@ cdef class TOC:
 
 
 # Row types by number, from 1 on, and the bits of a row's flags.
-TYPES = tuple(sgz_type_name(n).decode("ascii") for n in range(SGZ_DIR, SGZ_CHUNK + 1))
+TYPES = tuple(sgz_toc_type_name(n).decode("ascii") for n in range(SGZ_DIR, SGZ_CHUNK + 1))
 FLAGS = {
     "has_digest": SGZ_HAS_DIGEST,
     "digest_is_chunk": SGZ_DIGEST_IS_CHUNK,
@@ -440,18 +441,15 @@ cdef class Parser:
 
     def feed(self, data):
         """Parse the next piece, any bytes-like object of any length. Raises TOCError."""
-        cdef Py_buffer view
+        cdef Buffer text
         cdef sgz_error err
         cdef sgz_status status
         self.take()
         try:
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            try:
-                with nogil:
-                    status = sgz_toc_parse(self.parser, <const char *>view.buf,
-                                           <size_t>view.len, &err)
-            finally:
-                PyBuffer_Release(&view)
+            text = Buffer(data)
+            with nogil:
+                status = sgz_toc_parse(self.parser, <const char *>text.view.buf,
+                                       <size_t>text.view.len, &err)
         finally:
             self.busy = False
         if status != SGZ_OK:
@@ -471,3 +469,6 @@ cdef class Parser:
         if status != SGZ_OK:
             raise to_exception(&err, self.source)
         return toc
+
+
+include "tree.pxi"

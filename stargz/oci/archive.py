@@ -285,7 +285,7 @@ def _open_file(path: str, name: str) -> _Open:
 
 def _unpack(packed: _Open, name: str) -> _Open:
     """The tar in a compressed archive, in a temporary file that has no name."""
-    from stargz._engine.writer import unwrap
+    from stargz._engine.write import unwrap
 
     folder = tempfile.gettempdir()
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from stargz._engine.writer import unwrap
+from stargz._engine.write import unwrap
 from stargz.errors import SourceError, TarError
 from stargz.oci.tar_entries import BLOCK, Entry, directory, renamed, scan
 

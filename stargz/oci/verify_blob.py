@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 from stargz import layer as _layer
-from stargz._engine.writer import unwrap
+from stargz._engine.write import unwrap
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.layer import MAX_TOC_SIZE, Problem

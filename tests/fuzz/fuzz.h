@@ -2,7 +2,7 @@
 #ifndef SGZ_FUZZ_H
 #define SGZ_FUZZ_H
 
-#include "codecs.h"
+#include "codec/codecs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,16 +32,16 @@ static inline const sgz_codecs *fuzz_codecs(void)
 {
     static sgz_codecs codecs;
     sgz_error err;
-    if (!codecs.isal.inflate && sgz_load_isal(&codecs, "libisal.so.2", &err)) {
+    if (!codecs.isal.inflate && sgz_codec_load_isal(&codecs, "libisal.so.2", &err)) {
         fprintf(stderr, "%s: install libisal2\n", err.message);
         exit(1);
     }
-    if (!codecs.crypto.md_ctx_new && sgz_load_crypto(&codecs, "libcrypto.so.3", &err)) {
+    if (!codecs.crypto.md_ctx_new && sgz_codec_load_crypto(&codecs, "libcrypto.so.3", &err)) {
         fprintf(stderr, "%s: install libssl3\n", err.message);
         exit(1);
     }
     if (!codecs.libdeflate.alloc_compressor)
-        sgz_load_libdeflate(&codecs, "libdeflate.so.0", &err);
+        sgz_codec_load_libdeflate(&codecs, "libdeflate.so.0", &err);
     return &codecs;
 }
 

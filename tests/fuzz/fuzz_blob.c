@@ -5,8 +5,8 @@
  * two bytes. Each segment becomes a gzip member; the JSON's offsets are the segments'
  * numbers times 64. So mutations reach behind the gzip layer, which fuzz_gzip covers. */
 #include "fuzz.h"
-#include "gzip.h"
-#include "verify.h"
+#include "codec/gzip.h"
+#include "verify/verify.h"
 
 #include <string.h>
 
@@ -23,16 +23,16 @@ static size_t make_members(const uint8_t *data, size_t size, int64_t offsets[SEG
     sgz_error err = {0};
     size_t count = 0, at = 0, end = 0;
     if (!deflater.codecs)
-        CHECK(sgz_deflater_init(&deflater, fuzz_codecs(), 1, &err) == SGZ_OK);
+        CHECK(sgz_codec_deflater_init(&deflater, fuzz_codecs(), 1, &err) == SGZ_OK);
     while (count < SEGMENTS && size - at >= 2) {
         size_t len = data[at] | (size_t)data[at + 1] << 8, made;
         at += 2;
         if (len > size - at)
             len = size - at;
-        if (sgz_member_bound(len) > sizeof blob_bytes - end)
+        if (sgz_codec_member_bound(len) > sizeof blob_bytes - end)
             break;
-        CHECK(sgz_deflate_member(&deflater, data + at, len, 0, blob_bytes + end,
-                                 sizeof blob_bytes - end, &made, &err) == SGZ_OK);
+        CHECK(sgz_codec_deflate_member(&deflater, data + at, len, 0, blob_bytes + end,
+                                       sizeof blob_bytes - end, &made, &err) == SGZ_OK);
         offsets[count++] = (int64_t)end;
         at += len;
         end += made;
@@ -64,7 +64,7 @@ static void check(const sgz_toc *toc, const sgz_blob *blob)
     sgz_spans spans;
     sgz_error err = {0};
     sgz_reader reader;
-    if (sgz_spans_init(&spans, toc, blob->size, &err)) {
+    if (sgz_read_spans_init(&spans, toc, blob->size, &err)) {
         CHECK(err.code == SGZ_ETOC && err.message[0]);
         return;
     }
@@ -73,7 +73,7 @@ static void check(const sgz_toc *toc, const sgz_blob *blob)
     CHECK(one.files == more.files && one.chunks == more.chunks && one.bytes == more.bytes);
     CHECK(one.error_count == more.error_count);
 
-    CHECK(sgz_reader_init(&reader, fuzz_codecs(), &spans, blob, &err) == SGZ_OK);
+    CHECK(sgz_read_reader_init(&reader, fuzz_codecs(), &spans, blob, &err) == SGZ_OK);
     uint64_t good = 0;
     int undigested = 0;
     for (size_t i = 0; i < spans.count; i++) {
@@ -81,10 +81,10 @@ static void check(const sgz_toc *toc, const sgz_blob *blob)
         size_t first, last, len = e->chunk_size > 4096 ? 4096 : (size_t)e->chunk_size;
         uint8_t *out = malloc(len);
         CHECK(out);
-        CHECK(sgz_spans_find(&spans, spans.files[i], e->chunk_offset, e->chunk_size, &first,
-                             &last, &err) == SGZ_OK);
+        CHECK(sgz_read_spans_find(&spans, spans.files[i], e->chunk_offset, e->chunk_size, &first,
+                                  &last, &err) == SGZ_OK);
         CHECK(first == i && last == i + 1);
-        CHECK(sgz_span_end(&spans, i) > e->offset);
+        CHECK(sgz_read_span_end(&spans, i) > e->offset);
         sgz_status st = sgz_read_chunk(&reader, i, 1, e->chunk_size - (int64_t)len, len, out, &err);
         CHECK(!st || st == SGZ_EGZIP || st == SGZ_EDIGEST);
         good += !st;
@@ -97,8 +97,8 @@ static void check(const sgz_toc *toc, const sgz_blob *blob)
     CHECK(one.chunks <= good || (undigested && one.error_count));
     CHECK(one.error_count || good == spans.count);
     CHECK(one.error_count || one.chunks == spans.count);
-    sgz_reader_free(&reader);
-    sgz_spans_free(&spans);
+    sgz_read_reader_free(&reader);
+    sgz_read_spans_free(&spans);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

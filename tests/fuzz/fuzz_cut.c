@@ -3,7 +3,7 @@
  *
  * The first bytes choose the options; checksums are repaired, or little would get past the
  * first header. */
-#include "cut.h"
+#include "write/cut.h"
 #include "fuzz.h"
 
 #include <string.h>
@@ -35,18 +35,18 @@ static void mix(outcome *o, const void *data, size_t len)
         o->hash = (o->hash ^ bytes[i]) * 1099511628211u;
 }
 
-static void check_slab(outcome *o, const sgz_slab *slab, const sgz_toc *toc)
+static void check_slab(outcome *o, const sgz_write_slab *slab, const sgz_toc *toc)
 {
     size_t at = 0, piece = 0;
     for (size_t i = 0; i < slab->member_count; i++) {
-        const sgz_member *m = &slab->members[i];
+        const sgz_write_member *m = &slab->members[i];
         CHECK(m->start == at && m->len > 0 && m->first_piece == piece);
         at += m->len;
         piece += m->piece_count;
         uint64_t begin = o->tar_len + m->start;
         mix(o, &begin, sizeof begin);
         for (size_t k = m->first_piece; k < piece; k++) {
-            const sgz_piece *p = &slab->pieces[k];
+            const sgz_write_piece *p = &slab->pieces[k];
             CHECK(p->row < toc->count && p->file_row <= p->row && p->len > 0);
             CHECK(p->start == m->start + p->inner && p->start + p->len <= at);
             CHECK(toc->rows[p->row].chunk_size == (int64_t)p->len);
@@ -58,7 +58,8 @@ static void check_slab(outcome *o, const sgz_slab *slab, const sgz_toc *toc)
     o->tar_len += slab->len;
 }
 
-static outcome cut(const uint8_t *data, size_t len, size_t piece, const sgz_cut_options *options)
+static outcome cut(const uint8_t *data, size_t len, size_t piece,
+                   const sgz_write_cut_options *options)
 {
     outcome o = {.hash = 14695981039346656037u};
     memory m = {data, len, 0, piece};
@@ -66,21 +67,21 @@ static outcome cut(const uint8_t *data, size_t len, size_t piece, const sgz_cut_
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     sgz_error err = {0};
     sgz_input input;
-    sgz_slab slab;
+    sgz_write_slab slab;
     int end = 0;
     sgz_toc *toc = sgz_toc_new();
-    CHECK(toc && !sgz_input_open(&input, fuzz_codecs(), source, &err));
-    CHECK(!sgz_input_peek(&input, &err));
-    if ((o.status = sgz_input_begin(&input, &err))) { /* another compression's magic */
+    CHECK(toc && !sgz_io_input_open(&input, fuzz_codecs(), source, &err));
+    CHECK(!sgz_io_input_peek(&input, &err));
+    if ((o.status = sgz_io_input_begin(&input, &err))) { /* another compression's magic */
         memcpy(o.message, err.message, sizeof o.message);
-        sgz_input_close(&input);
+        sgz_io_input_close(&input);
         sgz_toc_free(toc);
         return o;
     }
-    sgz_cutter *cutter = sgz_cutter_new(&input, toc, &lock, options);
-    CHECK(cutter && !sgz_slab_init(&slab, sgz_cutter_slab_size(options), &err));
+    sgz_write_cutter *cutter = sgz_write_cutter_new(&input, toc, &lock, options);
+    CHECK(cutter && !sgz_write_slab_init(&slab, sgz_write_cutter_slab_size(options), &err));
     while (!o.status && !end) {
-        o.status = sgz_cutter_fill(cutter, &slab, &end, &err);
+        o.status = sgz_write_cutter_fill(cutter, &slab, &end, &err);
         if (!o.status) {
             CHECK(end || slab.len);
             check_slab(&o, &slab, toc);
@@ -89,9 +90,9 @@ static outcome cut(const uint8_t *data, size_t len, size_t piece, const sgz_cut_
             break;
     }
     memcpy(o.message, err.message, sizeof o.message);
-    sgz_slab_free(&slab);
-    sgz_cutter_free(cutter);
-    sgz_input_close(&input);
+    sgz_write_slab_free(&slab);
+    sgz_write_cutter_free(cutter);
+    sgz_io_input_close(&input);
     sgz_toc_free(toc);
     return o;
 }
@@ -100,7 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 8)
         return 0;
-    sgz_cut_options options = {
+    sgz_write_cut_options options = {
         .chunk_size = 1024 << (data[0] % 4),
         .min_chunk_size = data[0] & 16 ? 3000 : 0,
         .lossless = (data[0] >> 5) & 1,
@@ -114,7 +115,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t at = 0; at + SGZ_TAR_BLOCK <= len && data[3] % 8; at += SGZ_TAR_BLOCK)
         if (!memcmp(tar + at + 257, "ustar", 5))
             repair_checksum(tar + at);
-    if (sgz_wrap_of(tar, len) == SGZ_WRAP_NONE) {
+    if (sgz_io_wrap_of(tar, len) == SGZ_WRAP_NONE) {
         outcome whole = cut(tar, len, len + 1, &options), pieces = cut(tar, len, piece, &options);
         CHECK(whole.status == pieces.status && !strcmp(whole.message, pieces.message));
         CHECK(whole.status || whole.hash == pieces.hash);

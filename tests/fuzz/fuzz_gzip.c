@@ -2,7 +2,7 @@
  * buffers, and whatever was inflated before; and any bytes come back from a member that was
  * made of them. */
 #include "fuzz.h"
-#include "gzip.h"
+#include "codec/gzip.h"
 
 #include <string.h>
 
@@ -24,9 +24,9 @@ static outcome inflate_all(const uint8_t *data, size_t size, uint8_t *out, size_
     sgz_error err = {0};
     outcome o = {0};
     if (!z.codecs)
-        CHECK(sgz_inflater_init(&z, fuzz_codecs(), &err) == SGZ_OK);
+        CHECK(sgz_codec_inflater_init(&z, fuzz_codecs(), &err) == SGZ_OK);
     memset(z.state->tmp_out, ++before, sizeof z.state->tmp_out);
-    sgz_inflater_reset(&z, 1000);
+    sgz_codec_inflater_reset(&z, 1000);
     size_t at = 0, given = 0;
     while (o.len < OUT_MAX) {
         if (given == at)
@@ -38,7 +38,7 @@ static outcome inflate_all(const uint8_t *data, size_t size, uint8_t *out, size_
         memcpy(in, data + at, in_len);
         const uint8_t *next = in;
         size_t left = in_len, made = 0;
-        o.status = sgz_inflate(&z, &next, &left, piece, room, &made, stop, &err);
+        o.status = sgz_codec_inflate(&z, &next, &left, piece, room, &made, stop, &err);
         CHECK(made <= room);
         if (o.status) {
             /* Where the input stands after an error is nobody's promise. */
@@ -66,7 +66,7 @@ static outcome inflate_all(const uint8_t *data, size_t size, uint8_t *out, size_
     }
     o.members = z.members;
     o.garbage = z.garbage;
-    o.at_end = sgz_inflater_at_member_end(&z);
+    o.at_end = sgz_codec_inflater_at_member_end(&z);
     return o;
 }
 
@@ -79,14 +79,16 @@ static void round_trip(const uint8_t *data, size_t size, int level, int toc_extr
     if (level > SGZ_LEVEL_ISAL_MAX && !fuzz_codecs()->libdeflate.alloc_compressor)
         return;
     if (!d->codecs)
-        CHECK(sgz_deflater_init(d, fuzz_codecs(), level, &err) == SGZ_OK);
-    size_t cap = sgz_member_bound(size), made = 0;
+        CHECK(sgz_codec_deflater_init(d, fuzz_codecs(), level, &err) == SGZ_OK);
+    size_t cap = sgz_codec_member_bound(size), made = 0;
     uint8_t *member = malloc(cap);
     CHECK(member);
-    CHECK(sgz_deflate_member(d, data, size, toc_extra, member, cap, &made, &err) == SGZ_OK);
+    CHECK(sgz_codec_deflate_member(d, data, size, toc_extra, member, cap, &made, &err) ==
+          SGZ_OK);
     CHECK(made <= cap);
     size_t header = 0;
-    CHECK(sgz_gzip_header(member, made, &header, &err) == SGZ_OK && header >= SGZ_GZIP_HEADER);
+    CHECK(sgz_codec_gzip_header(member, made, &header, &err) == SGZ_OK &&
+          header >= SGZ_GZIP_HEADER);
     outcome o = inflate_all(member, made, back, made, OUT_MAX, 0);
     CHECK(o.status == SGZ_OK && o.members == 1 && o.at_end && !o.garbage && o.len == size);
     CHECK(!memcmp(back, data, size));

@@ -3,7 +3,7 @@
  *
  * Checksums are repaired, or nothing would get past them; payloads take no room in the
  * input. The first byte switches the repair off. */
-#include "apply.h"
+#include "toc/rows.h"
 #include "fuzz.h"
 
 #include <string.h>
@@ -128,7 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size--;
     sgz_tar_parser *parser = sgz_tar_parser_new();
     sgz_toc *toc = sgz_toc_new();
-    sgz_apply *apply = sgz_apply_new(toc);
+    sgz_toc_rows *apply = sgz_toc_rows_new(toc);
     sgz_status status = SGZ_OK;
     sgz_error err = {0};
     uint64_t bad_names;
@@ -152,15 +152,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(sgz_tar_idle(parser));
         check_entry(&entry, offset);
         check_expanded(&entry);
-        status = sgz_apply_entry(apply, &entry, offset, &row, &err);
+        status = sgz_toc_rows_entry(apply, &entry, offset, &row, &err);
         if (!status && entry.size > 1000 && toc->rows[row].type == SGZ_REG)
-            status = sgz_apply_chunk(apply, &row, &err);
+            status = sgz_toc_rows_chunk(apply, &row, &err);
     }
     if (status)
         CHECK(status == SGZ_ETAR && err.message[0]);
-    else if (!sgz_apply_finish(apply, &bad_names, &err))
+    else if (!sgz_toc_rows_finish(apply, &bad_names, &err))
         check_rows(toc);
-    sgz_apply_free(apply);
+    sgz_toc_rows_free(apply);
     sgz_toc_free(toc);
     sgz_tar_parser_free(parser);
     return 0;

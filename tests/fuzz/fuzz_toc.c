@@ -1,7 +1,7 @@
 /* TOC JSON: the same rows, or the same refusal, whatever the pieces; and what was accepted
  * formats to a text that is accepted again and formats to itself. */
 #include "fuzz.h"
-#include "toc.h"
+#include "toc/toc.h"
 
 #include <string.h>
 
@@ -72,26 +72,26 @@ static void check_rows(const sgz_toc *toc)
 
 static void check_tree(const sgz_toc *toc)
 {
-    sgz_toc_tree tree;
+    sgz_toc_children tree;
     sgz_error err;
-    CHECK(sgz_toc_tree_build(toc, &tree, &err) == SGZ_OK);
+    CHECK(sgz_toc_children_build(toc, &tree, &err) == SGZ_OK);
     uint32_t nodes = tree.row_count + tree.implied_count, kids = 0;
     for (uint32_t node = 0; node < nodes; node++) {
         size_t len;
-        const char *name = sgz_toc_tree_name(toc, &tree, node, &len);
+        const char *name = sgz_toc_children_name(toc, &tree, node, &len);
         CHECK(tree.starts[node] <= tree.starts[node + 1]);
         for (uint32_t i = tree.starts[node]; i < tree.starts[node + 1]; i++, kids++) {
             size_t kid_len;
-            const char *kid = sgz_toc_tree_name(toc, &tree, tree.kids[i], &kid_len);
+            const char *kid = sgz_toc_children_name(toc, &tree, tree.kids[i], &kid_len);
             CHECK(kid_len > len && !memcmp(kid, name, len) && (!len || kid[len] == '/'));
-            CHECK(sgz_toc_tree_find(toc, &tree, kid, kid_len) == tree.kids[i]);
+            CHECK(sgz_toc_children_find(toc, &tree, kid, kid_len) == tree.kids[i]);
         }
     }
     uint32_t named = tree.implied_count;
     for (uint32_t i = 0; i < toc->count; i++)
         named += toc->rows[i].type != SGZ_CHUNK && !(toc->rows[i].flags & SGZ_DROPPED);
     CHECK(kids + 1 == named); /* all but the root */
-    sgz_toc_tree_free(&tree);
+    sgz_toc_children_free(&tree);
 }
 
 static text format(const sgz_toc *toc, int legacy)

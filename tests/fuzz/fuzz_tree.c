@@ -82,8 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    sgz_tree_layer layers[LAYERS];
-    sgz_toc_tree dirs[LAYERS];
+    sgz_toc_tree_layer layers[LAYERS];
+    sgz_toc_children dirs[LAYERS];
     sgz_toc *tocs[LAYERS];
     sgz_error err;
     input in = {data, data + (size < 2000 ? size : 2000)};
@@ -91,19 +91,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (in.at < in.end && count < LAYERS) {
         if (!(tocs[count] = make_toc(&in)))
             continue;
-        CHECK(!sgz_toc_tree_build(tocs[count], &dirs[count], &err));
-        layers[count] = (sgz_tree_layer){tocs[count], &dirs[count]};
+        CHECK(!sgz_toc_children_build(tocs[count], &dirs[count], &err));
+        layers[count] = (sgz_toc_tree_layer){tocs[count], &dirs[count]};
         count++;
     }
     for (int mode = SGZ_WHITEOUTS_APPLY; mode <= SGZ_WHITEOUTS_OVERLAY && count; mode++) {
-        sgz_tree tree;
-        CHECK(!sgz_tree_build(&tree, layers, count, (sgz_whiteouts)mode, &err));
-        check_tree(&tree, (sgz_whiteouts)mode);
+        sgz_toc_tree tree;
+        CHECK(!sgz_toc_tree_build(&tree, layers, count, (sgz_toc_whiteouts)mode, &err));
+        check_tree(&tree, (sgz_toc_whiteouts)mode);
         check_paths(&tree);
-        sgz_tree_free(&tree);
+        sgz_toc_tree_free(&tree);
     }
     for (uint32_t i = 0; i < count; i++) {
-        sgz_toc_tree_free(&dirs[i]);
+        sgz_toc_children_free(&dirs[i]);
         sgz_toc_free(tocs[i]);
     }
     return 0;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "chunks.h"
+#include "chunks/table.h"
 
 typedef struct {
     sgz_toc *toc;
@@ -23,8 +23,8 @@ static sgz_codecs codecs;
 static inline void load_codecs(void)
 {
     sgz_error err;
-    if (sgz_load_isal(&codecs, "libisal.so.2", &err) ||
-        sgz_load_crypto(&codecs, "libcrypto.so.3", &err)) {
+    if (sgz_codec_load_isal(&codecs, "libisal.so.2", &err) ||
+        sgz_codec_load_crypto(&codecs, "libcrypto.so.3", &err)) {
         fprintf(stderr, "%s: install libisal2 and libssl3\n", err.message);
         exit(1);
     }
@@ -33,11 +33,11 @@ static inline void load_codecs(void)
 static inline void sha256_of(const void *data, size_t len, uint8_t out[32])
 {
     sgz_sha256 sha;
-    CHECK(!sgz_sha256_new(&codecs, &sha, NULL));
-    sgz_sha256_init(&codecs, &sha);
-    sgz_sha256_update(&codecs, &sha, data, len);
-    sgz_sha256_final(&codecs, &sha, out);
-    sgz_sha256_free(&codecs, &sha);
+    CHECK(!sgz_codec_sha256_new(&codecs, &sha, NULL));
+    sgz_codec_sha256_init(&codecs, &sha);
+    sgz_codec_sha256_update(&codecs, &sha, data, len);
+    sgz_codec_sha256_final(&codecs, &sha, out);
+    sgz_codec_sha256_free(&codecs, &sha);
 }
 
 /* `files` files of up to `largest` bytes, in chunks of `chunk` bytes, `share` of them to a
@@ -53,7 +53,7 @@ static inline layer make_layer(uint32_t files, size_t largest, size_t chunk, int
     size_t room = (largest + chunk) * (size_t)(share + 1), held = 0, start = 0;
     uint8_t *open = malloc(room);
     int in_member = 0;
-    CHECK(open && l.toc && !sgz_deflater_init(&d, &codecs, 1, &err));
+    CHECK(open && l.toc && !sgz_codec_deflater_init(&d, &codecs, 1, &err));
     for (uint32_t f = 0; f <= files; f++) {
         size_t size = f < files ? 1 + below((uint32_t)largest) : 0;
         uint8_t *text = malloc(size + 1);
@@ -62,12 +62,12 @@ static inline layer make_layer(uint32_t files, size_t largest, size_t chunk, int
         for (size_t at = 0; at < size || f == files; at += chunk) {
             if (in_member == share || f == files) { /* the member is full */
                 size_t made;
-                if (l.cap - l.len < sgz_member_bound(held)) {
-                    l.cap = 2 * l.cap + sgz_member_bound(held);
+                if (l.cap - l.len < sgz_codec_member_bound(held)) {
+                    l.cap = 2 * l.cap + sgz_codec_member_bound(held);
                     l.data = realloc(l.data, l.cap);
                 }
-                CHECK(!sgz_deflate_member(&d, open, held, 0, l.data + l.len, l.cap - l.len,
-                                          &made, &err));
+                CHECK(!sgz_codec_deflate_member(&d, open, held, 0, l.data + l.len, l.cap - l.len,
+                                                &made, &err));
                 l.len += made;
                 start = l.len;
                 held = 0;
@@ -108,8 +108,8 @@ static inline layer make_layer(uint32_t files, size_t largest, size_t chunk, int
         }
     }
     free(open);
-    sgz_deflater_free(&d);
-    CHECK(!sgz_spans_init(&l.spans, l.toc, (int64_t)l.len, &err));
+    sgz_codec_deflater_free(&d);
+    CHECK(!sgz_read_spans_init(&l.spans, l.toc, (int64_t)l.len, &err));
     return l;
 }
 
@@ -120,7 +120,7 @@ static inline void free_layer(layer *l)
     free(l->contents);
     free(l->sizes);
     free(l->rows);
-    sgz_spans_free(&l->spans);
+    sgz_read_spans_free(&l->spans);
     sgz_toc_free(l->toc);
     free(l->data);
 }

@@ -3,8 +3,8 @@
 #ifndef SGZ_PATCH_PARTS_H
 #define SGZ_PATCH_PARTS_H
 
-#include "patch_apply.h"
-#include "toc_writer.h"
+#include "patch/apply.h"
+#include "toc/footer.h"
 
 #include <string.h>
 
@@ -36,11 +36,11 @@ static inline void parts_sha256(const sgz_codecs *codecs, const void *data, size
                                 uint8_t digest[32])
 {
     sgz_sha256 sha;
-    CHECK(!sgz_sha256_new(codecs, &sha, NULL));
-    sgz_sha256_init(codecs, &sha);
-    sgz_sha256_update(codecs, &sha, data, len);
-    sgz_sha256_final(codecs, &sha, digest);
-    sgz_sha256_free(codecs, &sha);
+    CHECK(!sgz_codec_sha256_new(codecs, &sha, NULL));
+    sgz_codec_sha256_init(codecs, &sha);
+    sgz_codec_sha256_update(codecs, &sha, data, len);
+    sgz_codec_sha256_final(codecs, &sha, digest);
+    sgz_codec_sha256_free(codecs, &sha);
 }
 
 /* Two members of whole blocks, one with a text and one with all bytes, and a TOC. */
@@ -52,20 +52,22 @@ static inline parts_base parts_make_base(const sgz_codecs *codecs)
     sgz_error err;
     parts_bytes b = {0};
     parts_base base = {0};
-    CHECK(!sgz_deflater_init(&deflater, codecs, 1, &err));
+    CHECK(!sgz_codec_deflater_init(&deflater, codecs, 1, &err));
     for (int i = 0; i < 512; i++)
         contents[i] = (uint8_t)"first member!!! "[i % 16];
-    CHECK(!sgz_deflate_member(&deflater, contents, 512, 0, packed, sizeof packed, &len, &err));
+    CHECK(!sgz_codec_deflate_member(&deflater, contents, 512, 0, packed, sizeof packed, &len,
+                                    &err));
     parts_put(&b, packed, len);
     base.second = b.len;
     for (int i = 0; i < 1024; i++)
         contents[i] = (uint8_t)i;
-    CHECK(!sgz_deflate_member(&deflater, contents, 1024, 0, packed, sizeof packed, &len, &err));
+    CHECK(!sgz_codec_deflate_member(&deflater, contents, 1024, 0, packed, sizeof packed, &len,
+                                    &err));
     parts_put(&b, packed, len);
     base.toc = b.len;
-    sgz_deflater_free(&deflater);
-    CHECK(!sgz_toc_members(codecs, (const uint8_t *)PARTS_JSON, sizeof PARTS_JSON - 1,
-                           (int64_t)base.toc, 1, 0, &toc, &toc_len, &err));
+    sgz_codec_deflater_free(&deflater);
+    CHECK(!sgz_toc_footer_members(codecs, (const uint8_t *)PARTS_JSON, sizeof PARTS_JSON - 1,
+                                  (int64_t)base.toc, 1, 0, &toc, &toc_len, &err));
     parts_put(&b, toc, toc_len);
     free(toc);
     base.len = b.len;
@@ -115,8 +117,8 @@ static inline void parts_zigzag(parts_bytes *b, int64_t value)
 
 static inline void parts_set_crc(const sgz_codecs *codecs, uint8_t *frame, size_t len)
 {
-    uint32_t crc = sgz_crc32(codecs, 0, frame, 8);
-    parts_set32(frame + 8, sgz_crc32(codecs, crc, frame + 12, len));
+    uint32_t crc = sgz_codec_crc32(codecs, 0, frame, 8);
+    parts_set32(frame + 8, sgz_codec_crc32(codecs, crc, frame + 12, len));
 }
 
 static inline void parts_frame(const sgz_codecs *codecs, parts_bytes *b, char type,
@@ -217,7 +219,7 @@ static inline sgz_status parts_apply(const sgz_codecs *codecs, const parts_base 
     CHECK(!sgz_patch_open(&reader, codecs, source, NULL, err));
     sgz_status status = sgz_patch_read_head(&reader, head, err);
     if (!status && head->base_size != blob.size)
-        status = sgz_fail(err, SGZ_EDIGEST, -1, "BASE", 4, "another size");
+        status = sgz_base_fail(err, SGZ_EDIGEST, -1, "BASE", 4, "another size");
     if (!status) {
         sgz_patch_apply *apply =
             sgz_patch_apply_start(codecs, &reader, head, &blob, &sink, how.spool, how.threads,

@@ -1,10 +1,10 @@
 /* What the tar kernels make of a tar, for tests/test_tar_kernels.py to compare:
  *
  *   tar_dump entries FILE    one JSON object an entry, byte strings in hex
- *   tar_dump rows FILE       one JSON object for each row that survives sgz_apply
+ *   tar_dump rows FILE       one JSON object for each row that survives sgz_toc_rows
  *   tar_dump expand FILE     a tar with every header rewritten by sgz_tar_expanded_header
  */
-#include "apply.h"
+#include "toc/rows.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -84,7 +84,7 @@ static void print_rows(const sgz_toc *toc, uint64_t bad_names)
         const sgz_entry *row = &toc->rows[i];
         if (row->flags & SGZ_DROPPED)
             continue;
-        printf("{\"type\": \"%s\", ", sgz_type_name(row->type));
+        printf("{\"type\": \"%s\", ", sgz_toc_type_name(row->type));
         hex("name", toc->arena + row->name_off, row->name_len);
         hex("link", toc->arena + row->link_off, row->link_len);
         printf("\"row\": %zu, \"size\": %" PRId64 ", \"mode\": %u, \"bad_names\": %" PRIu64
@@ -116,7 +116,7 @@ int main(int argc, char **argv)
 
     sgz_tar_parser *parser = sgz_tar_parser_new();
     sgz_toc *toc = sgz_toc_new();
-    sgz_apply *apply = sgz_apply_new(toc);
+    sgz_toc_rows *apply = sgz_toc_rows_new(toc);
     sgz_error err = {0};
     int status = 0;
     while (!status && size - at >= SGZ_TAR_BLOCK) {
@@ -130,28 +130,29 @@ int main(int argc, char **argv)
         if (event != SGZ_TAR_ENTRY)
             continue;
         if (entry.payload > size - at) {
-            status = sgz_fail(&err, SGZ_ETAR, at, entry.name, entry.name_len, "cut off") != 0;
+            status = sgz_base_fail(&err, SGZ_ETAR, at, entry.name, entry.name_len, "cut off") !=
+                     0;
             break;
         }
         uint32_t row;
         if (expand)
             status = write_expanded(&entry, data + at, &err);
         else if (rows)
-            status = sgz_apply_entry(apply, &entry, block_at, &row, &err) != SGZ_OK;
+            status = sgz_toc_rows_entry(apply, &entry, block_at, &row, &err) != SGZ_OK;
         else
             print_entry(&entry, at);
         at += (entry.payload + SGZ_TAR_BLOCK - 1) / SGZ_TAR_BLOCK * SGZ_TAR_BLOCK;
     }
     if (!status && !sgz_tar_idle(parser))
-        status = sgz_fail(&err, SGZ_ETAR, at, NULL, 0, "cut off") != 0;
+        status = sgz_base_fail(&err, SGZ_ETAR, at, NULL, 0, "cut off") != 0;
     uint64_t bad_names;
-    if (!status && rows && !(status = sgz_apply_finish(apply, &bad_names, &err) != SGZ_OK))
+    if (!status && rows && !(status = sgz_toc_rows_finish(apply, &bad_names, &err) != SGZ_OK))
         print_rows(toc, bad_names);
     if (!status && expand)
         status = write_zeros(1024);
     if (status)
         report(&err);
-    sgz_apply_free(apply);
+    sgz_toc_rows_free(apply);
     sgz_toc_free(toc);
     sgz_tar_parser_free(parser);
     free(data);

@@ -1,5 +1,5 @@
-/* csrc/apply.c: what a tree is once its entries were applied in order. */
-#include "apply.h"
+/* csrc/toc/rows.c: what a tree is once its entries were applied in order. */
+#include "toc/rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,13 +18,13 @@ static int passed, failed;
     } while (0)
 
 static sgz_toc *toc;
-static sgz_apply *apply;
+static sgz_toc_rows *apply;
 static sgz_error err;
 static uint64_t bad_names;
 
 static void end(void)
 {
-    sgz_apply_free(apply);
+    sgz_toc_rows_free(apply);
     sgz_toc_free(toc);
 }
 
@@ -32,7 +32,7 @@ static void begin(void)
 {
     end();
     toc = sgz_toc_new();
-    apply = sgz_apply_new(toc);
+    apply = sgz_toc_rows_new(toc);
 }
 
 static sgz_status add(char type, const char *name, const char *link)
@@ -41,7 +41,7 @@ static sgz_status add(char type, const char *name, const char *link)
     sgz_tar_entry entry = {.type = type, .name = name, .name_len = strlen(name), .link = link,
                            .link_len = strlen(link), .uname = "", .gname = ""};
     entry.size = entry.payload = type == '0';
-    return sgz_apply_entry(apply, &entry, 512, &row, &err);
+    return sgz_toc_rows_entry(apply, &entry, 512, &row, &err);
 }
 
 /* Entries as "TYPE NAME[>LINK]" separated by blanks; "+" is a chunk. */
@@ -55,7 +55,7 @@ static sgz_status add_all(const char *spec)
         char *link = strchr(word, '>');
         if (link)
             *link++ = 0;
-        status = *word == '+' ? sgz_apply_chunk(apply, &row, &err)
+        status = *word == '+' ? sgz_toc_rows_chunk(apply, &row, &err)
                               : add(*word, word + 1, link ? link : "");
     }
     free(copy);
@@ -68,7 +68,7 @@ static int leaves(const char *spec, const char *expected)
     char left[4096] = "";
     size_t used = 0;
     begin();
-    if (add_all(spec) || sgz_apply_finish(apply, &bad_names, &err)) {
+    if (add_all(spec) || sgz_toc_rows_finish(apply, &bad_names, &err)) {
         printf("%s (%s)\n", err.message, err.name);
         return 0;
     }
@@ -92,7 +92,7 @@ static int fails(const char *spec, const char *name, const char *message)
     begin();
     sgz_status status = add_all(spec);
     if (!status)
-        status = sgz_apply_finish(apply, &bad_names, &err);
+        status = sgz_toc_rows_finish(apply, &bad_names, &err);
     if (status == SGZ_ETAR && !strcmp(err.name, name) && strstr(err.message, message))
         return 1;
     printf("status %d: %s (%s)\n", (int)status, status ? err.message : "", err.name);
@@ -149,7 +149,7 @@ static void hard_links(void)
         snprintf(name, sizeof name, "l%d", i);
         ok = ok && !add('0', name, "");
     }
-    ok = ok && !sgz_apply_finish(apply, &bad_names, &err);
+    ok = ok && !sgz_toc_rows_finish(apply, &bad_names, &err);
     EXPECT(ok && !strncmp(toc->arena + toc->rows[0].name_off, name, 2));
     snprintf(name, sizeof name, "l%d", LINKS - 1);
     EXPECT(toc->rows[0].name_len == strlen(name)
@@ -183,9 +183,9 @@ static void metadata(void)
                            .payload = 3, .mtime = -4, .mode = 0100644, .uid = 5, .gid = 6,
                            .xattr_count = 2, .xattrs = xattrs};
     begin();
-    EXPECT(!sgz_apply_entry(apply, &entry, 0, &row, &err) && row == 0);
+    EXPECT(!sgz_toc_rows_entry(apply, &entry, 0, &row, &err) && row == 0);
     entry.type = '3', entry.name = "g", entry.dev_major = 7, entry.dev_minor = 8;
-    EXPECT(!sgz_apply_entry(apply, &entry, 0, &row, &err) && row == 1);
+    EXPECT(!sgz_toc_rows_entry(apply, &entry, 0, &row, &err) && row == 1);
     const sgz_entry *f = &toc->rows[0], *g = &toc->rows[1];
     EXPECT(f->type == SGZ_REG && f->size == 9 && f->mtime == -4 && f->mode == 0100644
            && f->uid == 5 && f->gid == 6 && f->flags == SGZ_CLEAN_NAME);
@@ -198,13 +198,13 @@ static void metadata(void)
            && !memcmp(toc->arena + f->xattr_off, stored, f->xattr_len));
     EXPECT(g->xattr_off == f->xattr_off && g->xattr_len == f->xattr_len);
     xattrs[0].key = "user.\xff";
-    EXPECT(sgz_apply_entry(apply, &entry, 0, &row, &err) == SGZ_ETAR
-           && strstr(err.message, "xattr"));
+    EXPECT(sgz_toc_rows_entry(apply, &entry, 0, &row, &err) == SGZ_ETAR &&
+           strstr(err.message, "xattr"));
     entry.xattr_count = 0;
     entry.uname = calloc(1, 70000);
     entry.uname_len = 70000;
-    EXPECT(sgz_apply_entry(apply, &entry, 0, &row, &err) == SGZ_ETAR
-           && strstr(err.message, "64 KiB"));
+    EXPECT(sgz_toc_rows_entry(apply, &entry, 0, &row, &err) == SGZ_ETAR &&
+           strstr(err.message, "64 KiB"));
     free((char *)entry.uname);
 }
 
@@ -220,7 +220,7 @@ static void equal_xattrs(void)
         sgz_tar_entry entry = {.type = '5', .name = name, .link = "", .uname = "", .gname = "",
                                .name_len = (size_t)sprintf(name, "%05d", i), .xattr_count = 1,
                                .xattrs = &xattr};
-        EXPECT(!sgz_apply_entry(apply, &entry, 0, &row, &err));
+        EXPECT(!sgz_toc_rows_entry(apply, &entry, 0, &row, &err));
         const sgz_entry *e = &toc->rows[row];
         EXPECT(e->xattr_len == 14u + xattr.value_len
                && !memcmp(toc->arena + e->xattr_off + 14, value, xattr.value_len));
@@ -239,12 +239,13 @@ static void deep(void)
     name[len] = 'b';
     name[len + 1] = 0;
     begin();
-    EXPECT(!add('0', name, "") && !sgz_apply_finish(apply, &bad_names, &err));
-    EXPECT(!add('0', "a/a", "") && sgz_apply_finish(apply, &bad_names, &err) == SGZ_ETAR);
+    EXPECT(!add('0', name, "") && !sgz_toc_rows_finish(apply, &bad_names, &err));
+    EXPECT(!add('0', "a/a", "") && sgz_toc_rows_finish(apply, &bad_names, &err) == SGZ_ETAR);
     for (size_t i = 0; i < len; i += 2)
         name[i] = '\xff';
     begin();
-    EXPECT(!add('0', name, "") && !sgz_apply_finish(apply, &bad_names, &err) && bad_names == 1);
+    EXPECT(!add('0', name, "") && !sgz_toc_rows_finish(apply, &bad_names, &err) &&
+           bad_names == 1);
     free(name);
 }
 

@@ -5,17 +5,17 @@
 #include <pthread.h>
 #include <unistd.h>
 
-#include "chunks_internal.h"
+#include "chunks/internal.h"
 #include "layer.h"
 
 typedef struct {
-    sgz_want want; /* first: `ready` gets its address */
+    sgz_chunks_want want; /* first: `ready` gets its address */
     pthread_mutex_t lock;
     pthread_cond_t cond;
     int woken;
 } waiting;
 
-static void ready(sgz_want *want)
+static void ready(sgz_chunks_want *want)
 {
     waiting *w = (waiting *)want;
     pthread_mutex_lock(&w->lock);
@@ -68,7 +68,7 @@ static uint32_t mine(uint32_t *state, uint32_t limit)
 static void *worker(void *arg)
 {
     thread_args *a = arg;
-    sgz_job job;
+    sgz_chunks_job job;
     sgz_error err;
     int got;
     while ((got = sgz_chunks_next(a->chunks, a->lowest, 50, &job)) >= 0) {
@@ -81,7 +81,7 @@ static void *worker(void *arg)
         sgz_blob data = {.data = bytes, .base = job.offset, .fd = -1,
                          .size = job.offset + job.size};
         if (a->faults && !mine(&a->seed, (uint32_t)a->faults)) {
-            sgz_fail_errno(&err, ECONNRESET, "cannot fetch", NULL, 0);
+            sgz_base_fail_errno(&err, ECONNRESET, "cannot fetch", NULL, 0);
             sgz_chunks_fail(a->chunks, &job, &err);
         } else {
             size_t at = mine(&a->seed, (uint32_t)job.size);
@@ -141,8 +141,9 @@ static void *reader(void *arg)
 }
 
 /* Readers and workers over some layers; ends with the table stopped and freed. */
-static sgz_chunks_stats run(const layer *layers, uint32_t count, size_t memory, sgz_store *store,
-                            unsigned kinds, int far, int reads, int faults)
+static sgz_chunks_stats run(const layer *layers, uint32_t count, size_t memory,
+                            sgz_chunks_disk *store, unsigned kinds, int far, int reads,
+                            int faults)
 {
     enum { READERS = 4, WORKERS = 4 };
     pthread_t ids[READERS + WORKERS];
@@ -219,7 +220,7 @@ static void little_memory(void)
     CHECK(!sgz_chunks_new(&c, &codecs, 0, NULL, &err));
     CHECK(!sgz_chunks_add(c, &l.spans, &blob, 1, 0, &number, &err));
     every_byte(&l, c);
-    sgz_chunk *last = sgz_chunk_find(c->layers[0], l.spans.count - 1, 0);
+    sgz_chunks_chunk *last = sgz_chunks_find(c->layers[0], l.spans.count - 1, 0);
     CHECK(last && last->state == SGZ_READY && !last->pins);
     CHECK(c->by_use.newer == last && c->by_use.older == last);
     sgz_chunks_free(c);
@@ -235,11 +236,11 @@ static void impossible_chunk(void)
     sgz_error err;
     e->type = SGZ_REG;
     e->size = e->chunk_size = (int64_t)1 << 59;
-    CHECK(sgz_spans_init(&spans, toc, (int64_t)1 << 60, &err) == SGZ_ETOC);
+    CHECK(sgz_read_spans_init(&spans, toc, (int64_t)1 << 60, &err) == SGZ_ETOC);
     e = &toc->rows[0];
     e->size = e->chunk_size = SGZ_CHUNK_MAX;
-    CHECK(!sgz_spans_init(&spans, toc, (int64_t)1 << 60, &err));
-    sgz_spans_free(&spans);
+    CHECK(!sgz_read_spans_init(&spans, toc, (int64_t)1 << 60, &err));
+    sgz_read_spans_free(&spans);
     sgz_toc_free(toc);
 }
 
@@ -261,9 +262,9 @@ static void decoding_ahead(void)
         w.want.size = l.sizes[f];
         CHECK(!read_through(c, &w, out, &err));
         sgz_chunks_idle(c, number);
-        CHECK((sgz_chunk_find(c->layers[0], f + 1, 0) != NULL) == (f + 1 >= 3));
+        CHECK((sgz_chunks_find(c->layers[0], f + 1, 0) != NULL) == (f + 1 >= 3));
     }
-    CHECK(sgz_chunk_find(c->layers[0], 39, 0)->state == SGZ_READY); /* the layer is small */
+    CHECK(sgz_chunks_find(c->layers[0], 39, 0)->state == SGZ_READY); /* the layer is small */
     w.want.file = l.rows[39];
     w.want.size = l.sizes[39];
     CHECK(!read_through(c, &w, out, &err) && !memcmp(out, l.contents[39], l.sizes[39]));
@@ -277,7 +278,7 @@ static void decoding_ahead(void)
         w.want.size = l.sizes[f];
         CHECK(!read_through(c, &w, out, &err));
         sgz_chunks_idle(c, number);
-        CHECK(!sgz_chunk_find(c->layers[0], f + 1, 0));
+        CHECK(!sgz_chunks_find(c->layers[0], f + 1, 0));
     }
     sgz_chunks_free(c);
     free(out);
@@ -292,7 +293,7 @@ static void requests_in_order(void)
     sgz_chunks *c;
     sgz_error err;
     uint32_t number;
-    sgz_job job, other;
+    sgz_chunks_job job, other;
     waiting w;
     int parked;
     uint8_t *out = malloc(65536);
@@ -341,7 +342,7 @@ static void requests_in_order(void)
     CHECK(sgz_chunks_next(c, SGZ_DEMAND, 0, &job) == 1 && job.last == job.first + 1);
     CHECK(sgz_chunks_next(c, SGZ_BACKGROUND, 0, &other) == 0);
     CHECK(sgz_chunks_cancel(c, &second.want) == 1);
-    sgz_fail_errno(&err, EIO, "gone", NULL, 0);
+    sgz_base_fail_errno(&err, EIO, "gone", NULL, 0);
     w.woken = second.woken = 0;
     sgz_chunks_fail(c, &job, &err);
     CHECK(w.woken && !second.woken && w.want.error.code == SGZ_EIO);
@@ -368,7 +369,7 @@ static void wrong_bytes(void)
     sgz_chunks *c;
     sgz_error err;
     uint32_t number;
-    sgz_job job;
+    sgz_chunks_job job;
     waiting w;
     int parked;
     uint8_t out[5000];
@@ -403,11 +404,11 @@ static void background(void)
 {
     char path[] = "/tmp/stargz-chunks-XXXXXX";
     CHECK(mkdtemp(path));
-    sgz_store store = {.dir = open(path, O_RDONLY | O_DIRECTORY), .codecs = &codecs};
+    sgz_chunks_disk store = {.dir = open(path, O_RDONLY | O_DIRECTORY), .codecs = &codecs};
     layer l = make_layer(300, 30000, 65536, 1, 10);
     sgz_blob blob = far_blob(&l), data = memory_blob(&l);
     sgz_error err;
-    sgz_job job;
+    sgz_chunks_job job;
     waiting w;
     int parked;
     uint32_t number;
@@ -427,13 +428,13 @@ static void background(void)
             last = job.priority;
             if (job.priority == SGZ_BACKGROUND && !asked) {
                 /* Something is wanted: the next background request waits for it. */
-                sgz_job more;
+                sgz_chunks_job more;
                 asked = 1;
                 w.want.file = l.rows[299];
                 w.want.size = 1;
                 CHECK(!sgz_chunks_read(c, &w.want, out, &parked, &err) && parked);
                 CHECK(sgz_chunks_next(c, SGZ_BACKGROUND, 0, &more) == 1 && !more.priority);
-                CHECK(sgz_chunks_next(c, SGZ_BACKGROUND, 0, &(sgz_job){0}) == 0);
+                CHECK(sgz_chunks_next(c, SGZ_BACKGROUND, 0, &(sgz_chunks_job){0}) == 0);
                 CHECK(!sgz_chunks_deliver(c, &more, &data, &err));
                 CHECK(!sgz_chunks_read(c, &w.want, out, &parked, &err) && !parked);
             }
@@ -479,7 +480,7 @@ int main(void)
     run(layers, 2, 0, NULL, 0, 1, 300, 30);
     char path[] = "/tmp/stargz-chunks-XXXXXX";
     CHECK(mkdtemp(path));
-    sgz_store store = {.dir = open(path, O_RDONLY | O_DIRECTORY), .codecs = &codecs};
+    sgz_chunks_disk store = {.dir = open(path, O_RDONLY | O_DIRECTORY), .codecs = &codecs};
     unsigned every = 1 << SGZ_AHEAD | 1 << SGZ_PREFETCH | 1 << SGZ_BACKGROUND;
     run(layers, 2, 200 << 10, &store, every, 1, 1500, 30);
     close(store.dir);

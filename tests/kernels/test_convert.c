@@ -1,6 +1,6 @@
 /* The whole conversion, threads and all, under the sanitizers: the same bytes for every
  * number of threads, and a clean end when source, sink or caller stop it anywhere. */
-#include "convert.h"
+#include "write/pipeline.h"
 #include "check.h"
 
 #include <string.h>
@@ -70,23 +70,24 @@ static sgz_status convert(unsigned threads, int level, size_t read_fails, size_t
     out->fail_after = write_fails;
     sgz_source source = {.fd = -1, .read = read_memory, .arg = &in, .stop = &stop};
     sgz_sink sink = {.fd = -1, .write = write_memory, .arg = out, .stop = &stop};
-    sgz_convert_options options = {.level = level, .threads = threads};
-    options.cut = (sgz_cut_options){.chunk_size = 65536, .landmarks = 1};
-    sgz_convert_result result;
+    sgz_write_options options = {.level = level, .threads = threads};
+    options.cut = (sgz_write_cut_options){.chunk_size = 65536, .landmarks = 1};
+    sgz_write_result result;
     sgz_error err;
     sgz_input input;
     int64_t done;
     sgz_toc *toc = sgz_toc_new();
-    CHECK(toc && !sgz_input_open(&input, &codecs, source, &err));
-    CHECK(!sgz_input_peek(&input, &err) && !sgz_input_begin(&input, &err));
-    sgz_conversion *c = sgz_conversion_start(&codecs, &input, &sink, toc, &options, &stop, &err);
+    CHECK(toc && !sgz_io_input_open(&input, &codecs, source, &err));
+    CHECK(!sgz_io_input_peek(&input, &err) && !sgz_io_input_begin(&input, &err));
+    sgz_write_pipeline *c = sgz_write_pipeline_start(&codecs, &input, &sink, toc, &options,
+                                                     &stop, &err);
     CHECK(c);
-    for (int waits = 0; !sgz_conversion_wait(c, 1, &done); waits++)
+    for (int waits = 0; !sgz_write_pipeline_wait(c, 1, &done); waits++)
         if (cancel_after && waits == cancel_after)
-            sgz_conversion_cancel(c);
-    sgz_status status = sgz_conversion_finish(c, &result, &err);
+            sgz_write_pipeline_cancel(c);
+    sgz_status status = sgz_write_pipeline_finish(c, &result, &err);
     CHECK(status || result.size == (int64_t)out->len);
-    sgz_input_close(&input);
+    sgz_io_input_close(&input);
     sgz_toc_free(toc);
     return status;
 }
@@ -96,9 +97,9 @@ int main(void)
     sgz_error err;
     memory one, many;
     int passed = 0;
-    if (sgz_load_isal(&codecs, "libisal.so.2", &err)
-        || sgz_load_crypto(&codecs, "libcrypto.so.3", &err)
-        || sgz_load_libdeflate(&codecs, "libdeflate.so.0", &err)) {
+    if (sgz_codec_load_isal(&codecs, "libisal.so.2", &err) ||
+        sgz_codec_load_crypto(&codecs, "libcrypto.so.3", &err) ||
+        sgz_codec_load_libdeflate(&codecs, "libdeflate.so.0", &err)) {
         fprintf(stderr, "%s: install libisal2, libssl3 and libdeflate0\n", err.message);
         return 1;
     }

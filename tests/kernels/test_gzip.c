@@ -1,6 +1,6 @@
 /* Members: the same bytes from every deflater, whatever its address; and back again. Damaged
  * ones: only bytes that are theirs, whatever the inflater and the buffer held before. */
-#include "gzip.h"
+#include "codec/gzip.h"
 #include "check.h"
 
 #include <string.h>
@@ -28,17 +28,17 @@ static void same_bytes_anywhere(int level)
     size_t first_len, len;
     sgz_error err;
     for (int i = 0; i < DEFLATERS; i++)
-        CHECK(!sgz_deflater_init(&deflaters[i], &codecs, level, &err));
+        CHECK(!sgz_codec_deflater_init(&deflaters[i], &codecs, level, &err));
     for (int n = 0; n < 40000; n++) {
         size_t size = 1 + below(n % 2 ? 70 : LARGEST), at = below(TEXT - LARGEST);
         sgz_deflater *other = &deflaters[1 + below(DEFLATERS - 1)];
-        CHECK(!sgz_deflate_member(&deflaters[0], text + at, size, 0, first, sizeof first,
-                                  &first_len, &err));
-        CHECK(!sgz_deflate_member(other, text + at, size, 0, out, sizeof out, &len, &err));
+        CHECK(!sgz_codec_deflate_member(&deflaters[0], text + at, size, 0, first, sizeof first,
+                                        &first_len, &err));
+        CHECK(!sgz_codec_deflate_member(other, text + at, size, 0, out, sizeof out, &len, &err));
         CHECK(len == first_len && !memcmp(out, first, len));
     }
     for (int i = 0; i < DEFLATERS; i++)
-        sgz_deflater_free(&deflaters[i]);
+        sgz_codec_deflater_free(&deflaters[i]);
 }
 
 static void comes_back(int level)
@@ -47,26 +47,26 @@ static void comes_back(int level)
     sgz_deflater d;
     sgz_inflater z;
     sgz_error err;
-    uint8_t *member = malloc(sgz_member_bound(TEXT)), *back = malloc(TEXT);
-    CHECK(member && back && !sgz_deflater_init(&d, &codecs, level, &err));
-    CHECK(!sgz_inflater_init(&z, &codecs, &err));
+    uint8_t *member = malloc(sgz_codec_member_bound(TEXT)), *back = malloc(TEXT);
+    CHECK(member && back && !sgz_codec_deflater_init(&d, &codecs, level, &err));
+    CHECK(!sgz_codec_inflater_init(&z, &codecs, &err));
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         size_t len, made;
-        CHECK(!sgz_deflate_member(&d, text, sizes[i], 0, member, sgz_member_bound(sizes[i]), &len,
-                                  &err));
-        sgz_inflater_reset(&z, 0);
+        CHECK(!sgz_codec_deflate_member(&d, text, sizes[i], 0, member,
+                                        sgz_codec_member_bound(sizes[i]), &len, &err));
+        sgz_codec_inflater_reset(&z, 0);
         const uint8_t *in = member;
-        CHECK(!sgz_inflate(&z, &in, &len, back, TEXT, &made, 0, &err));
+        CHECK(!sgz_codec_inflate(&z, &in, &len, back, TEXT, &made, 0, &err));
         /* A full buffer ends the call: the trailer is left for the next one. */
         size_t more;
-        CHECK(!sgz_inflate(&z, &in, &len, back, 0, &more, 0, &err) && !more && !len);
+        CHECK(!sgz_codec_inflate(&z, &in, &len, back, 0, &more, 0, &err) && !more && !len);
         CHECK(made == sizes[i] && !memcmp(back, text, made));
-        CHECK(z.members == 1 && sgz_inflater_at_member_end(&z));
+        CHECK(z.members == 1 && sgz_codec_inflater_at_member_end(&z));
     }
     free(member);
     free(back);
-    sgz_deflater_free(&d);
-    sgz_inflater_free(&z);
+    sgz_codec_deflater_free(&d);
+    sgz_codec_inflater_free(&z);
 }
 
 typedef struct {
@@ -81,11 +81,11 @@ static outcome inflate(sgz_inflater *z, const uint8_t *in, size_t len, size_t st
 {
     outcome o = {0};
     sgz_error err = {0};
-    sgz_inflater_reset(z, 0);
+    sgz_codec_inflater_reset(z, 0);
     for (size_t at = 0; at < len && !o.status;) {
         size_t given = len - at < step ? len - at : step, left = given, made;
         const uint8_t *next = in + at;
-        o.status = sgz_inflate(z, &next, &left, out + o.len, cap - o.len, &made, 0, &err);
+        o.status = sgz_codec_inflate(z, &next, &left, out + o.len, cap - o.len, &made, 0, &err);
         o.len += made;
         CHECK(o.status || made || left < given);
         at += given - left;
@@ -93,7 +93,7 @@ static outcome inflate(sgz_inflater *z, const uint8_t *in, size_t len, size_t st
     memcpy(o.message, err.message, sizeof err.message);
     if (o.status == SGZ_EGZIP && z->broken) {
         size_t made;
-        CHECK(sgz_inflate(z, &in, &len, out, cap, &made, 0, &err) == SGZ_EGZIP && !made);
+        CHECK(sgz_codec_inflate(z, &in, &len, out, cap, &made, 0, &err) == SGZ_EGZIP && !made);
         CHECK(!strcmp(o.message, err.message));
     }
     return o;
@@ -114,12 +114,13 @@ static void damaged_alike(int level)
     sgz_inflater a, b, c;
     sgz_error err;
     int broken = 0;
-    CHECK(!sgz_deflater_init(&d, &codecs, level, &err));
-    CHECK(!sgz_inflater_init(&a, &codecs, &err) && !sgz_inflater_init(&b, &codecs, &err));
-    CHECK(!sgz_inflater_init(&c, &codecs, &err));
+    CHECK(!sgz_codec_deflater_init(&d, &codecs, level, &err));
+    CHECK(!sgz_codec_inflater_init(&a, &codecs, &err) &&
+          !sgz_codec_inflater_init(&b, &codecs, &err));
+    CHECK(!sgz_codec_inflater_init(&c, &codecs, &err));
     for (int n = 0; n < 4000; n++) {
         size_t size = 1 + below(MEMBER), at = below(TEXT - MEMBER), len;
-        CHECK(!sgz_deflate_member(&d, text + at, size, 0, good, sizeof good, &len, &err));
+        CHECK(!sgz_codec_deflate_member(&d, text + at, size, 0, good, sizeof good, &len, &err));
         memcpy(bad, good, len);
         bad[SGZ_GZIP_HEADER + below((unsigned)(len - SGZ_GZIP_HEADER))] ^= 1u << below(8);
         memset(a.state->tmp_out, 0, sizeof a.state->tmp_out);
@@ -137,10 +138,10 @@ static void damaged_alike(int level)
         broken += a.broken != 0;
     }
     CHECK(broken > 100);
-    sgz_deflater_free(&d);
-    sgz_inflater_free(&a);
-    sgz_inflater_free(&b);
-    sgz_inflater_free(&c);
+    sgz_codec_deflater_free(&d);
+    sgz_codec_inflater_free(&a);
+    sgz_codec_inflater_free(&b);
+    sgz_codec_inflater_free(&c);
 }
 
 typedef struct {
@@ -181,7 +182,7 @@ static void broken_far_behind(int matches)
     size_t len = b.count / 8 + 64, real = 1 + 258 * (size_t)matches;
     sgz_inflater z;
     sgz_error err;
-    CHECK(!sgz_inflater_init(&z, &codecs, &err));
+    CHECK(!sgz_codec_inflater_init(&z, &codecs, &err));
     /* In one piece, and in pieces: also where only the state holds the rest. */
     for (size_t cap = sizeof out; cap > 4000; cap = cap / 2 - 1) {
         size_t left = len, total = 0, made;
@@ -189,23 +190,23 @@ static void broken_far_behind(int matches)
         sgz_status st;
         memset(out, 'a', sizeof out);
         memset(z.state->tmp_out, 'a', sizeof z.state->tmp_out);
-        sgz_inflater_reset(&z, 0);
+        sgz_codec_inflater_reset(&z, 0);
         do {
-            st = sgz_inflate(&z, &in, &left, out, cap, &made, 0, &err);
+            st = sgz_codec_inflate(&z, &in, &left, out, cap, &made, 0, &err);
             total += made;
             CHECK(st || made);
         } while (!st);
         CHECK(st == SGZ_EGZIP && strstr(err.message, "invalid deflate symbol"));
         CHECK(total <= real && total + 258 >= real);
     }
-    sgz_inflater_free(&z);
+    sgz_codec_inflater_free(&z);
 }
 
 int main(void)
 {
     sgz_error err;
-    if (sgz_load_isal(&codecs, "libisal.so.2", &err)
-        || sgz_load_libdeflate(&codecs, "libdeflate.so.0", &err)) {
+    if (sgz_codec_load_isal(&codecs, "libisal.so.2", &err) ||
+        sgz_codec_load_libdeflate(&codecs, "libdeflate.so.0", &err)) {
         fprintf(stderr, "%s: install libisal2 and libdeflate0\n", err.message);
         return 1;
     }

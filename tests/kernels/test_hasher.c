@@ -1,6 +1,6 @@
 /* The two lanes against libcrypto, and the path without the instructions: any lengths, fed
  * in any pieces. */
-#include "hasher.h"
+#include "codec/hasher.h"
 #include "check.h"
 
 #include <string.h>
@@ -14,11 +14,11 @@ static void expected(const uint8_t *in, size_t len, uint8_t out[32])
 {
     sgz_sha256 sha;
     sgz_error err;
-    CHECK(!sgz_sha256_new(&codecs, &sha, &err));
-    sgz_sha256_init(&codecs, &sha);
-    sgz_sha256_update(&codecs, &sha, in, len);
-    sgz_sha256_final(&codecs, &sha, out);
-    sgz_sha256_free(&codecs, &sha);
+    CHECK(!sgz_codec_sha256_new(&codecs, &sha, &err));
+    sgz_codec_sha256_init(&codecs, &sha);
+    sgz_codec_sha256_update(&codecs, &sha, in, len);
+    sgz_codec_sha256_final(&codecs, &sha, out);
+    sgz_codec_sha256_free(&codecs, &sha);
 }
 
 /* As on a processor that has none for two lanes. */
@@ -28,9 +28,9 @@ static void without_instructions(sgz_hasher *h)
     h->paired = 0;
     if (h->plain.ctx)
         return;
-    CHECK(!sgz_sha256_new(&codecs, &h->plain, &err));
-    CHECK(!sgz_sha256_new(&codecs, &h->message, &err));
-    sgz_sha256_init(&codecs, &h->plain);
+    CHECK(!sgz_codec_sha256_new(&codecs, &h->plain, &err));
+    CHECK(!sgz_codec_sha256_new(&codecs, &h->message, &err));
+    sgz_codec_sha256_init(&codecs, &h->plain);
 }
 
 static void one_round(int paired)
@@ -40,7 +40,7 @@ static void one_round(int paired)
     sgz_hasher h;
     sgz_error err;
     size_t len = below(2) ? below(DATA) : below(300), at = 0;
-    CHECK(!sgz_hasher_init(&h, &codecs, &err));
+    CHECK(!sgz_codec_hasher_init(&h, &codecs, &err));
     if (!paired)
         without_instructions(&h);
     while (at < len) {
@@ -49,17 +49,17 @@ static void one_round(int paired)
             size_t size = below(3) ? below(200) : below(3000);
             messages[i] = (sgz_message){data + below(DATA - 3000), size, digests[i]};
         }
-        sgz_hasher_update(&h, data + at, step, messages, count);
+        sgz_codec_hasher_update(&h, data + at, step, messages, count);
         for (size_t i = 0; i < count; i++) {
             expected(messages[i].data, messages[i].len, good);
             CHECK(!memcmp(good, digests[i], 32));
         }
         at += step;
     }
-    sgz_hasher_final(&h, digest);
+    sgz_codec_hasher_final(&h, digest);
     expected(data, len, good);
     CHECK(!memcmp(good, digest, 32));
-    sgz_hasher_free(&h);
+    sgz_codec_hasher_free(&h);
 }
 
 /* Two streams, each fed in pieces of its own. */
@@ -71,31 +71,32 @@ static void two_streams(int paired)
     size_t len[2] = {below(2) ? below(DATA) : below(300), below(2) ? below(DATA) : below(300)};
     size_t at[2] = {0};
     for (int k = 0; k < 2; k++) {
-        CHECK(!sgz_hasher_init(&h[k], &codecs, &err));
+        CHECK(!sgz_codec_hasher_init(&h[k], &codecs, &err));
         if (!paired && !k)
             without_instructions(&h[k]);
     }
     while (at[0] < len[0]) {
         size_t step = 1 + below((uint32_t)(len[0] - at[0]));
         size_t offered = below((uint32_t)(len[1] - at[1]) + 1);
-        size_t taken = sgz_hasher_beside(&h[0], data + at[0], step, &h[1], data + at[1], offered);
+        size_t taken = sgz_codec_hasher_beside(&h[0], data + at[0], step, &h[1], data + at[1],
+                                               offered);
         CHECK(taken <= offered);
         at[0] += step;
         at[1] += taken;
     }
-    sgz_hasher_update(&h[1], data + at[1], len[1] - at[1], NULL, 0);
+    sgz_codec_hasher_update(&h[1], data + at[1], len[1] - at[1], NULL, 0);
     for (int k = 0; k < 2; k++) {
-        sgz_hasher_final(&h[k], digest);
+        sgz_codec_hasher_final(&h[k], digest);
         expected(data, len[k], good);
         CHECK(!memcmp(good, digest, 32));
-        sgz_hasher_free(&h[k]);
+        sgz_codec_hasher_free(&h[k]);
     }
 }
 
 int main(void)
 {
     sgz_error err;
-    if (sgz_load_crypto(&codecs, "libcrypto.so.3", &err)) {
+    if (sgz_codec_load_crypto(&codecs, "libcrypto.so.3", &err)) {
         fprintf(stderr, "%s: install libssl3\n", err.message);
         return 1;
     }

@@ -4,14 +4,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../csrc/manifest_internal.h"
+#include "pack/manifest_internal.h"
 #include "layer.h"
 
 enum { FILES = 12, ENTRIES = FILES * 3 + 1, UNITS = FILES + 1, CHUNKS = FILES * 2 };
 enum { NOW = 1700000000 };
 static sgz_error err;
 
-static void put_text(sgz_manifest *m, uint64_t *offset, uint32_t *len, const void *text,
+static void put_text(sgz_pack_manifest *m, uint64_t *offset, uint32_t *len, const void *text,
                      size_t text_len)
 {
     memcpy(m->arena + m->arena_len, text, text_len);
@@ -21,7 +21,7 @@ static void put_text(sgz_manifest *m, uint64_t *offset, uint32_t *len, const voi
 }
 
 /* A unit a file: a directory, a link or second name, the file; and a last unit of one header. */
-static void make(sgz_manifest *m)
+static void make(sgz_pack_manifest *m)
 {
     int64_t at = 0;
     memset(m, 0, sizeof *m);
@@ -29,12 +29,16 @@ static void make(sgz_manifest *m)
     m->units = calloc(UNITS, sizeof *m->units);
     m->chunks = calloc(CHUNKS, sizeof *m->chunks);
     m->arena = malloc(100 * ENTRIES);
-    m->options = (sgz_manifest_options){.level = 1, .chunk_size = 1000, .owner = -1, .group = 7,
-                                        .mtime = INT64_MIN, .mtime_max = INT64_MAX,
-                                        .engine = "isal 2.30"};
+    m->options = (sgz_pack_manifest_options){.level = 1,
+                                             .chunk_size = 1000,
+                                             .owner = -1,
+                                             .group = 7,
+                                             .mtime = INT64_MIN,
+                                             .mtime_max = INT64_MAX,
+                                             .engine = "isal 2.30"};
     m->walked_at = NOW * (int64_t)1000000000 + 500;
     for (uint32_t u = 0; u < UNITS; u++) {
-        sgz_manifest_unit *unit = &m->units[u];
+        sgz_pack_manifest_unit *unit = &m->units[u];
         unit->first_entry = (uint32_t)m->entry_count;
         unit->first_chunk = (uint32_t)m->chunk_count;
         unit->headers_crc = u * 77;
@@ -43,10 +47,17 @@ static void make(sgz_manifest *m)
         unit->headers_len = 1536;
         for (int i = 0; i < (u < FILES ? 3 : 1); i++) {
             char name[50];
-            sgz_walk_entry *e = &m->entries[m->entry_count].file;
-            *e = (sgz_walk_entry){.mtime = 1600000000 + u, .ctime = 1600000000, .ino = 100 + u,
-                                  .dev = 5, .mtime_nsec = 5, .mode = 0644, .nlink = 1,
-                                  .target = SGZ_WALK_NONE, .known = 3, .type = "520"[i]};
+            sgz_pack_walk_entry *e = &m->entries[m->entry_count].file;
+            *e = (sgz_pack_walk_entry){.mtime = 1600000000 + u,
+                                       .ctime = 1600000000,
+                                       .ino = 100 + u,
+                                       .dev = 5,
+                                       .mtime_nsec = 5,
+                                       .mode = 0644,
+                                       .nlink = 1,
+                                       .target = SGZ_WALK_NONE,
+                                       .known = 3,
+                                       .type = "520"[i]};
             m->entries[m->entry_count].unit = u;
             sprintf(name, i ? "d%u/%c" : "d%u", u, "?sf"[i]);
             put_text(m, &e->name_off, &e->name_len, name, strlen(name));
@@ -63,7 +74,7 @@ static void make(sgz_manifest *m)
             m->entry_count++;
         }
         for (int i = 0; i < 2 && u < FILES; i++) {
-            sgz_manifest_chunk *c = &m->chunks[m->chunk_count++];
+            sgz_pack_manifest_chunk *c = &m->chunks[m->chunk_count++];
             c->offset = at;
             c->crc = u;
             memset(c->digest, (int)u, 32);
@@ -87,10 +98,10 @@ static int new_file(void)
     return fd;
 }
 
-static int saved(const sgz_manifest *m)
+static int saved(const sgz_pack_manifest *m)
 {
     int fd = new_file();
-    CHECK(!sgz_manifest_save(m, &codecs, fd, &err));
+    CHECK(!sgz_pack_manifest_save(m, &codecs, fd, &err));
     return fd;
 }
 
@@ -103,11 +114,11 @@ static uint8_t *bytes_of(int fd, size_t *len)
     return bytes;
 }
 
-static sgz_status load_bytes(sgz_manifest *m, const uint8_t *bytes, size_t len)
+static sgz_status load_bytes(sgz_pack_manifest *m, const uint8_t *bytes, size_t len)
 {
     int fd = new_file();
     CHECK(write(fd, bytes, len) == (ssize_t)len);
-    sgz_status status = sgz_manifest_load(m, &codecs, fd, &err);
+    sgz_status status = sgz_pack_manifest_load(m, &codecs, fd, &err);
     close(fd);
     if (status) {
         CHECK(status == SGZ_ETOC && strstr(err.message, SGZ_MANIFEST_ADVICE) && !m->file);
@@ -118,10 +129,10 @@ static sgz_status load_bytes(sgz_manifest *m, const uint8_t *bytes, size_t len)
 
 static void round_trip(void)
 {
-    sgz_manifest m, in;
+    sgz_pack_manifest m, in;
     make(&m);
     int fd = saved(&m);
-    CHECK(!sgz_manifest_load(&in, &codecs, fd, &err));
+    CHECK(!sgz_pack_manifest_load(&in, &codecs, fd, &err));
     CHECK(in.entry_count == ENTRIES && in.unit_count == UNITS && in.chunk_count == CHUNKS);
     CHECK(!memcmp(&in.options, &m.options, sizeof m.options) && in.walked_at == m.walked_at);
     CHECK(in.blob_size == m.blob_size && in.toc_offset == m.toc_offset);
@@ -131,26 +142,26 @@ static void round_trip(void)
     CHECK(!memcmp(in.units, m.units, UNITS * sizeof *m.units));
     CHECK(!memcmp(in.chunks, m.chunks, CHUNKS * sizeof *m.chunks));
     for (uint32_t i = 0; i < ENTRIES; i++) {
-        sgz_walk_entry e = m.entries[i].file;
+        sgz_pack_walk_entry e = m.entries[i].file;
         char name[50] = "";
         memcpy(name, m.arena + e.name_off, e.name_len);
-        CHECK(sgz_manifest_lookup(&in, name, e.name_len) == i);
+        CHECK(sgz_pack_manifest_lookup(&in, name, e.name_len) == i);
         CHECK(!in.entries[i].flags && in.entries[i].file.ino == e.ino);
         if (e.type == '1') { /* as lstat sees it */
             e.type = m.entries[e.target].file.type;
             e.size = m.entries[e.target].file.size;
         }
-        CHECK(e.type != '5' || sgz_manifest_known(&in, &e, name) == i);
-        sgz_walk_entry other = e;
+        CHECK(e.type != '5' || sgz_pack_manifest_known(&in, &e, name) == i);
+        sgz_pack_walk_entry other = e;
         other.ctime_nsec++;
-        CHECK(sgz_manifest_known(&in, &other, name) == SGZ_WALK_NONE);
+        CHECK(sgz_pack_manifest_known(&in, &other, name) == SGZ_WALK_NONE);
         other = e, other.size++;
-        CHECK(sgz_manifest_known(&in, &other, name) == SGZ_WALK_NONE);
+        CHECK(sgz_pack_manifest_known(&in, &other, name) == SGZ_WALK_NONE);
         other = e, other.ino++;
-        CHECK(sgz_manifest_known(&in, &other, name) == SGZ_WALK_NONE);
+        CHECK(sgz_pack_manifest_known(&in, &other, name) == SGZ_WALK_NONE);
     }
-    CHECK(sgz_manifest_lookup(&in, "d", 1) == SGZ_WALK_NONE);
-    CHECK(sgz_manifest_lookup(&in, "", 0) == SGZ_WALK_NONE);
+    CHECK(sgz_pack_manifest_lookup(&in, "d", 1) == SGZ_WALK_NONE);
+    CHECK(sgz_pack_manifest_lookup(&in, "", 0) == SGZ_WALK_NONE);
     size_t len, len_again;
     uint8_t *bytes = bytes_of(fd, &len), *again;
     int second = saved(&in); /* the same bytes again */
@@ -160,41 +171,41 @@ static void round_trip(void)
     free(again);
     close(second);
     close(fd);
-    sgz_manifest_free(&in);
-    sgz_manifest_free(&m);
+    sgz_pack_manifest_free(&in);
+    sgz_pack_manifest_free(&m);
 
-    sgz_manifest none = {.options = {.chunk_size = 1}};
+    sgz_pack_manifest none = {.options = {.chunk_size = 1}};
     fd = saved(&none);
-    CHECK(!sgz_manifest_load(&in, &codecs, fd, &err) && !in.entry_count);
-    CHECK(sgz_manifest_lookup(&in, "a", 1) == SGZ_WALK_NONE);
-    sgz_manifest_free(&in);
+    CHECK(!sgz_pack_manifest_load(&in, &codecs, fd, &err) && !in.entry_count);
+    CHECK(sgz_pack_manifest_lookup(&in, "a", 1) == SGZ_WALK_NONE);
+    sgz_pack_manifest_free(&in);
     close(fd);
-    CHECK(sgz_manifest_save(&none, &codecs, -1, &err) == SGZ_EIO && err.sys_errno);
+    CHECK(sgz_pack_manifest_save(&none, &codecs, -1, &err) == SGZ_EIO && err.sys_errno);
     fd = open("/dev/full", O_WRONLY);
-    CHECK(sgz_manifest_save(&none, &codecs, fd, &err) == SGZ_EIO && err.sys_errno);
+    CHECK(sgz_pack_manifest_save(&none, &codecs, fd, &err) == SGZ_EIO && err.sys_errno);
     close(fd);
-    CHECK(sgz_manifest_load(&in, &codecs, -1, &err) == SGZ_EIO);
+    CHECK(sgz_pack_manifest_load(&in, &codecs, -1, &err) == SGZ_EIO);
     fd = open("/dev/zero", O_RDONLY);
-    CHECK(sgz_manifest_load(&in, &codecs, fd, &err) == SGZ_ETOC);
+    CHECK(sgz_pack_manifest_load(&in, &codecs, fd, &err) == SGZ_ETOC);
     close(fd);
 }
 
 /* An entry of these times is doubtful when the walk began at NOW and 500 nanoseconds. */
 static int doubtful(int64_t mtime, uint32_t mtime_nsec, int64_t ctime, uint32_t ctime_nsec)
 {
-    sgz_manifest m, in;
+    sgz_pack_manifest m, in;
     make(&m);
-    sgz_walk_entry *e = &m.entries[2].file;
+    sgz_pack_walk_entry *e = &m.entries[2].file;
     e->mtime = mtime, e->mtime_nsec = mtime_nsec;
     e->ctime = ctime, e->ctime_nsec = ctime_nsec;
     m.entries[5].flags = SGZ_MANIFEST_DOUBTFUL; /* the packer's stay */
     int fd = saved(&m);
-    CHECK(!sgz_manifest_load(&in, &codecs, fd, &err));
+    CHECK(!sgz_pack_manifest_load(&in, &codecs, fd, &err));
     int result = in.entries[2].flags == SGZ_MANIFEST_DOUBTFUL;
     CHECK(in.entries[5].flags == SGZ_MANIFEST_DOUBTFUL && !in.entries[8].flags);
-    CHECK((sgz_manifest_known(&in, e, "d0/f") == SGZ_WALK_NONE) == result);
-    sgz_manifest_free(&in);
-    sgz_manifest_free(&m);
+    CHECK((sgz_pack_manifest_known(&in, e, "d0/f") == SGZ_WALK_NONE) == result);
+    sgz_pack_manifest_free(&in);
+    sgz_pack_manifest_free(&m);
     close(fd);
     return result;
 }
@@ -214,11 +225,11 @@ static void racy(void)
 }
 
 /* Each of these is one change that makes a manifest contradict itself. */
-static void contradict(sgz_manifest *m, int n)
+static void contradict(sgz_pack_manifest *m, int n)
 {
-    sgz_walk_entry *e = &m->entries[4].file; /* a hard link */
-    sgz_walk_entry *f = &m->entries[5].file;
-    sgz_manifest_unit *u = &m->units[2];
+    sgz_pack_walk_entry *e = &m->entries[4].file; /* a hard link */
+    sgz_pack_walk_entry *f = &m->entries[5].file;
+    sgz_pack_manifest_unit *u = &m->units[2];
     switch (n) {
     case 0: e->type = '7'; break;
     case 1: e->type = 0; break;
@@ -292,22 +303,22 @@ static void contradict(sgz_manifest *m, int n)
 static void contradictions(void)
 {
     for (int n = 0; n < 65; n++) {
-        sgz_manifest m, in;
+        sgz_pack_manifest m, in;
         make(&m);
         contradict(&m, n);
         int fd = saved(&m);
-        sgz_status status = sgz_manifest_load(&in, &codecs, fd, &err);
+        sgz_status status = sgz_pack_manifest_load(&in, &codecs, fd, &err);
         if (status != SGZ_ETOC)
             fprintf(stderr, "contradiction %d: %d\n", n, status);
         CHECK(status == SGZ_ETOC);
         close(fd);
-        sgz_manifest_free(&m);
+        sgz_pack_manifest_free(&m);
     }
 }
 
 static void damage(void)
 {
-    sgz_manifest m, in;
+    sgz_pack_manifest m, in;
     size_t len;
     make(&m);
     int fd = saved(&m);
@@ -323,7 +334,7 @@ static void damage(void)
     memset(bytes + len, 0, 100);
     CHECK(load_bytes(&in, bytes, len + 1) && load_bytes(&in, bytes, len + 100));
     CHECK(!load_bytes(&in, bytes, len));
-    sgz_manifest_free(&in);
+    sgz_pack_manifest_free(&in);
 
     /* With a digest that is right: refused, or as good as any. */
     int loaded = 0;
@@ -332,7 +343,8 @@ static void damage(void)
         memcpy(copy, bytes, len);
         for (int k = (int)below(3); k >= 0; k--) {
             /* In the head as often as in the rows. */
-            size_t at = below(2) ? below(sizeof(sgz_manifest_head)) : below((uint32_t)len - 32);
+            size_t at = below(2) ? below(sizeof(sgz_pack_manifest_head))
+                                 : below((uint32_t)len - 32);
             size_t run = below(4) ? 1 : 1 + below(8);
             for (size_t i = 0; i < run && at + i < len - 32; i++)
                 copy[at + i] = below(2) ? values[below(5)] : (uint8_t)below(256);
@@ -342,18 +354,18 @@ static void damage(void)
             continue;
         loaded++;
         for (uint32_t i = 0; i < in.entry_count; i++) {
-            const sgz_walk_entry *e = &in.entries[i].file;
+            const sgz_pack_walk_entry *e = &in.entries[i].file;
             char name[100] = "";
             memcpy(name, in.arena + e->name_off, e->name_len);
-            CHECK(sgz_manifest_lookup(&in, name, e->name_len) == i);
-            sgz_manifest_known(&in, e, name);
+            CHECK(sgz_pack_manifest_lookup(&in, name, e->name_len) == i);
+            sgz_pack_manifest_known(&in, e, name);
         }
-        sgz_manifest_free(&in);
+        sgz_pack_manifest_free(&in);
     }
     CHECK(loaded > 30); /* times, ids and digests may be anything */
     free(bytes);
     free(copy);
-    sgz_manifest_free(&m);
+    sgz_pack_manifest_free(&m);
 }
 
 int main(void)

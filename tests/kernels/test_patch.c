@@ -168,8 +168,8 @@ static void one_patch(int toc)
 int main(void)
 {
     sgz_error err;
-    if (sgz_load_crypto(&codecs, "libcrypto.so.3", &err)
-        || sgz_load_isal(&codecs, "libisal.so.2", &err)) {
+    if (sgz_codec_load_crypto(&codecs, "libcrypto.so.3", &err) ||
+        sgz_codec_load_isal(&codecs, "libisal.so.2", &err)) {
         fprintf(stderr, "%s: install libssl3 and libisal2\n", err.message);
         return 1;
     }

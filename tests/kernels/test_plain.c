@@ -1,6 +1,6 @@
 /* Unwrapping under the sanitizers: members of any length, read in any steps, copied and hashed;
  * any damage ends in an error and never elsewhere. */
-#include "plain.h"
+#include "io/plain.h"
 #include "check.h"
 
 #include <string.h>
@@ -30,16 +30,16 @@ static void pack(void)
 {
     sgz_deflater deflater;
     sgz_error err;
-    CHECK(!sgz_deflater_init(&deflater, &codecs, 1, &err));
+    CHECK(!sgz_codec_deflater_init(&deflater, &codecs, 1, &err));
     CHECK(packed = malloc(2 * SIZE));
     for (size_t at = 0, len, made; at < SIZE; at += len) {
         len = 1 + below(300000);
         len = len < SIZE - at ? len : SIZE - at;
-        CHECK(!sgz_deflate_member(&deflater, tar + at, len, 0, packed + packed_len,
-                                  2 * SIZE - packed_len, &made, &err));
+        CHECK(!sgz_codec_deflate_member(&deflater, tar + at, len, 0, packed + packed_len,
+                                        2 * SIZE - packed_len, &made, &err));
         packed_len += made;
     }
-    sgz_deflater_free(&deflater);
+    sgz_codec_deflater_free(&deflater);
 }
 
 static sgz_status unwrap(memory m, int sink, int64_t *size, uint8_t out[32])
@@ -50,19 +50,19 @@ static sgz_status unwrap(memory m, int sink, int64_t *size, uint8_t out[32])
     sgz_source source = {.fd = -1, .read = read_memory, .arg = &m};
     uint8_t *buf = malloc(SGZ_PLAIN_BUF);
     int end = 0;
-    CHECK(buf && !sgz_input_open(&input, &codecs, source, &err));
-    CHECK(!sgz_hasher_init(&hasher, &codecs, &err));
-    sgz_status status = sgz_input_peek(&input, &err);
+    CHECK(buf && !sgz_io_input_open(&input, &codecs, source, &err));
+    CHECK(!sgz_codec_hasher_init(&hasher, &codecs, &err));
+    sgz_status status = sgz_io_input_peek(&input, &err);
     if (!status)
-        status = sgz_input_begin(&input, &err);
+        status = sgz_io_input_begin(&input, &err);
     sgz_plain plain = {&input, &hasher, buf, sink, 0};
     while (!status && !end)
-        status = sgz_plain_step(&plain, &end, &err);
+        status = sgz_io_plain_step(&plain, &end, &err);
     CHECK(!status || err.message[0]);
-    sgz_hasher_final(&hasher, out);
+    sgz_codec_hasher_final(&hasher, out);
     *size = plain.size;
-    sgz_input_close(&input);
-    sgz_hasher_free(&hasher);
+    sgz_io_input_close(&input);
+    sgz_codec_hasher_free(&hasher);
     free(buf);
     return status;
 }
@@ -72,18 +72,18 @@ int main(void)
     sgz_error err;
     uint8_t found[32];
     int64_t size;
-    if (sgz_load_crypto(&codecs, "libcrypto.so.3", &err)
-        || sgz_load_isal(&codecs, "libisal.so.2", &err)) {
+    if (sgz_codec_load_crypto(&codecs, "libcrypto.so.3", &err) ||
+        sgz_codec_load_isal(&codecs, "libisal.so.2", &err)) {
         fprintf(stderr, "%s: install libssl3 and libisal2\n", err.message);
         return 1;
     }
     for (size_t i = 0; i < SIZE; i++)
         tar[i] = (uint8_t)below(i / 1000 % 30 + 1);
     sgz_hasher h;
-    CHECK(!sgz_hasher_init(&h, &codecs, &err));
-    sgz_hasher_update(&h, tar, SIZE, NULL, 0);
-    sgz_hasher_final(&h, digest);
-    sgz_hasher_free(&h);
+    CHECK(!sgz_codec_hasher_init(&h, &codecs, &err));
+    sgz_codec_hasher_update(&h, tar, SIZE, NULL, 0);
+    sgz_codec_hasher_final(&h, digest);
+    sgz_codec_hasher_free(&h);
     pack();
     for (size_t step = 1000; step < 4 << 20; step = step * 3 + 1) {
         FILE *copy = tmpfile();

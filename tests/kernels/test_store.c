@@ -8,7 +8,7 @@
 
 #include "layer.h"
 
-static sgz_store store;
+static sgz_chunks_disk store;
 static sgz_error err;
 
 static void path_of(const uint8_t digest[32], char path[80])
@@ -22,7 +22,7 @@ static int there(const uint8_t digest[32], const uint8_t *data, size_t len)
 {
     uint8_t *out = calloc(len + 1, 1);
     int found;
-    CHECK(!sgz_store_get(&store, digest, out, len, &found, &err));
+    CHECK(!sgz_chunks_disk_get(&store, digest, out, len, &found, &err));
     CHECK(!found || !memcmp(out, data, len));
     free(out);
     return found;
@@ -31,7 +31,7 @@ static int there(const uint8_t digest[32], const uint8_t *data, size_t len)
 static void put(const uint8_t digest[32], const uint8_t *data, size_t len, int expected)
 {
     int kept;
-    CHECK(!sgz_store_put(&store, digest, data, len, &kept, &err) && kept == expected);
+    CHECK(!sgz_chunks_disk_put(&store, digest, data, len, &kept, &err) && kept == expected);
 }
 
 static void overwrite(const char *path, const void *data, size_t len, int flags)
@@ -48,20 +48,22 @@ static void damage(void)
         data[i] = (uint8_t)below(256);
     sha256_of(data, sizeof data, digest);
     path_of(digest, path);
-    CHECK(!there(digest, data, sizeof data) && !sgz_store_has(&store, digest, sizeof data));
+    CHECK(!there(digest, data, sizeof data) &&
+          !sgz_chunks_disk_has(&store, digest, sizeof data));
     put(digest, data, sizeof data, 1);
-    CHECK(there(digest, data, sizeof data) && sgz_store_has(&store, digest, sizeof data));
+    CHECK(there(digest, data, sizeof data) && sgz_chunks_disk_has(&store, digest, sizeof data));
     CHECK(store.added == sizeof data && store.hits == 1 && store.misses == 1);
     /* Another length is the TOC's fault: the chunk stays. */
     CHECK(!there(digest, data, sizeof data - 1) && there(digest, data, sizeof data));
 
     overwrite(path, "x", 1, 0); /* a flipped byte */
-    CHECK(sgz_store_has(&store, digest, sizeof data));
+    CHECK(sgz_chunks_disk_has(&store, digest, sizeof data));
     CHECK(!there(digest, data, sizeof data));
-    CHECK(!sgz_store_has(&store, digest, sizeof data)); /* removed */
+    CHECK(!sgz_chunks_disk_has(&store, digest, sizeof data)); /* removed */
     put(digest, data, sizeof data, 1);
     overwrite(path, data, 100, O_TRUNC); /* cut short */
-    CHECK(!there(digest, data, sizeof data) && !sgz_store_has(&store, digest, sizeof data));
+    CHECK(!there(digest, data, sizeof data) &&
+          !sgz_chunks_disk_has(&store, digest, sizeof data));
     put(digest, data, sizeof data, 1);
     CHECK(there(digest, data, sizeof data));
 
@@ -69,7 +71,8 @@ static void damage(void)
     overwrite("elsewhere", data, sizeof data, 0);
     sprintf(link, "../elsewhere");
     CHECK(!symlinkat(link, store.dir, path));
-    CHECK(!there(digest, data, sizeof data) && !sgz_store_has(&store, digest, sizeof data));
+    CHECK(!there(digest, data, sizeof data) &&
+          !sgz_chunks_disk_has(&store, digest, sizeof data));
     put(digest, data, sizeof data, 1);
     CHECK(there(digest, data, sizeof data));
     CHECK(!unlinkat(store.dir, path, 0)); /* a pipe, which must not block */
@@ -97,12 +100,12 @@ static void damage(void)
 static void fails_quietly(void)
 {
     uint8_t digest[32] = {0};
-    sgz_store none = {.dir = open("/dev/null", O_RDONLY), .codecs = &codecs};
+    sgz_chunks_disk none = {.dir = open("/dev/null", O_RDONLY), .codecs = &codecs};
     int found, kept;
     uint8_t byte;
-    CHECK(!sgz_store_get(&none, digest, &byte, 1, &found, &err) && !found);
-    CHECK(!sgz_store_put(&none, digest, &byte, 1, &kept, &err) && !kept);
-    CHECK(!sgz_store_has(&none, digest, 1));
+    CHECK(!sgz_chunks_disk_get(&none, digest, &byte, 1, &found, &err) && !found);
+    CHECK(!sgz_chunks_disk_put(&none, digest, &byte, 1, &kept, &err) && !kept);
+    CHECK(!sgz_chunks_disk_has(&none, digest, 1));
     close(none.dir);
 }
 

@@ -1,5 +1,5 @@
-/* csrc/tar*.c and csrc/apply.c on hand-made archives. */
-#include "apply.h"
+/* csrc/tar/ and csrc/toc/rows.c on hand-made archives. */
+#include "toc/rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>

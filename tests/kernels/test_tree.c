@@ -1,5 +1,5 @@
 /* Trees of random stacks of layers: every view holds what tree.h promises. */
-#include "tree.h"
+#include "toc/tree.h"
 #include "check.h"
 #include "tree_checks.h"
 
@@ -66,41 +66,41 @@ static sgz_toc *make_toc(void)
 
 static void one_round(void)
 {
-    sgz_tree_layer layers[LAYERS];
-    sgz_toc_tree dirs[LAYERS];
+    sgz_toc_tree_layer layers[LAYERS];
+    sgz_toc_children dirs[LAYERS];
     sgz_toc *tocs[LAYERS];
     sgz_error err;
     uint32_t count = below(LAYERS + 1), made = 0;
     while (made < count) {
         if (!(tocs[made] = make_toc()))
             continue;
-        CHECK(!sgz_toc_tree_build(tocs[made], &dirs[made], &err));
-        layers[made] = (sgz_tree_layer){tocs[made], &dirs[made]};
+        CHECK(!sgz_toc_children_build(tocs[made], &dirs[made], &err));
+        layers[made] = (sgz_toc_tree_layer){tocs[made], &dirs[made]};
         made++;
     }
     for (int mode = SGZ_WHITEOUTS_APPLY; mode <= SGZ_WHITEOUTS_OVERLAY && count; mode++) {
-        sgz_tree tree;
-        CHECK(!sgz_tree_build(&tree, layers, count, (sgz_whiteouts)mode, &err));
-        check_tree(&tree, (sgz_whiteouts)mode);
+        sgz_toc_tree tree;
+        CHECK(!sgz_toc_tree_build(&tree, layers, count, (sgz_toc_whiteouts)mode, &err));
+        check_tree(&tree, (sgz_toc_whiteouts)mode);
         check_paths(&tree);
-        sgz_tree_free(&tree);
+        sgz_toc_tree_free(&tree);
     }
     for (uint32_t i = 0; i < count; i++) {
-        sgz_toc_tree_free(&dirs[i]);
+        sgz_toc_children_free(&dirs[i]);
         sgz_toc_free(tocs[i]);
     }
 }
 
 int main(void)
 {
-    sgz_tree tree;
+    sgz_toc_tree tree;
     sgz_error err;
     for (int i = 0; i < ROUNDS; i++)
         one_round();
-    CHECK(!sgz_tree_build(&tree, NULL, 0, SGZ_WHITEOUTS_APPLY, &err));
+    CHECK(!sgz_toc_tree_build(&tree, NULL, 0, SGZ_WHITEOUTS_APPLY, &err));
     CHECK(tree.count == 1 && tree.nodes[0].type == SGZ_DIR && tree.nodes[0].links == 2);
-    sgz_tree_free(&tree);
-    CHECK(sgz_tree_build(&tree, NULL, SGZ_TREE_LAYERS_MAX + 1, SGZ_WHITEOUTS_APPLY, &err));
+    sgz_toc_tree_free(&tree);
+    CHECK(sgz_toc_tree_build(&tree, NULL, SGZ_TREE_LAYERS_MAX + 1, SGZ_WHITEOUTS_APPLY, &err));
     printf("%d passed, 0 failed\n", ROUNDS);
     return 0;
 }

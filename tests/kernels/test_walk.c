@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "walk.h"
+#include "pack/walk.h"
 
 static sgz_error err;
 static char top[40];
@@ -43,14 +43,14 @@ static void put(int root, const char *name, const char *text)
     CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && !close(fd));
 }
 
-static const char *name_of(const sgz_walk *w, size_t i)
+static const char *name_of(const sgz_pack_walk *w, size_t i)
 {
-    const sgz_walk_entry *e = &w->entries[i];
+    const sgz_pack_walk_entry *e = &w->entries[i];
     CHECK(strlen(w->arena + e->name_off) == e->name_len);
     return w->arena + e->name_off;
 }
 
-static const sgz_walk_entry *find(const sgz_walk *w, const char *name)
+static const sgz_pack_walk_entry *find(const sgz_pack_walk *w, const char *name)
 {
     for (size_t i = 0; i < w->count; i++)
         if (!strcmp(name_of(w, i), name))
@@ -58,7 +58,7 @@ static const sgz_walk_entry *find(const sgz_walk *w, const char *name)
     return NULL;
 }
 
-static void expect(const sgz_walk *w, const char *names)
+static void expect(const sgz_pack_walk *w, const char *names)
 {
     char all[4096] = "";
     for (size_t i = 0; i < w->count; i++) {
@@ -70,9 +70,9 @@ static void expect(const sgz_walk *w, const char *names)
     CHECK(!strcmp(all, names));
 }
 
-static void walk(int root, const sgz_walk_options *o, sgz_walk *w)
+static void walk(int root, const sgz_pack_walk_options *o, sgz_pack_walk *w)
 {
-    sgz_status status = sgz_walk_tree(root, o, w, &err);
+    sgz_status status = sgz_pack_walk_tree(root, o, w, &err);
     if (status)
         fprintf(stderr, "%s: %s (%d)\n", err.name, err.message, err.sys_errno);
     CHECK(!status);
@@ -83,7 +83,7 @@ static void kinds(void)
     int root = new_root("/tmp"), sock = socket(AF_UNIX, SOCK_STREAM, 0);
     struct sockaddr_un where = {.sun_family = AF_UNIX};
     struct timespec old[2] = {{.tv_sec = -5, .tv_nsec = 7}, {.tv_sec = -5, .tv_nsec = 7}};
-    sgz_walk w;
+    sgz_pack_walk w;
     put(root, "a.txt", "hello");
     CHECK(!mkdirat(root, "a", 02751) && !fchmodat(root, "a", 02751, 0));
     CHECK(!mkdirat(root, "a/\xff", 0700));
@@ -103,23 +103,24 @@ static void kinds(void)
     CHECK(!xattrs || !fsetxattr(f, "user.large", large, sizeof large, 0));
     close(f);
     for (int threads = 1; threads < 4; threads++) {
-        walk(root, &(sgz_walk_options){.threads = threads}, &w);
+        walk(root, &(sgz_pack_walk_options){.threads = threads}, &w);
         expect(&w, device ? "a a/link a/y a/z a/\xff a-b a.txt null pipe z"
                           : "a a/link a/y a/z a/\xff a-b a.txt pipe z");
         CHECK(w.sockets == 1 && !strcmp(w.first_socket, "sock"));
         CHECK(find(&w, "a")->type == '5' && find(&w, "a")->size == 0);
         CHECK(find(&w, "a")->mode == 02751);
-        const sgz_walk_entry *y = find(&w, "a/y"), *txt = find(&w, "a.txt"), *z = find(&w, "z");
+        const sgz_pack_walk_entry *y = find(&w, "a/y"), *txt = find(&w, "a.txt"),
+                                  *z = find(&w, "z");
         CHECK(y->type == '0' && y->size == 5 && y->nlink == 3 && y->target == SGZ_WALK_NONE);
         CHECK(txt->type == '1' && txt->size == 0 && &w.entries[txt->target] == y);
         CHECK(z->type == '1' && &w.entries[z->target] == y && z->ino == y->ino);
-        const sgz_walk_entry *link = find(&w, "a/link"), *ab = find(&w, "a-b");
+        const sgz_pack_walk_entry *link = find(&w, "a/link"), *ab = find(&w, "a-b");
         CHECK(link->type == '2' && link->size == 0 && link->link_len == 11);
         CHECK(!memcmp(w.arena + link->link_off, "../no where", 11));
         CHECK(ab->mtime == -5 && ab->mtime_nsec == 7 && ab->mode == 0640 && ab->size == 2);
         CHECK(ab->known == SGZ_WALK_NONE && find(&w, "pipe")->type == '6');
         if (device) {
-            const sgz_walk_entry *null = find(&w, "null");
+            const sgz_pack_walk_entry *null = find(&w, "null");
             CHECK(null->type == '3' && null->dev_major == 1 && null->dev_minor == 3);
         }
         if (xattrs) { /* sorted, and the large one whole */
@@ -130,7 +131,7 @@ static void kinds(void)
             CHECK(!memcmp(x + 31 + 18, large, sizeof large));
         }
         CHECK(find(&w, "a")->xattr_len == 0 && z->xattr_len == 0);
-        sgz_walk_free(&w);
+        sgz_pack_walk_free(&w);
     }
     remove_root(root);
 }
@@ -150,7 +151,7 @@ static int by_name(void *arg, const char *name, size_t len, int is_dir)
            : !strcmp(base, "error") ? -1 : 0;
 }
 
-static uint32_t knows(void *arg, const sgz_walk_entry *e, const char *name)
+static uint32_t knows(void *arg, const sgz_pack_walk_entry *e, const char *name)
 {
     __atomic_fetch_add((int *)arg, 1, __ATOMIC_RELAXED);
     CHECK(e->name_len == strlen(name) && e->nlink && e->ino);
@@ -160,7 +161,7 @@ static uint32_t knows(void *arg, const sgz_walk_entry *e, const char *name)
 static void callbacks(void)
 {
     int root = new_root("/tmp"), asked = 0;
-    sgz_walk w;
+    sgz_pack_walk w;
     const char *dirs[] = {"d", "d/maybe", "d/maybe/maybe", "maybe", "maybe/no", "no", "no/d"};
     for (int i = 0; i < 7; i++)
         CHECK(!mkdirat(root, dirs[i], 0755));
@@ -170,18 +171,21 @@ static void callbacks(void)
     put(root, "maybe/no/file", "");
     put(root, "no/file", "");
     CHECK(!symlinkat("target", root, "d/link"));
-    sgz_walk_options o = {.threads = 2, .ignore = by_name, .ignore_arg = &asked,
-                          .known = knows, .known_arg = &asked};
+    sgz_pack_walk_options o = {.threads = 2,
+                               .ignore = by_name,
+                               .ignore_arg = &asked,
+                               .known = knows,
+                               .known_arg = &asked};
     walk(root, &o, &w);
     expect(&w, "d d/link d/maybe d/maybe/maybe d/maybe/maybe/file");
     CHECK(find(&w, "d/link")->known == 77 && find(&w, "d/link")->link_len == 0);
     CHECK(find(&w, "d")->known == SGZ_WALK_NONE && asked == 6); /* `maybe` too */
-    sgz_walk_free(&w);
+    sgz_pack_walk_free(&w);
     put(root, "d/error", "");
-    CHECK(sgz_walk_tree(root, &o, &w, &err) == SGZ_ECALLBACK && !w.entries && !w.arena);
+    CHECK(sgz_pack_walk_tree(root, &o, &w, &err) == SGZ_ECALLBACK && !w.entries && !w.arena);
     int stop = 1;
-    o = (sgz_walk_options){.threads = 1, .stop = &stop};
-    CHECK(sgz_walk_tree(root, &o, &w, &err) == SGZ_ECANCELLED);
+    o = (sgz_pack_walk_options){.threads = 1, .stop = &stop};
+    CHECK(sgz_pack_walk_tree(root, &o, &w, &err) == SGZ_ECANCELLED);
     remove_root(root);
 }
 
@@ -191,7 +195,7 @@ static void shapes(void)
 {
     enum { DEPTH = 1500, WIDTH = 3000 };
     struct rlimit limit, few = {64, 64};
-    sgz_walk w;
+    sgz_pack_walk w;
     int root = new_root("/dev/shm"), at = dup(root);
     for (int i = 0; i < DEPTH; i++) {
         CHECK(!mkdirat(at, "deep", 0755) && !mkdirat(at, "other", 0755));
@@ -210,7 +214,7 @@ static void shapes(void)
     few.rlim_max = limit.rlim_max;
     for (int round = 0; round < 4; round++) {
         CHECK(!setrlimit(RLIMIT_NOFILE, round & 1 ? &few : &limit));
-        walk(root, &(sgz_walk_options){.threads = round / 2 + 1}, &w);
+        walk(root, &(sgz_pack_walk_options){.threads = round / 2 + 1}, &w);
         CHECK(w.count == DEPTH * 3 + WIDTH);
         size_t i = 0;
         for (; i < DEPTH; i++)
@@ -222,7 +226,7 @@ static void shapes(void)
             size_t up = (w.count - 1 - i) / 2;
             CHECK(!strcmp(name + up * 5, w.entries[i].type == '5' ? "other" : "other/file"));
         }
-        sgz_walk_free(&w);
+        sgz_pack_walk_free(&w);
     }
     CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
     remove_root(root);
@@ -259,8 +263,8 @@ static void changes(void)
     changing = 1;
     CHECK(!pthread_create(&thread, NULL, change, &root));
     for (int i = 0; i < 150; i++) {
-        sgz_walk w;
-        walk(root, &(sgz_walk_options){.threads = 2}, &w);
+        sgz_pack_walk w;
+        walk(root, &(sgz_pack_walk_options){.threads = 2}, &w);
         CHECK(find(&w, "fixed/z") && find(&w, "fixed"));
         for (size_t k = 0; k < w.count; k++) {
             const char *name = name_of(&w, k);
@@ -269,7 +273,7 @@ static void changes(void)
                 slashes += *name == '/';
             CHECK(slashes < 3 && (!k || strcmp(name_of(&w, k - 1), name_of(&w, k))));
         }
-        sgz_walk_free(&w);
+        sgz_pack_walk_free(&w);
     }
     changing = 0;
     pthread_join(thread, NULL);
@@ -290,24 +294,24 @@ static int in_child(void (*test)(int), int root)
 
 static void as_nobody(int root)
 {
-    sgz_walk w;
+    sgz_pack_walk w;
     CHECK(!setgid(65534) && !setuid(65534));
-    CHECK(sgz_walk_tree(root, &(sgz_walk_options){.threads = 2}, &w, &err) == SGZ_EIO);
+    CHECK(sgz_pack_walk_tree(root, &(sgz_pack_walk_options){.threads = 2}, &w, &err) == SGZ_EIO);
     CHECK(err.sys_errno == EACCES && !strcmp(err.name, "open/secret") && !w.entries);
 }
 
 static void readable_only(int root)
 {
-    sgz_walk w;
+    sgz_pack_walk w;
     CHECK(!setgid(65534) && !setuid(65534));
-    walk(root, &(sgz_walk_options){.threads = 1}, &w);
+    walk(root, &(sgz_pack_walk_options){.threads = 1}, &w);
     expect(&w, "empty open");
 }
 
 static void on_one_file_system(int root)
 {
     char path[64];
-    sgz_walk w;
+    sgz_pack_walk w;
     sprintf(path, "%s/open", top);
     if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("none", path, "tmpfs", 0, NULL)) {
@@ -317,13 +321,13 @@ static void on_one_file_system(int root)
     root = open(top, O_RDONLY | O_DIRECTORY); /* the one before leads past the mount */
     CHECK(root >= 0);
     put(root, "open/file", "");
-    walk(root, &(sgz_walk_options){.threads = 1}, &w);
+    walk(root, &(sgz_pack_walk_options){.threads = 1}, &w);
     expect(&w, "empty open open/file");
     CHECK(w.entries[1].dev != w.entries[0].dev);
-    sgz_walk_free(&w);
-    walk(root, &(sgz_walk_options){.threads = 1, .one_file_system = 1}, &w);
+    sgz_pack_walk_free(&w);
+    walk(root, &(sgz_pack_walk_options){.threads = 1, .one_file_system = 1}, &w);
     expect(&w, "empty open");
-    sgz_walk_free(&w);
+    sgz_pack_walk_free(&w);
 }
 
 static void rights(void)
@@ -345,14 +349,14 @@ static void rights(void)
 
 int main(void)
 {
-    sgz_walk w;
+    sgz_pack_walk w;
     char before[4096], after[4096];
     CHECK(getcwd(before, sizeof before));
-    CHECK(sgz_walk_tree(-1, &(sgz_walk_options){.threads = 1}, &w, &err) == SGZ_EIO);
+    CHECK(sgz_pack_walk_tree(-1, &(sgz_pack_walk_options){.threads = 1}, &w, &err) == SGZ_EIO);
     int root = new_root("/tmp");
-    walk(root, &(sgz_walk_options){.threads = 8}, &w);
+    walk(root, &(sgz_pack_walk_options){.threads = 8}, &w);
     CHECK(!w.count && !w.sockets);
-    sgz_walk_free(&w);
+    sgz_pack_walk_free(&w);
     remove_root(root);
     kinds();
     callbacks();

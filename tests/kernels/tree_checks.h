@@ -3,7 +3,7 @@
 #ifndef SGZ_TEST_TREE_CHECKS_H
 #define SGZ_TEST_TREE_CHECKS_H
 
-#include "tree.h"
+#include "toc/tree.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,31 +21,31 @@ static int count_xattr(void *arg, const char *key, size_t key_len, const char *v
     return key_len < 5 || value_len != 1 || *value != 'y' || memchr(key, 0, key_len) != NULL;
 }
 
-static void check_name(const sgz_tree *tree, uint32_t node, sgz_whiteouts whiteouts)
+static void check_name(const sgz_toc_tree *tree, uint32_t node, sgz_toc_whiteouts whiteouts)
 {
     size_t len, before_len;
-    const char *name = sgz_tree_name(tree, node, &len);
+    const char *name = sgz_toc_tree_name(tree, node, &len);
     uint32_t parent = tree->nodes[node].parent;
     CHECK(len && !memchr(name, '/', len) && !is(name, len, ".") && !is(name, len, ".."));
     if (whiteouts != SGZ_WHITEOUTS_RAW)
         CHECK(len < 4 || memcmp(name, ".wh.", 4));
     if (!parent)
         CHECK(!is(name, len, SGZ_LANDMARK) && !is(name, len, SGZ_TOC_NAME));
-    CHECK(sgz_tree_child(tree, parent, name, len) == node);
+    CHECK(sgz_toc_tree_child(tree, parent, name, len) == node);
     if (node > tree->nodes[parent].kids) {
-        const char *before = sgz_tree_name(tree, node - 1, &before_len);
+        const char *before = sgz_toc_tree_name(tree, node - 1, &before_len);
         int order = memcmp(before, name, before_len < len ? before_len : len);
         CHECK(order < 0 || (!order && before_len < len));
     }
 }
 
-static void check_tree(const sgz_tree *tree, sgz_whiteouts whiteouts)
+static void check_tree(const sgz_toc_tree *tree, sgz_toc_whiteouts whiteouts)
 {
     uint32_t *names = calloc(tree->count, sizeof *names), inodes = 0, next = 1;
     CHECK(names && tree->count && tree->nodes[0].type == SGZ_DIR);
     for (uint32_t i = 0; i < tree->count; i++) {
-        const sgz_node *node = &tree->nodes[i];
-        sgz_attr attr;
+        const sgz_toc_node *node = &tree->nodes[i];
+        sgz_toc_attr attr;
         int xattrs = 0;
         size_t len;
         CHECK(node->inode <= i && node->parent <= i && (!i || node->parent < i));
@@ -67,14 +67,14 @@ static void check_tree(const sgz_tree *tree, sgz_whiteouts whiteouts)
             names[node->inode]++;
         }
         inodes += node->inode == i;
-        sgz_tree_attr(tree, i, &attr);
+        sgz_toc_tree_attr(tree, i, &attr);
         CHECK(attr.ino == node->inode + (uint64_t)1);
         CHECK(S_ISDIR(attr.mode) == (node->type == SGZ_DIR));
         CHECK((attr.mode & ~07777u) && !(attr.mode & 07000));
-        CHECK(!sgz_tree_xattrs(tree, i, count_xattr, &xattrs));
+        CHECK(!sgz_toc_tree_xattrs(tree, i, count_xattr, &xattrs));
         CHECK(xattrs == (node->flags & SGZ_NODE_OPAQUE ? 2 : 0));
         CHECK(whiteouts == SGZ_WHITEOUTS_OVERLAY || !node->flags);
-        sgz_tree_target(tree, i, &len);
+        sgz_toc_tree_target(tree, i, &len);
         CHECK(!len == (node->type != SGZ_SYMLINK));
     }
     CHECK(next == tree->count && inodes == tree->inodes);
@@ -85,20 +85,20 @@ static void check_tree(const sgz_tree *tree, sgz_whiteouts whiteouts)
 }
 
 /* Every path leads to its node, however it is written. */
-static void check_paths(const sgz_tree *tree)
+static void check_paths(const sgz_toc_tree *tree)
 {
     for (uint32_t i = 0; i < tree->count; i++) {
         char path[4096], *start = path + sizeof path - 8;
         strcpy(start, "/\x01");
         for (uint32_t at = i; at; at = tree->nodes[at].parent) {
             size_t len;
-            const char *name = sgz_tree_name(tree, at, &len);
+            const char *name = sgz_toc_tree_name(tree, at, &len);
             CHECK(start - path > (ptrdiff_t)len + 4);
             start = memcpy(start - len, name, len);
             start = memcpy(start - 4, "/.//", 4);
         }
-        CHECK(sgz_tree_find(tree, start, strlen(start)) == SGZ_NO_ROW);
-        CHECK(sgz_tree_find(tree, start, strlen(start) - 1) == i);
+        CHECK(sgz_toc_tree_find(tree, start, strlen(start)) == SGZ_NO_ROW);
+        CHECK(sgz_toc_tree_find(tree, start, strlen(start) - 1) == i);
     }
 }
 

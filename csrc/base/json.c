@@ -1,0 +1,299 @@
+#include "base/json.h"
+
+#include <string.h>
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+sgz_json_result sgz_base_json_string_rest(sgz_json_cursor *c, sgz_json_span *span)
+{
+    span->plain = 0;
+    for (; c->p < c->end; c->p++) {
+        if (*c->p == '"') {
+            span->len = (size_t)(c->p - span->ptr);
+            c->p++;
+            return JSON_OK;
+        }
+        if ((uint8_t)*c->p < ' ')
+            return json_bad(c, "a control character stands in a string");
+        if (*c->p != '\\')
+            continue;
+        if (++c->p == c->end)
+            return JSON_MORE;
+        if (*c->p == 'u') {
+            for (int i = 0; i < 4; i++) {
+                if (++c->p == c->end)
+                    return JSON_MORE;
+                if (hex_digit(*c->p) < 0)
+                    return json_bad(c, "a \\u escape needs four hex digits");
+            }
+        } else if (!memchr("\"\\/bfnrt", *c->p, 8)) {
+            return json_bad(c, "an escape that JSON does not have");
+        }
+    }
+    return JSON_MORE;
+}
+
+sgz_json_result sgz_base_json_int(sgz_json_cursor *c, int64_t *value)
+{
+    const char *p = c->p;
+    int negative = p < c->end && *p == '-';
+    p += negative;
+    const char *digits = p;
+    uint64_t v = 0;
+    for (; p < c->end && (uint8_t)(*p - '0') < 10; p++)
+        v = v * 10 + (uint64_t)(*p - '0');
+    if (p == c->end)
+        return JSON_MORE;
+    if (p == digits)
+        return json_bad(c, "expected an integer");
+    if (*p == '.' || *p == 'e' || *p == 'E')
+        return json_bad(c, "expected an integer without fraction or exponent");
+    if (*digits == '0' && p - digits > 1)
+        return json_bad(c, "a number begins with 0");
+    /* 19 digits fit into 64 bits without a sign. */
+    if (p - digits > 19 || v > (uint64_t)INT64_MAX + (unsigned)negative)
+        return json_bad(c, "the integer does not fit into 64 bits");
+    *value = negative ? (int64_t)(0 - v) : (int64_t)v;
+    c->p = p;
+    return JSON_OK;
+}
+
+sgz_json_result sgz_base_json_word(sgz_json_cursor *c, const char *word)
+{
+    const char *p = c->p;
+    for (; *word; word++, p++) {
+        if (p == c->end)
+            return JSON_MORE;
+        if (*p != *word)
+            return json_bad(c, "expected a value");
+    }
+    c->p = p;
+    return JSON_OK;
+}
+
+static sgz_json_result skip_digits(sgz_json_cursor *c)
+{
+    const char *start = c->p;
+    while (c->p < c->end && (uint8_t)(*c->p - '0') < 10)
+        c->p++;
+    if (c->p == c->end)
+        return JSON_MORE;
+    return c->p > start ? JSON_OK : json_bad(c, "a number lacks a digit");
+}
+
+static sgz_json_result skip_number(sgz_json_cursor *c)
+{
+    sgz_json_result r;
+    c->p += *c->p == '-';
+    const char *start = c->p;
+    if ((r = skip_digits(c)))
+        return r;
+    if (*start == '0' && c->p - start > 1)
+        return json_bad(c, "a number begins with 0");
+    if (*c->p == '.') {
+        c->p++;
+        if ((r = skip_digits(c)))
+            return r;
+    }
+    if (*c->p == 'e' || *c->p == 'E') {
+        c->p++;
+        if (c->p < c->end && (*c->p == '+' || *c->p == '-'))
+            c->p++;
+        if ((r = skip_digits(c)))
+            return r;
+    }
+    return JSON_OK;
+}
+
+static sgz_json_result skip_container(sgz_json_cursor *c, int depth)
+{
+    int object = *c->p == '{';
+    char close = object ? '}' : ']';
+    sgz_json_result r;
+    sgz_json_span key;
+    if (depth >= SGZ_JSON_DEPTH)
+        return json_bad(c, "the JSON is nested too deeply");
+    c->p++;
+    if ((r = sgz_json_space(c)))
+        return r;
+    if (*c->p == close) {
+        c->p++;
+        return JSON_OK;
+    }
+    for (;;) {
+        if (object) {
+            if (*c->p != '"')
+                return json_bad(c, "expected a key");
+            if ((r = sgz_json_string(c, &key)) || (r = sgz_json_space(c)))
+                return r;
+            if (*c->p != ':')
+                return json_bad(c, "expected a colon");
+            c->p++;
+        }
+        if ((r = sgz_base_json_skip(c, depth + 1)) || (r = sgz_json_space(c)))
+            return r;
+        if (*c->p == close) {
+            c->p++;
+            return JSON_OK;
+        }
+        if (*c->p != ',')
+            return json_bad(c, "expected a comma or the end of the object or array");
+        c->p++;
+        if ((r = sgz_json_space(c)))
+            return r;
+    }
+}
+
+sgz_json_result sgz_base_json_skip(sgz_json_cursor *c, int depth)
+{
+    sgz_json_span span;
+    sgz_json_result r = sgz_json_space(c);
+    if (r)
+        return r;
+    switch (*c->p) {
+    case '"':
+        return sgz_json_string(c, &span);
+    case '{':
+    case '[':
+        return skip_container(c, depth);
+    case 'n':
+        return sgz_base_json_word(c, "null");
+    case 't':
+        return sgz_base_json_word(c, "true");
+    case 'f':
+        return sgz_base_json_word(c, "false");
+    default:
+        if (*c->p != '-' && (uint8_t)(*c->p - '0') > 9)
+            return json_bad(c, "expected a value");
+        return skip_number(c);
+    }
+}
+
+static size_t put_utf8(char *out, uint32_t c)
+{
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (char)(0xc0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 63));
+        return 2;
+    }
+    if (c < 0x10000) {
+        out[0] = (char)(0xe0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 63));
+        out[2] = (char)(0x80 | (c & 63));
+        return 3;
+    }
+    out[0] = (char)(0xf0 | c >> 18);
+    out[1] = (char)(0x80 | (c >> 12 & 63));
+    out[2] = (char)(0x80 | (c >> 6 & 63));
+    out[3] = (char)(0x80 | (c & 63));
+    return 4;
+}
+
+static uint32_t hex4(const char *p)
+{
+    uint32_t v = 0;
+    for (int i = 0; i < 4; i++)
+        v = v << 4 | (uint32_t)hex_digit(p[i]);
+    return v;
+}
+
+/* The escape at p (behind the backslash; checked before); returns what follows it. */
+static const char *put_escape(const char *p, const char *end, char **out, int *bad)
+{
+    static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
+    if (*p != 'u') {
+        const char *at = memchr(from, *p, 5);
+        *(*out)++ = at ? to[at - from] : *p;
+        return p + 1;
+    }
+    uint32_t c = hex4(p + 1);
+    p += 5;
+    if (c >= 0xd800 && c < 0xe000) {
+        uint32_t low = 0;
+        if (c < 0xdc00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u')
+            low = hex4(p + 2);
+        if (low >= 0xdc00 && low < 0xe000) {
+            c = 0x10000 + ((c - 0xd800) << 10 | (low - 0xdc00));
+            p += 6;
+        } else {
+            c = 0xfffd;
+            *bad = 1;
+        }
+    }
+    *out += put_utf8(*out, c);
+    return p;
+}
+
+size_t sgz_base_json_decode(const sgz_json_span *span, char *out, int *bad)
+{
+    if (span->plain) {
+        if (span->len)
+            memcpy(out, span->ptr, span->len);
+        return span->len;
+    }
+    char *start = out;
+    const char *p = span->ptr, *end = p + span->len;
+    while (p < end) {
+        if (*p == '\\') {
+            p = put_escape(p + 1, end, &out, bad);
+            continue;
+        }
+        unsigned n = sgz_json_utf8(p, (size_t)(end - p));
+        if (n) {
+            for (; n; n--)
+                *out++ = *p++;
+        } else {
+            out += put_utf8(out, 0xfffd);
+            *bad = 1;
+            p++;
+        }
+    }
+    return (size_t)(out - start);
+}
+
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+size_t sgz_base_json_base64(const char *text, size_t len, char *out)
+{
+    if (len % 4)
+        return SIZE_MAX;
+    size_t pad = 0;
+    while (pad < 2 && pad < len && text[len - 1 - pad] == '=')
+        pad++;
+    char *start = out;
+    for (size_t i = 0; i < len; i += 4) {
+        size_t digits = i + 4 == len ? 4 - pad : 4;
+        uint32_t v = 0;
+        for (size_t k = 0; k < 4; k++) {
+            int digit = k < digits ? base64_digit(text[i + k]) : 0;
+            if (digit < 0)
+                return SIZE_MAX;
+            v = v << 6 | (uint32_t)digit;
+        }
+        *out++ = (char)(v >> 16);
+        if (digits > 2)
+            *out++ = (char)(v >> 8);
+        if (digits > 3)
+            *out++ = (char)v;
+    }
+    return (size_t)(out - start);
+}

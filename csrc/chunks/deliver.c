@@ -1,0 +1,152 @@
+/* What comes back for requests: see chunks/table.h. */
+#include "chunks/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* With the pauses of stargz/fetching.py between them these take two minutes. */
+#define BACKGROUND_TRIES 8
+
+void sgz_chunks_fetch_free(sgz_chunks *c)
+{
+    for (sgz_chunks_active *a = c->active, *next; a; a = next) {
+        next = a->next;
+        free(a->chunks);
+        free(a);
+    }
+}
+
+static sgz_chunks_active *find_active(sgz_chunks *c, uint64_t id)
+{
+    sgz_chunks_active *a;
+    pthread_mutex_lock(&c->lock);
+    for (a = c->active; a && a->job.id != id; a = a->next)
+        ;
+    pthread_mutex_unlock(&c->lock);
+    return a;
+}
+
+/* With the lock held. */
+static void end(sgz_chunks *c, sgz_chunks_active *a)
+{
+    sgz_chunks_active **at = &c->active;
+    while (*at != a)
+        at = &(*at)->next;
+    *at = a->next;
+    c->under_way[a->job.priority]--;
+    c->layers[a->job.layer]->demanding -= a->job.priority == SGZ_DEMAND;
+    for (size_t i = 0; i < a->count; i++)
+        sgz_chunks_unpin(c, a->chunks[i]);
+    if (sgz_chunks_fetch_idle(c) || c->ahead_count || c->queue)
+        pthread_cond_broadcast(&c->work);
+    free(a->chunks);
+    free(a);
+}
+
+static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
+{
+    uint8_t *data = malloc(k->len);
+    if (!data)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
+                             k->len);
+    sgz_status st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len,
+                                   data, err);
+    if (st) {
+        free(data);
+        return st;
+    }
+    pthread_mutex_lock(&c->lock);
+    sgz_chunks_want *wants = sgz_chunks_mark_ready(c, k, data);
+    pthread_mutex_unlock(&c->lock);
+    sgz_chunks_wake(wants);
+    return SGZ_OK;
+}
+
+/* Keep on disk what has come and was checked. */
+static void to_disk(sgz_chunks *c, const sgz_chunks_active *a)
+{
+    for (size_t i = 0; i < a->count; i++) {
+        sgz_chunks_chunk *k = a->chunks[i];
+        sgz_chunks_layer *layer = k->layer;
+        const uint8_t *digest = sgz_read_span_digest(layer->spans, k->span);
+        int kept;
+        if (!c->store || !layer->verify || !digest || k->state != SGZ_READY ||
+            sgz_chunks_span_entry(layer, k->span)->chunk_size > SGZ_WINDOW)
+            continue;
+        pthread_mutex_lock(&c->lock);
+        int there = layer->marks[k->span] & SGZ_ON_DISK;
+        pthread_mutex_unlock(&c->lock);
+        if (there || sgz_chunks_disk_put(c->store, digest, k->data, k->len, &kept, NULL) ||
+            !kept)
+            continue;
+        pthread_mutex_lock(&c->lock);
+        layer->marks[k->span] |= SGZ_ON_DISK;
+        /* Nobody asked for it: memory is for what is read. */
+        if (a->job.priority == SGZ_BACKGROUND && k->cold && k->pins == 1)
+            sgz_chunks_unlist(c, k);
+        pthread_mutex_unlock(&c->lock);
+    }
+}
+
+sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_chunks_job *job, const sgz_blob *data,
+                              sgz_error *err)
+{
+    sgz_chunks_active *a = find_active(c, job->id);
+    sgz_reader r;
+    sgz_error other;
+    if (!a)
+        return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "there is no such request");
+    sgz_chunks_layer *layer = a->chunks[0]->layer;
+    sgz_status st = sgz_read_reader_init(&r, c->codecs, layer->spans, data, err);
+    if (st)
+        return st;
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->chunks[i]->state != SGZ_FLYING)
+            continue;
+        sgz_status one = decode(c, &r, a->chunks[i], st ? &other : err);
+        if (!st)
+            st = one;
+    }
+    sgz_read_reader_free(&r);
+    to_disk(c, a);
+    if (st)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    c->stats.fetched_bytes += (uint64_t)job->size;
+    c->stats.fetched_requests++;
+    end(c, a);
+    pthread_mutex_unlock(&c->lock);
+    return SGZ_OK;
+}
+
+/* A source that was down may be back: the background does not pass over what failed, unless it
+ * fails again and again. */
+static void once_more(sgz_chunks_layer *layer, size_t first)
+{
+    if (layer->background_failed != first)
+        layer->background_tries = 0;
+    layer->background_failed = first;
+    if (++layer->background_tries < BACKGROUND_TRIES && first < layer->background_next)
+        layer->background_next = first;
+}
+
+void sgz_chunks_fail(sgz_chunks *c, const sgz_chunks_job *job, const sgz_error *err)
+{
+    sgz_chunks_active *a = find_active(c, job->id);
+    if (!a)
+        return;
+    pthread_mutex_lock(&c->lock);
+    c->stats.failures++;
+    if (job->priority == SGZ_BACKGROUND)
+        once_more(c->layers[job->layer], job->first);
+    for (size_t i = 0; i < a->count; i++) {
+        if (a->chunks[i]->state != SGZ_FLYING)
+            continue;
+        sgz_chunks_want *wants = sgz_chunks_mark_failed(c, a->chunks[i], err);
+        pthread_mutex_unlock(&c->lock);
+        sgz_chunks_wake(wants);
+        pthread_mutex_lock(&c->lock);
+    }
+    end(c, a);
+    pthread_mutex_unlock(&c->lock);
+}

@@ -1,0 +1,147 @@
+/* The table of chunks, as chunks/table.c (table), chunks/want.c, chunks/fetch.c (which requests
+ * are made) and chunks/deliver.c (what comes back) share it. */
+#ifndef SGZ_CHUNKS_INTERNAL_H
+#define SGZ_CHUNKS_INTERNAL_H
+
+#include <pthread.h>
+
+#include "chunks/table.h"
+
+/* Idle decoders of local blobs, about 350 KB each; a thread that goes on within a member, or
+ * within what was read of the blob, finds its own. */
+#define SGZ_POOL 8
+/* Places per layer at which reads go forward. */
+#define SGZ_STREAMS 8
+/* Ranges to be read ahead; of more the oldest is forgotten. */
+#define SGZ_AHEADS 64
+
+typedef enum { SGZ_FLYING, SGZ_READY, SGZ_FAILED } sgz_chunks_state;
+
+/* A chunk, or a window of a large one. In the table (listed) until evicted or failed, and in
+ * memory as long as someone pins it. Everything but the bytes is read under the lock. */
+typedef struct sgz_chunks_chunk {
+    struct sgz_chunks_layer *layer;
+    size_t span, len;
+    uint32_t window, pins;
+    uint8_t state, listed;
+    uint8_t queued;           /* in the queue of wanted chunks */
+    uint8_t unasked;          /* read ahead, and not wanted so far */
+    uint8_t cold;             /* the first to be evicted */
+    uint8_t spared;           /* was to be evicted once */
+    uint8_t *data;
+    sgz_error *error;         /* FAILED; NULL when there was no memory for it */
+    sgz_chunks_want *waiters;
+    int64_t reach;            /* of a queued one: how many bytes its request may have */
+    struct sgz_chunks_chunk *chain;         /* other windows of the span */
+    struct sgz_chunks_chunk *newer, *older; /* READY and not pinned: by last use */
+    struct sgz_chunks_chunk *next;          /* in the queue */
+} sgz_chunks_chunk;
+
+/* A place at which reads go forward: spans [low, next) are there or on their way. */
+typedef struct {
+    size_t low, next;
+    int64_t window;           /* bytes of its next request; 0: unused */
+    int64_t used;             /* bytes that were read on the way */
+    uint32_t file, files;     /* the last one, and how many there were */
+    uint64_t tick;
+} sgz_chunks_stream;
+
+enum { SGZ_TOUCHED = 1, SGZ_ON_DISK = 2 }; /* of sgz_chunks_layer.marks */
+
+typedef struct sgz_chunks_layer {
+    const sgz_spans *spans;
+    const sgz_blob *blob;
+    uint32_t number;
+    int verify, direct;
+    sgz_chunks_chunk **heads; /* of each span what is in the table */
+    uint8_t *marks;           /* of each span */
+    uint32_t demanding;       /* requests under way for what is wanted */
+    size_t prefetch_next, prefetch_last, background_next;
+    size_t background_failed; /* the first span of the background request that failed last, */
+    unsigned background_tries; /* and how many times in a row it did */
+    sgz_chunks_stream streams[SGZ_STREAMS];
+    uint64_t tick;
+    /* Of a direct blob: the span behind what was read last, how many reads in a row went on
+     * to the next span, and whether a thread decodes ahead of them. */
+    size_t run_next;
+    uint32_t run;
+    uint8_t looking;
+} sgz_chunks_layer;
+
+/* What a parked want holds on to, so that what has come is still there when the rest comes. */
+typedef struct {
+    sgz_chunks_chunk *on; /* NULL once woken */
+    size_t count;
+    sgz_chunks_chunk *chunks[];
+} sgz_chunks_hold;
+
+typedef struct sgz_chunks_active {
+    sgz_chunks_job job;
+    sgz_chunks_chunk **chunks; /* pinned */
+    size_t count;
+    struct sgz_chunks_active *next;
+} sgz_chunks_active;
+
+typedef struct {
+    sgz_chunks_layer *layer;
+    size_t first, last;
+    int64_t step;             /* bytes of a request */
+} sgz_chunks_range;
+
+struct sgz_chunks {
+    const sgz_codecs *codecs;
+    sgz_chunks_disk *store;
+    size_t memory, used;
+    uint64_t unasked_bytes;   /* read ahead or to be, and not wanted so far */
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    int stopped;
+    unsigned kinds;
+    sgz_chunks_layer **layers;
+    uint32_t layer_count, layer_cap;
+    sgz_chunks_chunk by_use; /* head of the ring: newer is the oldest, older the newest */
+    struct { sgz_chunks_layer *layer; sgz_reader *reader; } pool[SGZ_POOL];
+    int pooled;
+    sgz_chunks_chunk *queue, **queue_end;
+    sgz_chunks_range aheads[SGZ_AHEADS];
+    unsigned ahead_count;
+    sgz_chunks_active *active;
+    uint32_t under_way[4];
+    uint64_t ids;
+    sgz_chunks_stats stats;
+};
+
+static inline const sgz_entry *sgz_chunks_span_entry(const sgz_chunks_layer *layer, size_t span)
+{
+    return &layer->spans->toc->rows[layer->spans->rows[span]];
+}
+
+/* All of these with the lock held. */
+sgz_chunks_chunk *sgz_chunks_find(const sgz_chunks_layer *layer, size_t span, uint32_t window);
+/* A new one, flying and pinned; NULL: no memory. */
+sgz_chunks_chunk *sgz_chunks_make(sgz_chunks_layer *layer, size_t span, uint32_t window);
+void sgz_chunks_pin(sgz_chunks_chunk *chunk);
+void sgz_chunks_unpin(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
+/* It is there (data becomes the chunk's), or failed. Both return who is to be woken, by
+ * sgz_chunks_wake once the lock is let go. */
+sgz_chunks_want *sgz_chunks_mark_ready(sgz_chunks *chunks, sgz_chunks_chunk *chunk,
+                                       uint8_t *data);
+sgz_chunks_want *sgz_chunks_mark_failed(sgz_chunks *chunks, sgz_chunks_chunk *chunk,
+                                        const sgz_error *err);
+void sgz_chunks_unlist(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
+void sgz_chunks_set_unasked(sgz_chunks *chunks, sgz_chunks_chunk *chunk, int unasked);
+
+/* Queue a pinned chunk to be fetched. */
+void sgz_chunks_fetch_want(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
+/* Spans [first, last) were wanted, `missed` of them not being there: tells how far the request
+ * may reach, and queues what is read ahead. */
+int64_t sgz_chunks_fetch_seen(sgz_chunks *chunks, sgz_chunks_layer *layer, size_t first,
+                              size_t last, int missed);
+/* Nothing but background requests is queued or under way. */
+int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
+void sgz_chunks_fetch_free(sgz_chunks *chunks);
+
+/* Without the lock. */
+void sgz_chunks_wake(sgz_chunks_want *wants);
+
+#endif

@@ -1,0 +1,138 @@
+/* The work of an extraction, cut for the threads. */
+#include "extract/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A batch is what one thread takes at a time: enough to keep it busy for about a
+ * millisecond, little enough that two threads end together. */
+#define BATCH_BYTES ((int64_t)1 << 20)
+#define BATCH_FILES 64
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to lay out the extraction");
+}
+
+sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
+{
+    const sgz_spans *spans = &plan->spans;
+    const sgz_entry *rows = plan->toc->rows;
+    size_t first = 0, i = 0;
+    int64_t bytes = 0;
+    uint32_t files = 0;
+    while (i < spans->count) {
+        int64_t offset = rows[spans->rows[i]].offset;
+        int64_t member = 0;
+        uint32_t wanted = 0;
+        size_t next = i;
+        for (; next < spans->count && rows[spans->rows[next]].offset == offset; next++)
+            if (plan->object_of[spans->files[next]] != SGZ_NO_ROW) {
+                member += rows[spans->rows[next]].chunk_size;
+                wanted++;
+            }
+        if (wanted && !files)
+            first = i;
+        files += wanted;
+        bytes += member;
+        int full = files && (bytes >= BATCH_BYTES || files >= BATCH_FILES);
+        if (full || (files && (!wanted || next == spans->count))) {
+            if (!sgz_extract_plan_grow(&plan->batches, plan->batch_count * 2 + 1,
+                                       &plan->batch_cap, sizeof *plan->batches))
+                return no_memory(err);
+            plan->batches[plan->batch_count * 2] = (uint32_t)first;
+            plan->batches[plan->batch_count * 2 + 1] = (uint32_t)(wanted ? next : i);
+            plan->batch_count++;
+            files = 0;
+            bytes = 0;
+        }
+        i = next;
+    }
+    return SGZ_OK;
+}
+
+static void add_stage(sgz_extract_plan *plan, sgz_extract_stage_kind kind, uint32_t first,
+                      uint32_t last, uint32_t grain)
+{
+    if (first == last)
+        return;
+    sgz_extract_stage *stage = &plan->stages[plan->stage_count++];
+    *stage = (sgz_extract_stage){.kind = kind, .first = first, .last = last, .grain = grain};
+    stage->next = first;
+}
+
+static int kind_of(const sgz_extract_plan *plan, const sgz_extract_object *o)
+{
+    const sgz_entry *e = &plan->toc->rows[o->row];
+    if (e->type == SGZ_SYMLINK)
+        return SGZ_STAGE_SYMLINK;
+    if (e->type != SGZ_REG)
+        return SGZ_STAGE_SPECIAL;
+    return e->size ? SGZ_STAGE_DATA : SGZ_STAGE_EMPTY;
+}
+
+static uint32_t list_objects(sgz_extract_plan *plan, int kind, uint32_t at)
+{
+    for (uint32_t i = 0; i < plan->object_count; i++)
+        if (kind_of(plan, &plan->objects[i]) == kind)
+            plan->order[at++] = i;
+    return at;
+}
+
+sgz_status sgz_extract_plan_stages(sgz_extract_plan *plan, sgz_error *err)
+{
+    uint32_t depth = 0;
+    for (uint32_t i = 0; i < plan->node_count; i++)
+        if (plan->nodes[i].used && plan->nodes[i].depth > depth)
+            depth = plan->nodes[i].depth;
+    plan->stages = malloc((depth + 8) * sizeof *plan->stages);
+    plan->order = malloc(((size_t)plan->object_count + plan->node_count + 1) *
+                         sizeof *plan->order);
+    /* How many nodes stand at each depth, then where their list ends. */
+    uint32_t *ends = calloc((size_t)depth + 2, sizeof *ends);
+    /* Links to symlinks go to the end: an order by target kind that keeps the rest. */
+    sgz_extract_hardlink *sorted = malloc(((size_t)plan->link_count + 1) * sizeof *sorted);
+    if (!plan->stages || !plan->order || !ends || !sorted) {
+        free(ends);
+        free(sorted);
+        return no_memory(err);
+    }
+    uint32_t plain = 0, all = 0;
+    for (int symlinks = 0; symlinks < 2; symlinks++) {
+        for (uint32_t i = 0; i < plan->link_count; i++) {
+            const sgz_extract_object *o = &plan->objects[plan->links[i].object];
+            if ((kind_of(plan, o) == SGZ_STAGE_SYMLINK) == symlinks)
+                sorted[all++] = plan->links[i];
+        }
+        if (!symlinks)
+            plain = all;
+    }
+    free(plan->links);
+    plan->links = sorted;
+
+    add_stage(plan, SGZ_STAGE_DATA, 0, plan->batch_count, 1);
+    uint32_t empty = list_objects(plan, SGZ_STAGE_EMPTY, 0);
+    uint32_t special = list_objects(plan, SGZ_STAGE_SPECIAL, empty);
+    uint32_t symlink = list_objects(plan, SGZ_STAGE_SYMLINK, special);
+    add_stage(plan, SGZ_STAGE_EMPTY, 0, empty, 32);
+    add_stage(plan, SGZ_STAGE_SPECIAL, empty, special, 32);
+    add_stage(plan, SGZ_STAGE_LINK, 0, plain, 32);
+    add_stage(plan, SGZ_STAGE_SYMLINK, special, symlink, 32);
+    add_stage(plan, SGZ_STAGE_SYMLINK_LINK, plain, all, 32);
+
+    for (uint32_t i = 0; i < plan->node_count; i++)
+        if (plan->nodes[i].used && plan->nodes[i].row != SGZ_NO_ROW)
+            ends[depth - plan->nodes[i].depth]++;
+    uint32_t at = symlink;
+    for (uint32_t d = 0; d <= depth; d++) {
+        uint32_t count = ends[d];
+        add_stage(plan, SGZ_STAGE_DIRECTORY, at, at + count, 16);
+        ends[d] = at;
+        at += count;
+    }
+    for (uint32_t i = 0; i < plan->node_count; i++)
+        if (plan->nodes[i].used && plan->nodes[i].row != SGZ_NO_ROW)
+            plan->order[ends[depth - plan->nodes[i].depth]++] = i;
+    free(ends);
+    return SGZ_OK;
+}

@@ -1,0 +1,86 @@
+/* One thread of an extraction; see extract/extract.c. */
+#ifndef SGZ_EXTRACT_WORKER_H
+#define SGZ_EXTRACT_WORKER_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "extract/plan.h"
+
+/* Directories a thread keeps open: those of neighbours in the blob, and their parents. */
+#define SGZ_DIRS 32
+
+struct sgz_extract {
+    sgz_extract_options options;
+    sgz_extract_member *members;
+    size_t member_count;
+    sgz_extract_plan plan;
+    uint64_t temp_seed;
+    uid_t uid;               /* of this process */
+    struct sgz_extract_worker *workers;
+    int worker_count, running, started;
+    pthread_mutex_t lock;    /* guards what follows, and the opening of shared files */
+    pthread_cond_t change;
+    int arrived;             /* at the barrier between two stages */
+    uint64_t generation;
+    sgz_status status;       /* of the first failure */
+    sgz_error err;
+    sgz_extract_result result;
+    atomic_int stop;
+    atomic_int_fast64_t done;
+    _Atomic uint64_t temps;
+};
+
+typedef struct sgz_extract_worker {
+    struct sgz_extract *ex;
+    pthread_t thread;
+    sgz_decoder decoder;
+    sgz_sha256 sha;
+    uint8_t *buffer;
+    int64_t member, at;      /* the decoder stands `at` bytes into the member at `member` */
+    sgz_error err;
+    sgz_extract_result result;
+    int dirs_max;
+    uint64_t clock;
+    struct { uint32_t node; int fd; uint64_t used; } dirs[SGZ_DIRS];
+} sgz_extract_worker;
+
+static inline int sgz_extract_stopped(const struct sgz_extract *ex)
+{
+    return atomic_load_explicit(&ex->stop, memory_order_relaxed);
+}
+
+/* A piece is inflated, hashed and written while it is in the L2 cache; a worker's buffer
+ * holds one. */
+#define SGZ_PIECE ((size_t)256 << 10)
+
+sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t batch, sgz_error *err);
+sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_error *err);
+/* After a failure: files that were begun leave nothing behind. One thread does this. */
+void sgz_extract_remove_begun(sgz_extract_worker *w);
+
+/* A descriptor of the node, made where it is missing; good until the next call. */
+sgz_status sgz_extract_worker_dir(sgz_extract_worker *w, uint32_t node, int *fd, sgz_error *err);
+void sgz_extract_worker_close_dirs(sgz_extract_worker *w);
+
+/* A name of fixed form and length, so that any length of the target's name will do. */
+#define SGZ_TEMP_NAME 32
+uint64_t sgz_extract_temp_number(struct sgz_extract *ex);
+void sgz_extract_temp_name(uint64_t number, char name[SGZ_TEMP_NAME]);
+
+/* The last component of a row's name, terminated. */
+void sgz_extract_base_name(const sgz_toc *toc, uint32_t row, char base[SGZ_BASE_MAX + 1]);
+/* A failed system call on the entry at `row`: sys is errno or -errno. */
+sgz_status sgz_extract_fail_row(const sgz_toc *toc, uint32_t row, int sys, const char *what,
+                                sgz_error *err);
+
+/* Owner, xattrs, mode and times of the entry at `row`, in the order in which none undoes
+ * another, to an open file or directory. */
+sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, uint32_t row, int fd, sgz_error *err);
+
+sgz_status sgz_extract_write_symlink(sgz_extract_worker *w, uint32_t object, sgz_error *err);
+sgz_status sgz_extract_write_special(sgz_extract_worker *w, uint32_t object, sgz_error *err);
+sgz_status sgz_extract_write_hardlink(sgz_extract_worker *w, uint32_t link, sgz_error *err);
+sgz_status sgz_extract_write_directory(sgz_extract_worker *w, uint32_t node, sgz_error *err);
+
+#endif

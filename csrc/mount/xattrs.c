@@ -1,0 +1,127 @@
+/* Extended attributes. */
+#define _GNU_SOURCE
+#include "mount/internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define VALUE_MAX 65536 /* Linux's own limit */
+#define KEY_MAX 255
+
+int sgz_mount_has_xattrs(const sgz_toc_tree *tree)
+{
+    for (uint32_t i = 0; i < tree->count; i++) {
+        const sgz_entry *row = sgz_toc_tree_row(tree, i);
+        if (tree->nodes[i].flags & (SGZ_NODE_OPAQUE | SGZ_NODE_WHITEOUT) ||
+            (row && row->xattr_len))
+            return 1;
+    }
+    return 0;
+}
+
+/* The tree of a request, or NULL after an answer. Where no node has an xattr the kernel need
+ * not ask for one again: it asks for security.capability at every exec, and ls for each file. A
+ * list is given in any case, since an overlay over this would fail without. */
+static const sgz_mount_tree *asked_of(sgz_mount_thread *t, const sgz_mount_request *request,
+                                      uint32_t *node)
+{
+    const sgz_mount_tree *tree = sgz_mount_find(t->fuse, request->head->nodeid, node);
+    int error = 0;
+    if (!tree)
+        error = ESTALE;
+    else if (!BODY(request, struct fuse_getxattr_in))
+        error = EINVAL;
+    else if (!tree->xattrs && !t->fuse->asked_root && request->head->opcode == FUSE_GETXATTR)
+        error = ENOSYS;
+    if (!error)
+        return tree;
+    sgz_mount_send(t->fuse, request->head->unique, error, NULL, 0);
+    return NULL;
+}
+
+/* `size` 0 asks how much there is. */
+static void answer(sgz_mount_thread *t, const sgz_mount_request *request, uint32_t size,
+                   const void *data, size_t len)
+{
+    struct fuse_getxattr_out out = {.size = (uint32_t)len};
+    if (!size)
+        sgz_mount_send(t->fuse, request->head->unique, 0, &out, sizeof(out));
+    else if (len > size)
+        sgz_mount_send(t->fuse, request->head->unique, ERANGE, NULL, 0);
+    else
+        sgz_mount_send(t->fuse, request->head->unique, 0, data, len);
+}
+
+typedef struct {
+    const char *key;
+    size_t key_len;
+    const char *value;
+    size_t value_len;
+} search;
+
+static int match(void *arg, const char *key, size_t key_len, const char *value, size_t value_len)
+{
+    search *s = arg;
+    if (key_len != s->key_len || memcmp(key, s->key, key_len) != 0)
+        return 0;
+    s->value = value;
+    s->value_len = value_len;
+    return 1;
+}
+
+void sgz_mount_getxattr(sgz_mount_thread *t, const sgz_mount_request *request)
+{
+    uint32_t node;
+    const sgz_mount_tree *tree = asked_of(t, request, &node);
+    if (!tree)
+        return;
+    const struct fuse_getxattr_in *in = (const void *)request->body;
+    search s = {.key = (const char *)(in + 1)};
+    size_t room = request->len - sizeof(*in);
+    const char *end = memchr(s.key, 0, room);
+    if (!end) {
+        sgz_mount_send(t->fuse, request->head->unique, EINVAL, NULL, 0);
+        return;
+    }
+    s.key_len = (size_t)(end - s.key);
+    if (!sgz_toc_tree_xattrs(tree->served.tree, node, match, &s))
+        sgz_mount_send(t->fuse, request->head->unique, ENODATA, NULL, 0);
+    else if (s.value_len > VALUE_MAX)
+        sgz_mount_send(t->fuse, request->head->unique, E2BIG, NULL, 0);
+    else
+        answer(t, request, in->size, s.value, s.value_len);
+}
+
+typedef struct {
+    uint8_t *out;
+    size_t len;
+} names;
+
+static int collect(void *arg, const char *key, size_t key_len, const char *value,
+                   size_t value_len)
+{
+    names *n = arg;
+    (void)value;
+    (void)value_len;
+    /* One that the kernel cannot take would fail the list; beyond its limit it stops too. */
+    if (!key_len || key_len > KEY_MAX || memchr(key, 0, key_len))
+        return 0;
+    if (n->len + key_len + 1 > VALUE_MAX)
+        return 1;
+    memcpy(n->out + n->len, key, key_len);
+    n->out[n->len + key_len] = 0;
+    n->len += key_len + 1;
+    return 0;
+}
+
+void sgz_mount_listxattr(sgz_mount_thread *t, const sgz_mount_request *request)
+{
+    uint32_t node;
+    const sgz_mount_tree *tree = asked_of(t, request, &node);
+    if (!tree)
+        return;
+    const struct fuse_getxattr_in *in = (const void *)request->body;
+    names n = {.out = t->out};
+    sgz_toc_tree_xattrs(tree->served.tree, node, collect, &n);
+    answer(t, request, in->size, n.out, n.len);
+}

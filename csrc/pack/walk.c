@@ -1,0 +1,404 @@
+#define _GNU_SOURCE
+#include "pack/walk_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to walk the tree");
+}
+
+/* --- the queue -------------------------------------------------------------------------- */
+
+sgz_status sgz_pack_walk_fail(sgz_pack_walk_state *s, const sgz_error *error)
+{
+    pthread_mutex_lock(&s->lock);
+    if (!s->failed)
+        s->error = *error;
+    __atomic_store_n(&s->failed, 1, __ATOMIC_RELAXED);
+    pthread_cond_broadcast(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    return error->code;
+}
+
+int sgz_pack_walk_stopped(const sgz_pack_walk_state *s)
+{
+    return __atomic_load_n(&s->failed, __ATOMIC_RELAXED) ||
+           (s->options->stop && *s->options->stop);
+}
+
+static int grow(sgz_pack_walk_dir ***array, size_t count, size_t *cap)
+{
+    if (count < *cap)
+        return 1;
+    size_t more = *cap ? *cap * 2 : 256;
+    sgz_pack_walk_dir **grown = realloc(*array, more * sizeof *grown);
+    if (!grown)
+        return 0;
+    *array = grown;
+    *cap = more;
+    return 1;
+}
+
+/* With the lock held. NULL: no memory. */
+static sgz_pack_walk_dir *new_dir(sgz_pack_walk_state *s, sgz_pack_walk_dir *parent)
+{
+    sgz_pack_walk_dir *dir = NULL;
+    if (s->dir_count < SGZ_WALK_NONE && grow(&s->dirs, s->dir_count, &s->dir_cap) &&
+        grow(&s->stack, s->stack_count, &s->stack_cap))
+        dir = calloc(1, sizeof *dir);
+    if (!dir)
+        return NULL;
+    dir->fd = -1;
+    dir->parent = parent;
+    dir->depth = parent ? parent->depth + 1 : 0;
+    dir->number = (uint32_t)s->dir_count;
+    s->dirs[s->dir_count++] = s->stack[s->stack_count++] = dir;
+    return dir;
+}
+
+/* Queue what is to be entered, so that the first is read first. */
+static sgz_status queue_children(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir, sgz_error *err)
+{
+    for (size_t i = dir->count; i--;) {
+        sgz_pack_walk_entry *e = &dir->entries[i];
+        uint32_t enter = e->target;
+        e->target = SGZ_WALK_NONE;
+        if (!enter)
+            continue;
+        sgz_pack_walk_dir *sub = new_dir(s, dir);
+        if (!sub)
+            return no_memory(err);
+        sub->name = dir->text + e->name_off;
+        sub->name_len = e->name_len;
+        sub->base = dir->name_len + (dir->name_len > 0);
+        sub->dev = e->dev;
+        sub->ino = e->ino;
+        sub->tentative = enter == 2;
+        e->target = sub->number;
+        dir->waiting++;
+    }
+    return SGZ_OK;
+}
+
+static sgz_status read_dir(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir, sgz_error *err)
+{
+    struct stat info;
+    sgz_pack_walk_state *s = w->state;
+    sgz_status status = sgz_pack_walk_open(s, dir, &info, err);
+    if (status || dir->gone)
+        return status;
+    if (dir->parent && (info.st_ino != dir->ino || info.st_dev != dir->dev)) {
+        if (s->options->one_file_system && info.st_dev != dir->parent->dev)
+            dir->gone = 1;
+        else
+            status = sgz_pack_walk_renew(w, dir, &info, err);
+    }
+    if (!status && !dir->gone)
+        status = sgz_pack_walk_list(w, dir, err);
+    pthread_mutex_lock(&s->lock);
+    if (!status)
+        status = queue_children(s, dir, err);
+    sgz_pack_walk_let_go(s, dir);
+    if (s->stack_count)
+        pthread_cond_broadcast(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    return status;
+}
+
+static void run(sgz_pack_walk_worker *w)
+{
+    sgz_pack_walk_state *s = w->state;
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        while (!s->stack_count && s->busy && !s->failed)
+            pthread_cond_wait(&s->wake, &s->lock);
+        if (!s->stack_count || s->failed)
+            break;
+        sgz_pack_walk_dir *dir = s->stack[--s->stack_count];
+        s->busy++;
+        pthread_mutex_unlock(&s->lock);
+        sgz_error error;
+        sgz_status status = SGZ_OK;
+        if (s->options->stop && *s->options->stop)
+            status = sgz_base_fail(&error, SGZ_ECANCELLED, -1, NULL, 0, "stopped");
+        if (!status)
+            status = read_dir(w, dir, &error);
+        if (status)
+            sgz_pack_walk_fail(s, &error);
+        pthread_mutex_lock(&s->lock);
+        if (!--s->busy && !s->stack_count)
+            pthread_cond_broadcast(&s->wake);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* --- threads ---------------------------------------------------------------------------- */
+
+static void worker_free(sgz_pack_walk_worker *w)
+{
+    free(w->names);
+    free(w->order);
+    free(w->dents);
+    free(w->keys);
+    free(w->value);
+    free(w->key_order);
+}
+
+static int worker_init(sgz_pack_walk_worker *w, sgz_pack_walk_state *s)
+{
+    memset(w, 0, sizeof *w);
+    w->state = s;
+    w->dents = malloc(SGZ_WALK_XATTR_MAX);
+    w->keys = malloc(SGZ_WALK_XATTR_MAX + 1);
+    w->value = malloc(SGZ_WALK_XATTR_MAX);
+    w->key_order = malloc(SGZ_WALK_XATTR_MAX / 2 * sizeof *w->key_order);
+    return w->dents && w->keys && w->value && w->key_order;
+}
+
+static void *work(void *arg)
+{
+    sgz_pack_walk_worker *w = arg;
+    /* A sandbox may forbid it; then /proc leads to the directories. */
+    w->own_cwd = !unshare(CLONE_FS);
+    run(w);
+    return NULL;
+}
+
+/* On threads of its own: the caller's working directory must stay what it is. */
+static sgz_status run_all(sgz_pack_walk_state *s, sgz_error *err)
+{
+    size_t want = s->options->threads > 1 ? (size_t)s->options->threads : 1, ready = 0;
+    size_t started = 0;
+    want = want < 256 ? want : 256;
+    sgz_pack_walk_worker *workers = calloc(want, sizeof *workers);
+    pthread_t *ids = malloc(want * sizeof *ids);
+    sigset_t all, before;
+    sgz_status status = workers && ids ? SGZ_OK : no_memory(err);
+    while (!status && ready < want)
+        if (!worker_init(&workers[ready++], s))
+            status = no_memory(err);
+    sigfillset(&all);
+    if (!status) {
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        while (started < want && !pthread_create(&ids[started], NULL, work, &workers[started]))
+            started++;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (!started)
+            run(&workers[0]);
+        for (size_t i = 0; i < started; i++)
+            pthread_join(ids[i], NULL);
+        if (s->failed) {
+            status = s->error.code;
+            if (err)
+                *err = s->error;
+        }
+    }
+    for (size_t i = 0; workers && i < ready; i++)
+        worker_free(&workers[i]);
+    free(workers);
+    free(ids);
+    return status;
+}
+
+/* --- the order of the whole ------------------------------------------------------------- */
+
+static int is_kept(const sgz_pack_walk_state *s, const sgz_pack_walk_entry *e)
+{
+    if (e->target == SGZ_WALK_NONE)
+        return 1;
+    const sgz_pack_walk_dir *sub = s->dirs[e->target];
+    return !sub->gone && (!sub->tentative || sub->all_count);
+}
+
+static size_t text_of(const sgz_pack_walk_state *s, const sgz_pack_walk_entry *e)
+{
+    const sgz_pack_walk_dir *sub = e->target == SGZ_WALK_NONE ? NULL : s->dirs[e->target];
+    return (size_t)e->name_len + 1 + e->link_len +
+           (sub && sub->renewed ? sub->now.xattr_len : e->xattr_len);
+}
+
+/* From the leaves up: a directory's number is above its parent's. */
+static void count_all(sgz_pack_walk_state *s)
+{
+    for (size_t n = s->dir_count; n--;) {
+        sgz_pack_walk_dir *dir = s->dirs[n];
+        for (size_t i = 0; i < dir->count; i++) {
+            const sgz_pack_walk_entry *e = &dir->entries[i];
+            if (!is_kept(s, e))
+                continue;
+            dir->all_count++;
+            dir->all_text += text_of(s, e);
+            if (e->target != SGZ_WALK_NONE) {
+                dir->all_count += s->dirs[e->target]->all_count;
+                dir->all_text += s->dirs[e->target]->all_text;
+            }
+        }
+    }
+}
+
+/* Move one text into the arena. */
+static uint64_t put_text(sgz_pack_walk *walk, const char *text, size_t len)
+{
+    uint64_t at = walk->arena_len;
+    if (len)
+        memcpy(walk->arena + at, text, len);
+    walk->arena_len += len;
+    return at;
+}
+
+static void put_in_order(sgz_pack_walk_state *s, sgz_pack_walk *walk)
+{
+    sgz_pack_walk_dir *dir = s->dirs[0];
+    while (dir) {
+        if (dir->next == dir->count) {
+            sgz_pack_walk_dir *parent = dir->parent;
+            free(dir->entries);
+            free(dir->text);
+            dir->entries = NULL;
+            dir->text = NULL;
+            dir->count = dir->next = 0;
+            dir = parent;
+            continue;
+        }
+        const sgz_pack_walk_entry *e = &dir->entries[dir->next++];
+        if (!is_kept(s, e))
+            continue;
+        sgz_pack_walk_entry *out = &walk->entries[walk->count++];
+        sgz_pack_walk_dir *sub = e->target == SGZ_WALK_NONE ? NULL : s->dirs[e->target];
+        const char *xattrs = dir->text + e->xattr_off;
+        *out = *e;
+        out->target = SGZ_WALK_NONE;
+        if (sub && sub->renewed) {
+            *out = sub->now;
+            xattrs = sub->text + sub->now.xattr_off;
+        }
+        /* The name with its final NUL. */
+        out->name_off = put_text(walk, dir->text + e->name_off, (size_t)e->name_len + 1);
+        out->link_off = put_text(walk, dir->text + e->link_off, e->link_len);
+        out->xattr_off = put_text(walk, xattrs, out->xattr_len);
+        if (sub)
+            dir = sub;
+    }
+}
+
+/* Second names of a file become hard links to the first. */
+static sgz_status link_names(sgz_pack_walk *walk, sgz_error *err)
+{
+    size_t several = 0, cap = 16;
+    for (size_t i = 0; i < walk->count; i++)
+        several += walk->entries[i].type == '0' && walk->entries[i].nlink > 1;
+    if (!several)
+        return SGZ_OK;
+    while (cap < several * 2)
+        cap *= 2;
+    uint32_t *slots = malloc(cap * sizeof *slots);
+    if (!slots)
+        return no_memory(err);
+    memset(slots, 0xff, cap * sizeof *slots);
+    for (size_t i = 0; i < walk->count; i++) {
+        sgz_pack_walk_entry *e = &walk->entries[i], *first = NULL;
+        if (e->type != '0' || e->nlink < 2)
+            continue;
+        uint64_t hash = (e->ino ^ e->dev << 32 ^ e->dev >> 32) * 0x9e3779b97f4a7c15u;
+        size_t at = (hash >> 20) & (cap - 1);
+        for (; slots[at] != SGZ_WALK_NONE; at = (at + 1) & (cap - 1)) {
+            first = &walk->entries[slots[at]];
+            if (first->ino == e->ino && first->dev == e->dev)
+                break;
+        }
+        if (slots[at] == SGZ_WALK_NONE) {
+            slots[at] = (uint32_t)i;
+            continue;
+        }
+        e->type = '1';
+        e->size = 0;
+        e->target = slots[at];
+    }
+    free(slots);
+    return SGZ_OK;
+}
+
+static sgz_status put_together(sgz_pack_walk_state *s, sgz_pack_walk *walk, sgz_error *err)
+{
+    count_all(s);
+    size_t count = s->dirs[0]->all_count, text = s->dirs[0]->all_text;
+    if (count >= SGZ_WALK_NONE)
+        return sgz_base_fail(err, SGZ_EIO, -1, NULL, 0,
+                             "the tree has more than 4 billion files");
+    walk->entries = sgz_base_buffer_new(count * sizeof *walk->entries);
+    walk->arena = sgz_base_buffer_new(text);
+    if (!walk->entries || !walk->arena)
+        return no_memory(err);
+    put_in_order(s, walk);
+    walk->sockets = s->sockets;
+    memcpy(walk->first_socket, s->first_socket, sizeof walk->first_socket);
+    return link_names(walk, err);
+}
+
+/* --- the whole -------------------------------------------------------------------------- */
+
+static void state_free(sgz_pack_walk_state *s)
+{
+    for (size_t i = 0; i < s->dir_count; i++) {
+        sgz_pack_walk_dir *dir = s->dirs[i];
+        if (dir->fd >= 0)
+            close(dir->fd);
+        free(dir->entries);
+        free(dir->text);
+        free(dir);
+    }
+    free(s->dirs);
+    free(s->stack);
+    pthread_mutex_destroy(&s->lock);
+    pthread_mutex_destroy(&s->ignoring);
+    pthread_cond_destroy(&s->wake);
+}
+
+sgz_status sgz_pack_walk_tree(int root, const sgz_pack_walk_options *options,
+                              sgz_pack_walk *walk, sgz_error *err)
+{
+    sgz_pack_walk_state s = {.options = options};
+    struct stat info;
+    sgz_status status = SGZ_OK;
+    memset(walk, 0, sizeof *walk);
+    pthread_mutex_init(&s.lock, NULL);
+    pthread_mutex_init(&s.ignoring, NULL);
+    pthread_cond_init(&s.wake, NULL);
+    sgz_pack_walk_dir *dir = new_dir(&s, NULL);
+    if (!dir) {
+        status = no_memory(err);
+    } else {
+        /* The caller's descriptor has a position that is not ours to move. */
+        dir->name = "";
+        dir->fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (dir->fd < 0 || fstat(dir->fd, &info))
+            status = sgz_base_fail_errno(err, errno, "cannot read this directory", ".", 1);
+    }
+    if (!status) {
+        dir->dev = info.st_dev;
+        dir->ino = info.st_ino;
+        status = run_all(&s, err);
+    }
+    if (!status)
+        status = put_together(&s, walk, err);
+    if (status)
+        sgz_pack_walk_free(walk);
+    state_free(&s);
+    return status;
+}
+
+void sgz_pack_walk_free(sgz_pack_walk *walk)
+{
+    free(walk->entries);
+    free(walk->arena);
+    memset(walk, 0, sizeof *walk);
+}

@@ -1,0 +1,46 @@
+/* Applying a patch: NEW from BASE and what the patch brings, in bounded memory.
+ *
+ * BASE is hashed first. Then one thread reads the patch and puts NEW together, another hashes
+ * it, a third writes it. NEW is right only once sgz_patch_apply_finish says so: a sink that
+ * others see at once gets the last part, from the TOC on, not before. */
+#ifndef SGZ_PATCH_APPLY_H
+#define SGZ_PATCH_APPLY_H
+
+#include "codec/decode.h"
+#include "patch/frames.h"
+#include "io/sink.h"
+
+/* Contents of one gzip member at most, as for the writer: their length is 32 bits. */
+#define SGZ_PATCH_MEMBER_MAX (((uint64_t)2 << 30) - ((uint64_t)16 << 20))
+
+typedef struct {
+    uint8_t digest[32];
+    int64_t size;
+    int64_t copied;         /* bytes of NEW that were copied from BASE */
+    int64_t regenerated;    /* compressed anew: members, the TOC */
+    int64_t received;       /* in the patch as they are */
+    int64_t patch_size;
+} sgz_patch_result;
+
+typedef struct sgz_patch_apply sgz_patch_apply;
+
+/* Start the threads: one that does everything, or up to three. `reader` has read `head`. BASE
+ * is head's base_size bytes long. With `spool` >= 0, the descriptor of an empty temporary file,
+ * NEW's bytes from its TOC on are kept there until NEW's digest is right. `*stop` is set when
+ * the threads are to end, for whatever reason; patch and sink watch it while they wait.
+ * Everything pointed to must live until sgz_patch_apply_finish. */
+sgz_patch_apply *sgz_patch_apply_start(const sgz_codecs *codecs, sgz_patch_reader *reader,
+                                       const sgz_patch_head *head, const sgz_blob *base,
+                                       const sgz_sink *sink, int spool, unsigned threads,
+                                       volatile int *stop, sgz_error *err);
+/* Wait at most `milliseconds`; 1 when all threads have ended. *done is the progress in bytes
+ * of BASE and NEW together. */
+int sgz_patch_apply_wait(sgz_patch_apply *apply, int milliseconds, int64_t *done);
+/* Ask the threads to stop soon. */
+void sgz_patch_apply_cancel(sgz_patch_apply *apply);
+/* Join the threads and free everything. A BASE or a NEW of another digest is SGZ_EDIGEST, with
+ * the name "BASE" or "NEW"; what is wrong with the patch SGZ_EPATCH. */
+sgz_status sgz_patch_apply_finish(sgz_patch_apply *apply, sgz_patch_result *result,
+                                  sgz_error *err);
+
+#endif

@@ -1,0 +1,578 @@
+#include "patch/members.h"
+
+#include "base/deadline.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IN_CAP ((size_t)256 << 10)
+#define PIECE ((size_t)256 << 10)
+/* A batch ends after this much input or this many segments: the lock is then noise, and the
+ * last batches finish together. */
+#define BATCH_IN ((int64_t)512 << 10)
+#define BATCH_COUNT 512
+#define THREADS_MAX 256
+
+typedef struct {
+    int64_t start;
+    size_t first_span;
+} segment;
+
+typedef struct {
+    sgz_patch_member_info *members;
+    size_t count, cap;
+} batch;
+
+struct sgz_patch_members {
+    sgz_patch_members_args args;
+    /* a walk */
+    const sgz_spans *spans;
+    segment *segments;
+    size_t segment_count;
+    uint8_t *chunks;
+    batch *batches;
+    size_t batch_cap;
+    /* a proof */
+    int level;
+    const sgz_patch_proof *proofs;
+    size_t proof_count;
+    const sgz_patch_proof_gap *gaps;
+    uint8_t *made, *literals;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t ids[THREADS_MAX];
+    int started, running;
+    size_t next, next_batch;
+    atomic_size_t failed;      /* the first batch with an error, SIZE_MAX: none */
+    atomic_int stop;
+    atomic_llong done;
+    sgz_error error;
+};
+
+typedef struct {
+    sgz_patch_members *job;
+    size_t number;             /* of its batch */
+    batch batch;
+    sgz_inflater inflater;
+    sgz_deflater deflater;
+    sgz_sha256 member_sha, chunk_sha;
+    /* Blob bytes [in_base, in_base + in_len). */
+    uint8_t *in;
+    size_t in_cap, in_len;
+    int64_t in_base;
+    uint8_t *out;
+    size_t out_cap;
+    uint8_t *again;            /* what the engine makes of a member's contents */
+    size_t again_cap;
+} worker;
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the members");
+}
+
+static int stopped(const worker *w)
+{
+    return atomic_load_explicit(&w->job->stop, memory_order_relaxed) ||
+           w->number > atomic_load_explicit(&w->job->failed, memory_order_relaxed);
+}
+
+static int grow(uint8_t **buffer, size_t *cap, size_t want)
+{
+    if (want <= *cap)
+        return 1;
+    free(*buffer);
+    *buffer = malloc(want);
+    *cap = *buffer ? want : 0;
+    return *buffer != NULL;
+}
+
+/* --- walking ------------------------------------------------------------------------------ */
+
+/* Where the chunks of a segment are in what it inflates to. */
+typedef struct {
+    size_t span, last;
+    int64_t at;
+    int open;                  /* the chunk's hash is under way */
+} cursor;
+
+static const sgz_entry *span_entry(const sgz_patch_members *job, size_t span)
+{
+    return &job->spans->toc->rows[job->spans->rows[span]];
+}
+
+static sgz_status end_chunk(worker *w, size_t span, sgz_error *err)
+{
+    sgz_patch_members *job = w->job;
+    uint8_t *actual = job->chunks + 32 * span;
+    sgz_codec_sha256_final(job->args.codecs, &w->chunk_sha, actual);
+    const uint8_t *expected = sgz_read_span_digest(job->spans, span);
+    if (!expected || !memcmp(expected, actual, 32))
+        return SGZ_OK;
+    const sgz_toc *toc = job->spans->toc;
+    uint32_t file = job->spans->files[span];
+    return sgz_base_fail_digest(err, span_entry(job, span)->offset, sgz_toc_row_name(toc, file),
+                                toc->rows[file].name_len, expected, actual, "a chunk");
+}
+
+static sgz_status take(worker *w, cursor *c, const uint8_t *data, size_t len, sgz_error *err)
+{
+    const sgz_codecs *codecs = w->job->args.codecs;
+    while (len && c->span < c->last) {
+        const sgz_entry *e = span_entry(w->job, c->span);
+        int inside = c->at >= e->inner_offset;
+        uint64_t left = (uint64_t)(e->inner_offset + (inside ? e->chunk_size : 0) - c->at);
+        size_t n = left < len ? (size_t)left : len;
+        if (inside) {
+            if (!c->open)
+                sgz_codec_sha256_init(codecs, &w->chunk_sha);
+            c->open = n < left;
+            sgz_codec_sha256_update(codecs, &w->chunk_sha, data, n);
+            if (!c->open) {
+                sgz_status st = end_chunk(w, c->span++, err);
+                if (st)
+                    return st;
+            }
+        }
+        data += n;
+        len -= n;
+        c->at += (int64_t)n;
+    }
+    c->at += (int64_t)len;
+    return SGZ_OK;
+}
+
+/* The bytes at `next` that are there, at most to `end`; reads on, at most to `ahead`. */
+static sgz_status input(worker *w, int64_t next, int64_t end, int64_t ahead,
+                        const uint8_t **data, size_t *len, sgz_error *err)
+{
+    if (next < end && (next < w->in_base || next >= w->in_base + (int64_t)w->in_len)) {
+        size_t want = w->in_cap;
+        if (want > (uint64_t)(ahead - next))
+            want = (size_t)(ahead - next);
+        w->in_len = 0;
+        sgz_status st = sgz_codec_blob_read(w->job->args.blob, next, w->in, want, err);
+        if (st)
+            return st;
+        w->in_base = next;
+        w->in_len = want;
+    }
+    int64_t in_end = w->in_base + (int64_t)w->in_len;
+    *data = w->in + (next < end ? next - w->in_base : 0);
+    *len = next < end ? (size_t)((in_end < end ? in_end : end) - next) : 0;
+    return SGZ_OK;
+}
+
+static sgz_status add_member(worker *w, sgz_patch_member_info **member, sgz_error *err)
+{
+    batch *b = &w->batch;
+    if (b->count == b->cap) {
+        size_t cap = b->cap ? 2 * b->cap : 64;
+        sgz_patch_member_info *grown = realloc(b->members, cap * sizeof *grown);
+        if (!grown)
+            return no_memory(err);
+        b->members = grown;
+        b->cap = cap;
+    }
+    *member = &b->members[b->count++];
+    return SGZ_OK;
+}
+
+static sgz_status walk_member(worker *w, cursor *c, int64_t *position, int64_t end,
+                              int64_t ahead, sgz_error *err)
+{
+    const sgz_codecs *codecs = w->job->args.codecs;
+    int64_t start = *position, next = start;
+    uint64_t content = 0;
+    sgz_codec_inflater_reset(&w->inflater, start);
+    sgz_codec_sha256_init(codecs, &w->member_sha);
+    while (!w->inflater.members) {
+        const uint8_t *data;
+        size_t len, got;
+        if (stopped(w))
+            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+        sgz_status st = input(w, next, end, ahead, &data, &len, err);
+        if (st)
+            return st;
+        const uint8_t *from = data;
+        size_t before = len;
+        st = sgz_codec_inflate(&w->inflater, &data, &len, w->out, PIECE, &got, 1, err);
+        if (st)
+            return st;
+        size_t used = before - len;
+        sgz_codec_sha256_update(codecs, &w->member_sha, from, used);
+        next += (int64_t)used;
+        content += got;
+        st = take(w, c, w->out, got, err);
+        if (st)
+            return st;
+        if (got || used || w->inflater.members)
+            continue;
+        if (before)
+            return sgz_base_fail(err, SGZ_EGZIP, start, NULL, 0,
+                                 "the gzip member does not decode any further");
+        return sgz_base_fail(err, SGZ_EGZIP, start, NULL, 0,
+                             "the gzip member is cut off at %lld", (long long)end);
+    }
+    sgz_patch_member_info *member = NULL;
+    sgz_status st = add_member(w, &member, err);
+    if (st)
+        return st;
+    *member = (sgz_patch_member_info){.offset = start, .size = next - start, .content = content};
+    sgz_codec_sha256_final(codecs, &w->member_sha, member->digest);
+    *position = next;
+    return SGZ_OK;
+}
+
+static int64_t segment_end(const sgz_patch_members *job, size_t number)
+{
+    return number + 1 < job->segment_count ? job->segments[number + 1].start
+                                           : job->args.blob->size;
+}
+
+static sgz_status walk_segment(worker *w, size_t number, int64_t ahead, sgz_error *err)
+{
+    sgz_patch_members *job = w->job;
+    int64_t position = job->segments[number].start, end = segment_end(job, number);
+    cursor c = {.span = job->segments[number].first_span, .last = job->spans->count};
+    if (number + 1 < job->segment_count)
+        c.last = job->segments[number + 1].first_span;
+    while (position < end) {
+        sgz_status st = walk_member(w, &c, &position, end, ahead, err);
+        if (st)
+            return st;
+    }
+    if (c.span == c.last)
+        return SGZ_OK;
+    const sgz_toc *toc = job->spans->toc;
+    uint32_t file = job->spans->files[c.span];
+    return sgz_base_fail(err, SGZ_EGZIP, job->segments[number].start,
+                         sgz_toc_row_name(toc, file), toc->rows[file].name_len,
+                         "the data of this chunk ends before its %lld bytes",
+                         (long long)span_entry(job, c.span)->chunk_size);
+}
+
+/* --- proving ------------------------------------------------------------------------------ */
+
+static sgz_status prove(worker *w, size_t number, sgz_error *err)
+{
+    sgz_patch_members *job = w->job;
+    const sgz_patch_proof *p = &job->proofs[number];
+    size_t content = (size_t)p->content, size = (size_t)p->size, at = 0, made = 0;
+    job->made[number] = 0;
+    if (p->content > SGZ_PROOF_MAX || p->size > (int64_t)sgz_codec_member_bound(content))
+        return SGZ_OK;
+    if (!grow(&w->in, &w->in_cap, size) || !grow(&w->out, &w->out_cap, content + 1) ||
+        !grow(&w->again, &w->again_cap, sgz_codec_member_bound(content)))
+        return no_memory(err);
+    sgz_status st = sgz_codec_blob_read(job->args.blob, p->offset, w->in, size, err);
+    const uint8_t *data = w->in;
+    sgz_codec_inflater_reset(&w->inflater, p->offset);
+    while (!st && !w->inflater.members) {
+        size_t before = size, got;
+        st = sgz_codec_inflate(&w->inflater, &data, &size, w->out + at, content + 1 - at, &got,
+                               1, err);
+        at += got;
+        if (!st && !w->inflater.members && (at > content || (!got && before == size)))
+            break;
+    }
+    if (!st && (!w->inflater.members || at != content || size))
+        st = sgz_base_fail(
+            err, SGZ_EGZIP, p->offset, NULL, 0,
+            "the gzip member is not what it was: the file changes while it is read");
+    if (!st)
+        st = sgz_codec_deflate_member(&w->deflater, w->out, content, 0, w->again, w->again_cap,
+                                      &made, err);
+    if (st || made != (size_t)p->size || memcmp(w->again, w->in, made))
+        return st;
+    job->made[number] = 1;
+    for (uint64_t i = 0; i < p->gap_count; i++) {
+        const sgz_patch_proof_gap *gap = &job->gaps[p->first_gap + i];
+        memcpy(job->literals + gap->to, w->out + gap->start, (size_t)gap->len);
+    }
+    return SGZ_OK;
+}
+
+/* --- workers ------------------------------------------------------------------------------ */
+
+static int64_t item_size(const sgz_patch_members *job, size_t number)
+{
+    return job->spans ? segment_end(job, number) - job->segments[number].start
+                      : job->proofs[number].size + (int64_t)(job->proofs[number].content / 4);
+}
+
+/* Claim a run of items; false: none is left. */
+static int claim(worker *w, size_t *first, size_t *last)
+{
+    sgz_patch_members *job = w->job;
+    size_t count = job->spans ? job->segment_count : job->proof_count;
+    int64_t size = 0;
+    pthread_mutex_lock(&job->lock);
+    *first = *last = job->next;
+    if (!atomic_load(&job->stop) && atomic_load(&job->failed) == SIZE_MAX)
+        while (*last < count && size < BATCH_IN && *last - *first < BATCH_COUNT)
+            size += item_size(job, (*last)++);
+    job->next = *last;
+    w->number = job->next_batch;
+    job->next_batch += *first < *last;
+    pthread_mutex_unlock(&job->lock);
+    return *first < *last;
+}
+
+static void fail(worker *w, sgz_status st, const sgz_error *err)
+{
+    sgz_patch_members *job = w->job;
+    if (st == SGZ_ECANCELLED)
+        return;
+    pthread_mutex_lock(&job->lock);
+    if (w->number < atomic_load(&job->failed)) {
+        atomic_store(&job->failed, w->number);
+        job->error = *err;
+    }
+    pthread_mutex_unlock(&job->lock);
+}
+
+/* Keep the members of the worker's batch. */
+static sgz_status keep(worker *w, sgz_error *err)
+{
+    sgz_patch_members *job = w->job;
+    sgz_status st = SGZ_OK;
+    pthread_mutex_lock(&job->lock);
+    if (w->number >= job->batch_cap) {
+        size_t cap = 2 * w->number + 64;
+        batch *grown = realloc(job->batches, cap * sizeof *grown);
+        if (grown) {
+            memset(grown + job->batch_cap, 0, (cap - job->batch_cap) * sizeof *grown);
+            job->batches = grown;
+            job->batch_cap = cap;
+        } else {
+            st = no_memory(err);
+        }
+    }
+    if (!st) {
+        job->batches[w->number] = w->batch;
+        w->batch = (batch){0};
+    }
+    pthread_mutex_unlock(&job->lock);
+    return st;
+}
+
+static sgz_status run(worker *w, sgz_error *err)
+{
+    sgz_patch_members *job = w->job;
+    size_t first, last;
+    while (claim(w, &first, &last)) {
+        int64_t ahead = job->spans ? segment_end(job, last - 1) : 0;
+        for (size_t i = first; i < last; i++) {
+            if (stopped(w))
+                return SGZ_ECANCELLED;
+            sgz_status st = job->spans ? walk_segment(w, i, ahead, err) : prove(w, i, err);
+            if (st)
+                return st;
+            atomic_fetch_add_explicit(&job->done,
+                                      job->spans ? item_size(job, i) : job->proofs[i].size,
+                                      memory_order_relaxed);
+        }
+        sgz_status st = job->spans ? keep(w, err) : SGZ_OK;
+        if (st)
+            return st;
+    }
+    return SGZ_OK;
+}
+
+static void *work(void *arg)
+{
+    sgz_patch_members *job = arg;
+    const sgz_codecs *codecs = job->args.codecs;
+    worker w = {.job = job};
+    sgz_error err;
+    sgz_status st = sgz_codec_inflater_init(&w.inflater, codecs, &err);
+    if (!st && job->spans) {
+        st = sgz_codec_sha256_new(codecs, &w.member_sha, &err);
+        if (!st)
+            st = sgz_codec_sha256_new(codecs, &w.chunk_sha, &err);
+        if (!st && (!grow(&w.in, &w.in_cap, IN_CAP) || !grow(&w.out, &w.out_cap, PIECE)))
+            st = no_memory(&err);
+    } else if (!st) {
+        st = sgz_codec_deflater_init(&w.deflater, codecs, job->level, &err);
+    }
+    if (!st)
+        st = run(&w, &err);
+    if (st)
+        fail(&w, st, &err);
+    free(w.batch.members);
+    free(w.in);
+    free(w.out);
+    free(w.again);
+    if (w.member_sha.ctx)
+        sgz_codec_sha256_free(codecs, &w.member_sha);
+    if (w.chunk_sha.ctx)
+        sgz_codec_sha256_free(codecs, &w.chunk_sha);
+    if (w.deflater.codecs)
+        sgz_codec_deflater_free(&w.deflater);
+    if (w.inflater.state)
+        sgz_codec_inflater_free(&w.inflater);
+    pthread_mutex_lock(&job->lock);
+    job->running--;
+    pthread_cond_broadcast(&job->changed);
+    pthread_mutex_unlock(&job->lock);
+    return NULL;
+}
+
+/* --- set-up ------------------------------------------------------------------------------- */
+
+static void destroy(sgz_patch_members *job)
+{
+    for (size_t i = 0; i < job->batch_cap; i++)
+        free(job->batches[i].members);
+    free(job->batches);
+    free(job->segments);
+    pthread_mutex_destroy(&job->lock);
+    pthread_cond_destroy(&job->changed);
+    free(job);
+}
+
+static sgz_patch_members *new_job(const sgz_patch_members_args *args)
+{
+    sgz_patch_members *job = calloc(1, sizeof *job);
+    if (!job)
+        return NULL;
+    job->args = *args;
+    atomic_init(&job->failed, SIZE_MAX);
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&job->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    return job;
+}
+
+static sgz_status start(sgz_patch_members *job, sgz_patch_members **out, sgz_error *err)
+{
+    int threads = job->args.threads < 1             ? 1
+                  : job->args.threads > THREADS_MAX ? THREADS_MAX
+                                                    : job->args.threads;
+    pthread_mutex_lock(&job->lock);
+    while (job->started < threads &&
+           !pthread_create(&job->ids[job->started], NULL, work, job))
+        job->started++;
+    job->running = job->started;
+    pthread_mutex_unlock(&job->lock);
+    if (!job->started) {
+        destroy(job);
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "cannot start a thread");
+    }
+    *out = job;
+    return SGZ_OK;
+}
+
+static void cut(sgz_patch_members *job, int64_t at, size_t span)
+{
+    if (at >= job->args.blob->size)
+        return;
+    if (!job->segment_count || job->segments[job->segment_count - 1].start < at)
+        job->segments[job->segment_count++] = (segment){at, span};
+    else
+        job->segments[job->segment_count - 1].first_span = span;
+}
+
+sgz_status sgz_patch_members_walk(sgz_patch_members **out, const sgz_patch_members_args *args,
+                                  const sgz_spans *spans, int64_t toc_end, uint8_t *chunks,
+                                  sgz_error *err)
+{
+    sgz_patch_members *job = new_job(args);
+    if (!job)
+        return no_memory(err);
+    job->spans = spans;
+    job->chunks = chunks;
+    job->segments = malloc((spans->count + 3) * sizeof *job->segments);
+    if (!job->segments) {
+        destroy(job);
+        return no_memory(err);
+    }
+    cut(job, 0, 0);
+    for (size_t i = 0; i < spans->count; i++)
+        if (!i || span_entry(job, i)->offset != span_entry(job, i - 1)->offset)
+            cut(job, span_entry(job, i)->offset, i);
+    cut(job, spans->end, spans->count);
+    cut(job, toc_end, spans->count);
+    return start(job, out, err);
+}
+
+sgz_status sgz_patch_members_prove(sgz_patch_members **out, const sgz_patch_members_args *args,
+                                   int level, const sgz_patch_proof *proofs, size_t count,
+                                   const sgz_patch_proof_gap *gaps, uint8_t *made,
+                                   uint8_t *literals, sgz_error *err)
+{
+    sgz_patch_members *job = new_job(args);
+    if (!job)
+        return no_memory(err);
+    job->level = level;
+    job->proofs = proofs;
+    job->proof_count = count;
+    job->gaps = gaps;
+    job->made = made;
+    job->literals = literals;
+    return start(job, out, err);
+}
+
+int sgz_patch_members_wait(sgz_patch_members *job, int milliseconds, int64_t *done)
+{
+    struct timespec until = sgz_base_deadline(milliseconds);
+    pthread_mutex_lock(&job->lock);
+    while (job->running && !pthread_cond_timedwait(&job->changed, &job->lock, &until))
+        ;
+    int finished = !job->running;
+    pthread_mutex_unlock(&job->lock);
+    *done = atomic_load(&job->done);
+    return finished;
+}
+
+void sgz_patch_members_cancel(sgz_patch_members *job)
+{
+    atomic_store(&job->stop, 1);
+}
+
+static sgz_status gather(sgz_patch_members *job, sgz_patch_member_info **found, size_t *count,
+                         sgz_error *err)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < job->batch_cap; i++)
+        total += job->batches[i].count;
+    *found = malloc((total + 1) * sizeof **found);
+    *count = 0;
+    if (!*found)
+        return no_memory(err);
+    for (size_t i = 0; i < job->batch_cap; i++) {
+        batch *b = &job->batches[i];
+        if (b->count)
+            memcpy(*found + *count, b->members, b->count * sizeof *b->members);
+        *count += b->count;
+        free(b->members);
+        *b = (batch){0};
+    }
+    return SGZ_OK;
+}
+
+sgz_status sgz_patch_members_finish(sgz_patch_members *job, sgz_patch_member_info **found,
+                                    size_t *count, sgz_error *err)
+{
+    for (int i = 0; i < job->started; i++)
+        pthread_join(job->ids[i], NULL);
+    sgz_status st = SGZ_OK;
+    if (atomic_load(&job->stop)) {
+        st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+    } else if (atomic_load(&job->failed) != SIZE_MAX) {
+        st = job->error.code;
+        if (err)
+            *err = job->error;
+    } else if (found) {
+        st = gather(job, found, count, err);
+    }
+    destroy(job);
+    return st;
+}

@@ -1,0 +1,129 @@
+/* What tar/tar.c (headers), tar/pax.c (records and sparse maps) and tar/write.c share. */
+#ifndef SGZ_TAR_INTERNAL_H
+#define SGZ_TAR_INTERNAL_H
+
+#include "tar/tar.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What RFC 3339 can say: the years 1 to 9999. */
+#define TAR_TIME_MIN (-62135596800LL)
+#define TAR_TIME_MAX 253402300799LL
+/* Kept strings of PAX global headers. Every entry gets them, so the limit is small. */
+#define TAR_GLOBAL_MAX (64 << 10)
+
+/* Where the fields of a header block stand (offset, length). */
+#define TAR_NAME 0, 100
+#define TAR_MODE 100, 8
+#define TAR_UID 108, 8
+#define TAR_GID 116, 8
+#define TAR_SIZE 124, 12
+#define TAR_MTIME 136, 12
+#define TAR_CHKSUM 148
+#define TAR_TYPE 156
+#define TAR_LINK 157, 100
+#define TAR_MAGIC 257
+#define TAR_UNAME 265, 32
+#define TAR_GNAME 297, 32
+#define TAR_DEVMAJOR 329, 8
+#define TAR_DEVMINOR 337, 8
+#define TAR_PREFIX 345
+#define TAR_GNU_SPARSE 386       /* 4 pairs of 12-byte numbers */
+#define TAR_GNU_EXTENDED 482
+#define TAR_GNU_REALSIZE 483, 12
+#define TAR_EXT_PAIRS 21         /* in an extension block, from 0 */
+#define TAR_EXT_EXTENDED 504
+
+typedef struct {
+    const char *text;
+    size_t len;
+} sgz_tar_text;
+
+/* Fields that PAX can give, as bits of sgz_tar_fields.set and .reset. */
+enum {
+    TAR_F_PATH = 1, TAR_F_LINK = 2, TAR_F_UNAME = 4, TAR_F_GNAME = 8,
+    TAR_F_SIZE = 16, TAR_F_UID = 32, TAR_F_GID = 64, TAR_F_MTIME = 128
+};
+
+typedef struct {
+    unsigned set;   /* given */
+    unsigned reset; /* given empty: the header block's value, whatever a global one says */
+    sgz_tar_text path, link, uname, gname;
+    int64_t size, mtime; /* mtime: floor of the seconds */
+    uint32_t mtime_nsec, uid, gid;
+} sgz_tar_fields;
+
+/* GNU.sparse.* of one PAX header; -1 is "not given". */
+typedef struct {
+    int seen, map_seen, pair_seen;
+    int64_t major, minor, size, real_size, blocks;
+    sgz_tar_text name, map;
+} sgz_tar_sparse_keys;
+
+typedef struct {
+    char *data;
+    size_t len, cap;
+} sgz_tar_buffer;
+
+typedef enum { TAR_AT_HEADER, TAR_AT_BODY, TAR_AT_OLD_MAP, TAR_AT_MAP } sgz_tar_state;
+
+struct sgz_tar_parser {
+    sgz_tar_state state;
+    int failed;             /* nothing more is read after an error */
+    int pending;            /* a PAX or long-name header waits for its entry */
+    uint8_t header[SGZ_TAR_BLOCK];
+    char prefixed[260];     /* prefix "/" name */
+
+    /* The body being read: an 'x', 'g', 'L' or 'K'. */
+    char body_type;
+    sgz_tar_buffer *body;
+    size_t body_size;
+    int64_t body_at;        /* offset of its header block */
+    int64_t meta_bytes;     /* all bodies and maps of this entry so far */
+    sgz_tar_buffer records, long_name, long_link;
+    int has_records, has_long_name, has_long_link;
+
+    sgz_tar_fields local, global;
+    sgz_tar_sparse_keys sparse;
+    sgz_tar_xattr *xattrs;  /* of this entry's PAX header; strings in records */
+    size_t xattr_count, xattr_cap;
+    sgz_tar_xattr *globals; /* of the global headers; each string owned */
+    size_t global_count, global_cap, global_bytes;
+    char *global_uname, *global_gname;
+    sgz_tar_xattr *merged;  /* both */
+    size_t merged_cap;
+
+    sgz_tar_run *runs;
+    size_t run_count, run_cap;
+
+    /* A PAX 1.0 map being read: "count\n" then "offset\nlength\n" each. */
+    int64_t map_left;       /* bytes of payload not yet fed */
+    int64_t map_value, map_count;
+    uint64_t map_tokens;
+    int map_digits;
+
+    sgz_tar_entry entry;    /* under construction while maps are read */
+};
+
+/* tar/pax.c */
+int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item);
+/* Decimal digits with an optional minus. 0 when well formed and in range. */
+int sgz_tar_decimal(const char *text, size_t len, int64_t *value);
+void sgz_tar_reset_records(sgz_tar_parser *p);
+/* Parse p->records as one PAX header, into p->local or p->global. */
+sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err);
+/* Set entry->xattrs from this entry's and the global ones. */
+sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_error *err);
+sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err);
+/* PAX sparse 0.x: the runs from the map. */
+sgz_status sgz_tar_map_from_records(sgz_tar_parser *p, int64_t at, sgz_error *err);
+/* PAX sparse 1.0: one block of the map. *done when it was the last. */
+sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at, int *done,
+                            sgz_error *err);
+/* Check the runs against entry.size and entry.payload and hang them on the entry. */
+sgz_status sgz_tar_finish_map(sgz_tar_parser *p, int64_t at, sgz_error *err);
+
+#endif

@@ -1,0 +1,521 @@
+/* PAX records and sparse maps. */
+#include "tar/internal.h"
+
+int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item)
+{
+    if (need <= *cap)
+        return 0;
+    size_t grown = *cap ? *cap : 16;
+    while (grown < need)
+        grown *= 2; /* the callers' limits keep need far below SIZE_MAX / item */
+    void *old, *data;
+    memcpy(&old, array, sizeof old);
+    data = realloc(old, grown * item);
+    if (!data)
+        return -1;
+    memcpy(array, &data, sizeof data);
+    *cap = grown;
+    return 0;
+}
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for tar headers");
+}
+
+int sgz_tar_decimal(const char *text, size_t len, int64_t *value)
+{
+    size_t i = len && text[0] == '-';
+    int64_t sum = 0;
+    if (i == len)
+        return -1;
+    for (size_t k = i; k < len; k++) {
+        unsigned digit = (unsigned char)text[k] - '0';
+        if (digit > 9 || sum > (INT64_MAX - (int64_t)digit) / 10)
+            return -1;
+        sum = sum * 10 + digit;
+    }
+    *value = i ? -sum : sum;
+    return 0;
+}
+
+/* Seconds with an optional fraction; digits past the ninth are cut, as Go does. */
+static int parse_time(const char *text, size_t len, int64_t *seconds, uint32_t *nsec)
+{
+    const char *dot = memchr(text, '.', len);
+    size_t whole = dot ? (size_t)(dot - text) : len;
+    if (sgz_tar_decimal(text, whole, seconds))
+        return -1;
+    uint32_t fraction = 0, scale = 100000000;
+    for (size_t i = whole + 1; i < len; i++) {
+        unsigned digit = (unsigned char)text[i] - '0';
+        if (digit > 9)
+            return -1;
+        fraction += digit * scale;
+        scale /= 10;
+    }
+    if (text[0] == '-' && fraction) {
+        *seconds -= 1;
+        fraction = 1000000000 - fraction;
+    }
+    *nsec = fraction;
+    return *seconds < TAR_TIME_MIN || *seconds > TAR_TIME_MAX ? -1 : 0;
+}
+
+void sgz_tar_reset_records(sgz_tar_parser *p)
+{
+    p->local.set = p->local.reset = 0;
+    p->xattr_count = 0;
+    p->run_count = 0;
+    if (p->sparse.seen || !p->sparse.major) { /* the second: never initialised */
+        memset(&p->sparse, 0, sizeof p->sparse);
+        p->sparse.major = p->sparse.minor = -1;
+        p->sparse.size = p->sparse.real_size = p->sparse.blocks = -1;
+    }
+}
+
+/* --- xattrs --------------------------------------------------------------------------- */
+
+static int compare_keys(const sgz_tar_xattr *a, const sgz_tar_xattr *b)
+{
+    size_t len = a->key_len < b->key_len ? a->key_len : b->key_len;
+    int order = memcmp(a->key, b->key, len);
+    if (order)
+        return order;
+    return a->key_len < b->key_len ? -1 : a->key_len > b->key_len;
+}
+
+static int compare_xattrs(const void *a, const void *b)
+{
+    const sgz_tar_xattr *x = a, *y = b;
+    int order = compare_keys(x, y);
+    /* Equal keys in the order of the records, so that the last can win. */
+    return order ? order : x->key < y->key ? -1 : x->key > y->key;
+}
+
+static void sort_xattrs(sgz_tar_parser *p)
+{
+    size_t count = p->xattr_count, kept = 0;
+    int sorted = 1;
+    for (size_t i = 1; i < count && sorted; i++)
+        sorted = compare_keys(&p->xattrs[i - 1], &p->xattrs[i]) < 0;
+    if (sorted)
+        return;
+    qsort(p->xattrs, count, sizeof *p->xattrs, compare_xattrs);
+    for (size_t i = 0; i < count; i++)
+        if (i + 1 == count || compare_keys(&p->xattrs[i], &p->xattrs[i + 1]))
+            p->xattrs[kept++] = p->xattrs[i];
+    p->xattr_count = kept;
+}
+
+static char *copy_text(const char *text, size_t len)
+{
+    char *copy = malloc(len + 1);
+    if (copy) {
+        memcpy(copy, text, len);
+        copy[len] = '\0';
+    }
+    return copy;
+}
+
+/* Into the sorted list of global xattrs, over one of the same key. */
+static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_tar_xattr *xattr,
+                                   sgz_error *err)
+{
+    size_t low = 0, high = p->global_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (compare_keys(&p->globals[middle], xattr) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    sgz_tar_xattr item = *xattr;
+    size_t cost = sizeof item + item.key_len + item.value_len;
+    int same = low < p->global_count && !compare_keys(&p->globals[low], xattr);
+    if (same)
+        p->global_bytes -= sizeof item + p->globals[low].key_len + p->globals[low].value_len;
+    if (cost > TAR_GLOBAL_MAX - p->global_bytes)
+        return sgz_base_fail(err, SGZ_ETAR, p->body_at, NULL, 0,
+                             "PAX global headers hold over %d KiB of xattrs, which is the limit",
+                             TAR_GLOBAL_MAX >> 10);
+    char *text = malloc(item.key_len + (size_t)item.value_len + 1);
+    if (!text)
+        return no_memory(err);
+    memcpy(text, item.key, item.key_len);
+    memcpy(text + item.key_len, item.value, item.value_len);
+    item.key = text;
+    item.value = text + item.key_len;
+    if (same) {
+        free((char *)p->globals[low].key);
+    } else {
+        if (sgz_tar_reserve(&p->globals, &p->global_cap, p->global_count + 1, sizeof item)) {
+            free(text);
+            return no_memory(err);
+        }
+        memmove(p->globals + low + 1, p->globals + low,
+                (p->global_count - low) * sizeof item);
+        p->global_count++;
+    }
+    p->globals[low] = item;
+    p->global_bytes += cost;
+    return SGZ_OK;
+}
+
+sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_error *err)
+{
+    entry->xattrs = p->xattrs;
+    entry->xattr_count = p->xattr_count;
+    if (!p->global_count)
+        return SGZ_OK;
+    if (sgz_tar_reserve(&p->merged, &p->merged_cap, p->xattr_count + p->global_count,
+                        sizeof *p->merged))
+        return no_memory(err);
+    size_t i = 0, k = 0, count = 0;
+    while (i < p->xattr_count || k < p->global_count) {
+        int order = i == p->xattr_count ? 1
+                  : k == p->global_count ? -1
+                  : compare_keys(&p->xattrs[i], &p->globals[k]);
+        if (order > 0)
+            entry->global = 1;
+        else if (order == 0)
+            k++;
+        p->merged[count++] = order <= 0 ? p->xattrs[i++] : p->globals[k++];
+    }
+    entry->xattrs = p->merged;
+    entry->xattr_count = count;
+    return SGZ_OK;
+}
+
+/* --- records -------------------------------------------------------------------------- */
+
+static int key_is(const char *key, size_t len, const char *name)
+{
+    return strlen(name) == len && !memcmp(key, name, len);
+}
+
+static sgz_status bad_record(sgz_tar_parser *p, const char *key, size_t len, const char *what,
+                             sgz_error *err)
+{
+    const char *name = p->local.set & TAR_F_PATH ? p->local.path.text : NULL;
+    return sgz_base_fail(err, SGZ_ETAR, p->body_at, name, name ? p->local.path.len : 0,
+                         "PAX record '%.*s' %s", len > 80 ? 80 : (int)len, key, what);
+}
+
+static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_len,
+                                const char *value, size_t len, sgz_error *err)
+{
+    sgz_tar_sparse_keys *sparse = &p->sparse;
+    const char *name = key + strlen("GNU.sparse.");
+    size_t name_len = key_len - strlen("GNU.sparse.");
+    static const struct {
+        const char *name;
+        size_t field;
+    } numbers[] = {
+        {"major", offsetof(sgz_tar_sparse_keys, major)},
+        {"minor", offsetof(sgz_tar_sparse_keys, minor)},
+        {"size", offsetof(sgz_tar_sparse_keys, size)},
+        {"realsize", offsetof(sgz_tar_sparse_keys, real_size)},
+        {"numblocks", offsetof(sgz_tar_sparse_keys, blocks)},
+    };
+    int64_t number;
+    sparse->seen = 1;
+    if (key_is(name, name_len, "name")) {
+        if (!len || memchr(value, 0, len))
+            return bad_record(p, key, key_len, "is not a file name", err);
+        sparse->name = (sgz_tar_text){value, len};
+        return SGZ_OK;
+    }
+    if (key_is(name, name_len, "map")) {
+        sparse->map = (sgz_tar_text){value, len};
+        sparse->map_seen = 1;
+        return SGZ_OK;
+    }
+    if (sgz_tar_decimal(value, len, &number) || number < 0)
+        return bad_record(p, key, key_len, "is not a number", err);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (key_is(name, name_len, numbers[i].name)) {
+            memcpy((char *)sparse + numbers[i].field, &number, sizeof number);
+            return SGZ_OK;
+        }
+    /* Version 0.0: pairs of records, kept half open in between. */
+    if (key_is(name, name_len, "offset")) {
+        if (sparse->pair_seen == 1)
+            return bad_record(p, key, key_len, "comes twice in a row", err);
+        sparse->pair_seen = 1;
+        return sgz_tar_add_run(p, number, 0, err);
+    }
+    if (key_is(name, name_len, "numbytes")) {
+        if (sparse->pair_seen != 1)
+            return bad_record(p, key, key_len, "comes without its offset", err);
+        sparse->pair_seen = 2;
+        p->runs[p->run_count - 1].len = number;
+        return SGZ_OK;
+    }
+    return bad_record(p, key, key_len, "belongs to no known sparse format", err);
+}
+
+static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, size_t key_len,
+                             const char *value, size_t len, sgz_error *err)
+{
+    static const char xattr_prefix[] = "SCHILY.xattr.";
+    sgz_tar_fields *fields = global ? &p->global : &p->local;
+    unsigned bit = 0;
+    sgz_tar_text *text = NULL;
+
+    if (memchr(key, 0, key_len))
+        return bad_record(p, key, key_len, "has a NUL in its key", err);
+    switch (key[0]) {
+    case 'S':
+        if (key_len < sizeof xattr_prefix - 1
+            || memcmp(key, xattr_prefix, sizeof xattr_prefix - 1))
+            return SGZ_OK;
+        if (key_len == sizeof xattr_prefix - 1)
+            return bad_record(p, key, key_len, "names no attribute", err);
+        sgz_tar_xattr xattr = {key + sizeof xattr_prefix - 1, value,
+                               (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
+        if (global)
+            return add_global_xattr(p, &xattr, err);
+        if (sgz_tar_reserve(&p->xattrs, &p->xattr_cap, p->xattr_count + 1, sizeof xattr))
+            return no_memory(err);
+        p->xattrs[p->xattr_count++] = xattr;
+        return SGZ_OK;
+    case 'G':
+        if (key_len < 11 || memcmp(key, "GNU.sparse.", 11))
+            return SGZ_OK;
+        if (global)
+            return bad_record(p, key, key_len,
+                              "in a PAX global header cannot hold for every entry", err);
+        return sparse_record(p, key, key_len, value, len, err);
+    case 'p':
+        if (key_is(key, key_len, "path"))
+            bit = TAR_F_PATH, text = &fields->path;
+        break;
+    case 'l':
+        if (key_is(key, key_len, "linkpath"))
+            bit = TAR_F_LINK, text = &fields->link;
+        break;
+    case 'u':
+        if (key_is(key, key_len, "uname"))
+            bit = TAR_F_UNAME, text = &fields->uname;
+        else if (key_is(key, key_len, "uid"))
+            bit = TAR_F_UID;
+        break;
+    case 'g':
+        if (key_is(key, key_len, "gname"))
+            bit = TAR_F_GNAME, text = &fields->gname;
+        else if (key_is(key, key_len, "gid"))
+            bit = TAR_F_GID;
+        break;
+    case 's':
+        if (key_is(key, key_len, "size"))
+            bit = TAR_F_SIZE;
+        break;
+    case 'm':
+        if (key_is(key, key_len, "mtime"))
+            bit = TAR_F_MTIME;
+        break;
+    }
+    if (!bit)
+        return SGZ_OK;
+    if (global && bit & (TAR_F_PATH | TAR_F_LINK | TAR_F_SIZE))
+        return bad_record(p, key, key_len,
+                          "in a PAX global header cannot hold for every entry", err);
+    if (!len) {
+        fields->set &= ~bit;
+        fields->reset |= bit;
+        return SGZ_OK;
+    }
+    int64_t number = 0;
+    if (text) {
+        if (memchr(value, 0, len))
+            return bad_record(p, key, key_len, "has a NUL in its value", err);
+        *text = (sgz_tar_text){value, len};
+    } else if (bit == TAR_F_MTIME) {
+        if (parse_time(value, len, &fields->mtime, &fields->mtime_nsec))
+            return bad_record(p, key, key_len, "is not a time of the years 1 to 9999", err);
+    } else {
+        if (sgz_tar_decimal(value, len, &number) || number < 0)
+            return bad_record(p, key, key_len, "is not a number", err);
+        if (bit != TAR_F_SIZE && number > UINT32_MAX)
+            return bad_record(p, key, key_len, "does not fit 32 bits", err);
+        if (bit == TAR_F_SIZE)
+            fields->size = number;
+        else if (bit == TAR_F_UID)
+            fields->uid = (uint32_t)number;
+        else
+            fields->gid = (uint32_t)number;
+    }
+    fields->set |= bit;
+    fields->reset &= ~bit;
+    return SGZ_OK;
+}
+
+/* Global names outlive the buffer of records. */
+static sgz_status keep_global_name(sgz_tar_parser *p, sgz_tar_text *text, char **owned,
+                                   sgz_error *err)
+{
+    if (text->text == *owned)
+        return SGZ_OK;
+    if (text->len > TAR_GLOBAL_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, p->body_at, NULL, 0,
+                             "a name in a PAX global header is over %d KiB, which is the limit",
+                             TAR_GLOBAL_MAX >> 10);
+    char *copy = copy_text(text->text, text->len);
+    if (!copy)
+        return no_memory(err);
+    free(*owned);
+    text->text = *owned = copy;
+    return SGZ_OK;
+}
+
+sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
+{
+    const char *data = p->records.data;
+    size_t pos = 0, end = p->records.len;
+    while (pos < end) {
+        size_t at = pos, size = 0;
+        while (at < end && data[at] >= '0' && data[at] <= '9' && at - pos < 8)
+            size = size * 10 + (size_t)(data[at++] - '0');
+        if (at == pos || at == end || data[at] != ' ' || size > end - pos
+            || size < at - pos + 4 /* space, key, "=", newline */
+            || data[pos + size - 1] != '\n')
+            return sgz_base_fail(err, SGZ_ETAR, p->body_at, NULL, 0,
+                                 "malformed PAX record at byte %zu of the PAX header", pos);
+        const char *key = data + at + 1, *last = data + pos + size - 1;
+        const char *equals = memchr(key, '=', (size_t)(last - key));
+        if (!equals || equals == key)
+            return sgz_base_fail(err, SGZ_ETAR, p->body_at, NULL, 0,
+                                 "PAX record without a key at byte %zu of the PAX header", pos);
+        sgz_status status = one_record(p, global, key, (size_t)(equals - key), equals + 1,
+                                       (size_t)(last - equals - 1), err);
+        if (status)
+            return status;
+        pos += size;
+    }
+    if (!global) {
+        sort_xattrs(p);
+        return SGZ_OK;
+    }
+    sgz_status status = SGZ_OK;
+    if (p->global.set & TAR_F_UNAME)
+        status = keep_global_name(p, &p->global.uname, &p->global_uname, err);
+    if (!status && p->global.set & TAR_F_GNAME)
+        status = keep_global_name(p, &p->global.gname, &p->global_gname, err);
+    return status;
+}
+
+/* --- sparse maps ---------------------------------------------------------------------- */
+
+sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err)
+{
+    if (sgz_tar_reserve(&p->runs, &p->run_cap, p->run_count + 1, sizeof *p->runs))
+        return no_memory(err);
+    p->runs[p->run_count++] = (sgz_tar_run){offset, len};
+    return SGZ_OK;
+}
+
+static sgz_status bad_map(sgz_tar_parser *p, int64_t at, const char *what, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETAR, at, p->entry.name, p->entry.name_len,
+                         "the sparse map %s", what);
+}
+
+sgz_status sgz_tar_map_from_records(sgz_tar_parser *p, int64_t at, sgz_error *err)
+{
+    sgz_tar_sparse_keys *sparse = &p->sparse;
+    if (sparse->map_seen && sparse->pair_seen)
+        return bad_map(p, at, "is given twice, as pairs and as a list", err);
+    if (sparse->pair_seen == 1)
+        return bad_map(p, at, "ends in half a pair", err);
+    const char *text = sparse->map.text;
+    size_t left = sparse->map_seen ? sparse->map.len : 0;
+    int64_t pair[2];
+    for (int half = 0; left; half = !half) {
+        const char *comma = memchr(text, ',', left);
+        size_t len = comma ? (size_t)(comma - text) : left;
+        if (sgz_tar_decimal(text, len, &pair[half]) || pair[half] < 0)
+            return bad_map(p, at, "holds something that is not a number", err);
+        if (comma ? left == len + 1 : !half)
+            return bad_map(p, at, "ends in half a pair", err);
+        if (half && sgz_tar_add_run(p, pair[0], pair[1], err))
+            return SGZ_ENOMEM;
+        text += len + (comma != NULL);
+        left -= len + (comma != NULL);
+    }
+    if (sparse->blocks >= 0 && (uint64_t)sparse->blocks != p->run_count)
+        return bad_map(p, at, "has not the number of runs that its header says", err);
+    return SGZ_OK;
+}
+
+sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at, int *done,
+                            sgz_error *err)
+{
+    *done = 0;
+    if (p->map_left < SGZ_TAR_BLOCK)
+        return bad_map(p, at, "does not end before the entry does", err);
+    p->map_left -= SGZ_TAR_BLOCK;
+    p->meta_bytes += SGZ_TAR_BLOCK;
+    p->entry.sparse_map_bytes += SGZ_TAR_BLOCK;
+    if (p->meta_bytes > SGZ_TAR_LONG_MAX)
+        return bad_map(p, at, "and the other headers of this entry are over the limit of 1 MiB",
+                       err);
+    for (int i = 0; i < SGZ_TAR_BLOCK && !*done; i++) {
+        unsigned digit = (unsigned)block[i] - '0';
+        if (digit <= 9) {
+            if (p->map_value > (INT64_MAX - 9) / 10)
+                return bad_map(p, at, "holds a number that is too large", err);
+            p->map_value = p->map_value * 10 + digit;
+            p->map_digits = 1;
+            continue;
+        }
+        if (block[i] != '\n' || !p->map_digits)
+            return bad_map(p, at, "holds something that is not a number", err);
+        sgz_status status = SGZ_OK;
+        if (p->map_tokens == 0) {
+            if (p->map_value > SGZ_TAR_LONG_MAX / 4) /* two digits and two newlines each */
+                return bad_map(p, at, "is over the limit of 1 MiB", err);
+            p->map_count = p->map_value;
+        } else if (p->map_tokens & 1) {
+            status = sgz_tar_add_run(p, p->map_value, 0, err);
+        } else {
+            p->runs[p->run_count - 1].len = p->map_value;
+        }
+        if (status)
+            return status;
+        p->map_value = p->map_digits = 0;
+        *done = p->map_tokens++ == 2 * (uint64_t)p->map_count;
+    }
+    return SGZ_OK;
+}
+
+sgz_status sgz_tar_finish_map(sgz_tar_parser *p, int64_t at, sgz_error *err)
+{
+    sgz_tar_entry *entry = &p->entry;
+    int64_t size = entry->size, end = 0, data = 0;
+    size_t kept = 0;
+    if (size > SGZ_TAR_SPARSE_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, at, entry->name, entry->name_len,
+                             "a sparse file of %lld bytes is over the limit of 1 TiB",
+                             (long long)size);
+    for (size_t i = 0; i < p->run_count; i++) {
+        sgz_tar_run run = p->runs[i];
+        if (run.offset < end || run.len < 0)
+            return bad_map(p, at, "is not in ascending order", err);
+        if (run.offset > size || run.len > size - run.offset)
+            return bad_map(p, at, "runs past the end of the file", err);
+        end = run.offset + run.len;
+        data += run.len;
+        if (run.len)
+            p->runs[kept++] = run;
+    }
+    p->run_count = kept;
+    if (data != entry->payload)
+        return sgz_base_fail(err, SGZ_ETAR, at, entry->name, entry->name_len,
+                             "the sparse map has %lld bytes of data but the entry %lld",
+                             (long long)data, (long long)entry->payload);
+    entry->type = 'S';
+    entry->sparse = p->runs;
+    entry->sparse_count = kept;
+    return SGZ_OK;
+}

@@ -1,0 +1,523 @@
+/* Tar headers in, entries out: the state machine, header blocks, and how PAX, GNU and
+ * ustar fields are laid over each other. */
+#include "tar/internal.h"
+
+sgz_tar_parser *sgz_tar_parser_new(void)
+{
+    return calloc(1, sizeof(sgz_tar_parser));
+}
+
+void sgz_tar_parser_free(sgz_tar_parser *p)
+{
+    if (!p)
+        return;
+    for (size_t i = 0; i < p->global_count; i++)
+        free((char *)p->globals[i].key);
+    free(p->globals);
+    free(p->global_uname);
+    free(p->global_gname);
+    free(p->merged);
+    free(p->xattrs);
+    free(p->runs);
+    free(p->records.data);
+    free(p->long_name.data);
+    free(p->long_link.data);
+    free(p);
+}
+
+int sgz_tar_idle(const sgz_tar_parser *p)
+{
+    return p->state == TAR_AT_HEADER && !p->pending;
+}
+
+/* --- fields --------------------------------------------------------------------------- */
+
+/* An octal or base-256 number; blanks and NULs around it, and an empty field, as GNU tar
+ * and Go accept them. */
+static int parse_number(const uint8_t *header, size_t at, size_t len, int64_t *value)
+{
+    const uint8_t *field = header + at;
+    size_t i = 0;
+    if (field[0] & 0x80) {
+        uint8_t invert = field[0] & 0x40 ? 0xff : 0;
+        uint64_t sum = 0;
+        for (; i < len; i++) {
+            uint8_t byte = (uint8_t)(field[i] ^ invert);
+            if (sum >> 55)
+                return -1;
+            sum = sum << 8 | (i ? byte : byte & 0x7f);
+        }
+        *value = invert ? -(int64_t)sum - 1 : (int64_t)sum;
+        return 0;
+    }
+    int64_t sum = 0;
+    while (i < len && (field[i] == ' ' || field[i] == 0))
+        i++;
+    for (; i < len && field[i] >= '0' && field[i] <= '7'; i++)
+        sum = sum * 8 + (field[i] - '0');
+    *value = sum;
+    if (i == len || field[i] == 0)
+        return 0;
+    while (i < len && (field[i] == ' ' || field[i] == 0))
+        i++;
+    return i == len ? 0 : -1;
+}
+
+/* The header's checksum, its own field counted as blanks. Old writers summed signed
+ * bytes. *zero: the whole block is NUL. */
+static int checksum_matches(const uint8_t *block, int *zero)
+{
+    const uint64_t lanes = 0x00ff00ff00ff00ffULL;
+    uint64_t sums = 0, any = 0;
+    for (int i = 0; i < SGZ_TAR_BLOCK; i += 8) {
+        uint64_t word;
+        memcpy(&word, block + i, 8);
+        any |= word;
+        sums += (word & lanes) + (word >> 8 & lanes); /* at most 64 * 510 in 16 bits */
+    }
+    *zero = !any;
+    if (!any)
+        return 0;
+    int64_t sum = (int64_t)((sums & 0xffff) + (sums >> 16 & 0xffff) + (sums >> 32 & 0xffff)
+                            + (sums >> 48)) + 8 * ' ';
+    int64_t stored, high = 0;
+    for (int i = 0; i < 8; i++)
+        sum -= block[TAR_CHKSUM + i];
+    if ((block[TAR_CHKSUM] & 0x80) || parse_number(block, TAR_CHKSUM, 8, &stored))
+        return 0;
+    if (stored == sum)
+        return 1;
+    for (int i = 0; i < SGZ_TAR_BLOCK; i++)
+        high += block[i] >> 7 && (i < TAR_CHKSUM || i >= TAR_CHKSUM + 8);
+    return stored == sum - 256 * high;
+}
+
+static sgz_tar_text field_text(const uint8_t *header, size_t at, size_t len)
+{
+    const char *text = (const char *)header + at;
+    const char *nul = memchr(text, 0, len);
+    return (sgz_tar_text){text, nul ? (size_t)(nul - text) : len};
+}
+
+typedef enum { TAR_V7, TAR_USTAR, TAR_STAR, TAR_GNU } tar_format;
+
+static tar_format header_format(const uint8_t *header)
+{
+    if (!memcmp(header + TAR_MAGIC, "ustar  ", 8))
+        return TAR_GNU;
+    if (memcmp(header + TAR_MAGIC, "ustar", 6))
+        return TAR_V7;
+    return memcmp(header + 508, "tar", 4) ? TAR_USTAR : TAR_STAR;
+}
+
+static sgz_tar_text header_name(sgz_tar_parser *p, tar_format format)
+{
+    sgz_tar_text name = field_text(p->header, TAR_NAME);
+    if (format != TAR_USTAR && format != TAR_STAR)
+        return name; /* old GNU headers have times where others have the prefix */
+    sgz_tar_text prefix = field_text(p->header, TAR_PREFIX, format == TAR_STAR ? 131 : 155);
+    if (!prefix.len)
+        return name;
+    memcpy(p->prefixed, prefix.text, prefix.len);
+    p->prefixed[prefix.len] = '/';
+    memcpy(p->prefixed + prefix.len + 1, name.text, name.len);
+    return (sgz_tar_text){p->prefixed, prefix.len + 1 + name.len};
+}
+
+/* --- one entry ------------------------------------------------------------------------ */
+
+static sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, const char *what,
+                            sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len, "%s", what);
+}
+
+static const char *type_name(int type)
+{
+    switch (type) {
+    case 'V': return "volume label";
+    case 'M': return "continuation of another volume";
+    case 'D': return "GNU incremental directory";
+    case 'N': return "old GNU list of long names";
+    case 'A': return "Solaris ACL";
+    case 'X': return "Solaris extended header";
+    case 'I': return "star inode";
+    default: return "unknown";
+    }
+}
+
+static sgz_status unknown_type(const sgz_tar_entry *entry, int type, int64_t offset,
+                               sgz_error *err)
+{
+    char shown[8];
+    if (type > ' ' && type < 0x7f)
+        snprintf(shown, sizeof shown, "'%c'", type);
+    else
+        snprintf(shown, sizeof shown, "0x%02x", type & 0xff);
+    return sgz_base_fail(
+        err, SGZ_ETAR, offset, entry->name, entry->name_len,
+        "tar entry of type %s (%s) cannot be part of a layer; leave it out of the tar", shown,
+        type_name(type));
+}
+
+/* The field of a PAX header, else of the global one unless it was reset here. */
+static const sgz_tar_fields *given(sgz_tar_parser *p, unsigned bit)
+{
+    if (p->local.set & bit)
+        return &p->local;
+    if (p->global.set & bit && !(p->local.reset & bit)) {
+        p->entry.global = 1;
+        return &p->global;
+    }
+    return NULL;
+}
+
+static sgz_status id_field(sgz_tar_parser *p, size_t at, size_t len, const char *what,
+                           int64_t offset, uint32_t *value, sgz_error *err)
+{
+    int64_t number;
+    if (parse_number(p->header, at, len, &number) || number < 0 || number > UINT32_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, p->entry.name, p->entry.name_len,
+                             "the %s in the tar header is not a number of 32 bits", what);
+    *value = (uint32_t)number;
+    return SGZ_OK;
+}
+
+static sgz_status set_metadata(sgz_tar_parser *p, tar_format format, int64_t offset,
+                               sgz_error *err)
+{
+    sgz_tar_entry *entry = &p->entry;
+    const sgz_tar_fields *fields;
+    int64_t number;
+    sgz_status status;
+
+    if (parse_number(p->header, TAR_MODE, &number))
+        return bad_entry(entry, offset, "the mode in the tar header is not a number", err);
+    entry->mode = (uint32_t)number;
+    if ((fields = given(p, TAR_F_UID)))
+        entry->uid = fields->uid;
+    else if ((status = id_field(p, TAR_UID, "uid", offset, &entry->uid, err)))
+        return status;
+    if ((fields = given(p, TAR_F_GID)))
+        entry->gid = fields->gid;
+    else if ((status = id_field(p, TAR_GID, "gid", offset, &entry->gid, err)))
+        return status;
+    if ((fields = given(p, TAR_F_MTIME))) {
+        entry->mtime = fields->mtime + (fields->mtime_nsec >= 500000000);
+        entry->mtime_nsec = fields->mtime_nsec;
+    } else if (parse_number(p->header, TAR_MTIME, &entry->mtime)
+               || entry->mtime < TAR_TIME_MIN) {
+        entry->mtime = TAR_TIME_MAX + 1;
+    }
+    if (entry->mtime > TAR_TIME_MAX)
+        return bad_entry(entry, offset, "the mtime is not in the years 1 to 9999", err);
+
+    sgz_tar_text uname = {"", 0}, gname = {"", 0};
+    if (format != TAR_V7) {
+        uname = field_text(p->header, TAR_UNAME);
+        gname = field_text(p->header, TAR_GNAME);
+    }
+    if ((fields = given(p, TAR_F_UNAME)))
+        uname = fields->uname;
+    if ((fields = given(p, TAR_F_GNAME)))
+        gname = fields->gname;
+    entry->uname = uname.text;
+    entry->uname_len = uname.len;
+    entry->gname = gname.text;
+    entry->gname_len = gname.len;
+
+    if (entry->type == '3' || entry->type == '4') {
+        if ((status = id_field(p, TAR_DEVMAJOR, "device major number", offset,
+                               &entry->dev_major, err)))
+            return status;
+        if ((status = id_field(p, TAR_DEVMINOR, "device minor number", offset,
+                               &entry->dev_minor, err)))
+            return status;
+    }
+    return sgz_tar_merge_xattrs(p, entry, err);
+}
+
+/* The pairs of an old GNU header or extension block, up to an empty one. */
+static sgz_status add_old_runs(sgz_tar_parser *p, const uint8_t *block, size_t at, int pairs,
+                               int64_t offset, sgz_error *err)
+{
+    for (int i = 0; i < pairs && block[at]; i++, at += 24) {
+        int64_t start, len;
+        if (parse_number(block, at, 12, &start) || parse_number(block, at + 12, 12, &len))
+            return bad_entry(&p->entry, offset, "the sparse map holds a malformed number", err);
+        sgz_status status = sgz_tar_add_run(p, start, len, err);
+        if (status)
+            return status;
+    }
+    return SGZ_OK;
+}
+
+/* PAX sparse: which version it is, the expanded size, and the map when it is here. */
+static sgz_status start_pax_sparse(sgz_tar_parser *p, int64_t offset, sgz_error *err)
+{
+    sgz_tar_sparse_keys *sparse = &p->sparse;
+    sgz_tar_entry *entry = &p->entry;
+    int has_map = sparse->map_seen || sparse->pair_seen || sparse->blocks >= 0;
+    int version1 = sparse->major == 1 && sparse->minor == 0 && !has_map;
+    int version0 = sparse->major <= 0 && sparse->minor <= 1 && has_map;
+    if (entry->type != '0')
+        return bad_entry(entry, offset, "a sparse map on something that is no regular file",
+                         err);
+    if (!version0 && !version1)
+        return bad_entry(entry, offset,
+                         "PAX sparse headers of no known version (known: 0.0, 0.1, 1.0)", err);
+    int64_t size = sparse->real_size >= 0 ? sparse->real_size : sparse->size;
+    if (size < 0 || (sparse->size >= 0 && sparse->size != size))
+        return bad_entry(entry, offset, "the sparse headers do not tell the file's size", err);
+    entry->size = size;
+    if (version0) {
+        sgz_status status = sgz_tar_map_from_records(p, offset, err);
+        return status ? status : sgz_tar_finish_map(p, offset, err);
+    }
+    p->run_count = 0;
+    p->map_left = entry->payload;
+    p->map_value = p->map_count = 0;
+    p->map_tokens = 0;
+    p->map_digits = 0;
+    p->state = TAR_AT_MAP;
+    return SGZ_OK;
+}
+
+static void entry_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_tar_entry *entry)
+{
+    p->state = TAR_AT_HEADER;
+    p->pending = 0;
+    *event = SGZ_TAR_ENTRY;
+    *entry = p->entry;
+}
+
+static sgz_status set_size(sgz_tar_parser *p, int64_t offset, sgz_error *err)
+{
+    int64_t size;
+    if (p->local.set & TAR_F_SIZE)
+        size = p->local.size;
+    else if (parse_number(p->header, TAR_SIZE, &size))
+        return bad_entry(&p->entry, offset, "the size in the tar header is not a number", err);
+    /* The end of the padded payload must be a valid offset, with room to spare. */
+    int64_t room = INT64_MAX - (4 << 20);
+    if (size < 0 || size > room - (offset > 0 ? offset < room ? offset : room : 0))
+        return bad_entry(&p->entry, offset, "the size of the tar entry is out of range", err);
+    p->entry.size = p->entry.payload = size;
+    return SGZ_OK;
+}
+
+static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *event,
+                           sgz_tar_entry *out, sgz_error *err)
+{
+    sgz_tar_entry *entry = &p->entry;
+    tar_format format = header_format(p->header);
+    int type = p->header[TAR_TYPE];
+    sgz_status status;
+
+    memset(entry, 0, sizeof *entry);
+    sgz_tar_text name = p->has_long_name ? (sgz_tar_text){p->long_name.data, p->long_name.len}
+                                         : header_name(p, format);
+    if (p->local.set & TAR_F_PATH)
+        name = p->local.path;
+    if (p->sparse.name.len)
+        name = p->sparse.name;
+    entry->name = name.text;
+    entry->name_len = name.len;
+
+    if (type == 0 || type == '7')
+        type = '0';
+    if ((type < '0' || type > '6') && type != 'S')
+        return unknown_type(entry, type, offset, err);
+    if (name.len && name.text[name.len - 1] == '/') {
+        if (type == 'S')
+            return bad_entry(entry, offset, "a sparse file with the name of a directory", err);
+        if (type == '0')
+            type = '5';
+    }
+    if (!name.len && type != '5')
+        return bad_entry(entry, offset, "a tar entry without a name", err);
+    entry->type = (char)type;
+
+    entry->link = "";
+    if (type == '1' || type == '2') {
+        sgz_tar_text link = p->has_long_link
+                                ? (sgz_tar_text){p->long_link.data, p->long_link.len}
+                                : field_text(p->header, TAR_LINK);
+        if (p->local.set & TAR_F_LINK)
+            link = p->local.link;
+        if (!link.len)
+            return bad_entry(entry, offset, "a link that names no target", err);
+        entry->link = link.text;
+        entry->link_len = link.len;
+    }
+    if ((status = set_metadata(p, format, offset, err)))
+        return status;
+    /* Everything else has no payload, whatever its size field says: so does GNU tar
+     * extract it, and Go and Python read it. */
+    if (type == '0' || type == 'S')
+        if ((status = set_size(p, offset, err)))
+            return status;
+    if (p->sparse.seen) {
+        if ((status = start_pax_sparse(p, offset, err)))
+            return status;
+        if (p->state == TAR_AT_MAP)
+            return SGZ_OK;
+    } else if (type == 'S') {
+        if (format != TAR_GNU)
+            return bad_entry(entry, offset, "a sparse entry of a kind that is not GNU tar's; "
+                             "make the tar with GNU tar", err);
+        if (parse_number(p->header, TAR_GNU_REALSIZE, &entry->size) || entry->size < 0)
+            return bad_entry(entry, offset, "the sparse file's size is not a number", err);
+        if ((status = add_old_runs(p, p->header, TAR_GNU_SPARSE, 4, offset, err)))
+            return status;
+        if (p->header[TAR_GNU_EXTENDED]) {
+            p->state = TAR_AT_OLD_MAP;
+            return SGZ_OK;
+        }
+        if ((status = sgz_tar_finish_map(p, offset, err)))
+            return status;
+    }
+    entry_done(p, event, out);
+    return SGZ_OK;
+}
+
+/* --- PAX and long-name bodies --------------------------------------------------------- */
+
+static sgz_status body_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_error *err)
+{
+    sgz_tar_buffer *body = p->body;
+    sgz_status status = SGZ_OK;
+    p->state = TAR_AT_HEADER;
+    body->len = p->body_size;
+    if (p->body_type == 'x' || p->body_type == 'g') {
+        status = sgz_tar_parse_records(p, p->body_type == 'g', err);
+        if (p->body_type == 'g') {
+            p->pending = 0;
+            *event = SGZ_TAR_GLOBAL;
+        }
+        return status;
+    }
+    char *nul = memchr(body->data, 0, body->len);
+    if (nul)
+        body->len = (size_t)(nul - body->data);
+    if (!body->len) /* as if it were not there, like Go */
+        *(p->body_type == 'L' ? &p->has_long_name : &p->has_long_link) = 0;
+    return SGZ_OK;
+}
+
+static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
+                             sgz_tar_event *event, sgz_error *err)
+{
+    int64_t size;
+    sgz_tar_text name = field_text(p->header, TAR_NAME);
+    int *has = type == 'L' ? &p->has_long_name
+             : type == 'K' ? &p->has_long_link : &p->has_records;
+    if (parse_number(p->header, TAR_SIZE, &size) || size < 0)
+        return sgz_base_fail(err, SGZ_ETAR, offset, name.text, name.len,
+                             "the size in an extended tar header is not a number");
+    if (size > SGZ_TAR_LONG_MAX - p->meta_bytes)
+        return sgz_base_fail(
+            err, SGZ_ETAR, offset, name.text, name.len,
+            "PAX records and long names of one entry are over the limit of 1 MiB");
+    if (type == 'g' && p->pending)
+        return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
+                             "a PAX global header between the headers of one entry");
+    if (*has)
+        return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
+                             "two extended headers of type '%c' for one entry", type);
+    *has = type != 'g';
+    p->pending = 1;
+    p->meta_bytes += size;
+    p->body = type == 'L' ? &p->long_name : type == 'K' ? &p->long_link : &p->records;
+    p->body_type = (char)type;
+    p->body_size = (size_t)size;
+    p->body_at = offset;
+    p->body->len = 0;
+    if (sgz_tar_reserve(&p->body->data, &p->body->cap, (size_t)size + SGZ_TAR_BLOCK, 1))
+        return sgz_base_fail(err, SGZ_ENOMEM, offset, NULL, 0, "no memory for tar headers");
+    if (!size)
+        return body_done(p, event, err);
+    p->state = TAR_AT_BODY;
+    return SGZ_OK;
+}
+
+/* --- the door ------------------------------------------------------------------------- */
+
+static sgz_status on_header(sgz_tar_parser *p, const uint8_t *block, int64_t offset,
+                            sgz_tar_event *event, sgz_tar_entry *entry, sgz_error *err)
+{
+    int zero;
+    if (!checksum_matches(block, &zero)) {
+        if (zero && !p->pending) {
+            *event = SGZ_TAR_END;
+            return SGZ_OK;
+        }
+        return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0, "%s",
+                             zero ? "a block of zeros between the headers of one entry"
+                                  : "not a tar header (its checksum does not match)");
+    }
+    if (!p->pending) {
+        p->has_records = p->has_long_name = p->has_long_link = 0;
+        p->meta_bytes = 0;
+        sgz_tar_reset_records(p);
+    }
+    memcpy(p->header, block, SGZ_TAR_BLOCK);
+    switch (block[TAR_TYPE]) {
+    case 'x':
+    case 'g':
+    case 'L':
+    case 'K':
+        return start_body(p, block[TAR_TYPE], offset, event, err);
+    default:
+        return on_entry(p, offset, event, entry, err);
+    }
+}
+
+static sgz_status feed(sgz_tar_parser *p, const uint8_t *block, int64_t offset,
+                       sgz_tar_event *event, sgz_tar_entry *entry, sgz_error *err)
+{
+    sgz_status status;
+    int done = 0;
+    switch (p->state) {
+    case TAR_AT_HEADER:
+        return on_header(p, block, offset, event, entry, err);
+    case TAR_AT_BODY:
+        memcpy(p->body->data + p->body->len, block, SGZ_TAR_BLOCK);
+        p->body->len += SGZ_TAR_BLOCK;
+        return p->body->len >= p->body_size ? body_done(p, event, err) : SGZ_OK;
+    case TAR_AT_OLD_MAP:
+        p->meta_bytes += SGZ_TAR_BLOCK;
+        if (p->meta_bytes > SGZ_TAR_LONG_MAX)
+            return bad_entry(&p->entry, offset, "the sparse map is over the limit of 1 MiB",
+                             err);
+        if ((status = add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err)))
+            return status;
+        if (block[TAR_EXT_EXTENDED])
+            return SGZ_OK;
+        break;
+    case TAR_AT_MAP:
+        if ((status = sgz_tar_feed_map(p, block, offset, &done, err)))
+            return status;
+        if (!done)
+            return SGZ_OK;
+        p->entry.payload = p->map_left;
+        break;
+    }
+    if ((status = sgz_tar_finish_map(p, offset, err)))
+        return status;
+    entry_done(p, event, entry);
+    return SGZ_OK;
+}
+
+sgz_status sgz_tar_feed(sgz_tar_parser *p, const uint8_t block[SGZ_TAR_BLOCK],
+                        int64_t offset, sgz_tar_event *event, sgz_tar_entry *entry,
+                        sgz_error *err)
+{
+    *event = SGZ_TAR_MORE;
+    if (p->failed)
+        return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
+                             "the tar was already found malformed");
+    sgz_status status = feed(p, block, offset, event, entry, err);
+    p->failed = status != SGZ_OK;
+    return status;
+}

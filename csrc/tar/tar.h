@@ -1,0 +1,78 @@
+/* Tar headers: v7, ustar, PAX (x, g), GNU (L, K, base-256), and the sparse formats. */
+#ifndef SGZ_TAR_TAR_H
+#define SGZ_TAR_TAR_H
+
+#include "base/status.h"
+
+#define SGZ_TAR_BLOCK 512
+#define SGZ_TAR_LONG_MAX (1 << 20)           /* PAX records and long names of one entry */
+#define SGZ_TAR_SPARSE_MAX ((int64_t)1 << 40) /* expanded size of a sparse file */
+
+typedef struct { int64_t offset, len; } sgz_tar_run; /* one run of real data */
+
+typedef struct {
+    const char *key, *value;
+    uint32_t key_len, value_len;
+} sgz_tar_xattr;
+
+/* One entry, everything folded in: PAX over GNU over ustar, global headers under all.
+ * Pointers are good until the next call on the parser. */
+typedef struct {
+    char type;               /* the typeflag after the rules of format section 8:
+                                '0' regular, '1' hard link, '2' symlink, '3' char, '4' block,
+                                '5' directory, '6' fifo; 'S' a sparse regular file */
+    const char *name, *link;
+    size_t name_len, link_len;
+    const char *uname, *gname;
+    size_t uname_len, gname_len;
+    int64_t size;            /* of the contents, expanded if sparse; 0 unless regular */
+    int64_t payload;         /* bytes of payload that follow in the tar, without padding
+                                (and without a PAX 1.0 map, which was fed already) */
+    int64_t mtime;           /* rounded to the second, half up */
+    uint32_t mtime_nsec;     /* exact time: (mtime - (mtime_nsec >= 500000000)).mtime_nsec */
+    uint32_t mode, uid, gid, dev_major, dev_minor;
+    int global;              /* some field comes from a PAX global header */
+    size_t xattr_count;
+    const sgz_tar_xattr *xattrs;     /* sorted by key, no key twice */
+    size_t sparse_count;
+    const sgz_tar_run *sparse; /* runs of real data, ascending, not overlapping */
+    int64_t sparse_map_bytes;        /* PAX 1.0: bytes of map that stood before the payload */
+} sgz_tar_entry;
+
+typedef struct sgz_tar_parser sgz_tar_parser;
+sgz_tar_parser *sgz_tar_parser_new(void);
+void sgz_tar_parser_free(sgz_tar_parser *parser);
+
+typedef enum {
+    SGZ_TAR_MORE,    /* this block belongs to the entry being read; feed the next */
+    SGZ_TAR_ENTRY,   /* *entry is complete; its payload follows (entry.payload bytes, padded) */
+    SGZ_TAR_GLOBAL,  /* a PAX global header is complete: nothing follows but the next header */
+    SGZ_TAR_END      /* a block of zeros between entries: the end of the archive */
+} sgz_tar_event;
+
+/* Feed one 512-byte block that stands at `offset` of the tar. The parser keeps what PAX
+ * and long-name blocks said until their entry is complete. (Old GNU extended sparse maps
+ * and PAX 1.0 maps are fed as blocks too.) Everything malformed is SGZ_ETAR, after which
+ * the parser reads no more. */
+sgz_status sgz_tar_feed(sgz_tar_parser *parser, const uint8_t block[SGZ_TAR_BLOCK],
+                        int64_t offset, sgz_tar_event *event, sgz_tar_entry *entry,
+                        sgz_error *err);
+/* True when the parser is between entries (a tar may end here). */
+int sgz_tar_idle(const sgz_tar_parser *parser);
+
+/* The header blocks, *len bytes, malloc'ed into *out, that say the same of the entry
+ * without global headers and sparse maps: a ustar header, after a PAX header where it
+ * does not suffice. A sparse file becomes a plain one of `size` bytes (its payload is then
+ * the expanded contents). Records that sgz_tar_entry does not hold (atime, comments) are
+ * not kept. */
+sgz_status sgz_tar_expanded_header(const sgz_tar_entry *entry, uint8_t **out, size_t *len,
+                                   sgz_error *err);
+
+/* The length that this has. */
+size_t sgz_tar_expanded_len(const sgz_tar_entry *entry);
+
+/* Write a ustar header of a regular file as the reference does for the TOC and the
+ * landmarks: mode, uid, gid and mtime 0. */
+void sgz_tar_plain_header(uint8_t block[SGZ_TAR_BLOCK], const char *name, int64_t size);
+
+#endif

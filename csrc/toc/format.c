@@ -1,0 +1,400 @@
+#include "base/json.h"
+#include "toc/internal.h"
+
+/* Output is handed out in pieces of about this size. */
+#define PIECE ((size_t)64 << 10)
+/* Room for everything of an entry that has a fixed bound, between two reserves. */
+#define SLACK ((size_t)1 << 10)
+/* Text is escaped in runs of this many bytes, each at most six times as long. */
+#define RUN ((size_t)1 << 10)
+
+typedef struct {
+    char *buf, *p;
+    uint64_t total;
+    sgz_toc_emit emit;
+    void *arg;
+    int stopped;
+} writer;
+
+/* Every function below exists twice: `counting` is a constant in each, and what only
+ * counts touches no memory but the rows. So the length and the text cannot disagree. */
+#define BOTH static inline __attribute__((always_inline))
+
+static void flush(writer *w)
+{
+    size_t len = (size_t)(w->p - w->buf);
+    if (len && !w->stopped)
+        w->stopped = w->emit(w->arg, w->buf, len);
+    w->total += len;
+    w->p = w->buf;
+}
+
+BOTH void reserve(writer *w, int counting, size_t len)
+{
+    if (!counting && (size_t)(w->p - w->buf) + len > PIECE)
+        flush(w);
+}
+
+BOTH void put(writer *w, int counting, const char *text, size_t len)
+{
+    if (counting) {
+        w->total += len;
+    } else {
+        memcpy(w->p, text, len);
+        w->p += len;
+    }
+}
+
+#define PUT(text) put(w, counting, text, sizeof(text) - 1)
+
+BOTH void put_int(writer *w, int counting, uint64_t value)
+{
+    char digits[20];
+    int at = 20;
+    do
+        digits[--at] = (char)('0' + value % 10);
+    while (value /= 10);
+    put(w, counting, digits + at, (size_t)(20 - at));
+}
+
+/* --- text ------------------------------------------------------------------------------- */
+
+/* Whether JSON, as Go writes it, holds the bytes as they are. No exit from the loop: the
+ * compiler makes vector code of it. */
+static int is_plain(const char *text, size_t len)
+{
+    uint8_t odd = 0;
+    for (size_t i = 0; i < len; i++) {
+        uint8_t c = (uint8_t)text[i];
+        odd |= (uint8_t)((c < 0x20) | (c >= 0x80) | (c == '"') | (c == '\\') | (c == '<') |
+                         (c == '>') | (c == '&'));
+    }
+    return !odd;
+}
+
+/* Escape one character at text[0..len); returns how many bytes it has. */
+BOTH size_t put_char(writer *w, int counting, const char *text, size_t len)
+{
+    static const char hex[] = "0123456789abcdef";
+    uint8_t c = (uint8_t)text[0];
+    if (c >= 0x80) {
+        unsigned n = sgz_json_utf8(text, len);
+        if (!n) {
+            PUT("\\ufffd");
+            return 1;
+        }
+        if (n == 3 && !memcmp(text, "\xe2\x80\xa8", 3))
+            PUT("\\u2028");
+        else if (n == 3 && !memcmp(text, "\xe2\x80\xa9", 3))
+            PUT("\\u2029");
+        else
+            put(w, counting, text, n);
+        return n;
+    }
+    switch (c) {
+    case '"':
+        PUT("\\\"");
+        break;
+    case '\\':
+        PUT("\\\\");
+        break;
+    case '\b':
+        PUT("\\b");
+        break;
+    case '\f':
+        PUT("\\f");
+        break;
+    case '\n':
+        PUT("\\n");
+        break;
+    case '\r':
+        PUT("\\r");
+        break;
+    case '\t':
+        PUT("\\t");
+        break;
+    default:
+        if (c < 0x20 || c == '<' || c == '>' || c == '&') {
+            char escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+            put(w, counting, escape, 6);
+        } else {
+            put(w, counting, text, 1);
+        }
+    }
+    return 1;
+}
+
+BOTH void put_text(writer *w, int counting, const char *text, size_t len)
+{
+    PUT("\"");
+    for (size_t at = 0; at < len;) {
+        size_t n = len - at < RUN ? len - at : RUN;
+        if (is_plain(text + at, n)) {
+            reserve(w, counting, n + SLACK);
+            put(w, counting, text + at, n);
+            at += n;
+        } else {
+            reserve(w, counting, 6 * (n + 4) + SLACK);
+            for (size_t end = at + n; at < end;)
+                at += put_char(w, counting, text + at, len - at);
+        }
+    }
+    PUT("\"");
+}
+
+BOTH void put_digest(writer *w, int counting, const uint8_t digest[32])
+{
+    static const char hex[] = "0123456789abcdef";
+    if (counting) {
+        w->total += 73;
+        return;
+    }
+    PUT("\"sha256:");
+    for (int i = 0; i < 32; i++) {
+        *w->p++ = hex[digest[i] >> 4];
+        *w->p++ = hex[digest[i] & 15];
+    }
+    PUT("\"");
+}
+
+BOTH void put_base64(writer *w, int counting, const uint8_t *data, size_t len)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (counting) {
+        w->total += 2 + (len + 2) / 3 * 4;
+        return;
+    }
+    PUT("\"");
+    for (size_t i = 0; i < len; i += 3) {
+        size_t n = len - i < 3 ? len - i : 3;
+        uint32_t v = (uint32_t)data[i] << 16;
+        v |= n > 1 ? (uint32_t)data[i + 1] << 8 : 0;
+        v |= n > 2 ? data[i + 2] : 0;
+        reserve(w, counting, SLACK);
+        *w->p++ = digits[v >> 18];
+        *w->p++ = digits[v >> 12 & 63];
+        *w->p++ = n > 1 ? digits[v >> 6 & 63] : '=';
+        *w->p++ = n > 2 ? digits[v & 63] : '=';
+    }
+    PUT("\"");
+}
+
+/* --- time ------------------------------------------------------------------------------- */
+
+/* RFC 3339 in UTC; years beyond four digits as Go prints them. */
+BOTH void put_time(writer *w, int counting, int64_t mtime)
+{
+    int64_t days = mtime / 86400, second = mtime % 86400;
+    if (second < 0)
+        second += 86400, days--;
+    /* Years begin in March, so that the leap day is the last of its year. */
+    int64_t from_0000_03 = days + 719468;
+    int64_t era = (from_0000_03 >= 0 ? from_0000_03 : from_0000_03 - 146096) / 146097;
+    int64_t day = from_0000_03 - era * 146097;
+    int64_t year_of_era = (day - day / 1460 + day / 36524 - day / 146096) / 365;
+    day -= 365 * year_of_era + year_of_era / 4 - year_of_era / 100;
+    int64_t month = (5 * day + 2) / 153;
+    day -= (153 * month + 2) / 5 - 1;
+    month += month < 10 ? 3 : -9;
+    int64_t year = year_of_era + era * 400 + (month <= 2);
+
+    PUT("\"");
+    if (year < 0) {
+        PUT("-");
+        year = -year;
+    }
+    if (year > 9999) {
+        put_int(w, counting, (uint64_t)year);
+    } else {
+        char four[4] = {(char)('0' + year / 1000), (char)('0' + year / 100 % 10),
+                        (char)('0' + year / 10 % 10), (char)('0' + year % 10)};
+        put(w, counting, four, 4);
+    }
+    int64_t parts[] = {month, day, second / 3600, second / 60 % 60, second % 60};
+    char rest[] = "-00-00T00:00:00Z\"";
+    for (int i = 0; i < 5 && !counting; i++) {
+        rest[3 * i + 1] = (char)('0' + parts[i] / 10);
+        rest[3 * i + 2] = (char)('0' + parts[i] % 10);
+    }
+    put(w, counting, rest, sizeof rest - 1);
+}
+
+/* --- entries ---------------------------------------------------------------------------- */
+
+#define KEY(name) PUT(",\n\t\t\t\"" name "\": ")
+#define NUMBER(name, value)                                                                \
+    do {                                                                                   \
+        if (value) {                                                                       \
+            KEY(name);                                                                     \
+            put_int(w, counting, (uint64_t)(value));                                       \
+        }                                                                                  \
+    } while (0)
+
+BOTH void put_xattrs(writer *w, int counting, const char *at, size_t len)
+{
+    const char *end = at + len;
+    KEY("xattrs");
+    for (int first = 1; at < end; first = 0) {
+        uint32_t head[2];
+        memcpy(head, at, 8);
+        reserve(w, counting, SLACK);
+        if (first)
+            PUT("{\n\t\t\t\t");
+        else
+            PUT(",\n\t\t\t\t");
+        put_text(w, counting, at + 8, head[0]);
+        PUT(": ");
+        put_base64(w, counting, (const uint8_t *)at + 8 + head[0], head[1]);
+        at += 8 + (size_t)head[0] + head[1];
+    }
+    PUT("\n\t\t\t}");
+}
+
+/* The name of an owner, unless it is the last one seen for the id. 0: no memory. */
+BOTH int name_if_changed(sgz_toc_id_map *map, uint32_t id, uint32_t number, int *changed)
+{
+    *changed = number && sgz_toc_id_map_get(map, id) != number;
+    return !*changed || sgz_toc_id_map_put(map, id, number);
+}
+
+/* 0: no memory. */
+BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
+                 const sgz_entry *named, int legacy, sgz_toc_id_map *users,
+                 sgz_toc_id_map *groups)
+{
+    const sgz_entry *row = &toc->rows[number];
+    /* The reference leaves out its zero time, too: the year 1. */
+    const int64_t zero_time = -62135596800;
+    const char *type = sgz_toc_type_name(row->type);
+    const char *text;
+    size_t len;
+    int changed;
+    reserve(w, counting, SLACK);
+    PUT("\n\t\t{\n\t\t\t\"name\": ");
+    put_text(w, counting, sgz_toc_entry_name(toc, named), named->name_len);
+    KEY("type");
+    PUT("\"");
+    put(w, counting, type, strlen(type));
+    PUT("\"");
+    if (row->type == SGZ_REG)
+        NUMBER("size", row->size);
+    if (row->type != SGZ_CHUNK) {
+        if (row->mtime && row->mtime != zero_time) {
+            KEY("modtime");
+            put_time(w, counting, row->mtime);
+        }
+        if (row->link_len) {
+            KEY("linkName");
+            put_text(w, counting, toc->arena + row->link_off, row->link_len);
+        }
+        reserve(w, counting, SLACK);
+        NUMBER("mode", row->mode);
+        NUMBER("uid", row->uid);
+        NUMBER("gid", row->gid);
+        if (!name_if_changed(users, row->uid, row->uname, &changed))
+            return 0;
+        if (changed) {
+            KEY("userName");
+            text = sgz_toc_string(toc, row->uname, &len);
+            put_text(w, counting, text, len);
+        }
+        if (!name_if_changed(groups, row->gid, row->gname, &changed))
+            return 0;
+        if (changed) {
+            KEY("groupName");
+            text = sgz_toc_string(toc, row->gname, &len);
+            put_text(w, counting, text, len);
+        }
+    }
+    reserve(w, counting, SLACK);
+    NUMBER("offset", row->offset);
+    NUMBER("innerOffset", row->inner_offset);
+    if (row->type == SGZ_CHAR || row->type == SGZ_BLOCK) {
+        NUMBER("devMajor", row->dev_major);
+        NUMBER("devMinor", row->dev_minor);
+    }
+    if (row->xattr_len) {
+        put_xattrs(w, counting, toc->arena + row->xattr_off, row->xattr_len);
+        reserve(w, counting, SLACK);
+    }
+    const uint8_t *digest = sgz_toc_digest(toc, number);
+    if (digest) {
+        KEY("digest");
+        put_digest(w, counting, digest);
+    }
+    NUMBER("chunkOffset", row->chunk_offset);
+    if (row->flags & SGZ_SET_CHUNK_SIZE)
+        NUMBER("chunkSize", row->chunk_size);
+    if (!legacy && row->flags & SGZ_HAS_CHUNK_DIGEST) {
+        KEY("chunkDigest");
+        put_digest(w, counting, row->chunk_digest);
+    }
+    PUT("\n\t\t}");
+    return 1;
+}
+
+BOTH int put_toc(writer *w, int counting, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
+                 sgz_toc_id_map *groups)
+{
+    const sgz_entry *named = NULL; /* whose name a chunk carries */
+    int first = 1;
+    PUT("{\n\t\"version\": 1,\n\t\"entries\": ");
+    for (size_t i = 0; i < toc->count && (counting || !w->stopped); i++) {
+        const sgz_entry *row = &toc->rows[i];
+        if (row->type != SGZ_CHUNK || !named)
+            named = row;
+        if (row->flags & SGZ_DROPPED)
+            continue;
+        if (first)
+            PUT("[");
+        else
+            PUT(",");
+        first = 0;
+        if (!put_row(w, counting, toc, (uint32_t)i, named, legacy, users, groups))
+            return 0;
+    }
+    /* The reference marshals a list that it never appended to. */
+    if (first)
+        PUT("null");
+    else
+        PUT("\n\t]");
+    PUT("\n}");
+    return 1;
+}
+
+static int count_toc(writer *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
+                     sgz_toc_id_map *groups)
+{
+    return put_toc(w, 1, toc, legacy, users, groups);
+}
+
+static int write_toc(writer *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
+                     sgz_toc_id_map *groups)
+{
+    int ok = put_toc(w, 0, toc, legacy, users, groups);
+    flush(w);
+    return ok;
+}
+
+sgz_status sgz_toc_format(const sgz_toc *toc, int legacy, sgz_toc_emit emit, void *arg,
+                          uint64_t *len, sgz_error *err)
+{
+    writer w = {.emit = emit, .arg = arg};
+    sgz_toc_id_map users = {.seed = toc->seed}, groups = {.seed = toc->seed};
+    int ok;
+    if (emit) {
+        w.p = w.buf = malloc(PIECE + SLACK);
+        ok = w.buf && write_toc(&w, toc, legacy, &users, &groups);
+    } else {
+        ok = count_toc(&w, toc, legacy, &users, &groups);
+    }
+    free(w.buf);
+    sgz_toc_id_map_free(&users);
+    sgz_toc_id_map_free(&groups);
+    *len = w.total;
+    if (!ok)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to format the TOC");
+    if (w.stopped)
+        return sgz_base_fail(err, SGZ_ECALLBACK, -1, NULL, 0, "writing the TOC was stopped");
+    return SGZ_OK;
+}

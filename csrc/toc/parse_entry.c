@@ -1,0 +1,493 @@
+#include "toc/parser.h"
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
+}
+
+/* Fail with the row's name. */
+#define FAIL(parser, row, err, ...)                                                             \
+    sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name((parser)->toc, row), (row)->name_len,   \
+                  __VA_ARGS__)
+
+static int grow_scratch(sgz_toc_parser *parser, size_t len)
+{
+    if (len <= parser->scratch_cap)
+        return 1;
+    char *scratch = realloc(parser->scratch, len);
+    if (!scratch)
+        return 0;
+    parser->scratch = scratch;
+    parser->scratch_cap = len;
+    return 1;
+}
+
+/* A short text, decoded into buf if it must be; NULL when it is too long for that. */
+static const char *short_text(const sgz_json_span *span, char *buf, size_t cap, size_t *len)
+{
+    *len = span->len;
+    if (span->plain)
+        return span->ptr;
+    if (span->len > cap / 3)
+        return NULL;
+    int bad = 0;
+    *len = sgz_base_json_decode(span, buf, &bad);
+    return buf;
+}
+
+/* --- values ----------------------------------------------------------------------------- */
+
+static int read_type(const sgz_json_span *span)
+{
+    char buf[256];
+    size_t len;
+    const char *text = short_text(span, buf, sizeof buf, &len);
+    for (int type = SGZ_DIR; text && type <= SGZ_CHUNK; type++) {
+        const char *name = sgz_toc_type_name(type);
+        if (strlen(name) == len && !memcmp(name, text, len))
+            return type;
+    }
+    return 0;
+}
+
+/* Value of a lower-case hex digit; 0x80 and more for anything else. */
+static inline uint8_t hex_value(uint8_t c)
+{
+    uint8_t digit = (uint8_t)(c - '0'), letter = (uint8_t)(c - 'a');
+    return digit < 10 ? digit : letter < 6 ? (uint8_t)(letter + 10) : 0x80;
+}
+
+/* "sha256:" and 64 lower-case hex digits (OCI image spec, descriptor.md). */
+static int read_digest(const sgz_json_span *span, uint8_t out[32])
+{
+    char buf[512];
+    size_t len;
+    const char *text = short_text(span, buf, sizeof buf, &len);
+    if (!text || len != 71 || memcmp(text, "sha256:", 7))
+        return 0;
+    uint8_t wrong = 0;
+    for (int i = 0; i < 32; i++) {
+        uint8_t high = hex_value((uint8_t)text[7 + 2 * i]);
+        uint8_t low = hex_value((uint8_t)text[8 + 2 * i]);
+        wrong |= high | low;
+        out[i] = (uint8_t)(high << 4 | (low & 15));
+    }
+    return !(wrong & 0x80);
+}
+
+static int two_digits(const char *p, int *value)
+{
+    unsigned tens = (unsigned)(uint8_t)p[0] - '0', ones = (unsigned)(uint8_t)p[1] - '0';
+    *value = (int)(tens * 10 + ones);
+    return tens < 10 && ones < 10;
+}
+
+/* Days from 1970-01-01 in the proleptic Gregorian calendar: years begin in March, so that
+ * the leap day is the last of its year. */
+static int64_t days_from_date(int year, int month, int day)
+{
+    int64_t y = year - (month <= 2);
+    int64_t era = (y >= 0 ? y : y - 399) / 400;
+    int64_t year_of_era = y - era * 400;
+    int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 +
+           day_of_year - 719468;
+}
+
+/* RFC 3339 to seconds since the epoch, fractions cut off. What is no such time counts as
+ * the epoch, as for the reference's reader. */
+static int64_t read_time(const sgz_json_span *span)
+{
+    static const uint8_t month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    char buf[256];
+    size_t len;
+    const char *p = short_text(span, buf, sizeof buf, &len);
+    int century, year, month, day, hour, minute, second, zone_hour = 0, zone_minute = 0;
+    if (!p || len < 20)
+        return 0;
+    const char *end = p + len;
+    if (!(two_digits(p, &century) & two_digits(p + 2, &year) & (p[4] == '-') &
+          two_digits(p + 5, &month) & (p[7] == '-') & two_digits(p + 8, &day) &
+          (p[10] == 'T') & two_digits(p + 11, &hour) & (p[13] == ':') &
+          two_digits(p + 14, &minute) & (p[16] == ':') & two_digits(p + 17, &second)))
+        return 0;
+    year += century * 100;
+    int leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    if (month < 1 || month > 12 || day < 1 ||
+        day > month_days[month - 1] + (month == 2 && leap) || hour > 23 || minute > 59 ||
+        second > 59)
+        return 0;
+    p += 19;
+    if (*p == '.' || *p == ',') {
+        const char *digits = ++p;
+        while (p < end && (uint8_t)(*p - '0') < 10)
+            p++;
+        if (p == digits || p == end)
+            return 0;
+    }
+    int64_t zone = 0;
+    if (*p == 'Z' && p + 1 == end) {
+        zone = 0;
+    } else if ((*p == '+' || *p == '-') && end - p == 6 && p[3] == ':' &&
+               two_digits(p + 1, &zone_hour) && two_digits(p + 4, &zone_minute) &&
+               zone_hour <= 24 && zone_minute < 60) {
+        zone = (zone_hour * 60 + zone_minute) * 60;
+        if (*p == '-')
+            zone = -zone;
+    } else {
+        return 0;
+    }
+    return days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - zone;
+}
+
+/* --- names ------------------------------------------------------------------------------ */
+
+static sgz_status store_name(sgz_toc_parser *parser, const sgz_json_span *span, sgz_entry *row,
+                             sgz_error *err)
+{
+    sgz_toc *toc = parser->toc;
+    size_t room = span->plain ? span->len : 3 * span->len;
+    if (!sgz_toc_reserve(toc, 2 * room)) /* the second half for cleaning */
+        return no_memory(err);
+    char *name = toc->arena + toc->arena_len;
+    int bad = 0;
+    size_t len = sgz_base_json_decode(span, name, &bad);
+    row->name_off = toc->arena_len;
+    row->name_len = (uint32_t)len;
+    if (len && memchr(name, 0, len))
+        return FAIL(parser, row, err, "the name has a NUL in it");
+    const char *clean = sgz_toc_clean_name(name, len, name + room, &len);
+    if (clean != name)
+        memmove(name, clean, len);
+    row->name_len = (uint32_t)len;
+    row->flags |= SGZ_CLEAN_NAME | (bad ? SGZ_BAD_UTF8 : 0);
+    toc->arena_len += len;
+    return SGZ_OK;
+}
+
+static sgz_status store_link(sgz_toc_parser *parser, const sgz_json_span *span, sgz_entry *row,
+                             sgz_error *err)
+{
+    sgz_toc *toc = parser->toc;
+    if (!span->ptr)
+        return SGZ_OK;
+    if (!sgz_toc_reserve(toc, 3 * span->len))
+        return no_memory(err);
+    char *link = toc->arena + toc->arena_len;
+    int bad = 0;
+    size_t len = sgz_base_json_decode(span, link, &bad);
+    if (len && memchr(link, 0, len))
+        return FAIL(parser, row, err, "the link name has a NUL in it");
+    row->link_off = toc->arena_len;
+    row->link_len = (uint32_t)len;
+    row->flags |= bad ? SGZ_BAD_UTF8 : 0;
+    toc->arena_len += len;
+    return SGZ_OK;
+}
+
+/* A user or group name; without one, the last that the same id had. */
+static sgz_status store_owner(sgz_toc_parser *parser, const sgz_json_span *span,
+                              sgz_toc_id_map *map, uint32_t id, const sgz_entry *row,
+                              uint32_t *number, sgz_error *err)
+{
+    uint32_t last = sgz_toc_id_map_get(map, id);
+    *number = last;
+    if (!span->ptr || !span->len)
+        return SGZ_OK;
+    const char *text = span->ptr;
+    size_t len = span->len;
+    if (!span->plain) {
+        int bad = 0;
+        if (!grow_scratch(parser, 3 * len))
+            return no_memory(err);
+        len = sgz_base_json_decode(span, parser->scratch, &bad);
+        text = parser->scratch;
+    }
+    if (len > UINT16_MAX || memchr(text, 0, len))
+        return FAIL(parser, row, err, "the user or group name is too long or has a NUL in it");
+    *number = sgz_toc_intern(parser->toc, text, len);
+    if (*number == SGZ_NO_ROW || (*number != last && !sgz_toc_id_map_put(map, id, *number)))
+        return no_memory(err);
+    return SGZ_OK;
+}
+
+/* --- extended attributes ---------------------------------------------------------------- */
+
+typedef struct {
+    const char *key;
+    size_t key_at, key_len;
+    sgz_json_span value;
+} xattr_pair;
+
+static int by_key(const void *left, const void *right)
+{
+    const xattr_pair *a = left, *b = right;
+    size_t n = a->key_len < b->key_len ? a->key_len : b->key_len;
+    int order = n ? memcmp(a->key, b->key, n) : 0;
+    return order ? order : (a->key_len > b->key_len) - (a->key_len < b->key_len);
+}
+
+/* The pairs of an object that sgz_base_json_skip has passed already. Keys are decoded into the
+ * scratch. */
+static sgz_status read_pairs(sgz_toc_parser *parser, const sgz_json_span *object,
+                             const sgz_entry *row, size_t *pair_count, sgz_error *err)
+{
+    sgz_json_cursor c = {object->ptr + 1, object->ptr + object->len, NULL};
+    size_t count = 0, used = 0;
+    if (!grow_scratch(parser, 3 * object->len))
+        return no_memory(err);
+    for (sgz_json_space(&c); *c.p != '}'; sgz_json_space(&c)) {
+        if (count == parser->pair_cap) {
+            size_t cap = parser->pair_cap ? parser->pair_cap * 2 : 16;
+            xattr_pair *pairs = realloc(parser->pairs, cap * sizeof *pairs);
+            if (!pairs)
+                return no_memory(err);
+            parser->pairs = pairs;
+            parser->pair_cap = cap;
+        }
+        xattr_pair *pair = (xattr_pair *)parser->pairs + count++;
+        sgz_json_span key;
+        int bad = 0;
+        memset(pair, 0, sizeof *pair);
+        sgz_json_string(&c, &key);
+        pair->key_at = used;
+        pair->key_len = sgz_base_json_decode(&key, parser->scratch + used, &bad);
+        used += pair->key_len;
+        sgz_json_space(&c);
+        c.p++; /* the colon */
+        sgz_json_space(&c);
+        if (*c.p == '"')
+            sgz_json_string(&c, &pair->value);
+        else if (*c.p == 'n')
+            sgz_base_json_word(&c, "null");
+        else
+            return FAIL(parser, row, err, "an xattr is not a base64 string");
+        sgz_json_space(&c);
+        if (*c.p == ',')
+            c.p++;
+    }
+    *pair_count = count;
+    for (size_t i = 0; i < count; i++) {
+        xattr_pair *pair = (xattr_pair *)parser->pairs + i;
+        pair->key = parser->scratch + pair->key_at;
+        if (pair->key_len && memchr(pair->key, 0, pair->key_len))
+            return FAIL(parser, row, err, "an xattr's key has a NUL in it");
+    }
+    return SGZ_OK;
+}
+
+static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *object,
+                               sgz_entry *row, sgz_error *err)
+{
+    sgz_toc *toc = parser->toc;
+    size_t count = 0;
+    sgz_status status = read_pairs(parser, object, row, &count, err);
+    if (status || !count)
+        return status;
+    xattr_pair *pairs = parser->pairs;
+    qsort(pairs, count, sizeof *pairs, by_key);
+    row->xattr_off = toc->arena_len;
+    for (size_t i = 0; i < count; i++) {
+        const xattr_pair *pair = &pairs[i];
+        if (i && !by_key(pair - 1, pair))
+            return FAIL(parser, row, err, "an xattr is given twice");
+        size_t room = 8 + pair->key_len + 6 * pair->value.len + 4;
+        if (!sgz_toc_reserve(toc, room))
+            return no_memory(err);
+        char *out = toc->arena + toc->arena_len, *value = out + 8 + pair->key_len;
+        const char *text = pair->value.ptr;
+        size_t len = pair->value.len;
+        int bad = 0;
+        if (len && !pair->value.plain) {
+            /* Decoded behind where the value will stand. */
+            text = value + 3 * len;
+            len = sgz_base_json_decode(&pair->value, value + 3 * len, &bad);
+        }
+        if ((len = sgz_base_json_base64(text, len, value)) == SIZE_MAX)
+            return FAIL(parser, row, err, "an xattr is not padded base64");
+        uint32_t head[2] = {(uint32_t)pair->key_len, (uint32_t)len};
+        memcpy(out, head, 8);
+        if (pair->key_len)
+            memcpy(out + 8, pair->key, pair->key_len);
+        toc->arena_len += 8 + pair->key_len + len;
+    }
+    row->xattr_len = (uint32_t)(toc->arena_len - row->xattr_off);
+    return SGZ_OK;
+}
+
+/* --- data ------------------------------------------------------------------------------- */
+
+sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err)
+{
+    if (parser->owner == SGZ_NO_ROW)
+        return SGZ_OK;
+    const sgz_entry *owner = &parser->toc->rows[parser->owner];
+    if (parser->covered != owner->size)
+        return FAIL(parser, owner, err, "its chunks hold %lld of its %lld bytes",
+                    (long long)parser->covered, (long long)owner->size);
+    return SGZ_OK;
+}
+
+/* Chunk fields of a `reg` or `chunk` row, against its file and the data before it. */
+static sgz_status read_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                             int64_t file_size, sgz_error *err)
+{
+    uint32_t number = (uint32_t)(row - parser->toc->rows);
+    row->chunk_offset = FIELD(f, KEY_CHUNK_OFFSET);
+    if (row->chunk_offset != parser->covered)
+        return FAIL(parser, row, err, "a chunk at %lld of the file, expected one at %lld",
+                    (long long)row->chunk_offset, (long long)parser->covered);
+    int64_t left = file_size - row->chunk_offset;
+    row->chunk_size = FIELD(f, KEY_CHUNK_SIZE) ? FIELD(f, KEY_CHUNK_SIZE) : left;
+    if (row->chunk_size > left || !row->chunk_size)
+        return FAIL(parser, row, err, "a chunk of %lld bytes where the file has %lld left",
+                    (long long)row->chunk_size, (long long)left);
+    parser->covered += row->chunk_size;
+    row->flags |= FIELD(f, KEY_CHUNK_SIZE) ? SGZ_SET_CHUNK_SIZE : 0;
+
+    row->offset = FIELD(f, KEY_OFFSET);
+    row->inner_offset = FIELD(f, KEY_INNER_OFFSET);
+    if (!row->offset && !row->inner_offset)
+        return FAIL(parser, row, err, "it has data but no offset");
+    if (row->chunk_size > INT64_MAX - row->inner_offset ||
+        row->chunk_size > INT64_MAX - parser->total)
+        return FAIL(parser, row, err, "the sizes are impossibly large");
+    parser->total += row->chunk_size;
+    if (parser->data_row != SGZ_NO_ROW) {
+        if (row->offset < parser->data_offset)
+            return FAIL(parser, row, err, "its offset %lld is before that of the entry before "
+                        "it, %lld", (long long)row->offset, (long long)parser->data_offset);
+        if (row->offset == parser->data_offset && row->inner_offset < parser->data_end)
+            return FAIL(parser, row, err, "its data at offset %lld + %lld overlaps the entry "
+                        "before it", (long long)row->offset, (long long)row->inner_offset);
+        if (row->offset > parser->data_offset &&
+            (parser->data_end - 1) / SGZ_TOC_RATIO >= row->offset - parser->data_offset) {
+            const sgz_entry *before = &parser->toc->rows[parser->data_row];
+            return FAIL(parser, before, err, "%lld bytes cannot come of the %lld between two "
+                        "offsets", (long long)parser->data_end,
+                        (long long)(row->offset - parser->data_offset));
+        }
+    }
+    parser->data_row = number;
+    parser->data_offset = row->offset;
+    parser->data_end = row->inner_offset + row->chunk_size;
+    return SGZ_OK;
+}
+
+static sgz_status read_digests(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                               sgz_error *err)
+{
+    const sgz_json_span *whole = &f->texts[KEY_DIGEST], *chunk = &f->texts[KEY_CHUNK_DIGEST];
+    if (chunk->len) {
+        if (!read_digest(chunk, row->chunk_digest))
+            return FAIL(parser, row, err, "chunkDigest: expected sha256: and 64 hex digits");
+        row->flags |= SGZ_HAS_CHUNK_DIGEST;
+    }
+    if (!whole->len || row->type == SGZ_CHUNK)
+        return SGZ_OK;
+    if (chunk->len && whole->plain && chunk->plain && whole->len == chunk->len &&
+        !memcmp(whole->ptr, chunk->ptr, whole->len)) {
+        row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+        return SGZ_OK;
+    }
+    uint8_t digest[32];
+    if (!read_digest(whole, digest))
+        return FAIL(parser, row, err, "digest: expected sha256: and 64 hex digits");
+    row->digest_off = sgz_toc_store(parser->toc, digest, 32);
+    if (row->digest_off == UINT64_MAX)
+        return no_memory(err);
+    row->flags |= SGZ_HAS_DIGEST;
+    return SGZ_OK;
+}
+
+/* --- rows ------------------------------------------------------------------------------- */
+
+static sgz_status add_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                            sgz_error *err)
+{
+    if (parser->owner == SGZ_NO_ROW)
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC begins with a chunk");
+    /* Whatever name it carries, it belongs to the entry before it. */
+    const sgz_entry *owner = &parser->toc->rows[parser->owner];
+    row->name_off = owner->name_off;
+    row->name_len = owner->name_len;
+    row->flags |= SGZ_CLEAN_NAME;
+    if (owner->type != SGZ_REG)
+        return FAIL(parser, owner, err, "a chunk follows, but this is a %s and no regular file",
+                    sgz_toc_type_name(owner->type));
+    sgz_status status = read_chunk(parser, f, row, owner->size, err);
+    return status ? status : read_digests(parser, f, row, err);
+}
+
+static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                            sgz_error *err)
+{
+    uint32_t number = (uint32_t)(row - parser->toc->rows);
+    sgz_status status = sgz_toc_close_file(parser, err);
+    if (status)
+        return status;
+    parser->owner = SGZ_NO_ROW;
+    if (!f->texts[KEY_NAME].ptr)
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "entry %u of the TOC has no name",
+                             number);
+    if ((status = store_name(parser, &f->texts[KEY_NAME], row, err)))
+        return status;
+    for (int key = KEY_MODE; key <= KEY_DEV_MINOR; key++) {
+        if (key == KEY_OFFSET || key == KEY_INNER_OFFSET)
+            continue;
+        if (FIELD(f, key) > UINT32_MAX)
+            return FAIL(parser, row, err, "%s is beyond 32 bits", sgz_toc_key_name(key));
+    }
+    row->mode = (uint32_t)FIELD(f, KEY_MODE);
+    row->uid = (uint32_t)FIELD(f, KEY_UID);
+    row->gid = (uint32_t)FIELD(f, KEY_GID);
+    row->dev_major = (uint32_t)FIELD(f, KEY_DEV_MAJOR);
+    row->dev_minor = (uint32_t)FIELD(f, KEY_DEV_MINOR);
+    if (f->texts[KEY_MODTIME].ptr)
+        row->mtime = read_time(&f->texts[KEY_MODTIME]);
+    if ((status = store_owner(parser, &f->texts[KEY_UNAME], &parser->users, row->uid, row,
+                              &row->uname, err)) ||
+        (status = store_owner(parser, &f->texts[KEY_GNAME], &parser->groups, row->gid, row,
+                              &row->gname, err)))
+        return status;
+    if (f->xattrs.ptr && (status = store_xattrs(parser, &f->xattrs, row, err)))
+        return status;
+    if (row->type == SGZ_SYMLINK || row->type == SGZ_HARDLINK) {
+        if (row->type == SGZ_HARDLINK)
+            row->digest_off = SGZ_NO_ROW; /* until it is resolved */
+        if ((status = store_link(parser, &f->texts[KEY_LINK], row, err)))
+            return status;
+    }
+    parser->covered = 0;
+    if (row->type == SGZ_REG) {
+        row->size = FIELD(f, KEY_SIZE);
+        if (row->size && (status = read_chunk(parser, f, row, row->size, err)))
+            return status;
+        if ((status = read_digests(parser, f, row, err)))
+            return status;
+    }
+    parser->owner = number;
+    return SGZ_OK;
+}
+
+sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_error *err)
+{
+    sgz_toc *toc = parser->toc;
+    const sgz_json_span *name = &f->texts[KEY_NAME];
+    int type = f->texts[KEY_TYPE].ptr ? read_type(&f->texts[KEY_TYPE]) : 0;
+    if (!type)
+        return sgz_base_fail(err, SGZ_ETOC, -1, name->ptr, name->len,
+                             "entry %zu of the TOC has %s "
+                             "type",
+                             toc->count, f->texts[KEY_TYPE].ptr ? "an unknown" : "no");
+    if (toc->count >= parser->max_rows)
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
+                             "the TOC has more than the %zu entries that "
+                             "a blob of this size can hold",
+                             toc->count);
+    sgz_entry *row = sgz_toc_append(toc);
+    if (!row)
+        return no_memory(err);
+    row->type = (uint8_t)type;
+    return type == SGZ_CHUNK ? add_chunk(parser, f, row, err) : add_named(parser, f, row, err);
+}

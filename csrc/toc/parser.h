@@ -1,0 +1,87 @@
+/* The parts of the TOC parser: toc/parser.c reads the outer object, toc/parse_fields.c one
+ * entry, toc/parse_entry.c makes a row of it, toc/parse_check.c looks at the whole. */
+#ifndef SGZ_TOC_PARSER_H
+#define SGZ_TOC_PARSER_H
+
+#include "base/json.h"
+#include "toc/internal.h"
+
+/* Text of one entry (or of one unknown value beside the entries). */
+#define SGZ_TOC_TEXT_MAX ((size_t)16 << 20)
+
+/* No decoder makes more bytes of one: deflate stops at 1032, a zstd frame of runs at about
+ * 43,000. A size beyond that is impossible, not just unlikely. */
+#define SGZ_TOC_RATIO 65536
+
+/* Each tar entry has a header of 512 bytes, of which deflate leaves at least half a byte. */
+#define SGZ_TOC_ROWS_PER_BYTE 4
+#define SGZ_TOC_ROWS_FREE 65536
+
+/* Keys of an entry: texts, then numbers, then the others. */
+enum {
+    KEY_NAME, KEY_TYPE, KEY_MODTIME, KEY_LINK, KEY_UNAME, KEY_GNAME, KEY_DIGEST,
+    KEY_CHUNK_DIGEST, KEY_TEXTS,
+    KEY_SIZE = KEY_TEXTS, KEY_MODE, KEY_UID, KEY_GID, KEY_OFFSET, KEY_INNER_OFFSET,
+    KEY_DEV_MAJOR, KEY_DEV_MINOR, KEY_CHUNK_OFFSET, KEY_CHUNK_SIZE, KEY_NUMBERS,
+    KEY_XATTRS = KEY_NUMBERS, KEY_NUM_LINK, KEY_COUNT, KEY_UNKNOWN = KEY_COUNT
+};
+
+/* One entry as its text says; spans point into the text. */
+typedef struct {
+    sgz_json_span texts[KEY_TEXTS];
+    int64_t numbers[KEY_NUMBERS - KEY_TEXTS];
+    sgz_json_span xattrs; /* the object, braces included */
+    uint32_t seen;
+    int key;             /* being read: for errors */
+} sgz_toc_fields;
+
+#define FIELD(fields, key) ((fields)->numbers[(key) - KEY_TEXTS])
+
+struct sgz_toc_parser {
+    sgz_toc *toc;
+    int state, failed;
+    int64_t consumed;    /* bytes of JSON before the next piece */
+
+    /* A unit (key, value or entry) that goes over the end of a piece is collected here. */
+    char *carry;
+    size_t carry_len, carry_cap;
+    int64_t carry_at;
+    int collecting;
+    size_t scan_depth;
+    int scan_string, scan_escape;
+
+    int top_key, seen_version, seen_entries;
+
+    /* Where the rows stand. */
+    uint32_t owner;      /* the last row that is no chunk */
+    int64_t covered;     /* bytes of the owner that its chunks cover so far */
+    uint32_t data_row;   /* the last row with data */
+    int64_t data_offset, data_end; /* its member, and where it ends in there, decoded */
+    int64_t total;       /* bytes of all chunks */
+    uint64_t max_rows;
+    sgz_toc_id_map users, groups;
+
+    char *scratch;       /* decoded texts of one entry */
+    size_t scratch_cap;
+    void *pairs;         /* xattrs of one entry */
+    size_t pair_cap;
+};
+
+#define SGZ_TOC_KEY_MAX 11 /* bytes of the longest key that is known */
+
+const char *sgz_toc_key_name(int key);
+/* Fold as Go matches keys: ASCII letters to lower case, and the two letters beyond ASCII
+ * that fold to one: U+212A to k, U+017F to s. Returns the length, 0 when it is too long. */
+size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1]);
+/* Read one entry; the cursor is at its opening brace. */
+sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *fields);
+
+/* Append the row of an entry. */
+sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *fields,
+                             sgz_error *err);
+/* The last file is covered by its chunks. */
+sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err);
+/* Everything that takes all rows. */
+sgz_status sgz_toc_check(sgz_toc_parser *parser, int64_t blob_end, sgz_error *err);
+
+#endif

@@ -1,0 +1,626 @@
+/* Tar entries to TOC rows: replacement by name, hard links, names that are not UTF-8. */
+#include "toc/rows.h"
+#include "toc/internal.h"
+
+/* Different names of bad bytes (and links to such) that one TOC may hold. */
+#define BAD_NAMES_MAX ((size_t)1 << 20)
+
+/* Hard links by target. A target that is replaced while links to it are left lives on
+ * under the first one's name; so each target needs its links in order. */
+typedef struct {
+    uint32_t next; /* of a target: its first link; of a link: the next one; row + 1, 0 none */
+    uint32_t last; /* of a target: its last link */
+} link_chain;
+
+/* A cleaned path, up to a component with bad bytes: as the TOC shows it, as it was. */
+typedef struct {
+    uint64_t shown, raw;
+} bad_path;
+
+/* Packed xattrs in the arena: equal ones are stored once. */
+typedef struct {
+    uint64_t off;
+    uint32_t len, hash; /* len 0: a free slot */
+} stored_xattrs;
+
+struct sgz_toc_rows {
+    sgz_toc *toc;
+    uint32_t last;        /* row of the file last added, for its chunks */
+    link_chain *links;    /* one a row, from the first hard link on */
+    size_t link_cap;
+    bad_path *bad;        /* open addressing, shown == 0 is empty */
+    size_t bad_cap, bad_used;
+    uint64_t raw_seed;
+    char *text;           /* scratch */
+    size_t text_cap;
+    char *clean;          /* scratch */
+    size_t clean_cap;
+    stored_xattrs *xattrs; /* open addressing, at most half full */
+    size_t xattr_cap, xattr_used;
+};
+
+sgz_toc_rows *sgz_toc_rows_new(sgz_toc *toc)
+{
+    sgz_toc_rows *a = calloc(1, sizeof *a);
+    if (a) {
+        a->toc = toc;
+        a->last = SGZ_NO_ROW;
+        a->raw_seed = sgz_toc_mix(toc->seed, 0xe7037ed1a0b428dbu);
+    }
+    return a;
+}
+
+void sgz_toc_rows_free(sgz_toc_rows *a)
+{
+    if (!a)
+        return;
+    free(a->links);
+    free(a->bad);
+    free(a->xattrs);
+    free(a->text);
+    free(a->clean);
+    free(a);
+}
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
+}
+
+static int reserve(char **data, size_t *cap, size_t need)
+{
+    if (need <= *cap)
+        return 1;
+    size_t grown = need + need / 2 + 256;
+    char *moved = realloc(*data, grown);
+    if (!moved)
+        return 0;
+    *data = moved;
+    *cap = grown;
+    return 1;
+}
+
+/* --- UTF-8 ---------------------------------------------------------------------------- */
+
+enum { HAS_BAD_BYTES = 1, HAS_REPLACEMENT = 2 }; /* U+FFFD itself may be in a good name */
+
+/* Length of the well-formed sequence at `s`, or 0. */
+static size_t utf8_length(const uint8_t *s, size_t left)
+{
+    uint8_t lead = s[0], low = 0x80, high = 0xbf;
+    size_t len = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3
+               : lead < 0xf5 ? 4 : 0;
+    if (len > left)
+        return 0;
+    if (lead == 0xe0) low = 0xa0;
+    if (lead == 0xed) high = 0x9f;
+    if (lead == 0xf0) low = 0x90;
+    if (lead == 0xf4) high = 0x8f;
+    for (size_t i = 1; i < len; i++, low = 0x80, high = 0xbf)
+        if (s[i] < low || s[i] > high)
+            return 0;
+    return len;
+}
+
+static int scan_utf8(const char *text, size_t len)
+{
+    const uint8_t *s = (const uint8_t *)text;
+    size_t i = 0;
+    int found = 0;
+    for (; i + 8 <= len && !(sgz_toc_load64(text + i) & 0x8080808080808080u); i += 8)
+        ;
+    while (i < len) {
+        size_t n = utf8_length(s + i, len - i);
+        if (!n)
+            found |= HAS_BAD_BYTES;
+        else if (n == 3 && s[i] == 0xef && s[i + 1] == 0xbf && s[i + 2] == 0xbd)
+            found |= HAS_REPLACEMENT;
+        i += n ? n : 1;
+    }
+    return found;
+}
+
+/* Each bad byte becomes U+FFFD, as in Go's JSON; `out` has room for 3 * len. */
+static size_t replace_bad(const char *text, size_t len, char *out)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < len;) {
+        size_t n = utf8_length((const uint8_t *)text + i, len - i);
+        memcpy(out + used, n ? text + i : "\xef\xbf\xbd", n ? n : 3);
+        used += n ? n : 3;
+        i += n ? n : 1;
+    }
+    return used;
+}
+
+static sgz_status add_bad_path(sgz_toc_rows *a, uint64_t shown, uint64_t raw, int *same,
+                               sgz_error *err)
+{
+    if (a->bad_used * 2 >= a->bad_cap) {
+        size_t cap = a->bad_cap ? a->bad_cap * 2 : 64;
+        bad_path *grown = calloc(cap, sizeof *grown);
+        if (!grown)
+            return no_memory(err);
+        for (size_t i = 0; i < a->bad_cap; i++) {
+            size_t at = a->bad[i].shown & (cap - 1);
+            if (!a->bad[i].shown)
+                continue;
+            while (grown[at].shown)
+                at = (at + 1) & (cap - 1);
+            grown[at] = a->bad[i];
+        }
+        free(a->bad);
+        a->bad = grown;
+        a->bad_cap = cap;
+    }
+    size_t at = shown & (a->bad_cap - 1);
+    while (a->bad[at].shown && a->bad[at].shown != shown)
+        at = (at + 1) & (a->bad_cap - 1);
+    *same = !a->bad[at].shown || a->bad[at].raw == raw;
+    a->bad_used += !a->bad[at].shown;
+    a->bad[at] = (bad_path){shown, raw};
+    return SGZ_OK;
+}
+
+/* Remember what a path with bad bytes (or U+FFFD) stands for. *same: nothing else that was
+ * seen is shown as the same text, neither the path nor a directory on it. */
+static sgz_status note_path(sgz_toc_rows *a, const char *raw, size_t len, int *same,
+                            sgz_error *err)
+{
+    *same = 1;
+    if (!reserve(&a->clean, &a->clean_cap, len + 1) || !reserve(&a->text, &a->text_cap, 3 * len))
+        return no_memory(err);
+    const char *path = sgz_toc_clean_name(raw, len, a->clean, &len);
+    const char *end = path + len;
+    uint64_t shown_hash = a->toc->seed, raw_hash = a->raw_seed;
+    while (path < end && *same) {
+        const char *slash = memchr(path, '/', (size_t)(end - path));
+        size_t n = slash ? (size_t)(slash - path) : (size_t)(end - path);
+        size_t shown_len = replace_bad(path, n, a->text);
+        shown_hash = sgz_toc_hash_bytes(shown_hash, a->text, shown_len);
+        raw_hash = sgz_toc_hash_bytes(raw_hash, path, n);
+        if (scan_utf8(path, n)) {
+            if (a->bad_used >= BAD_NAMES_MAX)
+                return sgz_base_fail(err, SGZ_ETAR, -1, raw, len,
+                                     "over %zu names are not UTF-8, which is the limit",
+                                     BAD_NAMES_MAX);
+            sgz_status status = add_bad_path(a, shown_hash | !shown_hash, raw_hash, same, err);
+            if (status)
+                return status;
+        }
+        path += n + 1;
+    }
+    return SGZ_OK;
+}
+
+static sgz_status collision(const char *name, size_t len, const char *what, int64_t offset,
+                            sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETAR, offset, name, len,
+                         "%s is not UTF-8 and reads like another name once its bad bytes are "
+                         "replaced; rename one of them",
+                         what);
+}
+
+/* A link's target: of a symlink relative to the link's directory. */
+static sgz_status note_target(sgz_toc_rows *a, const sgz_tar_entry *entry, int *same,
+                              sgz_error *err)
+{
+    if (entry->type == '1' || entry->link[0] == '/')
+        return note_path(a, entry->link, entry->link_len, same, err);
+    size_t parent = entry->name_len;
+    while (parent && entry->name[parent - 1] == '/')
+        parent--;
+    parent = sgz_toc_parent_len(entry->name, parent);
+    char *joined = malloc(parent + 1 + entry->link_len);
+    if (!joined)
+        return no_memory(err);
+    memcpy(joined, entry->name, parent);
+    joined[parent] = '/';
+    memcpy(joined + parent + 1, entry->link, entry->link_len);
+    sgz_status status = note_path(a, joined, parent + 1 + entry->link_len, same, err);
+    free(joined);
+    return status;
+}
+
+/* --- strings of a row ----------------------------------------------------------------- */
+
+static sgz_status store_text(sgz_toc_rows *a, const char *text, size_t len, int bad,
+                             uint64_t *at, uint32_t *stored, sgz_error *err)
+{
+    if (bad & HAS_BAD_BYTES) {
+        if (!reserve(&a->text, &a->text_cap, 3 * len))
+            return no_memory(err);
+        len = replace_bad(text, len, a->text);
+        text = a->text;
+    }
+    *at = sgz_toc_store(a->toc, text, len);
+    *stored = (uint32_t)len;
+    return *at == UINT64_MAX ? no_memory(err) : SGZ_OK;
+}
+
+static sgz_status store_user(sgz_toc_rows *a, const sgz_tar_entry *entry, const char *text,
+                             size_t len, int64_t offset, uint32_t *number, sgz_error *err)
+{
+    if (!len)
+        return SGZ_OK;
+    if (len <= UINT16_MAX && scan_utf8(text, len) & HAS_BAD_BYTES) {
+        if (!reserve(&a->text, &a->text_cap, 3 * len))
+            return no_memory(err);
+        len = replace_bad(text, len, a->text);
+        text = a->text;
+    }
+    if (len > UINT16_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "a user or group name over the limit of 64 KiB");
+    *number = sgz_toc_intern(a->toc, text, len);
+    return *number == SGZ_NO_ROW ? no_memory(err) : SGZ_OK;
+}
+
+static int grow_xattrs(sgz_toc_rows *a)
+{
+    size_t cap = a->xattr_cap ? a->xattr_cap * 2 : 16;
+    stored_xattrs *grown = calloc(cap, sizeof *grown);
+    if (!grown)
+        return 0;
+    for (size_t i = 0; i < a->xattr_cap; i++) {
+        size_t at = a->xattrs[i].hash & (cap - 1);
+        if (!a->xattrs[i].len)
+            continue;
+        while (grown[at].len)
+            at = (at + 1) & (cap - 1);
+        grown[at] = a->xattrs[i];
+    }
+    free(a->xattrs);
+    a->xattrs = grown;
+    a->xattr_cap = cap;
+    return 1;
+}
+
+/* Few xattrs differ (one label for all), and a global header would otherwise cost its size
+ * for every entry. UINT64_MAX: no memory. */
+static uint64_t intern_xattrs(sgz_toc_rows *a, const char *packed, uint32_t len)
+{
+    if (a->xattr_used * 2 >= a->xattr_cap && !grow_xattrs(a))
+        return UINT64_MAX;
+    uint32_t hash = (uint32_t)sgz_toc_hash_bytes(a->toc->seed, packed, len);
+    size_t at = hash & (a->xattr_cap - 1);
+    for (; a->xattrs[at].len; at = (at + 1) & (a->xattr_cap - 1)) {
+        const stored_xattrs *x = &a->xattrs[at];
+        if (x->hash == hash && x->len == len && !memcmp(a->toc->arena + x->off, packed, len))
+            return x->off;
+    }
+    uint64_t off = sgz_toc_store(a->toc, packed, len);
+    if (off == UINT64_MAX)
+        return off;
+    a->xattrs[at] = (stored_xattrs){off, len, hash};
+    a->xattr_used++;
+    return off;
+}
+
+static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int64_t offset,
+                               uint64_t *at, uint32_t *stored, sgz_error *err)
+{
+    size_t total = 0;
+    if (!entry->xattr_count)
+        return SGZ_OK;
+    for (size_t i = 0; i < entry->xattr_count; i++) {
+        const sgz_tar_xattr *xattr = &entry->xattrs[i];
+        if (scan_utf8(xattr->key, xattr->key_len) & HAS_BAD_BYTES)
+            return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                                 "the name of an xattr is not UTF-8, which a TOC cannot hold");
+        total += 8 + (size_t)xattr->key_len + xattr->value_len;
+    }
+    if (total > UINT32_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "the xattrs of one entry are over 4 GiB");
+    if (!reserve(&a->text, &a->text_cap, total))
+        return no_memory(err);
+    char *out = a->text;
+    for (size_t i = 0; i < entry->xattr_count; i++) {
+        const sgz_tar_xattr *xattr = &entry->xattrs[i];
+        memcpy(out, &xattr->key_len, 4);
+        memcpy(out + 4, &xattr->value_len, 4);
+        memcpy(out + 8, xattr->key, xattr->key_len);
+        out += 8 + xattr->key_len;
+        if (xattr->value_len)
+            memcpy(out, xattr->value, xattr->value_len);
+        out += xattr->value_len;
+    }
+    *stored = (uint32_t)total;
+    *at = intern_xattrs(a, a->text, (uint32_t)total);
+    return *at == UINT64_MAX ? no_memory(err) : SGZ_OK;
+}
+
+/* --- replacement and hard links ------------------------------------------------------- */
+
+static sgz_status reserve_links(sgz_toc_rows *a, sgz_error *err)
+{
+    size_t cap = a->toc->cap;
+    if (cap <= a->link_cap)
+        return SGZ_OK;
+    link_chain *links = realloc(a->links, cap * sizeof *links);
+    if (!links)
+        return no_memory(err);
+    memset(links + a->link_cap, 0, (cap - a->link_cap) * sizeof *links);
+    a->links = links;
+    a->link_cap = cap;
+    return SGZ_OK;
+}
+
+static void drop(sgz_toc *toc, uint32_t row)
+{
+    toc->rows[row].flags |= SGZ_DROPPED;
+    while (++row < toc->count && toc->rows[row].type == SGZ_CHUNK)
+        toc->rows[row].flags |= SGZ_DROPPED;
+}
+
+/* The name of `row` now leads elsewhere. */
+static sgz_status replaced(sgz_toc_rows *a, uint32_t row, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    sgz_entry *entry = &toc->rows[row];
+    uint32_t link = 0;
+    if (entry->type == SGZ_HARDLINK || row >= a->link_cap) {
+        drop(toc, row); /* a link stays in its target's chain until it is come across */
+        return SGZ_OK;
+    }
+    do {
+        link = a->links[row].next;
+        if (link)
+            a->links[row].next = a->links[link - 1].next;
+    } while (link && toc->rows[link - 1].flags & SGZ_DROPPED);
+    if (!link) {
+        drop(toc, row);
+        return SGZ_OK;
+    }
+    sgz_entry *heir = &toc->rows[link - 1];
+    const uint8_t of_name = SGZ_BAD_UTF8 | SGZ_CLEAN_NAME;
+    uint32_t previous;
+    entry->name_off = heir->name_off;
+    entry->name_len = heir->name_len;
+    entry->clean_at = heir->clean_at;
+    entry->clean_len = heir->clean_len;
+    entry->flags = (uint8_t)((entry->flags & ~of_name) | (heir->flags & of_name));
+    entry->flags |= SGZ_PINNED;
+    heir->flags |= SGZ_DROPPED | SGZ_PINNED;
+    return sgz_toc_index(toc, row, &previous, err);
+}
+
+/* The row that a hard link ends at. */
+static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, const sgz_entry *row,
+                              int64_t offset, uint32_t *target, sgz_error *err)
+{
+    const sgz_toc *toc = a->toc;
+    const char *link = toc->arena + row->link_off;
+    uint32_t found = sgz_toc_lookup(toc, link, row->link_len);
+    int shown = row->link_len > 150 ? 150 : (int)row->link_len;
+    if (found == SGZ_NO_ROW)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "hard link to '%.*s', which is not in the tar before it", shown,
+                             link);
+    if (toc->rows[found].type == SGZ_HARDLINK)
+        found = (uint32_t)toc->rows[found].digest_off;
+    if (toc->rows[found].type == SGZ_DIR)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "hard link to '%.*s', which is a directory", shown, link);
+    *target = found;
+    return SGZ_OK;
+}
+
+static uint8_t row_type(char type)
+{
+    switch (type) {
+    case '0': case 'S': return SGZ_REG;
+    case '1': return SGZ_HARDLINK;
+    case '2': return SGZ_SYMLINK;
+    case '3': return SGZ_CHAR;
+    case '4': return SGZ_BLOCK;
+    case '5': return SGZ_DIR;
+    case '6': return SGZ_FIFO;
+    default: return 0;
+    }
+}
+
+sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64_t offset,
+                              uint32_t *number, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    sgz_entry row = {0};
+    sgz_status status;
+    int same = 1;
+
+    a->last = SGZ_NO_ROW;
+    if (!(row.type = row_type(entry->type)))
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "a tar entry of a type that a TOC cannot hold");
+    int is_link = row.type == SGZ_HARDLINK || row.type == SGZ_SYMLINK;
+    int bad_name = scan_utf8(entry->name, entry->name_len);
+    int bad_link = is_link ? scan_utf8(entry->link, entry->link_len) : 0;
+    if (bad_name) {
+        if ((status = note_path(a, entry->name, entry->name_len, &same, err)))
+            return status;
+        if (!same)
+            return collision(entry->name, entry->name_len, "this name", offset, err);
+    }
+    if (bad_link || (row.type == SGZ_SYMLINK && bad_name)) {
+        if ((status = note_target(a, entry, &same, err)))
+            return status;
+        if (!same)
+            return collision(entry->name, entry->name_len, "the target of this link", offset,
+                             err);
+    }
+    if ((bad_name | bad_link) & HAS_BAD_BYTES)
+        row.flags |= SGZ_BAD_UTF8;
+
+    row.size = row.type == SGZ_REG ? entry->size : 0;
+    row.mtime = entry->mtime;
+    row.mode = entry->mode;
+    row.uid = entry->uid;
+    row.gid = entry->gid;
+    row.dev_major = entry->dev_major;
+    row.dev_minor = entry->dev_minor;
+    if ((status = store_text(a, entry->name, entry->name_len, bad_name, &row.name_off,
+                             &row.name_len, err)))
+        return status;
+    if (is_link && (status = store_text(a, entry->link, entry->link_len, bad_link,
+                                        &row.link_off, &row.link_len, err)))
+        return status;
+    if ((status = store_user(a, entry, entry->uname, entry->uname_len, offset, &row.uname, err))
+        || (status = store_user(a, entry, entry->gname, entry->gname_len, offset, &row.gname,
+                                err))
+        || (status = store_xattrs(a, entry, offset, &row.xattr_off, &row.xattr_len, err)))
+        return status;
+
+    if (!reserve(&a->clean, &a->clean_cap, row.name_len + (size_t)1))
+        return no_memory(err);
+    size_t clean_len;
+    const char *name = toc->arena + row.name_off;
+    const char *clean = sgz_toc_clean_name(name, row.name_len, a->clean, &clean_len);
+    if (clean == name && clean_len == row.name_len)
+        row.flags |= SGZ_CLEAN_NAME;
+    if (!clean_len && row.type != SGZ_DIR)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "the root of the layer is not a directory");
+
+    uint32_t target = SGZ_NO_ROW, previous;
+    if (row.type == SGZ_HARDLINK) {
+        if ((status = find_target(a, entry, &row, offset, &target, err)))
+            return status;
+        row.digest_off = target;
+        /* A file linked to itself: GNU tar leaves it alone. */
+        uint64_t hash = sgz_toc_hash_name(toc->seed, clean, clean_len);
+        if (sgz_toc_find(toc, hash, clean, clean_len) == target)
+            row.flags |= SGZ_DROPPED;
+    }
+    sgz_entry *added = sgz_toc_append(toc);
+    if (!added)
+        return no_memory(err);
+    *added = row;
+    *number = (uint32_t)(toc->count - 1);
+    if (row.type == SGZ_REG)
+        a->last = *number;
+    if (row.flags & SGZ_DROPPED)
+        return SGZ_OK;
+    if ((target != SGZ_NO_ROW || a->links) && (status = reserve_links(a, err)))
+        return status;
+    if (target != SGZ_NO_ROW) {
+        link_chain *chain = &a->links[target];
+        if (chain->next)
+            a->links[chain->last - 1].next = *number + 1;
+        else
+            chain->next = *number + 1;
+        chain->last = *number + 1;
+    }
+    if ((status = sgz_toc_index(toc, *number, &previous, err)))
+        return status;
+    if (previous == SGZ_NO_ROW)
+        return SGZ_OK;
+    status = replaced(a, previous, err);
+    toc->rows[*number].flags |= toc->rows[previous].flags & SGZ_PINNED;
+    return status;
+}
+
+sgz_status sgz_toc_rows_chunk(sgz_toc_rows *a, uint32_t *number, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    if (a->last == SGZ_NO_ROW)
+        return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0, "a chunk without its file");
+    sgz_entry *row = sgz_toc_append(toc);
+    if (!row)
+        return no_memory(err);
+    const sgz_entry *file = &toc->rows[a->last];
+    row->type = SGZ_CHUNK;
+    row->name_off = file->name_off;
+    row->name_len = file->name_len;
+    row->flags = file->flags & (SGZ_DROPPED | SGZ_CLEAN_NAME);
+    *number = (uint32_t)(toc->count - 1);
+    return SGZ_OK;
+}
+
+/* --- the end -------------------------------------------------------------------------- */
+
+/* No ancestor of a row is anything but a directory. The nearest one that has a row is
+ * enough: it is a row itself. */
+static sgz_status check_parents(sgz_toc_rows *a, const sgz_entry *row, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    size_t len, depth = 0;
+    if (!reserve(&a->clean, &a->clean_cap, row->name_len + (size_t)1))
+        return no_memory(err);
+    const char *name = sgz_toc_clean_name(toc->arena + row->name_off, row->name_len, a->clean,
+                                          &len);
+    const char *end = name + len, *at = name, *slash;
+    uint64_t hash = toc->seed;
+    while (at < end && (slash = memchr(at, '/', (size_t)(end - at)))) {
+        if (!reserve(&a->text, &a->text_cap, (depth + 1) * sizeof hash))
+            return no_memory(err);
+        hash = sgz_toc_hash_bytes(hash, at, (size_t)(slash - at));
+        memcpy(a->text + depth++ * sizeof hash, &hash, sizeof hash);
+        at = slash + 1;
+    }
+    while (depth--) {
+        len = sgz_toc_parent_len(name, len);
+        memcpy(&hash, a->text + depth * sizeof hash, sizeof hash);
+        uint32_t parent = sgz_toc_find(toc, hash, name, len);
+        if (parent == SGZ_NO_ROW)
+            continue;
+        if (toc->rows[parent].type == SGZ_DIR)
+            return SGZ_OK;
+        return sgz_base_fail(err, SGZ_ETAR, -1, toc->arena + row->name_off, row->name_len,
+                             "'%.*s' is used as a directory, but the tar says it is a %s",
+                             len > 150 ? 150 : (int)len, name,
+                             sgz_toc_type_name(toc->rows[parent].type));
+    }
+    return SGZ_OK;
+}
+
+/* The link's name was taken by something else since: name the target itself. */
+static void retarget(sgz_toc *toc, sgz_entry *row)
+{
+    uint32_t found = sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len);
+    if (found != SGZ_NO_ROW && toc->rows[found].type == SGZ_HARDLINK)
+        found = (uint32_t)toc->rows[found].digest_off;
+    if (found == row->digest_off)
+        return;
+    const sgz_entry *target = &toc->rows[row->digest_off];
+    row->link_off = target->name_off;
+    row->link_len = target->name_len;
+}
+
+void sgz_toc_rows_empty(sgz_toc_rows *a, uint32_t row)
+{
+    static const uint8_t sha256_of_nothing[32] = {
+        0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9,
+        0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52,
+        0xb8, 0x55};
+    memcpy(a->toc->rows[row].chunk_digest, sha256_of_nothing, 32);
+    a->toc->rows[row].flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+}
+
+sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, uint64_t *bad_names, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    const sgz_entry *file = NULL;
+    *bad_names = 0;
+    for (size_t i = 0; i < toc->count; i++) {
+        sgz_entry *row = &toc->rows[i];
+        if (row->type == SGZ_CHUNK && file) { /* the file may have got another name */
+            row->name_off = file->name_off;
+            row->name_len = file->name_len;
+            row->flags = (uint8_t)((row->flags & ~SGZ_CLEAN_NAME)
+                                   | (file->flags & SGZ_CLEAN_NAME));
+            continue;
+        }
+        file = row;
+        if (row->flags & SGZ_DROPPED)
+            continue;
+        *bad_names += (row->flags & SGZ_BAD_UTF8) != 0;
+        if (row->type == SGZ_HARDLINK)
+            retarget(toc, row);
+        sgz_status status = check_parents(a, row, err);
+        if (status)
+            return status;
+    }
+    return SGZ_OK;
+}

@@ -1,0 +1,27 @@
+/* Tar entries applied in order to a TOC: what the tree is once the tar was extracted.
+ *
+ * Used by the writer to make the TOC and by verify to check one. The rules are format
+ * section 4: a later entry of the same cleaned name replaces the earlier one; a hard link
+ * made to a file that is replaced later keeps the earlier contents. */
+#ifndef SGZ_TOC_ROWS_H
+#define SGZ_TOC_ROWS_H
+
+#include "tar/tar.h"
+#include "toc/toc.h"
+
+typedef struct sgz_toc_rows sgz_toc_rows;
+sgz_toc_rows *sgz_toc_rows_new(sgz_toc *toc);
+void sgz_toc_rows_free(sgz_toc_rows *apply);
+
+/* Add one entry: appends its row (without offsets and digests, which belong to the caller)
+ * and returns its number in *row. `offset` (of the tar) is for errors. */
+sgz_status sgz_toc_rows_entry(sgz_toc_rows *apply, const sgz_tar_entry *entry, int64_t offset,
+                              uint32_t *row, sgz_error *err);
+/* Append a chunk row for the file last added. */
+sgz_status sgz_toc_rows_chunk(sgz_toc_rows *apply, uint32_t *row, sgz_error *err);
+/* A row is an empty file's: it has no chunk, but a digest, that of nothing. */
+void sgz_toc_rows_empty(sgz_toc_rows *apply, uint32_t row);
+/* After the last entry: no file is used as a directory. Also counts. */
+sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, uint64_t *bad_names, sgz_error *err);
+
+#endif

@@ -1,0 +1,150 @@
+/* The TOC as rows: one fixed struct an entry, names and other strings in one arena.
+ *
+ * numpy sees the rows as a structured array; Python objects are made when asked for.
+ * A row costs sizeof(sgz_entry) bytes, its strings, and 12 to 24 bytes of index. */
+#ifndef SGZ_TOC_TOC_H
+#define SGZ_TOC_TOC_H
+
+#include "codec/codecs.h"
+
+#define SGZ_TOC_NAME "stargz.index.json"
+#define SGZ_LANDMARK ".prefetch.landmark"
+#define SGZ_NO_LANDMARK ".no.prefetch.landmark"
+
+/* Values of sgz_entry.type; sgz_toc_type_name gives the TOC's word. */
+enum { SGZ_DIR = 1, SGZ_REG, SGZ_SYMLINK, SGZ_HARDLINK, SGZ_CHAR, SGZ_BLOCK, SGZ_FIFO, SGZ_CHUNK };
+
+/* Bits of sgz_entry.flags. */
+enum {
+    SGZ_HAS_DIGEST = 1,        /* the whole file's digest is known: see digest_off */
+    SGZ_DIGEST_IS_CHUNK = 2,   /* and equals chunk_digest (a file of one chunk) */
+    SGZ_HAS_CHUNK_DIGEST = 4,
+    SGZ_BAD_UTF8 = 8,          /* name or link had bytes that JSON cannot hold */
+    SGZ_DROPPED = 16,          /* replaced by a later entry: not part of the TOC */
+    SGZ_SET_CHUNK_SIZE = 32,   /* chunkSize is (to be) written for this row (format: section 2) */
+    SGZ_CLEAN_NAME = 64,       /* name is known to be in its cleaned form */
+    SGZ_PINNED = 128           /* a hard link depends on where this entry stands in the tar */
+};
+
+typedef struct {
+    int64_t size;          /* of a regular file; 0 for everything else */
+    int64_t mtime;         /* seconds since the epoch */
+    int64_t offset;        /* blob offset of the member that holds the chunk */
+    int64_t inner_offset;  /* uncompressed distance from the member's start to the chunk */
+    int64_t chunk_offset;  /* where the chunk begins in the file */
+    int64_t chunk_size;    /* bytes of this chunk; always filled in, 0 only for no data */
+    uint64_t name_off, link_off, xattr_off; /* into the arena */
+    uint64_t digest_off;   /* into the arena; of a parsed hard link the row it leads to */
+    uint32_t name_len, link_len, xattr_len;
+    uint32_t uname, gname; /* string numbers, 0 = none; sgz_toc_string */
+    uint32_t mode, uid, gid, dev_major, dev_minor;
+    uint8_t type, flags;
+    uint16_t clean_at; /* where the cleaned name stands, once indexed: see toc/toc.c */
+    uint32_t clean_len;
+    uint8_t chunk_digest[32];
+} sgz_entry;
+
+#define SGZ_NO_ROW UINT32_MAX
+
+typedef struct {
+    sgz_entry *rows;
+    size_t count, cap;
+    char *arena;
+    size_t arena_len, arena_cap;
+    uint64_t *strings;     /* interned user and group names: offset << 16 | length */
+    uint32_t string_count, string_cap;
+    uint64_t *slots;       /* open addressing by cleaned name: hash << 32 | row + 1, 0 = empty */
+    size_t slot_count, slot_used;
+    uint32_t *string_slots;      /* open addressing over `strings`, number, 0 = empty */
+    uint32_t string_slot_count;
+    uint64_t seed;               /* of the hashes: hostile names must not collide at will */
+} sgz_toc;
+
+sgz_toc *sgz_toc_new(void);              /* NULL: no memory */
+void sgz_toc_free(sgz_toc *toc);
+
+/* Append a zeroed row; its address is good until the next append. NULL: no memory. */
+sgz_entry *sgz_toc_append(sgz_toc *toc);
+/* Copy bytes into the arena. UINT64_MAX: no memory. */
+uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len);
+/* The number of an interned string (at most 65535 bytes). SGZ_NO_ROW: no memory. */
+uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len);
+const char *sgz_toc_string(const sgz_toc *toc, uint32_t number, size_t *len);
+
+/* xattrs of a row stand in the arena, sorted by key, as: u32 key length, u32 value
+ * length, key, value; xattr_len is the total. */
+
+/* The whole file's digest of a row, or NULL where it is not known. */
+const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t row);
+
+/* The cleaned form of a name for look-ups: joined to "/", normalised, leading "/"
+ * stripped, ".." clamped at the root; the root is "". Returns a pointer into `name` when
+ * that is possible, else into `scratch` (at least len bytes). Idempotent. */
+const char *sgz_toc_clean_name(const char *name, size_t len, char *scratch, size_t *clean_len);
+
+/* The row of a name (cleaned on the fly), or SGZ_NO_ROW. Only indexed rows are found. */
+uint32_t sgz_toc_lookup(const sgz_toc *toc, const char *name, size_t len);
+/* Point the name of `row` at it; *previous is the row it pointed at before, or
+ * SGZ_NO_ROW. Chunk rows are never indexed. */
+sgz_status sgz_toc_index(sgz_toc *toc, uint32_t row, uint32_t *previous, sgz_error *err);
+
+/* Index every row that is neither chunk nor dropped, in one batch; of rows with the same
+ * name the last stays, the earlier ones and their chunks become SGZ_DROPPED. */
+sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err);
+/* The row whose data a row stands for: itself, or where a chain of hard links ends. Only
+ * after sgz_toc_parse_finish. */
+uint32_t sgz_toc_resolve(const sgz_toc *toc, uint32_t row);
+
+const char *sgz_toc_type_name(int type);
+
+/* --- directories ---------------------------------------------------------------------- */
+
+/* The children of every directory, also of those that only other names imply. A node is a
+ * row, or from row_count on an implied directory: a prefix of some row's name. 8 bytes a
+ * node, and about 26 more an implied one. Good as long as the TOC does not change; names must be clean (a parsed TOC). */
+typedef struct {
+    uint32_t row_count, implied_count;
+    struct sgz_toc_implied { /* the first len bytes of a row's name */
+        uint32_t row, len, parent, hash;
+    } *implied;
+    uint32_t *implied_slots;
+    uint32_t implied_slot_count;
+    uint32_t *starts;      /* of each node its first child in kids; one more at the end */
+    uint32_t *kids;        /* nodes, sorted by base name (bytes) within each directory */
+    uint32_t root;
+} sgz_toc_children;
+
+sgz_status sgz_toc_children_build(const sgz_toc *toc, sgz_toc_children *tree, sgz_error *err);
+void sgz_toc_children_free(sgz_toc_children *tree);
+/* The node of a name (cleaned on the fly; "" is the root), or SGZ_NO_ROW. */
+uint32_t sgz_toc_children_find(const sgz_toc *toc, const sgz_toc_children *tree,
+                               const char *name, size_t len);
+/* The full name of a node. */
+const char *sgz_toc_children_name(const sgz_toc *toc, const sgz_toc_children *tree,
+                                  uint32_t node, size_t *len);
+
+/* --- JSON (format: section 2) --------------------------------------------------------- */
+
+/* A reader of TOC JSON from pieces of any size. Rows get cleaned names, filled-in chunk
+ * sizes and user and group names, and (after finish) are checked and indexed. Memory is
+ * the rows plus one entry's text. */
+typedef struct sgz_toc_parser sgz_toc_parser;
+sgz_toc_parser *sgz_toc_parser_new(sgz_toc *toc);
+void sgz_toc_parser_free(sgz_toc_parser *parser);
+/* Tell the parser early how large the blob is: a TOC with more entries than the blob has
+ * room for then fails before it takes the memory (finish checks the same too late). */
+void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end);
+sgz_status sgz_toc_parse(sgz_toc_parser *parser, const char *data, size_t len, sgz_error *err);
+/* End of the JSON: complete value, nothing after it but white space; then every check of
+ * format section 9 that needs no blob content. blob_end bounds the offsets (the TOC's own
+ * offset, or the blob's size less the footer when the TOC is external). */
+sgz_status sgz_toc_parse_finish(sgz_toc_parser *parser, int64_t blob_end, sgz_error *err);
+
+/* Format the rows that are not dropped as the reference does, in pieces; `emit` returns
+ * non-zero to stop. With `legacy` no chunkDigest is written (google/crfs). *len is the
+ * total. emit may be NULL to count only. */
+typedef int (*sgz_toc_emit)(void *arg, const char *data, size_t len);
+sgz_status sgz_toc_format(const sgz_toc *toc, int legacy, sgz_toc_emit emit, void *arg,
+                          uint64_t *len, sgz_error *err);
+
+#endif

@@ -1,0 +1,150 @@
+/* What the files of this room share: see verify.h for the design. */
+#ifndef SGZ_VERIFY_INTERNAL_H
+#define SGZ_VERIFY_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tar/tar.h"
+#include "verify/verify.h"
+#include "verify/claimed_names.h"
+
+/* Decoded bytes stay in the L2 cache between inflate, CRC and the hashes. */
+#define PIECE ((size_t)256 << 10)
+#define RING 256                        /* batches claimed but not yet fed */
+#define THREADS_MAX 256
+
+typedef struct {
+    int64_t start;
+    size_t first_span; /* those up to the next segment's */
+} sgz_verify_segment;
+
+/* A file of several chunks: its chunks are hashed in order, by whoever holds the next. */
+typedef struct {
+    uint32_t row;
+    size_t first, last;
+    atomic_size_t next;
+    sgz_sha256 sha;
+    int failed;
+} sgz_verify_big;
+
+typedef struct {
+    size_t span;
+    size_t len;
+    int failed;
+} sgz_verify_deferred;
+
+enum { EVENT_GAP, EVENT_SPAN, EVENT_BREAK };
+
+typedef struct {
+    int kind;
+    size_t value;      /* gap: bytes; span: its number */
+    int64_t offset;    /* of the sgz_verify_segment */
+} sgz_verify_event;
+
+typedef struct {
+    size_t number;
+    sgz_verify_event *events;
+    size_t count, cap;
+    uint8_t *gap;
+    size_t gap_len, gap_cap;
+    int direct;        /* it is this batch's turn: gaps go straight to the tree */
+} sgz_verify_batch;
+
+struct sgz_verify {
+    sgz_verify_args args;
+    const sgz_toc *toc;
+    sgz_verify_segment *segments;
+    size_t segment_count;
+    sgz_verify_big *big;
+    size_t big_count;
+    uint8_t empty_digest[32];
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t ids[THREADS_MAX];
+    int started, running;
+    int toc_claimed;
+    size_t next_segment, next_batch; /* to claim */
+    size_t next_fed;                 /* batch whose turn it is */
+    int feeding;
+    sgz_verify_batch *ring[RING];
+    size_t gaps;                     /* bytes in the ring */
+    sgz_verify_names *tree;
+
+    atomic_int stop;
+    atomic_int waiters;              /* for a file's turn */
+    atomic_llong done;
+    atomic_ullong bytes, chunks;
+    sgz_status fatal;
+    sgz_error fatal_error;
+    sgz_verify_result result;
+};
+
+typedef struct {
+    sgz_verify *v;
+    sgz_decoder decoder;
+    sgz_sha256 sha;
+    uint8_t *piece;
+    uint8_t *held;      /* bytes of deferred chunks */
+    size_t held_len;
+    sgz_verify_deferred *deferred;
+    size_t deferred_count, deferred_cap;
+    sgz_verify_batch *batch;
+} sgz_verify_worker;
+
+static inline const sgz_entry *span_entry(const sgz_verify *v, size_t span)
+{
+    return &v->toc->rows[v->args.spans->rows[span]];
+}
+
+static inline const sgz_entry *span_file(const sgz_verify *v, size_t span)
+{
+    return &v->toc->rows[v->args.spans->files[span]];
+}
+
+/* --- verify/verify.c: errors ------------------------------------------------------------------ */
+
+/* Add to the list of errors; an sgz_verify_take_error. */
+void sgz_verify_report(void *arg, const sgz_error *err);
+/* Errors of the content are collected; others end the run. Returns the status if fatal. */
+sgz_status sgz_verify_judge(sgz_verify *v, sgz_status st, const sgz_error *err);
+sgz_status sgz_verify_no_memory(sgz_verify *v);
+/* True when the digests are the same; reports otherwise. */
+int sgz_verify_check(sgz_verify *v, const sgz_entry *file, int64_t offset,
+                     const uint8_t *expected, const uint8_t *actual, const char *what);
+
+/* --- verify/order.c: what happens in blob order ------------------------------------------ */
+
+/* The big file of a span, or NULL. */
+sgz_verify_big *sgz_verify_big_of(sgz_verify *v, size_t span);
+/* Whether the bytes of this chunk are the next ones of its file's hash. */
+static inline int sgz_verify_big_has_turn(const sgz_verify_big *f, size_t span)
+{
+    return atomic_load(&f->next) == span;
+}
+sgz_status sgz_verify_big_wait(sgz_verify *v, const sgz_verify_big *f, size_t span);
+/* Hash bytes of the chunk whose turn it is, and go on to the next one. */
+sgz_status sgz_verify_big_update(sgz_verify *v, sgz_verify_big *f, const uint8_t *data,
+                                 size_t len);
+void sgz_verify_big_advance(sgz_verify *v, sgz_verify_big *f, size_t span, int failed);
+/* Hash what this worker held back, in order; waits for earlier chunks of those files, which
+ * belong to batches claimed before this one. */
+sgz_status sgz_verify_big_flush(sgz_verify_worker *w);
+
+/* Note for the tree: bytes that are no chunk's, a chunk that went by, or a break. */
+sgz_status sgz_verify_batch_gap(sgz_verify_worker *w, const uint8_t *data, size_t len,
+                                int64_t offset);
+sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t value, int64_t offset);
+/* Hand the worker's batch over to the tree. */
+void sgz_verify_batch_finish(sgz_verify_worker *w);
+void sgz_verify_batch_free(sgz_verify_batch *b);
+
+/* --- verify/segment.c --------------------------------------------------------------------- */
+
+/* Decode one segment and check its chunks. Fails only when the run cannot go on. */
+sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number);
+
+#endif

@@ -1,0 +1,230 @@
+/* The stages of verification that keep the order of the blob: the hashes of files of several
+ * chunks, and the feeding of the tree. */
+#include "verify/internal.h"
+
+#define GAP_MAX ((size_t)1 << 20)       /* of one batch, before it must be its turn */
+
+/* --- the digests of files of several chunks ---------------------------------------------- */
+
+sgz_verify_big *sgz_verify_big_of(sgz_verify *v, size_t span)
+{
+    uint32_t row = v->args.spans->files[span];
+    size_t low = 0, high = v->big_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (v->big[middle].row < row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < v->big_count && v->big[low].row == row ? &v->big[low] : NULL;
+}
+
+sgz_status sgz_verify_big_wait(sgz_verify *v, const sgz_verify_big *f, size_t span)
+{
+    if (sgz_verify_big_has_turn(f, span))
+        return SGZ_OK;
+    atomic_fetch_add(&v->waiters, 1);
+    pthread_mutex_lock(&v->lock);
+    while (!sgz_verify_big_has_turn(f, span) && !atomic_load(&v->stop))
+        pthread_cond_wait(&v->changed, &v->lock);
+    pthread_mutex_unlock(&v->lock);
+    atomic_fetch_sub(&v->waiters, 1);
+    return atomic_load(&v->stop) ? SGZ_ECANCELLED : SGZ_OK;
+}
+
+/* Feed bytes of the chunk whose turn it is. */
+sgz_status sgz_verify_big_update(sgz_verify *v, sgz_verify_big *f, const uint8_t *data,
+                                 size_t len)
+{
+    if (!f->sha.ctx) {
+        sgz_error err;
+        sgz_status st = sgz_codec_sha256_new(v->args.codecs, &f->sha, &err);
+        if (st)
+            return sgz_verify_judge(v, st, &err);
+        sgz_codec_sha256_init(v->args.codecs, &f->sha);
+    }
+    sgz_codec_sha256_update(v->args.codecs, &f->sha, data, len);
+    return SGZ_OK;
+}
+
+/* The chunk whose turn it is has passed. */
+void sgz_verify_big_advance(sgz_verify *v, sgz_verify_big *f, size_t span, int failed)
+{
+    f->failed |= failed;
+    if (span + 1 == f->last) {
+        const sgz_entry *file = &v->toc->rows[f->row];
+        const uint8_t *expected = sgz_toc_digest(v->toc, f->row);
+        uint8_t actual[32];
+        if (f->sha.ctx) {
+            sgz_codec_sha256_final(v->args.codecs, &f->sha, actual);
+            sgz_codec_sha256_free(v->args.codecs, &f->sha);
+            f->sha.ctx = NULL;
+            if (expected && !f->failed)
+                sgz_verify_check(v, file, file->offset, expected, actual, "the file");
+        }
+    }
+    atomic_store(&f->next, span + 1);
+    if (atomic_load(&v->waiters)) {
+        pthread_mutex_lock(&v->lock);
+        pthread_cond_broadcast(&v->changed);
+        pthread_mutex_unlock(&v->lock);
+    }
+}
+
+sgz_status sgz_verify_big_flush(sgz_verify_worker *w)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < w->deferred_count; i++) {
+        sgz_verify_deferred *d = &w->deferred[i];
+        sgz_verify_big *f = sgz_verify_big_of(w->v, d->span);
+        if (sgz_verify_big_wait(w->v, f, d->span))
+            return SGZ_ECANCELLED;
+        sgz_status st = d->len ? sgz_verify_big_update(w->v, f, w->held + at, d->len) : SGZ_OK;
+        if (st)
+            return st;
+        at += d->len;
+        sgz_verify_big_advance(w->v, f, d->span, d->failed);
+    }
+    w->deferred_count = 0;
+    w->held_len = 0;
+    return SGZ_OK;
+}
+
+/* --- batches and the tree ---------------------------------------------------------------- */
+
+sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t value, int64_t offset)
+{
+    sgz_verify_batch *b = w->batch;
+    sgz_verify_event *last = b->count ? &b->events[b->count - 1] : NULL;
+    if (kind == EVENT_GAP && last && last->kind == EVENT_GAP && last->offset == offset) {
+        last->value += value;
+        return SGZ_OK;
+    }
+    if (b->count == b->cap) {
+        size_t cap = b->cap ? b->cap * 2 : 256;
+        sgz_verify_event *grown = realloc(b->events, cap * sizeof *grown);
+        if (!grown)
+            return sgz_verify_no_memory(w->v);
+        b->events = grown;
+        b->cap = cap;
+    }
+    b->events[b->count++] = (sgz_verify_event){kind, value, offset};
+    return SGZ_OK;
+}
+
+void sgz_verify_batch_free(sgz_verify_batch *b)
+{
+    if (!b)
+        return;
+    free(b->events);
+    free(b->gap);
+    free(b);
+}
+
+static void feed(sgz_verify *v, sgz_verify_batch *b)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < b->count; i++) {
+        const sgz_verify_event *e = &b->events[i];
+        if (e->kind == EVENT_GAP) {
+            sgz_verify_names_gap(v->tree, b->gap + at, e->value, e->offset);
+            at += e->value;
+        } else if (e->kind == EVENT_SPAN) {
+            sgz_verify_names_span(v->tree, e->value);
+        } else {
+            sgz_verify_names_break(v->tree);
+        }
+    }
+    b->count = 0;
+    b->gap_len = 0;
+}
+
+/* Feed what waits in the ring, in order, unless somebody already does. Called and left
+ * with the lock held. */
+static void feed_ring(sgz_verify *v)
+{
+    if (v->feeding)
+        return;
+    sgz_verify_batch *b;
+    while ((b = v->ring[v->next_fed % RING]) && b->number == v->next_fed) {
+        v->feeding = 1;
+        v->ring[v->next_fed % RING] = NULL;
+        v->gaps -= b->gap_len;
+        pthread_mutex_unlock(&v->lock);
+        feed(v, b);
+        sgz_verify_batch_free(b);
+        pthread_mutex_lock(&v->lock);
+        v->feeding = 0;
+        v->next_fed++;
+        pthread_cond_broadcast(&v->changed);
+    }
+}
+
+void sgz_verify_batch_finish(sgz_verify_worker *w)
+{
+    sgz_verify *v = w->v;
+    sgz_verify_batch *b = w->batch;
+    w->batch = NULL;
+    if (b->direct) {
+        feed(v, b);
+        sgz_verify_batch_free(b);
+        pthread_mutex_lock(&v->lock);
+        v->feeding = 0;
+        v->next_fed++;
+        pthread_cond_broadcast(&v->changed);
+    } else {
+        pthread_mutex_lock(&v->lock);
+        v->ring[b->number % RING] = b;
+        v->gaps += b->gap_len;
+    }
+    feed_ring(v);
+    pthread_mutex_unlock(&v->lock);
+}
+
+/* Wait until all earlier batches were fed, and take the tree for this one. */
+static sgz_status take_turn(sgz_verify_worker *w)
+{
+    sgz_verify *v = w->v;
+    pthread_mutex_lock(&v->lock);
+    while ((v->next_fed != w->batch->number || v->feeding) && !atomic_load(&v->stop))
+        pthread_cond_wait(&v->changed, &v->lock);
+    if (!atomic_load(&v->stop)) {
+        v->feeding = 1;
+        w->batch->direct = 1;
+    }
+    pthread_mutex_unlock(&v->lock);
+    if (!w->batch->direct)
+        return SGZ_ECANCELLED;
+    feed(v, w->batch);
+    return SGZ_OK;
+}
+
+sgz_status sgz_verify_batch_gap(sgz_verify_worker *w, const uint8_t *data, size_t len,
+                                int64_t offset)
+{
+    sgz_verify_batch *b = w->batch;
+    if (!b->direct && b->gap_len + len > GAP_MAX) {
+        sgz_status st = take_turn(w);
+        if (st)
+            return st;
+    }
+    if (b->direct) {
+        feed(w->v, b); /* what a deferred event left behind */
+        sgz_verify_names_gap(w->v->tree, data, len, offset);
+        return SGZ_OK;
+    }
+    if (b->gap_len + len > b->gap_cap) {
+        size_t cap = b->gap_cap ? b->gap_cap * 2 : (size_t)64 << 10;
+        while (cap < b->gap_len + len)
+            cap *= 2;
+        uint8_t *grown = realloc(b->gap, cap);
+        if (!grown)
+            return sgz_verify_no_memory(w->v);
+        b->gap = grown;
+        b->gap_cap = cap;
+    }
+    memcpy(b->gap + b->gap_len, data, len);
+    b->gap_len += len;
+    return sgz_verify_batch_event(w, EVENT_GAP, len, offset);
+}

@@ -1,0 +1,366 @@
+#include "verify/internal.h"
+#include "base/deadline.h"
+
+/* A batch ends after this much input, output, or this many segments: big enough that the
+ * lock is noise, small enough that the last batches finish together. */
+#define BATCH_IN ((int64_t)512 << 10)
+#define BATCH_OUT ((int64_t)4 << 20)
+#define BATCH_SEGMENTS 512
+#define GAPS_MAX ((size_t)32 << 20)     /* of all batches that wait for their turn */
+
+/* --- errors --------------------------------------------------------------------------- */
+
+/* Kept sorted by offset, so that the list does not depend on the threads. */
+static void report_locked(sgz_verify *v, const sgz_error *err)
+{
+    sgz_verify_result *r = &v->result;
+    r->error_count++;
+    size_t at = r->kept;
+    while (at && r->errors[at - 1].offset > err->offset)
+        at--;
+    if (at == SGZ_VERIFY_ERRORS)
+        return;
+    size_t moved = r->kept - at;
+    if (r->kept == SGZ_VERIFY_ERRORS)
+        moved--;
+    else
+        r->kept++;
+    memmove(&r->errors[at + 1], &r->errors[at], moved * sizeof *err);
+    r->errors[at] = *err;
+}
+
+void sgz_verify_report(void *arg, const sgz_error *err)
+{
+    sgz_verify *v = arg;
+    pthread_mutex_lock(&v->lock);
+    report_locked(v, err);
+    pthread_mutex_unlock(&v->lock);
+}
+
+sgz_status sgz_verify_judge(sgz_verify *v, sgz_status st, const sgz_error *err)
+{
+    if (st == SGZ_EGZIP || st == SGZ_ETAR || st == SGZ_ETOC || st == SGZ_EDIGEST) {
+        sgz_verify_report(v, err);
+        return SGZ_OK;
+    }
+    pthread_mutex_lock(&v->lock);
+    if (!v->fatal) {
+        v->fatal = st;
+        v->fatal_error = *err;
+    }
+    atomic_store(&v->stop, 1);
+    pthread_cond_broadcast(&v->changed);
+    pthread_mutex_unlock(&v->lock);
+    return st;
+}
+
+sgz_status sgz_verify_no_memory(sgz_verify *v)
+{
+    sgz_error err;
+    sgz_base_fail(&err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+    return sgz_verify_judge(v, SGZ_ENOMEM, &err);
+}
+
+int sgz_verify_check(sgz_verify *v, const sgz_entry *file, int64_t offset,
+                        const uint8_t *expected, const uint8_t *actual, const char *what)
+{
+    if (!memcmp(expected, actual, 32))
+        return 1;
+    sgz_error err;
+    sgz_base_fail_digest(&err, offset, v->toc->arena + file->name_off, file->name_len, expected,
+                         actual, what);
+    sgz_verify_report(v, &err);
+    return 0;
+}
+
+/* --- the TOC's members ------------------------------------------------------------------- */
+
+static sgz_status verify_toc(sgz_verify_worker *w)
+{
+    sgz_verify *v = w->v;
+    int64_t start = v->args.spans->end, end = v->args.toc_end, at = 0;
+    if (start >= end)
+        return SGZ_OK;
+    int64_t json_end = SGZ_TAR_BLOCK + v->args.json_size;
+    int64_t padded = json_end + (SGZ_TAR_BLOCK - json_end % SGZ_TAR_BLOCK) % SGZ_TAR_BLOCK;
+    sgz_error err;
+    sgz_status st;
+    size_t got;
+    int clean = 1;
+    sgz_codec_decoder_seek(&w->decoder, start, end);
+    do {
+        if (atomic_load_explicit(&v->stop, memory_order_relaxed))
+            return SGZ_ECANCELLED;
+        st = sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
+        size_t skip = at >= json_end ? 0 : (uint64_t)(json_end - at) < got
+                                             ? (size_t)(json_end - at) : got;
+        for (size_t i = skip; i < got && clean; i++)
+            clean = !w->piece[i];
+        at += (int64_t)got;
+    } while (!st && got == PIECE);
+    atomic_fetch_add(&v->bytes, (unsigned long long)at);
+    atomic_fetch_add(&v->done, end - start);
+    if (st)
+        return sgz_verify_judge(v, st, &err);
+    const char *what = NULL;
+    if (w->decoder.inflater.garbage)
+        what = "bytes that are no gzip member stand between the TOC and the footer";
+    else if (v->args.size_only)
+        return SGZ_OK;
+    else if (!clean)
+        what = "something other than zeros follows the JSON of the TOC";
+    else if (at < padded + 2 * SGZ_TAR_BLOCK || at % SGZ_TAR_BLOCK)
+        what = "the tar does not end in two blocks of zeros behind the TOC";
+    if (what) {
+        sgz_base_fail(&err, SGZ_ETOC, start, SGZ_TOC_NAME, sizeof SGZ_TOC_NAME - 1, "%s", what);
+        sgz_verify_report(v, &err);
+    }
+    return SGZ_OK;
+}
+
+/* --- workers ----------------------------------------------------------------------------- */
+
+/* Claim the next batch; *first == *last when there are none left. Called with the lock. */
+static sgz_status claim(sgz_verify_worker *w, size_t *first, size_t *last, int64_t *end)
+{
+    sgz_verify *v = w->v;
+    while (v->next_segment < v->segment_count && !atomic_load(&v->stop) &&
+           (v->next_batch - v->next_fed >= RING || v->gaps > GAPS_MAX))
+        pthread_cond_wait(&v->changed, &v->lock);
+    *first = *last = v->next_segment;
+    if (atomic_load(&v->stop))
+        return SGZ_ECANCELLED;
+    if (v->next_segment == v->segment_count)
+        return SGZ_OK;
+    int64_t out = 0;
+    size_t i = v->next_segment;
+    do {
+        size_t stop = i + 1 < v->segment_count ? v->segments[i + 1].first_span
+                                               : v->args.spans->count;
+        if (stop > v->segments[i].first_span) {
+            const sgz_entry *e = span_entry(v, stop - 1);
+            int64_t size = e->inner_offset + e->chunk_size;
+            out = size > BATCH_OUT ? BATCH_OUT : out + size;
+        }
+        i++;
+        *end = i < v->segment_count ? v->segments[i].start : v->args.spans->end;
+    } while (i < v->segment_count && out < BATCH_OUT && i - *first < BATCH_SEGMENTS &&
+             *end - v->segments[*first].start < BATCH_IN);
+    *last = v->next_segment = i;
+    w->batch->number = v->next_batch++;
+    return SGZ_OK;
+}
+
+static sgz_status run_worker(sgz_verify_worker *w)
+{
+    sgz_verify *v = w->v;
+    pthread_mutex_lock(&v->lock);
+    int toc = !v->toc_claimed;
+    v->toc_claimed = 1;
+    pthread_mutex_unlock(&v->lock);
+    if (toc) {
+        sgz_status st = verify_toc(w);
+        if (st)
+            return st;
+    }
+    for (;;) {
+        size_t first, last;
+        int64_t end = 0;
+        w->batch = calloc(1, sizeof *w->batch);
+        if (!w->batch)
+            return sgz_verify_no_memory(v);
+        pthread_mutex_lock(&v->lock);
+        sgz_status st = claim(w, &first, &last, &end);
+        pthread_mutex_unlock(&v->lock);
+        if (st || first == last)
+            return st;
+        sgz_codec_decoder_read_ahead(&w->decoder, end);
+        for (size_t i = first; i < last; i++) {
+            st = sgz_verify_walk_segment(w, i);
+            if (st)
+                return st;
+        }
+        st = sgz_verify_big_flush(w);
+        if (st)
+            return st;
+        sgz_verify_batch_finish(w);
+    }
+}
+
+static void *work(void *arg)
+{
+    sgz_verify *v = arg;
+    sgz_verify_worker w = {.v = v};
+    sgz_error err;
+    sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob, &err);
+    if (!st)
+        st = sgz_codec_sha256_new(v->args.codecs, &w.sha, &err);
+    if (!st && !(w.piece = malloc(PIECE)))
+        st = sgz_base_fail(&err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+    if (st)
+        sgz_verify_judge(v, st, &err);
+    else
+        run_worker(&w);
+    sgz_verify_batch_free(w.batch);
+    free(w.piece);
+    free(w.held);
+    free(w.deferred);
+    if (w.sha.ctx)
+        sgz_codec_sha256_free(v->args.codecs, &w.sha);
+    if (w.decoder.inflater.state)
+        sgz_codec_decoder_free(&w.decoder);
+    pthread_mutex_lock(&v->lock);
+    v->running--;
+    pthread_cond_broadcast(&v->changed);
+    pthread_mutex_unlock(&v->lock);
+    return NULL;
+}
+
+/* --- set-up ------------------------------------------------------------------------------ */
+
+static sgz_status plan(sgz_verify *v, sgz_error *err)
+{
+    const sgz_spans *spans = v->args.spans;
+    size_t segments = 1, big = 0;
+    for (size_t i = 0; i < spans->count; i++) {
+        segments += !i || span_entry(v, i)->offset != span_entry(v, i - 1)->offset;
+        big += i && spans->files[i] == spans->files[i - 1] &&
+               (i < 2 || spans->files[i] != spans->files[i - 2]);
+    }
+    v->segments = malloc(segments * sizeof *v->segments);
+    v->big = calloc(big + 1, sizeof *v->big);
+    if (!v->segments || !v->big)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+    if (spans->end > 0 && (!spans->count || span_entry(v, 0)->offset > 0))
+        v->segments[v->segment_count++] = (sgz_verify_segment){0, 0};
+    for (size_t i = 0; i < spans->count; i++) {
+        int64_t offset = span_entry(v, i)->offset;
+        if (!i || offset != span_entry(v, i - 1)->offset)
+            v->segments[v->segment_count++] = (sgz_verify_segment){offset, i};
+        if (v->args.size_only || !i || spans->files[i] != spans->files[i - 1])
+            continue;
+        if (!v->big_count || v->big[v->big_count - 1].row != spans->files[i]) {
+            sgz_verify_big *f = &v->big[v->big_count++];
+            f->row = spans->files[i];
+            f->first = i - 1;
+            atomic_init(&f->next, i - 1);
+        }
+        v->big[v->big_count - 1].last = i + 1;
+    }
+    return SGZ_OK;
+}
+
+/* Files without chunks: an empty file's digest is known. */
+static sgz_status check_files(sgz_verify *v, sgz_error *err)
+{
+    sgz_sha256 sha;
+    sgz_status st = sgz_codec_sha256_new(v->args.codecs, &sha, err);
+    if (st)
+        return st;
+    sgz_codec_sha256_init(v->args.codecs, &sha);
+    sgz_codec_sha256_final(v->args.codecs, &sha, v->empty_digest);
+    sgz_codec_sha256_free(v->args.codecs, &sha);
+    for (size_t i = 0; i < v->toc->count; i++) {
+        const sgz_entry *e = &v->toc->rows[i];
+        if (e->type != SGZ_REG || e->flags & SGZ_DROPPED)
+            continue;
+        v->result.files++;
+        const uint8_t *digest = sgz_toc_digest(v->toc, (uint32_t)i);
+        if (e->size == 0 && digest && !v->args.size_only)
+            sgz_verify_check(v, e, e->offset, digest, v->empty_digest, "the file");
+    }
+    return SGZ_OK;
+}
+
+static void destroy(sgz_verify *v)
+{
+    for (size_t i = 0; i < v->big_count; i++)
+        if (v->big[i].sha.ctx)
+            sgz_codec_sha256_free(v->args.codecs, &v->big[i].sha);
+    for (size_t i = 0; i < RING; i++)
+        sgz_verify_batch_free(v->ring[i]);
+    sgz_verify_names_free(v->tree);
+    free(v->big);
+    free(v->segments);
+    pthread_mutex_destroy(&v->lock);
+    pthread_cond_destroy(&v->changed);
+    free(v);
+}
+
+sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sgz_error *err)
+{
+    sgz_verify *v = calloc(1, sizeof *v);
+    if (!v)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+    v->args = *args;
+    v->toc = args->spans->toc;
+    pthread_mutex_init(&v->lock, NULL);
+    pthread_condattr_t clock; /* of sgz_verify_wait: not the one that people set */
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    sgz_status st = plan(v, err);
+    if (!st)
+        st = check_files(v, err);
+    if (!st && !args->size_only) {
+        v->tree = sgz_verify_names_new(args->codecs, args->spans, sgz_verify_report, v);
+        if (!v->tree)
+            st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+    }
+    if (st) {
+        destroy(v);
+        return st;
+    }
+    int threads = args->threads < 1 ? 1 : args->threads > THREADS_MAX ? THREADS_MAX
+                                                                      : args->threads;
+    pthread_mutex_lock(&v->lock);
+    while (v->started < threads && !pthread_create(&v->ids[v->started], NULL, work, v))
+        v->started++;
+    v->running = v->started;
+    pthread_mutex_unlock(&v->lock);
+    if (!v->started) {
+        destroy(v);
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "cannot start a thread");
+    }
+    *verify = v;
+    return SGZ_OK;
+}
+
+int sgz_verify_wait(sgz_verify *v, int milliseconds, int64_t *done)
+{
+    struct timespec until = sgz_base_deadline(milliseconds);
+    pthread_mutex_lock(&v->lock);
+    while (v->running && !pthread_cond_timedwait(&v->changed, &v->lock, &until))
+        ;
+    int finished = !v->running;
+    pthread_mutex_unlock(&v->lock);
+    *done = atomic_load(&v->done);
+    return finished;
+}
+
+void sgz_verify_cancel(sgz_verify *v)
+{
+    pthread_mutex_lock(&v->lock);
+    atomic_store(&v->stop, 1);
+    pthread_cond_broadcast(&v->changed);
+    pthread_mutex_unlock(&v->lock);
+}
+
+sgz_status sgz_verify_finish(sgz_verify *v, sgz_verify_result *result, sgz_error *err)
+{
+    for (int i = 0; i < v->started; i++)
+        pthread_join(v->ids[i], NULL);
+    sgz_status st = v->fatal;
+    if (st && err)
+        *err = v->fatal_error;
+    if (!st && atomic_load(&v->stop))
+        st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "verification was cancelled");
+    if (!st && v->tree)
+        st = sgz_verify_names_finish(v->tree, err);
+    v->result.bytes = atomic_load(&v->bytes);
+    v->result.chunks = atomic_load(&v->chunks);
+    *result = v->result;
+    destroy(v);
+    return st;
+}

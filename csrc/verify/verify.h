@@ -1,0 +1,48 @@
+/* Verification of a whole blob: every member, every digest, and the TOC against the tar.
+ *
+ * The distinct offsets of the TOC cut the blob into segments. Worker threads claim runs of
+ * segments in order and decode each through a buffer of fixed size, hashing chunks as they
+ * pass. What no chunk claims (headers, padding, replaced files) goes, in order, to one tar
+ * parser; the tree that the tar makes is then compared with the TOC. Memory is bounded
+ * whatever the members hold: a worker whose headers pile up waits for its turn. All waits
+ * are for segments claimed earlier, so there is no deadlock. */
+#ifndef SGZ_VERIFY_VERIFY_H
+#define SGZ_VERIFY_VERIFY_H
+
+#include "read/spans.h"
+
+#define SGZ_VERIFY_ERRORS 100 /* kept in full; the rest are only counted */
+
+typedef struct {
+    const sgz_codecs *codecs;
+    const sgz_spans *spans;   /* its end is where the TOC, or without one the footer, begins */
+    const sgz_blob *blob;
+    int64_t toc_end;          /* where the TOC's members end (the footer); spans->end: no TOC */
+    int64_t json_size;        /* of the TOC's JSON */
+    int threads;
+    int size_only;            /* decode and count bytes; hash and compare nothing */
+} sgz_verify_args;
+
+typedef struct {
+    uint64_t files;           /* regular files */
+    uint64_t chunks;          /* chunks whose bytes were all there, and their digest right */
+    uint64_t bytes;           /* decoded, of the whole blob */
+    uint64_t error_count;     /* all errors */
+    size_t kept;              /* errors in `errors`, in blob order */
+    sgz_error errors[SGZ_VERIFY_ERRORS];
+} sgz_verify_result;
+
+typedef struct sgz_verify sgz_verify;
+
+/* Start the threads and return at once. args is copied, what it points at is not. */
+sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sgz_error *err);
+/* Wait at most `milliseconds`; true when the threads are done. *done is the number of
+ * compressed bytes verified so far. */
+int sgz_verify_wait(sgz_verify *verify, int milliseconds, int64_t *done);
+/* Ask the threads to stop soon; finish then fails with SGZ_ECANCELLED. */
+void sgz_verify_cancel(sgz_verify *verify);
+/* Join the threads, compare the trees, fill *result and free everything. Fails only when
+ * verification itself could not go on (memory, input errors, cancelled). */
+sgz_status sgz_verify_finish(sgz_verify *verify, sgz_verify_result *result, sgz_error *err);
+
+#endif

@@ -1,0 +1,145 @@
+#include "write/blob_writer.h"
+
+#include "tar/tar.h"
+#include "toc/footer.h"
+
+#include <string.h>
+
+sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs, sgz_sink *sink,
+                               sgz_error *err)
+{
+    memset(w, 0, sizeof *w);
+    w->codecs = codecs;
+    w->sink = sink;
+    sgz_status status = sgz_codec_hasher_init(&w->blob_sha, codecs, err);
+    return status ? status : sgz_codec_hasher_init(&w->tar_sha, codecs, err);
+}
+
+void sgz_write_blob_free(sgz_write_blob *w)
+{
+    if (!w->codecs)
+        return;
+    sgz_codec_hasher_free(&w->blob_sha);
+    sgz_codec_hasher_free(&w->tar_sha);
+}
+
+size_t sgz_write_blob_hash(sgz_write_blob *w, const uint8_t *data, size_t len,
+                           const uint8_t *tar, size_t tar_len)
+{
+    size_t beside = sgz_codec_hasher_beside(&w->blob_sha, data, len, &w->tar_sha, tar, tar_len);
+    if (w->tail)
+        sgz_codec_sha256_update(w->codecs, w->tail, data, len);
+    w->position += (int64_t)len;
+    return beside;
+}
+
+sgz_status sgz_write_blob_store(sgz_write_blob *w, const uint8_t *data, size_t len,
+                                sgz_error *err)
+{
+    return sgz_io_sink_write(w->sink, data, len, err);
+}
+
+sgz_status sgz_write_blob_put(sgz_write_blob *w, const uint8_t *data, size_t len, sgz_error *err)
+{
+    sgz_write_blob_hash(w, data, len, NULL, 0);
+    return sgz_write_blob_store(w, data, len, err);
+}
+
+void sgz_write_blob_tar(sgz_write_blob *w, const uint8_t *data, size_t len,
+                        const sgz_message *messages, size_t count)
+{
+    sgz_codec_hasher_update(&w->tar_sha, data, w->no_diff_id ? 0 : len, messages, count);
+    w->tar_size += (int64_t)len;
+}
+
+/* --- TOC -------------------------------------------------------------------------------- */
+
+typedef struct {
+    sgz_toc_footer out;
+    sgz_write_blob *w;
+    sgz_hasher json_sha;
+    uint64_t json_left;     /* to be hashed */
+    int started;
+    sgz_error err;          /* what a failing append said: sgz_toc_format knows only that it did */
+    sgz_status status;
+} toc_stream;
+
+static sgz_status take_blob(void *arg, const uint8_t *data, size_t len, sgz_error *err)
+{
+    return sgz_write_blob_put(((toc_stream *)arg)->w, data, len, err);
+}
+
+/* The JSON is a part of the tar, behind one header: its digest is made beside the DiffID. */
+static void take_tar(void *arg, const uint8_t *data, size_t len)
+{
+    toc_stream *t = arg;
+    sgz_write_blob *w = t->w;
+    size_t from = t->started ? 0 : SGZ_TAR_BLOCK;
+    size_t json = t->json_left < len - from ? (size_t)t->json_left : len - from;
+    size_t beside = sgz_codec_hasher_beside(&t->json_sha, data + from, json, &w->tar_sha, data,
+                                            w->no_diff_id ? 0 : len);
+    t->started = 1;
+    t->json_left -= json;
+    w->tar_size += (int64_t)beside;
+    sgz_write_blob_tar(w, data + beside, len - beside, NULL, 0);
+}
+
+static int take_json(void *arg, const char *data, size_t len)
+{
+    toc_stream *t = arg;
+    t->status = sgz_toc_footer_append(&t->out, data, len, &t->err);
+    return t->status != SGZ_OK;
+}
+
+static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
+                            sgz_write_result *result, sgz_error *err)
+{
+    toc_stream t = {.w = w};
+    uint64_t again;
+    t.out.blob = take_blob;
+    t.out.tar = take_tar;
+    t.out.arg = &t;
+    sgz_status status = sgz_toc_format(toc, legacy, NULL, NULL, &result->toc_size, err);
+    if (!status)
+        status = sgz_codec_hasher_init(&t.json_sha, w->codecs, err);
+    if (status)
+        return status;
+    t.json_left = result->toc_size;
+    status = sgz_toc_footer_begin(&t.out, w->codecs, result->toc_size, level, legacy, err);
+    if (!status) {
+        status = sgz_toc_format(toc, legacy, take_json, &t, &again, err);
+        if (t.status) {
+            status = t.status;
+            *err = t.err;
+        }
+    }
+    if (!status)
+        status = sgz_toc_footer_finish(&t.out, result->toc_offset, err);
+    if (!status)
+        sgz_codec_hasher_final(&t.json_sha, result->toc_digest);
+    sgz_toc_footer_free(&t.out);
+    sgz_codec_hasher_free(&t.json_sha);
+    return status;
+}
+
+sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
+                                 sgz_write_result *result, sgz_error *err)
+{
+    for (size_t i = 0; i < toc->count; i++) {
+        const sgz_entry *row = &toc->rows[i];
+        if (row->flags & SGZ_DROPPED)
+            continue;
+        result->entries += row->type != SGZ_CHUNK;
+        result->chunks += row->type == SGZ_CHUNK || (row->type == SGZ_REG && row->size);
+    }
+    result->toc_offset = w->position;
+    sgz_status status = write_toc(w, toc, level, legacy, result, err);
+    if (status)
+        return status;
+    sgz_codec_hasher_final(&w->blob_sha, result->digest);
+    sgz_codec_hasher_final(&w->tar_sha, result->diff_id);
+    result->size = w->position;
+    result->uncompressed_size = w->tar_size;
+    result->members = w->members + 1;
+    return SGZ_OK;
+}

@@ -1,0 +1,52 @@
+/* The ordered end of a conversion: digests, the blob's bytes, TOC and footer. */
+#ifndef SGZ_WRITE_BLOB_WRITER_H
+#define SGZ_WRITE_BLOB_WRITER_H
+
+#include "codec/gzip.h"
+#include "codec/hasher.h"
+#include "io/sink.h"
+#include "toc/toc.h"
+
+typedef struct {
+    uint8_t digest[32], diff_id[32], toc_digest[32];
+    uint8_t tail_digest[32]; /* sha256 of the blob from toc_offset on */
+    int64_t size, uncompressed_size, toc_offset;
+    uint64_t toc_size;      /* of the JSON */
+    uint64_t entries, chunks, members, bad_names;
+    int trailing_garbage;   /* bytes behind the last gzip member were ignored */
+} sgz_write_result;
+
+typedef struct {
+    const sgz_codecs *codecs;
+    sgz_sink *sink;
+    sgz_hasher blob_sha, tar_sha;
+    int64_t position;       /* bytes of the blob written */
+    int64_t tar_size;
+    uint64_t members;
+    int no_diff_id;         /* the tar is only counted */
+    sgz_sha256 *tail;       /* not NULL: is shown the blob's bytes too */
+} sgz_write_blob;
+
+sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs, sgz_sink *sink,
+                               sgz_error *err);
+void sgz_write_blob_free(sgz_write_blob *w);
+/* Append bytes to the blob: hash them, then write them. For each, one call at a time, and in
+ * order. Of the tar's next tar_len bytes (0: none) it hashes as many as go beside the blob's for
+ * nothing, and returns how many, which sgz_write_blob_tar is not to be given, but counts. */
+size_t sgz_write_blob_hash(sgz_write_blob *w, const uint8_t *data, size_t len,
+                           const uint8_t *tar, size_t tar_len);
+sgz_status sgz_write_blob_store(sgz_write_blob *w, const uint8_t *data, size_t len,
+                                sgz_error *err);
+/* Both. */
+sgz_status sgz_write_blob_put(sgz_write_blob *w, const uint8_t *data, size_t len,
+                              sgz_error *err);
+/* Hash bytes of the tar for the DiffID, and the messages (chunks) meanwhile. May run beside
+ * sgz_write_blob_put. */
+void sgz_write_blob_tar(sgz_write_blob *w, const uint8_t *data, size_t len,
+                        const sgz_message *messages, size_t count);
+/* Write TOC and footer (format sections 2 and 3) and fill in the result. With `legacy`
+ * both are those of google/crfs. */
+sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
+                                 sgz_write_result *result, sgz_error *err);
+
+#endif

@@ -1,0 +1,88 @@
+/* Shared by the parts of the cut: write/cut.c (slabs), write/cut_members.c, write/cut_parse.c. */
+#ifndef SGZ_WRITE_CUT_INTERNAL_H
+#define SGZ_WRITE_CUT_INTERNAL_H
+
+#include "write/cut.h"
+
+#include <string.h>
+
+/* The end of a slab is kept for what is put in (landmark, rewritten headers): one entry's
+ * headers always fit behind the last byte read. */
+#define INSERT_ROOM (2 * SGZ_TAR_LONG_MAX)
+
+typedef enum {
+    AT_HEADER, /* a header block comes next */
+    IN_PAYLOAD,
+    IN_SPARSE, /* a payload that is written out expanded */
+    IN_PADDING,
+    IN_SKIP, /* an entry that is left out */
+    IN_TAIL, /* lossless: everything behind the end of the archive */
+    AT_END
+} sgz_write_phase;
+
+/* Positions in the slab: [0, open) whole members, [open, put) the open member, [put, get)
+ * nothing (bytes left out), [get, len) read and not yet parsed. */
+struct sgz_write_cutter {
+    sgz_input *input;
+    sgz_toc *toc;
+    pthread_mutex_t *lock;
+    sgz_write_cut_options options;
+    sgz_tar_parser *parser;
+    sgz_toc_rows *apply;
+
+    sgz_write_slab *slab;
+    size_t open, put, get, len;
+    size_t open_piece;      /* the open member's first piece */
+    size_t header_start;    /* where the entry's first header block was put */
+    size_t run_start;       /* where the run of headers in the open member began */
+
+    sgz_write_phase phase;
+    int64_t tar_pos;        /* of `get`, in the input tar */
+    int64_t entry_pos;      /* where the entry began, for errors */
+    int64_t entries;        /* entries written */
+    int64_t left;           /* bytes of payload, padding or skip still to come */
+    int64_t chunk_left;
+    int64_t file_size, file_done;
+    uint32_t file_row;
+    size_t padding;
+    int input_end, landmark_done, zero_block;
+
+    sgz_tar_run *runs;      /* IN_SPARSE: the file's map */
+    size_t run_count, run_at;
+
+    uint8_t *carry;         /* between slabs: the open member and what was read */
+    size_t carry_put, carry_len, carry_cap, carry_run;
+    sgz_write_piece *carry_pieces;
+    size_t carry_piece_count, carry_piece_cap;
+
+    uint8_t *back;          /* bytes put back to the input */
+    size_t back_pos, back_len, back_cap;
+    uint64_t bad_names;
+};
+
+static inline sgz_status sgz_write_cut_no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+}
+
+/* Read on, first what was put back; *got is 0 only at the end. */
+sgz_status sgz_write_cut_take_in(sgz_write_cutter *c, uint8_t *out, size_t cap, size_t *got,
+                                 sgz_error *err);
+/* Give what was read and not parsed back to the input, so that something can be put into
+ * the slab at this place. */
+sgz_status sgz_write_cut_unread(sgz_write_cutter *c, sgz_error *err);
+
+/* End the open member where the output stands. */
+sgz_status sgz_write_cut_close_member(sgz_write_cutter *c, sgz_error *err);
+/* A regular file of `size` bytes begins; with own_member whatever the minimum is. */
+sgz_status sgz_write_cut_begin_file(sgz_write_cutter *c, uint32_t row, int64_t size,
+                                    int own_member, sgz_error *err);
+/* n bytes of the file were put; begins the next chunk where one ends. */
+sgz_status sgz_write_cut_chunk_done(sgz_write_cutter *c, size_t n, sgz_error *err);
+
+/* Parse what was read; returns when more must be read, or *full. */
+sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err);
+/* The input has ended: may it, here? */
+sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err);
+
+#endif

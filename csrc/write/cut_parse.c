@@ -1,0 +1,357 @@
+#include "write/cut_internal.h"
+
+#include <stdlib.h>
+
+/* Move n parsed bytes to where the output goes on. */
+static void keep(sgz_write_cutter *c, size_t n)
+{
+    if (c->put != c->get)
+        memmove(c->slab->buf + c->put, c->slab->buf + c->get, n);
+    c->put += n;
+    c->get += n;
+    c->tar_pos += (int64_t)n;
+}
+
+static sgz_status put_bytes(sgz_write_cutter *c, const uint8_t *data, size_t len, sgz_error *err)
+{
+    sgz_status status = sgz_write_cut_unread(c, err);
+    if (status)
+        return status;
+    if (len > c->slab->cap - c->put)
+        return sgz_base_fail(err, SGZ_ETAR, c->entry_pos, NULL, 0,
+                             "headers of one entry are too long");
+    memcpy(c->slab->buf + c->put, data, len);
+    c->put += len;
+    c->get = c->len = c->put;
+    return SGZ_OK;
+}
+
+static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
+{
+    const char *name = c->options.prefetch ? SGZ_LANDMARK : SGZ_NO_LANDMARK;
+    uint8_t block[SGZ_TAR_BLOCK];
+    sgz_tar_entry entry = {.type = '0', .name = name, .name_len = strlen(name), .size = 1,
+                           .payload = 1};
+    uint32_t row;
+    c->landmark_done = 1;
+    sgz_tar_plain_header(block, name, 1);
+    sgz_status status = put_bytes(c, block, sizeof block, err);
+    if (status)
+        return status;
+    pthread_mutex_lock(c->lock);
+    status = sgz_toc_rows_entry(c->apply, &entry, c->tar_pos, &row, err);
+    pthread_mutex_unlock(c->lock);
+    if (!status)
+        status = sgz_write_cut_begin_file(c, row, 1, 1, err);
+    if (status)
+        return status;
+    memset(block, 0, sizeof block);
+    block[0] = 0x0f;
+    status = put_bytes(c, block, sizeof block, err);
+    if (!status)
+        status = sgz_write_cut_chunk_done(c, 1, err);
+    c->run_start = c->put;
+    return status;
+}
+
+int sgz_write_cut_marker(const char *name, size_t len)
+{
+    static const char *const markers[] = {SGZ_LANDMARK, SGZ_NO_LANDMARK, SGZ_TOC_NAME};
+    char scratch[64];
+    if (len > 48)
+        return 0;
+    name = sgz_toc_clean_name(name, len, scratch, &len);
+    for (size_t i = 0; i < 3; i++)
+        if (len == strlen(markers[i]) && !memcmp(name, markers[i], len))
+            return i == 2 ? 2 : 1;
+    return 0;
+}
+
+/* Leave the entry out: take its headers back, and pass over what follows them. */
+static void skip(sgz_write_cutter *c, int64_t bytes)
+{
+    c->put = c->header_start;
+    c->left = bytes;
+    c->phase = IN_SKIP;
+}
+
+static int64_t padded(int64_t size)
+{
+    return (size + SGZ_TAR_BLOCK - 1) & ~(int64_t)(SGZ_TAR_BLOCK - 1);
+}
+
+/* Keep the map of a sparse file: the parser's is gone at its next block. */
+static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
+{
+    free(c->runs);
+    c->runs = malloc((entry->sparse_count + 1) * sizeof *c->runs);
+    if (!c->runs)
+        return sgz_write_cut_no_memory(err);
+    if (entry->sparse_count)
+        memcpy(c->runs, entry->sparse, entry->sparse_count * sizeof *c->runs);
+    c->run_count = entry->sparse_count;
+    c->run_at = 0;
+    c->left = entry->payload;
+    c->phase = IN_SPARSE;
+    return SGZ_OK;
+}
+
+static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
+{
+    int marker = sgz_write_cut_marker(entry->name, entry->name_len);
+    if (marker == 2 && c->options.lossless)
+        return sgz_base_fail(
+            err, SGZ_ETAR, c->entry_pos, entry->name, entry->name_len,
+            "the input has a TOC already and cannot be kept byte for byte; convert "
+            "the original layer, or convert without lossless");
+    if (marker == 2 || (marker && c->options.landmarks)) {
+        skip(c, padded(entry->payload));
+        return SGZ_OK;
+    }
+    int rewrite = entry->type == 'S' || (entry->global && !c->options.lossless);
+    if (entry->type == 'S' && c->options.lossless)
+        return sgz_base_fail(
+            err, SGZ_ETAR, c->entry_pos, entry->name, entry->name_len,
+            "a sparse file cannot be read from a lossless layer; convert without "
+            "lossless");
+    uint32_t row;
+    pthread_mutex_lock(c->lock);
+    sgz_status status = sgz_toc_rows_entry(c->apply, entry, c->entry_pos, &row, err);
+    pthread_mutex_unlock(c->lock);
+    if (status)
+        return status;
+    c->entries++;
+    c->left = entry->payload;
+    c->padding = (size_t)(padded(entry->payload) - entry->payload);
+    if (rewrite) {
+        uint8_t *header;
+        size_t len;
+        status = sgz_tar_expanded_header(entry, &header, &len, err);
+        if (status)
+            return status;
+        if (entry->type == 'S')
+            status = begin_sparse(c, entry, err);
+        c->put = c->header_start;
+        if (!status)
+            status = put_bytes(c, header, len, err);
+        free(header);
+        if (status)
+            return status;
+    }
+    if (entry->type == '0' || entry->type == 'S')
+        status = sgz_write_cut_begin_file(c, row, entry->size, 0, err);
+    else
+        c->file_size = c->file_done = 0;
+    if (c->phase != IN_SPARSE)
+        c->phase = c->left ? IN_PAYLOAD : AT_HEADER;
+    return status;
+}
+
+static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
+{
+    sgz_tar_event event;
+    sgz_tar_entry entry;
+    int idle = sgz_tar_idle(c->parser);
+    sgz_status status;
+    if (idle) {
+        if (!c->landmark_done && c->entries == c->options.landmark_after)
+            return put_landmark(c, err);
+        if (c->put - c->run_start >= SGZ_HEADER_RUN) {
+            status = sgz_write_cut_close_member(c, err);
+            if (status)
+                return status;
+        }
+        c->header_start = c->put;
+        c->entry_pos = c->tar_pos;
+    }
+    const uint8_t *block = c->slab->buf + c->get;
+    status = sgz_tar_feed(c->parser, block, c->tar_pos, &event, &entry, err);
+    if (status)
+        return status;
+    if (c->zero_block && event != SGZ_TAR_END)
+        return sgz_base_fail(err, SGZ_ETAR, c->tar_pos, NULL, 0,
+                             "a lone block of zeros: the archive goes on behind its end");
+    if (event == SGZ_TAR_END) {
+        if (c->options.lossless) {
+            if (c->zero_block)
+                c->phase = IN_TAIL;
+            keep(c, SGZ_TAR_BLOCK);
+        } else {
+            c->get += SGZ_TAR_BLOCK;
+            c->tar_pos += SGZ_TAR_BLOCK;
+            if (c->zero_block) {
+                c->phase = IN_SKIP;
+                c->left = INT64_MAX;
+            }
+        }
+        c->zero_block = 1;
+        return SGZ_OK;
+    }
+    keep(c, SGZ_TAR_BLOCK);
+    if (event == SGZ_TAR_ENTRY)
+        return on_entry(c, &entry, err);
+    if (event == SGZ_TAR_GLOBAL && !c->options.lossless)
+        c->put = c->header_start;
+    return SGZ_OK;
+}
+
+/* Zeros and data of a sparse file, straight into the slab: nothing is read ahead here. */
+static sgz_status in_sparse(sgz_write_cutter *c, int *full, sgz_error *err)
+{
+    while (c->file_done < c->file_size) {
+        size_t limit = c->slab->cap - INSERT_ROOM;
+        size_t room = c->put < limit ? limit - c->put : 0;
+        if (!room) {
+            *full = 1;
+            return SGZ_OK;
+        }
+        int64_t until = c->file_size;
+        int data = 0;
+        while (c->run_at < c->run_count
+               && c->runs[c->run_at].offset + c->runs[c->run_at].len <= c->file_done)
+            c->run_at++;
+        if (c->run_at < c->run_count) {
+            const sgz_tar_run *run = &c->runs[c->run_at];
+            data = run->offset <= c->file_done;
+            until = data ? run->offset + run->len : run->offset;
+        }
+        int64_t n = until - c->file_done;
+        n = n < c->chunk_left ? n : c->chunk_left;
+        n = n < (int64_t)room ? n : (int64_t)room;
+        size_t got = (size_t)n;
+        if (data) {
+            sgz_status status = sgz_write_cut_take_in(c, c->slab->buf + c->put, (size_t)n, &got,
+                                                      err);
+            if (status)
+                return status;
+            if (!got)
+                return sgz_base_fail(err, SGZ_ETAR, c->entry_pos, NULL, 0,
+                                     "truncated: the input ends inside an entry");
+            c->left -= (int64_t)got;
+            c->tar_pos += (int64_t)got;
+        } else {
+            memset(c->slab->buf + c->put, 0, got);
+        }
+        c->put += got;
+        c->get = c->len = c->put;
+        sgz_status status = sgz_write_cut_chunk_done(c, got, err);
+        if (status)
+            return status;
+    }
+    size_t zeros = (size_t)(padded(c->file_size) - c->file_size);
+    memset(c->slab->buf + c->put, 0, zeros);
+    c->put += zeros;
+    c->get = c->len = c->put;
+    c->run_start = c->put;
+    c->header_start = c->put;
+    skip(c, c->left + (int64_t)c->padding);
+    return SGZ_OK;
+}
+
+sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
+{
+    sgz_status status = SGZ_OK;
+    while (!status && !*full) {
+        size_t have = c->len - c->get, n;
+        switch (c->phase) {
+        case AT_HEADER:
+            if (have < SGZ_TAR_BLOCK)
+                return SGZ_OK;
+            status = at_header(c, err);
+            break;
+        case IN_PAYLOAD:
+            if (!have)
+                return SGZ_OK;
+            n = (int64_t)have < c->left ? have : (size_t)c->left;
+            if (c->file_size && (int64_t)n > c->chunk_left)
+                n = (size_t)c->chunk_left;
+            keep(c, n);
+            c->left -= (int64_t)n;
+            if (c->file_size)
+                status = sgz_write_cut_chunk_done(c, n, err);
+            if (!c->left) {
+                c->phase = c->padding ? IN_PADDING : AT_HEADER;
+                c->left = (int64_t)c->padding;
+                c->run_start = c->put;
+            }
+            break;
+        case IN_SPARSE:
+            status = in_sparse(c, full, err);
+            break;
+        case IN_PADDING:
+            if (!have)
+                return SGZ_OK;
+            n = (int64_t)have < c->left ? have : (size_t)c->left;
+            keep(c, n);
+            c->left -= (int64_t)n;
+            if (!c->left) {
+                c->phase = AT_HEADER;
+                c->run_start = c->put;
+            }
+            break;
+        case IN_SKIP:
+            n = (int64_t)have < c->left ? have : (size_t)c->left;
+            c->get += n;
+            c->tar_pos += (int64_t)n;
+            c->left -= (int64_t)n;
+            if (c->left) {
+                /* Everything read is skipped: room for more at the same place. */
+                c->get = c->len = c->put;
+                return SGZ_OK;
+            }
+            c->phase = AT_HEADER;
+            break;
+        case IN_TAIL:
+            if (!have)
+                return SGZ_OK;
+            if (c->put - c->run_start >= SGZ_HEADER_RUN)
+                status = sgz_write_cut_close_member(c, err);
+            n = SGZ_HEADER_RUN - (c->put - c->run_start);
+            keep(c, have < n ? have : n);
+            break;
+        case AT_END:
+            return SGZ_OK;
+        }
+    }
+    return status;
+}
+
+sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
+{
+    static const uint8_t zeros[SGZ_TAR_BLOCK];
+    sgz_status status = SGZ_OK;
+    int in_end = c->phase == IN_TAIL || (c->phase == IN_SKIP && c->left > INT64_MAX / 2);
+    if (c->phase == IN_PADDING && !c->options.lossless) {
+        /* Some writers leave the last padding out. */
+        c->tar_pos += c->left;
+        status = put_bytes(c, zeros, (size_t)c->left, err);
+        c->phase = AT_HEADER;
+    }
+    if (status)
+        return status;
+    if (c->tar_pos == 0 && c->len == c->get)
+        return sgz_base_fail(err, SGZ_ETAR, 0, NULL, 0, "the input is empty: not a tar archive");
+    if (!in_end && (c->phase != AT_HEADER || c->len != c->get || !sgz_tar_idle(c->parser)))
+        return sgz_base_fail(err, SGZ_ETAR, c->tar_pos + (int64_t)(c->len - c->get), NULL, 0,
+                             "truncated: the input ends inside an entry");
+    if (c->options.lossless && (c->tar_pos % SGZ_TAR_BLOCK))
+        return sgz_base_fail(
+            err, SGZ_ETAR, c->tar_pos, NULL, 0,
+            "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
+            "is; convert without lossless");
+    if (!c->landmark_done) {
+        if (c->entries < c->options.landmark_after)
+            return sgz_base_fail(err, SGZ_ETAR, c->tar_pos, NULL, 0,
+                                 "the input changed while it was read");
+        status = put_landmark(c, err);
+    }
+    if (!status)
+        status = sgz_write_cut_close_member(c, err);
+    if (!status) {
+        pthread_mutex_lock(c->lock);
+        status = sgz_toc_rows_finish(c->apply, &c->bad_names, err);
+        pthread_mutex_unlock(c->lock);
+    }
+    c->phase = AT_END;
+    return status;
+}

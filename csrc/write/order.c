@@ -1,0 +1,296 @@
+#include "write/order.h"
+
+#include "write/cut.h"
+#include "toc/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STEP (4u << 20)
+
+/* Links to links to links: apply resolves them when they are made, so that two steps
+ * would do; more is a loop. */
+#define LINK_DEPTH 64
+
+struct sgz_write_order {
+    sgz_input *input;
+    int spool;
+    sgz_toc *toc;
+    sgz_tar_parser *parser;
+    sgz_toc_rows *apply;
+    uint8_t *buf;
+    size_t kept;             /* bytes of a block not yet whole, at the buffer's start */
+    sgz_extent *where;       /* of each row */
+    size_t where_cap;
+    sgz_extent *globals;     /* PAX global headers: they go first */
+    size_t global_count, global_cap;
+    int64_t pos, entry_start, skip;
+    int zero_blocks, after_end;
+    uint8_t *picked;         /* rows that already have a place */
+};
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+}
+
+sgz_write_order *sgz_write_order_new(sgz_input *input, int spool)
+{
+    sgz_write_order *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->input = input;
+    s->spool = spool;
+    s->toc = sgz_toc_new();
+    s->parser = sgz_tar_parser_new();
+    s->apply = s->toc ? sgz_toc_rows_new(s->toc) : NULL;
+    s->buf = malloc(STEP + SGZ_TAR_BLOCK);
+    if (!s->toc || !s->parser || !s->apply || !s->buf) {
+        sgz_write_order_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void sgz_write_order_free(sgz_write_order *s)
+{
+    if (!s)
+        return;
+    sgz_toc_rows_free(s->apply);
+    sgz_tar_parser_free(s->parser);
+    sgz_toc_free(s->toc);
+    free(s->buf);
+    free(s->where);
+    free(s->globals);
+    free(s->picked);
+    free(s);
+}
+
+static int push(sgz_extent **array, size_t *cap, size_t at, sgz_extent extent)
+{
+    if (at >= *cap) {
+        size_t bigger = at * 2 > 256 ? at * 2 : 256;
+        sgz_extent *grown = realloc(*array, bigger * sizeof *grown);
+        if (!grown)
+            return 0;
+        *array = grown;
+        *cap = bigger;
+    }
+    (*array)[at] = extent;
+    return 1;
+}
+
+static sgz_status on_entry(sgz_write_order *s, const sgz_tar_entry *entry, sgz_error *err)
+{
+    uint32_t row;
+    int64_t padded = (entry->payload + SGZ_TAR_BLOCK - 1) & ~(int64_t)(SGZ_TAR_BLOCK - 1);
+    s->skip = padded;
+    if (sgz_write_cut_marker(entry->name, entry->name_len))
+        return SGZ_OK; /* left out: the cut would drop it */
+    sgz_status status = sgz_toc_rows_entry(s->apply, entry, s->entry_start, &row, err);
+    if (status)
+        return status;
+    sgz_extent extent = {s->entry_start, s->pos + padded};
+    return push(&s->where, &s->where_cap, row, extent) ? SGZ_OK : no_memory(err);
+}
+
+static sgz_status on_global(sgz_write_order *s, sgz_error *err)
+{
+    sgz_extent extent = {s->entry_start, s->pos};
+    if (s->toc->count)
+        return sgz_base_fail(
+            err, SGZ_ETAR, s->entry_start, NULL, 0,
+            "a PAX global header between entries: prioritized files cannot be moved "
+            "before it; convert without prioritized files");
+    return push(&s->globals, &s->global_cap, s->global_count++, extent) ? SGZ_OK : no_memory(err);
+}
+
+static sgz_status one_block(sgz_write_order *s, const uint8_t *block, sgz_error *err)
+{
+    sgz_tar_event event;
+    sgz_tar_entry entry;
+    if (sgz_tar_idle(s->parser))
+        s->entry_start = s->pos;
+    sgz_status status = sgz_tar_feed(s->parser, block, s->pos, &event, &entry, err);
+    if (status)
+        return status;
+    if (s->zero_blocks && event != SGZ_TAR_END)
+        return sgz_base_fail(err, SGZ_ETAR, s->pos, NULL, 0,
+                             "a lone block of zeros: the archive goes on behind its end");
+    s->pos += SGZ_TAR_BLOCK;
+    switch (event) {
+    case SGZ_TAR_ENTRY:
+        return on_entry(s, &entry, err);
+    case SGZ_TAR_GLOBAL:
+        return on_global(s, err);
+    case SGZ_TAR_END:
+        s->after_end = ++s->zero_blocks == 2;
+        return SGZ_OK;
+    default:
+        return SGZ_OK;
+    }
+}
+
+static sgz_status spool(sgz_write_order *s, const uint8_t *data, size_t len, sgz_error *err)
+{
+    while (len && s->spool >= 0) {
+        ssize_t n = write(s->spool, data, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return sgz_base_fail_errno(err, errno, "spooling the tar to a temporary file failed",
+                                       NULL, 0);
+        data += n;
+        len -= (size_t)n;
+    }
+    return SGZ_OK;
+}
+
+static sgz_status at_end(sgz_write_order *s, sgz_error *err)
+{
+    uint64_t bad_names;
+    if (s->pos == 0 && !s->kept)
+        return sgz_base_fail(err, SGZ_ETAR, 0, NULL, 0, "the input is empty: not a tar archive");
+    /* A last padding that is missing is less than a block of skip. */
+    if (s->skip >= SGZ_TAR_BLOCK || (s->kept && !s->skip) || !sgz_tar_idle(s->parser))
+        return sgz_base_fail(err, SGZ_ETAR, s->pos, NULL, 0,
+                             "truncated: the input ends inside an entry");
+    return sgz_toc_rows_finish(s->apply, &bad_names, err);
+}
+
+sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)
+{
+    size_t got, at = 0;
+    *end = 0;
+    sgz_status status = sgz_io_input_read(s->input, s->buf + s->kept, STEP, &got, err);
+    int interrupted = status == SGZ_ECANCELLED;
+    if (!status || interrupted)
+        status = spool(s, s->buf + s->kept, got, err);
+    size_t len = s->kept + got;
+    while (!status && !s->after_end) {
+        if (s->skip) {
+            size_t n = (int64_t)(len - at) < s->skip ? len - at : (size_t)s->skip;
+            s->skip -= (int64_t)n;
+            s->pos += (int64_t)n;
+            at += n;
+        }
+        if (s->skip || len - at < SGZ_TAR_BLOCK)
+            break;
+        status = one_block(s, s->buf + at, err);
+        at += SGZ_TAR_BLOCK;
+    }
+    if (status)
+        return status;
+    s->kept = s->after_end ? 0 : len - at;
+    memmove(s->buf, s->buf + at, s->kept);
+    if (got == STEP || interrupted)
+        return SGZ_OK;
+    *end = 1;
+    return at_end(s, err);
+}
+
+/* --- order ----------------------------------------------------------------------------- */
+
+static sgz_status place(sgz_write_order *s, sgz_write_ordered *order, size_t *cap, uint32_t row,
+                        sgz_error *err)
+{
+    sgz_extent extent = s->where[row];
+    sgz_extent *last = order->extent_count ? &order->extents[order->extent_count - 1] : NULL;
+    s->picked[row] = 1;
+    if (last && last->end == extent.start) {
+        last->end = extent.end;
+        return SGZ_OK;
+    }
+    return push(&order->extents, cap, order->extent_count++, extent) ? SGZ_OK : no_memory(err);
+}
+
+/* Place the directories above a cleaned name that the tar names, from the root down. */
+static sgz_status place_parents(sgz_write_order *s, sgz_write_ordered *order, size_t *cap,
+                                const char *name, size_t len, sgz_error *err)
+{
+    sgz_toc_above above = {0};
+    sgz_status status = SGZ_OK;
+    if (!sgz_toc_ancestors(s->toc, name, sgz_toc_parent_len(name, len), &above))
+        status = no_memory(err);
+    for (size_t i = 0; i <= above.count && !status; i++) {
+        uint32_t row = i ? sgz_toc_find(s->toc, above.list[i - 1].hash, name,
+                                        above.list[i - 1].len)
+                         : sgz_toc_lookup(s->toc, "", 0);
+        if (row == SGZ_NO_ROW || s->picked[row])
+            continue;
+        status = place(s, order, cap, row, err);
+        order->prioritized++;
+    }
+    free(above.list);
+    return status;
+}
+
+static sgz_status prioritize(sgz_write_order *s, sgz_write_ordered *order, size_t *cap,
+                             const char *raw, size_t raw_len, int depth, int *found,
+                             sgz_error *err)
+{
+    size_t len;
+    char *scratch = malloc(raw_len + 1);
+    if (!scratch)
+        return no_memory(err);
+    const char *name = sgz_toc_clean_name(raw, raw_len, scratch, &len);
+    uint32_t row = sgz_toc_lookup(s->toc, name, len);
+    sgz_status status = SGZ_OK;
+    *found = row != SGZ_NO_ROW;
+    if (!*found || s->picked[row])
+        goto done;
+    const sgz_entry *entry = &s->toc->rows[row];
+    if (entry->flags & SGZ_PINNED)
+        status = sgz_base_fail(err, SGZ_ETAR, s->where[row].start, name, len,
+                               "a hard link keeps an earlier file of this name, so it cannot be "
+                               "moved; convert without prioritizing it");
+    else if (depth > LINK_DEPTH)
+        status = sgz_base_fail(err, SGZ_ETAR, -1, name, len, "hard links go in a circle");
+    if (!status)
+        status = place_parents(s, order, cap, name, len, err);
+    if (!status && entry->type == SGZ_HARDLINK) {
+        int there;
+        status = prioritize(s, order, cap, s->toc->arena + entry->link_off, entry->link_len,
+                            depth + 1, &there, err);
+    }
+    if (!status && !s->picked[row]) {
+        order->prioritized++;
+        status = place(s, order, cap, row, err);
+    }
+done:
+    free(scratch);
+    return status;
+}
+
+sgz_status sgz_write_order_sort(sgz_write_order *s, const char *const *names, size_t count,
+                                uint8_t *missing, sgz_write_ordered *order, sgz_error *err)
+{
+    size_t cap = 0;
+    sgz_status status = SGZ_OK;
+    memset(order, 0, sizeof *order);
+    s->picked = calloc(s->toc->count + 1, 1);
+    if (!s->picked)
+        return no_memory(err);
+    for (size_t i = 0; i < s->global_count && !status; i++)
+        if (!push(&order->extents, &cap, order->extent_count++, s->globals[i]))
+            status = no_memory(err);
+    for (size_t i = 0; i < count && !status; i++) {
+        int found;
+        status = prioritize(s, order, &cap, names[i], strlen(names[i]), 0, &found, err);
+        missing[i] = !found;
+    }
+    for (size_t row = 0; row < s->toc->count && !status; row++) {
+        uint8_t flags = s->toc->rows[row].flags;
+        if (!s->picked[row] && (!(flags & SGZ_DROPPED) || (flags & SGZ_PINNED)))
+            status = place(s, order, &cap, (uint32_t)row, err);
+    }
+    if (!status && !order->extents && !push(&order->extents, &cap, 0, (sgz_extent){0, 0}))
+        status = no_memory(err);
+    if (status) {
+        free(order->extents);
+        order->extents = NULL;
+    }
+    return status;
+}

@@ -1,0 +1,76 @@
+/* Slabs: the tar in pieces of some MiB, divided into gzip members, on their way through the
+ * stages of write/pipeline.c. A filler makes them, of a tar (write/cut.h) or of a directory (pack/pack.h). */
+#ifndef SGZ_WRITE_SLAB_H
+#define SGZ_WRITE_SLAB_H
+
+#include "base/status.h"
+
+#include <pthread.h>
+
+/* One chunk of a regular file, in a slab. */
+typedef struct {
+    uint32_t row;           /* of the chunk */
+    uint32_t file_row;      /* of its file; equal for the first chunk */
+    size_t start, len;      /* in the slab */
+    size_t inner;           /* distance from the member's start */
+    int64_t at;             /* blob bytes from the start of a copied run to the chunk's member */
+    int whole;              /* the file's only chunk */
+    int last;               /* the file's last chunk */
+    int hashed;             /* the digest is there already */
+    int file_hashed;        /* so is that of the whole file, in the TOC */
+    uint8_t digest[32];
+} sgz_write_piece;
+
+typedef struct {
+    size_t start, len;
+    size_t first_piece, piece_count;
+    size_t out_len;         /* compressed */
+    size_t copied;          /* not 0: a run of that many members, compressed already: the next
+                               out_len bytes of the slab's `packed` */
+    uint32_t crc;           /* of the compressed bytes, if the filler wants it; not of runs */
+} sgz_write_member;
+
+typedef struct {
+    uint8_t *buf;
+    size_t cap, len;        /* len bytes of whole members */
+    int64_t tar_len;        /* what that is in the tar: copied runs need not be in buf */
+    sgz_write_member *members;
+    size_t member_count, member_cap;
+    sgz_write_piece *pieces;
+    size_t piece_count, piece_cap;
+    uint8_t *packed;        /* copied runs, in order */
+    size_t packed_len, packed_cap;
+    size_t load_count;      /* jobs that must be done before buf and packed are complete */
+    void *plan;             /* the filler's */
+} sgz_write_slab;
+
+typedef struct {
+    void *arg;
+    size_t slab_size;       /* the cap that slabs need */
+    pthread_mutex_t *lock;  /* of the TOC's rows and arena */
+    int crcs;               /* whether members' CRCs are wanted */
+    /* Fill a slab; *end is set with the last one (which may be empty). One at a time. */
+    sgz_status (*fill)(void *arg, sgz_write_slab *slab, int *end, sgz_error *err);
+    /* Bytes of the source so far; between calls of fill. */
+    int64_t (*progress)(void *arg);
+    /* After the last fill. */
+    uint64_t (*bad_names)(void *arg);
+
+    /* The rest may be NULL. What one thread needs for loading. */
+    void *(*worker_new)(void *arg, sgz_error *err);
+    void (*worker_free)(void *arg, void *worker);
+    /* Do load job n of a slab. Jobs run side by side. */
+    sgz_status (*load)(void *arg, void *worker, sgz_write_slab *slab, size_t n, sgz_error *err);
+    /* Copy a member that is not `copied` after all, if it can be had: sets *len, else 0. */
+    sgz_status (*reuse)(void *arg, void *worker, const sgz_write_slab *slab, size_t member,
+                        uint8_t *out, size_t cap, size_t *len, sgz_error *err);
+    /* The slab, finished, begins at this blob offset. In order, one at a time. */
+    sgz_status (*placed)(void *arg, const sgz_write_slab *slab, int64_t offset, sgz_error *err);
+} sgz_write_filler;
+
+sgz_status sgz_write_slab_init(sgz_write_slab *slab, size_t cap, sgz_error *err);
+void sgz_write_slab_free(sgz_write_slab *slab);
+/* Make room for `want` items of an array; 0: no memory. */
+int sgz_write_slab_grow(void **array, size_t *cap, size_t want, size_t item);
+
+#endif

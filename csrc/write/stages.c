@@ -1,0 +1,187 @@
+#define _GNU_SOURCE
+#include "write/internal.h"
+
+#include "base/buffer.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Input bytes that one thread compresses at a time: 256 KiB keeps the last jobs of a
+ * conversion even between threads and costs nothing in locking (a job takes 0.5 ms). */
+#define JOB_BYTES (256u << 10)
+
+static int next_in_job(const sgz_write_slab *in, size_t i, const sgz_write_job *j, size_t bytes)
+{
+    if (i == in->member_count || !in->members[i].copied != !j->copied)
+        return 0;
+    return j->copied || bytes + in->members[i].len <= JOB_BYTES;
+}
+
+sgz_status sgz_write_plan_jobs(sgz_write_flight *s, sgz_error *err)
+{
+    size_t out = 0, packed = 0, count = s->in.member_count;
+    s->job_count = s->jobs_taken = s->jobs_done = s->loads_taken = s->loads_done = 0;
+    for (size_t i = 0; i < count;) {
+        if (!sgz_write_slab_grow((void **)&s->jobs, &s->job_cap, s->job_count + 1,
+                                 sizeof *s->jobs))
+            return sgz_write_no_memory(err);
+        sgz_write_job *j = &s->jobs[s->job_count++];
+        size_t bytes = 0;
+        *j = (sgz_write_job){.first_member = i, .copied = s->in.members[i].copied != 0};
+        j->out = j->copied ? packed : out;
+        do {
+            const sgz_write_member *member = &s->in.members[i];
+            bytes += member->len;
+            if (j->copied)
+                packed += member->out_len;
+            else
+                out += sgz_codec_member_bound(member->len);
+        } while (next_in_job(&s->in, ++i, j, bytes));
+        j->member_count = i - j->first_member;
+        if (j->copied) {
+            j->out_len = packed - j->out;
+            s->jobs_done++;
+        } else {
+            j->out_cap = out - j->out;
+        }
+    }
+    if (out > s->out_cap) {
+        free(s->out);
+        s->out_cap = 0;
+        s->out = sgz_base_buffer_new(out);
+        if (!s->out)
+            return sgz_write_no_memory(err);
+        s->out_cap = out;
+    }
+    s->chunks_due = 0;
+    for (size_t i = 0; i < s->in.piece_count && !s->chunks_due; i++)
+        s->chunks_due = !s->in.pieces[i].hashed;
+    return SGZ_OK;
+}
+
+sgz_status sgz_write_run_job(sgz_write_pipeline *c, sgz_write_worker *w, sgz_write_flight *s,
+                             sgz_write_job *j, sgz_error *err)
+{
+    for (size_t i = 0; i < j->member_count; i++) {
+        sgz_write_member *member = &s->in.members[j->first_member + i];
+        uint8_t *out = s->out + j->out + j->out_len;
+        size_t room = j->out_cap - j->out_len;
+        sgz_status status = SGZ_OK;
+        member->out_len = 0;
+        if (c->filler.reuse)
+            status = c->filler.reuse(c->filler.arg, w->loader, &s->in, j->first_member + i, out,
+                                     room, &member->out_len, err);
+        if (!status && !member->out_len)
+            status = sgz_codec_deflate_member(&w->deflater, s->in.buf + member->start,
+                                              member->len, 0, out, room, &member->out_len, err);
+        if (status)
+            return status;
+        if (c->filler.crcs)
+            member->crc = sgz_codec_crc32(c->codecs, 0, out, member->out_len);
+        j->out_len += member->out_len;
+    }
+    return SGZ_OK;
+}
+
+sgz_status sgz_write_hash_tar(sgz_write_pipeline *c, sgz_write_flight *s, sgz_error *err)
+{
+    size_t count = 0;
+    if (!sgz_write_slab_grow((void **)&c->messages, &c->message_cap, s->in.piece_count,
+                             sizeof *c->messages))
+        return sgz_write_no_memory(err);
+    for (size_t i = 0; i < s->in.piece_count; i++) {
+        sgz_write_piece *piece = &s->in.pieces[i];
+        if (!piece->hashed)
+            c->messages[count++] =
+                (sgz_message){s->in.buf + piece->start, piece->len, piece->digest};
+    }
+    sgz_write_blob_tar(&c->writer, s->in.buf, s->in.len, c->messages, count);
+    c->writer.tar_size += s->in.tar_len - (int64_t)s->in.len;
+    return SGZ_OK;
+}
+
+sgz_status sgz_write_hash_files(sgz_write_pipeline *c, sgz_write_flight *s, sgz_error *err)
+{
+    for (size_t i = 0; i < s->in.piece_count; i++) {
+        const sgz_write_piece *piece = &s->in.pieces[i];
+        if (piece->whole || piece->file_hashed)
+            continue;
+        if (piece->row == piece->file_row)
+            sgz_codec_sha256_init(c->codecs, &c->file_sha);
+        sgz_codec_sha256_update(c->codecs, &c->file_sha, s->in.buf + piece->start, piece->len);
+        if (!piece->last)
+            continue;
+        uint8_t digest[32];
+        sgz_codec_sha256_final(c->codecs, &c->file_sha, digest);
+        pthread_mutex_lock(c->filler.lock);
+        uint64_t at = sgz_toc_store(c->toc, digest, sizeof digest);
+        if (at != UINT64_MAX) {
+            c->toc->rows[piece->file_row].digest_off = at;
+            c->toc->rows[piece->file_row].flags |= SGZ_HAS_DIGEST;
+        }
+        pthread_mutex_unlock(c->filler.lock);
+        if (at == UINT64_MAX)
+            return sgz_write_no_memory(err);
+    }
+    return SGZ_OK;
+}
+
+static void record_rows(sgz_write_pipeline *c, const sgz_write_flight *s)
+{
+    int64_t offset = c->writer.position;
+    pthread_mutex_lock(c->filler.lock);
+    for (size_t i = 0; i < s->in.member_count; i++) {
+        const sgz_write_member *member = &s->in.members[i];
+        for (size_t k = 0; k < member->piece_count; k++) {
+            const sgz_write_piece *piece = &s->in.pieces[member->first_piece + k];
+            sgz_entry *row = &c->toc->rows[piece->row];
+            row->offset = offset + piece->at;
+            row->inner_offset = (int64_t)piece->inner;
+            memcpy(row->chunk_digest, piece->digest, 32);
+            row->flags |= SGZ_HAS_CHUNK_DIGEST;
+            if (piece->whole)
+                row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+        }
+        offset += (int64_t)member->out_len;
+    }
+    pthread_mutex_unlock(c->filler.lock);
+}
+
+static const uint8_t *made_by(const sgz_write_flight *s, const sgz_write_job *j)
+{
+    return (j->copied ? s->in.packed : s->out) + j->out;
+}
+
+sgz_status sgz_write_place_slab(sgz_write_pipeline *c, const sgz_write_flight *s, int tar,
+                                sgz_error *err)
+{
+    size_t at = 0, len = tar && !c->options.no_diff_id ? s->in.len : 0;
+    record_rows(c, s);
+    for (size_t i = 0; i < s->in.member_count; i++)
+        c->writer.members += s->in.members[i].copied ? s->in.members[i].copied : 1;
+    sgz_status status = SGZ_OK;
+    if (c->filler.placed)
+        status = c->filler.placed(c->filler.arg, &s->in, c->writer.position, err);
+    for (size_t i = 0; i < s->job_count && !status; i++)
+        at += sgz_write_blob_hash(&c->writer, made_by(s, &s->jobs[i]), s->jobs[i].out_len,
+                                  s->in.buf + at, len - at);
+    if (tar && !status) {
+        sgz_write_blob_tar(&c->writer, s->in.buf + at, len - at, NULL, 0);
+        c->writer.tar_size += s->in.tar_len - (int64_t)(len - at);
+    }
+    return status;
+}
+
+sgz_status sgz_write_store_slab(sgz_write_pipeline *c, const sgz_write_flight *s, sgz_error *err)
+{
+    sgz_status status = SGZ_OK;
+    for (size_t i = 0; i < s->job_count && !status; i++)
+        status = sgz_write_blob_store(&c->writer, made_by(s, &s->jobs[i]), s->jobs[i].out_len,
+                                      err);
+#ifdef SYNC_FILE_RANGE_WRITE
+    if (!status && c->options.writeback && c->sink->fd >= 0)
+        sync_file_range(c->sink->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* a hint */
+#endif
+    return status;
+}

@@ -1,0 +1,106 @@
+from libc.stdint cimport int64_t, uint8_t
+
+
+cdef extern from "base/status.h" nogil:
+    ctypedef enum sgz_status:
+        SGZ_OK
+        SGZ_ENOMEM
+        SGZ_EIO
+        SGZ_ECODEC
+        SGZ_EGZIP
+        SGZ_ETAR
+        SGZ_ETOC
+        SGZ_EPATCH
+        SGZ_EDIGEST
+        SGZ_EUNSAFE
+        SGZ_ECALLBACK
+        SGZ_ECANCELLED
+
+    ctypedef struct sgz_error:
+        sgz_status code
+        int sys_errno
+        int64_t offset
+        char name[512]
+        char message[256]
+        uint8_t expected[32]
+        uint8_t actual[32]
+
+
+# The exception object for a failed kernel call.
+cdef object to_exception(const sgz_error *err, str source)
+
+
+cdef extern from "codec/codecs.h" nogil:
+    ctypedef struct sgz_isal:
+        int pinned
+
+    ctypedef struct sgz_crypto:
+        void *md_ctx_new
+
+    ctypedef struct sgz_libdeflate:
+        void *alloc_compressor
+
+    ctypedef struct sgz_zstd:
+        void *create_dstream
+
+    ctypedef struct sgz_codecs:
+        sgz_isal isal
+        sgz_crypto crypto
+        sgz_libdeflate libdeflate
+        sgz_zstd zstd
+
+    sgz_status sgz_codec_load_isal(sgz_codecs *, const char *, sgz_error *)
+    sgz_status sgz_codec_load_crypto(sgz_codecs *, const char *, sgz_error *)
+    sgz_status sgz_codec_load_libdeflate(sgz_codecs *, const char *, sgz_error *)
+    sgz_status sgz_codec_load_zstd(sgz_codecs *, const char *, sgz_error *)
+
+
+# The table with ISA-L and libcrypto loaded, which everything needs; raises CodecError.
+# libdeflate and zstd are loaded when asked for by `need`.
+cdef const sgz_codecs *table() except NULL
+cpdef int need(str library) except -1
+
+
+cdef extern from "io/input.h" nogil:
+    ctypedef struct sgz_source:
+        int fd
+        int64_t (*read)(void *, uint8_t *, size_t)
+        void *arg
+        const int *stop
+
+cdef extern from "io/sink.h" nogil:
+    ctypedef struct sgz_sink:
+        int fd
+        int (*write)(void *, const uint8_t *, size_t)
+        void *arg
+        const int *stop
+        int is_pipe
+        const char *name
+
+
+cdef class Buffer:
+    """The memory of a bytes-like object, held while this lives."""
+
+    cdef Py_buffer view
+
+
+cdef class Callback:
+    """A Python function that a kernel calls; keeps the exception it raised."""
+
+    cdef object call
+    cdef object error
+
+    cdef int check(self) except -1
+
+
+cdef class Reader(Callback):
+    """A descriptor, or a callable read(n), behind an sgz_source."""
+
+    cdef sgz_source source
+
+
+cdef class Writer(Callback):
+    """A descriptor, or a callable write(view), behind an sgz_sink."""
+
+    cdef bytes name
+    cdef sgz_sink sink

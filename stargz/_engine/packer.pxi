@@ -1,0 +1,423 @@
+"""Packing a directory. Part of write.pyx."""
+
+from libc.limits cimport INT_MAX
+from libc.stdint cimport INT64_MAX, INT64_MIN, uint32_t, uint64_t
+from libc.stdlib cimport calloc
+from libc.string cimport memcmp, memcpy
+
+import os
+from _thread import allocate_lock, start_new_thread
+
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+
+    enum:
+        CLOCK_REALTIME_COARSE
+
+    int clock_gettime(int, timespec *)
+
+cdef extern from "pack/pack.h" nogil:
+    ctypedef struct sgz_pack_walk:
+        size_t count
+        uint64_t sockets
+        char first_socket[256]
+
+    ctypedef struct sgz_pack_walk_entry:
+        pass
+
+    ctypedef struct sgz_pack_walk_options:
+        int threads
+        int one_file_system
+        int (*ignore)(void *, const char *, size_t, int)
+        uint32_t (*known)(void *, const sgz_pack_walk_entry *, const char *)
+        void *ignore_arg
+        void *known_arg
+        const int *stop
+
+    sgz_status sgz_pack_walk_tree(int, const sgz_pack_walk_options *, sgz_pack_walk *, sgz_error *)
+    void sgz_pack_walk_free(sgz_pack_walk *)
+    int sgz_write_cut_marker(const char *, size_t)
+
+    ctypedef struct sgz_pack_manifest_options:
+        int level
+        int landmarks
+        int64_t chunk_size
+        int64_t owner
+        int64_t group
+        int64_t mtime
+        int64_t mtime_max
+        char engine[64]
+
+    ctypedef struct sgz_pack_manifest:
+        sgz_pack_manifest_options options
+        int64_t walked_at
+        int64_t blob_size
+        int64_t toc_offset
+        uint8_t tail_digest[32]
+
+    sgz_status sgz_pack_manifest_load(sgz_pack_manifest *, const sgz_codecs *, int, sgz_error *)
+    sgz_status sgz_pack_manifest_save(const sgz_pack_manifest *, const sgz_codecs *, int,
+                                      sgz_error *)
+    void sgz_pack_manifest_free(sgz_pack_manifest *)
+    uint32_t sgz_pack_manifest_known(void *, const sgz_pack_walk_entry *, const char *)
+
+    ctypedef struct sgz_pack_options:
+        sgz_pack_manifest_options bytes
+        int diff_id
+        const sgz_pack_manifest *base
+        int base_fd
+
+    ctypedef struct sgz_pack_counts:
+        uint64_t read_files
+        uint64_t reused_files
+        int64_t reused_bytes
+        uint64_t damaged
+        uint64_t changed
+        int64_t source_bytes
+
+    ctypedef struct sgz_pack:
+        pass
+
+    sgz_pack *sgz_pack_new(const sgz_codecs *, int, sgz_pack_walk *, sgz_toc *,
+                           const sgz_pack_options *, sgz_error *)
+    void sgz_pack_free(sgz_pack *)
+    const sgz_write_filler *sgz_pack_filler(sgz_pack *)
+    void sgz_pack_count(sgz_pack *, sgz_pack_counts *)
+    void sgz_pack_describe(sgz_pack *, const sgz_write_result *, sgz_pack_manifest *)
+    const char *sgz_pack_changed(const sgz_pack *, size_t, size_t *, int *)
+
+# How often a waiting thread looks for signals: seconds.
+_POLL = 0.05
+
+
+cdef class Worker:
+    """A thread for one call. `wait` returns when that has ended, whatever signals come: only then
+    may what it works with be closed. (Of a Thread whose `join` an exception left, CPython 3.11
+    believes ever after that it has ended.)
+
+    `error` is the exception that ended the call, or None.
+    """
+
+    cdef object call, running
+    cdef bint ended
+    cdef int *stop              # set when a signal's handler raises; may be NULL
+    cdef readonly object error
+
+    def __cinit__(self):
+        self.stop = NULL
+
+    def __init__(self, call):
+        self.call = call
+        self.running = allocate_lock()
+        self.ended = True
+
+    def start(self):
+        """Begin. Either there is a thread then, or an exception."""
+        self.running.acquire()
+        self.ended = False
+        try:
+            start_new_thread(self._run, ())
+        except BaseException:
+            self.ended = True
+            raise
+
+    def _run(self):
+        try:
+            self.call()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended = True
+            self.running.release()
+
+    def wait(self):
+        """Wait for the end. An exception that a signal's handler raised meanwhile is raised
+        then."""
+        cdef object interrupted = None
+        while not self.ended:
+            try:
+                self.running.acquire(True, _POLL)
+                PyErr_CheckSignals()
+            except BaseException as error:
+                interrupted = interrupted or error
+                if self.stop != NULL:
+                    self.stop[0] = 1
+        if interrupted is not None:
+            raise interrupted
+
+
+cdef class Manifest:
+    """What an earlier layer was made of, read from a descriptor at its begin."""
+
+    cdef sgz_pack_manifest manifest
+
+    def __cinit__(self):
+        memset(&self.manifest, 0, sizeof(self.manifest))
+
+    def __dealloc__(self):
+        sgz_pack_manifest_free(&self.manifest)
+
+    def __init__(self, int fd, str name):
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef const sgz_codecs *codecs = table()
+        with nogil:
+            status = sgz_pack_manifest_load(&self.manifest, codecs, fd, &err)
+        if status != SGZ_OK:
+            raise to_exception(&err, name)
+
+    @property
+    def blob(self):
+        """Of the layer: its size, its TOC's offset, and the sha256 of all from there on."""
+        cdef const uint8_t *digest = self.manifest.tail_digest
+        return self.manifest.blob_size, self.manifest.toc_offset, digest[:32]
+
+
+# What a walk leaves out, beside what `call` says: some names, and an earlier layer's own files.
+cdef struct skip_list:
+    const char **names
+    size_t *lens
+    char *seen
+    size_t count
+    char reserved[3][49]        # names that are a layer's own, as far as they were met
+    size_t reserved_count
+    void *call                  # a Callback, or NULL
+
+
+cdef int _ignore(void *arg, const char *name, size_t size, int is_dir) noexcept nogil:
+    cdef skip_list *skip = <skip_list *>arg
+    cdef size_t i
+    cdef int verdict = 0
+    if sgz_write_cut_marker(name, size):
+        if skip.call != NULL:
+            with gil:
+                verdict = _ask(<Callback>skip.call, name[:size], is_dir)
+        if verdict == 0 and skip.reserved_count < 3:
+            memcpy(skip.reserved[skip.reserved_count], name, size)
+            skip.reserved_count += 1
+        return -1 if verdict < 0 else 2
+    for i in range(skip.count):
+        if skip.lens[i] == size and memcmp(skip.names[i], name, size) == 0:
+            skip.seen[i] = 1
+            return 2
+    if skip.call == NULL:
+        return 0
+    with gil:
+        return _ask(<Callback>skip.call, name[:size], is_dir)
+
+
+cdef int _ask(Callback ignore, bytes name, bint is_dir) noexcept:
+    try:
+        return ignore.call(name, is_dir)
+    except BaseException as error:
+        ignore.error = error
+        return -1
+
+
+cdef class Packing:
+    """One pack: `walk`, then `run`, then `save`, each once.
+
+    `root` is the descriptor of the directory. owner and group are -1 for those of the files;
+    mtime is None for theirs, mtime_max None for no limit.
+    """
+
+    cdef sgz_pack_options options
+    cdef sgz_write_options convert
+    cdef sgz_write_result result
+    cdef sgz_pack_walk found
+    cdef sgz_pack *packer
+    cdef sgz_toc *toc
+    cdef int stop, root
+    cdef int64_t walked_at
+    cdef Manifest base
+    cdef str name
+    cdef object progress
+
+    def __cinit__(self):
+        memset(&self.options, 0, sizeof(self.options))
+        memset(&self.convert, 0, sizeof(self.convert))
+        memset(&self.found, 0, sizeof(self.found))
+        self.packer = NULL
+        self.toc = NULL
+
+    def __dealloc__(self):
+        sgz_pack_free(self.packer)
+        sgz_pack_walk_free(&self.found)
+        sgz_toc_free(self.toc)
+
+    def __init__(self, int root, str name, *, int level, int64_t chunk_size, int64_t owner,
+                 int64_t group, mtime, mtime_max, str engine, bint diff_id, unsigned threads,
+                 progress):
+        cdef bytes text = engine.encode()[:63]
+        if level > 2:
+            need("libdeflate")
+        self.root = root
+        self.name = name
+        self.progress = progress
+        self.options.bytes.level = self.convert.level = level
+        self.options.bytes.landmarks = 1
+        self.options.bytes.chunk_size = chunk_size
+        self.options.bytes.owner = owner
+        self.options.bytes.group = group
+        self.options.bytes.mtime = INT64_MIN if mtime is None else mtime
+        self.options.bytes.mtime_max = INT64_MAX if mtime_max is None else mtime_max
+        memcpy(self.options.bytes.engine, <const char *>text, len(text))
+        self.options.diff_id = diff_id
+        self.options.base_fd = -1
+        self.convert.no_diff_id = not diff_id
+        self.convert.threads = threads
+        self.toc = sgz_toc_new()
+        if self.toc == NULL:
+            raise MemoryError
+
+    def other_options(self, Manifest base not None):
+        """What keeps this pack from copying contents of a layer with this manifest; "" for nothing.
+        (Owners and times are in headers, which are then made anew.)"""
+        cdef const sgz_pack_manifest_options *then = &base.manifest.options
+        cdef const sgz_pack_manifest_options *now = &self.options.bytes
+        if then.level != now.level:
+            return f"level {then.level}"
+        if then.chunk_size != now.chunk_size:
+            return f"chunk size {then.chunk_size}"
+        if memcmp(then.engine, now.engine, sizeof(now.engine)) or then.landmarks != now.landmarks:
+            return "another version of what compresses"
+        return ""
+
+    def walk(self, list skip, ignore, bint one_file_system, Manifest base, bint trust):
+        """Find what there is to pack. Returns (sockets left out, the name of one, those of
+        `skip` that were met, names left out as they are a layer's own).
+
+        `skip` has names to leave out; ignore(name, is_dir) is as sgz_pack_walk_options wants it, or
+        None. With `trust` what the base's manifest says of sizes and times is enough.
+        """
+        cdef sgz_pack_walk_options options
+        cdef skip_list left_out
+        cdef Callback call = None if ignore is None else Callback(ignore)
+        cdef sgz_error err
+        cdef size_t i, count = len(skip)
+        cdef timespec now
+        cdef list failures = []
+        cdef Worker worker
+        memset(&options, 0, sizeof(options))
+        memset(&left_out, 0, sizeof(left_out))
+        options.threads = <int>min(self.convert.threads, <unsigned>INT_MAX)
+        options.one_file_system = one_file_system
+        options.stop = &self.stop
+        options.ignore = _ignore
+        options.ignore_arg = &left_out
+        self.base = base
+        if base is not None and trust:
+            options.known = sgz_pack_manifest_known
+            options.known_arg = &base.manifest
+        try:
+            left_out.names = <const char **>calloc(count + 1, sizeof(char *))
+            left_out.lens = <size_t *>calloc(count + 1, sizeof(size_t))
+            left_out.seen = <char *>calloc(count + 1, 1)
+            if left_out.names == NULL or left_out.lens == NULL or left_out.seen == NULL:
+                raise MemoryError
+            for i in range(count):
+                left_out.names[i] = <bytes>skip[i]
+                left_out.lens[i] = len(<bytes>skip[i])
+            left_out.count = count
+            if call is not None:
+                left_out.call = <void *>call
+            clock_gettime(CLOCK_REALTIME_COARSE, &now)
+            self.walked_at = now.tv_sec * 1000000000 + now.tv_nsec
+
+            def work():
+                cdef sgz_status status
+                with nogil:
+                    status = sgz_pack_walk_tree(self.root, &options, &self.found, &err)
+                if status != SGZ_OK:
+                    failures.append(status)
+
+            worker = Worker(work)
+            worker.stop = &self.stop
+            worker.start()
+            worker.wait()
+            if worker.error is not None:
+                raise worker.error
+            if call is not None:
+                call.check()
+            if failures:
+                raise to_exception(&err, self.name)
+            met = [name for i, name in enumerate(skip) if left_out.seen[i]]
+            reserved = [os.fsdecode(left_out.reserved[i]) for i in range(left_out.reserved_count)]
+        finally:
+            free(left_out.names)
+            free(left_out.lens)
+            free(left_out.seen)
+        return self.found.sockets, os.fsdecode(self.found.first_socket), met, reserved
+
+    def run(self, where, str sink_name, bint synced, int base_fd):
+        """Write the layer; returns the result's fields as a dict. `synced`: the sink is a file
+        that will be synced afterwards."""
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef sgz_write_pipeline *conversion
+        cdef sgz_pack_counts counts
+        cdef size_t i = 0, size
+        cdef int cut
+        cdef const char *name
+        cdef const sgz_codecs *codecs = table()
+        cdef Writer sink = Writer(where, sink_name)
+        sink.sink.stop = &self.stop
+        if self.base is not None:
+            self.options.base = &self.base.manifest
+            self.options.base_fd = base_fd
+        self.convert.writeback = synced
+        with nogil:
+            self.packer = sgz_pack_new(codecs, self.root, &self.found, self.toc, &self.options,
+                                       &err)
+        if self.packer == NULL:
+            raise to_exception(&err, self.name)
+        sgz_pack_count(self.packer, &counts)
+        conversion = sgz_write_pipeline_start_filled(codecs, sgz_pack_filler(self.packer),
+                                                     &sink.sink, self.toc, &self.convert,
+                                                     &self.stop, &err)
+        if conversion == NULL:
+            raise to_exception(&err, self.name)
+
+        def report(int64_t done):
+            if self.progress is not None:
+                self.progress(done, counts.source_bytes)
+
+        status = follow(conversion, report, &self.result, &err)
+        if status != SGZ_OK:
+            sink.check()
+            raise to_exception(&err, self.name)
+        sgz_pack_count(self.packer, &counts)
+        fields = fields_of(&self.result)
+        changed = []
+        name = sgz_pack_changed(self.packer, 0, &size, &cut)
+        while name != NULL:
+            changed.append((os.fsdecode(name[:size]), bool(cut)))
+            i += 1
+            name = sgz_pack_changed(self.packer, i, &size, &cut)
+        fields.update(
+            read_files=counts.read_files,
+            reused_files=counts.reused_files,
+            reused_bytes=counts.reused_bytes,
+            damaged=counts.damaged,
+            changed=counts.changed,
+            changed_names=changed,
+        )
+        if not self.options.diff_id:
+            fields["diff_id"] = None
+        return fields
+
+    def save(self, int fd):
+        """Write the layer's manifest."""
+        cdef sgz_pack_manifest manifest
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef const sgz_codecs *codecs = table()
+        sgz_pack_describe(self.packer, &self.result, &manifest)
+        manifest.walked_at = self.walked_at
+        with nogil:
+            status = sgz_pack_manifest_save(&manifest, codecs, fd, &err)
+        if status != SGZ_OK:
+            raise to_exception(&err, "")

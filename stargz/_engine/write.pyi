@@ -1,0 +1,79 @@
+from collections.abc import Callable
+from typing import Any
+
+def unwrap(
+    source: int | Callable[[int], bytes],
+    sink: int = -1,
+    *,
+    source_name: str,
+    progress: Callable[[int, int], object] | None = None,
+    source_size: int = 0,
+) -> tuple[str, int]: ...
+
+class Conversion:
+    missing: list[bytes]
+    plain: bool
+    def __init__(
+        self,
+        source: int | Callable[[int], bytes],
+        sink: int | Callable[[memoryview], int | None],
+        *,
+        level: int,
+        chunk_size: int,
+        min_chunk_size: int,
+        legacy: bool,
+        lossless: bool,
+        threads: int,
+        source_name: str,
+        sink_name: str,
+        progress: Callable[[int, int], None] | None,
+        source_size: int,
+    ) -> None: ...
+    def prioritize(self, names: list[bytes], spool: int, reread: bool) -> None: ...
+    def run(self) -> dict[str, str | int | bool]: ...
+
+class Worker:
+    error: BaseException | None
+    def __init__(self, call: Callable[[], object]) -> None: ...
+    def start(self) -> None: ...
+    def wait(self) -> None: ...
+
+class Manifest:
+    def __init__(self, fd: int, name: str) -> None: ...
+    @property
+    def blob(self) -> tuple[int, int, bytes]: ...
+
+class Packing:
+    def __init__(
+        self,
+        root: int,
+        name: str,
+        *,
+        level: int,
+        chunk_size: int,
+        owner: int,
+        group: int,
+        mtime: int | None,
+        mtime_max: int | None,
+        engine: str,
+        diff_id: bool,
+        threads: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None: ...
+    def other_options(self, base: Manifest) -> str: ...
+    def walk(
+        self,
+        skip: list[bytes],
+        ignore: Callable[[bytes, bool], int] | None,
+        one_file_system: bool,
+        base: Manifest | None,
+        trust: bool,
+    ) -> tuple[int, str, list[bytes], list[str]]: ...
+    def run(
+        self,
+        where: int | Callable[[memoryview], int | None],
+        sink_name: str,
+        synced: bool,
+        base_fd: int,
+    ) -> dict[str, Any]: ...
+    def save(self, fd: int) -> None: ...

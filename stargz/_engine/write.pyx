@@ -1,0 +1,388 @@
+"""Conversions, and packs: the door to the kernels that write layers."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from stargz._engine.base cimport (
+    SGZ_ECANCELLED,
+    SGZ_OK,
+    Callback,
+    Reader,
+    Writer,
+    sgz_codecs,
+    sgz_error,
+    sgz_sink,
+    sgz_source,
+    sgz_status,
+    table,
+    to_exception,
+)
+from stargz._engine.toc cimport sgz_toc, sgz_toc_free, sgz_toc_new
+
+from stargz._engine.base import need
+
+
+cdef extern from "io/input.h" nogil:
+    ctypedef enum sgz_wrap:
+        SGZ_WRAP_NONE
+        SGZ_WRAP_GZIP
+        SGZ_WRAP_ZSTD
+
+    ctypedef struct sgz_extent:
+        int64_t start
+        int64_t end
+
+    ctypedef struct sgz_inflater:
+        int garbage
+
+    ctypedef struct sgz_input:
+        sgz_wrap wrap
+        sgz_inflater inflater
+        int64_t source_pos
+
+    sgz_status sgz_io_input_open(sgz_input *, const sgz_codecs *, sgz_source, sgz_error *)
+    sgz_status sgz_io_input_peek(sgz_input *, sgz_error *)
+    sgz_status sgz_io_input_begin(sgz_input *, sgz_error *)
+    sgz_status sgz_io_input_open_extents(sgz_input *, const sgz_codecs *, int, const sgz_extent *,
+                                         size_t, sgz_error *)
+    void sgz_io_input_close(sgz_input *)
+
+cdef extern from "write/order.h" nogil:
+    ctypedef struct sgz_write_order:
+        pass
+
+    ctypedef struct sgz_write_ordered:
+        sgz_extent *extents
+        size_t extent_count
+        int64_t prioritized
+
+    sgz_write_order *sgz_write_order_new(sgz_input *, int)
+    void sgz_write_order_free(sgz_write_order *)
+    sgz_status sgz_write_order_step(sgz_write_order *, int *, sgz_error *)
+    sgz_status sgz_write_order_sort(sgz_write_order *, const char *const *, size_t, uint8_t *,
+                                    sgz_write_ordered *, sgz_error *)
+
+cdef extern from "io/plain.h" nogil:
+    size_t SGZ_PLAIN_BUF
+
+    ctypedef struct sgz_hasher:
+        pass
+
+    ctypedef struct sgz_plain:
+        sgz_input *input
+        sgz_hasher *hasher
+        uint8_t *buf
+        int sink
+        int64_t size
+
+    sgz_status sgz_codec_hasher_init(sgz_hasher *, const sgz_codecs *, sgz_error *)
+    void sgz_codec_hasher_free(sgz_hasher *)
+    void sgz_codec_hasher_final(sgz_hasher *, uint8_t *)
+    sgz_status sgz_io_plain_step(sgz_plain *, int *, sgz_error *)
+
+cdef extern from "write/pipeline.h" nogil:
+    ctypedef struct sgz_write_cut_options:
+        int64_t chunk_size
+        int64_t min_chunk_size
+        int landmarks
+        int64_t landmark_after
+        int prefetch
+        int lossless
+
+    ctypedef struct sgz_write_options:
+        sgz_write_cut_options cut
+        int level
+        int legacy
+        int no_diff_id
+        int writeback
+        unsigned threads
+
+    ctypedef struct sgz_write_result:
+        uint8_t digest[32]
+        uint8_t diff_id[32]
+        uint8_t toc_digest[32]
+        int64_t size
+        int64_t uncompressed_size
+        int64_t toc_offset
+        uint64_t toc_size
+        uint64_t entries
+        uint64_t chunks
+        uint64_t members
+        uint64_t bad_names
+        int trailing_garbage
+
+    ctypedef struct sgz_write_filler:
+        pass
+
+    ctypedef struct sgz_write_pipeline:
+        pass
+
+    sgz_write_pipeline *sgz_write_pipeline_start_filled(const sgz_codecs *,
+                                                        const sgz_write_filler *, sgz_sink *,
+                                                        sgz_toc *, const sgz_write_options *, int *,
+                                                        sgz_error *)
+    sgz_write_pipeline *sgz_write_pipeline_start(const sgz_codecs *, sgz_input *, sgz_sink *,
+                                                 sgz_toc *, const sgz_write_options *, int *,
+                                                 sgz_error *)
+    int sgz_write_pipeline_wait(sgz_write_pipeline *, int, int64_t *)
+    void sgz_write_pipeline_cancel(sgz_write_pipeline *)
+    sgz_status sgz_write_pipeline_finish(sgz_write_pipeline *, sgz_write_result *, sgz_error *)
+
+# How often the calling thread looks for signals and reports progress: milliseconds.
+cdef enum:
+    POLL = 50
+
+
+# Wait for a conversion that was started and free it; report(done) is called in the meantime and
+# may raise, which cancels it. Returns the status of the conversion.
+cdef sgz_status follow(sgz_write_pipeline *conversion, object report, sgz_write_result *result,
+                       sgz_error *err) except *:
+    cdef int64_t done = 0
+    cdef int ended = 0
+    cdef sgz_status status
+    try:
+        while not ended:
+            with nogil:
+                ended = sgz_write_pipeline_wait(conversion, POLL, &done)
+            PyErr_CheckSignals()
+            report(done)
+    except BaseException:
+        with nogil:
+            sgz_write_pipeline_cancel(conversion)
+            sgz_write_pipeline_finish(conversion, result, err)
+        raise
+    with nogil:
+        status = sgz_write_pipeline_finish(conversion, result, err)
+    return status
+
+
+cdef dict fields_of(const sgz_write_result *result):
+    return {
+        "digest": "sha256:" + (<const uint8_t *>result.digest)[:32].hex(),
+        "size": result.size,
+        "diff_id": "sha256:" + (<const uint8_t *>result.diff_id)[:32].hex(),
+        "toc_digest": "sha256:" + (<const uint8_t *>result.toc_digest)[:32].hex(),
+        "uncompressed_size": result.uncompressed_size,
+        "toc_offset": result.toc_offset,
+        "toc_size": result.toc_size,
+        "entries": result.entries,
+        "chunks": result.chunks,
+        "members": result.members,
+        "bad_names": result.bad_names,
+    }
+
+
+cdef sgz_status _open(sgz_input *input, sgz_source where, sgz_error *err) except *:
+    """Find out what the input is wrapped in, and load what that needs."""
+    cdef sgz_status status = sgz_io_input_open(input, table(), where, err)
+    while status == SGZ_OK:
+        with nogil:
+            status = sgz_io_input_peek(input, err)
+        PyErr_CheckSignals()
+        if status != SGZ_ECANCELLED:
+            break
+        status = SGZ_OK
+    if status == SGZ_OK:
+        if input.wrap == SGZ_WRAP_ZSTD:
+            need("zstd")
+        status = sgz_io_input_begin(input, err)
+    return status
+
+
+def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t source_size=0):
+    """The DiffID of a tar and its bytes: (digest, size).
+
+    The source is a descriptor, read from its position on, or a callable read(n); `sink` is the
+    descriptor of a file that gets the plain tar, -1 for none. progress(done, source_size) gets
+    bytes of the source after each 8 MiB of the tar.
+    """
+    cdef sgz_input input
+    cdef sgz_hasher hasher
+    cdef sgz_plain plain
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef uint8_t digest[32]
+    cdef int end = 0, stop = 0
+    cdef Reader reader = Reader(source)
+    memset(&input, 0, sizeof(input))
+    memset(&hasher, 0, sizeof(hasher))
+    memset(&plain, 0, sizeof(plain))
+    reader.source.stop = &stop
+    plain.input = &input
+    plain.hasher = &hasher
+    plain.sink = sink
+    try:
+        plain.buf = <uint8_t *>malloc(SGZ_PLAIN_BUF)
+        if plain.buf == NULL:
+            raise MemoryError
+        status = _open(&input, reader.source, &err)
+        if status == SGZ_OK:
+            status = sgz_codec_hasher_init(&hasher, table(), &err)
+        while status == SGZ_OK and not end:
+            with nogil:
+                status = sgz_io_plain_step(&plain, &end, &err)
+            PyErr_CheckSignals()
+            if status == SGZ_OK and progress is not None:
+                progress(input.source_pos, source_size)
+        if status != SGZ_OK:
+            reader.check()
+            raise to_exception(&err, source_name)
+        sgz_codec_hasher_final(&hasher, digest)
+    finally:
+        sgz_io_input_close(&input)
+        sgz_codec_hasher_free(&hasher)
+        free(plain.buf)
+    return "sha256:" + (<const uint8_t *>digest)[:32].hex(), plain.size
+
+
+cdef class Conversion:
+    """One conversion; `run` may be called once.
+
+    The source is a descriptor or a callable read(n); the sink a descriptor or a callable
+    write(view). `names` are the prioritized files as bytes, None for no landmark order;
+    `spool` makes the temporary file that they need.
+    """
+
+    cdef sgz_input input
+    cdef Writer sink
+    cdef sgz_write_options options
+    cdef sgz_write_result result
+    cdef sgz_write_ordered order
+    cdef sgz_toc *toc
+    cdef int stop
+    cdef Reader reader
+    cdef object source_name, progress
+    cdef int64_t source_size
+    cdef readonly list missing
+    cdef int garbage            # seen by the first pass
+
+    def __cinit__(self):
+        memset(&self.input, 0, sizeof(self.input))
+        memset(&self.order, 0, sizeof(self.order))
+        self.toc = NULL
+
+    def __dealloc__(self):
+        sgz_io_input_close(&self.input)
+        free(self.order.extents)
+        sgz_toc_free(self.toc)
+
+    def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
+                 bint legacy, bint lossless, unsigned threads, str source_name,
+                 str sink_name, progress, int64_t source_size):
+        cdef sgz_error err
+        cdef sgz_status status
+        if level > 2:
+            need("libdeflate")
+        self.source_name = source_name
+        self.source_size = source_size
+        self.progress = progress
+        self.missing = []
+        self.options.level = level
+        self.options.legacy = legacy
+        self.options.threads = threads
+        self.options.cut.chunk_size = chunk_size
+        self.options.cut.min_chunk_size = min_chunk_size
+        self.options.cut.lossless = lossless
+        self.options.cut.landmarks = not legacy and not lossless
+        self.toc = sgz_toc_new()
+        if self.toc == NULL:
+            raise MemoryError
+        self.reader = Reader(source)
+        self.reader.source.stop = &self.stop
+        self.sink = Writer(sink, sink_name)
+        self.sink.sink.stop = &self.stop
+        status = _open(&self.input, self.reader.source, &err)
+        if status != SGZ_OK:
+            self._raise(&err)
+
+    @property
+    def plain(self):
+        """Whether the input is a tar that is not compressed."""
+        return self.input.wrap == SGZ_WRAP_NONE
+
+    cdef _raise(self, const sgz_error *err):
+        self.reader.check()
+        self.sink.check()
+        raise to_exception(err, self.source_name)
+
+    cdef _report(self, int64_t done, int64_t total):
+        PyErr_CheckSignals()
+        if self.progress is not None:
+            self.progress(min(done, total) if total > 0 else done, total)
+
+    def prioritize(self, list names, int spool, bint reread):
+        """The first pass: find every entry, then order them.
+
+        `spool` is the descriptor of an empty temporary file for the tar; with `reread` it is
+        the source itself, a seekable plain tar, and nothing is written to it. `self.missing`
+        gets the names that are not there.
+        """
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef int end = 0
+        cdef size_t i, count = len(names)
+        cdef bytearray missing = bytearray(count + 1)
+        cdef uint8_t *absent = missing
+        cdef bytearray table_ = bytearray((count + 1) * sizeof(char *))
+        cdef char *slots = table_
+        cdef const char **pointers = <const char **>slots
+        cdef sgz_write_order *scan = sgz_write_order_new(&self.input, -1 if reread else spool)
+        if scan == NULL:
+            raise MemoryError
+        try:
+            while not end:
+                with nogil:
+                    status = sgz_write_order_step(scan, &end, &err)
+                if status != SGZ_OK:
+                    self._raise(&err)
+                self._report(self.input.source_pos // 2, self.source_size)
+            for i in range(count):
+                pointers[i] = <const char *>(<bytes>names[i])
+            with nogil:
+                status = sgz_write_order_sort(scan, pointers, count, absent, &self.order, &err)
+            if status != SGZ_OK:
+                self._raise(&err)
+        finally:
+            sgz_write_order_free(scan)
+        self.missing = [name for name, gone in zip(names, missing, strict=False) if gone]
+        self.options.cut.prefetch = 1
+        self.options.cut.landmark_after = self.order.prioritized
+        self.garbage = self.input.inflater.garbage
+        sgz_io_input_close(&self.input)
+        if sgz_io_input_open_extents(&self.input, table(), spool, self.order.extents,
+                                     self.order.extent_count, &err) != SGZ_OK:
+            self._raise(&err)
+
+    def run(self):
+        """Convert; returns the result's fields as a dict."""
+        cdef sgz_error err
+        cdef sgz_status status
+        cdef int64_t first = 0, whole = 1
+        cdef size_t i
+        cdef sgz_write_pipeline *conversion
+        if self.order.extents != NULL:
+            first = self.source_size // 2
+            for i in range(self.order.extent_count):
+                whole += self.order.extents[i].end - self.order.extents[i].start
+        conversion = sgz_write_pipeline_start(table(), &self.input, &self.sink.sink, self.toc,
+                                              &self.options, &self.stop, &err)
+        if conversion == NULL:
+            self._raise(&err)
+
+        def report(int64_t done):
+            if first:
+                self._report(first + <int64_t>(<double>done / whole * first), self.source_size)
+            else:
+                self._report(done, self.source_size)
+
+        status = follow(conversion, report, &self.result, &err)
+        if status != SGZ_OK:
+            self._raise(&err)
+        fields = fields_of(&self.result)
+        fields["trailing_garbage"] = bool(self.result.trailing_garbage or self.garbage)
+        return fields
+
+
+include "packer.pxi"
