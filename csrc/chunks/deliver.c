@@ -2,19 +2,9 @@
 #include "chunks/internal.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* With the pauses of stargz/fetching.py between them these take two minutes. */
 #define BACKGROUND_TRIES 8
-
-void sgz_chunks_fetch_free(sgz_chunks *c)
-{
-    for (sgz_chunks_active *a = c->active, *next; a; a = next) {
-        next = a->next;
-        free(a->chunks);
-        free(a);
-    }
-}
 
 static sgz_chunks_active *find_active(sgz_chunks *c, uint64_t id)
 {

@@ -2,7 +2,6 @@
 #include "chunks/internal.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* What a chunk costs besides its bytes: the struct and malloc's own. */
 #define CHUNK_COST (sizeof(sgz_chunks_chunk) + 32)
@@ -301,4 +300,13 @@ void sgz_chunks_get_stats(sgz_chunks *c, sgz_chunks_stats *stats)
     pthread_mutex_lock(&c->lock);
     *stats = c->stats;
     pthread_mutex_unlock(&c->lock);
+}
+
+void sgz_chunks_fetch_free(sgz_chunks *c)
+{
+    for (sgz_chunks_active *a = c->active, *next; a; a = next) {
+        next = a->next;
+        free(a->chunks);
+        free(a);
+    }
 }

@@ -10,7 +10,7 @@
 #ifndef SGZ_CHUNKS_TABLE_H
 #define SGZ_CHUNKS_TABLE_H
 
-#include "read/spans.h"
+#include "read/chunk.h"
 #include "chunks/disk.h"
 
 #define SGZ_WINDOW ((int64_t)64 << 20)

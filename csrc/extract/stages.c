@@ -2,7 +2,6 @@
 #include "extract/plan.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* A batch is what one thread takes at a time: enough to keep it busy for about a
  * millisecond, little enough that two threads end together. */

@@ -114,16 +114,15 @@ size_t sgz_mount_add_name(uint8_t *out, size_t room, int plus,
                           uint64_t next, const char *name, size_t len);
 
 /* --- mount/xattrs.c --- */
-int sgz_mount_has_xattrs(const sgz_toc_tree *tree);
 void sgz_mount_getxattr(sgz_mount_thread *t, const sgz_mount_request *request);
 void sgz_mount_listxattr(sgz_mount_thread *t, const sgz_mount_request *request);
 
-/* --- read.c --- */
+/* --- mount/read.c --- */
 void sgz_mount_read(sgz_mount_thread *t, const sgz_mount_request *request);
 /* Whether the request was among the parked reads. */
 int sgz_mount_interrupt_read(sgz_mount *fuse, uint64_t unique);
 
-/* --- ask.c --- */
+/* --- mount/ask.c --- */
 void sgz_mount_ask(sgz_mount_thread *t, const sgz_mount_request *request);
 int sgz_mount_interrupt_asked(sgz_mount *fuse, uint64_t unique);
 void sgz_mount_report(sgz_mount *fuse, uint64_t node, const sgz_error *err);

@@ -8,17 +8,6 @@
 #define VALUE_MAX 65536 /* Linux's own limit */
 #define KEY_MAX 255
 
-int sgz_mount_has_xattrs(const sgz_toc_tree *tree)
-{
-    for (uint32_t i = 0; i < tree->count; i++) {
-        const sgz_entry *row = sgz_toc_tree_row(tree, i);
-        if (tree->nodes[i].flags & (SGZ_NODE_OPAQUE | SGZ_NODE_WHITEOUT) ||
-            (row && row->xattr_len))
-            return 1;
-    }
-    return 0;
-}
-
 /* The tree of a request, or NULL after an answer. Where no node has an xattr the kernel need
  * not ask for one again: it asks for security.capability at every exec, and ls for each file. A
  * list is given in any case, since an overlay over this would fail without. */

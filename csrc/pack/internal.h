@@ -1,5 +1,5 @@
-/* Shared by the parts of the packer: pack/pack.c (what is known of the tree), pack/fill.c (the
- * layout), pack/load.c (contents). */
+/* Shared by the parts of the packer: pack.c (what is known of the tree), header.c, fill.c (the
+ * layout), load.c (contents). */
 #ifndef SGZ_PACK_INTERNAL_H
 #define SGZ_PACK_INTERNAL_H
 

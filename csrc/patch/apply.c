@@ -9,90 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define THREADS_MAX 3
-
 /* A pipe gets at least a footer less than NEW before NEW's digest is right. */
 #define HOLD_MIN 51
-
-struct sgz_patch_apply {
-    sgz_patch_maker maker;
-    const sgz_sink *sink;
-    int spool;
-    int64_t hold;               /* bytes of NEW from here on go to the spool */
-    int64_t written;            /* bytes of NEW, by the writing thread */
-    pthread_t threads[THREADS_MAX];
-    unsigned thread_count;
-    pthread_cond_t ended;       /* a thread has ended; with the ring's lock */
-    unsigned running;
-};
-
-sgz_status sgz_patch_emit(sgz_patch_maker *m, const uint8_t *data, size_t len, sgz_error *err)
-{
-    if (len > (uint64_t)(m->head.new_size - m->position) ||
-        (!m->in_toc && len > sgz_patch_space(m)))
-        return sgz_patch_fail(m->reader, err, "more comes out than the patch announced");
-    m->position += (int64_t)len;
-    return sgz_patch_ring_append(&m->ring, data, len, err);
-}
-
-uint64_t sgz_patch_space(const sgz_patch_maker *m)
-{
-    int64_t end = m->head.toc_json_size ? m->head.new_toc_offset : m->head.new_size;
-    return (uint64_t)(end - m->position);
-}
-
-/* --- writing ------------------------------------------------------------------------------- */
-
-static sgz_status keep(int fd, const uint8_t *data, size_t len, int64_t at, sgz_error *err)
-{
-    while (len) {
-        ssize_t n = pwrite(fd, data, len, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sgz_base_fail_errno(err, errno, "writing a temporary file failed", NULL, 0);
-        data += n;
-        at += n;
-        len -= (size_t)n;
-    }
-    return SGZ_OK;
-}
-
-static sgz_status write_new(void *arg, const uint8_t *data, size_t len, sgz_error *err)
-{
-    sgz_patch_apply *a = arg;
-    size_t now = len;
-    sgz_status status = SGZ_OK;
-    if (a->spool >= 0) {
-        int64_t left = a->hold > a->written ? a->hold - a->written : 0;
-        now = (uint64_t)left < len ? (size_t)left : len;
-    }
-    if (now)
-        status = sgz_io_sink_write(a->sink, data, now, err);
-    if (!status && now < len)
-        status = keep(a->spool, data + now, len - now, a->written + (int64_t)now - a->hold, err);
-    a->written += (int64_t)len;
-    return status;
-}
-
-/* NEW is right: send what was held back. */
-static sgz_status release_held(sgz_patch_apply *a, sgz_error *err)
-{
-    sgz_blob held = {.fd = a->spool, .size = a->written - a->hold};
-    for (int64_t at = 0; a->spool >= 0 && at < held.size;) {
-        size_t n = a->maker.ring.stop && *a->maker.ring.stop ? 0 : SGZ_RING_SLAB;
-        if (!n)
-            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-        n = (uint64_t)(held.size - at) < n ? (size_t)(held.size - at) : n;
-        sgz_status status = sgz_codec_blob_read(&held, at, a->maker.ring.memory, n, err);
-        if (!status)
-            status = sgz_io_sink_write(a->sink, a->maker.ring.memory, n, err);
-        if (status)
-            return status;
-        at += (int64_t)n;
-    }
-    return SGZ_OK;
-}
 
 /* --- making -------------------------------------------------------------------------------- */
 
@@ -158,7 +76,7 @@ static sgz_status make(sgz_patch_apply *a, sgz_error *err)
     if (status)
         return status;
     pthread_mutex_lock(&m->ring.lock);
-    m->ring.write = write_new;
+    m->ring.write = sgz_patch_write_new;
     m->ring.arg = a;
     pthread_mutex_unlock(&m->ring.lock);
     status = take_frames(m, err);
@@ -171,7 +89,7 @@ static sgz_status make(sgz_patch_apply *a, sgz_error *err)
                                     "NEW");
     m->result.size = m->position;
     m->result.patch_size = m->reader->size;
-    return release_held(a, err);
+    return sgz_patch_release_held(a, err);
 }
 
 /* --- threads ------------------------------------------------------------------------------- */
@@ -221,10 +139,10 @@ static void release(sgz_patch_apply *a)
 static int start_threads(sgz_patch_apply *a)
 {
     /* The one that makes is last: it begins when there is somebody to hash and to write. */
-    static void *(*const all[THREADS_MAX])(void *) = {run_hash, run_write, run_make};
-    unsigned first = a->maker.ring.alone ? THREADS_MAX - 1 : 0;
+    static void *(*const all[SGZ_PATCH_THREADS])(void *) = {run_hash, run_write, run_make};
+    unsigned first = a->maker.ring.alone ? SGZ_PATCH_THREADS - 1 : 0;
     int failed = 0;
-    for (unsigned i = first; i < THREADS_MAX && !failed; i++) {
+    for (unsigned i = first; i < SGZ_PATCH_THREADS && !failed; i++) {
         pthread_mutex_lock(&a->maker.ring.lock);
         a->running++;
         pthread_mutex_unlock(&a->maker.ring.lock);

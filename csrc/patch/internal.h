@@ -33,6 +33,21 @@ typedef struct {
     sgz_toc_footer toc;
 } sgz_patch_maker;
 
+#define SGZ_PATCH_THREADS 3
+
+/* One apply: the maker, and where its bytes go. */
+struct sgz_patch_apply {
+    sgz_patch_maker maker;
+    const sgz_sink *sink;
+    int spool;
+    int64_t hold;               /* bytes of NEW from here on go to the spool */
+    int64_t written;            /* bytes of NEW, by the writing thread */
+    pthread_t threads[SGZ_PATCH_THREADS];
+    unsigned thread_count;
+    pthread_cond_t ended;       /* a thread has ended; with the ring's lock */
+    unsigned running;
+};
+
 /* Bytes of NEW that come next; SGZ_EPATCH for more than there may be. */
 sgz_status sgz_patch_emit(sgz_patch_maker *m, const uint8_t *data, size_t len, sgz_error *err);
 /* Bytes that may still come before the TOC if the patch makes one, else to NEW's end. */
@@ -43,5 +58,8 @@ sgz_status sgz_patch_apply_toc(sgz_patch_maker *m, sgz_error *err);
 /* The TOC's member and the footer, after its last frame. */
 sgz_status sgz_patch_apply_end(sgz_patch_maker *m, sgz_error *err);
 void sgz_patch_maker_free(sgz_patch_maker *m);
+/* Write bytes of NEW, or keep them on the spool: from `hold` on. For a ring. */
+sgz_status sgz_patch_write_new(void *arg, const uint8_t *data, size_t len, sgz_error *err);
+sgz_status sgz_patch_release_held(sgz_patch_apply *a, sgz_error *err);
 
 #endif

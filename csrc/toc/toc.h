@@ -140,6 +140,12 @@ sgz_status sgz_toc_parse(sgz_toc_parser *parser, const char *data, size_t len, s
  * offset, or the blob's size less the footer when the TOC is external). */
 sgz_status sgz_toc_parse_finish(sgz_toc_parser *parser, int64_t blob_end, sgz_error *err);
 
+/* The name of a row, for errors. */
+static inline const char *sgz_toc_row_name(const sgz_toc *toc, uint32_t row)
+{
+    return toc->arena + toc->rows[row].name_off;
+}
+
 /* Format the rows that are not dropped as the reference does, in pieces; `emit` returns
  * non-zero to stop. With `legacy` no chunkDigest is written (google/crfs). *len is the
  * total. emit may be NULL to count only. */

@@ -536,3 +536,14 @@ int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_e
     }
     return stop;
 }
+
+int sgz_toc_tree_has_xattrs(const sgz_toc_tree *tree)
+{
+    for (uint32_t i = 0; i < tree->count; i++) {
+        const sgz_entry *row = sgz_toc_tree_row(tree, i);
+        if (tree->nodes[i].flags & (SGZ_NODE_OPAQUE | SGZ_NODE_WHITEOUT) ||
+            (row && row->xattr_len))
+            return 1;
+    }
+    return 0;
+}

@@ -91,4 +91,7 @@ typedef int (*sgz_toc_xattr_each)(void *arg, const char *key, size_t key_len, co
 int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_each each,
                         void *arg);
 
+/* Whether any node has one, what "overlay" makes of whiteouts included. */
+int sgz_toc_tree_has_xattrs(const sgz_toc_tree *tree);
+
 #endif

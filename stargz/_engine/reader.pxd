@@ -35,9 +35,25 @@ cdef extern from "read/spans.h" nogil:
         size_t count
         int64_t end
 
+    sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, int64_t, sgz_error *)
+    void sgz_read_spans_free(sgz_spans *)
+    int64_t sgz_read_span_end(const sgz_spans *, size_t)
+    sgz_status sgz_read_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *,
+                                   size_t *, sgz_error *)
+
+
+cdef extern from "read/chunk.h" nogil:
     ctypedef struct sgz_reader:
         pass
 
+    sgz_status sgz_read_reader_init(sgz_reader *, const sgz_codecs *, const sgz_spans *,
+                                    const sgz_blob *, sgz_error *)
+    void sgz_read_reader_free(sgz_reader *)
+    sgz_status sgz_read_chunk(sgz_reader *, size_t, int, int64_t, size_t, uint8_t *,
+                              sgz_error *)
+
+
+cdef extern from "read/pieces.h" nogil:
     ctypedef struct sgz_read_piece:
         size_t span
         int64_t at "from"
@@ -45,16 +61,6 @@ cdef extern from "read/spans.h" nogil:
         uint8_t *out
         const sgz_blob *blob
 
-    sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, int64_t, sgz_error *)
-    void sgz_read_spans_free(sgz_spans *)
-    int64_t sgz_read_span_end(const sgz_spans *, size_t)
-    sgz_status sgz_read_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *,
-                                   size_t *, sgz_error *)
-    sgz_status sgz_read_reader_init(sgz_reader *, const sgz_codecs *, const sgz_spans *,
-                                    const sgz_blob *, sgz_error *)
-    void sgz_read_reader_free(sgz_reader *)
-    sgz_status sgz_read_chunk(sgz_reader *, size_t, int, int64_t, size_t, uint8_t *,
-                              sgz_error *)
     sgz_status sgz_read_pieces(const sgz_codecs *, const sgz_spans *, const sgz_read_piece *,
                                size_t, int, int, sgz_error *)
 

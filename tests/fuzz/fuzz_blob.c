@@ -6,6 +6,7 @@
  * numbers times 64. So mutations reach behind the gzip layer, which fuzz_gzip covers. */
 #include "fuzz.h"
 #include "codec/gzip.h"
+#include "read/chunk.h"
 #include "verify/verify.h"
 
 #include <string.h>

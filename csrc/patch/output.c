@@ -1,0 +1,71 @@
+/* Where the bytes of NEW go: through the ring to the sink, or to the spool until NEW is right. */
+#include "patch/internal.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+sgz_status sgz_patch_emit(sgz_patch_maker *m, const uint8_t *data, size_t len, sgz_error *err)
+{
+    if (len > (uint64_t)(m->head.new_size - m->position) ||
+        (!m->in_toc && len > sgz_patch_space(m)))
+        return sgz_patch_fail(m->reader, err, "more comes out than the patch announced");
+    m->position += (int64_t)len;
+    return sgz_patch_ring_append(&m->ring, data, len, err);
+}
+
+uint64_t sgz_patch_space(const sgz_patch_maker *m)
+{
+    int64_t end = m->head.toc_json_size ? m->head.new_toc_offset : m->head.new_size;
+    return (uint64_t)(end - m->position);
+}
+
+static sgz_status keep(int fd, const uint8_t *data, size_t len, int64_t at, sgz_error *err)
+{
+    while (len) {
+        ssize_t n = pwrite(fd, data, len, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return sgz_base_fail_errno(err, errno, "writing a temporary file failed", NULL, 0);
+        data += n;
+        at += n;
+        len -= (size_t)n;
+    }
+    return SGZ_OK;
+}
+
+sgz_status sgz_patch_write_new(void *arg, const uint8_t *data, size_t len, sgz_error *err)
+{
+    sgz_patch_apply *a = arg;
+    size_t now = len;
+    sgz_status status = SGZ_OK;
+    if (a->spool >= 0) {
+        int64_t left = a->hold > a->written ? a->hold - a->written : 0;
+        now = (uint64_t)left < len ? (size_t)left : len;
+    }
+    if (now)
+        status = sgz_io_sink_write(a->sink, data, now, err);
+    if (!status && now < len)
+        status = keep(a->spool, data + now, len - now, a->written + (int64_t)now - a->hold, err);
+    a->written += (int64_t)len;
+    return status;
+}
+
+/* NEW is right: send what was held back. */
+sgz_status sgz_patch_release_held(sgz_patch_apply *a, sgz_error *err)
+{
+    sgz_blob held = {.fd = a->spool, .size = a->written - a->hold};
+    for (int64_t at = 0; a->spool >= 0 && at < held.size;) {
+        size_t n = a->maker.ring.stop && *a->maker.ring.stop ? 0 : SGZ_RING_SLAB;
+        if (!n)
+            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+        n = (uint64_t)(held.size - at) < n ? (size_t)(held.size - at) : n;
+        sgz_status status = sgz_codec_blob_read(&held, at, a->maker.ring.memory, n, err);
+        if (!status)
+            status = sgz_io_sink_write(a->sink, a->maker.ring.memory, n, err);
+        if (status)
+            return status;
+        at += (int64_t)n;
+    }
+    return SGZ_OK;
+}
