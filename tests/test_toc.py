@@ -113,7 +113,7 @@ def entry_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
     owners: dict[tuple[str, int], str] = {}
     for name in draw(st.lists(parts, unique=True, max_size=8)):
         kind = draw(st.sampled_from(TYPES[:-1]))
-        if kind == "hardlink" and not found:
+        if kind == "hardlink" and (not found or found[0]["type"] == "dir"):
             kind = "symlink"
         e = entry("d/" + name, kind)
         if draw(st.booleans()):
@@ -137,8 +137,6 @@ def entry_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
             e["linkName"] = draw(st.text(letters, min_size=1, max_size=9))
         if kind == "hardlink":
             e["linkName"] = "./" + found[0]["name"]
-            if found[0]["type"] == "dir":
-                continue
         if kind in ("char", "block"):
             e |= {"devMajor": draw(u32), "devMinor": draw(u32)}
         found.append(e)
