@@ -23,6 +23,7 @@ sgz_status sgz_base_fail(sgz_error *err, sgz_status code, int64_t offset, const 
     err->code = code;
     err->sys_errno = 0;
     err->offset = offset;
+    err->cause = 0;
     set_name(err, name, name_len);
     va_list args;
     va_start(args, format);

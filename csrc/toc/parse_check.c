@@ -58,7 +58,7 @@ static uint32_t link_target(const sgz_toc *toc, const sgz_entry *row)
 
 static int is_open_link(const sgz_entry *row, uint64_t mark)
 {
-    return row->type == SGZ_HARDLINK && row->digest_off == mark;
+    return row->type == SGZ_HARDLINK && row->target == mark;
 }
 
 /* Follow a chain of links to its end and note that in each of them, so that a long chain
@@ -68,7 +68,7 @@ static sgz_status resolve_link(sgz_toc *toc, uint32_t number, sgz_error *err)
     uint32_t at = number;
     while (is_open_link(&toc->rows[at], SGZ_NO_ROW)) {
         sgz_entry *row = &toc->rows[at];
-        row->digest_off = RESOLVING;
+        row->target = RESOLVING;
         at = link_target(toc, row);
         if (at == SGZ_NO_ROW)
             return fail_row(toc, row, err, "a hard link to a name that is not there");
@@ -79,7 +79,7 @@ static sgz_status resolve_link(sgz_toc *toc, uint32_t number, sgz_error *err)
     if (toc->rows[end].type == SGZ_DIR)
         return fail_row(toc, &toc->rows[number], err, "a hard link to a directory");
     for (at = number; is_open_link(&toc->rows[at], RESOLVING);) {
-        toc->rows[at].digest_off = end;
+        toc->rows[at].target = end;
         at = link_target(toc, &toc->rows[at]);
     }
     return SGZ_OK;

@@ -454,7 +454,7 @@ static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz
         return status;
     if (row->type == SGZ_SYMLINK || row->type == SGZ_HARDLINK) {
         if (row->type == SGZ_HARDLINK)
-            row->digest_off = SGZ_NO_ROW; /* until it is resolved */
+            row->target = SGZ_NO_ROW; /* until it is resolved */
         if ((status = store_link(parser, &f->texts[KEY_LINK], row, err)))
             return status;
     }

@@ -379,7 +379,9 @@ static sgz_status replaced(sgz_toc_rows *a, uint32_t row, sgz_error *err)
     uint32_t previous;
     entry->name_off = heir->name_off;
     entry->name_len = heir->name_len;
-    entry->clean_at = heir->clean_at;
+    entry->clean_skip = heir->clean_skip;
+    entry->clean_behind = heir->clean_behind;
+    entry->clean_known = heir->clean_known;
     entry->clean_len = heir->clean_len;
     entry->flags = (uint8_t)((entry->flags & ~of_name) | (heir->flags & of_name));
     entry->flags |= SGZ_PINNED;
@@ -400,7 +402,7 @@ static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, const
                              "hard link to '%.*s', which is not in the tar before it", shown,
                              link);
     if (toc->rows[found].type == SGZ_HARDLINK)
-        found = (uint32_t)toc->rows[found].digest_off;
+        found = (uint32_t)toc->rows[found].target;
     if (toc->rows[found].type == SGZ_DIR)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is a directory", shown, link);
@@ -487,7 +489,7 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
     if (row.type == SGZ_HARDLINK) {
         if ((status = find_target(a, entry, &row, offset, &target, err)))
             return status;
-        row.digest_off = target;
+        row.target = target;
         /* A file linked to itself: GNU tar leaves it alone. */
         uint64_t hash = sgz_toc_hash_name(toc->seed, clean, clean_len);
         if (sgz_toc_find(toc, hash, clean, clean_len) == target)
@@ -580,10 +582,10 @@ static void retarget(sgz_toc *toc, sgz_entry *row)
 {
     uint32_t found = sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len);
     if (found != SGZ_NO_ROW && toc->rows[found].type == SGZ_HARDLINK)
-        found = (uint32_t)toc->rows[found].digest_off;
-    if (found == row->digest_off)
+        found = (uint32_t)toc->rows[found].target;
+    if (found == row->target)
         return;
-    const sgz_entry *target = &toc->rows[row->digest_off];
+    const sgz_entry *target = &toc->rows[row->target];
     row->link_off = target->name_off;
     row->link_len = target->name_len;
 }

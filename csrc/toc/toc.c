@@ -222,8 +222,7 @@ const char *sgz_toc_clean_name(const char *name, size_t len, char *scratch, size
 
 /* The cleaned name of a row is worked out once, when it is indexed: a name may be a MiB of
  * slashes, and be asked for by every row below it. Mostly it is part of the name. */
-enum { CLEAN_UNKNOWN = 0, CLEAN_BEHIND = UINT16_MAX }; /* else: CLEAN_AT + bytes into it */
-#define CLEAN_AT 1
+#define CLEAN_SKIP_MAX ((1 << 14) - 1)
 
 static const char *row_clean_name(const sgz_toc *toc, const sgz_entry *row, size_t *len)
 {
@@ -233,14 +232,13 @@ static const char *row_clean_name(const sgz_toc *toc, const sgz_entry *row, size
         return name;
     }
     *len = row->clean_len;
-    return name + (row->clean_at == CLEAN_BEHIND ? row->name_len
-                                                 : (size_t)row->clean_at - CLEAN_AT);
+    return name + (row->clean_behind ? row->name_len : row->clean_skip);
 }
 
 /* 0: no memory. */
 static int note_clean_name(sgz_toc *toc, sgz_entry *row)
 {
-    if (row->flags & SGZ_CLEAN_NAME || row->clean_at != CLEAN_UNKNOWN)
+    if (row->flags & SGZ_CLEAN_NAME || row->clean_known)
         return 1;
     char stack[STACK_NAME], *scratch = stack;
     if (row->name_len > sizeof stack && !(scratch = malloc(row->name_len)))
@@ -251,18 +249,19 @@ static int note_clean_name(sgz_toc *toc, sgz_entry *row)
     int copied = clean == scratch, fine = 1;
     if (!copied)
         skip = (size_t)(clean - name);
-    if (!copied && skip < CLEAN_BEHIND - CLEAN_AT) {
-        row->clean_at = (uint16_t)(CLEAN_AT + skip);
+    if (!copied && skip <= CLEAN_SKIP_MAX) {
+        row->clean_skip = (uint16_t)(skip & CLEAN_SKIP_MAX);
     } else if ((fine = sgz_toc_reserve(toc, row->name_len + len))) {
         char *to = toc->arena + toc->arena_len;
         name = sgz_toc_entry_name(toc, row); /* the arena may have moved */
         memcpy(to, name, row->name_len);
         memcpy(to + row->name_len, copied ? scratch : name + skip, len);
         row->name_off = toc->arena_len;
-        row->clean_at = CLEAN_BEHIND;
+        row->clean_behind = 1;
         toc->arena_len += row->name_len + len;
     }
     row->clean_len = (uint32_t)len;
+    row->clean_known = fine & 1;
     if (scratch != stack)
         free(scratch);
     return fine;
@@ -442,7 +441,7 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
 uint32_t sgz_toc_resolve(const sgz_toc *toc, uint32_t row)
 {
     if (row < toc->count && toc->rows[row].type == SGZ_HARDLINK)
-        return (uint32_t)toc->rows[row].digest_off;
+        return (uint32_t)toc->rows[row].target;
     return row;
 }
 

@@ -34,12 +34,18 @@ typedef struct {
     int64_t chunk_offset;  /* where the chunk begins in the file */
     int64_t chunk_size;    /* bytes of this chunk; always filled in, 0 only for no data */
     uint64_t name_off, link_off, xattr_off; /* into the arena */
-    uint64_t digest_off;   /* into the arena; of a parsed hard link the row it leads to */
+    union {
+        uint64_t digest_off; /* into the arena */
+        uint64_t target;     /* of a hard link: the row it leads to */
+    };
     uint32_t name_len, link_len, xattr_len;
     uint32_t uname, gname; /* string numbers, 0 = none; sgz_toc_string */
     uint32_t mode, uid, gid, dev_major, dev_minor;
     uint8_t type, flags;
-    uint16_t clean_at; /* where the cleaned name stands, once indexed: see toc/toc.c */
+    /* Where the cleaned name stands, of a row that is indexed and not SGZ_CLEAN_NAME: */
+    uint16_t clean_skip : 14;  /* so many bytes into the name, */
+    uint16_t clean_behind : 1; /* or behind it in the arena; */
+    uint16_t clean_known : 1;  /* worked out */
     uint32_t clean_len;
     uint8_t chunk_digest[32];
 } sgz_entry;

@@ -326,7 +326,7 @@ static void compare(sgz_verify_names *t, const uint32_t *by_row, uint32_t row, u
         differ(t, t->toc, a, "its link target is not the tar's");
     /* A hard link may name its file by any of the file's names. */
     else if (a->type == SGZ_HARDLINK &&
-             by_row[sgz_toc_resolve(t->toc, row)] != (uint32_t)b->digest_off)
+             by_row[sgz_toc_resolve(t->toc, row)] != (uint32_t)b->target)
         differ(t, t->toc, a, "it is a hard link to another file than in the tar");
 }
 

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 
 cdef extern from "base/status.h" nogil:
@@ -24,6 +24,7 @@ cdef extern from "base/status.h" nogil:
         char message[256]
         uint8_t expected[32]
         uint8_t actual[32]
+        uint64_t cause
 
 
 # The exception object for a failed kernel call.

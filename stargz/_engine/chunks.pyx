@@ -186,13 +186,11 @@ cdef class Chunks:
         return number
 
     cdef object failure(self, const sgz_error *err, uint32_t layer):
-        cdef uint64_t token = 0
         name = self.layers[layer][1].name if layer < len(self.layers) else ""
         if err.code == SGZ_ECANCELLED:
             return ValueError(f"{name}: the layer is closed")
         if err.code == SGZ_EIO or err.code == SGZ_ECALLBACK:
-            memcpy(&token, err.expected, sizeof(token))
-            cause = self.causes.get(token) if token else None
+            cause = self.causes.get(err.cause)
             if cause is not None:
                 return cause
         return to_exception(err, name)
@@ -307,7 +305,7 @@ cdef class Chunks:
             memcpy(err.message, <const char *>text, len(text))
             with self.lock:
                 self.tokens += 1
-                memcpy(err.expected, &self.tokens, sizeof(self.tokens))
+                err.cause = self.tokens
                 self.causes[self.tokens] = error
                 while len(self.causes) > CAUSES:
                     del self.causes[next(iter(self.causes))]
