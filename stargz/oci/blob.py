@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from stargz.errors import DigestError, RegistryError, SourceError
 from stargz.oci.manifest import Descriptor, check_bytes
 from stargz.oci.reference import Reference
-from stargz.sources.client import Reply, TransientError, Tries
+from stargz.sources.client import Reply
 from stargz.sources.http import HTTPSource
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
+from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
     from stargz.oci.registry import Endpoint, RegistryClient

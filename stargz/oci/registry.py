@@ -33,7 +33,8 @@ from stargz.oci.manifest import (
     too_large,
 )
 from stargz.oci.reference import Reference, check_registry, is_digest, is_repository
-from stargz.sources.client import Body, Client, Response, Tries, origin
+from stargz.sources.client import Body, Client, Response, origin
+from stargz.sources.tries import Tries
 
 if TYPE_CHECKING:
     from stargz.oci.blob import RegistryBlob

@@ -20,8 +20,9 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from stargz.errors import DigestError, RegistryError, SourceError, StargzError
 from stargz.oci.reference import Reference, check_digest, is_digest
 from stargz.oci.registry import Endpoint, RegistryClient, failure
-from stargz.sources.client import PIECE, Body, Response, TransientError, Tries, origin, redact, shut
+from stargz.sources.client import PIECE, Body, Response, origin, redact, shut
 from stargz.sources.spool import Spool
+from stargz.sources.tries import TransientError, Tries
 
 WRITE = "pull,push"  # one token for looking and for writing
 # Smaller blobs are sent whole, when they are complete: one request less.

@@ -6,7 +6,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from stargz.sources.client import PIECE, Reply, TransientError, Tries
+from stargz.sources.client import PIECE, Reply
+from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
     from stargz.sources.http import HTTPSource

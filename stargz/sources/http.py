@@ -13,20 +13,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from stargz.sources.base import TAIL, check_range
-from stargz.sources.client import (
-    PIECE,
-    Client,
-    Reply,
-    Response,
-    TransientError,
-    Tries,
-    harmless,
-    origin,
-    redact,
-    retryable,
-)
+from stargz.sources.client import PIECE, Client, Reply, Response, harmless, origin, redact
 from stargz.sources.ranges import Link, plan
 from stargz.sources.spool import Spool
+from stargz.sources.tries import TransientError, Tries, retryable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
