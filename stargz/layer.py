@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from stargz.cache import Cache
     from stargz.extract import ExtractResult
-    from stargz.fetching import Fetcher
+    from stargz.remote import Fetcher
 
 MAX_TOC_SIZE = 1 << 30
 
@@ -100,7 +100,7 @@ def open(
     `stargz.cache.Cache`, the path of one, True for the user's own, False for none; None is the
     user's own for URLs and ByteSources, and none for file objects. With `prefetch` the
     prioritized files, with `background` all others are fetched into it without being asked
-    for, while the layer is open. `fetcher` gives a `stargz.fetching.Fetcher` that several layers
+    for, while the layer is open. `fetcher` gives a `stargz.remote.Fetcher` that several layers
     share, with its workers and memory, in place of one made of these options; it is not closed
     here.
 
@@ -226,7 +226,7 @@ def _connect(
     """What makes a reader's way to a blob that must be fetched."""
 
     def connect(reader: Reader) -> object:
-        from stargz.fetching import Fetcher, Remote
+        from stargz.remote import Fetcher, Remote
 
         if shared is not None:
             fetcher = shared()

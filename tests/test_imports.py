@@ -21,7 +21,7 @@ FLOORS = (
     ("footer", "_engine"),
     ("toc", "sources", "extract"),
     ("cache",),
-    ("fetching",),
+    ("remote",),
     ("layer", "extract", "conversion"),
     ("packing", "members", "difference", "ignore", "patch", "toc_lines"),
     ("deltas", "applying"),

@@ -198,9 +198,9 @@ def _tell(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _mounted(args: argparse.Namespace, messages: Callable[[str], None]) -> Iterator[Mount]:
-    from stargz.fetching import MEMORY
     from stargz.mount import mount
     from stargz.mount.contents import Contents
+    from stargz.remote import MEMORY
 
     with ExitStack() as stack:
         # First of all, so that what is to be prefetched of a layer is on its way while the

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from stargz.errors import UsageError
-from stargz.fetching import MEMORY
 from stargz.mount.contents import Contents
 from stargz.mount.kernel import MountError, Options, check_directory
 from stargz.mount.serving import Log, Mount, Usage, default_threads
+from stargz.remote import MEMORY
 
 if TYPE_CHECKING:
     from stargz.cache import Cache

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from stargz.cache import Cache, as_cache
-from stargz.fetching import Fetcher
+from stargz.remote import Fetcher
 
 if TYPE_CHECKING:
     from stargz._engine.chunks import Chunks

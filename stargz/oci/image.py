@@ -39,7 +39,7 @@ from stargz.sources import ByteSource, MemorySource
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from stargz.fetching import Fetcher
+    from stargz.remote import Fetcher
 
 _PARALLEL = 8  # layers that are opened at the same time
 MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
@@ -264,7 +264,7 @@ class _SharedFetcher:
 
     def get(self) -> Fetcher:
         from stargz.cache import as_cache
-        from stargz.fetching import Fetcher
+        from stargz.remote import Fetcher
 
         with self._lock:
             if self._made is None or self._made.chunks.forked():

@@ -22,7 +22,7 @@ from servers import Fault, FaultProxy, find_nginx, flip, nginx
 import stargz
 from stargz.cache import Cache
 from stargz.errors import DigestError, GzipError, SourceError
-from stargz.fetching import Fetcher
+from stargz.remote import Fetcher
 
 FILES = {f"d{n % 7}/f{n:04}": blobs.noise(f"{n}", 500 + 37 * (n % 800)) for n in range(1200)}
 LARGE = blobs.noise("large", 24_000_000)
