@@ -17,8 +17,7 @@ from stargz.conversion import Sink, default_threads, open_sink
 from stargz.errors import CodecError, UsageError
 from stargz.layer import Layer
 from stargz.layer import open as open_layer
-from stargz.members import SIZE_MAX, MemberList, is_list, local, read_list
-from stargz.patch import (
+from stargz.patching.file import (
     FRAME_MAX,
     LITERAL,
     MEMBER,
@@ -30,6 +29,7 @@ from stargz.patch import (
     engine,
     varint,
 )
+from stargz.patching.members import SIZE_MAX, MemberList, is_list, local, read_list
 from stargz.sources import Source, as_source
 
 if TYPE_CHECKING:
@@ -414,7 +414,7 @@ class _Maker:
         made_at = self._toc_level(levels, size)
         if not made_at:
             return level, b""
-        from stargz import toc_lines
+        from stargz.patching import toc_lines
 
         operations = toc_lines.difference(old_toc, self.fresh.toc)
         if toc_lines.remake(old_toc, operations) != self.fresh.toc:

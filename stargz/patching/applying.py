@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from stargz.conversion import default_threads, open_sink
 from stargz.errors import CodecError, DigestError, UsageError
-from stargz.patch import engine
+from stargz.patching.file import engine
 from stargz.sources.spool import Spool
 
 File = str | os.PathLike[str] | IO[bytes]

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from stargz.patch import FRAME_MAX, LINES, TEXT, encode_frame, varint, zigzag
+from stargz.patching.file import FRAME_MAX, LINES, TEXT, encode_frame, varint, zigzag
 
 _BLOCK_END = re.compile(rb"\},?(?:\n|\Z)")
 _OFFSET = re.compile(rb'^([ \t]*"offset": )([0-9]{1,19})(?=,?$)', re.M)
