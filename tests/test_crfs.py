@@ -21,9 +21,9 @@ from servers import Fault, FaultProxy, Request, flip
 
 from stargz.errors import RegistryError, UsageError
 from stargz.mount import crfs, mount
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.client import RegistryClient
 
 GOOD = random.Random(11).randbytes(3_000_000)
 EVIL = random.Random(12).randbytes(3_000_000)

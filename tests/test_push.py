@@ -21,14 +21,14 @@ from servers import Fault, FaultProxy, Request
 from uploads import Asked, UploadServer, upload_server
 
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError, UsageError
-from stargz.oci.credentials import Credentials
 from stargz.oci.destination import Destination, cancel_upload, copy_blob, open_destination
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.image import load_image
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import LayoutReference, Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.credentials import Credentials
+from stargz.oci.registry.upload import STREAMED, location
 from stargz.oci.repository import open_repository
-from stargz.oci.upload import STREAMED, location
 from stargz.sources import spool
 from stargz.sources.client import Client, Response
 
@@ -624,7 +624,7 @@ def test_an_aborted_upload_leaves_nothing_at_a_real_registry(tmp_path: Path) -> 
 def test_an_abort_while_the_server_stalls(
     server: UploadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stargz.oci.upload._LEAVE", 0.3)
+    monkeypatch.setattr("stargz.oci.registry.upload._LEAVE", 0.3)
     stalled = threading.Event()
 
     def plan(request: Request) -> Fault | None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stargz.errors import UsageError
-from stargz.oci.reference import (
+from stargz.oci.formats.reference import (
     LayoutReference,
     Reference,
     check_digest,

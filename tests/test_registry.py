@@ -36,10 +36,10 @@ from stargz.errors import (
     StargzError,
     UsageError,
 )
-from stargz.oci.credentials import Credentials
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.credentials import Credentials
 from stargz.sources.client import Client
 
 NAME = "some/image"

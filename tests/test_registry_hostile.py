@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from registries import NAME, Lying, lying, quick
 
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError
-from stargz.oci import registry as registry_module
+from stargz.oci.formats.manifest import Descriptor, parse_manifest, parse_platform, select
+from stargz.oci.formats.reference import is_digest
 from stargz.oci.image import load_image
-from stargz.oci.manifest import Descriptor, parse_manifest, parse_platform, select
-from stargz.oci.reference import is_digest
+from stargz.oci.registry import client as registry_module
 
 SECRET = "se$cret:word"
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stargz.errors import FormatError
-from stargz.oci import rewrite
-from stargz.oci.manifest import (
+from stargz.oci.convert import rewrite
+from stargz.oci.convert.rewrite import DOCKER, OCI, OCI_LAYER, NewLayer, Written
+from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -25,7 +26,6 @@ from stargz.oci.manifest import (
     descriptor,
     parse_manifest,
 )
-from stargz.oci.rewrite import DOCKER, OCI, OCI_LAYER, NewLayer, Written
 
 D = [sha256(b"%d" % n) for n in range(10)]
 NEW = NewLayer(D[0], 77, D[1], D[2], 5120)

@@ -19,11 +19,11 @@ from servers import Fault, FaultProxy, SignedURLs, flip
 
 import stargz
 from stargz.errors import DigestError, FormatError, RegistryError
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.stream import RegistryStream, SourceStream
 from stargz.oci.repository import BlobStream, open_repository
-from stargz.oci.stream import RegistryStream, SourceStream
 from stargz.sources import MemorySource
 from stargz.sources.client import Client
 

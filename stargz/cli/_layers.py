@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 def is_image(src: str) -> bool:
     """Whether SRC names an image."""
-    from stargz.oci.reference import IMAGE_PREFIXES
+    from stargz.oci.formats.reference import IMAGE_PREFIXES
 
     return src.startswith(IMAGE_PREFIXES)
 

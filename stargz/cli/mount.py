@@ -142,7 +142,7 @@ def _check(args: argparse.Namespace) -> None:
 def _check_places(args: argparse.Namespace) -> None:
     """What would else be found wrong only when it is used, by a process in the background."""
     if args.allow_host:
-        from stargz.oci.reference import check_registry
+        from stargz.oci.formats.reference import check_registry
 
         for host in args.allow_host:
             check_registry(host, "--allow-host")
@@ -234,7 +234,7 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
 
     if args.src is None:
         from stargz.mount.crfs import Root
-        from stargz.oci.registry import RegistryClient
+        from stargz.oci.registry.client import RegistryClient
 
         options = registry_options(args)
         platform = options.pop("platform")

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from stargz._engine.mount import Request
     from stargz.layer import Layer
     from stargz.mount.serving import Mount, Served
-    from stargz.oci.blob import RegistryBlob
+    from stargz.oci.formats.reference import Reference
     from stargz.oci.image import Image
-    from stargz.oci.reference import Reference
-    from stargz.oci.registry import RegistryClient
+    from stargz.oci.registry.blob import RegistryBlob
+    from stargz.oci.registry.client import RegistryClient
     from stargz.tree import Tree, Whiteouts
 
 # Seconds that the kernel may remember a name: of a digest, of a tag, of what is not there.
@@ -96,7 +96,7 @@ class Root:
         whiteouts: Whiteouts = "overlay",
         options: dict[str, Any] | None = None,
     ) -> None:
-        from stargz.oci.reference import check_registry
+        from stargz.oci.formats.reference import check_registry
 
         for host in hosts:
             check_registry(host)
@@ -254,13 +254,13 @@ class Root:
         """Who asks the registries; made when it is first needed."""
         with self._lock:
             if self._client is None:
-                from stargz.oci.registry import RegistryClient
+                from stargz.oci.registry.client import RegistryClient
 
                 self._client = self._stack.enter_context(RegistryClient())
             return self._client
 
     def _reference(self, where: tuple[str, ...]) -> Reference:
-        from stargz.oci.reference import Reference
+        from stargz.oci.formats.reference import Reference
 
         return Reference(where[0], "/".join(where[1:]))
 
@@ -363,7 +363,7 @@ class Root:
         else by all of the blob."""
         from stargz.footer import MAX_FOOTER_SIZE, parse_footer
         from stargz.layer import open as open_layer
-        from stargz.oci.manifest import Descriptor
+        from stargz.oci.formats.manifest import Descriptor
 
         assert reference.digest is not None
         size = self.client.blob_size(reference)

@@ -16,23 +16,23 @@ from typing import Any
 
 from stargz.conversion import default_threads
 from stargz.errors import DigestError, EntryNotFoundError, UnverifiedError, UsageError
-from stargz.oci import rewrite
-from stargz.oci.access import Access, shared_client
+from stargz.oci.convert import rewrite
+from stargz.oci.convert.image_layers import ImageLayers
+from stargz.oci.convert.image_manifests import ImageManifests
+from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask
+from stargz.oci.convert.plan import make_plan
+from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.destination import open_destination
-from stargz.oci.image_layers import ImageLayers
-from stargz.oci.image_manifests import ImageManifests
-from stargz.oci.layers import LayerOptions, LayerReport, LayerTask
-from stargz.oci.layout import Layout
-from stargz.oci.plan import make_plan
-from stargz.oci.reference import (
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.reference import (
     DEFAULT_TAG,
     ImageReference,
     LayoutReference,
     Reference,
     parse_image,
 )
+from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.repository import Companion, open_repository
-from stargz.oci.store import LayerStore, LocalStore
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
 
@@ -265,7 +265,7 @@ def _verify(report: ImageReport, access: Access) -> None:
 
 def check_image(name: str, access: Access, digest: str | None = None) -> None:
     """Read an image that was written, and check it: DigestError, UnverifiedError."""
-    from stargz.oci.verify import verify_image
+    from stargz.oci.verify.image import verify_image
 
     result = verify_image(name, access=replace(access, mirrors=()))
     there = f"{name}: it was written, but is not right"

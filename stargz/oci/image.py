@@ -21,7 +21,7 @@ from stargz.errors import (
 )
 from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.layer import MAX_TOC_SIZE, Layer
-from stargz.oci.manifest import (
+from stargz.oci.formats.manifest import (
     LAYER_DIGEST,
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
@@ -32,7 +32,7 @@ from stargz.oci.manifest import (
     platform_of,
     this_platform,
 )
-from stargz.oci.reference import is_digest
+from stargz.oci.formats.reference import is_digest
 from stargz.oci.repository import EXTERNAL, Repository, open_repository
 from stargz.sources import ByteSource, MemorySource
 

@@ -8,21 +8,21 @@ from contextlib import closing, contextmanager, suppress
 from typing import Protocol
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
-from stargz.oci import companions
-from stargz.oci.archive import Archive, open_archive
-from stargz.oci.companions import Companion
-from stargz.oci.layout import Layout
-from stargz.oci.manifest import REF_NAME, Descriptor, Manifest
-from stargz.oci.reference import (
+from stargz.oci.formats.archive import Archive, open_archive
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest
+from stargz.oci.formats.reference import (
     ArchiveReference,
     LayoutReference,
     Reference,
     StorageReference,
     parse_image,
 )
-from stargz.oci.registry import RegistryClient
-from stargz.oci.storage import Storage
-from stargz.oci.stream import BlobStream, RegistryStream, SourceStream
+from stargz.oci.formats.storage import Storage
+from stargz.oci.registry import companions
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.companions import Companion
+from stargz.oci.registry.stream import BlobStream, RegistryStream, SourceStream
 from stargz.sources import ByteSource
 
 __all__ = [

@@ -1,0 +1,5 @@
+"""Whole registries converted: what there is, what was done before, and the report."""
+
+from stargz.oci.bulk.run import BulkReport, bulk
+
+__all__ = ["BulkReport", "bulk"]
