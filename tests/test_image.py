@@ -34,7 +34,8 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.oci.formats.layout import Layout
-from stargz.oci.formats.manifest import Descriptor, Platform, parse_platform, this_platform
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.platforms import Platform, parse_platform, this_platform
 from stargz.oci.image import open_image, open_layer
 from stargz.tree import Tree
 

@@ -746,7 +746,7 @@ def test_no_uploads_in_the_clear() -> None:
     """An https registry may not send them to http, whatever the host."""
     reference = Reference("registry.example", NAME)
     with RegistryClient(upload_hosts=["registry.example", "Uploads.example"]) as client:
-        host = client.endpoint(reference)
+        host = client.hosts.own(reference)
         assert host.url == "https://registry.example"
         for name in ("uploads.example", "registry.example"):
             good, bad = (

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from stargz._engine.mount import Request
     from stargz.layer import Layer
     from stargz.mount.serving import Mount, Served
+    from stargz.oci.formats.manifest import Descriptor
     from stargz.oci.formats.reference import Reference
     from stargz.oci.image import Image
     from stargz.oci.registry.blob import RegistryBlob
@@ -292,7 +293,7 @@ class Root:
                 layers = list(image.layers)
                 for number, entry in enumerate(image.descriptors):
                     if not is_verified(layers[number]):
-                        blob = stack.enter_context(closing(self.client.open_blob(pinned, entry)))
+                        blob = self._open_blob(pinned, entry, stack)
                         layers[number] = self._open_whole(blob, stack)
                 if by_digest:
                     self._learn(where, image)
@@ -369,7 +370,7 @@ class Root:
         size = self.client.blob_size(reference)
         with ExitStack() as stack:
             entry = Descriptor("", reference.digest, size)
-            blob = stack.enter_context(closing(self.client.open_blob(reference, entry)))
+            blob = self._open_blob(reference, entry, stack)
             tail = min(size, MAX_FOOTER_SIZE)  # before all of what is no layer is fetched
             parse_footer(blob.read_at(size - tail, tail), size, blob.name)
             if toc_digest is not None:
@@ -382,6 +383,11 @@ class Root:
             if toc_digest is None:
                 layer = self._open_whole(blob, stack)
             yield layer
+
+    def _open_blob(self, reference: Reference, entry: Descriptor, stack: ExitStack) -> RegistryBlob:
+        from stargz.oci.registry.blob import RegistryBlob
+
+        return stack.enter_context(closing(RegistryBlob(self.client, reference, entry)))
 
     def _open_whole(self, blob: RegistryBlob, stack: ExitStack) -> Layer:
         from stargz.layer import open as open_layer

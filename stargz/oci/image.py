@@ -25,13 +25,10 @@ from stargz.oci.formats.manifest import (
     LAYER_DIGEST,
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
-    Platform,
     descend,
     load_json,
-    parse_platform,
-    platform_of,
-    this_platform,
 )
+from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
 from stargz.oci.formats.reference import is_digest
 from stargz.oci.repository import EXTERNAL, Repository, open_repository
 from stargz.sources import ByteSource, MemorySource

@@ -20,6 +20,7 @@ from stargz.oci.formats.reference import (
 )
 from stargz.oci.formats.storage import Storage
 from stargz.oci.registry import companions
+from stargz.oci.registry.blob import RegistryBlob
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.companions import Companion
 from stargz.oci.registry.stream import BlobStream, RegistryStream, SourceStream
@@ -87,10 +88,10 @@ class _InRegistry:
         return self._client.read_blob(self._reference, entry, limit)
 
     def open_blob(self, entry: Descriptor) -> ByteSource:
-        return self._client.open_blob(self._reference, entry)
+        return RegistryBlob(self._client, self._reference, entry)
 
     def stream_blob(self, entry: Descriptor) -> BlobStream:
-        return RegistryStream(self._client.open_blob(self._reference, entry))
+        return RegistryStream(RegistryBlob(self._client, self._reference, entry))
 
     def digest(self) -> str:
         return self._client.digest(self._reference)

@@ -28,6 +28,7 @@ from stargz.oci.bulk.store import Events, StateStore, layer_key
 from stargz.oci.conversion import check_image, convert_image, parallel
 from stargz.oci.convert.layers import LayerOptions
 from stargz.oci.destination import open_destination
+from stargz.oci.formats.manifest import layer_kind
 from stargz.oci.formats.reference import Reference, parse_reference
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.client import RegistryClient
@@ -440,7 +441,6 @@ class _Run:
             return destination.digest() == known.digest and destination.is_whole(known.digest)
 
     def _count(self, number: int, pair: Pair, helpers: Executor) -> None:
-        from stargz.oci.convert import rewrite
         from stargz.oci.convert.plan import make_plan
 
         begin = time.perf_counter()
@@ -451,9 +451,7 @@ class _Run:
                 with open_repository(pair.source, client=self._client) as source:
                     plan = make_plan(source, self._images["platforms"], helpers)
                 for image in plan.images():
-                    tars = [
-                        one for one in image.manifest.layers if rewrite.layer_kind(one) == "tar"
-                    ]
+                    tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
                     for entries in (
                         [tars] if self._images["flatten"] and tars else [[e] for e in tars]
                     ):

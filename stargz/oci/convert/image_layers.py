@@ -10,13 +10,12 @@ from functools import partial
 from typing import Any
 
 from stargz.errors import DigestError, FormatError, SourceError
-from stargz.oci.convert import rewrite
 from stargz.oci.convert.layers import LayerReport, LayerTask, bring_blob
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import NewLayer
 from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.destination import Destination
-from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.manifest import Descriptor, layer_kind
 from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.registry.access import shared_client
 from stargz.oci.repository import Repository, open_repository
@@ -46,7 +45,7 @@ class ImageLayers:
         blobs: dict[str, int] = {}
         for node in plan.nodes:
             for entry in node.blobs:
-                if rewrite.layer_kind(entry) != "foreign":
+                if layer_kind(entry) != "foreign":
                     blobs[entry.digest] = entry.size
             if node.kind == "image":
                 self._plan_image(node, task)
@@ -63,7 +62,7 @@ class ImageLayers:
             )
             return
         for entry in layers:
-            if rewrite.layer_kind(entry) == "tar":
+            if layer_kind(entry) == "tar":
                 self._tasks.setdefault((entry.digest,), replace(task, entries=(entry,)))
             else:
                 self._copy(entry)
@@ -74,7 +73,7 @@ class ImageLayers:
         if not self._flatten or len(layers) < 2:
             return False
         for entry in layers:
-            if rewrite.layer_kind(entry) != "tar":
+            if layer_kind(entry) != "tar":
                 raise FormatError(
                     f"layer {entry.digest} is of the kind {entry.media_type[:100]!r}: such layers "
                     "cannot be merged (--flatten)",
@@ -83,7 +82,7 @@ class ImageLayers:
         return True
 
     def _copy(self, entry: Descriptor) -> None:
-        if rewrite.layer_kind(entry) != "foreign":
+        if layer_kind(entry) != "foreign":
             self._copies[entry.digest] = entry
             return
         text = f"layer {entry.digest} may not be distributed: it stays as it is, where it is"

@@ -12,7 +12,7 @@ from stargz.oci.convert.image_layers import ImageLayers, all_of
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import Types, Written
 from stargz.oci.destination import Destination
-from stargz.oci.formats.manifest import Descriptor, load_json
+from stargz.oci.formats.manifest import Descriptor, diff_ids, layer_kind, load_json
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.repository import Companion, Repository
 
@@ -79,12 +79,12 @@ class ImageManifests:
             descriptors = [rewrite.layer_descriptor(blank, new, self._types)]
             blobs[new.digest] = new.size
         else:
-            ids = rewrite.diff_ids(load_json(node.config, where), len(entries), where)[:]
+            ids = diff_ids(load_json(node.config, where), len(entries), where)[:]
             for number, entry in enumerate(entries):
-                new = self._layers.new(entry) if rewrite.layer_kind(entry) == "tar" else None
+                new = self._layers.new(entry) if layer_kind(entry) == "tar" else None
                 if new is None:
                     descriptors.append(entry.json)
-                    if rewrite.layer_kind(entry) != "foreign":
+                    if layer_kind(entry) != "foreign":
                         blobs[entry.digest] = entry.size
                     continue
                 ids[number] = new.diff_id

@@ -16,13 +16,14 @@ from stargz.oci.formats.manifest import (
     MAX_INDEX_NESTING,
     Descriptor,
     Manifest,
-    Platform,
     descend,
+    diff_ids,
+    is_attestation,
+    is_image,
     load_json,
-    parse_platform,
-    platform_of,
     select,
 )
+from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
 from stargz.oci.repository import Repository
 
 MAX_MANIFESTS = 10_000  # of one image, on all levels
@@ -106,7 +107,7 @@ class _Walker:
         if manifest.kind == "index":
             node = self._index(manifest, copied or manifest.is_artifact, depth, wanted)
         else:
-            copied = copied or not rewrite.is_image(manifest)
+            copied = copied or not is_image(manifest)
             node = Node(manifest, "copy" if copied else "image")
             if len(manifest.layers) > MAX_LAYERS:
                 raise FormatError(
@@ -126,8 +127,7 @@ class _Walker:
             raise too_deep
         chosen = _choose(index, wanted)
         distinct = {
-            (entry.digest, copied or rewrite.is_attestation(entry), inner): entry
-            for entry, inner in chosen
+            (entry.digest, copied or is_attestation(entry), inner): entry for entry, inner in chosen
         }
         if self._count + len(distinct) > MAX_MANIFESTS:
             raise FormatError(f"more than {MAX_MANIFESTS} manifests", self._source.name)
@@ -138,7 +138,7 @@ class _Walker:
             below[key] = self.walk(manifest, key[1], depth + 1, key[2])
         node = Node(index, "copy" if copied else "index")
         node.children = [
-            (entry, below[entry.digest, copied or rewrite.is_attestation(entry), inner])
+            (entry, below[entry.digest, copied or is_attestation(entry), inner])
             for entry, inner in chosen
         ]
         node.height = 1 + max((child.height for child in below.values()), default=0)
@@ -152,7 +152,7 @@ class _Walker:
         self._add(described.size)
         data = self._source.read_blob(described, MAX_CONFIG_SIZE)
         where = f"{self._source.name}: config {described.digest}"
-        rewrite.diff_ids(load_json(data, where), len(node.manifest.layers), where)
+        diff_ids(load_json(data, where), len(node.manifest.layers), where)
         return data
 
     def _add(self, size: int) -> None:
@@ -183,7 +183,7 @@ def _choose(
     chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
     for entry in entries:
         about = entry.annotations.get(rewrite.REFERENCE_DIGEST)
-        if rewrite.is_attestation(entry):
+        if is_attestation(entry):
             if about in found:
                 chosen.append((entry, ()))
         elif any(one.json is entry.json for one in picked):  # one may be for several platforms

@@ -9,42 +9,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from stargz.errors import FormatError
 from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
+    DOCKER_LAYER,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     MAX_CONFIG_SIZE,
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
     OCI_INDEX,
+    OCI_LAYER,
     OCI_MANIFEST,
     TOC_DIGEST,
     UNCOMPRESSED_SIZE,
     Descriptor,
     Manifest,
+    check_keys,
+    diff_ids,
     load_json,
     too_large,
 )
 from stargz.oci.formats.reference import digest_of
 
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-
-_TARS = frozenset(
-    (
-        "",
-        OCI_LAYER,
-        "application/vnd.oci.image.layer.v1.tar",
-        "application/vnd.oci.image.layer.v1.tar+zstd",
-        DOCKER_LAYER,
-        "application/vnd.docker.image.rootfs.diff.tar",
-        "application/vnd.docker.image.rootfs.diff.tar.zstd",
-    )
-)
-_REFERENCE_TYPE = "vnd.docker.reference.type"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _UNCOMPRESSED = "containerd.io/uncompressed"  # the DiffID, as containerd knows it
 _STALE = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunked.")
@@ -87,61 +76,7 @@ class NewLayer:
     kept: bool = False
 
 
-LayerKind = Literal["tar", "foreign", "other"]
-
-
-def layer_kind(entry: Descriptor) -> LayerKind:
-    """ "tar" for what can be converted, "foreign" for what may not be distributed (and is, as a
-    rule, not in the registry), "other" for what is not known: encrypted layers, signatures."""
-    media_type = entry.media_type
-    if media_type in _TARS:
-        return "tar"
-    if media_type.startswith("application/vnd.") and (
-        ".nondistributable." in media_type or ".foreign." in media_type
-    ):
-        return "foreign"
-    return "other"
-
-
-def is_attestation(entry: Descriptor) -> bool:
-    """Whether an index lists this as something about its other manifests, and not as an image."""
-    platform = entry.platform or {}
-    return (
-        _REFERENCE_TYPE in entry.annotations
-        or bool(entry.json.get("artifactType"))
-        or (platform.get("os") == "unknown" and platform.get("architecture") == "unknown")
-    )
-
-
-def is_image(manifest: Manifest) -> bool:
-    """Whether a manifest is an image: no artifact, and with a layer that is one, if any."""
-    if manifest.is_artifact:
-        return False
-    layers = manifest.layers
-    return (
-        not layers
-        or any(layer_kind(entry) != "other" for entry in layers)
-        or any(entry.media_type.endswith("+encrypted") for entry in layers)
-    )
-
-
 # --- configs ----------------------------------------------------------------------------
-
-
-def diff_ids(config: Mapping[str, Any], count: int, source: str) -> list[str]:
-    """The config's DiffIDs, one for each of `count` layers; FormatError if that does not hold."""
-    _check_keys(config, ("rootfs", "history"), source)
-    rootfs = config.get("rootfs")
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if isinstance(rootfs, dict):
-        _check_keys(rootfs, ("diff_ids",), source)
-    if found is None and not count:
-        return []
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise FormatError("its rootfs.diff_ids are not a list of digests", source)
-    if len(found) != count:
-        raise FormatError(f"it has {len(found)} diff_ids, but the manifest {count} layers", source)
-    return found
 
 
 def rewrite_config(data: bytes, new: Sequence[str], count: int, source: str) -> Written:
@@ -198,7 +133,7 @@ def rewrite_manifest(
     manifest: Manifest, config: Written, layers: Sequence[dict[str, Any]], types: Types
 ) -> Written:
     """An image's manifest with another config and other layers (their descriptors)."""
-    _check_keys(manifest.json, ("mediaType", "config", "layers"), manifest.source)
+    check_keys(manifest.json, ("mediaType", "config", "layers"), manifest.source)
     old = manifest.json
     described = dict(old["config"])
     if config.changed:
@@ -224,7 +159,7 @@ def rewrite_index(
     """An index that lists `children`: those entries of it that are to stay, and what became of
     each. `about` has the new digests of all manifests of the image by their old ones: attestations
     name those that they are about."""
-    _check_keys(index.json, ("mediaType", "manifests"), index.source)
+    check_keys(index.json, ("mediaType", "manifests"), index.source)
     entries = []
     for entry, child in children:
         found = dict(entry.json)
@@ -264,12 +199,3 @@ def _dump(value: object, source: str) -> bytes:
             return json.dumps(value, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:
         raise FormatError(f"its JSON cannot be written again ({error})", source) from None
-
-
-def _check_keys(found: Mapping[str, Any], known: Sequence[str], source: str) -> None:
-    """Refuse keys that differ from known ones only in case: Go's readers take either."""
-    folded = {key.lower(): key for key in known}
-    for key in found:
-        meant = folded.get(key.lower())
-        if meant is not None and key != meant:
-            raise FormatError(f"the key {key!r:.60} stands for {meant!r} to some readers", source)

@@ -13,7 +13,6 @@ from typing import Any, Self
 
 from stargz.durable import NewFile, complete_or_absent, sync_folder
 from stargz.errors import FormatError, SourceError, StargzError
-from stargz.oci.convert.rewrite import layer_kind
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.manifest import (
     MAX_MANIFEST_SIZE,
@@ -21,6 +20,7 @@ from stargz.oci.formats.manifest import (
     REF_NAME,
     Descriptor,
     check_bytes,
+    layer_kind,
     load_json,
     too_large,
 )

@@ -9,11 +9,12 @@ read: content comes from the repository that was asked for, or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stargz.errors import DigestError, FormatError, UsageError
+from stargz.errors import DigestError, FormatError
+from stargz.oci.formats.platforms import Platform, platform_of
 from stargz.oci.formats.reference import digest_of, is_digest
 
 MAX_MANIFEST_SIZE = 4 << 20
@@ -34,9 +35,25 @@ TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 REF_NAME = "org.opencontainers.image.ref.name"
-_ATTESTATION = "vnd.docker.reference.type"
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+_TARS = frozenset(
+    (
+        "",
+        OCI_LAYER,
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        DOCKER_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    )
+)
 
 Kind = Literal["manifest", "index"]
+LayerKind = Literal["tar", "foreign", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,87 +210,70 @@ def _descriptors(found: dict[str, Any], key: str, source: str) -> Iterator[Descr
         yield descriptor(value, source, f"{key}[{number}]")
 
 
-# --- platforms --------------------------------------------------------------------------
-
-_ARCHITECTURES = {
-    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386",
-    "armhf": "arm", "armel": "arm/v6", "armv7l": "arm/v7", "armv6l": "arm/v6",
-    "loongarch64": "loong64",
-}  # fmt: skip
-_DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
-# Which variants run where another is asked for, the best first.
-_LOWER = {"arm": ("v8", "v7", "v6", "v5"), "amd64": ("v4", "v3", "v2", "v1")}
+# --- what an image is -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """os/architecture[/variant] in the names of the Go language."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    def __str__(self) -> str:
-        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
-
-    def normal(self) -> Platform:
-        """With an architecture's own name, and the variant that is meant by none."""
-        name, _, implied = _ARCHITECTURES.get(self.architecture, self.architecture).partition("/")
-        variant = self.variant or implied or _DEFAULT_VARIANTS.get(name, "")
-        if name == "arm64":
-            variant = "v8" if variant == "8" else variant
-        return Platform(self.os.lower(), name, variant)
-
-    def acceptable(self) -> list[Platform]:
-        """This one, and the lower variants that run on it."""
-        me = self.normal()
-        variants = _LOWER.get(me.architecture, ())
-        if me.variant not in variants:
-            return [me]
-        start = variants.index(me.variant)
-        return [Platform(me.os, me.architecture, variant) for variant in variants[start:]]
-
-
-def parse_platform(text: str) -> Platform:
-    """A platform from "linux/arm64/v8", "linux/amd64" or "arm64"; raises UsageError."""
-    parts = text.lower().split("/")
-    if len(parts) == 1:
-        parts.insert(0, "linux")
-    if len(parts) > 3 or not all(
-        part and part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts
+def layer_kind(entry: Descriptor) -> LayerKind:
+    """ "tar" for what can be converted, "foreign" for what may not be distributed (and is, as a
+    rule, not in the registry), "other" for what is not known: encrypted layers, signatures."""
+    media_type = entry.media_type
+    if media_type in _TARS:
+        return "tar"
+    if media_type.startswith("application/vnd.") and (
+        ".nondistributable." in media_type or ".foreign." in media_type
     ):
-        raise UsageError(f"{text!r} is not a platform such as linux/amd64 or linux/arm/v7")
-    return Platform(*parts).normal()
+        return "foreign"
+    return "other"
 
 
-def this_platform() -> Platform:
-    """Linux on this machine's architecture."""
-    import platform
-
-    return Platform("linux", platform.machine().lower()).normal()
-
-
-def platform_of(value: dict[str, Any] | None) -> Platform | None:
-    """The platform that an index or a config states; None when it does not say."""
-    if not value:
-        return None
-    os, architecture = value.get("os"), value.get("architecture")
-    variant = value.get("variant") or ""
-    if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
-        return None
-    if not os or not architecture:
-        return None
-    return Platform(os, architecture, variant)
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an index lists this as something about its other manifests, and not as an image."""
+    platform = entry.platform or {}
+    return (
+        _REFERENCE_TYPE in entry.annotations
+        or bool(entry.json.get("artifactType"))
+        or (platform.get("os") == "unknown" and platform.get("architecture") == "unknown")
+    )
 
 
-def _is_image(entry: Descriptor) -> bool:
-    """Whether an index's entry can be an image, and not an attestation, signature or chart."""
-    if entry.media_type not in (*MANIFESTS, *INDEXES, ""):
+def is_image(manifest: Manifest) -> bool:
+    """Whether a manifest is an image: no artifact, and with a layer that is one, if any."""
+    if manifest.is_artifact:
         return False
-    if _ATTESTATION in entry.annotations or entry.json.get("artifactType"):
-        return False
-    stated = platform_of(entry.platform)
-    return stated is None or stated.os != "unknown"
+    layers = manifest.layers
+    return (
+        not layers
+        or any(layer_kind(entry) != "other" for entry in layers)
+        or any(entry.media_type.endswith("+encrypted") for entry in layers)
+    )
+
+
+def diff_ids(config: Mapping[str, Any], count: int, source: str) -> list[str]:
+    """The config's DiffIDs, one for each of `count` layers; FormatError if that does not hold."""
+    check_keys(config, ("rootfs", "history"), source)
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if isinstance(rootfs, dict):
+        check_keys(rootfs, ("diff_ids",), source)
+    if found is None and not count:
+        return []
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise FormatError("its rootfs.diff_ids are not a list of digests", source)
+    if len(found) != count:
+        raise FormatError(f"it has {len(found)} diff_ids, but the manifest {count} layers", source)
+    return found
+
+
+def check_keys(found: Mapping[str, Any], known: Sequence[str], source: str) -> None:
+    """Refuse keys that differ from known ones only in case: Go's readers take either."""
+    folded = {key.lower(): key for key in known}
+    for key in found:
+        meant = folded.get(key.lower())
+        if meant is not None and key != meant:
+            raise FormatError(f"the key {key!r:.60} stands for {meant!r} to some readers", source)
+
+
+# --- of several images ------------------------------------------------------------------
 
 
 def select(index: Manifest, wanted: Platform) -> Descriptor:
@@ -282,7 +282,12 @@ def select(index: Manifest, wanted: Platform) -> Descriptor:
     The first with the platform, or a variant that runs on it; else the only one that states
     none. Raises FormatError that lists the platforms there are.
     """
-    entries = [entry for entry in index.manifests if _is_image(entry)]
+    known = (*MANIFESTS, *INDEXES, "")
+    entries = [
+        entry
+        for entry in index.manifests
+        if entry.media_type in known and not is_attestation(entry)
+    ]
     stated = [(platform_of(entry.platform), entry) for entry in entries]
     for accepted in wanted.acceptable():
         for platform, entry in stated:

@@ -15,7 +15,8 @@ from stargz.sources.spool import Spool
 from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
-    from stargz.oci.registry.client import Endpoint, RegistryClient
+    from stargz.oci.registry.client import RegistryClient
+    from stargz.oci.registry.hosts import Endpoint
 
 
 class RegistryBlob(HTTPSource):
@@ -34,7 +35,7 @@ class RegistryBlob(HTTPSource):
         self.descriptor = entry
         self._algorithm = entry.digest.partition(":")[0]
         self._registry = client
-        self._hosts = client.endpoints(reference)
+        self._hosts = client.hosts.of(reference)
         self._host = self._hosts[0]
         self._sent: dict[str, str] = {}
         url = self._host.path(reference.repository, f"blobs/{entry.digest}")

@@ -7,18 +7,15 @@ anywhere else, since the HTTP client drops it where a redirect changes scheme, h
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urljoin, urlsplit
+from typing import Any
+from urllib.parse import urljoin
 
-from stargz.errors import RegistryError, SourceError, UsageError
+from stargz.errors import RegistryError, SourceError
 from stargz.oci.formats.manifest import (
     INDEXES,
     MANIFESTS,
@@ -30,14 +27,11 @@ from stargz.oci.formats.manifest import (
     parse_manifest,
     too_large,
 )
-from stargz.oci.formats.reference import Reference, check_registry, is_digest, is_repository
-from stargz.oci.registry.auth import Authorizer
+from stargz.oci.formats.reference import Reference, check_registry, is_digest, is_repository, is_tag
 from stargz.oci.registry.credentials import Credentials, CredentialStore
+from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.sources.client import Body, Client, Response, origin
 from stargz.sources.tries import Tries
-
-if TYPE_CHECKING:
-    from stargz.oci.registry.blob import RegistryBlob
 
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 _MAX_BLOB = 64 << 20  # of a blob that is read into memory: configs, external TOCs
@@ -51,30 +45,9 @@ _MAX_REFERRERS = 10_000
 _PAGE = 1000  # entries to ask for at once; registries refuse more
 _MIRROR_TRIES = 2  # the registry itself is behind it
 _LOG_IN = "log in to the registry"
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LINK = re.compile(r'<([^<>"]*)>\s*;\s*(?:[^,]*;\s*)?rel="?next"?', re.IGNORECASE)
 
 _log = logging.getLogger("stargz")
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One host that answers for a registry: its URL, the prefix of its repositories, and
-    what authorizes requests to it."""
-
-    url: str  # scheme://host[:port]
-    prefix: str
-    registry: str
-    auth: Authorizer
-    mirror: bool = False
-
-    def path(self, repository: str, rest: str) -> str:
-        """The URL of something of a repository."""
-        return f"{self.url}/v2/{self.prefix}{repository}/{rest}"
-
-    def scope(self, repository: str, actions: str) -> str:
-        """What a token must be good for."""
-        return f"repository:{self.prefix}{repository}:{actions}"
 
 
 class RegistryClient:
@@ -103,17 +76,10 @@ class RegistryClient:
         self.upload_hosts = frozenset(host.lower() for host in upload_hosts)
         # Who remembers the upload sessions of a repository: an `upload.Uploads` of each.
         self.uploads: Callable[[Reference], Any] | None = None
-        self._credentials = credentials
-        self._store = CredentialStore(authfile)
-        self._plain = plain_http
-        self._mirrors = {
-            check_registry(host): [_mirror(text) for text in urls]
-            for host, urls in (mirrors or {}).items()
-        }
         self._owned = http is None
         self.http = http or Client(ca_file=ca_file)
-        self._lock = threading.Lock()
-        self._endpoints: dict[str, Endpoint] = {}
+        accounts = credentials or CredentialStore(authfile)
+        self.hosts = Hosts(self.http, accounts, plain_http, mirrors or {})
 
     def close(self) -> None:
         """Close the connections."""
@@ -125,41 +91,6 @@ class RegistryClient:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    # --- where --------------------------------------------------------------------------
-
-    def endpoints(self, reference: Reference) -> list[Endpoint]:
-        """The hosts that may have what a reference names, in the order to try them."""
-        found = []
-        for url, prefix in self._mirrors.get(reference.registry, ()):
-            host = url.partition("://")[2]
-            base = url if "://" in url else self._url(url)
-            found.append(self._endpoint(base, prefix, host or url, True))
-        return [*found, self.endpoint(reference)]
-
-    def endpoint(self, reference: Reference) -> Endpoint:
-        """The registry's own host: what is written to."""
-        url = self._url(reference.api_host)
-        return self._endpoint(url, "", reference.registry, False)
-
-    def _endpoint(self, url: str, prefix: str, registry: str, mirror: bool) -> Endpoint:
-        key = f"{url}/{prefix} {registry}"
-        with self._lock:
-            if key not in self._endpoints:
-
-                def find(scope: str) -> Credentials | None:
-                    if self._credentials is not None:
-                        return None if mirror else self._credentials
-                    repository = scope.split(":")[1] if scope.startswith("repository:") else ""
-                    return self._store.find(Reference(registry, repository))
-
-                auth = Authorizer(self.http, url, find)
-                self._endpoints[key] = Endpoint(url, prefix, registry, auth, mirror)
-            return self._endpoints[key]
-
-    def _url(self, host: str) -> str:
-        plain = self._plain if isinstance(self._plain, bool) else host in self._plain
-        return f"{'http' if plain or _is_loopback(host) else 'https'}://{host}"
 
     # --- requests -----------------------------------------------------------------------
 
@@ -264,7 +195,7 @@ class RegistryClient:
     ) -> tuple[Response, Endpoint]:
         """The first good answer of the endpoints; RegistryError of the last of them. `check`
         raises RegistryError for one that is of no use."""
-        endpoints = self.endpoints(reference)
+        endpoints = self.hosts.of(reference)
         for endpoint in endpoints:
             try:
                 answer = self.request(
@@ -324,12 +255,6 @@ class RegistryClient:
 
     # --- blobs --------------------------------------------------------------------------
 
-    def open_blob(self, reference: Reference, entry: Descriptor) -> RegistryBlob:
-        """A blob of the repository, to be read by ranges; nothing is asked for yet."""
-        from stargz.oci.registry.blob import RegistryBlob
-
-        return RegistryBlob(self, reference, entry)
-
     def blob_size(self, reference: Reference) -> int:
         """The bytes of the blob that a reference's digest names; RegistryError if no host has it,
         or says."""
@@ -378,7 +303,9 @@ class RegistryClient:
         for answer in self._pages(reference, path):
             try:
                 tags = answer.json().get("tags") or []
-                names = [tag for tag in tags if _TAG.fullmatch(tag)]
+                if not all(isinstance(tag, str) for tag in tags):
+                    raise TypeError
+                names = [tag for tag in tags if is_tag(tag)]
             except (ValueError, AttributeError, TypeError, RecursionError):
                 raise RegistryError("its list of tags is malformed", reference.name) from None
             count += len(names)
@@ -390,7 +317,7 @@ class RegistryClient:
         """The repositories that the registry itself (mirrors are not asked) says it has, page by
         page; names that are none are left out. RegistryError if it does not tell."""
         reference = Reference(check_registry(registry), "")
-        endpoint = self.endpoint(reference)
+        endpoint = self.hosts.own(reference)
         url = f"{endpoint.url}/v2/_catalog?n={_PAGE}"
         scope = "registry:catalog:*"
         answer = self.request(reference, "GET", url, endpoint=endpoint, scope=scope)
@@ -480,37 +407,3 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
         413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
     }.get(answer.status, f"the registry answered {answer.status}")
     return RegistryError(f"{meaning}{f' ({code})' if code else ''}", str(reference), answer.status)
-
-
-def _mirror(text: str) -> tuple[str, str]:
-    """The URL (or host) and the repository prefix of a mirror; raises UsageError."""
-    try:
-        parts = urlsplit(text if "://" in text else f"//{text}")
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    if (
-        parts.scheme not in ("", "http", "https")
-        or not parts.hostname
-        or parts.username is not None
-        or parts.query
-        or parts.fragment
-    ):
-        raise UsageError(f"{text!r} is not a mirror: give host[:port] or https://host[/prefix]")
-    check_registry(parts.netloc, text)
-    prefix = parts.path.strip("/")
-    if prefix and quote(prefix) != prefix:
-        raise UsageError(f"{text!r}: {prefix!r} is not the beginning of a repository's name")
-    scheme = f"{parts.scheme}://" if parts.scheme else ""
-    return f"{scheme}{parts.netloc}", f"{prefix}/" if prefix else ""
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether host[:port] can only be this machine."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -19,7 +19,8 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from stargz.errors import DigestError, RegistryError, SourceError, StargzError
 from stargz.oci.formats.reference import Reference, check_digest, is_digest
-from stargz.oci.registry.client import Endpoint, RegistryClient, failure
+from stargz.oci.registry.client import RegistryClient, failure
+from stargz.oci.registry.hosts import Endpoint
 from stargz.sources.client import PIECE, Body, Response, origin, redact, shut
 from stargz.sources.spool import Spool
 from stargz.sources.tries import TransientError, Tries
@@ -72,7 +73,7 @@ class BlobUpload:
         self.name = reference.name
         self._client = client
         self._http = client.http
-        self._host = client.endpoint(reference)
+        self._host = client.hosts.own(reference)
         self._reference = reference
         self._uploads = uploads
         self._spool = Spool(self.name, size)
@@ -507,7 +508,7 @@ def cancel_upload(client: RegistryClient, reference: Reference, url: str) -> boo
 
     `url` is what Uploads.began was told. RegistryError if it is not of the registry's host.
     """
-    host = client.endpoint(reference)
+    host = client.hosts.own(reference)
     answer = Response(202, {"Location": url}, b"", host.url)
     url = location(answer, host, client, reference)
     try:

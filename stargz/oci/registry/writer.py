@@ -52,7 +52,7 @@ class RegistryDestination:
         self._client = client
         self._owned = owned
         self._uploads = uploads
-        self._host = client.endpoint(reference)
+        self._host = client.hosts.own(reference)
 
     def has_blob(self, entry: Descriptor) -> bool:
         """See Destination.has_blob."""

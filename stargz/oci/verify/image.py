@@ -15,7 +15,6 @@ from typing import Any
 from stargz.conversion import default_threads
 from stargz.errors import DigestError, FormatError, SourceError, UsageError
 from stargz.layer import Problem
-from stargz.oci.convert.rewrite import diff_ids, is_attestation, is_image, layer_kind
 from stargz.oci.formats.manifest import (
     INDEXES,
     MANIFESTS,
@@ -25,12 +24,14 @@ from stargz.oci.formats.manifest import (
     UNCOMPRESSED_SIZE,
     Descriptor,
     Manifest,
-    Platform,
+    diff_ids,
+    is_attestation,
+    is_image,
+    layer_kind,
     load_json,
-    parse_platform,
-    platform_of,
     select,
 )
+from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
 from stargz.oci.registry.access import Access
 from stargz.oci.repository import Repository, open_repository
 from stargz.oci.verify.blob import (
