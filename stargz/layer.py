@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from stargz import footer as _footer
 from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob, JSONStream, Reader, read_toc
+from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
     EntryNotFoundError,
@@ -21,6 +22,7 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
+from stargz.options import thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
 from stargz.sources.base import tail_size
 from stargz.toc import PREFETCH_LANDMARK, TOC, Chunk, Entry
@@ -108,14 +110,11 @@ def open(
     DigestError when the TOC is not the one asked for, UnverifiedError, UsageError, and
     OSError for what the system refuses.
     """
-    if threads is None:
-        threads = len(os.sched_getaffinity(0))
-    elif threads < 1:
-        raise UsageError(f"threads is at least 1, not {threads}")
+    threads = thread_count(threads)
     if require_verified and not verify:
         raise UsageError("require_verified and verify=False contradict each other")
     if toc_digest is not None:
-        toc_digest = _check_digest(toc_digest)
+        check_digest(toc_digest, good=is_sha256)
     if require_verified and toc_digest is None:
         raise UnverifiedError(
             "require_verified needs toc_digest: without it nothing vouches for the TOC"
@@ -159,13 +158,6 @@ def _disk_cache(
         return lambda: as_cache(None)
     opened = as_cache(cache)
     return lambda: opened
-
-
-def _check_digest(digest: str) -> str:
-    algorithm, _, value = digest.partition(":")
-    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-        raise UsageError(f"{digest!r} is not a digest: sha256: and 64 lower-case hex digits")
-    return digest
 
 
 def _open(

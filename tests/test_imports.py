@@ -18,9 +18,9 @@ PACKAGE = ROOT / "stargz"
 # __main__ are the doors, above all.
 FLOORS = {
     "stargz": (
-        ("errors", "durable"),
+        ("errors", "durable", "digests"),
         ("footer", "_engine"),
-        ("toc", "sources"),
+        ("toc", "sources", "options", "endpoints"),
         ("cache",),
         ("remote",),
         ("layer", "extract", "conversion"),

@@ -347,8 +347,3 @@ class _RateLimit:
                 self._left_out += 1
                 return
         self._log(text)
-
-
-def default_threads() -> int:
-    """Two at the least: one may be decoding while another answers look-ups."""
-    return max(2, min(len(os.sched_getaffinity(0)), 16))

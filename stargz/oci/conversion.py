@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from stargz.conversion import default_threads
 from stargz.errors import DigestError, EntryNotFoundError, UnverifiedError, UsageError
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.image_layers import ImageLayers
@@ -33,6 +32,7 @@ from stargz.oci.formats.reference import (
 )
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.repository import Companion, open_repository
+from stargz.options import default_threads
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
 
@@ -112,7 +112,7 @@ def convert_image(
     """
     begin = time.perf_counter()
     options = options or LayerOptions()
-    options.check()
+    options.filled()
     dst = _destination(src, dst, upgrade)
     jobs, threads = parallel(jobs, threads)
     access = access or Access()

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from stargz import layer as _layer
+from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
     FormatError,
@@ -29,7 +30,6 @@ from stargz.oci.formats.manifest import (
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
-from stargz.oci.formats.reference import is_digest
 from stargz.oci.repository import EXTERNAL, Repository, open_repository
 from stargz.sources import ByteSource, MemorySource
 
@@ -131,7 +131,7 @@ class ImageManifest:
     def toc_digest(self, number: int) -> str | None:
         """The digest of a layer's TOC that its annotations give."""
         digest = self.descriptors[number].annotations.get(TOC_DIGEST)
-        if digest is not None and not (is_digest(digest) and digest.startswith("sha256:")):
+        if digest is not None and not is_sha256(digest):
             raise FormatError(
                 f"{self.describe(number)}: its annotation {TOC_DIGEST} is not a sha256 digest"
             )

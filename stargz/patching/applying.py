@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import stat
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import IO, Any
 
-from stargz.conversion import default_threads, open_sink
+from stargz.endpoints import is_url, open_sink, open_source
 from stargz.errors import CodecError, DigestError, UsageError
+from stargz.options import thread_count
 from stargz.patching.file import engine
 from stargz.sources.spool import Spool
 
@@ -74,13 +73,12 @@ def apply(
     not the blob that the patch was made for, or NEW does not become what it should be;
     CodecError when what compressed where the patch was made is not here; OSError; UsageError.
     """
-    if threads is not None and not 1 <= threads <= 1024:
-        raise UsageError(f"{threads} threads are not in 1 to 1024")
+    threads = thread_count(threads)
     from stargz._engine.patch import Patch
 
     begin = time.perf_counter()
     with ExitStack() as stack:
-        source, patch_name = _open_patch(patch, stack)
+        source, patch_name, _ = _open(patch, stack, "patch")
         delta = Patch(source, patch_name)
         _check_engine(delta.level, delta.engine, patch_name)
         base_fd, base_name, base_size = _open_base(base, delta.base_size, stack)
@@ -96,7 +94,7 @@ def apply(
                 base_fd,
                 sink,
                 spool,
-                threads=threads or default_threads(),
+                threads=threads,
                 base_name=base_name,
                 sink_name=sink_name,
                 progress=progress,
@@ -124,35 +122,21 @@ def _check_engine(level: int, made_with: str, name: str) -> None:
         )
 
 
-def _open_patch(patch: File, stack: ExitStack) -> tuple[Any, str]:
-    """A descriptor or a read(n), and a name for errors."""
-    if isinstance(patch, (str, os.PathLike)):
-        _refuse_url(patch)
-        patch = stack.enter_context(Path(patch).open("rb", buffering=0))
-    name = str(getattr(patch, "name", "") or "patch")
-    if isinstance(patch, io.FileIO):
-        _refuse_directory(patch, name)
-        return patch.fileno(), name
-    if not callable(getattr(patch, "read", None)):
-        raise UsageError(f"a patch is a path or a binary file, not {type(patch).__name__}")
-    return patch.read, name
+def _open(file: File, stack: ExitStack, what: str) -> tuple[Any, str, int]:
+    """See `open_source`."""
+    if isinstance(file, (str, os.PathLike)) and is_url(file):
+        raise UsageError(f"{os.fspath(file)}: only local files are patched; download it first")
+    return open_source(file, stack, what)
 
 
 def _open_base(base: File, expected: int, stack: ExitStack) -> tuple[int, str, int]:
     """The descriptor of a regular file, a name for errors, and its size."""
-    if isinstance(base, (str, os.PathLike)):
-        _refuse_url(base)
-        base = stack.enter_context(Path(base).open("rb", buffering=0))
-    name = str(getattr(base, "name", "") or "base")
-    if isinstance(base, io.FileIO):
-        _refuse_directory(base, name)
-        found = os.fstat(base.fileno())
-        if stat.S_ISREG(found.st_mode):
-            return base.fileno(), name, found.st_size
-    if not callable(getattr(base, "read", None)):
-        raise UsageError(f"a base is a path or a binary file, not {type(base).__name__}")
+    source, name, size = _open(base, stack, "base")
+    if isinstance(source, int) and stat.S_ISREG(os.fstat(source).st_mode):
+        return source, name, size
+    read = partial(os.read, source) if isinstance(source, int) else source
     spool = Spool(name, expected)
-    while piece := base.read(_SPOOL_STEP):
+    while piece := read(_SPOOL_STEP):
         spool.append(piece)
         if spool.size > expected:  # another one: an endless one must not fill the disk
             break
@@ -168,14 +152,3 @@ def _open_sink(dst: File, stack: ExitStack) -> tuple[Any, str, int]:
         return sink, name, -1  # nothing of it is seen
     held = stack.enter_context(tempfile.TemporaryFile(prefix="stargz-"))
     return sink, name, held.fileno()
-
-
-def _refuse_url(path: str | os.PathLike[str]) -> None:
-    text = os.fspath(path)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) and not Path(text).exists():
-        raise UsageError(f"{text}: only local files are patched; download it first")
-
-
-def _refuse_directory(file: io.FileIO, name: str) -> None:
-    if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
-        raise IsADirectoryError(21, "Is a directory", name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stargz.conversion import codec_name
+from stargz.options import codec_name
 
 if TYPE_CHECKING:
     from stargz.sources import ByteSource
@@ -106,10 +106,6 @@ def engine(level: int) -> str:
 
     The same text means the same bytes. CodecError when the library is not there.
     """
-    if level > 2:
-        from stargz._engine.codecs import need
-
-        need("libdeflate")
     return codec_name(level)[:ENGINE_MAX] if level else ""
 
 

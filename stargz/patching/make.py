@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stargz.conversion import Sink, default_threads, open_sink
+from stargz.endpoints import Sink, is_same_file, open_sink
 from stargz.errors import CodecError, UsageError
 from stargz.layer import Layer
 from stargz.layer import open as open_layer
+from stargz.options import thread_count
 from stargz.patching.file import (
     FRAME_MAX,
     LITERAL,
@@ -113,14 +112,12 @@ def delta(
     Raises FormatErrors (with source and offset) for what is no seekable layer or list of members;
     DigestError for a layer whose chunks are not what its TOC says; UsageError; OSError.
     """
-    if threads is None:
-        threads = default_threads()
-    elif not 1 <= threads <= 1024:
-        raise UsageError(f"{threads} threads are not in 1 to 1024")
+    threads = thread_count(threads)
     begin = time.perf_counter()
     with ExitStack() as stack:
         for source in (base, new):
-            _refuse_same(source, patch)
+            if is_same_file(source, patch):
+                raise UsageError(f"{source!s}: is to be read; name another PATCH")
         write = _open_sink(patch, stack)
         old = _open_base(base, stack)
         layer = new if isinstance(new, Layer) else stack.enter_context(open_layer(new))
@@ -156,14 +153,6 @@ def _open_base(base: Source | Layer | MemberList, stack: ExitStack) -> Layer | M
     if is_list(source):
         return read_list(source)
     return stack.enter_context(open_layer(source))
-
-
-def _refuse_same(source: object, patch: Sink) -> None:
-    paths = (str, os.PathLike)
-    if isinstance(source, paths) and isinstance(patch, paths):
-        with suppress(OSError):
-            if Path(source).samefile(patch):
-                raise UsageError(f"{os.fspath(source)}: is to be read; name another PATCH")
 
 
 def _open_sink(patch: Sink, stack: ExitStack) -> Callable[[bytes], object]:

@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Never, overload
 
 from stargz._engine.reader import Blob
-from stargz.conversion import default_threads
+from stargz.digests import is_sha256
 from stargz.errors import FormatError, StargzError
+from stargz.options import thread_count
 
 if TYPE_CHECKING:
     from stargz.layer import Layer
@@ -158,7 +159,7 @@ class MemberList:
                 layer.toc.rows,
                 layer.data_end,
                 toc_end,
-                threads or default_threads(),
+                thread_count(threads),
                 progress,
             )
         return cls(
@@ -280,8 +281,7 @@ def _text(text: str, name: str) -> bytes:
 
 
 def _check_digest(text: str, key: str, name: str) -> None:
-    hexed = text.removeprefix("sha256:")
-    if len(text) != 71 or len(hexed) != 64 or not set(hexed) <= set("0123456789abcdef"):
+    if not is_sha256(text):
         _refuse(name, f"{key!r} is not sha256: and 64 lower-case hex digits")
 
 

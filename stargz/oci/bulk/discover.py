@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from stargz.digests import is_digest
 from stargz.errors import RegistryError, SourceError, StargzError, UsageError
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.reference import (
@@ -25,7 +26,6 @@ from stargz.oci.formats.reference import (
     Reference,
     StorageReference,
     check_registry,
-    is_digest,
     is_tag,
     parse_image,
     parse_reference,

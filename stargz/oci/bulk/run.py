@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from queue import Empty, Full, Queue
 from typing import Any
 
-from stargz.conversion import default_threads
 from stargz.errors import RegistryError, StargzError, StateError, UsageError
 from stargz.oci.bulk.discover import Pair, discover
 from stargz.oci.bulk.state import Outcome, State
@@ -33,6 +32,7 @@ from stargz.oci.formats.reference import Reference, parse_reference
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.repository import open_repository
+from stargz.options import default_threads
 
 _AHEAD = 1000  # images that are found before their turn comes
 _MAX_COORDINATORS = 200
@@ -136,7 +136,7 @@ def bulk(
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
     options = options or LayerOptions()
-    options.check()
+    options.filled()
     if executor is None and dask is None:
         jobs, threads = parallel(jobs, threads)
     else:
@@ -563,7 +563,7 @@ def _shown(
     upgrade: bool,
 ) -> dict[str, Any]:
     """The options as a report has them."""
-    engine = images["options"].engine()
+    engine = asdict(images["options"].filled())
     engine["prioritized"] = len(engine["prioritized"])
     return {
         **{key: value for key, value in engine.items() if key != "allow_missing"},

@@ -18,14 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stargz import layer as _layer
-from stargz.conversion import (
-    DEFAULT_CHUNK_SIZE,
-    DEFAULT_LEVEL,
-    ConvertResult,
-    _check,
-    convert,
-    diff_id,
-)
+from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.errors import FormatError, StargzError
 from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
@@ -34,6 +27,7 @@ from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, open_repository
+from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
 
@@ -59,23 +53,18 @@ class LayerOptions:
         """Whether an option asks for a layout that a seekable layer need not have."""
         return self != LayerOptions()
 
-    def engine(self) -> dict[str, Any]:
-        """The keyword arguments of stargz.convert. Prioritized files may always be missing:
-        they are those of a whole image."""
-        return {
-            "level": DEFAULT_LEVEL if self.level is None else self.level,
-            "chunk_size": DEFAULT_CHUNK_SIZE if self.chunk_size is None else self.chunk_size,
-            "min_chunk_size": self.min_chunk_size or 0,
-            "prioritized": self.prioritized,
-            "allow_missing": True,
-            "lossless": self.lossless,
-            "format": self.format or "estargz",
-        }
-
-    def check(self) -> None:
-        """UsageError for options that are wrong or contradict each other."""
-        level, chunk, least, names, _, lossless, kind = self.engine().values()
-        _check(level, chunk, least, kind, lossless, bool(names), None)
+    def filled(self) -> ConvertOptions:
+        """With the defaults; UsageError for what is wrong or contradicts itself. Prioritized
+        files may always be missing: they are those of a whole image."""
+        return ConvertOptions(
+            DEFAULT_LEVEL if self.level is None else self.level,
+            DEFAULT_CHUNK_SIZE if self.chunk_size is None else self.chunk_size,
+            self.min_chunk_size or 0,
+            self.prioritized,
+            True,
+            self.lossless,
+            self.format or "estargz",
+        )
 
     @property
     def key(self) -> str:
@@ -217,10 +206,10 @@ class _Work:
         self._tell(0, 0)
 
     def _engine(self, source: Any, writer: BlobWriter) -> ConvertResult:
-        options = self.task.options.engine()
+        options = self.task.options.filled()
         fd = writer.fd
         sink: Any = writer if fd is None else _descriptor(fd, writer.name, "w")
-        return convert(source, sink, threads=self.task.threads, progress=self._tell, **options)
+        return convert_as(options, source, sink, self.task.threads, self._tell)
 
     def _tell(self, done: int, total: int) -> None:
         # What is read a second time, or merged, is counted behind what was read.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stargz.digests import digest_of
 from stargz.errors import FormatError
 from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
@@ -32,7 +33,6 @@ from stargz.oci.formats.manifest import (
     load_json,
     too_large,
 )
-from stargz.oci.formats.reference import digest_of
 
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _UNCOMPRESSED = "containerd.io/uncompressed"  # the DiffID, as containerd knows it

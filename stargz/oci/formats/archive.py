@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from stargz.digests import digest_of, is_digest
 from stargz.errors import FormatError, GzipError, SourceError, TarError, UsageError
 from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
@@ -33,7 +34,7 @@ from stargz.oci.formats.manifest import (
     load_json,
     parse_manifest,
 )
-from stargz.oci.formats.reference import digest_of, is_digest, parse_reference
+from stargz.oci.formats.reference import parse_reference
 from stargz.oci.formats.tar_index import Member, TarIndex
 from stargz.sources import LocalSource
 from stargz.sources.base import check_range

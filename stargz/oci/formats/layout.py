@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 
+from stargz.digests import check_digest, is_digest
 from stargz.errors import FormatError, SourceError
 from stargz.oci.formats.manifest import (
     MAX_MANIFEST_SIZE,
@@ -20,7 +21,6 @@ from stargz.oci.formats.manifest import (
     parse_manifest,
     too_large,
 )
-from stargz.oci.formats.reference import check_digest, is_digest
 from stargz.sources import LocalSource
 
 

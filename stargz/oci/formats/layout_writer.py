@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from stargz.digests import check_digest, digest_of
 from stargz.durable import NewFile, complete_or_absent, sync_folder
 from stargz.errors import FormatError, SourceError, StargzError
 from stargz.oci.formats.layout import Layout
@@ -24,13 +25,7 @@ from stargz.oci.formats.manifest import (
     load_json,
     too_large,
 )
-from stargz.oci.formats.reference import (
-    ImageReference,
-    LayoutReference,
-    Reference,
-    check_digest,
-    digest_of,
-)
+from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference
 
 _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 _INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stargz.digests import digest_of, is_digest
 from stargz.errors import DigestError, FormatError
 from stargz.oci.formats.platforms import Platform, platform_of
-from stargz.oci.formats.reference import digest_of, is_digest
 
 MAX_MANIFEST_SIZE = 4 << 20
 MAX_CONFIG_SIZE = 8 << 20

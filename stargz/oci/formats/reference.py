@@ -7,12 +7,12 @@ mean something else there is let through.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stargz.digests import check_digest
 from stargz.errors import UsageError
 
 DEFAULT_REGISTRY = "docker.io"
@@ -29,7 +29,6 @@ _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +134,8 @@ def parse_image(src: str) -> ImageReference:
 def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
     rest, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
-        raise UsageError(
-            f"{text!r}: {digest!r} is not a digest: sha256: and 64 lower-case hex digits"
-        )
+    if at:
+        check_digest(digest, repr(text))
     first, slash, remainder = rest.partition("/")
     if slash and (set(first) & set(".:[") or first == "localhost" or first != first.lower()):
         registry, rest = first, remainder
@@ -166,27 +163,6 @@ def check_registry(registry: str, source: str = "") -> str:
     if not found or int(found[1] or 1) not in range(1, 65536):
         raise UsageError(f"{source or registry!r}: {registry!r} is not host[:port]")
     return _OLD_NAMES.get(registry.lower(), registry)
-
-
-def check_digest(digest: object, source: str = "") -> str:
-    """A digest that can be checked: sha256 or sha512 with lower-case hex; UsageError else."""
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        where = f"{source}: " if source else ""
-        raise UsageError(
-            f"{where}{digest!r:.200} is not a digest: sha256: and 64 lower-case hex digits"
-        )
-    return digest
-
-
-def is_digest(value: object) -> bool:
-    """Whether `value` is a digest as `check_digest` takes it."""
-    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
-
-
-def digest_of(data: bytes, like: str = "sha256:") -> str:
-    """The digest of `data`, by the algorithm of the digest `like`."""
-    algorithm = like.partition(":")[0]
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def is_repository(value: object, registry: str = "") -> bool:

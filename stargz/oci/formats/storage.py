@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from stargz.digests import check_digest, is_digest
 from stargz.errors import FormatError, SourceError
 from stargz.oci.formats.layout import open_exact, read_small
 from stargz.oci.formats.manifest import (
@@ -25,7 +26,7 @@ from stargz.oci.formats.manifest import (
     parse_manifest,
     too_large,
 )
-from stargz.oci.formats.reference import DEFAULT_TAG, check_digest, is_digest, is_repository, is_tag
+from stargz.oci.formats.reference import DEFAULT_TAG, is_repository, is_tag
 from stargz.sources import LocalSource
 
 _INNER = Path("docker", "registry", "v2")

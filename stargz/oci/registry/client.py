@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin
 
+from stargz.digests import is_digest
 from stargz.errors import RegistryError, SourceError
 from stargz.oci.formats.manifest import (
     INDEXES,
@@ -27,7 +28,7 @@ from stargz.oci.formats.manifest import (
     parse_manifest,
     too_large,
 )
-from stargz.oci.formats.reference import Reference, check_registry, is_digest, is_repository, is_tag
+from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 from stargz.oci.registry.credentials import Credentials, CredentialStore
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.sources.client import Body, Client, Response, origin

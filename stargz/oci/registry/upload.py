@@ -17,8 +17,9 @@ from functools import partial
 from typing import Protocol, Self
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
+from stargz.digests import check_digest, is_digest
 from stargz.errors import DigestError, RegistryError, SourceError, StargzError
-from stargz.oci.formats.reference import Reference, check_digest, is_digest
+from stargz.oci.formats.reference import Reference
 from stargz.oci.registry.client import RegistryClient, failure
 from stargz.oci.registry.hosts import Endpoint
 from stargz.sources.client import PIECE, Body, Response, origin, redact, shut

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from stargz.digests import digest_of, is_digest
 from stargz.errors import FormatError, StargzError, UsageError
 from stargz.oci.formats.manifest import (
     INDEXES,
@@ -13,14 +14,7 @@ from stargz.oci.formats.manifest import (
     check_bytes,
     too_large,
 )
-from stargz.oci.formats.reference import (
-    DEFAULT_TAG,
-    ImageReference,
-    LayoutReference,
-    Reference,
-    digest_of,
-    is_digest,
-)
+from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
 from stargz.oci.registry.client import RegistryClient, failure
 from stargz.oci.registry.upload import WRITE, BlobUpload, Uploads, check_stated, has, location
 from stargz.sources.client import Response

@@ -12,8 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stargz.conversion import default_threads
-from stargz.errors import DigestError, FormatError, SourceError, UsageError
+from stargz.errors import DigestError, FormatError, SourceError
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import (
     INDEXES,
@@ -41,6 +40,7 @@ from stargz.oci.verify.blob import (
     as_problem,
     is_damage,
 )
+from stargz.options import thread_count
 
 MAX_MANIFESTS = 10_000  # of one image: an index of indexes could name more than can be read
 MAX_ERRORS = 100  # that are listed; all are counted
@@ -141,8 +141,7 @@ def verify_image(
     Raises RegistryError, SourceError and OSError for what cannot be read at all; FormatError for a
     platform that is not there; UsageError.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is at least 1, not {threads}")
+    threads = thread_count(threads)
     where = access or Access()
     options: dict[str, Any] = {
         "authfile": where.authfile,
@@ -169,12 +168,12 @@ class _Verification:
     def __init__(
         self,
         repository: Repository,
-        threads: int | None,
+        threads: int,
         progress: Progress | None,
         require_verified: bool,
     ) -> None:
         self._repository = repository
-        self._blobs = BlobChecker(repository, threads or default_threads(), progress)
+        self._blobs = BlobChecker(repository, threads, progress)
         self._required = require_verified
         self._problems: list[ImageProblem] = []  # of no manifest that could be read
 
