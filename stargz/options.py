@@ -15,6 +15,7 @@ CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
 MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits
 FORMATS = ("estargz", "stargz")
 THREADS = range(1, 1025)
+MAX_TOC_SIZE = 1 << 30  # of its JSON
 
 
 @dataclass(frozen=True, slots=True)

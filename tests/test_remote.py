@@ -46,16 +46,28 @@ def sha(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def workers() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name.startswith("stargz-fetch")}
+
+
+others: set[threading.Thread] = set()  # of tests before, whose layers were not closed
+
+
+@pytest.fixture(autouse=True)
+def workers_of_others() -> None:
+    others.clear()
+    others.update(workers())
+
+
 def no_workers() -> bool:
-    return not any(t.name.startswith("stargz-fetch") for t in threading.enumerate())
+    return workers() <= others
 
 
 def ended() -> None:
     """Wait for workers that were told to end."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("stargz-fetch"):
-            thread.join(10)
-            assert not thread.is_alive()
+    for thread in workers() - others:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 # --- what is asked for ----------------------------------------------------------------------------
@@ -339,7 +351,7 @@ def test_closing_does_not_wait_for_a_stuck_source(small_files: bytes, tmp_path: 
     layer = stargz.open(source, cache=tmp_path / "cache", background=True)
     assert source.waiting.acquire(timeout=30)  # the TOC came
     source.gate.clear()
-    layer._reader.start()
+    layer.reader.start()
     assert source.waiting.acquire(timeout=30)  # a background request waits at the gate
     layer.close()
     source.gate.set()

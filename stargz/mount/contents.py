@@ -46,7 +46,7 @@ class Contents:
         with self._lock:
             number = self._numbers.get(layer)
             if number is None:
-                number = self._fetcher.add(layer._reader, layer.prefetch_size)
+                number = self._fetcher.add(layer.reader, layer.prefetch_size)
                 self._numbers[layer] = number
         if not layer.blob.direct:
             self._fetcher.start()

@@ -10,7 +10,7 @@ from typing import Protocol
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.archive import Archive, open_archive
 from stargz.oci.formats.layout import Layout
-from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest
+from stargz.oci.formats.manifest import LAYER_DIGEST, REF_NAME, Descriptor, Manifest
 from stargz.oci.formats.reference import (
     ArchiveReference,
     LayoutReference,
@@ -24,6 +24,7 @@ from stargz.oci.registry.blob import RegistryBlob
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.companions import Companion
 from stargz.oci.registry.stream import BlobStream, RegistryStream, SourceStream
+from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource
 
 __all__ = [
@@ -261,6 +262,17 @@ class _InStorage:
 
     def interrupt(self) -> None:
         pass
+
+
+def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:
+    """The gzip'ed tar of the TOC of a layer whose TOC is external; None if `manifest`, which is
+    the repository's `external`, has none."""
+    if manifest is None or manifest.kind != "manifest":
+        return None
+    for entry in manifest.layers:
+        if entry.annotations.get(LAYER_DIGEST) == digest:
+            return repository.read_blob(entry, MAX_TOC_SIZE)
+    return None
 
 
 def _read_all(source: ByteSource, entry: Descriptor, limit: int, name: str) -> bytes:

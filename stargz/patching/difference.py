@@ -345,11 +345,10 @@ def _to_send(before: _Side, after: _Side, b: Layer) -> dict[str, int]:
     place = numpy.searchsorted(starts, needed)
     ends = numpy.append(starts[1:], b.data_end)[place]
     inside = data & numpy.isin(columns["offset"], needed)
-    external = b._place.end - b._place.offset
     return {
         "member_bytes": sum((ends - needed).tolist()),
         "contents_bytes": sum(columns["chunk_size"][inside].tolist()),
-        "toc_bytes": b.size - b.data_end + (external if b.toc_offset < 0 else 0),
+        "toc_bytes": b.size - b.data_end + b.external_toc_size,
     }
 
 

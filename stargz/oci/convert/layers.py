@@ -20,7 +20,7 @@ from typing import Any
 from stargz import layer as _layer
 from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.errors import FormatError, StargzError
-from stargz.footer import MAX_FOOTER_SIZE, parse_footer
+from stargz.footer import kind_of
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
 from stargz.oci.formats.manifest import TOC_DIGEST, Descriptor
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
@@ -235,7 +235,7 @@ class _Work:
     def _keep(self, entry: Descriptor, spool: Spool) -> dict[str, Any] | None:
         """Have the layer as it is at the destination, if its TOC tells the truth about it."""
         local = LocalSource(spool.name, spool.fd, keep=spool)
-        if not _is_estargz(local):
+        if kind_of(local) != "estargz":
             return None
         try:
             found = self._verify(entry, local)
@@ -258,13 +258,13 @@ class _Work:
         stated = entry.annotations.get(TOC_DIGEST)
         threads = self.task.threads
         with _layer.open(local, toc_digest=stated, threads=threads, cache=False) as opened:
-            if opened._reader.undigested():
+            if opened.reader.undigested():
                 return "not everything in it has a digest"
             result = opened.verify(tell)
             if not result.ok:
                 problem = result.errors[0]
                 return f"{problem.name}: {problem.message}" if problem.name else problem.message
-            counts = opened._rows.counts()
+            counts = opened.toc.rows.counts()
             return {
                 "status": "kept",
                 "toc_digest": opened.toc_digest,
@@ -338,17 +338,8 @@ def _may_be_seekable(source: Repository, entry: Descriptor) -> bool:
     if entry.annotations.get(TOC_DIGEST):
         return True
     with suppress(StargzError, OSError), closing(source.open_blob(entry)) as blob:
-        return _is_estargz(blob)
+        return kind_of(blob) == "estargz"
     return False
-
-
-def _is_estargz(blob: Any) -> bool:
-    size = min(blob.size, MAX_FOOTER_SIZE)
-    try:
-        tail = blob.read_at(blob.size - size, size)
-        return parse_footer(tail, blob.size, blob.name).kind == "estargz"
-    except FormatError:
-        return False
 
 
 def bring_blob(source: Repository, destination: Destination, entry: Descriptor) -> None:

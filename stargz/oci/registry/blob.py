@@ -56,11 +56,11 @@ class RegistryBlob(HTTPSource):
             headers["Authorization"] = self._sent[host.url] = value
         return host.path(self.reference.repository, f"blobs/{self.descriptor.digest}"), headers
 
-    def _ask(self, method: str, extra: Mapping[str, str], budget: Tries) -> Reply:
+    def ask(self, method: str, extra: Mapping[str, str], budget: Tries) -> Reply:
         while True:
             host = self._host
             try:
-                return super()._ask(method, extra, budget)
+                return super().ask(method, extra, budget)
             except (TransientError, RegistryError):
                 if not self.next_host(host):
                     raise

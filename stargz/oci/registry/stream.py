@@ -108,7 +108,7 @@ class RegistryStream(_Checked):
     def __init__(self, blob: RegistryBlob) -> None:
         super().__init__(blob.name, blob.descriptor)
         self._blob = blob
-        self._download = Download(blob)
+        self._download = Download(blob, blob.size)
 
     def _next(self, size: int) -> bytes:
         while True:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from stargz import layer as _layer
 from stargz._engine.writer import unwrap
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
-from stargz.footer import MAX_FOOTER_SIZE, parse_footer
-from stargz.layer import MAX_TOC_SIZE, Problem
-from stargz.oci.formats.manifest import LAYER_DIGEST, Descriptor, Manifest
-from stargz.oci.repository import Repository
+from stargz.footer import kind_of
+from stargz.layer import Problem
+from stargz.oci.formats.manifest import Descriptor, Manifest
+from stargz.oci.repository import Repository, external_toc
 from stargz.sources import ByteSource, LocalSource, MemorySource
 from stargz.sources.spool import Spool
 
@@ -166,14 +166,8 @@ class BlobChecker:
                 self._check_toc(blob, feed.source, threads)
 
     def _check_toc(self, blob: CheckedBlob, source: ByteSource, threads: int) -> None:
-        size = min(source.size, MAX_FOOTER_SIZE)
-        try:
-            blob.kind = parse_footer(
-                source.read_at(source.size - size, size), source.size, source.name
-            ).kind
-        except FormatError:
-            return
-        if blob.kind == "zstd:chunked":
+        blob.kind = kind_of(source)
+        if blob.kind in (None, "zstd:chunked"):
             return
         told = 0
 
@@ -193,7 +187,7 @@ class BlobChecker:
             with _layer.open(source, toc=toc, threads=threads, cache=False) as layer:
                 result = layer.verify(tell)
                 blob.toc_digest = layer.toc_digest
-                blob.digested = not layer._reader.undigested()
+                blob.digested = not layer.reader.undigested()
         except (FormatError, DigestError) as error:
             blob.add(error)
             return
@@ -207,12 +201,7 @@ class BlobChecker:
                 self._external = self._repository.external()
                 self._asked_external = True
             manifest = self._external
-        if manifest is None or manifest.kind != "manifest":
-            return None
-        for entry in manifest.layers:
-            if entry.annotations.get(LAYER_DIGEST) == digest:
-                return self._repository.read_blob(entry, MAX_TOC_SIZE)
-        return None
+        return external_toc(self._repository, manifest, digest)
 
 
 class _StoppedError(Exception):
