@@ -6,8 +6,6 @@ report = bulk("docker://host", "docker://other", state="bulk.db")
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
@@ -24,7 +22,7 @@ from stargz.errors import RegistryError, StargzError, StateError, UsageError
 from stargz.oci.bulk.discover import Pair, discover
 from stargz.oci.bulk.state import Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
-from stargz.oci.conversion import check_image, convert_image, parallel
+from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
 from stargz.oci.convert.layers import LayerOptions
 from stargz.oci.destination import open_destination
 from stargz.oci.formats.manifest import layer_kind
@@ -135,32 +133,30 @@ def bulk(
     """
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
-    options = options or LayerOptions()
-    options.filled()
     if executor is None and dask is None:
         jobs, threads = parallel(jobs, threads)
     else:
         threads = threads or 2  # on machines whose cores are not known
-    access = access or Access()
-    images = {
-        "options": options,
-        "platforms": tuple(platforms),
-        "flatten": flatten,
-        "allow_missing": allow_missing,
-        "docker_types": docker_types,
-        "verify": verify,
-        "access": access,
-        "threads": threads,
-    }
+    images = ImageOptions(
+        options or LayerOptions(),
+        tuple(platforms),
+        flatten,
+        allow_missing,
+        docker_types,
+        upgrade,
+        verify,
+        access or Access(),
+        threads,
+    )
     with ExitStack() as stack:
-        client = stack.enter_context(shared_client(access))
+        client = stack.enter_context(shared_client(images.access))
         found = discover(src, dst, client=client, include=include, exclude=exclude, upgrade=upgrade)
         targets = [_report_target(path) for path in reports]
         memory = stack.enter_context(State(state, read_only=dry_run))
         used = stop = None
         if not dry_run:
             used, stop, jobs = stack.enter_context(_executor(executor, dask, jobs))
-        run = _Run(memory, client, images, jobs or 1, progress, upgrade)
+        run = _Run(memory, client, images, jobs or 1, progress)
         began = time.time()
         begin = time.perf_counter()
         first = next(found, None)
@@ -184,7 +180,7 @@ def bulk(
             destination=dst,
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             seconds=seconds,
-            options=_shown(images, jobs or 0, include, exclude, upgrade),
+            options=_shown(images, jobs or 0, include, exclude),
             totals=totals,
             failures=tuple(
                 Failure(one.source, one.destination, one.error or "")
@@ -213,19 +209,16 @@ class _Run:
         self,
         state: State,
         client: RegistryClient,
-        images: dict[str, Any],
+        images: ImageOptions,
         jobs: int,
         progress: Events | None,
-        upgrade: bool,
     ) -> None:
         self._state = state
         self._client = client
         self._images = images
-        self._upgrade = upgrade
         # Some have all their layers, and write; some only look.
         self._coordinators = min(2 * jobs + 2, _MAX_COORDINATORS)
         self._progress = progress
-        self._options = _image_key(images)
         self._stop = threading.Event()
         self._fatal: BaseException | None = None
         self._lock = threading.Lock()
@@ -392,20 +385,13 @@ class _Run:
         begin = time.perf_counter()
         try:
             if self._is_done(pair):
-                if self._images["verify"]:
-                    check_image(pair.destination, self._images["access"])
+                if self._images.verify:
+                    check_image(pair.destination, self._images.access)
                 seconds = time.perf_counter() - begin
                 self._state.finish(number, "unchanged", seconds)
                 self._tell_image(pair, "unchanged", None, seconds)
                 return
-            report = convert_image(
-                pair.source,
-                pair.destination,
-                upgrade=self._upgrade,
-                store=store,
-                progress=self._progress,
-                **self._images,
-            )
+            report = convert_as(self._images, pair.source, pair.destination, store, self._progress)
         except Exception as error:
             if self._stop.is_set():
                 return
@@ -415,7 +401,7 @@ class _Run:
             return
         seconds = time.perf_counter() - begin
         self._state.finish(
-            number, report.status, seconds, options=self._options, report=report.to_json()
+            number, report.status, seconds, options=self._images.key, report=report.to_json()
         )
         self._tell_image(pair, report.status, None, seconds)
 
@@ -429,7 +415,7 @@ class _Run:
     def _is_done(self, pair: Pair) -> bool:
         """Whether source and destination are what they were when it was converted."""
         known = self._state.image(pair.destination)
-        if known is None or known.options != self._options or known.source != pair.source:
+        if known is None or known.options != self._images.key or known.source != pair.source:
             return False
         with open_repository(pair.source, client=self._client) as source:
             digest = source.digest()
@@ -449,13 +435,11 @@ class _Run:
             if not self._is_done(pair):
                 status = "to do"
                 with open_repository(pair.source, client=self._client) as source:
-                    plan = make_plan(source, self._images["platforms"], helpers)
+                    plan = make_plan(source, self._images.platforms, helpers)
                 for image in plan.images():
                     tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
-                    for entries in (
-                        [tars] if self._images["flatten"] and tars else [[e] for e in tars]
-                    ):
-                        key = layer_key(pair.destination, entries, self._images["options"])
+                    for entries in [tars] if self._images.flatten and tars else [[e] for e in tars]:
+                        key = layer_key(pair.destination, entries, self._images.layers)
                         known = self._state.layer(key) is not None
                         with self._lock:
                             if key.sources not in self._layers:
@@ -548,28 +532,18 @@ def _image_entry(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _image_key(images: dict[str, Any]) -> str:
-    """What decides an image's bytes, beside its source."""
-    names = ("platforms", "flatten", "docker_types")
-    text = json.dumps([images["options"].key, *(images[name] for name in names)])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 def _shown(
-    images: dict[str, Any],
-    jobs: int,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    upgrade: bool,
+    images: ImageOptions, jobs: int, include: Sequence[str], exclude: Sequence[str]
 ) -> dict[str, Any]:
     """The options as a report has them."""
-    engine = asdict(images["options"].filled())
-    engine["prioritized"] = len(engine["prioritized"])
+    layers = asdict(images.layers.filled())
+    del layers["allow_missing"]
+    names = ("flatten", "docker_types", "verify", "threads", "upgrade")
     return {
-        **{key: value for key, value in engine.items() if key != "allow_missing"},
-        "platforms": list(images["platforms"]),
-        **{key: images[key] for key in ("flatten", "docker_types", "verify", "threads")},
-        "upgrade": upgrade,
+        **layers,
+        "prioritized": len(images.layers.prioritized),
+        "platforms": list(images.platforms),
+        **{name: getattr(images, name) for name in names},
         "jobs": jobs,
         "include": list(include),
         "exclude": list(exclude),
