@@ -27,7 +27,8 @@ from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.image import load_image
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.credentials import Credentials
-from stargz.oci.registry.upload import STREAMED, location
+from stargz.oci.registry.sessions import location
+from stargz.oci.registry.upload import STREAMED
 from stargz.oci.repository import open_repository
 from stargz.sources import spool
 from stargz.sources.client import Client, Response

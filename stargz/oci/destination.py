@@ -16,7 +16,7 @@ from stargz.oci.formats.layout_writer import LayoutDestination
 from stargz.oci.formats.manifest import Descriptor
 from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference, parse_image
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.registry.upload import Uploads, cancel_upload
+from stargz.oci.registry.sessions import Uploads, cancel_upload
 from stargz.oci.registry.writer import RegistryDestination
 from stargz.oci.repository import Repository
 

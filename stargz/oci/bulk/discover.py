@@ -12,13 +12,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stargz.digests import is_digest
 from stargz.errors import RegistryError, SourceError, StargzError, UsageError
+from stargz.oci.bulk.places import Places, is_below, is_host, normal, same_root
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.reference import (
     ArchiveReference,
@@ -38,7 +38,6 @@ _AHEAD = 4  # repositories whose tags are asked for at the same time
 _MAX_LINE = 4 << 10
 # What refers to an image by a tag made of its digest: cosign's, and the referrers tag.
 _COMPANION = re.compile(r"sha256-[0-9a-f]{64}(\.[A-Za-z0-9_.-]*)?")
-_IN_A_LAYOUT = ("blobs", "index.json", "oci-layout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +137,9 @@ def _open_source(src: str, client: RegistryClient) -> _Source:
     raise SourceError(f"{src}: no such file or folder")
 
 
-def _is_host(text: str) -> bool:
-    """Whether what stands behind docker:// is a registry alone, and not a repository of Docker
-    Hub. A slash at its end always says so."""
-    if text.endswith("/"):
-        return "/" not in text[:-1]
-    name = text.partition(":")[0]
-    return "/" not in text and ("." in name or name == "localhost" or text.startswith("["))
-
-
 def _registry(src: str, client: RegistryClient) -> _Source:
     text = src.removeprefix("docker://")
-    if _is_host(text):
+    if is_host(text):
         registry = check_registry(text.rstrip("/"), src)
         return _Source(
             lambda chosen: _catalog(registry, client, chosen), root=f"docker://{registry}"
@@ -396,64 +386,6 @@ def _named(source: str) -> tuple[str, str, str]:
     return place.repository, _tag_of(place), f"docker://{place}"
 
 
-# --- destinations -----------------------------------------------------------------------
-
-
-class _Places:
-    """Where the twins of a source's images go."""
-
-    def __init__(self, dst: str, source: _Source) -> None:
-        self.fixed: str | None = None  # the only repository, or layout
-        self.tag: str | None = None
-        whole = not dst.endswith("/") and source.repository is not None
-        if dst.startswith("docker://"):
-            self.kind = "docker://"
-            text = dst.removeprefix("docker://")
-            if _is_host(text):
-                self.root = f"docker://{check_registry(text.rstrip('/'), dst)}"
-                return
-            reference = parse_reference(text.rstrip("/"))
-            self.root = f"docker://{reference.name}"
-            ref: str | None = reference.tag
-            digest = reference.digest
-        elif dst.startswith("oci:"):
-            self.kind = "oci:"
-            place = parse_image(dst.rstrip("/") if dst != "oci:/" else dst)
-            assert isinstance(place, LayoutReference)
-            if ":" in place.path:
-                raise UsageError(f"{dst}: a folder of layouts cannot have a colon in its name")
-            self.root = f"oci:{place.path}"
-            ref, digest = place.ref, None
-        else:
-            raise UsageError(
-                f"{dst!r} is not a destination: give docker://HOST[/PREFIX], or oci:DIR"
-                + (" (an archive would lose the annotations)" if "archive:" in dst else "")
-            )
-        if digest or (ref and not (whole and source.tag)):
-            raise UsageError(
-                f"{dst}: "
-                + ("a destination has no digest" if digest else "a tag here is for one image only")
-                + "; give docker://HOST[/PREFIX], or oci:DIR"
-            )
-        if whole:
-            self.fixed, self.tag = self.root, ref
-
-    def of(self, repository: str, tag: str) -> str:
-        """The destination of an image; UsageError if it cannot have one."""
-        where = self.fixed or f"{self.root}/{repository}"
-        if self.kind == "docker://":
-            reference = parse_reference(where.removeprefix("docker://"))
-            return f"docker://{reference.with_tag(self.tag or tag)}"
-        parts = repository.split("/")
-        if not self.fixed and (
-            any(part in ("", ".", "..") or {":", "\0"} & set(part) for part in parts)
-            or any(part in _IN_A_LAYOUT for part in parts)
-            or any(len(os.fsencode(part)) > 255 for part in parts)
-        ):
-            raise UsageError(f"{repository!r} cannot be the folder of an image layout")
-        return f"{where}:{self.tag or tag}"
-
-
 def discover(
     src: str,
     dst: str | None,
@@ -479,21 +411,19 @@ def discover(
     if upgrade and (source.root or "").startswith("storage:"):
         raise UsageError(f"{src}: a registry's storage folder is only read; name a DST")
     if dst is not None:
-        places = _Places(dst, source)
+        places = Places(dst, source.repository, source.tag)
         _refuse_same(src, dst, source, places)
     elif not upgrade and source.root is not None:
         raise UsageError("DST is needed: docker://HOST[/PREFIX] or oci:DIR; or --upgrade")
     return _pairs(source, places, chosen, upgrade)
 
 
-def _pairs(
-    source: _Source, places: _Places | None, chosen: Filter, upgrade: bool
-) -> Iterator[Pair]:
+def _pairs(source: _Source, places: Places | None, chosen: Filter, upgrade: bool) -> Iterator[Pair]:
     for found in source.images(chosen):
         if found.error is not None:
             yield Pair(found.source, "", found.error)
             continue
-        if places and not places.fixed and _is_below(found.source, places.root, source.root):
+        if places and not places.fixed and is_below(found.source, places.root, source.root):
             continue  # made by an earlier run
         try:
             yield Pair(found.source, _destination(found, places, upgrade))
@@ -501,7 +431,7 @@ def _pairs(
             yield Pair(found.source, "", error)
 
 
-def _destination(found: Found, places: _Places | None, upgrade: bool) -> str:
+def _destination(found: Found, places: Places | None, upgrade: bool) -> str:
     if found.destination is not None:
         made = found.destination
     elif places is not None:
@@ -513,35 +443,14 @@ def _destination(found: Found, places: _Places | None, upgrade: bool) -> str:
         if "@sha" in made or not made.startswith(("docker://", "oci:")):
             raise UsageError(f"{made}: --upgrade needs a tag to replace; name a destination")
         return made
-    if _normal(found.source) == _normal(made):
+    if normal(found.source) == normal(made):
         raise UsageError(
             f"{found.source}: source and destination are the same; --upgrade allows it"
         )
     return made
 
 
-def _normal(place: str) -> str:
-    """Equal for names of the same image or folder."""
-    if place.startswith("oci:"):
-        with suppress(UsageError):
-            found = parse_image(place)
-            assert isinstance(found, LayoutReference)
-            return f"oci:{os.path.realpath(found.path)}:{found.ref or 'latest'}"
-    return place
-
-
-def _is_below(source: str, root: str, top: str | None) -> bool:
-    """Whether an image of a source lies where the destinations are, inside of it."""
-    if top is None or root == top:
-        return False
-    if source.startswith("oci:") and root.startswith("oci:"):
-        source, root, top = (
-            "oci:" + os.path.realpath(text.removeprefix("oci:")) for text in (source, root, top)
-        )
-    return root.startswith(f"{top}/") and source.startswith(f"{root}/")
-
-
-def _refuse_same(src: str, dst: str, source: _Source, places: _Places) -> None:
+def _refuse_same(src: str, dst: str, source: _Source, places: Places) -> None:
     if source.root is None:
         return
     here, there = source.root, places.root
@@ -549,14 +458,8 @@ def _refuse_same(src: str, dst: str, source: _Source, places: _Places) -> None:
         here += f"/{source.repository}"
         if source.tag and places.tag and source.tag != places.tag:
             return
-    if _folder(here) == _folder(there):
+    if same_root(here) == same_root(there):
         raise UsageError(
             f"{src} and {dst} are the same place; --upgrade (without DST) replaces images under "
             "their own names"
         )
-
-
-def _folder(root: str) -> str:
-    if root.startswith("oci:"):
-        return "oci:" + os.path.realpath(root.removeprefix("oci:"))
-    return root

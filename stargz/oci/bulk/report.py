@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,67 @@ from stargz.errors import UsageError
 SUFFIXES = (".json", ".html")
 
 
-def check_report_path(path: str | os.PathLike[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that was not converted, and why."""
+
+    source: str
+    destination: str  # "" where none was found for it
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class BulkReport:
+    """What a bulk run did. `totals` has images, converted, unchanged, failed, layers (distinct
+    ones of the images that were converted), layers_converted, layers_kept, layers_reused (known
+    from runs before), bytes_before, bytes_after (of those layers), bytes_read and bytes_written (of
+    those made in this run); of a dry run images, unchanged, failed, layers, layers_known, bytes (of
+    the layers to be made) and to_do (images)."""
+
+    source: str
+    destination: str | None
+    started: str  # ISO 8601, UTC
+    seconds: float
+    options: dict[str, Any]
+    totals: dict[str, int]
+    failures: tuple[Failure, ...] = ()
+    stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
+    dry_run: bool = field(default=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no image failed."""
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {
+            "source": self.source,
+            "destination": self.destination,
+            "started": self.started,
+            "seconds": self.seconds,
+            "dry_run": self.dry_run,
+            "options": self.options,
+            "totals": self.totals,
+            "failures": [
+                {"source": one.source, "destination": one.destination, "error": one.error}
+                for one in self.failures
+            ],
+            "stale": list(self.stale),
+        }
+
+
+def report_target(path: str | os.PathLike[str]) -> str:
+    """A report's file, which can be written; UsageError else."""
+    name = os.fspath(path)
+    _suffix(name)
+    folder = os.path.dirname(name) or "."  # noqa: PTH120
+    if os.path.isdir(name) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):  # noqa: PTH112
+        raise UsageError(f"{name}: a report cannot be written there")
+    return name
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a report's path, ".json" or ".html"; UsageError for any other."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -35,7 +96,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
 
     Raises UsageError for another suffix, and OSError.
     """
-    suffix = check_report_path(path)
+    suffix = _suffix(path)
     with (
         complete_or_absent(os.path.realpath(path)) as fd,
         open(fd, "wb", closefd=False) as file,

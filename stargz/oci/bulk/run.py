@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from queue import Empty, Full, Queue
@@ -20,6 +20,7 @@ from typing import Any
 
 from stargz.errors import RegistryError, StargzError, StateError, UsageError
 from stargz.oci.bulk.discover import Pair, discover
+from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
 from stargz.oci.bulk.state import Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
 from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
@@ -35,56 +36,6 @@ from stargz.options import default_threads
 _AHEAD = 1000  # images that are found before their turn comes
 _MAX_COORDINATORS = 200
 _TICK = 0.1  # seconds in which threads that wait see that all ends
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An image that was not converted, and why."""
-
-    source: str
-    destination: str  # "" where none was found for it
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class BulkReport:
-    """What a bulk run did. `totals` has images, converted, unchanged, failed, layers (distinct
-    ones of the images that were converted), layers_converted, layers_kept, layers_reused (known
-    from runs before), bytes_before, bytes_after (of those layers), bytes_read and bytes_written (of
-    those made in this run); of a dry run images, unchanged, failed, layers, layers_known, bytes (of
-    the layers to be made) and to_do (images)."""
-
-    source: str
-    destination: str | None
-    started: str  # ISO 8601, UTC
-    seconds: float
-    options: dict[str, Any]
-    totals: dict[str, int]
-    failures: tuple[Failure, ...] = ()
-    stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
-    dry_run: bool = field(default=False)
-
-    @property
-    def ok(self) -> bool:
-        """Whether no image failed."""
-        return not self.failures
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return {
-            "source": self.source,
-            "destination": self.destination,
-            "started": self.started,
-            "seconds": self.seconds,
-            "dry_run": self.dry_run,
-            "options": self.options,
-            "totals": self.totals,
-            "failures": [
-                {"source": one.source, "destination": one.destination, "error": one.error}
-                for one in self.failures
-            ],
-            "stale": list(self.stale),
-        }
 
 
 def bulk(
@@ -151,7 +102,7 @@ def bulk(
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(images.access))
         found = discover(src, dst, client=client, include=include, exclude=exclude, upgrade=upgrade)
-        targets = [_report_target(path) for path in reports]
+        targets = [report_target(path) for path in reports]
         memory = stack.enter_context(State(state, read_only=dry_run))
         used = stop = None
         if not dry_run:
@@ -190,8 +141,6 @@ def bulk(
             dry_run=dry_run,
         )
         if targets and not dry_run:
-            from stargz.oci.bulk.report import write_report
-
             whole = run.report(report)
             for target in targets:
                 write_report(target, whole)
@@ -239,7 +188,7 @@ class _Run:
 
     def cancel_uploads(self) -> None:
         """A run that was killed may have left uploads at registries: they are given up."""
-        from stargz.oci.registry.upload import cancel_upload
+        from stargz.oci.registry.sessions import cancel_upload
 
         for url, repository in self._state.uploads():
             try:
@@ -591,14 +540,3 @@ def _executor(
     jobs, _ = parallel(jobs, None)
     with ThreadPoolExecutor(jobs, "stargz-layer") as threads:
         yield threads, lambda: threads.shutdown(wait=False, cancel_futures=True), jobs
-
-
-def _report_target(path: str | os.PathLike[str]) -> str:
-    """A report's file, which can be written."""
-    name = os.fspath(path)
-    if not name.endswith((".json", ".html")):
-        raise UsageError(f"{name}: a report is .json or .html, by its name")
-    folder = os.path.dirname(name) or "."  # noqa: PTH120
-    if os.path.isdir(name) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):  # noqa: PTH112
-        raise UsageError(f"{name}: a report cannot be written there")
-    return name

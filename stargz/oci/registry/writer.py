@@ -16,7 +16,8 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
 from stargz.oci.registry.client import RegistryClient, failure
-from stargz.oci.registry.upload import WRITE, BlobUpload, Uploads, check_stated, has, location
+from stargz.oci.registry.sessions import WRITE, Uploads, check_stated, has, location
+from stargz.oci.registry.upload import BlobUpload
 from stargz.sources.client import Response
 
 _ACCEPT = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
