@@ -9,10 +9,7 @@ TYPE_CHECKING = False  # as type checkers know it; importing typing would take m
 if TYPE_CHECKING:
     from typing import Any
 
-    from stargz.applying import ApplyResult, apply
     from stargz.conversion import ConvertResult, convert
-    from stargz.deltas import DeltaResult, delta
-    from stargz.difference import Difference, diff
     from stargz.errors import (
         CodecError,
         DigestError,
@@ -31,8 +28,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from stargz.layer import Layer, VerifyResult, open
-    from stargz.members import MemberList
     from stargz.packing import PackResult, pack
+    from stargz.patching.applying import ApplyResult, apply
+    from stargz.patching.difference import Difference, diff
+    from stargz.patching.make import DeltaResult, delta
+    from stargz.patching.members import MemberList
 
 __version__ = "0.1.0"
 
@@ -71,15 +71,15 @@ __all__ = [
 
 # Everything is imported when it is first used: `import stargz` costs nothing.
 _HOME = {
-    "ApplyResult": "applying",
-    "apply": "applying",
+    "ApplyResult": "patching.applying",
+    "apply": "patching.applying",
     "ConvertResult": "conversion",
     "convert": "conversion",
-    "DeltaResult": "deltas",
-    "delta": "deltas",
-    "MemberList": "members",
-    "Difference": "difference",
-    "diff": "difference",
+    "DeltaResult": "patching.make",
+    "delta": "patching.make",
+    "MemberList": "patching.members",
+    "Difference": "patching.difference",
+    "diff": "patching.difference",
     "PackResult": "packing",
     "pack": "packing",
     "Layer": "layer",

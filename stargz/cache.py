@@ -1,6 +1,6 @@
 """The disk cache: chunks of remote layers, kept between runs.
 
-A folder of its owner with one file a chunk, named by the sha256 of its bytes (csrc/store.h), so
+A folder of its owner with one file a chunk, named by the sha256 of its bytes (csrc/chunks/disk.h), so
 equal files of different layers and images are stored once. Any number of processes may use it
 at once. Bytes are hashed before they enter and again when they leave.
 """
@@ -103,7 +103,7 @@ class Cache:
     def __repr__(self) -> str:
         return f"<stargz.Cache {self.path!r}>"
 
-    def _is_current(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the folder at the path is still the one that was opened."""
         try:
             return os.path.samestat(Path(self.path).stat(), os.fstat(self._fd))
@@ -314,6 +314,6 @@ def _share(path: Path) -> Cache:
     key = (str(path.absolute()), DEFAULT_SIZE)
     with _sharing:
         cache = _shared.get(key)
-        if cache is None or not cache._is_current():
+        if cache is None or not cache.is_current():
             cache = _shared[key] = Cache(path)
         return cache

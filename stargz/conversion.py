@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from stargz.durable import complete_or_absent
+from stargz.endpoints import Sink, Source, is_same_file, open_sink, open_source
 from stargz.errors import EntryNotFoundError, UsageError
+from stargz.options import (
+    DEFAULT_CHUNK_SIZE,
+    DEFAULT_LEVEL,
+    ConvertOptions,
+    codec_name,
+    thread_count,
+)
 
-LEVELS = range(1, 13)
-DEFAULT_LEVEL = 1
-DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
-CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
-MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits
-FORMATS = ("estargz", "stargz")
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
-
-Source = str | os.PathLike[str] | bytes | IO[bytes]
-Sink = str | os.PathLike[str] | IO[bytes]
+# What a result has of the engine's.
+_MADE = "digest size diff_id toc_digest uncompressed_size entries chunks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +51,6 @@ class ConvertResult:
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)
-
-
-def default_threads() -> int:
-    """The processors this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def convert(
@@ -104,24 +93,39 @@ def convert(
     """
     if isinstance(prioritized, str):
         raise UsageError("prioritized is a list of names, not one string")
-    names = [os.fsencode(name) for name in prioritized]
-    _check(level, chunk_size, min_chunk_size, format, lossless, bool(names), threads)
+    options = ConvertOptions(
+        level, chunk_size, min_chunk_size, tuple(prioritized), allow_missing, lossless, format
+    )
+    return convert_as(options, src, dst, threads, progress)
+
+
+def convert_as(
+    options: ConvertOptions,
+    src: Source,
+    dst: Sink,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConvertResult:
+    """`convert`, with the options in one."""
+    names = [os.fsencode(name) for name in options.prioritized]
+    threads = thread_count(threads)
     from stargz._engine.write import Conversion
 
     begin = time.perf_counter()
     with ExitStack() as stack:
-        source, source_name, source_size = _open_source(src, stack)
-        _refuse_same(src, dst)
+        source, source_name, source_size = open_source(src, stack)
+        if is_same_file(src, dst):
+            raise UsageError(f"{source_name}: source and destination are the same file")
         sink, sink_name, folder = open_sink(dst, stack)
         conversion = Conversion(
             source,
             sink,
-            level=level,
-            chunk_size=chunk_size,
-            min_chunk_size=min_chunk_size,
-            legacy=format == "stargz",
-            lossless=lossless,
-            threads=threads or default_threads(),
+            level=options.level,
+            chunk_size=options.chunk_size,
+            min_chunk_size=options.min_chunk_size,
+            legacy=options.format == "stargz",
+            lossless=options.lossless,
+            threads=threads,
             source_name=source_name,
             sink_name=sink_name,
             progress=progress,
@@ -131,27 +135,16 @@ def convert(
         if names:
             reread = conversion.plain and source_size > 0 and isinstance(src, (str, os.PathLike))
             missing = _prioritize(conversion, names, source if reread else None, folder, stack)
-            if missing and not allow_missing:
+            if missing and not options.allow_missing:
                 raise EntryNotFoundError(missing[0], source_name)
         fields: dict[str, Any] = conversion.run()
     return ConvertResult(
-        level=level,
+        level=options.level,
         seconds=time.perf_counter() - begin,
-        codec=codec_name(level),
+        codec=codec_name(options.level),
         missing=missing,
         warnings=tuple(warnings_of(fields)),
-        **{
-            key: fields[key]
-            for key in (
-                "digest",
-                "size",
-                "diff_id",
-                "toc_digest",
-                "uncompressed_size",
-                "entries",
-                "chunks",
-            )
-        },
+        **{name: fields[name] for name in _MADE.split()},
     )
 
 
@@ -171,84 +164,8 @@ def diff_id(
     from stargz._engine.write import unwrap
 
     with ExitStack() as stack:
-        source, name, size = _open_source(src, stack)
+        source, name, size = open_source(src, stack)
         return unwrap(source, source_name=name, progress=progress, source_size=size)
-
-
-def _check(
-    level: int,
-    chunk_size: int,
-    min_chunk_size: int,
-    format: str,
-    lossless: bool,
-    prioritized: bool,
-    threads: int | None,
-) -> None:
-    if level not in LEVELS:
-        raise UsageError(f"level {level} is not in 1 to 12")
-    if chunk_size not in CHUNK_SIZES:
-        raise UsageError(f"chunk size {chunk_size} is not in 1 KiB to 1 GiB")
-    if min_chunk_size and min_chunk_size not in range(1, CHUNK_SIZES.stop):
-        raise UsageError(f"minimum chunk size {min_chunk_size} is not in 0 to 1 GiB")
-    if chunk_size + min_chunk_size > MEMBER_MAX:
-        raise UsageError("chunk size and minimum chunk size together are over 2 GiB less 16 MiB")
-    if format not in FORMATS:
-        raise UsageError(f"format {format!r} is not one of {', '.join(FORMATS)}")
-    if threads is not None and not 1 <= threads <= 1024:
-        raise UsageError(f"{threads} threads are not in 1 to 1024")
-    if format == "stargz" and min_chunk_size:
-        raise UsageError("format stargz has no innerOffset: no minimum chunk size with it")
-    if format == "stargz" and prioritized:
-        raise UsageError("format stargz has no landmarks: no prioritized files with it")
-    if lossless and prioritized:
-        raise UsageError("lossless keeps the order of the input: no prioritized files with it")
-
-
-def _open_source(src: Source, stack: ExitStack) -> tuple[Any, str, int]:
-    """A descriptor or a read(n), a name for errors, and the size in bytes or 0."""
-    if isinstance(src, (bytes, bytearray, memoryview)):
-        return io.BytesIO(src).read, "input", len(src)
-    if isinstance(src, (str, os.PathLike)):
-        src = stack.enter_context(Path(src).open("rb", buffering=0))
-    name = str(getattr(src, "name", "") or "input")
-    if isinstance(src, io.FileIO):
-        status = os.fstat(src.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, "Is a directory", name)
-        if stat.S_ISCHR(status.st_mode):
-            raise UsageError(f"{name}: a character device; give a file or a pipe")
-        return src.fileno(), name, status.st_size if stat.S_ISREG(status.st_mode) else 0
-    if not callable(getattr(src, "read", None)):
-        raise UsageError(f"a source is a path, bytes or a binary file, not {type(src).__name__}")
-    return src.read, name, 0
-
-
-def _refuse_same(src: Source, dst: Sink) -> None:
-    paths = (str, os.PathLike)
-    if isinstance(src, paths) and isinstance(dst, paths):
-        with suppress(FileNotFoundError):
-            if Path(src).samefile(dst):
-                raise UsageError(f"{os.fspath(src)}: source and destination are the same file")
-
-
-def open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
-    """A descriptor or a write(view), a name for errors, and a folder for temporary files."""
-    if isinstance(dst, (str, os.PathLike)):
-        try:
-            regular = stat.S_ISREG(os.stat(dst).st_mode)  # noqa: PTH116
-        except FileNotFoundError:
-            regular = True
-        if regular:
-            path = os.path.realpath(dst)
-            return stack.enter_context(complete_or_absent(path)), path, os.path.dirname(path)  # noqa: PTH120
-        # A device or a pipe cannot be replaced, only written.
-        dst = stack.enter_context(Path(dst).open("wb", buffering=0))
-    name = str(getattr(dst, "name", "") or "output")
-    if isinstance(dst, io.FileIO):
-        return dst.fileno(), name, None
-    if not callable(getattr(dst, "write", None)):
-        raise UsageError(f"a destination is a path or a binary file, not {type(dst).__name__}")
-    return dst.write, name, None
 
 
 def _prioritize(
@@ -276,20 +193,3 @@ def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
         yield (
             f"the TOC is {fields['toc_size'] >> 20} MiB; containers/storage refuses more than 150"
         )
-
-
-def codec_name(level: int) -> str:
-    """What compresses at this level, once it is loaded."""
-    if level <= 2:
-        return "isa-l"
-    from importlib.metadata import PackageNotFoundError, version
-
-    from stargz._engine.base import loaded
-
-    path = Path(loaded()["libdeflate"])
-    if path.name.startswith("_deflate."):
-        try:
-            return f"libdeflate of deflate {version('deflate')}"
-        except PackageNotFoundError:
-            pass
-    return f"libdeflate ({path.name})"

@@ -12,6 +12,7 @@ from stargz._engine import extract as _engine
 from stargz._engine.reader import Blob
 from stargz._engine.toc import TOC
 from stargz.errors import UsageError
+from stargz.options import thread_count
 
 # Why things are left out, by the engine's names for the counts.
 SKIPPED = {
@@ -90,10 +91,7 @@ def extract(
         raise UsageError("members is a list of names, not one name")
     if xattrs not in ("none", "user", "all"):
         raise UsageError(f"xattrs is 'none', 'user' or 'all', not {xattrs!r}")
-    if threads is None:
-        threads = len(os.sched_getaffinity(0))
-    elif threads < 1:
-        raise UsageError(f"threads is at least 1, not {threads}")
+    threads = thread_count(threads)
     if same_owner is None:
         same_owner = os.geteuid() == 0
     names = None

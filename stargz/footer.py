@@ -16,9 +16,12 @@ holds one subfield "SG" with the TOC's offset as 16 hex digits and the word STAR
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stargz.errors import FooterError
+
+if TYPE_CHECKING:
+    from stargz.sources import ByteSource
 
 FOOTER_SIZE = 51
 LEGACY_FOOTER_SIZE = 47
@@ -91,6 +94,16 @@ def parse_footer(tail: bytes, blob_size: int, source: str = "") -> Footer:
         source,
         max(0, blob_size - FOOTER_SIZE),
     )
+
+
+def kind_of(blob: ByteSource) -> Kind | None:
+    """The kind of footer that a blob ends in; None for what is no seekable layer."""
+    size = min(blob.size, MAX_FOOTER_SIZE)
+    tail = blob.read_at(blob.size - size, size)
+    try:
+        return parse_footer(tail, blob.size, blob.name).kind
+    except FooterError:
+        return None
 
 
 def _subfield(payload: bytes) -> bytes:

@@ -25,7 +25,7 @@ from fsspec.utils import tokenize  # type: ignore[import-untyped]
 from stargz import layer as _layer
 from stargz.errors import EntryNotFoundError, UsageError
 from stargz.layer import Layer
-from stargz.oci.reference import IMAGE_PREFIXES
+from stargz.oci.formats.reference import IMAGE_PREFIXES
 from stargz.tree import Stat, Tree, Whiteouts
 
 _TYPES = {"dir": "directory", "reg": "file", "symlink": "link"}

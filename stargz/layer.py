@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from stargz import footer as _footer
 from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob, JSONStream, Reader, read_toc
+from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
     EntryNotFoundError,
@@ -21,6 +22,7 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
+from stargz.options import MAX_TOC_SIZE, thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
 from stargz.sources.base import tail_size
 from stargz.toc import PREFETCH_LANDMARK, TOC, Chunk, Entry
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
 
     from stargz.cache import Cache
     from stargz.extract import ExtractResult
-    from stargz.fetching import Fetcher
-
-MAX_TOC_SIZE = 1 << 30
+    from stargz.remote import Fetcher
 
 # More than this between the TOC's offset and the footer is read in steps, not at once: a
 # false offset must not fetch the blob.
@@ -100,7 +100,7 @@ def open(
     `stargz.cache.Cache`, the path of one, True for the user's own, False for none; None is the
     user's own for URLs and ByteSources, and none for file objects. With `prefetch` the
     prioritized files, with `background` all others are fetched into it without being asked
-    for, while the layer is open. `fetcher` gives a `stargz.fetching.Fetcher` that several layers
+    for, while the layer is open. `fetcher` gives a `stargz.remote.Fetcher` that several layers
     share, with its workers and memory, in place of one made of these options; it is not closed
     here.
 
@@ -108,34 +108,57 @@ def open(
     DigestError when the TOC is not the one asked for, UnverifiedError, UsageError, and
     OSError for what the system refuses.
     """
-    if threads is None:
-        threads = len(os.sched_getaffinity(0))
-    elif threads < 1:
-        raise UsageError(f"threads is at least 1, not {threads}")
-    if require_verified and not verify:
-        raise UsageError("require_verified and verify=False contradict each other")
+    options = OpenOptions(
+        verify, require_verified, threads, max_toc_size, cache, prefetch, background, fetcher
+    )
+    return open_as(options, source, toc, toc_digest)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """How layers are opened, whichever they are; see `open`."""
+
+    verify: bool = True
+    require_verified: bool = False
+    threads: int | None = None
+    max_toc_size: int = MAX_TOC_SIZE
+    cache: Cache | str | os.PathLike[str] | bool | None = None
+    prefetch: bool = False
+    background: bool = False
+    fetcher: Callable[[], Fetcher] | None = None
+
+    def __post_init__(self) -> None:
+        thread_count(self.threads)
+        if self.require_verified and not self.verify:
+            raise UsageError("require_verified and verify=False contradict each other")
+
+
+def open_as(
+    options: OpenOptions, source: Source, toc: Source | None = None, toc_digest: str | None = None
+) -> Layer:
+    """`open`, with the options in one."""
     if toc_digest is not None:
-        toc_digest = _check_digest(toc_digest)
-    if require_verified and toc_digest is None:
+        check_digest(toc_digest, good=is_sha256)
+    elif options.require_verified:
         raise UnverifiedError(
             "require_verified needs toc_digest: without it nothing vouches for the TOC"
         )
     opened = as_source(source)
     owned = opened is not source
     try:
-        disk = _disk_cache(cache, opened)
-        layer = _open(opened, owned, toc, toc_digest, verify, threads, max_toc_size)
+        disk = _disk_cache(options.cache, opened)
+        layer = _open(opened, owned, toc, toc_digest, options)
     except BaseException:
         if owned:
             opened.close()
         raise
     if not layer.blob.direct:
-        layer._reader.attach(_connect(disk, prefetch, background, layer.prefetch_size, fetcher))
-        if prefetch or background:
-            layer._reader.start()
-    if require_verified:
+        layer.reader.attach(_connect(disk, layer.prefetch_size, options))
+        if options.prefetch or options.background:
+            layer.reader.start()
+    if options.require_verified:
         try:
-            missing = layer._reader.undigested()
+            missing = layer.reader.undigested()
             if missing:
                 raise UnverifiedError(
                     f"{layer.name}: {missing} chunks have no digest to verify reads against "
@@ -161,22 +184,14 @@ def _disk_cache(
     return lambda: opened
 
 
-def _check_digest(digest: str) -> str:
-    algorithm, _, value = digest.partition(":")
-    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-        raise UsageError(f"{digest!r} is not a digest: sha256: and 64 lower-case hex digits")
-    return digest
-
-
 def _open(
     source: ByteSource,
     owned: bool,
     toc: Source | None,
     toc_digest: str | None,
-    verify: bool,
-    threads: int,
-    max_toc_size: int,
+    options: OpenOptions,
 ) -> Layer:
+    limit = options.max_toc_size
     blob = Blob(source)
     size = source.size
     # A local file is read where it is needed; anything else once.
@@ -192,7 +207,7 @@ def _open(
                 toc_end,
             )
         data_end = toc_end
-        toc_blob, json_offset, json_end = _external(toc, max_toc_size)
+        toc_blob, json_offset, json_end = _external(toc, limit)
     else:
         if toc is not None:
             raise UsageError(
@@ -207,32 +222,31 @@ def _open(
                 tail = source.read_at(json_offset, start - json_offset) + tail
                 start = json_offset
             toc_blob = Blob(source, tail, start)
-    rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, max_toc_size, data_end)
+    rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
     if toc_digest is not None and actual != toc_digest:
         raise DigestError("the table of contents", toc_digest, actual, source.name)
     place = _Place(toc_blob, json_offset, json_end, json_size)
-    reader = Reader(blob, rows, data_end, verify, threads, source.close if owned else None)
+    threads = thread_count(options.threads)
+    close = source.close if owned else None
+    reader = Reader(blob, rows, data_end, options.verify, threads, close)
     return Layer(reader, rows, footer, place, actual, toc_digest is not None)
 
 
 def _connect(
-    disk: Callable[[], Cache | None],
-    prefetch: bool,
-    background: bool,
-    prefetch_end: int,
-    shared: Callable[[], Fetcher] | None,
+    disk: Callable[[], Cache | None], prefetch_end: int, options: OpenOptions
 ) -> Callable[[Reader], object]:
     """What makes a reader's way to a blob that must be fetched."""
 
     def connect(reader: Reader) -> object:
-        from stargz.fetching import Fetcher, Remote
+        from stargz.remote import Fetcher, Remote
 
-        if shared is not None:
-            fetcher = shared()
+        if options.fetcher is not None:
+            fetcher = options.fetcher()
         else:
-            fetcher = Fetcher(disk(), prefetch=prefetch, background=background)
-        return Remote(fetcher, fetcher.add(reader, prefetch_end), owned=shared is None)
+            fetcher = Fetcher(disk(), prefetch=options.prefetch, background=options.background)
+        number = fetcher.add(reader, prefetch_end)
+        return Remote(fetcher, number, owned=options.fetcher is None)
 
     return connect
 
@@ -291,7 +305,7 @@ class Layer:
         toc_digest: str,
         trusted: bool,
     ) -> None:
-        self._reader = reader
+        self.reader = reader  # the engine's, for those who read rows
         self._rows = rows
         self._place = place
         self._trusted = trusted
@@ -307,7 +321,7 @@ class Layer:
     @property
     def name(self) -> str:
         """What errors call the blob: its path, or what the source says."""
-        return self._reader.blob.name
+        return self.reader.blob.name
 
     @property
     def kind(self) -> str:
@@ -317,12 +331,12 @@ class Layer:
     @property
     def source(self) -> ByteSource:
         """Where the blob's bytes come from."""
-        return self._reader.blob.source
+        return self.reader.blob.source
 
     @property
     def blob(self) -> Blob:
         """The same, as the engine reads it."""
-        return self._reader.blob
+        return self.reader.blob
 
     @property
     def size(self) -> int:
@@ -338,6 +352,16 @@ class Layer:
     def data_end(self) -> int:
         """Blob offset at which the members of file data end: the TOC's, or the footer's."""
         return self.toc_offset if self.toc_offset >= 0 else self.size - self.footer.size
+
+    @property
+    def external_toc_size(self) -> int:
+        """Bytes of the members of a TOC that is external; 0 of one that is in the blob."""
+        return self._place.end - self._place.offset if self.toc_offset < 0 else 0
+
+    @property
+    def verified(self) -> bool:
+        """Whether the TOC is the one that was asked for, with a digest for every chunk."""
+        return self._trusted and not self.reader.undigested()
 
     @property
     def prefetch_size(self) -> int:
@@ -364,12 +388,12 @@ class Layer:
             yield piece
 
     def _json(self) -> JSONStream:
-        return JSONStream(self._reader, self._place.blob, self._place.offset, self._place.end)
+        return JSONStream(self.reader, self._place.blob, self._place.offset, self._place.end)
 
     def uncompressed_size(self) -> int:
         """Bytes that the whole blob inflates to, the TOC included; it is all decoded."""
         with self._whole() as blob:
-            found = self._reader.verify(
+            found = self.reader.verify(
                 self._members_end(), self._place.json_size, size_only=True, blob=blob
             )
         for error in found["errors"]:
@@ -393,19 +417,19 @@ class Layer:
     # --- names --------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        self._reader.check()
+        self.reader.check()
         return len(self.toc)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        self._reader.check()
+        self.reader.check()
         return isinstance(name, str) and name in self.toc
 
     def names(self) -> list[str]:
         """The cleaned names of all entries, in the order of the TOC."""
-        self._reader.check()
+        self.reader.check()
         return self._rows.names()
 
     def entry(self, name: str) -> Entry:
@@ -413,7 +437,7 @@ class Layer:
 
         Raises EntryNotFoundError, a KeyError.
         """
-        self._reader.check()
+        self.reader.check()
         try:
             return self.toc.entry(name)
         except KeyError:
@@ -421,7 +445,7 @@ class Layer:
 
     def isdir(self, name: str) -> bool:
         """Whether a name is a directory, listed or implied. "" is the root."""
-        self._reader.check()
+        self.reader.check()
         return self._rows.is_dir(name)
 
     def listdir(self, name: str = "") -> list[str]:
@@ -429,7 +453,7 @@ class Layer:
 
         Raises EntryNotFoundError, or NotADirectoryError.
         """
-        self._reader.check()
+        self.reader.check()
         try:
             return self.toc.listdir(name)
         except KeyError:
@@ -443,7 +467,7 @@ class Layer:
 
     def _file(self, name: str) -> int:
         """The row of a regular file, hard links followed. Symlinks are not."""
-        self._reader.check()
+        self.reader.check()
         row = self._rows.lookup(name)
         if row < 0:
             if self._rows.is_dir(name):
@@ -467,7 +491,7 @@ class Layer:
 
     def read_row(self, row: int, offset: int = 0, size: int = -1) -> bytes:
         """The same of a regular file's row, as `stargz.tree.Tree` knows them."""
-        return self._reader.read(row, *_clamp(self._rows.size(row), offset, size))
+        return self.reader.read(row, *_clamp(self._rows.size(row), offset, size))
 
     def read_rows(self, requests: Sequence[tuple[int, int, int]]) -> list[bytes]:
         """`read_row` of several (row, offset, size), in the order asked for.
@@ -488,8 +512,8 @@ class Layer:
 
     def open_row(self, row: int, name: str) -> io.BufferedReader:
         """The same of a regular file's row; `name` is what the file object is called."""
-        self._reader.check()
-        return io.BufferedReader(_File(self, row, name), _BUFFER)
+        self.reader.check()
+        return io.BufferedReader(_File(self.reader, row, self._rows.size(row), name), _BUFFER)
 
     def extractall(
         self,
@@ -503,13 +527,13 @@ class Layer:
         """
         from stargz.extract import extract
 
-        self._reader.hold()
+        self.reader.hold()
         try:
-            options.setdefault("verify", self._reader.verified)
+            options.setdefault("verify", self.reader.verified)
             with nullcontext(self.blob) if members is not None else self._whole() as blob:
                 return extract(_Tree(self._rows, blob, self.data_end), path, members, **options)
         finally:
-            self._reader.leave()
+            self.reader.leave()
 
     def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyResult:
         """Decode and check the whole blob, on all threads.
@@ -520,7 +544,7 @@ class Layer:
         of times a second.
         """
         with self._whole() as blob:
-            found = self._reader.verify(
+            found = self.reader.verify(
                 self._members_end(), self._place.json_size, progress, blob=blob
             )
         errors = [Problem(**error) for error in found["errors"]]
@@ -538,10 +562,10 @@ class Layer:
 
     def close(self) -> None:
         """Give the blob back once running reads are done. More than once is harmless."""
-        self._reader.close()
+        self.reader.close()
 
     def __enter__(self) -> Self:
-        self._reader.check()
+        self.reader.check()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -567,10 +591,10 @@ def _clamp(total: int, offset: int, size: int) -> tuple[int, int]:
 class _File(io.RawIOBase):
     """The contents of one file."""
 
-    def __init__(self, layer: Layer, row: int, name: str) -> None:
-        self._layer = layer
+    def __init__(self, reader: Reader, row: int, size: int, name: str) -> None:
+        self._reader = reader
         self._row = row
-        self._size = layer._rows.size(row)
+        self._size = size
         self._at = 0
         self.name = name
 
@@ -583,13 +607,13 @@ class _File(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         with memoryview(buffer) as view:
             offset, size = _clamp(self._size, self._at, view.nbytes)
-        self._layer._reader.read_into(self._row, offset, size, buffer)
+        self._reader.read_into(self._row, offset, size, buffer)
         self._at = offset + size
         return size
 
     def readall(self) -> bytes:
         offset, size = _clamp(self._size, self._at, -1)
-        data = self._layer._reader.read(self._row, offset, size)
+        data = self._reader.read(self._row, offset, size)
         self._at = offset + size
         return data
 

@@ -12,19 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from stargz.conversion import (
-    CHUNK_SIZES,
+from stargz.conversion import warnings_of
+from stargz.durable import NewFile
+from stargz.endpoints import Sink, is_replaced, is_same_file, open_sink
+from stargz.errors import FormatError, StargzError, UsageError
+from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     DEFAULT_LEVEL,
-    LEVELS,
-    Sink,
+    check_chunk_size,
+    check_level,
     codec_name,
-    default_threads,
-    open_sink,
-    warnings_of,
+    thread_count,
 )
-from stargz.durable import NewFile
-from stargz.errors import FormatError, StargzError, UsageError
 
 if TYPE_CHECKING:
     from stargz._engine.write import Manifest, Packing
@@ -128,17 +127,21 @@ def pack(
     layer cannot hold. KeyboardInterrupt leaves nothing behind.
     """
     epoch = _epoch(source_date_epoch)
-    _check(level, chunk_size, owner, mtime, threads, base, base_manifest)
+    check_level(level)
+    check_chunk_size(chunk_size)
+    threads = thread_count(threads)
+    if owner is not None and not (owner[0] in IDS and owner[1] in IDS):
+        raise UsageError(f"owner {owner[0]}:{owner[1]} is not two numbers from 0 to {IDS[-1]}")
+    if mtime is not None and mtime not in TIMES:
+        raise UsageError(f"mtime {mtime} is not a time in seconds since the epoch")
+    if base_manifest is not None and base is None:
+        raise UsageError("base_manifest is of no use without base")
     from stargz._engine.base import isal_pinned
     from stargz._engine.write import Packing
 
     begin = time.perf_counter()
     warnings: list[str] = []
     uid, gid = owner if owner is not None else (-1, -1)
-    if level > 2:
-        from stargz._engine.base import need
-
-        need("libdeflate")
     engine = codec_name(level)
     with ExitStack() as stack:
         root = os.open(src, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -154,7 +157,7 @@ def pack(
             mtime_max=epoch,
             engine=engine if level > 2 or isal_pinned() else f"{engine}, not the pinned one",
             diff_id=diff_id,
-            threads=threads or default_threads(),
+            threads=threads,
             progress=progress,
         )
         manifest = _manifest_for(dst, manifest, base, warnings)
@@ -208,54 +211,22 @@ def _epoch(given: int | None) -> int | None:
     return given
 
 
-def _check(
-    level: int,
-    chunk_size: int,
-    owner: tuple[int, int] | None,
-    mtime: int | None,
-    threads: int | None,
-    base: StrPath | None,
-    base_manifest: StrPath | None,
-) -> None:
-    if level not in LEVELS:
-        raise UsageError(f"level {level} is not in 1 to 12")
-    if chunk_size not in CHUNK_SIZES:
-        raise UsageError(f"chunk size {chunk_size} is not in 1 KiB to 1 GiB")
-    if owner is not None and not (owner[0] in IDS and owner[1] in IDS):
-        raise UsageError(f"owner {owner[0]}:{owner[1]} is not two numbers from 0 to {IDS[-1]}")
-    if mtime is not None and mtime not in TIMES:
-        raise UsageError(f"mtime {mtime} is not a time in seconds since the epoch")
-    if threads is not None and not 1 <= threads <= 1024:
-        raise UsageError(f"{threads} threads are not in 1 to 1024")
-    if base_manifest is not None and base is None:
-        raise UsageError("base_manifest is of no use without base")
-
-
 def _manifest_of(layer: StrPath) -> str:
     return os.fspath(layer) + MANIFEST_SUFFIX
-
-
-def _beside(dst: Sink) -> str | None:
-    """Where the manifest of a layer goes unless it is said: nowhere for a pipe or a device."""
-    if not isinstance(dst, (str, os.PathLike)):
-        return None
-    try:
-        regular = stat.S_ISREG(os.stat(dst).st_mode)  # noqa: PTH116
-    except FileNotFoundError:
-        regular = True
-    return os.path.realpath(dst) + MANIFEST_SUFFIX if regular else None
 
 
 def _manifest_for(
     dst: Sink, given: StrPath | None, base: StrPath | None, warnings: list[str]
 ) -> StrPath | None:
     """Where the manifest is written, which must not cost any other file; None: nowhere."""
-    manifest = given if given is not None else _beside(dst)
-    if manifest is None:
-        return None
+    manifest = given
+    if manifest is None:  # beside the layer; nowhere for a pipe or a device
+        if not isinstance(dst, (str, os.PathLike)) or not is_replaced(dst):
+            return None
+        manifest = _manifest_of(os.path.realpath(dst))
     shown = os.fspath(manifest)
     for file, what in ((dst, "layer"), (base, "base")):
-        if _same_file(manifest, file):
+        if is_same_file(manifest, file):
             raise UsageError(f"{shown}: the {what} itself; name another file for the manifest")
     if _is_replaceable(manifest):
         return manifest
@@ -263,23 +234,6 @@ def _manifest_for(
         raise UsageError(f"{shown}: exists and is no manifest; name another file for it")
     warnings.append(f"{shown}: is no manifest and was left alone; name another with --manifest")
     return None
-
-
-def _same_file(path: StrPath, other: Sink | None) -> bool:
-    """Whether both are one regular file, or would be."""
-    try:
-        if isinstance(other, (str, os.PathLike)):
-            if os.path.realpath(path) == os.path.realpath(other):
-                return True
-            there = os.stat(other)  # noqa: PTH116
-        elif callable(getattr(other, "fileno", None)):
-            there = os.fstat(other.fileno())  # type: ignore[union-attr]
-        else:
-            return False
-        here = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(here.st_mode) and os.path.samestat(here, there)
 
 
 def _is_replaceable(manifest: StrPath) -> bool:

@@ -30,8 +30,8 @@ from typing import Any
 from absence import absent
 from layouts import OCI_MANIFEST
 
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.client import RegistryClient
 from stargz.sources.client import Client
 
 USER, PASSWORD = "tester", "se$cret:word"

@@ -20,9 +20,9 @@ import pytest
 from command import fails, ok
 
 import stargz
-from stargz.applying import ApplyResult, apply
 from stargz.errors import CodecError, DigestError, PatchError, UsageError
-from stargz.patch import engine
+from stargz.patching.applying import ApplyResult, apply
+from stargz.patching.file import engine
 
 
 def layer(files: dict[str, bytes], level: int = 1, format: str = "estargz") -> bytes:

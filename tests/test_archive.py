@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from registries import program
 
 from stargz.errors import DigestError, FormatError, SourceError, StargzError, TarError, UsageError
-from stargz.oci.archive import open_archive
+from stargz.oci.formats.archive import open_archive
+from stargz.oci.formats.manifest import DOCKER_MANIFEST
+from stargz.oci.formats.reference import ArchiveReference, parse_image
+from stargz.oci.formats.tar_index import TarIndex
 from stargz.oci.image import load_image, open_image
-from stargz.oci.manifest import DOCKER_MANIFEST
-from stargz.oci.reference import ArchiveReference, parse_image
 from stargz.oci.repository import open_repository
-from stargz.oci.tar_index import TarIndex
 
 BASE = blobs.varied_tar()
 TOP = blobs.noise("top", 100_000)
@@ -208,7 +208,7 @@ def test_a_compressed_archive_stops_before_the_disk_is_full(
 ) -> None:
     packed = tmp_path / "a.tar.gz"
     packed.write_bytes(gzip.compress(bytes(32 << 20), 1))
-    monkeypatch.setattr("stargz.oci.archive._SPARED", 1.01)
+    monkeypatch.setattr("stargz.oci.formats.archive._SPARED", 1.01)
     with pytest.raises(SourceError, match="TMPDIR"), open_repository(f"docker-archive:{packed}"):
         pass
 
@@ -408,7 +408,7 @@ def test_a_layer_that_is_not_what_the_config_says(tmp_path: Path) -> None:
 
 
 def test_a_manifest_only_has_what_it_lists(tmp_path: Path) -> None:
-    from stargz.oci.manifest import Descriptor
+    from stargz.oci.formats.manifest import Descriptor
 
     with open_repository(f"docker-archive:{simple(tmp_path / 'a.tar', BASE)}") as found:
         with pytest.raises(SourceError, match="no such blob"):
@@ -475,7 +475,7 @@ def test_names_that_are_long_and_sizes_that_are_binary(tmp_path: Path) -> None:
 
 def test_the_index_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.tar", *(member(str(n)) for n in range(30)))
-    monkeypatch.setattr("stargz.oci.tar_index.MAX_MEMBERS", 20)
+    monkeypatch.setattr("stargz.oci.formats.tar_index.MAX_MEMBERS", 20)
     refused(path, "over 20 members", TarError)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from registries import PASSWORD, USER, Identity, TokenServer, lying, no_secret_in
 
 from stargz.errors import RegistryError
-from stargz.oci.auth import Authorizer, Challenge, parse_challenges
-from stargz.oci.credentials import Credentials
+from stargz.oci.registry.auth import Authorizer, Challenge, parse_challenges
+from stargz.oci.registry.credentials import Credentials
 from stargz.sources.client import Client, Response
 
 ACCOUNT = Credentials(USER, PASSWORD)

@@ -22,8 +22,8 @@ from servers import Fault, FaultProxy
 
 from stargz.errors import RegistryError, StateError, UsageError
 from stargz.oci.bulk import bulk
-from stargz.oci.layers import LayerOptions
-from stargz.oci.state import State
+from stargz.oci.bulk.state import State
+from stargz.oci.convert.layers import LayerOptions
 
 COUNT = 8
 IMAGES = range(COUNT)

@@ -18,11 +18,11 @@ import pytest
 
 from stargz.errors import UsageError
 from stargz.oci.bulk import BulkReport, bulk
+from stargz.oci.bulk.state import default_path
 from stargz.oci.conversion import convert_image
-from stargz.oci.layout import Layout
-from stargz.oci.state import default_path
-from stargz.oci.store import LocalStore
-from stargz.oci.verify import verify_image
+from stargz.oci.convert.store import LocalStore
+from stargz.oci.formats.layout import Layout
+from stargz.oci.verify.image import verify_image
 
 
 def tar(name: str) -> bytes:

@@ -75,7 +75,7 @@ def test_a_local_layer_needs_no_workers(data: bytes) -> None:
     with stargz.open(data) as layer:
         for memory in (0, 100_000):
             chunks = Chunks(memory)
-            assert chunks.add(layer._reader) == 0
+            assert chunks.add(layer.reader) == 0
             for name, content in FILES.items():
                 out = bytearray(1000)
                 chunks.read_into(0, row(layer, name), 500, 1000, out)
@@ -88,7 +88,7 @@ def test_a_local_layer_needs_no_workers(data: bytes) -> None:
 
 def test_a_read_waits_for_its_delivery(far: Layer, data: bytes) -> None:
     chunks = Chunks(1 << 20)
-    assert chunks.add(far._reader) == 0
+    assert chunks.add(far.reader) == 0
     assert chunks.next(BACKGROUND, 0) is None
     thread, found = reading(chunks, far, "f007")
     job = wanted(chunks)
@@ -109,7 +109,7 @@ def test_a_read_waits_for_its_delivery(far: Layer, data: bytes) -> None:
 
 def test_wrong_bytes_wake_nobody(far: Layer, data: bytes) -> None:
     chunks = Chunks(1 << 20)
-    chunks.add(far._reader)
+    chunks.add(far.reader)
     thread, found = reading(chunks, far, "f100")
     job = wanted(chunks)
     good = bytes_of(data, job)
@@ -128,7 +128,7 @@ def test_wrong_bytes_wake_nobody(far: Layer, data: bytes) -> None:
 )
 def test_a_failure_is_its_cause_and_is_forgotten(far: Layer, data: bytes, cause: Exception) -> None:
     chunks = Chunks(1 << 20)
-    chunks.add(far._reader)
+    chunks.add(far.reader)
     thread, found = reading(chunks, far, "f100")
     other, elsewhere = reading(chunks, far, "f299")
     jobs = [wanted(chunks), wanted(chunks)]
@@ -149,7 +149,7 @@ def test_a_failure_is_its_cause_and_is_forgotten(far: Layer, data: bytes, cause:
 
 def test_the_same_chunk_is_asked_for_once(far: Layer, data: bytes) -> None:
     chunks = Chunks(1 << 20)
-    chunks.add(far._reader)
+    chunks.add(far.reader)
     reads = [reading(chunks, far, "f050") for _ in range(8)]
     job = wanted(chunks)
     assert chunks.next(BACKGROUND, 50) is None
@@ -161,7 +161,7 @@ def test_the_same_chunk_is_asked_for_once(far: Layer, data: bytes) -> None:
 
 def test_stop_ends_all_waiting(far: Layer) -> None:
     chunks = Chunks(1 << 20)
-    chunks.add(far._reader)
+    chunks.add(far.reader)
     thread, found = reading(chunks, far, "f050")
     job = wanted(chunks)
     ended: list[object] = []
@@ -179,7 +179,7 @@ def test_stop_ends_all_waiting(far: Layer) -> None:
 
 def test_ctrl_c_ends_a_wait(far: Layer, data: bytes) -> None:
     chunks = Chunks(1 << 20)
-    chunks.add(far._reader)
+    chunks.add(far.reader)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_a_wait(far: Layer, data: bytes) -> None:
 
 def test_background_waits_for_what_is_wanted(far: Layer, data: bytes, store: Store) -> None:
     chunks = Chunks(1 << 20, store)
-    chunks.add(far._reader, prefetch_end=100_000)
+    chunks.add(far.reader, prefetch_end=100_000)
     assert chunks.next(BACKGROUND, 0) is None
     chunks.unasked(prefetch=True, background=True)
     first = chunks.next(BACKGROUND, 0)
@@ -225,7 +225,7 @@ def test_background_waits_for_what_is_wanted(far: Layer, data: bytes, store: Sto
 
 def test_without_a_store_nothing_is_prefetched(far: Layer) -> None:
     chunks = Chunks(1 << 20)
-    chunks.add(far._reader, prefetch_end=100_000)
+    chunks.add(far.reader, prefetch_end=100_000)
     chunks.unasked(prefetch=True, background=True)
     assert chunks.next(BACKGROUND, 0) is None
 
@@ -239,7 +239,7 @@ def test_a_chunk_that_is_held_by_parts(local: bool, verify: bool) -> None:
     source: Any = made.data if local else Faraway(made.data)
     with stargz.open(source, verify=verify, cache=False) as layer:
         chunks = Chunks(1 << 20)
-        chunks.add(layer._reader)
+        chunks.add(layer.reader)
 
         def work() -> None:
             while (job := chunks.next()) is not None:
@@ -261,7 +261,7 @@ def test_chunks_of_one_member_are_decoded_once() -> None:
     for read_order in (files, files[::-1]):
         with stargz.open(made.data) as layer:
             chunks = Chunks(1 << 20)
-            chunks.add(layer._reader)
+            chunks.add(layer.reader)
             for name, content in read_order:
                 out = bytearray(400)
                 chunks.read_into(0, row(layer, name), 0, 400, out)

@@ -24,7 +24,7 @@ from servers import Fault, FaultProxy
 
 from stargz.errors import SourceError, UsageError
 from stargz.oci.bulk import bulk
-from stargz.oci.cluster import _explained, connect
+from stargz.oci.bulk.cluster import _explained, connect
 
 # Its own threads close their sockets late.
 pytestmark = [
@@ -183,7 +183,7 @@ def test_other_versions(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_scheduler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("stargz.oci.cluster._CONNECT", 0.5)
+    monkeypatch.setattr("stargz.oci.bulk.cluster._CONNECT", 0.5)
     with (
         pytest.raises(SourceError, match="no Dask scheduler answers"),
         connect(f"127.0.0.1:{registries.free_port()}"),

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from stargz.errors import SourceError, StargzError
-from stargz.oci import credentials
-from stargz.oci.credentials import Credentials, CredentialStore
-from stargz.oci.reference import parse_reference
+from stargz.oci.formats.reference import parse_reference
+from stargz.oci.registry import credentials
+from stargz.oci.registry.credentials import Credentials, CredentialStore
 
 SECRET = "hunter2-secret"
 HOST = "host.example"

@@ -21,9 +21,10 @@ from servers import Fault, FaultProxy, Request, flip
 
 from stargz.errors import RegistryError, UsageError
 from stargz.mount import crfs, mount
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.blob import RegistryBlob
+from stargz.oci.registry.client import RegistryClient
 
 GOOD = random.Random(11).randbytes(3_000_000)
 EVIL = random.Random(12).randbytes(3_000_000)
@@ -199,7 +200,7 @@ def test_a_mirror_that_lies(served: Served, how: str) -> None:
     mirrors = {served.direct: [served.proxy.url]}
     reference = Reference(served.direct, "some/app").with_digest(served.digest)
     with registries.quick(mirrors=mirrors) as client:
-        blob = client.open_blob(reference, Descriptor("", served.digest, served.good["size"]))
+        blob = RegistryBlob(client, reference, Descriptor("", served.digest, served.good["size"]))
         with closing(blob.read_whole()) as whole:
             data = whole.read_at(0, whole.size)
         assert "sha256:" + hashlib.sha256(data).hexdigest() == served.digest

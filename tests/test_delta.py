@@ -24,10 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stargz
-from stargz import toc_lines
 from stargz.errors import DigestError, FormatError, GzipError, UsageError
-from stargz.members import MemberList
-from stargz.patch import (
+from stargz.patching import toc_lines
+from stargz.patching.file import (
     PASS_FREE,
     PASS_PER_BYTE,
     WORK_OPERATION,
@@ -36,6 +35,7 @@ from stargz.patch import (
     varint,
     zigzag,
 )
+from stargz.patching.members import MemberList
 
 
 def tar(files: dict[str, bytes], mtime: int = 1) -> bytes:
@@ -289,7 +289,7 @@ def test_the_account_of_work() -> None:
     header = (Path(__file__).parent.parent / "csrc/patch/format.h").read_text()
     found = re.findall(r"define (SGZ_PATCH_WORK_\w+) \(\(uint64_t\)(\d+) << (\d+)\)", header)
     assert {name.removeprefix("SGZ_PATCH_"): int(n) << int(by) for name, n, by in found} == {
-        name: getattr(stargz.patch, name)
+        name: getattr(stargz.patching.file, name)
         for name in ("WORK_FREE", "WORK_PER_BYTE", "WORK_OPERATION", "WORK_SEEK")
     }
     work = Work()

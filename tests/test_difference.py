@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from servers import FaultProxy, find_nginx, nginx
 
 import stargz
-from stargz.difference import Change, Difference, diff
 from stargz.errors import FooterError
+from stargz.patching.difference import Change, Difference, diff
 from stargz.sources.base import TAIL
 
 CHUNK = 1024
@@ -530,12 +530,12 @@ def test_many_links_to_a_file_of_many_chunks(monkeypatch: pytest.MonkeyPatch) ->
     blob = blobs.with_toc(bytes(count + 10), json.dumps({"version": 1, "entries": rows}).encode())
     calls: list[str] = []
     for name in ("chunks", "xattrs"):
-        right = getattr(stargz.difference._Entries, name)
+        right = getattr(stargz.patching.difference._Entries, name)
 
         def counted(side: Any, row: int, right: Any = right, name: str = name) -> Any:
             calls.append(name)
             return right(side, row)
 
-        monkeypatch.setattr(stargz.difference._Entries, name, counted)
+        monkeypatch.setattr(stargz.patching.difference._Entries, name, counted)
     assert diff(blob, blob).totals.unknown == count + 1
     assert {"chunks", "xattrs"} == set(calls) and len(calls) < 10

@@ -15,7 +15,7 @@ from registries import Registry
 from servers import FaultProxy
 
 from stargz.errors import RegistryError, SourceError, UsageError
-from stargz.oci.discover import Pair, discover
+from stargz.oci.bulk.discover import Pair, discover
 
 HEX = "a" * 64
 IMAGES = range(4)

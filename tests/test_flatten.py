@@ -23,7 +23,7 @@ from trees import snapshot
 
 import stargz
 from stargz.errors import GzipError, SourceError, TarError
-from stargz.oci.flatten import merged_tar
+from stargz.oci.convert.flatten import merged_tar
 from stargz.tree import Tree
 
 BLOCK = 512

@@ -33,9 +33,10 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.platforms import Platform, parse_platform, this_platform
 from stargz.oci.image import open_image, open_layer
-from stargz.oci.layout import Layout
-from stargz.oci.manifest import Descriptor, Platform, parse_platform, this_platform
 from stargz.tree import Tree
 
 LOWER = blobs.tar_of([("etc", None), ("etc/a", b"lower a"), ("etc/b", b"lower b"), ("gone", b"x")])

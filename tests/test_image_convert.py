@@ -33,14 +33,14 @@ from stargz.errors import (
     StargzError,
     UsageError,
 )
-from stargz.oci.access import Access
 from stargz.oci.conversion import ImageReport, convert_image
+from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, convert_layer
+from stargz.oci.convert.store import LocalStore
+from stargz.oci.formats.layout import Layout as Reading
+from stargz.oci.formats.manifest import UNCOMPRESSED_SIZE, Manifest
+from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.image import is_verified, open_image
-from stargz.oci.layers import LayerOptions, LayerReport, LayerTask, convert_layer
-from stargz.oci.layout import Layout as Reading
-from stargz.oci.manifest import UNCOMPRESSED_SIZE, Manifest
-from stargz.oci.reference import LayoutReference, Reference
-from stargz.oci.store import LocalStore
+from stargz.oci.registry.access import Access
 
 OCI_TAR = "application/vnd.oci.image.layer.v1.tar"
 OCI_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"

@@ -17,8 +17,8 @@ from registries import Registry
 from servers import Fault, FaultProxy
 
 from stargz.errors import FormatError, RegistryError, SourceError, UsageError
-from stargz.oci.access import Access
-from stargz.oci.verify import ImageVerifyResult, verify_image
+from stargz.oci.registry.access import Access
+from stargz.oci.verify.image import ImageVerifyResult, verify_image
 
 LOWER = blobs.tar_of([("etc", None), ("etc/a", b"lower a"), ("gone", b"x")])
 UPPER = blobs.tar_of([("etc/a", b"upper a"), ("big", blobs.noise("big", 1 << 20))])

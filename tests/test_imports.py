@@ -16,22 +16,38 @@ PACKAGE = ROOT / "stargz"
 
 # From the bottom up. A module may import its own floor and those below; __init__ and
 # __main__ are the doors, above all.
-FLOORS = (
-    ("errors", "durable"),
-    ("footer", "_engine"),
-    ("toc", "sources", "extract"),
-    ("cache",),
-    ("fetching",),
-    ("layer", "extract", "conversion"),
-    ("packing", "members", "difference", "ignore", "patch", "toc_lines"),
-    ("deltas", "applying"),
-    ("tree",),
-    ("oci",),
-    ("fsspec", "mount"),
-    ("cli",),
-    ("__init__", "__main__"),
-)
-FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
+FLOORS = {
+    "stargz": (
+        ("errors", "durable", "digests"),
+        ("footer", "_engine"),
+        ("toc", "sources", "options", "endpoints"),
+        ("cache",),
+        ("remote",),
+        ("layer", "extract", "conversion"),
+        ("packing", "ignore", "patching"),
+        ("tree",),
+        ("oci",),
+        ("fsspec", "mount"),
+        ("cli",),
+        ("patch",),  # a name for other programs
+        ("__init__", "__main__"),
+    ),
+    "stargz.oci": (
+        ("formats",),
+        ("registry",),
+        ("repository", "destination"),
+        ("image", "verify"),
+        ("convert",),
+        ("conversion",),
+        ("bulk",),
+        ("credentials", "reference"),  # names for other programs
+        ("__init__",),
+    ),
+}
+FLOOR = {
+    house: {room: n for n, rooms in enumerate(floors) for room in rooms}
+    for house, floors in FLOORS.items()
+}
 _NAME = r"(stargz[\w.]*)"
 CYTHON_IMPORT = re.compile(rf"^\s*(?:from\s+{_NAME}\s+c?import|c?import\s+{_NAME})", re.M)
 
@@ -41,13 +57,18 @@ def modules() -> list[Path]:
     return sorted(p for kind in ("py", "pyx", "pxd") for p in PACKAGE.rglob(f"*.{kind}"))
 
 
-def room_of(path: Path) -> str:
-    """The room a module is in: its name under stargz/, or its folder's."""
-    return path.relative_to(PACKAGE).parts[0].split(".")[0]
+def name_of(path: Path) -> str:
+    """The name a module is imported by; that of a package ends in __init__."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def room_of(name: str, house: str) -> str:
+    """The room of a house that a module is in: its name there, or its folder's; "" if in none."""
+    return name.removeprefix(f"{house}.").split(".")[0] if name.startswith(f"{house}.") else ""
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every stargz module that a file imports, in functions too."""
+    """Every stargz module that a file imports, in functions too, or a name in it."""
     text = path.read_text()
     if path.suffix in (".pyx", ".pxd"):
         text = re.sub(r"\bfrom stargz (c?import) ", r"\1 stargz.", text)
@@ -63,50 +84,61 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            assert node.module is not None
-            if node.module == "stargz":  # from stargz import layer
-                yield from (f"stargz.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported(path: Path) -> set[str]:
-    names = [name.split(".") for name in imports_of(path)]
-    rooms = {parts[1] for parts in names if parts[0] == "stargz" and len(parts) > 1}
+def rooms_imported(path: Path, house: str) -> set[str]:
     # `from stargz import convert` names a module's function through the door: the CLI may.
-    return {room for room in rooms if room in FLOOR}
+    return {room_of(name, house) for name in imports_of(path)} & FLOOR[house].keys()
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_direction(path: Path) -> None:
-    room = room_of(path)
-    assert room in FLOOR, f"{room} is on no floor: add it to FLOORS in {__file__}"
-    above = {other for other in rooms_imported(path) if FLOOR[other] > FLOOR[room]}
-    assert not above, f"{path.relative_to(ROOT)} imports from above: {sorted(above)}"
+    name = name_of(path)
+    for house, floor in FLOOR.items():
+        if room := room_of(name, house):
+            assert room in floor, f"{room} is on no floor: add it to FLOORS in {__file__}"
+            above = {n for n in rooms_imported(path, house) if floor[n] > floor[room]}
+            assert not above, f"{name} imports from above: {sorted(above)}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_no_import_through_the_door(path: Path) -> None:
     """Inside the package, `import stargz` would hide what a module depends on."""
-    if room_of(path) not in ("cli", "__main__"):
+    if room_of(name_of(path), "stargz") not in ("cli", "__main__"):
         assert "stargz" not in set(imports_of(path))
 
 
-def test_rooms_of_one_floor_have_no_cycle() -> None:
-    edges: dict[str, set[str]] = {}
-    for path in modules():
-        edges.setdefault(room_of(path), set()).update(rooms_imported(path) - {room_of(path)})
+def check_no_circle(edges: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
-    def visit(room: str, trail: tuple[str, ...]) -> None:
-        assert room not in trail, " imports ".join((*trail, room))
-        if room not in done:
-            for other in sorted(edges.get(room, ())):
-                visit(other, (*trail, room))
-            done.add(room)
+    def visit(node: str, trail: tuple[str, ...]) -> None:
+        assert node not in trail, " imports ".join((*trail, node))
+        if node not in done:
+            for other in sorted(edges.get(node, ())):
+                visit(other, (*trail, node))
+            done.add(node)
 
-    for room in sorted(edges):
-        visit(room, ())
+    for node in sorted(edges):
+        visit(node, ())
+
+
+@pytest.mark.parametrize("house", FLOORS)
+def test_no_circle_of_rooms(house: str) -> None:
+    edges: dict[str, set[str]] = {}
+    for path in modules():
+        if room := room_of(name_of(path), house):
+            edges.setdefault(room, set()).update(rooms_imported(path, house) - {room})
+    check_no_circle(edges)
+
+
+def test_no_circle_of_modules() -> None:
+    names = {name_of(path).removesuffix(".__init__"): path for path in modules()}
+    edges: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = (n if n in names else n.rpartition(".")[0] for n in imports_of(path))
+        edges[name] = {other for other in found if other in names and other != name}
+    check_no_circle(edges)
 
 
 HEAVY = {"numpy", "rich", "zstandard", "isal", "deflate", "urllib3", "fsspec"}

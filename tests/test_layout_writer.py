@@ -20,10 +20,10 @@ import pytest
 
 from stargz.errors import DigestError, FormatError, SourceError, StargzError, UsageError
 from stargz.oci.destination import copy_blob, open_destination
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.manifest import Descriptor, Manifest
+from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.image import load_image
-from stargz.oci.layout import Layout
-from stargz.oci.manifest import Descriptor, Manifest
-from stargz.oci.reference import LayoutReference, Reference
 from stargz.oci.repository import open_repository
 
 DATA = b"any blob"

@@ -20,10 +20,10 @@ from blobs import noise, varied_tar
 from command import run
 
 import stargz
-from stargz import members
 from stargz._engine.patch import GAP, MEMBER, PROOF, compress, prove
 from stargz.errors import DigestError, FormatError, GzipError
-from stargz.members import MemberList, Members
+from stargz.patching import members
+from stargz.patching.members import MemberList, Members
 
 EXTERNAL = "external_toc"
 

@@ -21,7 +21,7 @@ from servers import Fault, FaultProxy, find_nginx, nginx
 
 from stargz.mount import Mount, mount
 from stargz.mount.crfs import Root
-from stargz.oci.registry import RegistryClient
+from stargz.oci.registry.client import RegistryClient
 
 LARGE = random.Random(1).randbytes(5_000_000)
 FILES = [("small", b"small\n"), ("large", LARGE), ("end", b"end\n")]
@@ -202,7 +202,7 @@ def test_crfs(registry: registries.Registry, tmp_path: Path) -> None:
 
 
 def _reference(registry: registries.Registry, repository: str, tag: str) -> object:
-    from stargz.oci.reference import Reference
+    from stargz.oci.formats.reference import Reference
 
     return Reference(registry.host, repository, tag)
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from patch_builder import Head, Ops, data, frame, lines, patch, text, varint, zigzag
 
 from stargz._engine.patch import toc_members
-from stargz.applying import apply
 from stargz.errors import DigestError, PatchError, StargzError
+from stargz.patching.applying import apply
 
 HEAD_END = len(pb.MAGIC) + 12 + pb.HEAD.size
 

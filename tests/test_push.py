@@ -21,14 +21,15 @@ from servers import Fault, FaultProxy, Request
 from uploads import Asked, UploadServer, upload_server
 
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError, UsageError
-from stargz.oci.credentials import Credentials
 from stargz.oci.destination import Destination, cancel_upload, copy_blob, open_destination
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.image import load_image
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import LayoutReference, Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.credentials import Credentials
+from stargz.oci.registry.sessions import location
+from stargz.oci.registry.upload import STREAMED
 from stargz.oci.repository import open_repository
-from stargz.oci.upload import STREAMED, location
 from stargz.sources import spool
 from stargz.sources.client import Client, Response
 
@@ -624,7 +625,7 @@ def test_an_aborted_upload_leaves_nothing_at_a_real_registry(tmp_path: Path) -> 
 def test_an_abort_while_the_server_stalls(
     server: UploadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stargz.oci.upload._LEAVE", 0.3)
+    monkeypatch.setattr("stargz.oci.registry.upload._LEAVE", 0.3)
     stalled = threading.Event()
 
     def plan(request: Request) -> Fault | None:
@@ -746,7 +747,7 @@ def test_no_uploads_in_the_clear() -> None:
     """An https registry may not send them to http, whatever the host."""
     reference = Reference("registry.example", NAME)
     with RegistryClient(upload_hosts=["registry.example", "Uploads.example"]) as client:
-        host = client.endpoint(reference)
+        host = client.hosts.own(reference)
         assert host.url == "https://registry.example"
         for name in ("uploads.example", "registry.example"):
             good, bad = (

@@ -19,9 +19,8 @@ from registries import registry
 
 import stargz
 from stargz.cli import COMMANDS
-from stargz.conversion import CHUNK_SIZES
-from stargz.layer import MAX_TOC_SIZE
 from stargz.oci.image import open_image
+from stargz.options import CHUNK_SIZES, MAX_TOC_SIZE
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

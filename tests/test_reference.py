@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stargz.digests import check_digest
 from stargz.errors import UsageError
-from stargz.oci.reference import (
-    LayoutReference,
-    Reference,
-    check_digest,
-    parse_image,
-    parse_reference,
-)
+from stargz.oci.formats.reference import LayoutReference, Reference, parse_image, parse_reference
 
 HEX = "0123456789abcdef" * 4
 SHA256 = f"sha256:{HEX}"

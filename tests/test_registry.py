@@ -36,10 +36,11 @@ from stargz.errors import (
     StargzError,
     UsageError,
 )
-from stargz.oci.credentials import Credentials
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.blob import RegistryBlob
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.credentials import Credentials
 from stargz.sources.client import Client
 
 NAME = "some/image"
@@ -143,7 +144,7 @@ def test_manifests_by_tag_and_digest(plain: Served, layout: layouts.Layout) -> N
 def test_a_blob(plain: Served) -> None:
     with plain.client(None) as client:
         entry = client.manifest(plain.reference).layers[1]
-        blob = client.open_blob(plain.reference, entry)
+        blob = RegistryBlob(client, plain.reference, entry)
         assert blob.size == len(BLOB)
         assert blob.read_at(100, 50) == BLOB[100:150]
         ranges = [(len(BLOB) - 10, 10), (0, 5), (2 << 20, 1 << 20)]
@@ -168,7 +169,7 @@ def test_what_is_not_there(plain: Served) -> None:
                 client.manifest(reference)
             assert caught.value.status == 404
             assert str(reference) in str(caught.value)
-        blob = client.open_blob(plain.reference, Descriptor("", missing, 10))
+        blob = RegistryBlob(client, plain.reference, Descriptor("", missing, 10))
         with pytest.raises(RegistryError, match=missing) as caught:
             blob.read_at(0, 1)
         assert caught.value.status == 404
@@ -180,7 +181,7 @@ def test_a_blob_of_another_size(plain: Served) -> None:
     with plain.client(None) as client:
         entry = client.manifest(plain.reference).layers[1]
         for size in (len(BLOB) - 1, len(BLOB) + 1, 1 << 62):
-            blob = client.open_blob(plain.reference, Descriptor("", entry.digest, size))
+            blob = RegistryBlob(client, plain.reference, Descriptor("", entry.digest, size))
             with pytest.raises(StargzError, match=entry.digest):
                 blob.read_at(size - 100, 100)
 
@@ -191,9 +192,9 @@ def test_a_blob_of_another_size(plain: Served) -> None:
 def test_basic(basic: Served) -> None:
     with basic.client() as client:
         entry = client.manifest(basic.reference).layers[1]
-        assert client.open_blob(basic.reference, entry).read_at(7, 9) == BLOB[7:16]
+        assert RegistryBlob(client, basic.reference, entry).read_at(7, 9) == BLOB[7:16]
     with basic.client() as client:  # a blob is the first thing that is asked for
-        assert client.open_blob(basic.reference, entry).read_at(7, 9) == BLOB[7:16]
+        assert RegistryBlob(client, basic.reference, entry).read_at(7, 9) == BLOB[7:16]
 
 
 @pytest.mark.parametrize("account", [None, Credentials(USER, "wrong-" + PASSWORD)])
@@ -206,7 +207,7 @@ def test_no_or_wrong_credentials(
     with served.client(account) as client:
         for act in (
             lambda: client.manifest(served.reference),
-            lambda: client.open_blob(served.reference, entry).read_at(0, 1),
+            lambda: RegistryBlob(client, served.reference, entry).read_at(0, 1),
             lambda: list(client.tags(served.reference)),
         ):
             with pytest.raises(RegistryError, match="credentials") as caught:
@@ -221,13 +222,13 @@ def test_tokens(field: str, token: Served, tokens: TokenServer) -> None:
     tokens.field_name = field
     with token.client() as client:
         manifest = client.manifest(token.reference)
-        blob = client.open_blob(token.reference, manifest.layers[1])
+        blob = RegistryBlob(client, token.reference, manifest.layers[1])
         assert blob.read_at(0, len(BLOB)) == BLOB
         assert len(tokens.requests) == 1
         assert tokens.requests[0]["query"]["scope"] == [f"repository:{NAME}:pull"]
         assert tokens.requests[0]["query"]["service"] == [registries.SERVICE]
     with token.client() as client:  # a blob is the first thing that is asked for
-        blob = client.open_blob(token.reference, manifest.layers[1])
+        blob = RegistryBlob(client, token.reference, manifest.layers[1])
         assert blob.read_at(7, 9) == BLOB[7:16]
 
 
@@ -262,7 +263,7 @@ def test_a_token_that_is_refused_is_replaced(token: Served, tokens: TokenServer)
         manifest = client.manifest(token.reference)
         assert manifest.digest == token.digest
         assert len(tokens.requests) == 2
-        blob = client.open_blob(token.reference, manifest.layers[1])
+        blob = RegistryBlob(client, token.reference, manifest.layers[1])
         assert blob.read_at(0, 10) == BLOB[:10]
         assert len(tokens.requests) == 2
 
@@ -289,7 +290,7 @@ def test_a_token_expires_in_the_middle(status: int, token: Served, tokens: Token
         proxy.reset(plan)
         reference = Reference(proxy.url.partition("://")[2], NAME, "v1")
         manifest = client.manifest(reference)
-        blob = client.open_blob(reference, manifest.layers[1])
+        blob = RegistryBlob(client, reference, manifest.layers[1])
         assert blob.read_at(0, 10) == BLOB[:10]
         refused |= {r.headers["authorization"] for r in proxy.log if "authorization" in r.headers}
         assert len(refused) == 1
@@ -356,7 +357,7 @@ def test_a_redirect_elsewhere_carries_no_credentials(basic: Served, plain: Serve
         proxy.reset(plan)
         manifest = client.manifest(reference)
         assert manifest.digest == plain.digest
-        blob = client.open_blob(reference, manifest.layers[1])
+        blob = RegistryBlob(client, reference, manifest.layers[1])
         assert blob.read_at(0, 10) == BLOB[:10]
         assert blob.read_at(0, len(BLOB)) == BLOB
         assert proxy.log and all("authorization" in r.headers for r in proxy.log)
@@ -379,7 +380,7 @@ def test_signed_urls_that_expire(token: Served, plain: Served) -> None:
             return signed(request) if "/blobs/" in request.path else None
 
         proxy.reset(plan)
-        blob = client.open_blob(reference, manifest.layers[1])
+        blob = RegistryBlob(client, reference, manifest.layers[1])
         for at in range(4):
             assert blob.read_at(at * 1000, 10) == BLOB[at * 1000 : at * 1000 + 10]
         assert signed.issued == 1 and proxy.requests == 1
@@ -415,7 +416,7 @@ def test_where_a_redirect_leads_cannot_ask_for_credentials(
             with pytest.raises(RegistryError):
                 client.manifest(reference)
             with pytest.raises(RegistryError):
-                client.open_blob(reference, entry).read_at(0, 1)
+                RegistryBlob(client, reference, entry).read_at(0, 1)
             assert elsewhere.log
             assert not any("authorization" in headers for _, headers in elsewhere.log)
         assert not tokens.requests
@@ -447,7 +448,7 @@ def test_urls_of_descriptors_are_ignored(liar: Lying, plain: Served) -> None:
     with plain.client(None) as client:
         entry = client.manifest(plain.reference).layers[1]
         evil = Descriptor("", entry.digest, entry.size, {}, {"urls": [f"{liar.url}/evil"]})
-        assert client.open_blob(plain.reference, evil).read_at(0, 10) == BLOB[:10]
+        assert RegistryBlob(client, plain.reference, evil).read_at(0, 10) == BLOB[:10]
     assert not liar.log
 
 
@@ -465,11 +466,11 @@ def test_http_only_where_it_is_safe_or_asked_for() -> None:
             "host.example": "https",
         }.items():
             reference = Reference(host, "a")
-            assert client.endpoints(reference)[0].url == f"{scheme}://{host}"
-            assert plain_client.endpoints(reference)[0].url == f"http://{host}"
+            assert client.hosts.of(reference)[0].url == f"{scheme}://{host}"
+            assert plain_client.hosts.of(reference)[0].url == f"http://{host}"
     with RegistryClient(plain_http=["10.0.0.1"]) as client:
-        assert client.endpoints(Reference("10.0.0.1", "a"))[0].url == "http://10.0.0.1"
-        assert client.endpoints(Reference("10.0.0.2", "a"))[0].url == "https://10.0.0.2"
+        assert client.hosts.of(Reference("10.0.0.1", "a"))[0].url == "http://10.0.0.1"
+        assert client.hosts.of(Reference("10.0.0.2", "a"))[0].url == "https://10.0.0.2"
 
 
 # --- mirrors ----------------------------------------------------------------------------
@@ -481,7 +482,7 @@ def test_a_mirror_comes_first(plain: Served, liar: Lying) -> None:
     with plain.client(ACCOUNT, mirrors=mirrors) as client:
         manifest = client.manifest(reference)
         assert manifest.digest == plain.digest
-        blob = client.open_blob(reference, manifest.layers[1])
+        blob = RegistryBlob(client, reference, manifest.layers[1])
         assert blob.read_at(0, 10) == BLOB[:10]
         assert blob.name.startswith("registry.invalid/")
 
@@ -512,7 +513,7 @@ def test_mirrors_that_fail(plain: Served, liar: Lying) -> None:
             mirrors = {plain.registry.host: [mirror]}
             with plain.client(ACCOUNT, mirrors=mirrors) as client:
                 manifest = client.manifest(plain.reference)
-                blob = client.open_blob(plain.reference, manifest.layers[1])
+                blob = RegistryBlob(client, plain.reference, manifest.layers[1])
                 assert blob.read_at(0, 10) == BLOB[:10]
                 assert blob.read_ranges([(5, 5), (2 << 20, 10)])[0] == BLOB[5:10]
     assert liar.log and not any("authorization" in headers for _, headers in liar.log)
@@ -535,7 +536,7 @@ def test_wrong_bytes_of_a_blob(ranges: bool, plain: Served) -> None:
         reference = Reference(proxy.url.partition("://")[2], NAME, "v1")
         entry = client.manifest(reference).layers[1]
         proxy.reset(lambda request: fault)
-        blob = client.open_blob(reference, entry)
+        blob = RegistryBlob(client, reference, entry)
         with pytest.raises(DigestError, match=entry.digest):
             blob.read_at(0, len(BLOB))
         if not ranges:
@@ -549,7 +550,7 @@ def test_no_ranges(plain: Served) -> None:
     with FaultProxy(f"http://{plain.registry.host}") as proxy, quick() as client:
         proxy.reset(lambda request: Fault(ignore_range=True))
         reference = Reference(proxy.url.partition("://")[2], NAME, "v1")
-        blob = client.open_blob(reference, client.manifest(reference).layers[1])
+        blob = RegistryBlob(client, reference, client.manifest(reference).layers[1])
         assert blob.read_at(1000, 10) == BLOB[1000:1010]
         assert blob.read_at(2000, 10) == BLOB[2000:2010]
 
@@ -578,7 +579,7 @@ def test_many_threads_on_one_client(plain: Served) -> None:
     with ExitStack() as stack:
         client = stack.enter_context(plain.client(None))
         entry = client.manifest(plain.reference).layers[1]
-        blob = client.open_blob(plain.reference, entry)
+        blob = RegistryBlob(client, plain.reference, entry)
         failed: list[BaseException] = []
 
         def read(seed: int) -> None:

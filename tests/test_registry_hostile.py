@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registries import NAME, Lying, lying, quick
 
+from stargz.digests import is_digest
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError
-from stargz.oci import registry as registry_module
+from stargz.oci.formats.manifest import Descriptor, parse_manifest, select
+from stargz.oci.formats.platforms import parse_platform
 from stargz.oci.image import load_image
-from stargz.oci.manifest import Descriptor, parse_manifest, parse_platform, select
-from stargz.oci.reference import is_digest
+from stargz.oci.registry import client as registry_module
 
 SECRET = "se$cret:word"
 

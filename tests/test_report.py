@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from stargz.errors import UsageError
-from stargz.oci.report import write_report
+from stargz.oci.bulk.report import write_report
 
 HOSTILE = (
     "</td></table><script>alert('x')</script><img src=x onerror=\"a()\">&amp;\x1b[2J\u202e\udcff"

@@ -11,21 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stargz.errors import FormatError
-from stargz.oci import rewrite
-from stargz.oci.manifest import (
+from stargz.oci.convert import rewrite
+from stargz.oci.convert.rewrite import DOCKER, OCI, NewLayer, Written
+from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
+    OCI_LAYER,
     OCI_MANIFEST,
     TOC_DIGEST,
     UNCOMPRESSED_SIZE,
     Manifest,
     descriptor,
+    is_image,
+    layer_kind,
     parse_manifest,
 )
-from stargz.oci.rewrite import DOCKER, OCI, OCI_LAYER, NewLayer, Written
 
 D = [sha256(b"%d" % n) for n in range(10)]
 NEW = NewLayer(D[0], 77, D[1], D[2], 5120)
@@ -232,19 +235,17 @@ def test_a_key_that_some_readers_take_for_another(key: str) -> None:
     ],
 )
 def test_kinds_of_layers(media_type: str, kind: str) -> None:
-    assert rewrite.layer_kind(descriptor(layer(media_type), "here", "layer")) == kind
+    assert layer_kind(descriptor(layer(media_type), "here", "layer")) == kind
 
 
 def test_what_is_an_image() -> None:
     signature = "application/vnd.dev.cosign.simplesigning.v1+json"
-    assert rewrite.is_image(manifest([]))
-    assert rewrite.is_image(manifest([layer(signature), layer()]))
-    assert rewrite.is_image(manifest([layer(f"{OCI_LAYER}+encrypted")]))
-    assert not rewrite.is_image(manifest([layer(signature)]))
-    assert not rewrite.is_image(manifest([layer()], artifactType="x/y"))
-    assert not rewrite.is_image(
-        manifest([layer()], config={"mediaType": "x/y", "digest": D[0], "size": 2})
-    )
+    assert is_image(manifest([]))
+    assert is_image(manifest([layer(signature), layer()]))
+    assert is_image(manifest([layer(f"{OCI_LAYER}+encrypted")]))
+    assert not is_image(manifest([layer(signature)]))
+    assert not is_image(manifest([layer()], artifactType="x/y"))
+    assert not is_image(manifest([layer()], config={"mediaType": "x/y", "digest": D[0], "size": 2}))
 
 
 # --- indexes ----------------------------------------------------------------------------------

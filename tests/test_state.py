@@ -14,7 +14,7 @@ import pytest
 from command import environment
 
 from stargz.errors import StateError
-from stargz.oci.state import KnownImage, KnownLayer, LayerKey, State, default_path
+from stargz.oci.bulk.state import KnownImage, KnownLayer, LayerKey, State, default_path
 
 KEY = LayerKey("docker://host", "sha256:a", "options")
 LAYER = {"source_size": 7, "size": 5, "status": "converted", "digest": "sha256:b"}
@@ -121,7 +121,7 @@ def test_the_second_is_refused(path: Path) -> None:
 def test_a_killed_process_loses_nothing_that_was_done(path: Path) -> None:
     script = f"""
 import os, signal
-from stargz.oci.state import LayerKey, State
+from stargz.oci.bulk.state import LayerKey, State
 state = State({str(path)!r})
 state.begin("src", "dst", 0.0)
 state.keep_layer(LayerKey("r", "s", "o"), {LAYER!r}, "oci:x")

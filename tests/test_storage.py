@@ -17,14 +17,14 @@ from blobs import sha256
 from registries import NAME, quick
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
-from stargz.oci.companions import Companion
-from stargz.oci.credentials import Credentials
+from stargz.oci.formats.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor
+from stargz.oci.formats.reference import Reference, StorageReference, parse_image
+from stargz.oci.formats.storage import Storage, images
 from stargz.oci.image import load_image, open_image
-from stargz.oci.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor
-from stargz.oci.reference import Reference, StorageReference, parse_image
-from stargz.oci.registry import RegistryClient
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.companions import Companion
+from stargz.oci.registry.credentials import Credentials
 from stargz.oci.repository import open_repository
-from stargz.oci.storage import Storage, images
 from stargz.sources.client import Client
 
 REPOSITORIES = ["a", "a/b", "a/b/c", "a-b", "some/image"]
@@ -237,7 +237,7 @@ def test_the_catalog_of_a_real_registry(filled: Filled) -> None:
 
 
 def test_a_catalog_of_many_pages(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stargz.oci.registry._PAGE", 2)
+    monkeypatch.setattr("stargz.oci.registry.client._PAGE", 2)
     with quick() as client:
         assert sorted(client.catalog(filled.host)) == sorted(REPOSITORIES)
 

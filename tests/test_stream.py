@@ -19,11 +19,12 @@ from servers import Fault, FaultProxy, SignedURLs, flip
 
 import stargz
 from stargz.errors import DigestError, FormatError, RegistryError
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import Reference
-from stargz.oci.registry import RegistryClient
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.blob import RegistryBlob
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.stream import RegistryStream, SourceStream
 from stargz.oci.repository import BlobStream, open_repository
-from stargz.oci.stream import RegistryStream, SourceStream
 from stargz.sources import MemorySource
 from stargz.sources.client import Client
 
@@ -57,7 +58,7 @@ def streaming(
     with (
         Client(**{"backoff": 0.01, "tries": 3, **(http or {})}) as used,
         RegistryClient(http=used, **options) as client,
-        closing(RegistryStream(client.open_blob(reference, entry))) as stream,
+        closing(RegistryStream(RegistryBlob(client, reference, entry))) as stream,
     ):
         yield stream
 
@@ -319,7 +320,7 @@ def test_a_client_that_is_closed_wakes_the_reader(proxy: FaultProxy) -> None:
     http = Client(timeout=60)
     client = RegistryClient(http=http)
     reference = Reference(proxy.url.partition("://")[2], NAME)
-    with closing(RegistryStream(client.open_blob(reference, ENTRY))) as stream:
+    with closing(RegistryStream(RegistryBlob(client, reference, ENTRY))) as stream:
         stream.read(1000)
         timer = threading.Timer(0.2, http.close)
         timer.start()

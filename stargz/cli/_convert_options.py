@@ -13,8 +13,8 @@ from stargz.cli._errors import CommandError
 from stargz.cli._layers import registry_options
 
 if TYPE_CHECKING:
-    from stargz.oci.access import Access
-    from stargz.oci.layers import LayerOptions
+    from stargz.oci.convert.layers import LayerOptions
+    from stargz.oci.registry.access import Access
 
 _LIST_MAX = 64 << 20  # bytes of a --prioritize-from file
 
@@ -145,7 +145,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _layer_options(args: argparse.Namespace) -> LayerOptions:
-    from stargz.oci.layers import LayerOptions
+    from stargz.oci.convert.layers import LayerOptions
 
     return LayerOptions(
         level=args.level,
@@ -159,7 +159,7 @@ def _layer_options(args: argparse.Namespace) -> LayerOptions:
 
 def _access(args: argparse.Namespace) -> Access:
     """The options of `add_image_options` about registries."""
-    from stargz.oci.access import Access
+    from stargz.oci.registry.access import Access
 
     options = registry_options(args)
     del options["platform"]

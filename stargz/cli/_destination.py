@@ -6,11 +6,11 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 from stargz.cli import _stdout
 from stargz.cli._errors import CommandError
+from stargz.endpoints import is_same_file
 from stargz.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def writable(dst: str, reads: Sequence[str], force: bool, name: str = "DST") -> 
     if not stat.S_ISREG(found.st_mode):
         return dst  # a pipe or a device: written to, never replaced
     for other in reads:
-        if other != "-" and Path(other).exists() and Path(other).samefile(dst):
+        if other != "-" and is_same_file(other, dst):
             raise CommandError(
                 f"{dst}: is the same file as {other}, which is read; name another {name}"
             )

@@ -12,11 +12,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
 from stargz.cli._output import log, warn
+from stargz.endpoints import is_url
 from stargz.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 def is_image(src: str) -> bool:
     """Whether SRC names an image."""
-    from stargz.oci.reference import IMAGE_PREFIXES
+    from stargz.oci.formats.reference import IMAGE_PREFIXES
 
     return src.startswith(IMAGE_PREFIXES)
 
@@ -214,7 +214,7 @@ def _stdin() -> Iterator[io.FileIO]:
 
 def check_not_url(src: str) -> None:
     """Refuse what is plainly an address and not a file."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", src) and not Path(src).exists():
+    if is_url(src):
         raise CommandError(f"{src}: only local files are converted; download it, or pipe it to -")
 
 

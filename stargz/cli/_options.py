@@ -237,20 +237,26 @@ def size(text: str) -> int:
 
 def count(text: str) -> int:
     """A number of threads."""
-    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= 1024:
+    from stargz.options import THREADS
+
+    if not re.fullmatch(r"\d{1,4}", text) or int(text) not in THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
     return int(text)
 
 
 def level(text: str) -> int:
     """A compression level."""
-    if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= 12:
+    from stargz.options import LEVELS
+
+    if not re.fullmatch(r"\d{1,2}", text) or int(text) not in LEVELS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a level from 1 to 12")
     return int(text)
 
 
 def digest(text: str) -> str:
     """A sha256 digest as manifests write it."""
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", text):
+    from stargz.digests import is_sha256
+
+    if not is_sha256(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not sha256: and 64 lower-case hex digits")
     return text

@@ -19,7 +19,7 @@ from stargz.cli._progress import Progress
 from stargz.errors import UsageError
 
 if TYPE_CHECKING:
-    from stargz.applying import ApplyResult
+    from stargz.patching.applying import ApplyResult
 
 EXAMPLE = """\
 stargz apply v1.stargz v1-v2.patch -o v2.stargz
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Apply PATCH to BASE."""
-    from stargz.applying import apply
+    from stargz.patching.applying import apply
 
     if args.base == "-" and args.patch == "-":
         raise UsageError("BASE and PATCH cannot both be -; name one of them")

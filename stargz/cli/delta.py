@@ -20,9 +20,9 @@ from stargz.cli._progress import Progress
 from stargz.errors import UsageError
 
 if TYPE_CHECKING:
-    from stargz.deltas import DeltaResult
     from stargz.layer import Layer
-    from stargz.members import MemberList
+    from stargz.patching.make import DeltaResult
+    from stargz.patching.members import MemberList
 
 EXAMPLE = """\
 stargz delta first.stargz next.stargz -o next.patch
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the patch from BASE to NEW."""
-    from stargz.deltas import delta
+    from stargz.patching.make import delta
 
     if args.base == args.new == "-":
         raise UsageError("BASE and NEW cannot both be -; name one of them")
@@ -69,7 +69,7 @@ def _base(args: argparse.Namespace) -> Iterator[Layer | MemberList]:
         with open_layer(given) as layer:
             yield layer
         return
-    from stargz.members import is_list, read_list
+    from stargz.patching.members import is_list, read_list
     from stargz.sources import as_source
 
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ from stargz.cli._output import print_json, shown
 from stargz.errors import UsageError
 
 if TYPE_CHECKING:
-    from stargz.difference import Difference, Totals
+    from stargz.patching.difference import Difference, Totals
 
 EXAMPLE = """\
 stargz diff first.stargz next.stargz
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare A and B."""
-    from stargz.difference import diff
+    from stargz.patching.difference import diff
 
     if args.a == args.b == "-":
         raise UsageError("A and B cannot both be standard input")

@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert what SRC has."""
     from stargz.oci.bulk import bulk
-    from stargz.oci.state import default_path
+    from stargz.oci.bulk.state import default_path
 
     _few_arenas()
     state = args.state or default_path(args.src, args.dst)

@@ -57,7 +57,8 @@ def _text(key: str, value: Any) -> str:
 
 
 def _report(image: ImageManifest) -> dict[str, Any]:
-    from stargz.oci.manifest import UNCOMPRESSED_SIZE, platform_of
+    from stargz.oci.formats.manifest import UNCOMPRESSED_SIZE
+    from stargz.oci.formats.platforms import platform_of
 
     found = image.config.get("rootfs")
     diff_ids = found.get("diff_ids") if isinstance(found, dict) else None

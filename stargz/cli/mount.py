@@ -142,7 +142,7 @@ def _check(args: argparse.Namespace) -> None:
 def _check_places(args: argparse.Namespace) -> None:
     """What would else be found wrong only when it is used, by a process in the background."""
     if args.allow_host:
-        from stargz.oci.reference import check_registry
+        from stargz.oci.formats.reference import check_registry
 
         for host in args.allow_host:
             check_registry(host, "--allow-host")
@@ -198,9 +198,9 @@ def _tell(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _mounted(args: argparse.Namespace, messages: Callable[[str], None]) -> Iterator[Mount]:
-    from stargz.fetching import MEMORY
     from stargz.mount import mount
     from stargz.mount.contents import Contents
+    from stargz.remote import MEMORY
 
     with ExitStack() as stack:
         # First of all, so that what is to be prefetched of a layer is on its way while the
@@ -234,7 +234,7 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
 
     if args.src is None:
         from stargz.mount.crfs import Root
-        from stargz.oci.registry import RegistryClient
+        from stargz.oci.registry.client import RegistryClient
 
         options = registry_options(args)
         platform = options.pop("platform")

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _members(args: argparse.Namespace) -> int:
-    from stargz.members import MemberList
+    from stargz.patching.members import MemberList
 
     with open_layer(args) as layer, Progress(args.src, args, json_on_stderr=True) as progress:
         found = MemberList.from_layer(layer, threads=args.threads, progress=progress.callback)

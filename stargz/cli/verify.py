@@ -19,7 +19,7 @@ from stargz.cli._output import print_json, size_text
 from stargz.cli._progress import Progress
 
 if TYPE_CHECKING:
-    from stargz.oci.verify import ImageProblem, ImageVerifyResult
+    from stargz.oci.verify.image import ImageProblem, ImageVerifyResult
 
 EXAMPLE = """\
 stargz verify layer.stargz
@@ -82,8 +82,8 @@ def _say(where: str, name: str, offset: int | None, message: str) -> None:
 
 def _verify_image(args: argparse.Namespace) -> int:
     from stargz.errors import UsageError
-    from stargz.oci.access import Access
-    from stargz.oci.verify import verify_image
+    from stargz.oci.registry.access import Access
+    from stargz.oci.verify.image import verify_image
 
     if args.toc is not None or args.toc_digest is not None:
         raise UsageError(f"{args.src}: --toc and --toc-digest are for one layer; choose --layer")

@@ -11,10 +11,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from stargz.errors import UsageError
-from stargz.fetching import MEMORY
 from stargz.mount.contents import Contents
 from stargz.mount.kernel import MountError, Options, check_directory
-from stargz.mount.serving import Log, Mount, Usage, default_threads
+from stargz.mount.serving import Log, Mount, Usage
+from stargz.options import default_threads, thread_count
+from stargz.remote import MEMORY
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
@@ -65,8 +66,9 @@ def mount(
     """
     from stargz.mount.crfs import Root
 
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is at least 1, not {threads}")
+    if threads is None:  # two at the least: one may be decoding while another answers look-ups
+        threads = max(2, min(default_threads(), 16))
+    threads = thread_count(threads)
     if memory < 0:
         raise UsageError(f"memory is at least 0 bytes, not {memory}")
     path = check_directory(os.fspath(directory))
@@ -85,7 +87,7 @@ def mount(
             tree,
             source if isinstance(source, Root) else None,
             log or _logger(),
-            default_threads() if threads is None else threads,
+            threads,
             stack.pop_all(),
         )
 

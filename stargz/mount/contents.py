@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from stargz.cache import Cache, as_cache
-from stargz.fetching import Fetcher
+from stargz.remote import Fetcher
 
 if TYPE_CHECKING:
     from stargz._engine.chunks import Chunks
@@ -46,7 +46,7 @@ class Contents:
         with self._lock:
             number = self._numbers.get(layer)
             if number is None:
-                number = self._fetcher.add(layer._reader, layer.prefetch_size)
+                number = self._fetcher.add(layer.reader, layer.prefetch_size)
                 self._numbers[layer] = number
         if not layer.blob.direct:
             self._fetcher.start()

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -31,16 +30,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stargz.digests import is_sha256
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError, UnverifiedError
+from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 
 if TYPE_CHECKING:
     from stargz._engine.mount import Request
     from stargz.layer import Layer
     from stargz.mount.serving import Mount, Served
-    from stargz.oci.blob import RegistryBlob
+    from stargz.oci.formats.manifest import Descriptor
     from stargz.oci.image import Image
-    from stargz.oci.reference import Reference
-    from stargz.oci.registry import RegistryClient
+    from stargz.oci.registry.blob import RegistryBlob
+    from stargz.oci.registry.client import RegistryClient
     from stargz.tree import Tree, Whiteouts
 
 # Seconds that the kernel may remember a name: of a digest, of a tag, of what is not there.
@@ -49,9 +50,6 @@ _TAG_SECONDS = 30
 _ABSENT_SECONDS = 5
 _LOCAL_SECONDS = 1
 
-_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DEPTH_MAX = 8  # of a repository's name
 # All directories together, since whoever may look may make them; and what is remembered of names.
 _DIRECTORIES_MAX = 100_000
@@ -96,8 +94,6 @@ class Root:
         whiteouts: Whiteouts = "overlay",
         options: dict[str, Any] | None = None,
     ) -> None:
-        from stargz.oci.reference import check_registry
-
         for host in hosts:
             check_registry(host)
         self._hosts = tuple(hosts)
@@ -243,7 +239,7 @@ class Root:
 
     def _component(self, directory: _Directory, name: str) -> _Directory | None:
         """The directory of one more component of a repository's name."""
-        if not _COMPONENT.fullmatch(name) or len(directory.where) > _DEPTH_MAX:
+        if not is_repository(name) or len(directory.where) > _DEPTH_MAX:
             return None
         return self._directory(directory.kind, (*directory.where, name))
 
@@ -254,14 +250,12 @@ class Root:
         """Who asks the registries; made when it is first needed."""
         with self._lock:
             if self._client is None:
-                from stargz.oci.registry import RegistryClient
+                from stargz.oci.registry.client import RegistryClient
 
                 self._client = self._stack.enter_context(RegistryClient())
             return self._client
 
     def _reference(self, where: tuple[str, ...]) -> Reference:
-        from stargz.oci.reference import Reference
-
         return Reference(where[0], "/".join(where[1:]))
 
     def _find_image(
@@ -271,7 +265,7 @@ class Root:
         if len(where) < 2:  # no repository yet
             return self._component(directory, name), _TAG_SECONDS
         reference = self._reference(where)
-        by_digest = bool(_DIGEST.fullmatch(name))
+        by_digest = is_sha256(name)
         digest = name if by_digest else self._digest(reference, name)
         if digest is None:
             # Below a repository there is no directory but that of another one; below what is
@@ -292,7 +286,7 @@ class Root:
                 layers = list(image.layers)
                 for number, entry in enumerate(image.descriptors):
                     if not is_verified(layers[number]):
-                        blob = stack.enter_context(closing(self.client.open_blob(pinned, entry)))
+                        blob = self._open_blob(pinned, entry, stack)
                         layers[number] = self._open_whole(blob, stack)
                 if by_digest:
                     self._learn(where, image)
@@ -303,7 +297,7 @@ class Root:
         return served, _DIGEST_SECONDS if by_digest else _TAG_SECONDS
 
     def _digest(self, reference: Reference, tag: str) -> str | None:
-        if not _TAG.fullmatch(tag):
+        if not is_tag(tag):
             return None
         try:
             return self.client.digest(reference.with_tag(tag))
@@ -314,7 +308,7 @@ class Root:
 
     def _is_repository(self, where: tuple[str, ...]) -> bool:
         """Whether a registry knows a repository of this name."""
-        if not all(_COMPONENT.fullmatch(part) for part in where[1:]):
+        if not is_repository("/".join(where[1:]), where[0]):
             return False
         expires, known = self._repositories.get(where, (0.0, False))
         if expires > time.monotonic():
@@ -330,7 +324,7 @@ class Root:
         self, directory: _Directory, name: str, mount: Mount
     ) -> tuple[_Directory | Served | None, int]:
         where = directory.where
-        if not _DIGEST.fullmatch(name):
+        if not is_sha256(name):
             return self._component(directory, name), _TAG_SECONDS
         if len(where) < 2:
             return None, _DIGEST_SECONDS
@@ -363,13 +357,13 @@ class Root:
         else by all of the blob."""
         from stargz.footer import MAX_FOOTER_SIZE, parse_footer
         from stargz.layer import open as open_layer
-        from stargz.oci.manifest import Descriptor
+        from stargz.oci.formats.manifest import Descriptor
 
         assert reference.digest is not None
         size = self.client.blob_size(reference)
         with ExitStack() as stack:
             entry = Descriptor("", reference.digest, size)
-            blob = stack.enter_context(closing(self.client.open_blob(reference, entry)))
+            blob = self._open_blob(reference, entry, stack)
             tail = min(size, MAX_FOOTER_SIZE)  # before all of what is no layer is fetched
             parse_footer(blob.read_at(size - tail, tail), size, blob.name)
             if toc_digest is not None:
@@ -382,6 +376,11 @@ class Root:
             if toc_digest is None:
                 layer = self._open_whole(blob, stack)
             yield layer
+
+    def _open_blob(self, reference: Reference, entry: Descriptor, stack: ExitStack) -> RegistryBlob:
+        from stargz.oci.registry.blob import RegistryBlob
+
+        return stack.enter_context(closing(RegistryBlob(self.client, reference, entry)))
 
     def _open_whole(self, blob: RegistryBlob, stack: ExitStack) -> Layer:
         from stargz.layer import open as open_layer

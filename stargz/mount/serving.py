@@ -289,6 +289,11 @@ class Mount:
             self._contents.close()
             self._keep.close()
 
+    def forget(self) -> None:
+        """Have no part in it: this process was forked from the one that serves it."""
+        if self._attachment is not None:
+            self._attachment.forget()
+
     def __enter__(self) -> Self:
         return self
 
@@ -304,8 +309,7 @@ _mounts: weakref.WeakSet[Mount] = weakref.WeakSet()
 
 def _forked() -> None:
     for mount in list(_mounts):
-        if mount._attachment is not None:
-            mount._attachment.forget()
+        mount.forget()
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -347,8 +351,3 @@ class _RateLimit:
                 self._left_out += 1
                 return
         self._log(text)
-
-
-def default_threads() -> int:
-    """Two at the least: one may be decoding while another answers look-ups."""
-    return max(2, min(len(os.sched_getaffinity(0)), 16))

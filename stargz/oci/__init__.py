@@ -1,1 +1,1 @@
-"""Images: references, credentials, the registry client, image layouts, open images."""
+"""Images: of registries, layouts and archives, opened and converted; a room for each part of it."""

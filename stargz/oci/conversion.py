@@ -5,34 +5,36 @@ report = convert_image("docker://host/app:1.0", "docker://host/app:1.0-esgz")
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from stargz.conversion import default_threads
 from stargz.errors import DigestError, EntryNotFoundError, UnverifiedError, UsageError
-from stargz.oci import rewrite
-from stargz.oci.access import Access, shared_client
+from stargz.oci.convert import rewrite
+from stargz.oci.convert.image_layers import ImageLayers
+from stargz.oci.convert.image_manifests import ImageManifests
+from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask
+from stargz.oci.convert.plan import make_plan
+from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.destination import open_destination
-from stargz.oci.image_layers import ImageLayers
-from stargz.oci.image_manifests import ImageManifests
-from stargz.oci.layers import LayerOptions, LayerReport, LayerTask
-from stargz.oci.layout import Layout
-from stargz.oci.plan import make_plan
-from stargz.oci.reference import (
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.reference import (
     DEFAULT_TAG,
     ImageReference,
     LayoutReference,
     Reference,
     parse_image,
 )
+from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.repository import Companion, open_repository
-from stargz.oci.store import LayerStore, LocalStore
+from stargz.options import default_threads
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
 
@@ -65,6 +67,30 @@ class ImageReport:
             "missing": list(self.missing),
             "warnings": list(self.warnings),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How images are converted, whichever they are; see `convert_image`."""
+
+    layers: LayerOptions = field(default_factory=LayerOptions)
+    platforms: tuple[str, ...] = ()
+    flatten: bool = False
+    allow_missing: bool = False
+    docker_types: bool = False
+    upgrade: bool = False
+    verify: bool = False
+    access: Access = field(default_factory=Access)
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        self.layers.filled()  # UsageError
+
+    @property
+    def key(self) -> str:
+        """A short text that is equal for options that give the same bytes of the same image."""
+        text = json.dumps([self.layers.key, self.platforms, self.flatten, self.docker_types])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def convert_image(
@@ -110,34 +136,62 @@ def convert_image(
     when the name is there already), EntryNotFoundError for a prioritized path. KeyboardInterrupt
     ends all conversions at once.
     """
-    begin = time.perf_counter()
-    options = options or LayerOptions()
-    options.check()
-    dst = _destination(src, dst, upgrade)
     jobs, threads = parallel(jobs, threads)
-    access = access or Access()
-    types = rewrite.DOCKER if docker_types else rewrite.OCI
+    wanted = ImageOptions(
+        options or LayerOptions(),
+        tuple(platforms),
+        flatten,
+        allow_missing,
+        docker_types,
+        upgrade,
+        verify,
+        access or Access(),
+        threads,
+    )
+    if store is not None:
+        return convert_as(wanted, src, dst, store, progress)
+    with ExitStack() as stack:
+        if executor is None:
+            executor = stack.enter_context(ThreadPoolExecutor(jobs, "stargz-layer"))
+        local = LocalStore(executor, progress)
+        return convert_as(wanted, src, dst, local, progress, local.stop)
+
+
+def convert_as(
+    options: ImageOptions,
+    src: str,
+    dst: str | None,
+    store: LayerStore,
+    progress: Callable[[Mapping[str, Any]], object] | None = None,
+    stop: Callable[[], object] = lambda: None,
+) -> ImageReport:
+    """`convert_image`, with the options in one, and what makes the layers; `stop` ends that where
+    the image fails."""
+    begin = time.perf_counter()
+    dst = _destination(src, dst, options.upgrade)
+    types = rewrite.DOCKER if options.docker_types else rewrite.OCI
     with (
-        shared_client(access) as client,
+        shared_client(options.access) as client,
         open_repository(src, client=client) as source,
         open_destination(dst, client=client) as destination,
         ThreadPoolExecutor(_PARALLEL, "stargz-image") as helpers,
     ):
         try:
-            plan = make_plan(source, platforms, helpers)
-            task = LayerTask(_absolute(src), _absolute(dst), (), options, access, threads)
-            layers = ImageLayers(plan, task, source, destination, flatten)
+            plan = make_plan(source, options.platforms, helpers)
+            names = _absolute(src), _absolute(dst)
+            task = LayerTask(*names, (), options.layers, options.access, options.threads)
+            layers = ImageLayers(plan, task, source, destination, options.flatten)
             if progress is not None:
                 progress({"event": "plan", **layers.totals()})
-            with _store(store, executor, jobs, progress, client.close) as used:
-                layers.make(used, helpers)
+            layers.make(store, helpers)
             missing = layers.missing()
-            if missing and not allow_missing:
+            if missing and not options.allow_missing:
                 raise _not_found(missing[0], src)
             images = ImageManifests(plan, layers, source, destination, types)
-            replaced = upgrade and _is_same(parse_image(src), parse_image(dst))
+            replaced = options.upgrade and _is_same(parse_image(src), parse_image(dst))
             digest = images.write(helpers, plan.source_digest if replaced else None)
         except BaseException as error:
+            stop()
             helpers.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
                 client.close()
@@ -156,8 +210,8 @@ def convert_image(
             missing=missing,
             warnings=(*layers.warnings(), *images.warnings),
         )
-    if verify:
-        _verify(report, access)
+    if options.verify:
+        check_image(report.destination, options.access, report.digest)
         report = replace(report, seconds=time.perf_counter() - begin)
     return report
 
@@ -232,40 +286,9 @@ def _not_found(path: str, src: str) -> EntryNotFoundError:
     return error
 
 
-@contextmanager
-def _store(
-    store: LayerStore | None,
-    executor: Executor | None,
-    jobs: int,
-    progress: Callable[[Mapping[str, Any]], object] | None,
-    interrupt: Callable[[], object],
-) -> Iterator[LayerStore]:
-    """What makes the layers; what is under way ends with the block."""
-    if store is not None:
-        yield store
-        return
-    own = ThreadPoolExecutor(jobs, "stargz-layer") if executor is None else None
-    used = LocalStore(executor or own, progress)  # type: ignore[arg-type]
-    try:
-        yield used
-    except BaseException as error:
-        used.stop()
-        if not isinstance(error, Exception):
-            interrupt()
-        raise
-    finally:
-        if own is not None:
-            own.shutdown()
-
-
-def _verify(report: ImageReport, access: Access) -> None:
-    """Read what was written, and check it."""
-    check_image(report.destination, access, report.digest)
-
-
 def check_image(name: str, access: Access, digest: str | None = None) -> None:
     """Read an image that was written, and check it: DigestError, UnverifiedError."""
-    from stargz.oci.verify import verify_image
+    from stargz.oci.verify.image import verify_image
 
     result = verify_image(name, access=replace(access, mirrors=()))
     there = f"{name}: it was written, but is not right"

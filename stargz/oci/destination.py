@@ -12,13 +12,13 @@ from contextlib import closing, contextmanager
 from typing import Protocol, Self
 
 from stargz.errors import UsageError
-from stargz.oci.layout_writer import LayoutDestination
-from stargz.oci.manifest import Descriptor
-from stargz.oci.reference import ImageReference, LayoutReference, Reference, parse_image
-from stargz.oci.registry import RegistryClient
-from stargz.oci.registry_writer import RegistryDestination
+from stargz.oci.formats.layout_writer import LayoutDestination
+from stargz.oci.formats.manifest import Descriptor
+from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference, parse_image
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.sessions import Uploads, cancel_upload
+from stargz.oci.registry.writer import RegistryDestination
 from stargz.oci.repository import Repository
-from stargz.oci.upload import Uploads, cancel_upload
 
 __all__ = [
     "BlobWriter",

@@ -7,39 +7,35 @@ with open_image("docker://host/repo:tag") as image:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from stargz import layer as _layer
+from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
     FormatError,
     UnverifiedError,
     UsageError,
 )
-from stargz.footer import MAX_FOOTER_SIZE, parse_footer
-from stargz.layer import MAX_TOC_SIZE, Layer
-from stargz.oci.manifest import (
-    LAYER_DIGEST,
+from stargz.footer import kind_of
+from stargz.layer import Layer, OpenOptions, open_as
+from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
-    Platform,
     descend,
     load_json,
-    parse_platform,
-    platform_of,
-    this_platform,
 )
-from stargz.oci.reference import is_digest
-from stargz.oci.repository import EXTERNAL, Repository, open_repository
+from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
+from stargz.oci.repository import EXTERNAL, Repository, external_toc, open_repository
+from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource, MemorySource
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from stargz.fetching import Fetcher
+    from stargz.remote import Fetcher
 
 _PARALLEL = 8  # layers that are opened at the same time
 MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
@@ -134,7 +130,7 @@ class ImageManifest:
     def toc_digest(self, number: int) -> str | None:
         """The digest of a layer's TOC that its annotations give."""
         digest = self.descriptors[number].annotations.get(TOC_DIGEST)
-        if digest is not None and not (is_digest(digest) and digest.startswith("sha256:")):
+        if digest is not None and not is_sha256(digest):
             raise FormatError(
                 f"{self.describe(number)}: its annotation {TOC_DIGEST} is not a sha256 digest"
             )
@@ -146,13 +142,7 @@ class ImageManifest:
 
     def external_toc(self, digest: str) -> bytes | None:
         """The gzip'ed tar of the TOC of a layer whose TOC is external; None if there is none."""
-        manifest = self.repository.external()
-        if manifest is None or manifest.kind != "manifest":
-            return None
-        for entry in manifest.layers:
-            if entry.annotations.get(LAYER_DIGEST) == digest:
-                return self.repository.read_blob(entry, MAX_TOC_SIZE)
-        return None
+        return external_toc(self.repository, self.repository.external(), digest)
 
 
 class Image(ImageManifest):
@@ -170,6 +160,10 @@ class Image(ImageManifest):
         """Whether every read of every layer is checked by way of the manifest's digest."""
         return all(is_verified(layer) for layer in self.layers)
 
+    def hold(self, layers: list[Layer], stack: ExitStack) -> None:
+        """Have these layers, open until `stack` is closed with the image."""
+        self.layers, self._stack = layers, stack
+
     def close(self) -> None:
         """Close the layers and what they are read from. More than once is harmless."""
         self._stack.close()
@@ -186,7 +180,7 @@ class Image(ImageManifest):
 
 def is_verified(layer: Layer) -> bool:
     """Whether a layer's TOC is the one that was asked for, with a digest for every chunk."""
-    return layer._trusted and not layer._reader.undigested()
+    return layer.verified
 
 
 @contextmanager
@@ -228,29 +222,20 @@ def open_image(
     Raises RegistryError, SourceError, FormatError and DigestError, whose texts name the image
     and the layer's digest; FooterError for a layer that is not seekable.
     """
-    options = {
-        "verify": verify,
-        "require_verified": require_verified,
-        "threads": threads,
-        "max_toc_size": max_toc_size,
-        "cache": cache,
-        "prefetch": prefetch,
-        "background": background,
-    }
+    shared = _SharedFetcher(cache, prefetch, background)
+    options = OpenOptions(
+        verify, require_verified, threads, max_toc_size, cache, prefetch, background, shared.get
+    )
     with ExitStack() as stack:
-        shared = _SharedFetcher(cache, prefetch, background)
         stack.callback(shared.close)
-        options["fetcher"] = shared.get
         repository = stack.enter_context(open_repository(src, **registry))
         image = Image(repository, _platform(platform))
         if len(image.descriptors) > MAX_LAYERS:
             raise FormatError(
                 f"{len(image.descriptors)} layers are more than {MAX_LAYERS}", image.name
             )
-        closing = stack.enter_context(ExitStack())
-        every = range(len(image.descriptors))
-        image.layers = _open_layers(image, every, options, closing, opened)
-        image._stack = stack.pop_all()
+        layers = _open_layers(image, options, stack, opened)
+        image.hold(layers, stack.pop_all())
     return image
 
 
@@ -264,7 +249,7 @@ class _SharedFetcher:
 
     def get(self) -> Fetcher:
         from stargz.cache import as_cache
-        from stargz.fetching import Fetcher
+        from stargz.remote import Fetcher
 
         with self._lock:
             if self._made is None or self._made.chunks.forked():
@@ -301,22 +286,11 @@ def open_layer(
     characters that begin it); an image of one layer needs none. `toc_digest` is used in place of
     the manifest's.
     """
-    options = {
-        "verify": verify,
-        "require_verified": require_verified,
-        "threads": threads,
-        "max_toc_size": max_toc_size,
-        "cache": cache,
-        **_given(toc=toc, toc_digest=toc_digest),
-    }
+    options = OpenOptions(verify, require_verified, threads, max_toc_size, cache)
     with load_image(src, platform=platform, **registry) as image, ExitStack() as stack:
         number = image.number(layer)
-        (found,) = _open_layers(image, [number], options, stack)
-        yield found
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+        blob = stack.enter_context(closing(image.open_source(number)))
+        yield stack.enter_context(_open_one(image, number, blob, options, toc, toc_digest))
 
 
 def _platform(platform: str | Platform | None) -> Platform | None:
@@ -325,42 +299,34 @@ def _platform(platform: str | Platform | None) -> Platform | None:
 
 def _open_layers(
     image: ImageManifest,
-    numbers: Sequence[int],
-    options: dict[str, Any],
+    options: OpenOptions,
     stack: ExitStack,
-    opened: Callable[[Layer], object] | None = None,
+    opened: Callable[[Layer], object] | None,
 ) -> list[Layer]:
-    """The layers, opened in parallel; closing them is put on `stack`."""
+    """All layers, opened in parallel; closing them is put on `stack`."""
 
-    def open_one(number: int) -> Callable[[], None]:
-        source = image.open_source(number)
-        try:
-            layer = _open_one(image, number, source, options)
-        except BaseException:
-            source.close()
-            raise
-        layers[number] = layer
-        if opened is not None:
-            opened(layer)
+    def open_one(number: int) -> tuple[Layer, ExitStack]:
+        with ExitStack() as own:
+            source = own.enter_context(closing(image.open_source(number)))
+            layer = own.enter_context(_open_one(image, number, source, options))
+            if opened is not None:
+                opened(layer)
+            return layer, own.pop_all()
 
-        def close() -> None:
-            layer.close()
-            source.close()
+    def keep(result: tuple[Layer, ExitStack]) -> Layer:
+        stack.push(result[1])
+        return result[0]
 
-        return close
-
-    layers: dict[int, Layer] = {}
-    if len(numbers) == 1:
-        stack.callback(open_one(numbers[0]))
-        return [layers[numbers[0]]]
+    count = len(image.descriptors)
+    if count == 1:
+        return [keep(open_one(0))]
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(min(_PARALLEL, len(numbers) or 1), "stargz-open") as executor:
-        futures: list[Future[Callable[[], None]]] = []
+    with ThreadPoolExecutor(min(_PARALLEL, count or 1), "stargz-open") as executor:
+        futures: list[Future[tuple[Layer, ExitStack]]] = []
         try:
-            futures.extend(executor.submit(open_one, number) for number in numbers)
-            for future in futures:
-                stack.callback(future.result())
+            futures.extend(executor.submit(open_one, number) for number in range(count))
+            return [keep(future.result()) for future in futures]
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
                 image.repository.interrupt()
@@ -369,44 +335,39 @@ def _open_layers(
             for future in futures:
                 # Those that were opened after the one that failed, too.
                 with suppress(BaseException):
-                    stack.callback(future.result())
+                    keep(future.result())
             raise
-    return [layers[number] for number in numbers]
 
 
 def _open_one(
-    image: ImageManifest, number: int, source: ByteSource, options: dict[str, Any]
+    image: ImageManifest,
+    number: int,
+    source: ByteSource,
+    options: OpenOptions,
+    toc: Any = None,
+    toc_digest: str | None = None,
 ) -> Layer:
-    options = {"toc_digest": image.toc_digest(number), **options}
+    if toc_digest is None:
+        toc_digest = image.toc_digest(number)
     where = image.describe(number)
-    if options["require_verified"] and options["toc_digest"] is None:
+    if options.require_verified and toc_digest is None:
         raise UnverifiedError(
             f"{where}: it has no annotation {TOC_DIGEST}, so nothing vouches for its TOC; convert "
             "the image"
         )
     try:
-        return _layer.open(source, **options)
+        return open_as(options, source, toc, toc_digest)
     except FooterError as error:
-        external = "toc" not in options and _is_external(source)
-        if not external:
+        if toc is not None or kind_of(source) != "external-toc":
             raise _not_seekable(image, number, error) from error
-    toc = image.external_toc(image.descriptors[number].digest)
-    if toc is None:
-        raise FooterError(
-            f"{where}: its TOC is kept apart, and there is no image {image.name}{EXTERNAL} that "
-            "has it; give the TOC as toc (--toc)"
-        )
+    data = image.external_toc(image.descriptors[number].digest)
     name = f"{image.name}{EXTERNAL}"
-    return _layer.open(source, toc=MemorySource(toc, name), **options)
-
-
-def _is_external(source: ByteSource) -> bool:
-    size = min(source.size, MAX_FOOTER_SIZE)
-    try:
-        tail = source.read_at(source.size - size, size)
-        return parse_footer(tail, source.size, source.name).kind == "external-toc"
-    except FormatError:
-        return False
+    if data is None:
+        raise FooterError(
+            f"{where}: its TOC is kept apart, and there is no image {name} that has it; give the "
+            "TOC as toc (--toc)"
+        )
+    return open_as(options, source, MemorySource(data, name), toc_digest)
 
 
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:

@@ -8,21 +8,23 @@ from contextlib import closing, contextmanager, suppress
 from typing import Protocol
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
-from stargz.oci import companions
-from stargz.oci.archive import Archive, open_archive
-from stargz.oci.companions import Companion
-from stargz.oci.layout import Layout
-from stargz.oci.manifest import REF_NAME, Descriptor, Manifest
-from stargz.oci.reference import (
+from stargz.oci.formats.archive import Archive, open_archive
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.manifest import LAYER_DIGEST, REF_NAME, Descriptor, Manifest
+from stargz.oci.formats.reference import (
     ArchiveReference,
     LayoutReference,
     Reference,
     StorageReference,
     parse_image,
 )
-from stargz.oci.registry import RegistryClient
-from stargz.oci.storage import Storage
-from stargz.oci.stream import BlobStream, RegistryStream, SourceStream
+from stargz.oci.formats.storage import Storage
+from stargz.oci.registry import companions
+from stargz.oci.registry.blob import RegistryBlob
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.companions import Companion
+from stargz.oci.registry.stream import BlobStream, RegistryStream, SourceStream
+from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource
 
 __all__ = [
@@ -87,10 +89,10 @@ class _InRegistry:
         return self._client.read_blob(self._reference, entry, limit)
 
     def open_blob(self, entry: Descriptor) -> ByteSource:
-        return self._client.open_blob(self._reference, entry)
+        return RegistryBlob(self._client, self._reference, entry)
 
     def stream_blob(self, entry: Descriptor) -> BlobStream:
-        return RegistryStream(self._client.open_blob(self._reference, entry))
+        return RegistryStream(RegistryBlob(self._client, self._reference, entry))
 
     def digest(self) -> str:
         return self._client.digest(self._reference)
@@ -260,6 +262,17 @@ class _InStorage:
 
     def interrupt(self) -> None:
         pass
+
+
+def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:
+    """The gzip'ed tar of the TOC of a layer whose TOC is external; None if `manifest`, which is
+    the repository's `external`, has none."""
+    if manifest is None or manifest.kind != "manifest":
+        return None
+    for entry in manifest.layers:
+        if entry.annotations.get(LAYER_DIGEST) == digest:
+            return repository.read_blob(entry, MAX_TOC_SIZE)
+    return None
 
 
 def _read_all(source: ByteSource, entry: Descriptor, limit: int, name: str) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import random
 import re
 import socket
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from stargz.errors import SourceError
+from stargz.sources.tries import TransientError, Tries, retryable
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,6 @@ _DRAIN = 64 << 10
 # What a redirect to another scheme, host or port still gets: anything else may be a secret.
 _HARMLESS = frozenset({"accept", "accept-encoding", "content-type", "range", "user-agent"})
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NOT_RETRIED = (501, 505)
 
 
 def origin(url: str) -> str:
@@ -70,32 +69,6 @@ def _split(url: str) -> SplitResult:
 def harmless(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are known to hold no secret."""
     return {key: value for key, value in headers.items() if key.lower() in _HARMLESS}
-
-
-def retryable(status: int) -> bool:
-    """Whether an answer may be another one when asked again."""
-    return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in _NOT_RETRIED)
-
-
-class TransientError(Exception):
-    """One try failed in a way that another may not; never leaves the package."""
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        hint: str = "try again later",
-        status: int | None = None,
-        retry_after: float | None = None,
-        final: bool = False,
-        tries: int | None = None,
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.hint = hint
-        self.status = status
-        self.retry_after = retry_after
-        self.tries = 1 if final else tries  # after which it is certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,55 +158,6 @@ class Reply:
     def close(self) -> None:
         """Be done with it at once, whatever is on its way."""
         self._raw.close()
-
-
-class Tries:
-    """The budget of one operation, made of requests: how many tries, and how much time."""
-
-    def __init__(self, client: Client, what: str, size: int = 0, tries: int | None = None) -> None:
-        self._client = client
-        self.what = what
-        self.made = 0
-        self._tries = client.tries if tries is None else tries
-        self._until = time.monotonic() + client.patience + size / client.min_rate
-
-    def deadline(self, size: int = 0) -> float:
-        """When the next step must have ended, which moves `size` bytes."""
-        client = self._client
-        return min(self._until, time.monotonic() + client.timeout + size / client.min_rate)
-
-    def extend(self, size: int) -> None:
-        """More time, for bytes that were not counted on when it began."""
-        self._until += size / self._client.min_rate
-
-    def wait(self, seconds: float) -> None:
-        """More time, for what passed while nothing was asked of the server."""
-        self._until += seconds
-
-    def again(self, failure: TransientError) -> None:
-        """Wait before the next try; SourceError if there is none, or it would be useless."""
-        if self._client.closing.wait(self.pause(failure)):
-            raise ValueError(f"{self.what}: the client is closed")
-
-    def pause(self, failure: TransientError) -> float:
-        """Seconds to wait before the next try, which is counted; see `again`."""
-        self.made += 1
-        client = self._client
-        wait: float = client.backoff * 2 ** (self.made - 1) * random.uniform(0.5, 1.0)
-        if failure.retry_after is not None:
-            wait = max(wait, failure.retry_after)
-        wait = min(wait, client.max_wait)
-        tries = self._tries if failure.tries is None else min(self._tries, failure.tries)
-        if self.made >= tries or time.monotonic() + wait >= self._until:
-            raise self.error(failure.why, failure.hint, failure.status) from failure
-        return wait
-
-    def error(self, why: str, hint: str, status: int | None = None) -> SourceError:
-        """The error that ends the operation."""
-        times = f" ({self.made} tries)" if self.made > 1 else ""
-        error = SourceError(f"{self.what}: {why}{times}; {hint}")
-        error.status = status
-        return error
 
 
 class Client:

@@ -18,7 +18,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from stargz.errors import SourceError
-from stargz.sources.client import TransientError
+from stargz.sources.tries import TransientError
 
 _BLOCK = 256 << 10
 

@@ -6,7 +6,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from stargz.sources.client import PIECE, Reply, TransientError, Tries
+from stargz.sources.client import PIECE, Reply
+from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
     from stargz.sources.http import HTTPSource
@@ -18,17 +19,18 @@ _PROGRESS = 1 << 20
 
 
 class Download:
-    """One GET of an HTTPSource's blob; for one thread at a time. Close it.
+    """One GET of an HTTPSource's blob, of `size` bytes if that is known; for one thread at a time.
+    Close it.
 
     A body that breaks off is resumed behind what was read, by a range, or where there are none
     by asking for everything again and skipping. The time that passes between two reads is not
     the server's, and not counted.
     """
 
-    def __init__(self, source: HTTPSource) -> None:
+    def __init__(self, source: HTTPSource, size: int | None) -> None:
         self.position = 0
         self._source = source
-        self._end = source._size
+        self._end = size
         self._until: int | None = None  # where the body under way ends
         self._reply: Reply | None = None
         self._skip = 0
@@ -40,7 +42,7 @@ class Download:
         """All tries anew: another host is asked from now on."""
         source = self._source
         left = 0 if self._end is None else self._end - self.position
-        self._budget = Tries(source._client, f"{source.name}: the whole blob", left)
+        self._budget = Tries(source.client, f"{source.name}: the whole blob", left)
         self._left = time.monotonic()
 
     def close(self) -> None:
@@ -106,22 +108,22 @@ class Download:
         source, at, end = self._source, self.position, self._end
         ranged = bool(at) and end is not None and self._ranges
         headers = {"Range": f"bytes={at}-"} if ranged else {}
-        reply = source._ask("GET", headers, self._budget)
+        reply = source.ask("GET", headers, self._budget)
         if reply.status == 206 and ranged and end is not None:
-            self._until = source._check(reply, at, end)
+            self._until = source.checked_end(reply, at, end)
             return reply
         if reply.status == 200:
             if end is None:
                 end = self._end = reply.length
             elif reply.length not in (None, end):
                 reply.close()
-                raise source._resized(reply.length)
+                raise source.resized(reply.length)
             self._until = end
             self._skip = at
             self._budget.extend(at)
             return reply
         if ranged:
-            source._no_range(reply)
+            source.note_no_range(reply)
             self._ranges = False
             return self._begin()
         reply.close()

@@ -13,20 +13,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from stargz.sources.base import TAIL, check_range
-from stargz.sources.client import (
-    PIECE,
-    Client,
-    Reply,
-    Response,
-    TransientError,
-    Tries,
-    harmless,
-    origin,
-    redact,
-    retryable,
-)
+from stargz.sources.client import PIECE, Client, Reply, Response, harmless, origin, redact
 from stargz.sources.ranges import Link, plan
 from stargz.sources.spool import Spool
+from stargz.sources.tries import TransientError, Tries, retryable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -95,7 +85,7 @@ class HTTPSource:
             secret = base64.b64encode(unquote(user).encode()).decode()
             self._headers["Authorization"] = f"Basic {secret}"
         self._owned = client is None
-        self._client = client or Client()
+        self.client = client or Client()
         self._lock = threading.Lock()
         self._whole_lock = threading.Lock()
         self._whole: Spool | None = None
@@ -141,7 +131,7 @@ class HTTPSource:
         result = [self._local(offset, size) for offset, size in ranges]
         missing = [n for n, data in enumerate(result) if data is None]
         link = self._link
-        todo = plan([ranges[n] for n in missing], link.gap, link.part, self._client.parallel)
+        todo = plan([ranges[n] for n in missing], link.gap, link.part, self.client.parallel)
         for n, data in zip(missing, todo.assemble(self._fetch_all(todo.requests)), strict=True):
             result[n] = data
         return [data for data in result if data is not None]
@@ -152,7 +142,7 @@ class HTTPSource:
         self._whole = None
         self._tail = b""
         if self._owned:
-            self._client.close()
+            self.client.close()
 
     def _local(self, offset: int, size: int) -> bytes | None:
         """What needs no request."""
@@ -169,9 +159,9 @@ class HTTPSource:
         return None if whole is None else whole.read(offset, size)
 
     def _fetch_all(self, requests: Sequence[tuple[int, int]]) -> list[bytes]:
-        if len(requests) < 2 or self._client.parallel < 2:
+        if len(requests) < 2 or self.client.parallel < 2:
             return [self._fetch(*request) for request in requests]
-        executor = self._client.executor()
+        executor = self.client.executor()
         futures: list[Future[bytes]] = []
         try:
             futures.extend(executor.submit(self._fetch, *request) for request in requests)
@@ -187,7 +177,7 @@ class HTTPSource:
         """One range; `reply` is an answer to it that has been checked already."""
         if budget is None:
             what = f"{self.name}: bytes {start} to {start + size - 1}"
-            budget = Tries(self._client, what, size)
+            budget = Tries(self.client, what, size)
         pieces: list[bytes] = []
         got = 0
         end = start + size
@@ -198,11 +188,11 @@ class HTTPSource:
                 if reply is None:
                     asked = time.monotonic()
                     at = start + got
-                    reply = self._ask("GET", {"Range": f"bytes={at}-{end - 1}"}, budget)
+                    reply = self.ask("GET", {"Range": f"bytes={at}-{end - 1}"}, budget)
                     if reply.status != 206:
-                        self._no_range(reply)
+                        self.note_no_range(reply)
                         return self._from_whole(start, size)
-                    until = self._check(reply, at, end)
+                    until = self.checked_end(reply, at, end)
                     answered = time.monotonic()
                 else:
                     asked = answered = time.monotonic()
@@ -242,14 +232,14 @@ class HTTPSource:
 
     # --- requests -----------------------------------------------------------------------
 
-    def _ask(self, method: str, extra: Mapping[str, str], budget: Tries) -> Reply:
+    def ask(self, method: str, extra: Mapping[str, str], budget: Tries) -> Reply:
         """The answer of one try: 200, 206, or one of _NO_RANGE. An expired redirect is
         followed anew, and expired credentials are renewed, once each."""
         fresh = renewed = False
         moved = 0
         while True:
             place = self._where(fresh)
-            reply = self._client.send(
+            reply = self.client.send(
                 method,
                 place.url,
                 {**place.headers, **extra},
@@ -330,12 +320,12 @@ class HTTPSource:
             if known == header:
                 return
 
-    def _check(self, reply: Reply, start: int, end: int) -> int:
+    def checked_end(self, reply: Reply, start: int, end: int) -> int:
         """Where the bytes of a 206 end; TransientError if they are not those asked for."""
         first, last, total = _content_range(reply)
         if total is not None and total != self.size:
             reply.close()
-            raise self._resized(total)
+            raise self.resized(total)
         length = reply.length
         if first != start or last >= end or (length is not None and length != last + 1 - first):
             reply.close()
@@ -346,15 +336,15 @@ class HTTPSource:
             )
         return last + 1
 
-    def _no_range(self, reply: Reply) -> None:
+    def note_no_range(self, reply: Reply) -> None:
         """The answer has no range of the blob: note what can be learned from that."""
         reply.close()
         if reply.status == 200:
-            self._client.rangeless.add(origin(self._url))
+            self.client.rangeless.add(origin(self._url))
             return
         total = re.fullmatch(r"bytes \*/(\d{1,18})", reply.headers.get("Content-Range", ""))
         if total and int(total[1]) != self.size:
-            raise self._resized(int(total[1]))
+            raise self.resized(int(total[1]))
 
     # --- the whole ----------------------------------------------------------------------
 
@@ -372,26 +362,27 @@ class HTTPSource:
         from stargz.sources.download import Download
 
         spool = Spool(self.name, self._size, self._algorithm)
-        with closing(Download(self)) as download:
+        with closing(Download(self, self._size)) as download:
             while piece := download.read(PIECE):
                 spool.append(piece)
         self._size = spool.size
         return spool
 
-    def _resized(self, size: int | None) -> TransientError:
+    def resized(self, size: int | None) -> TransientError:
+        """The error of an answer by which the blob has another size than before."""
         return _changed(f"it had {self._size} bytes, has {size}")
 
     # --- opening ------------------------------------------------------------------------
 
     def _open(self) -> None:
         """Size and tail, in one request as a rule."""
-        if origin(self._url) in self._client.rangeless:
+        if origin(self._url) in self.client.rangeless:
             self._whole = self._download()
             return
-        budget = Tries(self._client, f"{self.name}: its last {TAIL} bytes", TAIL)
+        budget = Tries(self.client, f"{self.name}: its last {TAIL} bytes", TAIL)
         while self._size is None:
             try:
-                reply = self._ask("GET", {"Range": f"bytes=-{TAIL}"}, budget)
+                reply = self.ask("GET", {"Range": f"bytes=-{TAIL}"}, budget)
                 if reply.status == 206:
                     self._open_tail(reply, budget)
                 elif reply.status == 200:
@@ -436,14 +427,14 @@ class HTTPSource:
             self._size = length
             return
         reply.close()
-        self._client.rangeless.add(origin(self._url))
+        self.client.rangeless.add(origin(self._url))
         if length is None:
             self._whole = self._download()
         else:
             self._size = length
 
     def _open_head(self, budget: Tries) -> None:
-        reply = self._ask("HEAD", {}, budget)
+        reply = self.ask("HEAD", {}, budget)
         reply.drain()
         if reply.length is None:
             self._whole = self._download()

@@ -1,0 +1,122 @@
+"""The report of a conversion of many images: as JSON, or as one HTML page that needs nothing else.
+
+The images come one by one and are written as they come; only the largest and slowest are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from stargz.durable import complete_or_absent
+from stargz.errors import UsageError
+
+SUFFIXES = (".json", ".html")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that was not converted, and why."""
+
+    source: str
+    destination: str  # "" where none was found for it
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class BulkReport:
+    """What a bulk run did. `totals` has images, converted, unchanged, failed, layers (distinct
+    ones of the images that were converted), layers_converted, layers_kept, layers_reused (known
+    from runs before), bytes_before, bytes_after (of those layers), bytes_read and bytes_written (of
+    those made in this run); of a dry run images, unchanged, failed, layers, layers_known, bytes (of
+    the layers to be made) and to_do (images)."""
+
+    source: str
+    destination: str | None
+    started: str  # ISO 8601, UTC
+    seconds: float
+    options: dict[str, Any]
+    totals: dict[str, int]
+    failures: tuple[Failure, ...] = ()
+    stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
+    dry_run: bool = field(default=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no image failed."""
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {
+            "source": self.source,
+            "destination": self.destination,
+            "started": self.started,
+            "seconds": self.seconds,
+            "dry_run": self.dry_run,
+            "options": self.options,
+            "totals": self.totals,
+            "failures": [
+                {"source": one.source, "destination": one.destination, "error": one.error}
+                for one in self.failures
+            ],
+            "stale": list(self.stale),
+        }
+
+
+def report_target(path: str | os.PathLike[str]) -> str:
+    """A report's file, which can be written; UsageError else."""
+    name = os.fspath(path)
+    _suffix(name)
+    folder = os.path.dirname(name) or "."  # noqa: PTH120
+    if os.path.isdir(name) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):  # noqa: PTH112
+        raise UsageError(f"{name}: a report cannot be written there")
+    return name
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a report's path, ".json" or ".html"; UsageError for any other."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{os.fspath(path)}: a report is written to a .json or .html file")
+    return suffix
+
+
+def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> None:
+    """Write a report to a path, as JSON or HTML by its suffix; complete, or not at all.
+
+    `report` has "version", "source", "destination", "started" (ISO 8601), "seconds", "options",
+    "totals" and "images": any iterable of objects, read once, each with "source", "destination",
+    "status", "seconds", "size_before", "size_after" (bytes), "error", "stale", "warnings" and
+    "layers". A file that is there is replaced.
+
+    Raises UsageError for another suffix, and OSError.
+    """
+    suffix = _suffix(path)
+    with (
+        complete_or_absent(os.path.realpath(path)) as fd,
+        open(fd, "wb", closefd=False) as file,
+    ):
+        if suffix == ".json":
+            _write_json(file, report)
+        else:
+            from stargz.oci.bulk.report_page import write_page
+
+            write_page(file, report)
+
+
+def _write_json(file: IO[bytes], report: Mapping[str, Any]) -> None:
+    encode = json.JSONEncoder(ensure_ascii=True, indent=1).encode
+    head = {key: value for key, value in report.items() if key != "images"}
+    text = encode(head).removesuffix("}").rstrip()
+    file.write(f'{text}{"," if head else ""}\n "images": ['.encode())
+    images: Iterable[Mapping[str, Any]] = report.get("images", ())
+    before = "\n"
+    for image in images:
+        file.write(f"{before}{encode(dict(image))}".encode())
+        before = ",\n"
+    file.write(b"]\n}\n")

@@ -1,0 +1,1 @@
+"""Images made seekable: the plan, layers, configs and manifests."""

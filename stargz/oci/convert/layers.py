@@ -1,0 +1,350 @@
+"""One layer's way from a repository through the engine to a destination.
+
+`convert_layer` is what workers run, in threads, processes or on other machines: its argument
+and its result can be pickled, and it opens by itself what it reads and writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from stargz import layer as _layer
+from stargz.conversion import ConvertResult, convert_as, diff_id
+from stargz.errors import FormatError, StargzError
+from stargz.footer import kind_of
+from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
+from stargz.oci.formats.manifest import TOC_DIGEST, Descriptor
+from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
+from stargz.oci.registry.access import Access, shared_client
+from stargz.oci.registry.stream import BlobStream
+from stargz.oci.repository import Repository, open_repository
+from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions
+from stargz.sources.local import LocalSource
+from stargz.sources.spool import Spool
+
+_PIECE = 1 << 20  # bytes that are copied at a time
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOptions:
+    """What decides a layer's bytes; those of stargz.convert. None: not asked for, so the default,
+    and a layer that is seekable already may keep what it has."""
+
+    level: int | None = None
+    chunk_size: int | None = None
+    min_chunk_size: int | None = None
+    prioritized: tuple[str, ...] = ()
+    lossless: bool = False
+    format: str | None = None
+
+    @property
+    def relayout(self) -> bool:
+        """Whether an option asks for a layout that a seekable layer need not have."""
+        return self != LayerOptions()
+
+    def filled(self) -> ConvertOptions:
+        """With the defaults; UsageError for what is wrong or contradicts itself. Prioritized
+        files may always be missing: they are those of a whole image."""
+        return ConvertOptions(
+            DEFAULT_LEVEL if self.level is None else self.level,
+            DEFAULT_CHUNK_SIZE if self.chunk_size is None else self.chunk_size,
+            self.min_chunk_size or 0,
+            self.prioritized,
+            True,
+            self.lossless,
+            self.format or "estargz",
+        )
+
+    @property
+    def key(self) -> str:
+        """A short text that is equal for options that give the same bytes (of the same version
+        of the package): what a state file knows a converted layer by."""
+        fields = {**asdict(self), "prioritized": list(self.prioritized)}
+        text = json.dumps([getattr(sys.modules.get("stargz"), "__version__", ""), fields])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTask:
+    """One layer to be converted (or, with more `entries`, to be flattened into one)."""
+
+    source: str  # docker://..., oci:..., docker-archive:..., storage:...
+    destination: str  # docker://... or oci:...
+    entries: tuple[Descriptor, ...]  # the lowest first
+    options: LayerOptions = field(default_factory=LayerOptions)
+    access: Access = field(default_factory=Access)
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What became of a layer; sizes in bytes. What the result's fields mean is in
+    `stargz.conversion.ConvertResult`; `status` is "converted", or "kept" for one that was seekable
+    already."""
+
+    status: str
+    source_digest: str
+    source_size: int
+    digest: str
+    size: int
+    diff_id: str
+    toc_digest: str
+    uncompressed_size: int
+    entries: int
+    chunks: int
+    level: int | None
+    seconds: float
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "missing": list(self.missing), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> LayerReport:
+        """The inverse of to_json."""
+        lists = {key: tuple(value.get(key, ())) for key in ("missing", "warnings")}
+        return cls(**{**value, **lists})
+
+
+def convert_layer(
+    task: LayerTask, progress: Callable[[int, int], None] | None = None
+) -> LayerReport:
+    """Convert one layer, and have it at the destination under its digest.
+
+    `progress` gets (bytes done, bytes in all) of the compressed input, and ends the conversion by
+    raising. Raises StargzError and OSError; nothing is left at the destination then.
+    """
+    begin = time.perf_counter()
+    with ExitStack() as stack:
+        client = stack.enter_context(shared_client(task.access))
+        source = stack.enter_context(open_repository(task.source, client=client))
+        destination = stack.enter_context(open_destination(task.destination, client=client))
+        work = _Work(task, source, destination, progress or (lambda done, total: None))
+        report = work.run()
+        report["seconds"] = time.perf_counter() - begin
+    return LayerReport(
+        source_digest="+".join(entry.digest for entry in task.entries),
+        source_size=work.size,
+        **report,
+    )
+
+
+class _Work:
+    """One task, with what it reads and writes open."""
+
+    def __init__(
+        self, task: LayerTask, source: Repository, destination: Destination, progress: Progress
+    ) -> None:
+        self.task = task
+        self.source = source
+        self.destination = destination
+        self.size = sum(entry.size for entry in task.entries)
+        self._progress = progress
+        self._warnings: list[str] = []
+        self._read = 0
+
+    def run(self) -> dict[str, Any]:
+        """The report's fields."""
+        entries = self.task.entries
+        if len(entries) > 1:
+            return self._flatten(entries)
+        (entry,) = entries
+        if not self.task.options.relayout and _may_be_seekable(self.source, entry):
+            spool = self._fetch(entry)
+            return self._keep(entry, spool) or self._convert(entry, spool)
+        return self._convert(entry)
+
+    # --- converting ---------------------------------------------------------------------
+
+    def _convert(self, entry: Descriptor, spool: Spool | None = None) -> dict[str, Any]:
+        where = _describe(self.source, entry)
+        with self.destination.writer() as writer:
+            if spool is not None:
+                result = self._engine(_descriptor(spool.fd, where), writer)
+            else:
+                with closing(self.source.stream_blob(entry)) as stream, _explained([stream]):
+                    result = self._engine(_Input(where, stream), writer)
+                    stream.finish()
+            writer.commit(result.digest)
+        return self._converted(result)
+
+    def _flatten(self, entries: Sequence[Descriptor]) -> dict[str, Any]:
+        from stargz.oci.convert.flatten import merged_tar
+
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(closing(self.source.stream_blob(entry))) for entry in entries
+            ]
+            stack.enter_context(_explained(streams))
+            inputs = [
+                _Input(_describe(self.source, entry), stream, self._told)
+                for entry, stream in zip(entries, streams, strict=True)
+            ]
+            tar = stack.enter_context(merged_tar(inputs))
+            writer = stack.enter_context(self.destination.writer())
+            result = self._engine(_Input(f"{self.source.name}: its layers merged", tar), writer)
+            for stream in streams:
+                stream.finish()
+            writer.commit(result.digest)
+        return self._converted(result)
+
+    def _told(self, size: int) -> None:
+        self._read += size
+        self._tell(0, 0)
+
+    def _engine(self, source: Any, writer: BlobWriter) -> ConvertResult:
+        options = self.task.options.filled()
+        fd = writer.fd
+        sink: Any = writer if fd is None else _descriptor(fd, writer.name, "w")
+        return convert_as(options, source, sink, self.task.threads, self._tell)
+
+    def _tell(self, done: int, total: int) -> None:
+        # What is read a second time, or merged, is counted behind what was read.
+        self._progress(min(self._read // 2 + done, self.size), self.size)
+
+    def _converted(self, result: ConvertResult) -> dict[str, Any]:
+        fields = result.to_json()
+        del fields["codec"]
+        warnings = (*self._warnings, *result.warnings)
+        return {**fields, "status": "converted", "missing": result.missing, "warnings": warnings}
+
+    # --- keeping ------------------------------------------------------------------------
+
+    def _fetch(self, entry: Descriptor) -> Spool:
+        """The whole layer, checked, in an unlinked file."""
+        spool = Spool(_describe(self.source, entry), entry.size)
+        with closing(self.source.stream_blob(entry)) as stream:
+            while piece := stream.read(_PIECE):
+                spool.append(piece)
+                self._told(len(piece))
+        return spool
+
+    def _keep(self, entry: Descriptor, spool: Spool) -> dict[str, Any] | None:
+        """Have the layer as it is at the destination, if its TOC tells the truth about it."""
+        local = LocalSource(spool.name, spool.fd, keep=spool)
+        if kind_of(local) != "estargz":
+            return None
+        try:
+            found = self._verify(entry, local)
+        except (StargzError, ValueError) as error:
+            found = str(error)
+        if isinstance(found, str):
+            self._warnings.append(f"its TOC is not trusted, so it was converted again: {found}")
+            return None
+        file = _descriptor(spool.fd, spool.name)
+        found["diff_id"], found["uncompressed_size"] = diff_id(file)
+        self._copy(entry, spool)
+        return {**found, "digest": entry.digest, "size": entry.size}
+
+    def _verify(self, entry: Descriptor, local: LocalSource) -> dict[str, Any] | str:
+        """What is to be reported of a layer that can be kept; or what is wrong with it."""
+
+        def tell(done: int, total: int) -> None:
+            self._tell(done // 2, 0)
+
+        stated = entry.annotations.get(TOC_DIGEST)
+        threads = self.task.threads
+        with _layer.open(local, toc_digest=stated, threads=threads, cache=False) as opened:
+            if opened.reader.undigested():
+                return "not everything in it has a digest"
+            result = opened.verify(tell)
+            if not result.ok:
+                problem = result.errors[0]
+                return f"{problem.name}: {problem.message}" if problem.name else problem.message
+            counts = opened.toc.rows.counts()
+            return {
+                "status": "kept",
+                "toc_digest": opened.toc_digest,
+                "entries": counts["entries"],
+                "chunks": counts["chunks"],
+                "level": None,
+            }
+
+    def _copy(self, entry: Descriptor, spool: Spool) -> None:
+        if self.destination.has_blob(entry):
+            return
+        origin = parse_image(self.task.source)
+        if isinstance(origin, (Reference, LayoutReference)) and self.destination.mount_blob(
+            entry, origin
+        ):
+            return
+        with self.destination.writer(entry.size) as writer:
+            at = 0
+            while at < spool.size:
+                piece = spool.read(at, min(_PIECE, spool.size - at))
+                writer.write(piece)
+                at += len(piece)
+                self._tell(self.size, 0)
+            writer.commit(entry.digest)
+
+
+class _Input:
+    """A stream under the name that errors are to give; `told` gets the sizes of what is read."""
+
+    def __init__(self, name: str, stream: Any, told: Callable[[int], object] | None = None) -> None:
+        self.name = name
+        self._stream = stream
+        self._told = told
+
+    def read(self, size: int = -1, /) -> bytes:
+        """See BlobStream.read."""
+        piece: bytes = self._stream.read(size)
+        if self._told is not None:
+            self._told(len(piece))
+        return piece
+
+
+@contextmanager
+def _explained(streams: Sequence[BlobStream]) -> Iterator[None]:
+    """What cannot be decoded may be other bytes than those that were asked for: that they do not
+    have their digest is then the error."""
+    try:
+        yield
+    except FormatError:
+        for stream in streams:
+            stream.finish()
+        raise
+
+
+def _describe(source: Repository, entry: Descriptor) -> str:
+    """What errors call a layer."""
+    return f"{source.name}: layer {entry.digest}"
+
+
+def _descriptor(fd: int, name: str, mode: str = "r") -> io.FileIO:
+    """An open file as the engine takes it, from its beginning on."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    file = io.FileIO(fd, mode, closefd=False)
+    file.name = name
+    return file
+
+
+def _may_be_seekable(source: Repository, entry: Descriptor) -> bool:
+    """Whether it is worth having the whole layer to see if it can be kept: its descriptor or its
+    last bytes say that it is an eStargz layer."""
+    if entry.annotations.get(TOC_DIGEST):
+        return True
+    with suppress(StargzError, OSError), closing(source.open_blob(entry)) as blob:
+        return kind_of(blob) == "estargz"
+    return False
+
+
+def bring_blob(source: Repository, destination: Destination, entry: Descriptor) -> None:
+    """Have a blob at the destination, byte for byte; checked on its way, if it has to move."""
+    origin = parse_image(source.name)
+    # A layout's blob is copied, not linked: nobody has looked at its digest.
+    if not (isinstance(origin, Reference) and destination.mount_blob(entry, origin)):
+        copy_blob(source, destination, entry)

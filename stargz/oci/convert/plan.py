@@ -1,0 +1,216 @@
+"""What an image is made of, before anything of it is converted: its manifests and configs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stargz.errors import FormatError
+from stargz.oci.convert import rewrite
+from stargz.oci.formats.manifest import (
+    INDEXES,
+    MAX_CONFIG_SIZE,
+    MAX_INDEX_NESTING,
+    Descriptor,
+    Manifest,
+    descend,
+    diff_ids,
+    is_attestation,
+    is_image,
+    load_json,
+    select,
+)
+from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
+from stargz.oci.repository import Repository
+
+MAX_MANIFESTS = 10_000  # of one image, on all levels
+MAX_DOCUMENTS = 128 << 20  # bytes of its manifests and configs together
+MAX_LAYERS = 4096  # of one manifest: as many as a tree can have
+MAX_IMAGE = 1 << 50  # bytes of its layers together
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A manifest of the image: "image" and "index" are converted, "copy" stays as it is."""
+
+    manifest: Manifest
+    kind: Literal["image", "index", "copy"]
+    children: list[tuple[Descriptor, Node]] = field(default_factory=list)  # of any index
+    config: bytes = b""  # of an image
+    height: int = 0  # indexes below and with this one
+
+    @property
+    def blobs(self) -> list[Descriptor]:
+        """What a manifest that is no index refers to: config and layers."""
+        if self.manifest.kind == "index":
+            return []
+        return [self.manifest.config, *self.manifest.layers]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of an image. `nodes` are distinct, children before the indexes that list them."""
+
+    source_digest: str
+    root: Node
+    nodes: list[Node]
+
+    def images(self) -> Iterator[Node]:
+        """The manifests whose layers are converted."""
+        return (node for node in self.nodes if node.kind == "image")
+
+
+def make_plan(source: Repository, platforms: Sequence[str], pool: Executor) -> Plan:
+    """Read the manifests and configs of the image that `source` names, of all platforms or of
+    those that are given; FormatError for what is not right about them, and what is over a limit.
+    """
+    wanted = tuple(dict.fromkeys(parse_platform(text) for text in platforms))
+    found = source.root()
+    walker = _Walker(source, pool)
+    if len(wanted) == 1 and found.kind == "index":
+        root = walker.walk(descend(found, wanted[0], source.manifest), False, 0, ())
+    else:
+        root = walker.walk(found, False, 0, wanted if found.kind == "index" else ())
+    nodes = list(walker.nodes.values())
+    images = [node for node in nodes if node.kind == "image"]
+    for node, config in zip(images, pool.map(walker.config, images), strict=True):
+        node.config = config
+    if wanted and found.kind == "manifest":
+        _check_platform(root, wanted)
+    _check_sizes(nodes, source.name)
+    return Plan(found.digest, root, nodes)
+
+
+class _Walker:
+    def __init__(self, source: Repository, pool: Executor) -> None:
+        self._source = source
+        self._pool = pool
+        self.nodes: dict[tuple[str, bool, tuple[Platform, ...]], Node] = {}
+        self._lock = threading.Lock()
+        self._count = 0
+        self._size = 0
+
+    def walk(
+        self, manifest: Manifest, copied: bool, depth: int, wanted: tuple[Platform, ...]
+    ) -> Node:
+        """The node of a manifest and, if it is an index, those below it."""
+        key = manifest.digest, copied, wanted
+        if key in self.nodes:
+            return self.nodes[key]
+        self._count += 1
+        if self._count > MAX_MANIFESTS:
+            raise FormatError(f"more than {MAX_MANIFESTS} manifests", self._source.name)
+        self._add(len(manifest.data))
+        if manifest.kind == "index":
+            node = self._index(manifest, copied or manifest.is_artifact, depth, wanted)
+        else:
+            copied = copied or not is_image(manifest)
+            node = Node(manifest, "copy" if copied else "image")
+            if len(manifest.layers) > MAX_LAYERS:
+                raise FormatError(
+                    f"{len(manifest.layers)} layers are more than {MAX_LAYERS}", manifest.source
+                )
+        self.nodes[key] = node
+        return node
+
+    def _index(
+        self, index: Manifest, copied: bool, depth: int, wanted: tuple[Platform, ...]
+    ) -> Node:
+        too_deep = FormatError(
+            f"more than {MAX_INDEX_NESTING} indexes one inside the other (index nesting)",
+            self._source.name,
+        )
+        if depth >= MAX_INDEX_NESTING:
+            raise too_deep
+        chosen = _choose(index, wanted)
+        distinct = {
+            (entry.digest, copied or is_attestation(entry), inner): entry for entry, inner in chosen
+        }
+        if self._count + len(distinct) > MAX_MANIFESTS:
+            raise FormatError(f"more than {MAX_MANIFESTS} manifests", self._source.name)
+        new = [key for key in distinct if key not in self.nodes]
+        loaded = self._pool.map(self._source.manifest, [distinct[key] for key in new])
+        below = {key: self.nodes[key] for key in distinct if key in self.nodes}
+        for key, manifest in zip(new, loaded, strict=True):
+            below[key] = self.walk(manifest, key[1], depth + 1, key[2])
+        node = Node(index, "copy" if copied else "index")
+        node.children = [
+            (entry, below[entry.digest, copied or is_attestation(entry), inner])
+            for entry, inner in chosen
+        ]
+        node.height = 1 + max((child.height for child in below.values()), default=0)
+        if node.height > MAX_INDEX_NESTING:  # by way of one that was found elsewhere before
+            raise too_deep
+        return node
+
+    def config(self, node: Node) -> bytes:
+        """An image's config, which has to fit its layers."""
+        described = node.manifest.config
+        self._add(described.size)
+        data = self._source.read_blob(described, MAX_CONFIG_SIZE)
+        where = f"{self._source.name}: config {described.digest}"
+        diff_ids(load_json(data, where), len(node.manifest.layers), where)
+        return data
+
+    def _add(self, size: int) -> None:
+        with self._lock:
+            self._size += size
+            if self._size > MAX_DOCUMENTS:
+                raise FormatError(
+                    f"manifests and configs of more than {MAX_DOCUMENTS >> 20} MiB",
+                    self._source.name,
+                )
+
+
+def _choose(
+    index: Manifest, wanted: tuple[Platform, ...]
+) -> list[tuple[Descriptor, tuple[Platform, ...]]]:
+    """The entries for the platforms that are wanted, what is about them, and what of each of
+    them is wanted in turn, where that is an index."""
+    entries = index.manifests
+    if not wanted:
+        return [(entry, ()) for entry in entries]
+    found: dict[str, tuple[Platform, ...]] = {}
+    picked = []
+    for platform in wanted:
+        entry = select(index, platform)
+        inner = (platform,) if entry.media_type in INDEXES else ()
+        found[entry.digest] = found.get(entry.digest, ()) + inner
+        picked.append(entry)
+    chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
+    for entry in entries:
+        about = entry.annotations.get(rewrite.REFERENCE_DIGEST)
+        if is_attestation(entry):
+            if about in found:
+                chosen.append((entry, ()))
+        elif any(one.json is entry.json for one in picked):  # one may be for several platforms
+            chosen.append((entry, found[entry.digest]))
+    return chosen
+
+
+def _check_platform(root: Node, wanted: Sequence[Platform]) -> None:
+    if root.kind != "image":
+        return
+    stated = platform_of(load_json(root.config, root.manifest.source))
+    for platform in wanted:
+        if stated and stated.normal() not in platform.acceptable():
+            raise FormatError(
+                f"the image is for {stated}, not for {platform} (--platform)",
+                root.manifest.source,
+            )
+
+
+def _check_sizes(nodes: Sequence[Node], name: str) -> None:
+    """One size for each digest, and none that no disk could hold."""
+    sizes: dict[str, int] = {}
+    for node in nodes:
+        for entry in node.blobs:
+            if sizes.setdefault(entry.digest, entry.size) != entry.size:
+                raise FormatError(
+                    f"{entry.digest} has two sizes: {sizes[entry.digest]} and {entry.size}", name
+                )
+    if sum(sizes.values()) > MAX_IMAGE:
+        raise FormatError(f"blobs of more than {MAX_IMAGE >> 50} PiB in all", name)

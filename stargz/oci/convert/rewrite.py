@@ -1,0 +1,201 @@
+"""Configs, manifests and indexes of converted images: JSON in, JSON out, and nothing else.
+
+Everything that is not known here stays as it is, and in its order. What has nothing to change
+keeps its bytes, so that an image that is converted again has the same digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stargz.digests import digest_of
+from stargz.errors import FormatError
+from stargz.oci.formats.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    MAX_CONFIG_SIZE,
+    MAX_MANIFEST_SIZE,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    TOC_DIGEST,
+    UNCOMPRESSED_SIZE,
+    Descriptor,
+    Manifest,
+    check_keys,
+    diff_ids,
+    load_json,
+    too_large,
+)
+
+REFERENCE_DIGEST = "vnd.docker.reference.digest"
+_UNCOMPRESSED = "containerd.io/uncompressed"  # the DiffID, as containerd knows it
+_STALE = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunked.")
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """The media types that a converted image is written with."""
+
+    manifest: str
+    index: str
+    config: str
+    layer: str
+
+
+OCI = Types(OCI_MANIFEST, OCI_INDEX, OCI_CONFIG, OCI_LAYER)
+DOCKER = Types(DOCKER_MANIFEST, DOCKER_LIST, DOCKER_CONFIG, DOCKER_LAYER)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The bytes of a config, a manifest or an index as it is to be written."""
+
+    data: bytes
+    media_type: str
+    digest: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewLayer:
+    """What a manifest must say of a converted layer. `toc_digest` is None where the layer's TOC
+    covers nothing (legacy stargz)."""
+
+    digest: str
+    size: int
+    diff_id: str
+    toc_digest: str | None
+    uncompressed_size: int
+    kept: bool = False
+
+
+# --- configs ----------------------------------------------------------------------------
+
+
+def rewrite_config(data: bytes, new: Sequence[str], count: int, source: str) -> Written:
+    """A config with other DiffIDs. `count` is the number of layers that it was for; with fewer
+    of them in `new` (flattened), all history but the last that made a layer is marked empty."""
+    config = load_json(data, source)
+    old = diff_ids(config, count, source)
+    if old == list(new):
+        return Written(data, "", digest_of(data), False)
+    config["rootfs"]["diff_ids"] = list(new)
+    if len(new) < count:
+        _flatten_history(config, source)
+    data = _dump(config, source)
+    if len(data) > MAX_CONFIG_SIZE:
+        raise FormatError(f"it would be over {MAX_CONFIG_SIZE} bytes", source)
+    return Written(data, "", digest_of(data), True)
+
+
+def _flatten_history(config: dict[str, Any], source: str) -> None:
+    history = config.get("history")
+    if not history:
+        return
+    if not isinstance(history, list) or not all(isinstance(step, dict) for step in history):
+        raise FormatError("its history is not a list of objects", source)
+    made = [step for step in history if not step.get("empty_layer")]
+    for step in made[:-1]:
+        step["empty_layer"] = True
+    if not made:
+        history.append({"created_by": "stargz image convert --flatten"})
+
+
+# --- manifests --------------------------------------------------------------------------
+
+
+def layer_descriptor(entry: Descriptor, new: NewLayer, types: Types) -> dict[str, Any]:
+    """The descriptor of a converted layer, in the place of `entry`."""
+    annotations = {
+        key: text
+        for key, text in entry.annotations.items()
+        if not key.startswith(_STALE) and (new.toc_digest or key != TOC_DIGEST)
+    }
+    if _UNCOMPRESSED in annotations:
+        annotations[_UNCOMPRESSED] = new.diff_id
+    if new.toc_digest:
+        annotations[TOC_DIGEST] = new.toc_digest
+    annotations[UNCOMPRESSED_SIZE] = str(new.uncompressed_size)
+    found = dict(entry.json)
+    if not new.kept:
+        found.pop("urls", None)
+    return _described(found, types.layer, new.digest, new.size) | {"annotations": annotations}
+
+
+def rewrite_manifest(
+    manifest: Manifest, config: Written, layers: Sequence[dict[str, Any]], types: Types
+) -> Written:
+    """An image's manifest with another config and other layers (their descriptors)."""
+    check_keys(manifest.json, ("mediaType", "config", "layers"), manifest.source)
+    old = manifest.json
+    described = dict(old["config"])
+    if config.changed:
+        described = _described(described, types.config, config.digest, len(config.data))
+    elif described.get("mediaType") in (OCI_CONFIG, DOCKER_CONFIG):
+        described["mediaType"] = types.config
+    if (
+        manifest.media_type == types.manifest
+        and described == old["config"]
+        and list(layers) == old["layers"]
+    ):
+        return Written(manifest.data, manifest.media_type, manifest.digest, False)
+    changes = {"mediaType": types.manifest, "config": described, "layers": list(layers)}
+    return _written(old | changes, types.manifest, manifest.source)
+
+
+def rewrite_index(
+    index: Manifest,
+    children: Sequence[tuple[Descriptor, Written]],
+    types: Types,
+    about: Mapping[str, str],
+) -> Written:
+    """An index that lists `children`: those entries of it that are to stay, and what became of
+    each. `about` has the new digests of all manifests of the image by their old ones: attestations
+    name those that they are about."""
+    check_keys(index.json, ("mediaType", "manifests"), index.source)
+    entries = []
+    for entry, child in children:
+        found = dict(entry.json)
+        if child.changed:
+            found = _described(found, child.media_type, child.digest, len(child.data))
+        subject = about.get(entry.annotations.get(REFERENCE_DIGEST, ""))
+        if subject:
+            found["annotations"] = entry.annotations | {REFERENCE_DIGEST: subject}
+        entries.append(found)
+    if index.media_type == types.index and entries == index.json["manifests"]:
+        return Written(index.data, index.media_type, index.digest, False)
+    changes = {"mediaType": types.index, "manifests": entries}
+    return _written(index.json | changes, types.index, index.source)
+
+
+def _described(found: dict[str, Any], media_type: str, digest: str, size: int) -> dict[str, Any]:
+    """A descriptor of other content; what was embedded of the old one is dropped."""
+    if digest != found.get("digest"):
+        found.pop("data", None)
+    return found | {"mediaType": media_type, "digest": digest, "size": size}
+
+
+def _written(value: dict[str, Any], media_type: str, source: str) -> Written:
+    data = _dump(value, source)
+    if len(data) > MAX_MANIFEST_SIZE:
+        raise FormatError(f"converted: {too_large(len(data))}", source)
+    return Written(data, media_type, digest_of(data), True)
+
+
+def _dump(value: object, source: str) -> bytes:
+    """Compact JSON."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        try:
+            return text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write
+            return json.dumps(value, separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"its JSON cannot be written again ({error})", source) from None

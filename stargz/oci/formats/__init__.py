@@ -1,0 +1,1 @@
+"""What is stored, and how: references, manifests, image layouts, archives, storage folders."""

@@ -1,0 +1,346 @@
+"""Images in the archives that `docker save` and its likes write (docker-archive:).
+
+A tar with a `manifest.json`: a list of {"Config", "RepoTags", "Layers"}, which name other members
+(Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset Format"). Layers are
+plain tars as a rule; newer ones are blobs of an OCI layout in the same tar, compressed or not.
+They are read where they lie. What has no manifest of a registry's kind gets one here (Docker
+schema 2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from stargz.digests import digest_of, is_digest
+from stargz.errors import FormatError, GzipError, SourceError, TarError, UsageError
+from stargz.oci.formats.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    MAX_CONFIG_SIZE,
+    MAX_MANIFEST_SIZE,
+    Descriptor,
+    Manifest,
+    load_json,
+    parse_manifest,
+)
+from stargz.oci.formats.reference import parse_reference
+from stargz.oci.formats.tar_index import Member, TarIndex
+from stargz.sources import LocalSource
+from stargz.sources.base import check_range
+
+_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_MAX_IMAGES = 100_000
+_MAX_LAYERS = 4096
+_PIECE = 1 << 20
+_SPARED = 0.05  # of the disk, when a compressed archive is unpacked
+_BLOB = re.compile(r"(?:\./)*blobs/sha256/([0-9a-f]{64})")
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One image of manifest.json."""
+
+    config: str
+    tags: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+class _Open:
+    """A descriptor that is closed behind its last user."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class MemberSource:
+    """A ByteSource of a range of a file."""
+
+    def __init__(self, source: LocalSource, offset: int, size: int, name: str) -> None:
+        self.name = name
+        self.size = size
+        self._source: LocalSource | None = source
+        self._offset = offset
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """See ByteSource.read_at."""
+        source = self._source
+        if source is None:
+            raise ValueError(f"{self.name}: the source is closed")
+        check_range(self.name, self.size, offset, size)
+        return source.read_at(self._offset + offset, size)
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges."""
+        return [self.read_at(offset, size) for offset, size in ranges]
+
+    def close(self) -> None:
+        """See ByteSource.close; the archive stays open for others."""
+        self._source = None
+
+
+class Archive:
+    """An archive that is read; use `open_archive`. Any number of threads may use it.
+
+    A compressed one is unpacked into an unlinked temporary file first. Raises FormatError and
+    TarError, which name the file, and SourceError (no space).
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = f"docker-archive:{path}"
+        fd = _open_file(path, self.name)
+        if os.pread(fd.fd, 4, 0)[:2] == _GZIP or os.pread(fd.fd, 4, 0) == _ZSTD:
+            fd = _unpack(fd, self.name)
+        self._source = LocalSource(path, fd.fd, keep=fd)
+        self._index = TarIndex(fd.fd, self._source.size, self.name)
+        self._images = self._read_images()
+        self._lock = threading.Lock()
+        self._manifests: dict[int, Manifest] = {}
+        self._blobs: dict[str, Member] = {}  # by digest
+        self._digests: dict[int, str] = {}  # by offset
+
+    def refs(self) -> list[str]:
+        """What the images are called, each at its place: a tag, or @N."""
+        return [image.tags[0] if image.tags else f"@{n}" for n, image in enumerate(self._images)]
+
+    def manifest(self, ref: str | None = None) -> Manifest:
+        """The manifest of an image: Docker schema 2, made of what the archive says. SourceError
+        that lists the images if `ref` means none of them."""
+        number = self._number(ref)
+        with self._lock:
+            if number not in self._manifests:
+                self._manifests[number] = self._make(number)
+            return self._manifests[number]
+
+    def open_blob(self, entry: Descriptor) -> MemberSource:
+        """A config or layer of a manifest that was made; its digest is not checked."""
+        member = self._blobs.get(entry.digest)
+        name = f"{self.name}@{entry.digest}"
+        if member is None:
+            raise SourceError(f"{name}: no such blob in the archive")
+        if member.size != entry.size:
+            raise FormatError(f"{member.size} bytes, where its descriptor says {entry.size}", name)
+        return MemberSource(self._source, member.offset, member.size, name)
+
+    # --- what is in it ------------------------------------------------------------------
+
+    def _read_images(self) -> list[_Entry]:
+        if "manifest.json" not in self._index.members:
+            what = "it has no manifest.json"
+            if {"index.json", "oci-layout"} <= self._index.members.keys():
+                what += ": it is an archive of an OCI layout; unpack it, and give oci:DIR"
+            elif "repositories" in self._index.members:
+                what += ": it was made by a Docker before 1.10; load it, and save it anew"
+            raise FormatError(what, self.name)
+        data = self._member("manifest.json", MAX_MANIFEST_SIZE)
+        where = f"{self.name}: manifest.json"
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"not JSON ({error})", where) from None
+        if not isinstance(found, list) or len(found) > _MAX_IMAGES:
+            raise FormatError("it is not a list of images", where)
+        return [_entry(value, f"{where}: image {n}") for n, value in enumerate(found)]
+
+    def _number(self, ref: str | None) -> int:
+        count = len(self._images)
+        if ref is None and count == 1:
+            return 0
+        if ref is not None:
+            if ref.startswith("@"):
+                if ref[1:].isdecimal() and int(ref[1:]) < count:
+                    return int(ref[1:])
+            else:
+                wanted = _tag(ref)
+                for number in reversed(range(count)):  # what was loaded last has the tag
+                    if wanted in map(_tag, self._images[number].tags):
+                        return number
+        there = ", ".join(
+            image.tags[0] if image.tags else f"@{n}" for n, image in enumerate(self._images[:40])
+        )
+        what = f"no image {ref!r}" if ref is not None else f"{count} images"
+        hint = f"; name one: {self.name}:REF" if ref is None and count else ""
+        raise SourceError(f"{self.name}: {what} in the archive, which has {there or 'none'}{hint}")
+
+    def _member(self, path: str, limit: int) -> bytes:
+        member = self._index.find(path)
+        if member.size > limit:
+            raise FormatError(
+                f"{path!r:.200} of {member.size} bytes is over the limit of {limit}", self.name
+            )
+        return self._source.read_at(member.offset, member.size)
+
+    # --- manifests ----------------------------------------------------------------------
+
+    def _make(self, number: int) -> Manifest:
+        image = self._images[number]
+        config = self._member(image.config, MAX_CONFIG_SIZE)
+        where = f"{self.name}: {image.config!r:.200}"
+        diff_ids = _diff_ids(load_json(config, where), where)
+        if len(diff_ids) != len(image.layers):
+            raise FormatError(
+                f"the config has {len(diff_ids)} diff_ids for {len(image.layers)} layers", where
+            )
+        described = [
+            self._layer(path, diff_id) for path, diff_id in zip(image.layers, diff_ids, strict=True)
+        ]
+        digest = digest_of(config)
+        self._keep(digest, self._index.find(image.config))
+        document = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": {"mediaType": DOCKER_CONFIG, "size": len(config), "digest": digest},
+            "layers": described,
+        }
+        data = json.dumps(document, separators=(",", ":")).encode()
+        return parse_manifest(data, self.name, media_type=DOCKER_MANIFEST)
+
+    def _layer(self, path: str, diff_id: str) -> dict[str, Any]:
+        member = self._index.find(path)
+        magic = self._source.read_at(member.offset, min(4, member.size))
+        packed = ".gzip" if magic[:2] == _GZIP else ".zstd" if magic == _ZSTD else ""
+        digest = diff_id  # checked by whoever reads the layer whole
+        if packed:
+            named = _BLOB.fullmatch(path)
+            digest = f"sha256:{named[1]}" if named else self._hash(member)
+        self._keep(digest, member)
+        return {"mediaType": f"{_LAYER}{packed}", "size": member.size, "digest": digest}
+
+    def _keep(self, digest: str, member: Member) -> None:
+        known = self._blobs.setdefault(digest, member)
+        if known.size != member.size:
+            raise FormatError(
+                f"two members of {known.size} and {member.size} bytes have one digest: {digest}",
+                self.name,
+            )
+
+    def _hash(self, member: Member) -> str:
+        if member.offset not in self._digests:
+            state = hashlib.sha256()
+            for at in range(0, member.size, _PIECE):
+                size = min(_PIECE, member.size - at)
+                state.update(self._source.read_at(member.offset + at, size))
+            self._digests[member.offset] = f"sha256:{state.hexdigest()}"
+        return self._digests[member.offset]
+
+
+# --- open archives --------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_archives: dict[tuple[Any, ...], _Shared] = {}
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.archive: Archive | None = None
+        self.users = 0
+
+
+@contextmanager
+def open_archive(path: str) -> Iterator[Archive]:
+    """The archive at a path, shared by all in this process that have it open at the same time:
+    so it is looked through, and unpacked if need be, once."""
+    try:
+        info = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        raise SourceError(f"docker-archive:{path}: no such file") from None
+    key = (os.getpid(), path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+    with _lock:
+        shared = _archives.setdefault(key, _Shared())
+        shared.users += 1
+    try:
+        with shared.lock:
+            if shared.archive is None:
+                shared.archive = Archive(path)
+        yield shared.archive
+    finally:
+        with _lock:
+            shared.users -= 1
+            if not shared.users:
+                _archives.pop(key, None)
+
+
+def _open_file(path: str, name: str) -> _Open:
+    # O_NONBLOCK: a pipe in the place of a file must not hang.
+    fd = _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(fd.fd).st_mode):
+        raise SourceError(f"{name}: not a regular file; save it to one")
+    return fd
+
+
+def _unpack(packed: _Open, name: str) -> _Open:
+    """The tar in a compressed archive, in a temporary file that has no name."""
+    from stargz._engine.write import unwrap
+
+    folder = tempfile.gettempdir()
+
+    def check(_done: int, _total: int) -> None:
+        usage = shutil.disk_usage(folder)
+        if usage.free < usage.total * _SPARED:
+            raise SourceError(
+                f"{name}: no space to unpack it in {folder} (less than {_SPARED:.0%} are free); "
+                "let TMPDIR name a larger place"
+            )
+
+    with tempfile.TemporaryFile(prefix="stargz-") as file:
+        try:
+            unwrap(packed.fd, file.fileno(), source_name=name, progress=check)
+        except (GzipError, TarError) as error:
+            raise FormatError(f"it cannot be unpacked: {error.message}", name) from error
+        return _Open(os.dup(file.fileno()))
+
+
+# --- checks ---------------------------------------------------------------------------------
+
+
+def _entry(value: object, where: str) -> _Entry:
+    if not isinstance(value, dict):
+        raise FormatError("not an object", where)
+    config = value.get("Config")
+    if not isinstance(config, str) or not config:
+        raise FormatError("its Config is not the name of a member", where)
+    layers = _texts(value.get("Layers"), where, "Layers")
+    if len(layers) > _MAX_LAYERS:
+        raise FormatError(f"over {_MAX_LAYERS} layers", where)
+    return _Entry(config, _texts(value.get("RepoTags"), where, "RepoTags"), layers)
+
+
+def _texts(value: object, where: str, key: str) -> tuple[str, ...]:
+    found = [] if value is None else value
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise FormatError(f"its {key} is not a list of texts", where)
+    return tuple(found)
+
+
+def _diff_ids(config: dict[str, Any], where: str) -> list[str]:
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if found is None:
+        found = []
+    if not isinstance(found, list) or not all(is_digest(one) for one in found):
+        raise FormatError("its rootfs.diff_ids is not a list of digests", where)
+    return found
+
+
+def _tag(text: str) -> str:
+    """A tag as it can be compared: with registry and tag put in."""
+    with suppress(UsageError):
+        found = parse_reference(text)
+        return f"{found.name}:{found.tag or 'latest'}"
+    return text

@@ -1,0 +1,142 @@
+"""OCI image layouts: a directory with `oci-layout`, `index.json` and `blobs/` in it.
+
+OCI image specification 1.1, `image-layout.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from stargz.digests import check_digest, is_digest
+from stargz.errors import FormatError, SourceError
+from stargz.oci.formats.manifest import (
+    MAX_MANIFEST_SIZE,
+    OCI_INDEX,
+    REF_NAME,
+    Descriptor,
+    Manifest,
+    load_json,
+    parse_manifest,
+    too_large,
+)
+from stargz.sources import LocalSource
+
+
+class Layout:
+    """An image layout that is read. Raises SourceError for a directory that is none."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = f"oci:{self.path}"
+        if not self.path.is_dir():
+            raise SourceError(f"{self.name}: no such directory")
+        try:
+            version = load_json(self._read(self.path / "oci-layout"), f"{self.name}/oci-layout")
+        except FileNotFoundError:
+            raise SourceError(
+                f"{self.name}: not an OCI image layout (it has no file oci-layout)"
+            ) from None
+        if not str(version.get("imageLayoutVersion", "")).startswith("1."):
+            raise FormatError("an image layout of another version than 1", self.name)
+        index = f"{self.name}/index.json"
+        self.index = parse_manifest(
+            self._read(self.path / "index.json"), index, media_type=OCI_INDEX
+        )
+
+    def refs(self) -> list[str]:
+        """The names of the images in it, as its index gives them."""
+        names = (entry.annotations.get(REF_NAME) for entry in self.index.manifests)
+        return [name for name in names if name]
+
+    def resolve(self, ref: str | None = None) -> Descriptor:
+        """The descriptor of the manifest or index that `ref` (a name or a digest) means.
+
+        Without `ref`, that of the only image. Raises SourceError that lists what there is.
+        """
+        entries = self.index.manifests
+        if ref is not None:
+            found = [entry for entry in entries if entry.annotations.get(REF_NAME) == ref]
+            if not found and is_digest(ref):
+                found = [entry for entry in entries if entry.digest == ref]
+            if found:
+                return found[-1]  # the newest: writers append
+        elif len({entry.digest for entry in entries}) == 1:
+            return entries[0]
+        there = ", ".join([*self.refs()] or [entry.digest for entry in entries]) or "none"
+        what = f"no image {ref!r}" if ref is not None else f"{len(entries)} images"
+        hint = "" if ref is not None else f"; name one: {self.name}:REF"
+        raise SourceError(f"{self.name}: {what} in the layout, which has {there[:300]}{hint}")
+
+    def blob_path(self, digest: str) -> Path:
+        """Where the blob of a digest is."""
+        algorithm, _, value = check_digest(digest, self.name).partition(":")
+        return self.path / "blobs" / algorithm / value
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """The manifest or index that a descriptor means, checked."""
+        if entry.size > MAX_MANIFEST_SIZE:
+            raise FormatError(too_large(entry.size), f"{self.name}@{entry.digest}")
+        data = self.read_blob(entry)
+        return parse_manifest(
+            data, f"{self.name}@{entry.digest}", digest=entry.digest, media_type=entry.media_type
+        )
+
+    def read_blob(self, entry: Descriptor) -> bytes:
+        """All of a blob, checked; the caller has looked at its size."""
+        with_source = self.open_blob(entry)
+        try:
+            data = with_source.read_at(0, entry.size)
+        finally:
+            with_source.close()
+        entry.check(data, self.name)
+        return data
+
+    def open_blob(self, entry: Descriptor) -> LocalSource:
+        """A blob, for reading at random; its size is checked, its digest is not."""
+        path = self.blob_path(entry.digest)
+        try:
+            return open_exact(path, entry.size)
+        except FileNotFoundError:
+            raise SourceError(
+                f"{self.name}: blob {entry.digest} is not in the layout ({path})"
+            ) from None
+
+    def _read(self, path: Path) -> bytes:
+        data = read_small(path, MAX_MANIFEST_SIZE)
+        if data is None:
+            raise FormatError(too_large(None), str(path))
+        return data
+
+
+def open_exact(path: Path, size: int) -> LocalSource:
+    """A regular file of that size; a symlink is followed. FormatError for another size."""
+    source = LocalSource(path)
+    try:
+        if source.fd is None or not stat.S_ISREG(os.fstat(source.fd).st_mode):
+            raise SourceError(f"{path}: not a regular file")
+        if source.size != size:
+            raise FormatError(
+                f"{source.size} bytes, where its descriptor says {size}: the blob was "
+                "cut short or replaced",
+                str(path),
+            )
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def read_small(path: Path, limit: int) -> bytes | None:
+    """What is in a regular file; None if that is over `limit` bytes."""
+    # O_NONBLOCK: a pipe in the place of a file must not hang.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SourceError(f"{path}: not a regular file")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(fd)
+    return data if len(data) <= limit else None

@@ -1,0 +1,284 @@
+"""An OCI image layout as a destination (OCI image specification 1.1, `image-layout.md`)."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from stargz.digests import check_digest, digest_of
+from stargz.durable import NewFile, complete_or_absent, sync_folder
+from stargz.errors import FormatError, SourceError, StargzError
+from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.manifest import (
+    MAX_MANIFEST_SIZE,
+    OCI_INDEX,
+    REF_NAME,
+    Descriptor,
+    check_bytes,
+    layer_kind,
+    load_json,
+    too_large,
+)
+from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference
+
+_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+_INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+
+
+class LayoutDestination:
+    """A Destination in a layout's directory, which is made when the first thing is written.
+    Any number of threads and processes may write to one directory."""
+
+    def __init__(self, reference: LayoutReference) -> None:
+        self.reference: Reference | LayoutReference
+        self.reference = self._reference = reference
+        self.name = str(reference)
+        self._path = Path(os.path.abspath(reference.path))  # noqa: PTH100
+        self._made = False
+
+    def has_blob(self, entry: Descriptor) -> bool:
+        """See Destination.has_blob."""
+        return _holds(self._blob(entry.digest), entry.size)
+
+    def mount_blob(self, entry: Descriptor, other: ImageReference) -> bool:
+        """See Destination.mount_blob: a hard link, on one file system."""
+        if not isinstance(other, LayoutReference):
+            return False
+        algorithm, _, value = check_digest(entry.digest).partition(":")
+        theirs = Path(other.path, "blobs", algorithm, value)
+        mine = self._blob(entry.digest)
+        if not _holds(theirs, entry.size):
+            return False
+        self._make()
+        if _holds(mine, entry.size):
+            return True
+        try:
+            fd = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            mine.parent.mkdir(exist_ok=True)
+            os.link(theirs, mine, follow_symlinks=False)
+            sync_folder(str(mine.parent))
+        except OSError:
+            pass  # another file system, an owner who does not allow it, or just written
+        return _holds(mine, entry.size)
+
+    def writer(self, size: int | None = None) -> LayoutBlob:
+        """See Destination.writer."""
+        self._make()
+        return LayoutBlob(self._path, self.name)
+
+    def write_blob(self, data: bytes, digest: str) -> None:
+        """See Destination.write_blob."""
+        check_bytes(data, digest, self.name)
+        path = self._blob(digest)
+        if _holds(path, len(data)) and path.read_bytes() == data:
+            return
+        with self.writer(len(data)) as writer:
+            writer.write(data)
+            writer.commit(digest)
+
+    def is_whole(self, digest: str) -> bool:
+        """See Destination.is_whole."""
+        try:
+            layout = Layout(self._path)
+            left = [entry for entry in layout.index.manifests if entry.digest == digest]
+            seen = set()
+            while left:
+                entry = left.pop()
+                if entry.digest in seen:
+                    continue
+                seen.add(entry.digest)
+                found = layout.manifest(entry)
+                if found.kind == "index":
+                    left.extend(found.manifests)
+                    continue
+                blobs = [found.config, *found.layers]
+                if not all(self.has_blob(blob) for blob in blobs if layer_kind(blob) != "foreign"):
+                    return False
+        except (StargzError, OSError):
+            return False
+        return bool(seen)
+
+    def digest(self) -> str | None:
+        """See Destination.digest. Without a name it is that of the only image without one."""
+        try:
+            (self._path / "index.json").stat()
+        except OSError:
+            return None
+        ref = self._reference.ref
+        found = [
+            entry.digest
+            for entry in Layout(self._path).index.manifests
+            if entry.annotations.get(REF_NAME) == ref
+        ]
+        if ref is not None:
+            return found[-1] if found else None
+        return found[0] if len(set(found)) == 1 else None
+
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+        """See Destination.write_manifest. Only what is named is in the layout's index."""
+        if len(data) > MAX_MANIFEST_SIZE:
+            raise FormatError(too_large(len(data)), self.name)
+        digest = digest_of(data)
+        self.write_blob(data, digest)
+        if named:
+            entry: dict[str, Any] = {"mediaType": media_type, "digest": digest, "size": len(data)}
+            if self._reference.ref is not None:
+                entry["annotations"] = {REF_NAME: self._reference.ref}
+            self._add(entry)
+        return digest
+
+    def interrupt(self) -> None:
+        """See Destination.interrupt: nothing here waits for long."""
+
+    # --- the directory ------------------------------------------------------------------
+
+    def _blob(self, digest: str) -> Path:
+        algorithm, _, value = check_digest(digest, self.name).partition(":")
+        return self._path / "blobs" / algorithm / value
+
+    def _make(self) -> None:
+        """Have a layout in the directory; SourceError if there is something else."""
+        if self._made:
+            return
+        self._path.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            marker = self._path / "oci-layout"
+            if not marker.exists():
+                there = sorted(path.name for path in self._path.iterdir() if not _has_layouts(path))
+                if there:
+                    raise SourceError(
+                        f"{self.name}: the directory has no oci-layout, but other things "
+                        f"({there[0]!r}, ...): give a new or empty one"
+                    )
+                with complete_or_absent(str(marker)) as fd:
+                    os.write(fd, _VERSION)
+            (self._path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            if not (self._path / "index.json").exists():
+                self._write_index(dict(_INDEX))
+            Layout(self._path)  # of a version that is known
+        sync_folder(str(self._path.parent))
+        self._made = True
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            for name in ("oci-layout", "index.json"):  # of who was killed
+                for left in self._path.glob(f".{name}.*.partial"):
+                    left.unlink()
+            yield
+        finally:
+            os.close(fd)
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        """Put a descriptor into the index, instead of the one with its name."""
+        self._make()
+        path = self._path / "index.json"
+        with self._lock():
+            with path.open("rb") as file:
+                data = file.read(MAX_MANIFEST_SIZE + 1)
+            if len(data) > MAX_MANIFEST_SIZE:
+                raise FormatError(too_large(None), str(path))
+            index = load_json(data, str(path))
+            listed = index.get("manifests")
+            if not isinstance(listed, list):
+                raise FormatError("'manifests' is not a list", str(path))
+            index["manifests"] = [old for old in listed if not _same_name(old, entry)] + [entry]
+            self._write_index(index)
+
+    def _write_index(self, index: dict[str, Any]) -> None:
+        path = self._path / "index.json"
+        data = json.dumps(index, separators=(",", ":")).encode()
+        if len(data) > MAX_MANIFEST_SIZE:
+            raise FormatError(f"{too_large(len(data))}; give another directory", str(path))
+        with complete_or_absent(str(path)) as fd:
+            _write_all(fd, data)
+
+
+class LayoutBlob:
+    """A BlobWriter to a layout. What is written to `fd` by others counts as written here."""
+
+    def __init__(self, layout: Path, name: str) -> None:
+        self.name = name
+        self._layout = layout
+        self._file = NewFile(str(layout / "blobs" / "sha256"), "blob")
+
+    @property
+    def fd(self) -> int:
+        """A descriptor to write to, at its own position."""
+        return self._file.fd
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append all of `data`; OSError if the disk is full."""
+        try:
+            return _write_all(self._file.fd, data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._layout)) from None
+
+    def commit(self, digest: str) -> None:
+        """Have the blob in the layout, in the place of one that is there: that may be damaged."""
+        algorithm, _, value = check_digest(digest, self.name).partition(":")
+        path = self._layout / "blobs" / algorithm / value
+        try:
+            if algorithm != "sha256":
+                path.parent.mkdir(exist_ok=True)
+            if not self._file.publish(str(path), replace=False):
+                self._file.publish(str(path))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def _has_layouts(path: Path) -> bool:
+    """Whether a folder holds image layouts, and nothing but them: those of repositories below."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if (path / "oci-layout").exists():
+        return True
+    below = list(path.iterdir())
+    return bool(below) and all(_has_layouts(one) for one in below)
+
+
+def _holds(path: Path, size: int) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+
+def _same_name(old: object, entry: dict[str, Any]) -> bool:
+    """Whether `entry` takes the place of an entry that is there."""
+    if not isinstance(old, dict):
+        return False
+    notes = old.get("annotations")
+    name = notes.get(REF_NAME) if isinstance(notes, dict) else None
+    mine = entry.get("annotations", {}).get(REF_NAME)
+    if mine is None:
+        return name is None and old.get("digest") == entry["digest"]
+    return bool(name == mine)
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> int:
+    with memoryview(data) as view, view.cast("B") as octets:
+        done = 0
+        while done < len(octets):
+            done += os.write(fd, octets[done:])
+        return done

@@ -1,0 +1,320 @@
+"""Manifests, indexes and descriptors: bytes in, checked plain objects out.
+
+OCI image specification 1.1 (`manifest.md`, `image-index.md`, `descriptor.md`) and Docker's
+schema 2, which has the same fields. Whatever a manifest says is taken for hostile: sizes,
+digests and names are checked here, before anything uses them. Descriptors' `urls` are never
+read: content comes from the repository that was asked for, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stargz.digests import digest_of, is_digest
+from stargz.errors import DigestError, FormatError
+from stargz.oci.formats.platforms import Platform, platform_of
+
+MAX_MANIFEST_SIZE = 4 << 20
+MAX_CONFIG_SIZE = 8 << 20
+MAX_INDEX_NESTING = 4
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEXES = (OCI_INDEX, DOCKER_LIST)
+
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+
+TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
+UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
+REF_NAME = "org.opencontainers.image.ref.name"
+_REFERENCE_TYPE = "vnd.docker.reference.type"
+
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+_TARS = frozenset(
+    (
+        "",
+        OCI_LAYER,
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        DOCKER_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    )
+)
+
+Kind = Literal["manifest", "index"]
+LayerKind = Literal["tar", "foreign", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of one blob or manifest. `size` is in bytes; `json` is the
+    descriptor as it stands, with the fields that are not known here."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str] = field(default_factory=dict)
+    json: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def platform(self) -> dict[str, Any] | None:
+        """The platform that an index gives for a manifest, as it stands."""
+        found = self.json.get("platform")
+        return found if isinstance(found, dict) else None
+
+    def check(self, data: bytes, source: str) -> None:
+        """Raise FormatError or DigestError unless `data` is what is described."""
+        if len(data) != self.size:
+            raise FormatError(
+                f"{self.digest} has {len(data)} bytes, its descriptor says {self.size}", source
+            )
+        check_bytes(data, self.digest, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or an index: its bytes, their digest, and the object in them."""
+
+    data: bytes = field(repr=False)
+    digest: str
+    media_type: str
+    json: dict[str, Any] = field(repr=False)
+    source: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """ "manifest", of one image, or "index", of several manifests."""
+        return "index" if "manifests" in self.json else "manifest"
+
+    @property
+    def config(self) -> Descriptor:
+        """The descriptor of the image's config."""
+        return descriptor(self.json.get("config"), self.source, "config")
+
+    @property
+    def layers(self) -> list[Descriptor]:
+        """The layers, lowest first."""
+        return list(_descriptors(self.json, "layers", self.source))
+
+    @property
+    def manifests(self) -> list[Descriptor]:
+        """What an index lists."""
+        return list(_descriptors(self.json, "manifests", self.source))
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it says that it is no image but something that an image refers to."""
+        if self.json.get("artifactType"):
+            return True
+        config = self.json.get("config")
+        kind = config.get("mediaType") if isinstance(config, dict) else None
+        return kind not in (None, "", OCI_CONFIG, DOCKER_CONFIG)
+
+
+def check_bytes(data: bytes, digest: str, source: str, what: str = "") -> None:
+    """Raise DigestError unless `data` has this digest."""
+    actual = digest_of(data, digest)
+    if actual != digest:
+        raise DigestError(what or "its content", digest, actual, source)
+
+
+def load_json(data: bytes, source: str) -> dict[str, Any]:
+    """The JSON object in `data`; FormatError for anything else."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not JSON ({error})", source) from None
+    if not isinstance(found, dict):
+        raise FormatError("not a JSON object", source)
+    return found
+
+
+def parse_manifest(
+    data: bytes, source: str, *, digest: str | None = None, media_type: str | None = None
+) -> Manifest:
+    """Check and parse a manifest or an index.
+
+    `digest` is what it must hash to; `media_type` what the registry or the descriptor calls it,
+    which must agree with what it calls itself. Raises FormatError and DigestError.
+    """
+    if len(data) > MAX_MANIFEST_SIZE:
+        raise FormatError(too_large(len(data)), source)
+    if digest is not None:
+        check_bytes(data, digest, source, "the manifest")
+    found = load_json(data, source)
+    stated = found.get("mediaType")
+    if stated is not None and not isinstance(stated, str):
+        raise FormatError("its mediaType is not a text", source)
+    known = media_type if media_type in (*MANIFESTS, *INDEXES) else None
+    if stated and known and stated != known:
+        # One document that is an image to one reader and an index to another (CVE-2021-41190).
+        raise FormatError(f"it calls itself {stated}, but was given as {known}", source)
+    kind = stated or known or (OCI_INDEX if "manifests" in found else OCI_MANIFEST)
+    if kind not in (*MANIFESTS, *INDEXES):
+        raise FormatError(
+            f"{kind[:100]!r} is not a manifest of an image (OCI, or Docker schema 2)", source
+        )
+    wrong = ("layers", "config", "fsLayers") if kind in INDEXES else ("manifests", "fsLayers")
+    for key in wrong:
+        if key in found:
+            raise FormatError(f"{key!r} does not belong into {kind}", source)
+    needed = "manifests" if kind in INDEXES else "layers"
+    if needed not in found:
+        raise FormatError(f"no {needed!r} in it: it is not a {kind}", source)
+    return Manifest(data, digest or digest_of(data), kind, found, source)
+
+
+def too_large(size: int | None) -> str:
+    """The text of the error for a manifest over the limit."""
+    is_of = "is over" if size is None else f"of {size} bytes is over"
+    limit = f"{MAX_MANIFEST_SIZE} bytes ({MAX_MANIFEST_SIZE >> 20} MiB)"
+    return f"the manifest {is_of} the limit of {limit}"
+
+
+def descriptor(value: object, source: str, where: str) -> Descriptor:
+    """A checked descriptor; FormatError says what of it is wrong."""
+    if not isinstance(value, dict):
+        raise FormatError(f"{where} is not a descriptor", source)
+    digest, size = value.get("digest"), value.get("size")
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise FormatError(f"{where}: {digest!r:.200} is not a digest that can be checked", source)
+    if type(size) is not int or not 0 <= size < 1 << 63:
+        raise FormatError(f"{where} {digest}: {size!r:.40} is not a size in bytes", source)
+    media_type = value.get("mediaType") or ""
+    annotations = value.get("annotations") or {}
+    if not isinstance(media_type, str):
+        raise FormatError(f"{where} {digest}: its mediaType is not a text", source)
+    if not isinstance(annotations, dict) or not all(
+        isinstance(text, str) for text in annotations.values()
+    ):
+        raise FormatError(f"{where} {digest}: its annotations are not texts", source)
+    return Descriptor(media_type, digest, size, annotations, value)
+
+
+def _descriptors(found: dict[str, Any], key: str, source: str) -> Iterator[Descriptor]:
+    values = found.get(key)
+    if not isinstance(values, list):
+        raise FormatError(f"{key!r} is not a list", source)
+    for number, value in enumerate(values):
+        yield descriptor(value, source, f"{key}[{number}]")
+
+
+# --- what an image is -------------------------------------------------------------------
+
+
+def layer_kind(entry: Descriptor) -> LayerKind:
+    """ "tar" for what can be converted, "foreign" for what may not be distributed (and is, as a
+    rule, not in the registry), "other" for what is not known: encrypted layers, signatures."""
+    media_type = entry.media_type
+    if media_type in _TARS:
+        return "tar"
+    if media_type.startswith("application/vnd.") and (
+        ".nondistributable." in media_type or ".foreign." in media_type
+    ):
+        return "foreign"
+    return "other"
+
+
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an index lists this as something about its other manifests, and not as an image."""
+    platform = entry.platform or {}
+    return (
+        _REFERENCE_TYPE in entry.annotations
+        or bool(entry.json.get("artifactType"))
+        or (platform.get("os") == "unknown" and platform.get("architecture") == "unknown")
+    )
+
+
+def is_image(manifest: Manifest) -> bool:
+    """Whether a manifest is an image: no artifact, and with a layer that is one, if any."""
+    if manifest.is_artifact:
+        return False
+    layers = manifest.layers
+    return (
+        not layers
+        or any(layer_kind(entry) != "other" for entry in layers)
+        or any(entry.media_type.endswith("+encrypted") for entry in layers)
+    )
+
+
+def diff_ids(config: Mapping[str, Any], count: int, source: str) -> list[str]:
+    """The config's DiffIDs, one for each of `count` layers; FormatError if that does not hold."""
+    check_keys(config, ("rootfs", "history"), source)
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if isinstance(rootfs, dict):
+        check_keys(rootfs, ("diff_ids",), source)
+    if found is None and not count:
+        return []
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise FormatError("its rootfs.diff_ids are not a list of digests", source)
+    if len(found) != count:
+        raise FormatError(f"it has {len(found)} diff_ids, but the manifest {count} layers", source)
+    return found
+
+
+def check_keys(found: Mapping[str, Any], known: Sequence[str], source: str) -> None:
+    """Refuse keys that differ from known ones only in case: Go's readers take either."""
+    folded = {key.lower(): key for key in known}
+    for key in found:
+        meant = folded.get(key.lower())
+        if meant is not None and key != meant:
+            raise FormatError(f"the key {key!r:.60} stands for {meant!r} to some readers", source)
+
+
+# --- of several images ------------------------------------------------------------------
+
+
+def select(index: Manifest, wanted: Platform) -> Descriptor:
+    """The entry of an index for a platform.
+
+    The first with the platform, or a variant that runs on it; else the only one that states
+    none. Raises FormatError that lists the platforms there are.
+    """
+    known = (*MANIFESTS, *INDEXES, "")
+    entries = [
+        entry
+        for entry in index.manifests
+        if entry.media_type in known and not is_attestation(entry)
+    ]
+    stated = [(platform_of(entry.platform), entry) for entry in entries]
+    for accepted in wanted.acceptable():
+        for platform, entry in stated:
+            if platform is not None and platform.normal() == accepted:
+                return entry
+    silent = [entry for platform, entry in stated if platform is None]
+    if len(silent) == 1:
+        return silent[0]
+    there = ", ".join(dict.fromkeys(str(platform) for platform, _ in stated if platform))
+    raise FormatError(
+        f"no image for {wanted} in the index; it has {there[:300] or 'none'} (--platform)",
+        index.source,
+    )
+
+
+def descend(found: Manifest, wanted: Platform, load: Callable[[Descriptor], Manifest]) -> Manifest:
+    """The image's manifest for a platform, below at most MAX_INDEX_NESTING indexes.
+
+    `load` gets a manifest by its descriptor. FormatError where there are more.
+    """
+    for _ in range(MAX_INDEX_NESTING):
+        if found.kind == "manifest":
+            return found
+        found = load(select(found, wanted))
+    if found.kind == "manifest":
+        return found
+    raise FormatError(
+        f"more than {MAX_INDEX_NESTING} indexes one inside the other (index nesting)",
+        found.source,
+    )

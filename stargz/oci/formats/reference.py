@@ -1,0 +1,223 @@
+"""Names of images: `host[:port]/repo[:tag][@digest]`, and where they are looked for.
+
+The grammar is that of the distribution project (its `reference` package), read strictly:
+every part of a name ends up in a URL or in a path of an image layout, so nothing that could
+mean something else there is let through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stargz.digests import check_digest
+from stargz.errors import UsageError
+
+DEFAULT_REGISTRY = "docker.io"
+DEFAULT_TAG = "latest"
+# Where docker.io answers; the key of its credentials is older than both.
+_API_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
+_OLD_NAMES = {"index.docker.io": DEFAULT_REGISTRY, "registry-1.docker.io": DEFAULT_REGISTRY}
+
+MAX_NAME = 255  # characters of registry and repository together
+
+_ALNUM = "[a-z0-9]+"
+_COMPONENT = rf"{_ALNUM}(?:(?:\.|_|__|-+){_ALNUM})*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One image of a registry, by tag, by digest, or by both (then the digest decides)."""
+
+    registry: str  # host[:port]
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{self.name}{tag}{f'@{self.digest}' if self.digest else ''}"
+
+    @property
+    def name(self) -> str:
+        """Registry and repository; the registry alone for what is about all of it."""
+        return f"{self.registry}/{self.repository}" if self.repository else self.registry
+
+    @property
+    def target(self) -> str:
+        """What a registry is asked for: the digest, else the tag, else "latest"."""
+        return self.digest or self.tag or DEFAULT_TAG
+
+    @property
+    def api_host(self) -> str:
+        """The host[:port] that answers for the registry."""
+        return _API_HOSTS.get(self.registry, self.registry)
+
+    def with_digest(self, digest: str) -> Reference:
+        """The same repository at a digest, without a tag."""
+        return replace(self, tag=None, digest=check_digest(digest))
+
+    def with_tag(self, tag: str) -> Reference:
+        """The same repository at a tag; raises UsageError for what is no tag."""
+        if not _TAG.fullmatch(tag):
+            raise UsageError(f"{self.name}: {tag!r} is not a tag")
+        return replace(self, tag=tag, digest=None)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutReference:
+    """One image of an OCI image layout in a directory; `ref` is None where there is one."""
+
+    path: str
+    ref: str | None = None
+
+    def __str__(self) -> str:
+        return f"oci:{self.path}{f':{self.ref}' if self.ref else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveReference:
+    """One image of a file that `docker save` wrote; `ref` is a name:tag of it, or @N for the
+    image at place N (from 0), or None where there is one."""
+
+    path: str
+    ref: str | None = None
+
+    def __str__(self) -> str:
+        return f"docker-archive:{self.path}{f':{self.ref}' if self.ref else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class StorageReference:
+    """One image of the folder in which a registry (CNCF distribution) keeps what it has."""
+
+    path: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"storage:{self.path}//{self.repository}{tag}{digest}"
+
+
+ImageReference = Reference | LayoutReference | ArchiveReference | StorageReference
+
+# How the names of images begin.
+IMAGE_PREFIXES = ("docker://", "oci:", "docker-archive:", "storage:")
+
+
+def parse_image(src: str) -> ImageReference:
+    """What `docker://host/repo:tag`, `oci:DIR[:ref]`, `docker-archive:FILE[:ref]` or
+    `storage:DIR//repo[:tag][@digest]` names; raises UsageError."""
+    if src.startswith("docker://"):
+        return parse_reference(src.removeprefix("docker://"))
+    if src.startswith("oci:"):
+        return _parse_layout(src)
+    if src.startswith("docker-archive:"):
+        return _parse_archive(src)
+    if src.startswith("storage:"):
+        return _parse_storage(src)
+    raise UsageError(
+        f"{src!r} is not an image: give docker://host/repo:tag, oci:DIR[:ref], "
+        "docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
+    )
+
+
+def parse_reference(text: str) -> Reference:
+    """The reference that `text` writes, with the defaults put in; raises UsageError."""
+    rest, at, digest = text.partition("@")
+    if at:
+        check_digest(digest, repr(text))
+    first, slash, remainder = rest.partition("/")
+    if slash and (set(first) & set(".:[") or first == "localhost" or first != first.lower()):
+        registry, rest = first, remainder
+    else:
+        registry = DEFAULT_REGISTRY
+    repository, colon, tag = rest.partition(":")
+    if colon and not _TAG.fullmatch(tag):
+        raise UsageError(f"{text!r}: {tag!r} is not a tag")
+    registry = check_registry(registry, text)
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        if re.fullmatch("[0-9a-f]{64}", repository):
+            raise UsageError(f"{text!r} is an image's id, not the name of an image")
+        repository = f"library/{repository}"
+    if not _REPOSITORY.fullmatch(repository):
+        hint = " (only lower case)" if repository != repository.lower() else ""
+        raise UsageError(f"{text!r}: {repository!r} is not the name of a repository{hint}")
+    if len(registry) + 1 + len(repository) > MAX_NAME:
+        raise UsageError(f"{text[:40]!r}...: a name has at most {MAX_NAME} characters")
+    return Reference(registry, repository, tag or None, digest or None)
+
+
+def check_registry(registry: str, source: str = "") -> str:
+    """`host[:port]` with old names replaced; raises UsageError for what is none."""
+    found = _REGISTRY.fullmatch(registry)
+    if not found or int(found[1] or 1) not in range(1, 65536):
+        raise UsageError(f"{source or registry!r}: {registry!r} is not host[:port]")
+    return _OLD_NAMES.get(registry.lower(), registry)
+
+
+def is_repository(value: object, registry: str = "") -> bool:
+    """Whether `value` is the name of a repository of that registry."""
+    return (
+        isinstance(value, str)
+        and len(registry) + 1 + len(value) <= MAX_NAME
+        and bool(_REPOSITORY.fullmatch(value))
+    )
+
+
+def is_tag(value: object) -> bool:
+    """Whether `value` is a tag."""
+    return isinstance(value, str) and bool(_TAG.fullmatch(value))
+
+
+def _split(text: str, there: Callable[[Path], bool]) -> tuple[str, str | None]:
+    """A path and the ref behind it. Both may have colons: the longest path that is there is
+    meant."""
+    if there(Path(text)):
+        return text, None
+    colons = [at for at, c in enumerate(text) if c == ":" and at]
+    found = [at for at in colons if there(Path(text[:at]))]
+    at = found[-1] if found else colons[0] if colons else len(text)
+    return text[:at], text[at + 1 :] or None
+
+
+def _parse_layout(src: str) -> LayoutReference:
+    path, ref = _split(src.removeprefix("oci:"), Path.is_dir)
+    if not path:
+        raise UsageError(f"{src!r} names no directory: give oci:DIR[:ref]")
+    return LayoutReference(path, ref)
+
+
+def _parse_archive(src: str) -> ArchiveReference:
+    path, ref = _split(src.removeprefix("docker-archive:"), Path.exists)
+    if not path:
+        raise UsageError(f"{src!r} names no file: give docker-archive:FILE[:ref]")
+    if ref is not None and not re.fullmatch(r"@[0-9]{1,6}", ref):
+        parse_reference(ref)
+    return ArchiveReference(path, ref)
+
+
+def _parse_storage(src: str) -> StorageReference:
+    path, slashes, name = src.removeprefix("storage:").rpartition("//")
+    if not slashes or not path or not name:
+        raise UsageError(
+            f"{src!r} names no image of a storage folder: give storage:DIR//repo[:tag][@digest]"
+        )
+    rest, at, digest = name.partition("@")
+    repository, colon, tag = rest.partition(":")
+    if at:
+        check_digest(digest, src)
+    if colon and not is_tag(tag):
+        raise UsageError(f"{src!r}: {tag!r} is not a tag")
+    if not is_repository(repository):
+        raise UsageError(f"{src!r}: {repository!r} is not the name of a repository")
+    return StorageReference(path, repository, tag or None, digest or None)

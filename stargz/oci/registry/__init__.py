@@ -1,0 +1,1 @@
+"""Registries: the client and its credentials, blobs, uploads."""

@@ -1,0 +1,76 @@
+"""How registries are reached: options that travel to other threads, processes and machines."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from stargz.oci.registry.client import RegistryClient
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The options of RegistryClient as one value that can be compared, hashed and pickled."""
+
+    authfile: str | None = None
+    ca_file: str | None = None
+    plain_http: bool | tuple[str, ...] = False
+    mirrors: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    upload_hosts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        authfile: str | os.PathLike[str] | None = None,
+        ca_file: str | None = None,
+        plain_http: bool | Sequence[str] = False,
+        mirrors: Mapping[str, Sequence[str]] | None = None,
+        upload_hosts: Sequence[str] = (),
+    ) -> Access:
+        """From the arguments of RegistryClient."""
+        return cls(
+            None if authfile is None else os.fspath(authfile),
+            ca_file,
+            plain_http if isinstance(plain_http, bool) else tuple(plain_http),
+            tuple((host, tuple(urls)) for host, urls in (mirrors or {}).items()),
+            tuple(upload_hosts),
+        )
+
+    def client(self) -> RegistryClient:
+        """A new client with these options; to be closed."""
+        return RegistryClient(
+            authfile=self.authfile,
+            ca_file=self.ca_file,
+            plain_http=self.plain_http,
+            mirrors=dict(self.mirrors),
+            upload_hosts=self.upload_hosts,
+        )
+
+
+_lock = threading.Lock()
+_shared: dict[tuple[int, Access], tuple[RegistryClient, int]] = {}
+
+
+@contextmanager
+def shared_client(access: Access) -> Iterator[RegistryClient]:
+    """This process's client for these options: connections and tokens are used by all who ask
+    for it at the same time, and closed behind the last of them."""
+    key = os.getpid(), access  # a forked child makes its own
+    with _lock:
+        client, users = _shared.get(key) or (access.client(), 0)
+        _shared[key] = client, users + 1
+    try:
+        yield client
+    finally:
+        with _lock:
+            users = _shared[key][1] - 1
+            if users:
+                _shared[key] = client, users
+            else:
+                del _shared[key]
+        if not users:
+            client.close()

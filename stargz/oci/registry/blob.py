@@ -1,0 +1,126 @@
+"""A blob of a registry, read by ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from stargz.errors import DigestError, RegistryError, SourceError
+from stargz.oci.formats.manifest import Descriptor, check_bytes
+from stargz.oci.formats.reference import Reference
+from stargz.sources.client import Reply
+from stargz.sources.http import HTTPSource
+from stargz.sources.local import LocalSource
+from stargz.sources.spool import Spool
+from stargz.sources.tries import TransientError, Tries
+
+if TYPE_CHECKING:
+    from stargz.oci.registry.client import RegistryClient
+    from stargz.oci.registry.hosts import Endpoint
+
+
+class RegistryBlob(HTTPSource):
+    """A ByteSource of one blob, by its descriptor; nothing is asked for until it is read.
+
+    Where the registry redirects (to a signed URL, as a rule) is remembered and asked straight
+    away, without the registry's token, until it is refused; then the registry is asked anew. A
+    mirror that fails is given up for the host behind it. Content that is read whole is checked
+    against the digest; what is read of it, by whoever knows the digests of its chunks.
+    """
+
+    _immutable = True
+
+    def __init__(self, client: RegistryClient, reference: Reference, entry: Descriptor) -> None:
+        self.reference = reference.with_digest(entry.digest)
+        self.descriptor = entry
+        self._algorithm = entry.digest.partition(":")[0]
+        self._registry = client
+        self._hosts = client.hosts.of(reference)
+        self._host = self._hosts[0]
+        self._sent: dict[str, str] = {}
+        url = self._host.path(reference.repository, f"blobs/{entry.digest}")
+        super().__init__(url, client=client.http, size=entry.size, name=str(self.reference))
+
+    def _target(self, fresh: bool) -> tuple[str, dict[str, str]]:
+        host = self._host
+        scope = host.scope(self.reference.repository, "pull")
+        name = self.name
+        if fresh:
+            if not host.auth.challenged:
+                self._registry.ping(host, self.reference)
+            value = host.auth.renew(scope, self._sent.get(host.url), None, name)
+        else:
+            value = host.auth.current(scope, name)
+        headers = {}
+        if value:
+            headers["Authorization"] = self._sent[host.url] = value
+        return host.path(self.reference.repository, f"blobs/{self.descriptor.digest}"), headers
+
+    def ask(self, method: str, extra: Mapping[str, str], budget: Tries) -> Reply:
+        while True:
+            host = self._host
+            try:
+                return super().ask(method, extra, budget)
+            except (TransientError, RegistryError):
+                if not self.next_host(host):
+                    raise
+
+    @property
+    def host(self) -> Endpoint:
+        """Who is asked now."""
+        return self._host
+
+    def next_host(self, failed: Endpoint) -> bool:
+        """Go on to the host after a mirror that failed; False where there is none."""
+        with self._lock:
+            if self._host is failed:
+                at = self._hosts.index(failed)
+                if at + 1 == len(self._hosts):
+                    return False
+                self._host = self._hosts[at + 1]
+                self._place = None
+        return True
+
+    def _download(self) -> Spool:
+        while True:
+            host = self._host
+            try:
+                spool = super()._download()
+                if spool.digest == self.descriptor.digest:
+                    return spool
+                raise DigestError("the blob", self.descriptor.digest, spool.digest, self.name)
+            except (SourceError, DigestError):
+                if not self.next_host(host):
+                    raise
+
+    def read_whole(self) -> LocalSource:
+        """All of it, checked against its digest, in a temporary file that is gone with what is
+        returned. In bounded memory; RegistryError, SourceError (no space) and DigestError."""
+        try:
+            spool = self._download()
+        except (RegistryError, DigestError):
+            raise
+        except SourceError as error:
+            raise RegistryError(str(error), status=error.status) from error
+        return LocalSource(self.name, spool.fd, keep=spool)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes from `offset`; RegistryError if they cannot be had."""
+        try:
+            data = super().read_at(offset, size)
+        except RegistryError:
+            raise
+        except SourceError as error:
+            raise RegistryError(str(error), status=error.status) from error
+        if offset == 0 and size == self.size:
+            check_bytes(data, self.descriptor.digest, self.name, "the blob")
+        return data
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges."""
+        try:
+            return super().read_ranges(ranges)
+        except RegistryError:
+            raise
+        except SourceError as error:
+            raise RegistryError(str(error), status=error.status) from error

@@ -1,0 +1,231 @@
+"""Credentials for registries, from the files that other tools keep them in.
+
+Docker's `config.json` (`auths`, `credHelpers`, `credsStore`, `identitytoken`,
+`registrytoken`) and `auth.json` of containers/image, whose keys may be a host and the
+beginning of a repository's path. Errors name the file, and never what is in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stargz.errors import SourceError
+from stargz.oci.formats.reference import DEFAULT_REGISTRY, Reference
+
+_MAX_FILE = 4 << 20
+_HELPER_NAME = re.compile(r"[a-z0-9-]+")
+_HELPER_SECONDS = 30
+_MAX_ANSWER = 1 << 20
+_HUB_KEY = "https://index.docker.io/v1/"  # under which Docker Hub's credentials are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A name and a password, or an identity token (for the oauth2 request of a token), or a
+    token that is sent as it is. Never shown by repr."""
+
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+    def basic(self) -> str:
+        """The value of an Authorization header (RFC 7617)."""
+        pair = f"{self.username}:{self.password}".encode()
+        return "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+class CredentialStore:
+    """Where credentials are looked for: `authfile` alone, or the usual files in their order.
+
+    Those are REGISTRY_AUTH_FILE alone, or $XDG_RUNTIME_DIR/containers/auth.json,
+    $XDG_CONFIG_HOME/containers/auth.json, and Docker's config.json (in $DOCKER_CONFIG or
+    ~/.docker). The first that has some for the repository wins. An `authfile` must exist.
+    """
+
+    def __init__(
+        self,
+        authfile: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        given = authfile or self._environ.get("REGISTRY_AUTH_FILE")
+        self._must_exist = bool(given)
+        self._paths = [Path(given)] if given else self._usual()
+
+    def _usual(self) -> list[Path]:
+        environ = self._environ
+        home = Path(environ.get("HOME") or Path.home())
+        paths = []
+        if environ.get("XDG_RUNTIME_DIR"):
+            paths.append(Path(environ["XDG_RUNTIME_DIR"], "containers", "auth.json"))
+        config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+        paths.append(config / "containers" / "auth.json")
+        docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
+        paths.append(docker / "config.json")
+        return paths
+
+    def find(self, reference: Reference) -> Credentials | None:
+        """The credentials for a repository; None where there are none.
+
+        Raises SourceError for a file that cannot be read or a helper program that fails.
+        """
+        for path in self._paths:
+            config = self._load(path)
+            if config is not None:
+                found = self._find_in(config, path, reference)
+                if found is not None:
+                    return found
+        return None
+
+    def _load(self, path: Path) -> dict[str, Any] | None:
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_FILE + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            if self._must_exist:
+                raise
+            return None
+        except PermissionError:
+            if self._must_exist:
+                raise
+            return None  # another user's home, as under sudo: as good as absent
+        if len(data) > _MAX_FILE:
+            raise SourceError(f"{path}: over {_MAX_FILE} bytes; is it a file of credentials?")
+        if not data.strip():
+            return {}
+        try:
+            config = json.loads(data)
+        except (ValueError, RecursionError):
+            # Its message could quote the file.
+            raise SourceError(f"{path}: not JSON; 'docker login' or its like writes it") from None
+        if not isinstance(config, dict):
+            raise SourceError(f"{path}: not a JSON object; 'docker login' or its like writes it")
+        return config
+
+    def _find_in(
+        self, config: dict[str, Any], path: Path, reference: Reference
+    ) -> Credentials | None:
+        keys = _keys(reference)
+        helpers = _table(config, "credHelpers", path)
+        for key in keys:
+            if key in helpers:
+                return self._ask(helpers[key], reference, path)
+        if config.get("credsStore"):
+            found = self._ask(config["credsStore"], reference, path)
+            if found is not None:
+                return found
+        auths = {_plain_key(key): value for key, value in _table(config, "auths", path).items()}
+        for key in keys:
+            # An empty entry only says that a helper has the secret.
+            found = _entry(auths[key], key, path) if auths.get(key) else None
+            if found is not None:
+                return found
+        return None
+
+    def _ask(self, helper: object, reference: Reference, path: Path) -> Credentials | None:
+        if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
+            raise SourceError(
+                f"{path}: a credential helper's name has only a-z, 0-9 and -; correct the file"
+            )
+        server = _HUB_KEY if reference.registry == DEFAULT_REGISTRY else reference.registry
+        answer = self._run(f"docker-credential-{helper}", server, path)
+        if answer is None:
+            return None
+        username, secret = answer
+        if username == "<token>":
+            return Credentials(identity_token=secret)
+        return Credentials(username, secret)
+
+    def _run(self, program: str, server: str, path: Path) -> tuple[str, str] | None:
+        try:
+            done = subprocess.run(
+                [program, "get"],
+                input=server.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=_HELPER_SECONDS,
+                env=dict(self._environ),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SourceError(
+                f"{path}: {program} did not answer within {_HELPER_SECONDS} s for {server}"
+            ) from None
+        except OSError as error:
+            raise SourceError(
+                f"{path}: {program} cannot be run ({error.strerror}); install it, or give another "
+                "file (--authfile)"
+            ) from None
+        if done.returncode:
+            # The helpers' own words; anything else that a helper says may hold a secret.
+            if b"credentials not found" in done.stdout[:_MAX_ANSWER].lower():
+                return None
+            raise SourceError(
+                f"{path}: {program} failed for {server} (exit code {done.returncode})"
+            )
+        try:
+            answer = json.loads(done.stdout[:_MAX_ANSWER])
+            username, secret = answer["Username"], answer["Secret"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            username = secret = None
+        if not isinstance(username, str) or not isinstance(secret, str):
+            raise SourceError(f"{path}: {program} gave no Username and Secret for {server}")
+        return (username, secret) if username or secret else None
+
+
+def _keys(reference: Reference) -> list[str]:
+    """What an entry for the repository may be filed under, the most specific first."""
+    parts = reference.name.split("/")
+    keys = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    if reference.registry == DEFAULT_REGISTRY:
+        keys += ["index.docker.io", reference.api_host]
+    return keys
+
+
+def _plain_key(key: str) -> str:
+    """A key without the scheme and API version that older clients wrote."""
+    scheme, separator, rest = key.partition("://")
+    if not separator or scheme not in ("http", "https"):
+        return key
+    return re.sub(r"/(v[12]/?)?$", "", rest)
+
+
+def _table(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    table = config.get(name)
+    if table is None:
+        return {}
+    if not isinstance(table, dict):
+        raise SourceError(f"{path}: {name} is not a JSON object")
+    return table
+
+
+def _entry(entry: object, key: str, path: Path) -> Credentials | None:
+    problem = SourceError(f"{path}: the entry for {key} is malformed; log in again")
+    if not isinstance(entry, dict):
+        raise problem
+    names = ("auth", "username", "password", "identitytoken", "registrytoken")
+    values = [entry.get(name) or "" for name in names]
+    if not all(isinstance(value, str) for value in values):
+        raise problem
+    auth, username, password, identity_token, registry_token = values
+    if auth:
+        try:
+            decoded = base64.b64decode(auth, validate=True).decode()
+        except (binascii.Error, ValueError):
+            raise problem from None
+        username, colon, password = decoded.partition(":")
+        if not colon:
+            raise problem
+        password = password.rstrip("\0")  # some writers pad it
+    found = Credentials(username, password, identity_token, registry_token)
+    return None if found == Credentials() else found

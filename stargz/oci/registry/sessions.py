@@ -1,0 +1,124 @@
+"""Requests about upload sessions: where a registry wants them, and what its answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import urljoin, urlsplit
+
+from stargz.digests import is_digest
+from stargz.errors import DigestError, RegistryError, SourceError
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.hosts import Endpoint
+from stargz.sources.client import Body, Response, origin, redact
+from stargz.sources.tries import TransientError, Tries
+
+WRITE = "pull,push"  # one token for looking and for writing
+GONE = (400, 404, 410)
+_MAX_LOCATION = 8 << 10
+_MAX_ANSWER = 1 << 20
+
+
+class Uploads(Protocol):
+    """Who remembers the upload sessions that a crash would leave at the registry."""
+
+    def began(self, url: str) -> None:
+        """A session is there: see `cancel_upload`."""
+
+    def ended(self, url: str) -> None:
+        """It is known to be gone."""
+
+
+def request(
+    client: RegistryClient,
+    host: Endpoint,
+    reference: Reference,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: Body = None,
+    patience: float | None = None,
+) -> Response:
+    """One try, with credentials for the registry, and without for hosts that it sends us to."""
+    budget = Tries(client.http, str(reference), tries=1)
+    if origin(url) == origin(host.url):
+        return client.request(
+            reference,
+            method,
+            url,
+            endpoint=host,
+            actions=WRITE,
+            headers=headers,
+            body=body,
+            limit=_MAX_ANSWER,
+            follow=method == "HEAD",
+            budget=budget,
+            patience=patience,
+        )
+    return client.http.once(
+        method,
+        url,
+        headers=headers,
+        body=body,
+        budget=budget,
+        limit=_MAX_ANSWER,
+        follow=False,
+        bare=True,
+        patience=patience,
+    )
+
+
+def location(answer: Response, host: Endpoint, client: RegistryClient, reference: Reference) -> str:
+    """Where an answer wants the upload to go on. RegistryError for another host, unless the
+    client may upload there."""
+    text = answer.headers.get("Location", "")
+    if not text or len(text) > _MAX_LOCATION or not text.isascii() or not text.isprintable():
+        raise RegistryError("the registry names no place for the upload", str(reference))
+    try:
+        url = urljoin(answer.url, text)
+        parts = urlsplit(url)
+        place = origin(url)
+    except (ValueError, SourceError):
+        raise RegistryError(
+            "the registry wants the upload sent to what is no http or https URL", str(reference)
+        ) from None
+    if place != origin(host.url):
+        secure = parts.scheme == "https" or urlsplit(host.url).scheme == "http"
+        name = parts.netloc.rpartition("@")[2].lower()
+        if name not in client.upload_hosts or not secure:
+            raise RegistryError(
+                f"the registry wants the upload sent to another host ({redact(url)[:200]}): "
+                "refused; allow it as upload host if it is the registry's own",
+                str(reference),
+            )
+    return url
+
+
+def has(answer: Response, size: int) -> bool:
+    """Whether an answer to HEAD says that the blob is there, with that size."""
+    stated = answer.headers.get("Content-Length")
+    return answer.status == 200 and stated in (None, str(size))
+
+
+def check_stated(answer: Response, digest: str, source: str, what: str = "the blob") -> None:
+    """DigestError if the registry calls what it got by another digest."""
+    stated = answer.headers.get("Docker-Content-Digest", "").strip()
+    same_kind = stated.partition(":")[0] == digest.partition(":")[0]
+    if is_digest(stated) and same_kind and stated != digest:
+        raise DigestError(f"{what} as the registry has it", digest, stated, source)
+
+
+def cancel_upload(client: RegistryClient, reference: Reference, url: str) -> bool:
+    """Delete an upload session that a crash left in a repository; whether it is gone now.
+
+    `url` is what Uploads.began was told. RegistryError if it is not of the registry's host.
+    """
+    host = client.hosts.own(reference)
+    answer = Response(202, {"Location": url}, b"", host.url)
+    url = location(answer, host, client, reference)
+    try:
+        answer = request(client, host, reference, "DELETE", url)
+    except (TransientError, SourceError):
+        return False
+    return answer.status < 300 or answer.status in GONE

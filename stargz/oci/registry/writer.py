@@ -1,0 +1,158 @@
+"""A repository of a registry as a destination."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from stargz.digests import digest_of, is_digest
+from stargz.errors import FormatError, StargzError, UsageError
+from stargz.oci.formats.manifest import (
+    INDEXES,
+    MANIFESTS,
+    MAX_MANIFEST_SIZE,
+    Descriptor,
+    check_bytes,
+    too_large,
+)
+from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
+from stargz.oci.registry.client import RegistryClient, failure
+from stargz.oci.registry.sessions import WRITE, Uploads, check_stated, has, location
+from stargz.oci.registry.upload import BlobUpload
+from stargz.sources.client import Response
+
+_ACCEPT = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+
+
+class RegistryDestination:
+    """A Destination in a registry; mirrors are never asked nor written to.
+
+    `owned` says that the client is nobody else's; `uploads` is told of upload sessions.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        reference: Reference,
+        *,
+        owned: bool = False,
+        uploads: Uploads | None = None,
+    ) -> None:
+        if reference.digest is not None:
+            raise UsageError(
+                f"docker://{reference}: what is written there gets another digest; give a tag"
+            )
+        self.reference: Reference | LayoutReference
+        self.reference = self._reference = reference.with_tag(reference.tag or DEFAULT_TAG)
+        self.name = f"docker://{self._reference}"
+        self._client = client
+        self._owned = owned
+        self._uploads = uploads
+        self._host = client.hosts.own(reference)
+
+    def has_blob(self, entry: Descriptor) -> bool:
+        """See Destination.has_blob."""
+        answer = self._request("HEAD", f"blobs/{entry.digest}")
+        if answer.status in (401, 403):
+            raise failure(answer, self._reference.with_digest(entry.digest), writing=True)
+        return has(answer, entry.size)
+
+    def mount_blob(self, entry: Descriptor, other: ImageReference) -> bool:
+        """See Destination.mount_blob."""
+        mine = self._reference
+        if not isinstance(other, Reference) or other.registry != mine.registry:
+            return False
+        try:
+            if other.repository == mine.repository:
+                return self.has_blob(entry)
+            scopes = (
+                self._host.scope(mine.repository, WRITE),
+                self._host.scope(other.repository, "pull"),
+            )
+            answer = self._request(
+                "POST",
+                f"blobs/uploads/?mount={entry.digest}&from={other.repository}",
+                body=b"",
+                scope=" ".join(scopes),
+            )
+            if answer.status == 201:
+                check_stated(answer, entry.digest, self.name)
+                return True
+            if answer.status == 202:  # an upload began instead
+                url = location(answer, self._host, self._client, mine)
+                with suppress(StargzError):
+                    self._request("DELETE", url)
+        except StargzError:
+            pass
+        return False
+
+    def writer(self, size: int | None = None) -> BlobUpload:
+        """See Destination.writer."""
+        return BlobUpload(self._client, self._reference, size, self._uploads)
+
+    def write_blob(self, data: bytes, digest: str) -> None:
+        """See Destination.write_blob."""
+        check_bytes(data, digest, self.name)
+        with self.writer(len(data)) as writer:
+            writer.write(data)
+            writer.commit(digest)
+
+    def digest(self) -> str | None:
+        """See Destination.digest."""
+        path = f"manifests/{self._reference.target}"
+        for method in ("HEAD", "GET"):
+            answer = self._request(method, path, headers=_ACCEPT)
+            if answer.status == 404:
+                return None
+            stated = answer.headers.get("Docker-Content-Digest", "").strip()
+            if answer.status == 200 and is_digest(stated):
+                return stated
+        if answer.status != 200:
+            raise failure(answer, self._reference, writing=answer.status in (401, 403))
+        return digest_of(answer.data)
+
+    def is_whole(self, digest: str) -> bool:
+        """See Destination.is_whole: a registry has what its manifests refer to."""
+        return True
+
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+        """See Destination.write_manifest."""
+        digest = digest_of(data)
+        reference = self._reference if named else self._reference.with_digest(digest)
+        if len(data) > MAX_MANIFEST_SIZE:
+            raise FormatError(too_large(len(data)), str(reference))
+        path = f"manifests/{reference.target}"
+        answer = self._request("PUT", path, headers={"Content-Type": media_type}, body=data)
+        if answer.status not in (200, 201, 202, 204):
+            raise failure(answer, reference, writing=True)
+        check_stated(answer, digest, str(reference), "the manifest")
+        return digest
+
+    def interrupt(self) -> None:
+        """See Destination.interrupt."""
+        if self._owned:
+            self._client.close()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        scope: str | None = None,
+    ) -> Response:
+        reference = self._reference
+        if path.startswith("blobs/sha"):
+            reference = reference.with_digest(path.removeprefix("blobs/"))
+        return self._client.request(
+            reference,
+            method,
+            path,
+            endpoint=self._host,
+            actions=WRITE,
+            headers=headers,
+            body=body,
+            limit=MAX_MANIFEST_SIZE,
+            follow=method in ("GET", "HEAD"),
+            scope=scope,
+        )

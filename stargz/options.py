@@ -1,0 +1,95 @@
+"""The limits of what layers are made with, and the one check of each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from stargz.errors import UsageError
+
+LEVELS = range(1, 13)
+DEFAULT_LEVEL = 1
+DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
+CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
+MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits
+FORMATS = ("estargz", "stargz")
+THREADS = range(1, 1025)
+MAX_TOC_SIZE = 1 << 30  # of its JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """What decides a layer's bytes, beside its tar; see `stargz.convert`. UsageError for what is
+    out of bounds, or contradicts itself."""
+
+    level: int = DEFAULT_LEVEL
+    chunk_size: int = DEFAULT_CHUNK_SIZE
+    min_chunk_size: int = 0
+    prioritized: tuple[str, ...] = ()
+    allow_missing: bool = False
+    lossless: bool = False
+    format: str = "estargz"
+
+    def __post_init__(self) -> None:
+        check_level(self.level)
+        check_chunk_size(self.chunk_size)
+        least = self.min_chunk_size
+        if least and least not in range(1, CHUNK_SIZES.stop):
+            raise UsageError(f"minimum chunk size {least} is not in 0 to 1 GiB")
+        if self.chunk_size + least > MEMBER_MAX:
+            raise UsageError(
+                "chunk size and minimum chunk size together are over 2 GiB less 16 MiB"
+            )
+        if self.format not in FORMATS:
+            raise UsageError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
+        if self.format == "stargz" and least:
+            raise UsageError("format stargz has no innerOffset: no minimum chunk size with it")
+        if self.format == "stargz" and self.prioritized:
+            raise UsageError("format stargz has no landmarks: no prioritized files with it")
+        if self.lossless and self.prioritized:
+            raise UsageError("lossless keeps the order of the input: no prioritized files with it")
+
+
+def check_level(level: int) -> None:
+    """UsageError for a level that there is not."""
+    if level not in LEVELS:
+        raise UsageError(f"level {level} is not in 1 to 12")
+
+
+def check_chunk_size(size: int) -> None:
+    """UsageError for a chunk size that no reader would take, or that none needs."""
+    if size not in CHUNK_SIZES:
+        raise UsageError(f"chunk size {size} is not in 1 KiB to 1 GiB")
+
+
+def default_threads() -> int:
+    """The processors this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads to use: those asked for, else one for each processor."""
+    if threads is None:
+        return default_threads()
+    if threads not in THREADS:
+        raise UsageError(f"{threads} threads are not in 1 to 1024")
+    return threads
+
+
+def codec_name(level: int) -> str:
+    """What compresses at this level; CodecError when the library is not there."""
+    if level <= 2:
+        return "isa-l"
+    from importlib.metadata import PackageNotFoundError, version
+
+    from stargz._engine.base import loaded, need
+
+    need("libdeflate")
+    path = Path(loaded()["libdeflate"])
+    if path.name.startswith("_deflate."):
+        try:
+            return f"libdeflate of deflate {version('deflate')}"
+        except PackageNotFoundError:
+            pass
+    return f"libdeflate ({path.name})"

@@ -1,0 +1,1 @@
+"""Patches: how two layers differ, what makes one of the other, and applying that."""
