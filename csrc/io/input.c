@@ -44,7 +44,7 @@ sgz_status sgz_io_source_read(const sgz_source *source, uint8_t *out, size_t cap
         if (n < 0)
             return sgz_base_fail(err, SGZ_ECALLBACK, -1, NULL, 0, "reading the input failed");
     } else {
-        const volatile int *stop = source->stop;
+        const sgz_base_stop *stop = source->stop;
         struct pollfd ready = {.fd = source->fd, .events = POLLIN};
         int waited = 1;
         while (stop && !*stop && (waited = poll(&ready, 1, STOP_POLL)) == 0)

@@ -2,6 +2,7 @@
 #ifndef SGZ_IO_INPUT_H
 #define SGZ_IO_INPUT_H
 
+#include "base/job.h"
 #include "codec/gzip.h"
 
 /* Where the bytes come from: a descriptor (file or pipe), or a callback that returns the
@@ -10,7 +11,7 @@ typedef struct {
     int fd;
     int64_t (*read)(void *arg, uint8_t *out, size_t cap);
     void *arg;
-    const volatile int *stop;   /* non-zero ends a wait for a silent descriptor; may be NULL */
+    const sgz_base_stop *stop;   /* non-zero ends a wait for a silent descriptor; may be NULL */
 } sgz_source;
 
 /* One read; *got = 0 only at the end. SGZ_ECANCELLED when the stop flag or a signal ended the

@@ -2,14 +2,14 @@
 #ifndef SGZ_IO_SINK_H
 #define SGZ_IO_SINK_H
 
-#include "base/status.h"
+#include "base/job.h"
 
 /* A descriptor, or a callback that returns 0, or -1 after it stored an exception. */
 typedef struct {
     int fd;
     int (*write)(void *arg, const uint8_t *data, size_t len);
     void *arg;
-    const volatile int *stop;   /* non-zero ends a wait for a full pipe; may be NULL */
+    const sgz_base_stop *stop;   /* non-zero ends a wait for a full pipe; may be NULL */
     int is_pipe;
     const char *name;           /* for errors */
 } sgz_sink;

@@ -3,7 +3,7 @@
 #ifndef SGZ_PACK_WALK_H
 #define SGZ_PACK_WALK_H
 
-#include "base/status.h"
+#include "base/job.h"
 
 #define SGZ_WALK_NONE UINT32_MAX
 
@@ -49,7 +49,7 @@ typedef struct {
      * lstat's fields filled in. NULL: nothing is known. */
     uint32_t (*known)(void *arg, const sgz_pack_walk_entry *entry, const char *name);
     void *ignore_arg, *known_arg;
-    const volatile int *stop;       /* non-zero: end with SGZ_ECANCELLED; may be NULL */
+    const sgz_base_stop *stop;      /* non-zero: end with SGZ_ECANCELLED; may be NULL */
 } sgz_pack_walk_options;
 
 /* Walk the tree under the open directory `root`. Nothing outside of it is looked at: every

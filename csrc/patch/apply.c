@@ -158,7 +158,7 @@ static int start_threads(sgz_patch_apply *a)
 sgz_patch_apply *sgz_patch_apply_start(const sgz_codecs *codecs, sgz_patch_reader *reader,
                                        const sgz_patch_head *head, const sgz_blob *base,
                                        const sgz_sink *sink, int spool, unsigned threads,
-                                       volatile int *stop, sgz_error *err)
+                                       sgz_base_stop *stop, sgz_error *err)
 {
     sgz_patch_apply *a = calloc(1, sizeof *a);
     if (!a) {

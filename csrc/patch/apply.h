@@ -32,7 +32,7 @@ typedef struct sgz_patch_apply sgz_patch_apply;
 sgz_patch_apply *sgz_patch_apply_start(const sgz_codecs *codecs, sgz_patch_reader *reader,
                                        const sgz_patch_head *head, const sgz_blob *base,
                                        const sgz_sink *sink, int spool, unsigned threads,
-                                       volatile int *stop, sgz_error *err);
+                                       sgz_base_stop *stop, sgz_error *err);
 /* Wait at most `milliseconds`; 1 when all threads have ended. *done is the progress in bytes
  * of BASE and NEW together. */
 int sgz_patch_apply_wait(sgz_patch_apply *apply, int milliseconds, int64_t *done);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-sgz_status sgz_patch_ring_init(sgz_patch_ring *r, const sgz_codecs *codecs, volatile int *stop,
+sgz_status sgz_patch_ring_init(sgz_patch_ring *r, const sgz_codecs *codecs, sgz_base_stop *stop,
                                sgz_error *err)
 {
     memset(r, 0, sizeof *r);

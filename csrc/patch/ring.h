@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "base/job.h"
 #include "codec/codecs.h"
 
 #define SGZ_RING_SLABS 8
@@ -26,12 +27,12 @@ typedef struct {
     uint64_t filled, hashed, written; /* slabs */
     int ended;                  /* no more slabs will come */
     int64_t done;               /* bytes hashed, for progress */
-    volatile int *stop;         /* set by the first error, or by cancel */
+    sgz_base_stop *stop;         /* set by the first error, or by cancel */
     sgz_error err;              /* that error */
 } sgz_patch_ring;
 
 sgz_status sgz_patch_ring_init(sgz_patch_ring *ring, const sgz_codecs *codecs,
-                               volatile int *stop, sgz_error *err);
+                               sgz_base_stop *stop, sgz_error *err);
 void sgz_patch_ring_free(sgz_patch_ring *ring);
 
 /* For the thread that fills. Room for bytes that come next, at least one; SGZ_ECANCELLED once

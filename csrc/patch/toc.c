@@ -19,7 +19,7 @@ static sgz_status fail(sgz_error *err, const char *message)
 
 sgz_status sgz_patch_lines_init(sgz_patch_lines *t, const sgz_codecs *codecs,
                                 const sgz_blob *blob, int64_t offset, int64_t end,
-                                uint64_t json_size, const volatile int *stop,
+                                uint64_t json_size, const sgz_base_stop *stop,
                                 sgz_patch_take_text take, void *arg, sgz_error *err)
 {
     int64_t found;

@@ -2,6 +2,7 @@
 #ifndef SGZ_PATCH_TOC_H
 #define SGZ_PATCH_TOC_H
 
+#include "base/job.h"
 #include "codec/decode.h"
 
 /* Takes the text that comes next. */
@@ -14,7 +15,7 @@ typedef struct {
     uint8_t *buf;
     size_t taken, pos, len;     /* of buf: what was passed and not yet taken begins at `taken` */
     int taking;
-    const volatile int *stop;
+    const sgz_base_stop *stop;
     sgz_patch_take_text take;
     void *arg;
 } sgz_patch_lines;
@@ -22,7 +23,7 @@ typedef struct {
 /* Begin with the TOC in blob's [offset, end), whose JSON must have json_size bytes. */
 sgz_status sgz_patch_lines_init(sgz_patch_lines *t, const sgz_codecs *codecs,
                                 const sgz_blob *blob, int64_t offset, int64_t end,
-                                uint64_t json_size, const volatile int *stop,
+                                uint64_t json_size, const sgz_base_stop *stop,
                                 sgz_patch_take_text take, void *arg, sgz_error *err);
 void sgz_patch_lines_free(sgz_patch_lines *t);
 /* Go past `count` lines, or take them with `add` added to the number of each offset line. More

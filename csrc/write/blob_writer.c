@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs, sgz_sink *sink,
+sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs,
+                               const sgz_sink *sink,
                                sgz_error *err)
 {
     memset(w, 0, sizeof *w);

@@ -13,12 +13,11 @@ typedef struct {
     int64_t size, uncompressed_size, toc_offset;
     uint64_t toc_size;      /* of the JSON */
     uint64_t entries, chunks, members, bad_names;
-    int trailing_garbage;   /* bytes behind the last gzip member were ignored */
 } sgz_write_result;
 
 typedef struct {
     const sgz_codecs *codecs;
-    sgz_sink *sink;
+    const sgz_sink *sink;
     sgz_hasher blob_sha, tar_sha;
     int64_t position;       /* bytes of the blob written */
     int64_t tar_size;
@@ -27,7 +26,8 @@ typedef struct {
     sgz_sha256 *tail;       /* not NULL: is shown the blob's bytes too */
 } sgz_write_blob;
 
-sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs, sgz_sink *sink,
+sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs,
+                               const sgz_sink *sink,
                                sgz_error *err);
 void sgz_write_blob_free(sgz_write_blob *w);
 /* Append bytes to the blob: hash them, then write them. For each, one call at a time, and in

@@ -8,10 +8,7 @@
 
 #include "toc/rows.h"
 #include "io/input.h"
-#include "write/slab.h"
-
-/* A run of headers that grows past this begins a new member (format section 1). */
-#define SGZ_HEADER_RUN (1u << 20)
+#include "write/filler.h"
 
 typedef struct {
     int64_t chunk_size, min_chunk_size;
@@ -23,19 +20,14 @@ typedef struct {
 
 typedef struct sgz_write_cutter sgz_write_cutter;
 
-/* `toc` is appended to under `lock`, so that others may use its rows meanwhile. */
-sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc, pthread_mutex_t *lock,
+/* Input and TOC must live as long as the cutter. */
+sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc,
                                        const sgz_write_cut_options *options);
 void sgz_write_cutter_free(sgz_write_cutter *cutter);
-/* The slab size that these options need: a whole member and room to read. */
-size_t sgz_write_cutter_slab_size(const sgz_write_cut_options *options);
-/* Fill a slab; *end is set with the last one (which may be empty). */
-sgz_status sgz_write_cutter_fill(sgz_write_cutter *cutter, sgz_write_slab *slab, int *end,
-                                 sgz_error *err);
+/* What fills the slabs of a conversion; good as long as the cutter. */
+const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *cutter);
 /* Whether a name is that of a TOC (2) or a landmark (1) at the root: what an earlier
  * conversion left. */
 int sgz_write_cut_marker(const char *name, size_t len);
-/* Names that JSON cannot hold, after the end. */
-uint64_t sgz_write_cutter_bad_names(const sgz_write_cutter *cutter);
 
 #endif

@@ -1,4 +1,5 @@
-/* Shared by the parts of the cut: write/cut.c (slabs), write/cut_members.c, write/cut_parse.c. */
+/* Shared by the parts of the cut: write/cut.c (life and input), write/cut_fill.c (slabs),
+ * write/cut_members.c, write/cut_parse.c. */
 #ifndef SGZ_WRITE_CUT_INTERNAL_H
 #define SGZ_WRITE_CUT_INTERNAL_H
 
@@ -17,6 +18,7 @@ typedef enum {
     IN_PADDING,
     IN_SKIP, /* an entry that is left out */
     IN_TAIL, /* lossless: everything behind the end of the archive */
+    BEHIND_END, /* the same, left out */
     AT_END
 } sgz_write_phase;
 
@@ -25,7 +27,8 @@ typedef enum {
 struct sgz_write_cutter {
     sgz_input *input;
     sgz_toc *toc;
-    pthread_mutex_t *lock;
+    pthread_mutex_t lock;   /* of the TOC */
+    sgz_write_filler filler;
     sgz_write_cut_options options;
     sgz_tar_parser *parser;
     sgz_toc_rows *apply;
@@ -71,6 +74,9 @@ sgz_status sgz_write_cut_take_in(sgz_write_cutter *c, uint8_t *out, size_t cap, 
 /* Give what was read and not parsed back to the input, so that something can be put into
  * the slab at this place. */
 sgz_status sgz_write_cut_unread(sgz_write_cutter *c, sgz_error *err);
+
+/* The filler's part; see write/filler.h. */
+void sgz_write_cut_fillable(sgz_write_cutter *c);
 
 /* End the open member where the output stands. */
 sgz_status sgz_write_cut_close_member(sgz_write_cutter *c, sgz_error *err);

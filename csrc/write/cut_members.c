@@ -26,7 +26,7 @@ static sgz_status begin_chunk(sgz_write_cutter *c, int own_member, sgz_error *er
     int64_t chunk = left < c->options.chunk_size ? left : c->options.chunk_size;
     uint32_t row = c->file_row;
     sgz_status status = SGZ_OK;
-    pthread_mutex_lock(c->lock);
+    pthread_mutex_lock(&c->lock);
     if (c->file_done)
         status = sgz_toc_rows_chunk(c->apply, &row, err);
     if (!status) {
@@ -36,7 +36,7 @@ static sgz_status begin_chunk(sgz_write_cutter *c, int own_member, sgz_error *er
         if (left >= c->options.chunk_size)
             entry->flags |= SGZ_SET_CHUNK_SIZE;
     }
-    pthread_mutex_unlock(c->lock);
+    pthread_mutex_unlock(&c->lock);
     if (!status
         && (own_member || (int64_t)(c->put - c->open) >= c->options.min_chunk_size))
         status = sgz_write_cut_close_member(c, err);
@@ -78,8 +78,8 @@ sgz_status sgz_write_cut_begin_file(sgz_write_cutter *c, uint32_t row, int64_t s
     c->file_done = 0;
     if (size)
         return begin_chunk(c, own_member, err);
-    pthread_mutex_lock(c->lock);
+    pthread_mutex_lock(&c->lock);
     sgz_toc_rows_empty(c->apply, row);
-    pthread_mutex_unlock(c->lock);
+    pthread_mutex_unlock(&c->lock);
     return SGZ_OK;
 }

@@ -38,9 +38,9 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
     sgz_status status = put_bytes(c, block, sizeof block, err);
     if (status)
         return status;
-    pthread_mutex_lock(c->lock);
+    pthread_mutex_lock(&c->lock);
     status = sgz_toc_rows_entry(c->apply, &entry, c->tar_pos, &row, err);
-    pthread_mutex_unlock(c->lock);
+    pthread_mutex_unlock(&c->lock);
     if (!status)
         status = sgz_write_cut_begin_file(c, row, 1, 1, err);
     if (status)
@@ -115,9 +115,9 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
             "a sparse file cannot be read from a lossless layer; convert without "
             "lossless");
     uint32_t row;
-    pthread_mutex_lock(c->lock);
+    pthread_mutex_lock(&c->lock);
     sgz_status status = sgz_toc_rows_entry(c->apply, entry, c->entry_pos, &row, err);
-    pthread_mutex_unlock(c->lock);
+    pthread_mutex_unlock(&c->lock);
     if (status)
         return status;
     c->entries++;
@@ -179,10 +179,8 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
         } else {
             c->get += SGZ_TAR_BLOCK;
             c->tar_pos += SGZ_TAR_BLOCK;
-            if (c->zero_block) {
-                c->phase = IN_SKIP;
-                c->left = INT64_MAX;
-            }
+            if (c->zero_block)
+                c->phase = BEHIND_END;
         }
         c->zero_block = 1;
         return SGZ_OK;
@@ -301,6 +299,10 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
             }
             c->phase = AT_HEADER;
             break;
+        case BEHIND_END:
+            c->tar_pos += (int64_t)have;
+            c->get = c->len = c->put;
+            return SGZ_OK;
         case IN_TAIL:
             if (!have)
                 return SGZ_OK;
@@ -320,7 +322,7 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
 {
     static const uint8_t zeros[SGZ_TAR_BLOCK];
     sgz_status status = SGZ_OK;
-    int in_end = c->phase == IN_TAIL || (c->phase == IN_SKIP && c->left > INT64_MAX / 2);
+    int in_end = c->phase == IN_TAIL || c->phase == BEHIND_END;
     if (c->phase == IN_PADDING && !c->options.lossless) {
         /* Some writers leave the last padding out. */
         c->tar_pos += c->left;
@@ -348,9 +350,9 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
     if (!status)
         status = sgz_write_cut_close_member(c, err);
     if (!status) {
-        pthread_mutex_lock(c->lock);
+        pthread_mutex_lock(&c->lock);
         status = sgz_toc_rows_finish(c->apply, &c->bad_names, err);
-        pthread_mutex_unlock(c->lock);
+        pthread_mutex_unlock(&c->lock);
     }
     c->phase = AT_END;
     return status;

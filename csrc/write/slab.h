@@ -1,11 +1,12 @@
 /* Slabs: the tar in pieces of some MiB, divided into gzip members, on their way through the
- * stages of write/pipeline.c. A filler makes them, of a tar (write/cut.h) or of a directory (pack/pack.h). */
+ * stages of write/pipeline.c. */
 #ifndef SGZ_WRITE_SLAB_H
 #define SGZ_WRITE_SLAB_H
 
 #include "base/status.h"
 
-#include <pthread.h>
+/* A run of headers that grows past this begins a new member (format section 1). */
+#define SGZ_HEADER_RUN (1u << 20)
 
 /* One chunk of a regular file, in a slab. */
 typedef struct {
@@ -40,33 +41,9 @@ typedef struct {
     size_t piece_count, piece_cap;
     uint8_t *packed;        /* copied runs, in order */
     size_t packed_len, packed_cap;
-    size_t load_count;      /* jobs that must be done before buf and packed are complete */
+    size_t load_count;      /* parts to be loaded before buf and packed are complete */
     void *plan;             /* the filler's */
 } sgz_write_slab;
-
-typedef struct {
-    void *arg;
-    size_t slab_size;       /* the cap that slabs need */
-    pthread_mutex_t *lock;  /* of the TOC's rows and arena */
-    int crcs;               /* whether members' CRCs are wanted */
-    /* Fill a slab; *end is set with the last one (which may be empty). One at a time. */
-    sgz_status (*fill)(void *arg, sgz_write_slab *slab, int *end, sgz_error *err);
-    /* Bytes of the source so far; between calls of fill. */
-    int64_t (*progress)(void *arg);
-    /* After the last fill. */
-    uint64_t (*bad_names)(void *arg);
-
-    /* The rest may be NULL. What one thread needs for loading. */
-    void *(*worker_new)(void *arg, sgz_error *err);
-    void (*worker_free)(void *arg, void *worker);
-    /* Do load job n of a slab. Jobs run side by side. */
-    sgz_status (*load)(void *arg, void *worker, sgz_write_slab *slab, size_t n, sgz_error *err);
-    /* Copy a member that is not `copied` after all, if it can be had: sets *len, else 0. */
-    sgz_status (*reuse)(void *arg, void *worker, const sgz_write_slab *slab, size_t member,
-                        uint8_t *out, size_t cap, size_t *len, sgz_error *err);
-    /* The slab, finished, begins at this blob offset. In order, one at a time. */
-    sgz_status (*placed)(void *arg, const sgz_write_slab *slab, int64_t offset, sgz_error *err);
-} sgz_write_filler;
 
 sgz_status sgz_write_slab_init(sgz_write_slab *slab, size_t cap, sgz_error *err);
 void sgz_write_slab_free(sgz_write_slab *slab);

@@ -7,28 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Input bytes that one thread compresses at a time: 256 KiB keeps the last jobs of a
- * conversion even between threads and costs nothing in locking (a job takes 0.5 ms). */
-#define JOB_BYTES (256u << 10)
+/* Input bytes that one thread compresses at a time: 256 KiB keeps the last batches of a
+ * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
+#define BATCH_BYTES (256u << 10)
 
-static int next_in_job(const sgz_write_slab *in, size_t i, const sgz_write_job *j, size_t bytes)
+static int next_in_batch(const sgz_write_slab *in, size_t i, const sgz_write_batch *j,
+                         size_t bytes)
 {
     if (i == in->member_count || !in->members[i].copied != !j->copied)
         return 0;
-    return j->copied || bytes + in->members[i].len <= JOB_BYTES;
+    return j->copied || bytes + in->members[i].len <= BATCH_BYTES;
 }
 
-sgz_status sgz_write_plan_jobs(sgz_write_flight *s, sgz_error *err)
+static sgz_status plan(sgz_write_slot *s, sgz_error *err)
 {
     size_t out = 0, packed = 0, count = s->in.member_count;
-    s->job_count = s->jobs_taken = s->jobs_done = s->loads_taken = s->loads_done = 0;
+    s->batch_count = 0;
     for (size_t i = 0; i < count;) {
-        if (!sgz_write_slab_grow((void **)&s->jobs, &s->job_cap, s->job_count + 1,
-                                 sizeof *s->jobs))
+        if (!sgz_write_slab_grow((void **)&s->batches, &s->batch_cap, s->batch_count + 1,
+                                 sizeof *s->batches))
             return sgz_write_no_memory(err);
-        sgz_write_job *j = &s->jobs[s->job_count++];
+        sgz_write_batch *j = &s->batches[s->batch_count++];
         size_t bytes = 0;
-        *j = (sgz_write_job){.first_member = i, .copied = s->in.members[i].copied != 0};
+        *j = (sgz_write_batch){.first_member = i, .copied = s->in.members[i].copied != 0};
         j->out = j->copied ? packed : out;
         do {
             const sgz_write_member *member = &s->in.members[i];
@@ -37,14 +38,12 @@ sgz_status sgz_write_plan_jobs(sgz_write_flight *s, sgz_error *err)
                 packed += member->out_len;
             else
                 out += sgz_codec_member_bound(member->len);
-        } while (next_in_job(&s->in, ++i, j, bytes));
+        } while (next_in_batch(&s->in, ++i, j, bytes));
         j->member_count = i - j->first_member;
-        if (j->copied) {
+        if (j->copied)
             j->out_len = packed - j->out;
-            s->jobs_done++;
-        } else {
+        else
             j->out_cap = out - j->out;
-        }
     }
     if (out > s->out_cap) {
         free(s->out);
@@ -57,13 +56,30 @@ sgz_status sgz_write_plan_jobs(sgz_write_flight *s, sgz_error *err)
     s->chunks_due = 0;
     for (size_t i = 0; i < s->in.piece_count && !s->chunks_due; i++)
         s->chunks_due = !s->in.pieces[i].hashed;
+    memset(s->parts, 0, sizeof s->parts);
+    s->parts[LOAD].count = s->in.load_count;
+    s->parts[COMPRESS].count = s->batch_count;
     return SGZ_OK;
 }
 
-sgz_status sgz_write_run_job(sgz_write_pipeline *c, sgz_write_worker *w, sgz_write_flight *s,
-                             sgz_write_job *j, sgz_error *err)
+sgz_status sgz_write_fill(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
-    for (size_t i = 0; i < j->member_count; i++) {
+    sgz_write_pipeline *c = w->c;
+    sgz_status status = c->filler.fill(c->filler.arg, &s->in, &s->last, err);
+    return status ? status : plan(s, err);
+}
+
+sgz_status sgz_write_load(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+{
+    sgz_write_pipeline *c = w->c;
+    return c->filler.load(c->filler.arg, w->loader, &s->in, w->part, err);
+}
+
+sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+{
+    sgz_write_pipeline *c = w->c;
+    sgz_write_batch *j = &s->batches[w->part];
+    for (size_t i = 0; i < j->member_count && !j->copied; i++) {
         sgz_write_member *member = &s->in.members[j->first_member + i];
         uint8_t *out = s->out + j->out + j->out_len;
         size_t room = j->out_cap - j->out_len;
@@ -84,8 +100,9 @@ sgz_status sgz_write_run_job(sgz_write_pipeline *c, sgz_write_worker *w, sgz_wri
     return SGZ_OK;
 }
 
-sgz_status sgz_write_hash_tar(sgz_write_pipeline *c, sgz_write_flight *s, sgz_error *err)
+sgz_status sgz_write_hash_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
+    sgz_write_pipeline *c = w->c;
     size_t count = 0;
     if (!sgz_write_slab_grow((void **)&c->messages, &c->message_cap, s->in.piece_count,
                              sizeof *c->messages))
@@ -101,8 +118,9 @@ sgz_status sgz_write_hash_tar(sgz_write_pipeline *c, sgz_write_flight *s, sgz_er
     return SGZ_OK;
 }
 
-sgz_status sgz_write_hash_files(sgz_write_pipeline *c, sgz_write_flight *s, sgz_error *err)
+sgz_status sgz_write_hash_files(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
+    sgz_write_pipeline *c = w->c;
     for (size_t i = 0; i < s->in.piece_count; i++) {
         const sgz_write_piece *piece = &s->in.pieces[i];
         if (piece->whole || piece->file_hashed)
@@ -127,7 +145,7 @@ sgz_status sgz_write_hash_files(sgz_write_pipeline *c, sgz_write_flight *s, sgz_
     return SGZ_OK;
 }
 
-static void record_rows(sgz_write_pipeline *c, const sgz_write_flight *s)
+static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
 {
     int64_t offset = c->writer.position;
     pthread_mutex_lock(c->filler.lock);
@@ -148,40 +166,58 @@ static void record_rows(sgz_write_pipeline *c, const sgz_write_flight *s)
     pthread_mutex_unlock(c->filler.lock);
 }
 
-static const uint8_t *made_by(const sgz_write_flight *s, const sgz_write_job *j)
+static const uint8_t *made_by(const sgz_write_slot *s, const sgz_write_batch *j)
 {
     return (j->copied ? s->in.packed : s->out) + j->out;
 }
 
-sgz_status sgz_write_place_slab(sgz_write_pipeline *c, const sgz_write_flight *s, int tar,
-                                sgz_error *err)
+sgz_status sgz_write_place(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
-    size_t at = 0, len = tar && !c->options.no_diff_id ? s->in.len : 0;
+    sgz_write_pipeline *c = w->c;
+    size_t at = 0, len = s->tar_beside && !c->options.no_diff_id ? s->in.len : 0;
     record_rows(c, s);
     for (size_t i = 0; i < s->in.member_count; i++)
         c->writer.members += s->in.members[i].copied ? s->in.members[i].copied : 1;
     sgz_status status = SGZ_OK;
     if (c->filler.placed)
         status = c->filler.placed(c->filler.arg, &s->in, c->writer.position, err);
-    for (size_t i = 0; i < s->job_count && !status; i++)
-        at += sgz_write_blob_hash(&c->writer, made_by(s, &s->jobs[i]), s->jobs[i].out_len,
+    for (size_t i = 0; i < s->batch_count && !status; i++)
+        at += sgz_write_blob_hash(&c->writer, made_by(s, &s->batches[i]), s->batches[i].out_len,
                                   s->in.buf + at, len - at);
-    if (tar && !status) {
+    if (s->tar_beside && !status) {
         sgz_write_blob_tar(&c->writer, s->in.buf + at, len - at, NULL, 0);
         c->writer.tar_size += s->in.tar_len - (int64_t)(len - at);
     }
     return status;
 }
 
-sgz_status sgz_write_store_slab(sgz_write_pipeline *c, const sgz_write_flight *s, sgz_error *err)
+sgz_status sgz_write_store(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
+    sgz_write_pipeline *c = w->c;
     sgz_status status = SGZ_OK;
-    for (size_t i = 0; i < s->job_count && !status; i++)
-        status = sgz_write_blob_store(&c->writer, made_by(s, &s->jobs[i]), s->jobs[i].out_len,
+    for (size_t i = 0; i < s->batch_count && !status; i++)
+        status = sgz_write_blob_store(&c->writer, made_by(s, &s->batches[i]), s->batches[i].out_len,
                                       err);
 #ifdef SYNC_FILE_RANGE_WRITE
-    if (!status && c->options.writeback && c->sink->fd >= 0)
-        sync_file_range(c->sink->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* a hint */
+    if (!status && c->options.writeback && c->writer.sink->fd >= 0)
+        sync_file_range(c->writer.sink->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* a hint */
 #endif
+    return status;
+}
+
+sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+{
+    sgz_write_pipeline *c = w->c;
+    (void)s;
+    sgz_status status = sgz_codec_sha256_new(c->codecs, &c->tail_sha, err);
+    if (status)
+        return status;
+    sgz_codec_sha256_init(c->codecs, &c->tail_sha);
+    c->result.bad_names = c->filler.bad_names(c->filler.arg);
+    c->writer.tail = &c->tail_sha;
+    status = sgz_write_blob_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
+                                   &c->result, err);
+    if (!status)
+        sgz_codec_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);
     return status;
 }

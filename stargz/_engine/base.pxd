@@ -62,19 +62,50 @@ cdef const sgz_codecs *table() except NULL
 cpdef int need(str library) except -1
 
 
+cdef extern from "base/job.h" nogil:
+    ctypedef int sgz_base_stop      # atomic
+
+    ctypedef struct sgz_base_job:
+        sgz_base_stop stop
+        int64_t done                # atomic, as is
+        int64_t total
+
+    void sgz_base_job_init(sgz_base_job *)
+    void sgz_base_job_free(sgz_base_job *)
+    int sgz_base_job_wait(sgz_base_job *, int)
+    void sgz_base_job_cancel(sgz_base_job *)
+
+
+# How often a thread that waits for others looks for signals and tells of progress: milliseconds.
+cdef enum:
+    POLL = 40
+
+
+cdef class Job:
+    """The threads of one task."""
+
+    cdef sgz_base_job job
+
+
+# Wait for the end of a job that was started. progress(done, total) is called meanwhile, if it is
+# not None. What that or a signal's handler raises cancels the job and is raised; either way the
+# task is then to be finished, which joins the threads: with `finally`.
+cdef int follow(Job job, object progress) except -1
+
+
 cdef extern from "io/input.h" nogil:
     ctypedef struct sgz_source:
         int fd
         int64_t (*read)(void *, uint8_t *, size_t)
         void *arg
-        const int *stop
+        const sgz_base_stop *stop
 
 cdef extern from "io/sink.h" nogil:
     ctypedef struct sgz_sink:
         int fd
         int (*write)(void *, const uint8_t *, size_t)
         void *arg
-        const int *stop
+        const sgz_base_stop *stop
         int is_pipe
         const char *name
 

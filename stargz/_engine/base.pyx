@@ -6,6 +6,7 @@ no fall back to zlib: it would change digests.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
@@ -182,6 +183,32 @@ def isal_pinned() -> bool:
     """Whether this ISA-L gives the bytes that levels 1 and 2 promise."""
     need("isal")
     return TABLE.isal.pinned != 0
+
+
+# --- jobs -----------------------------------------------------------------------------------
+
+cdef class Job:
+    def __cinit__(self):
+        sgz_base_job_init(&self.job)
+
+    def __dealloc__(self):
+        sgz_base_job_free(&self.job)
+
+
+cdef int follow(Job job, object progress) except -1:
+    cdef bint ended = False
+    try:
+        while not ended:
+            with nogil:
+                ended = sgz_base_job_wait(&job.job, POLL)
+            PyErr_CheckSignals()
+            if progress is not None:
+                progress(job.job.done, job.job.total)
+    except BaseException:
+        with nogil:
+            sgz_base_job_cancel(&job.job)
+        raise
+    return 0
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Packing a directory. Part of write.pyx."""
 
-from libc.limits cimport INT_MAX
 from libc.stdint cimport INT64_MAX, INT64_MIN, uint32_t, uint64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcmp, memcpy
@@ -19,6 +18,9 @@ cdef extern from "<time.h>" nogil:
 
     int clock_gettime(int, timespec *)
 
+cdef extern from "write/cut.h" nogil:
+    int sgz_write_cut_marker(const char *, size_t)
+
 cdef extern from "pack/pack.h" nogil:
     ctypedef struct sgz_pack_walk:
         size_t count
@@ -35,12 +37,10 @@ cdef extern from "pack/pack.h" nogil:
         uint32_t (*known)(void *, const sgz_pack_walk_entry *, const char *)
         void *ignore_arg
         void *known_arg
-        const int *stop
+        const sgz_base_stop *stop
 
     sgz_status sgz_pack_walk_tree(int, const sgz_pack_walk_options *, sgz_pack_walk *, sgz_error *)
     void sgz_pack_walk_free(sgz_pack_walk *)
-    int sgz_write_cut_marker(const char *, size_t)
-
     ctypedef struct sgz_pack_manifest_options:
         int level
         int landmarks
@@ -103,7 +103,7 @@ cdef class Worker:
 
     cdef object call, running
     cdef bint ended
-    cdef int *stop              # set when a signal's handler raises; may be NULL
+    cdef sgz_base_stop *stop    # set when a signal's handler raises; may be NULL
     cdef readonly object error
 
     def __cinit__(self):
@@ -230,7 +230,8 @@ cdef class Packing:
     cdef sgz_pack_walk found
     cdef sgz_pack *packer
     cdef sgz_toc *toc
-    cdef int stop, root
+    cdef int root
+    cdef sgz_base_stop stop
     cdef int64_t walked_at
     cdef Manifest base
     cdef str name
@@ -249,7 +250,7 @@ cdef class Packing:
         sgz_toc_free(self.toc)
 
     def __init__(self, int root, str name, *, int level, int64_t chunk_size, int64_t owner,
-                 int64_t group, mtime, mtime_max, str engine, bint diff_id, unsigned threads,
+                 int64_t group, mtime, mtime_max, str engine, bint diff_id, int threads,
                  progress):
         cdef bytes text = engine.encode()[:63]
         if level > 2:
@@ -303,7 +304,7 @@ cdef class Packing:
         cdef Worker worker
         memset(&options, 0, sizeof(options))
         memset(&left_out, 0, sizeof(left_out))
-        options.threads = <int>min(self.convert.threads, <unsigned>INT_MAX)
+        options.threads = self.convert.threads
         options.one_file_system = one_file_system
         options.stop = &self.stop
         options.ignore = _ignore
@@ -357,14 +358,14 @@ cdef class Packing:
         that will be synced afterwards."""
         cdef sgz_error err
         cdef sgz_status status
-        cdef sgz_write_pipeline *conversion
         cdef sgz_pack_counts counts
         cdef size_t i = 0, size
         cdef int cut
         cdef const char *name
         cdef const sgz_codecs *codecs = table()
         cdef Writer sink = Writer(where, sink_name)
-        sink.sink.stop = &self.stop
+        cdef Job job = Job()
+        sink.sink.stop = &job.job.stop
         if self.base is not None:
             self.options.base = &self.base.manifest
             self.options.base_fd = base_fd
@@ -375,17 +376,9 @@ cdef class Packing:
         if self.packer == NULL:
             raise to_exception(&err, self.name)
         sgz_pack_count(self.packer, &counts)
-        conversion = sgz_write_pipeline_start_filled(codecs, sgz_pack_filler(self.packer),
-                                                     &sink.sink, self.toc, &self.convert,
-                                                     &self.stop, &err)
-        if conversion == NULL:
-            raise to_exception(&err, self.name)
-
-        def report(int64_t done):
-            if self.progress is not None:
-                self.progress(done, counts.source_bytes)
-
-        status = follow(conversion, report, &self.result, &err)
+        job.job.total = counts.source_bytes
+        status = _write(job, sgz_pack_filler(self.packer), &sink.sink, self.toc, &self.convert,
+                        self.progress, &self.result, &err)
         if status != SGZ_OK:
             sink.check()
             raise to_exception(&err, self.name)

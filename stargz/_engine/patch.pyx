@@ -13,6 +13,7 @@ from stargz._engine.base cimport (
     Buffer,
     Reader,
     Writer,
+    sgz_base_stop,
     sgz_codecs,
     sgz_error,
     sgz_sink,
@@ -337,7 +338,8 @@ cdef extern from "patch/apply.h" nogil:
     sgz_status sgz_patch_read_head(sgz_patch_reader *, sgz_patch_head *, sgz_error *)
     sgz_patch_apply *sgz_patch_apply_start(const sgz_codecs *, sgz_patch_reader *,
                                            const sgz_patch_head *, const sgz_blob *,
-                                           const sgz_sink *, int, unsigned, int *, sgz_error *)
+                                           const sgz_sink *, int, unsigned, sgz_base_stop *,
+                                           sgz_error *)
     int sgz_patch_apply_wait(sgz_patch_apply *, int, int64_t *)
     void sgz_patch_apply_cancel(sgz_patch_apply *)
     sgz_status sgz_patch_apply_finish(sgz_patch_apply *, sgz_patch_result *, sgz_error *)
@@ -381,7 +383,7 @@ cdef class Patch:
     cdef sgz_patch_reader reader
     cdef sgz_patch_head head
     cdef Reader source
-    cdef int stop
+    cdef sgz_base_stop stop
     cdef str name
     cdef bytes encoded
     cdef readonly int level         # 0: the patch compresses nothing anew

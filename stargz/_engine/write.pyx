@@ -9,8 +9,12 @@ from stargz._engine.base cimport (
     SGZ_ECANCELLED,
     SGZ_OK,
     Callback,
+    Job,
     Reader,
     Writer,
+    follow,
+    sgz_base_job,
+    sgz_base_stop,
     sgz_codecs,
     sgz_error,
     sgz_sink,
@@ -82,7 +86,10 @@ cdef extern from "io/plain.h" nogil:
     void sgz_codec_hasher_final(sgz_hasher *, uint8_t *)
     sgz_status sgz_io_plain_step(sgz_plain *, int *, sgz_error *)
 
-cdef extern from "write/pipeline.h" nogil:
+cdef extern from "write/cut.h" nogil:
+    ctypedef struct sgz_write_filler:
+        pass
+
     ctypedef struct sgz_write_cut_options:
         int64_t chunk_size
         int64_t min_chunk_size
@@ -91,13 +98,20 @@ cdef extern from "write/pipeline.h" nogil:
         int prefetch
         int lossless
 
+    ctypedef struct sgz_write_cutter:
+        pass
+
+    sgz_write_cutter *sgz_write_cutter_new(sgz_input *, sgz_toc *, const sgz_write_cut_options *)
+    void sgz_write_cutter_free(sgz_write_cutter *)
+    const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *)
+
+cdef extern from "write/pipeline.h" nogil:
     ctypedef struct sgz_write_options:
-        sgz_write_cut_options cut
         int level
         int legacy
         int no_diff_id
         int writeback
-        unsigned threads
+        int threads
 
     ctypedef struct sgz_write_result:
         uint8_t digest[32]
@@ -111,50 +125,30 @@ cdef extern from "write/pipeline.h" nogil:
         uint64_t chunks
         uint64_t members
         uint64_t bad_names
-        int trailing_garbage
-
-    ctypedef struct sgz_write_filler:
-        pass
 
     ctypedef struct sgz_write_pipeline:
         pass
 
-    sgz_write_pipeline *sgz_write_pipeline_start_filled(const sgz_codecs *,
-                                                        const sgz_write_filler *, sgz_sink *,
-                                                        sgz_toc *, const sgz_write_options *, int *,
-                                                        sgz_error *)
-    sgz_write_pipeline *sgz_write_pipeline_start(const sgz_codecs *, sgz_input *, sgz_sink *,
-                                                 sgz_toc *, const sgz_write_options *, int *,
-                                                 sgz_error *)
-    int sgz_write_pipeline_wait(sgz_write_pipeline *, int, int64_t *)
-    void sgz_write_pipeline_cancel(sgz_write_pipeline *)
+    sgz_status sgz_write_pipeline_start(sgz_write_pipeline **, sgz_base_job *, const sgz_codecs *,
+                                        const sgz_write_filler *, const sgz_sink *, sgz_toc *,
+                                        const sgz_write_options *, sgz_error *)
     sgz_status sgz_write_pipeline_finish(sgz_write_pipeline *, sgz_write_result *, sgz_error *)
 
-# How often the calling thread looks for signals and reports progress: milliseconds.
-cdef enum:
-    POLL = 50
 
-
-# Wait for a conversion that was started and free it; report(done) is called in the meantime and
-# may raise, which cancels it. Returns the status of the conversion.
-cdef sgz_status follow(sgz_write_pipeline *conversion, object report, sgz_write_result *result,
-                       sgz_error *err) except *:
-    cdef int64_t done = 0
-    cdef int ended = 0
-    cdef sgz_status status
+# Write what a filler makes to the sink; progress(done, job's total) may raise.
+cdef sgz_status _write(Job job, const sgz_write_filler *filler, const sgz_sink *sink,
+                       sgz_toc *toc, const sgz_write_options *options, object progress,
+                       sgz_write_result *result, sgz_error *err) except *:
+    cdef sgz_write_pipeline *pipeline = NULL
+    cdef sgz_status status = sgz_write_pipeline_start(&pipeline, &job.job, table(), filler, sink,
+                                                      toc, options, err)
+    if status != SGZ_OK:
+        return status
     try:
-        while not ended:
-            with nogil:
-                ended = sgz_write_pipeline_wait(conversion, POLL, &done)
-            PyErr_CheckSignals()
-            report(done)
-    except BaseException:
+        follow(job, progress)
+    finally:
         with nogil:
-            sgz_write_pipeline_cancel(conversion)
-            sgz_write_pipeline_finish(conversion, result, err)
-        raise
-    with nogil:
-        status = sgz_write_pipeline_finish(conversion, result, err)
+            status = sgz_write_pipeline_finish(pipeline, result, err)
     return status
 
 
@@ -204,7 +198,8 @@ def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t sourc
     cdef sgz_error err
     cdef sgz_status status
     cdef uint8_t digest[32]
-    cdef int end = 0, stop = 0
+    cdef int end = 0
+    cdef sgz_base_stop stop = 0
     cdef Reader reader = Reader(source)
     memset(&input, 0, sizeof(input))
     memset(&hasher, 0, sizeof(hasher))
@@ -248,10 +243,11 @@ cdef class Conversion:
     cdef sgz_input input
     cdef Writer sink
     cdef sgz_write_options options
+    cdef sgz_write_cut_options cut
     cdef sgz_write_result result
     cdef sgz_write_ordered order
     cdef sgz_toc *toc
-    cdef int stop
+    cdef Job job
     cdef Reader reader
     cdef object source_name, progress
     cdef int64_t source_size
@@ -269,7 +265,7 @@ cdef class Conversion:
         sgz_toc_free(self.toc)
 
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
-                 bint legacy, bint lossless, unsigned threads, str source_name,
+                 bint legacy, bint lossless, int threads, str source_name,
                  str sink_name, progress, int64_t source_size):
         cdef sgz_error err
         cdef sgz_status status
@@ -282,17 +278,18 @@ cdef class Conversion:
         self.options.level = level
         self.options.legacy = legacy
         self.options.threads = threads
-        self.options.cut.chunk_size = chunk_size
-        self.options.cut.min_chunk_size = min_chunk_size
-        self.options.cut.lossless = lossless
-        self.options.cut.landmarks = not legacy and not lossless
+        self.cut.chunk_size = chunk_size
+        self.cut.min_chunk_size = min_chunk_size
+        self.cut.lossless = lossless
+        self.cut.landmarks = not legacy and not lossless
         self.toc = sgz_toc_new()
         if self.toc == NULL:
             raise MemoryError
+        self.job = Job()
         self.reader = Reader(source)
-        self.reader.source.stop = &self.stop
+        self.reader.source.stop = &self.job.job.stop
         self.sink = Writer(sink, sink_name)
-        self.sink.sink.stop = &self.stop
+        self.sink.sink.stop = &self.job.job.stop
         status = _open(&self.input, self.reader.source, &err)
         if status != SGZ_OK:
             self._raise(&err)
@@ -347,8 +344,8 @@ cdef class Conversion:
         finally:
             sgz_write_order_free(scan)
         self.missing = [name for name, gone in zip(names, missing, strict=False) if gone]
-        self.options.cut.prefetch = 1
-        self.options.cut.landmark_after = self.order.prioritized
+        self.cut.prefetch = 1
+        self.cut.landmark_after = self.order.prioritized
         self.garbage = self.input.inflater.garbage
         sgz_io_input_close(&self.input)
         if sgz_io_input_open_extents(&self.input, table(), spool, self.order.extents,
@@ -361,27 +358,29 @@ cdef class Conversion:
         cdef sgz_status status
         cdef int64_t first = 0, whole = 1
         cdef size_t i
-        cdef sgz_write_pipeline *conversion
+        cdef sgz_write_cutter *cutter
         if self.order.extents != NULL:
             first = self.source_size // 2
             for i in range(self.order.extent_count):
                 whole += self.order.extents[i].end - self.order.extents[i].start
-        conversion = sgz_write_pipeline_start(table(), &self.input, &self.sink.sink, self.toc,
-                                              &self.options, &self.stop, &err)
-        if conversion == NULL:
-            self._raise(&err)
 
-        def report(int64_t done):
+        def report(int64_t done, total):
             if first:
-                self._report(first + <int64_t>(<double>done / whole * first), self.source_size)
-            else:
-                self._report(done, self.source_size)
+                done = first + <int64_t>(<double>done / whole * first)
+            self._report(done, self.source_size)
 
-        status = follow(conversion, report, &self.result, &err)
+        cutter = sgz_write_cutter_new(&self.input, self.toc, &self.cut)
+        if cutter == NULL:
+            raise MemoryError
+        try:
+            status = _write(self.job, sgz_write_cutter_filler(cutter), &self.sink.sink, self.toc,
+                            &self.options, report, &self.result, &err)
+        finally:
+            sgz_write_cutter_free(cutter)
         if status != SGZ_OK:
             self._raise(&err)
         fields = fields_of(&self.result)
-        fields["trailing_garbage"] = bool(self.result.trailing_garbage or self.garbage)
+        fields["trailing_garbage"] = bool(self.input.inflater.garbage or self.garbage)
         return fields
 
 

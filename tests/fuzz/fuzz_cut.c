@@ -64,7 +64,6 @@ static outcome cut(const uint8_t *data, size_t len, size_t piece,
     outcome o = {.hash = 14695981039346656037u};
     memory m = {data, len, 0, piece};
     sgz_source source = {.fd = -1, .read = read_piece, .arg = &m};
-    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     sgz_error err = {0};
     sgz_input input;
     sgz_write_slab slab;
@@ -78,10 +77,12 @@ static outcome cut(const uint8_t *data, size_t len, size_t piece,
         sgz_toc_free(toc);
         return o;
     }
-    sgz_write_cutter *cutter = sgz_write_cutter_new(&input, toc, &lock, options);
-    CHECK(cutter && !sgz_write_slab_init(&slab, sgz_write_cutter_slab_size(options), &err));
+    sgz_write_cutter *cutter = sgz_write_cutter_new(&input, toc, options);
+    CHECK(cutter);
+    const sgz_write_filler *filler = sgz_write_cutter_filler(cutter);
+    CHECK(!sgz_write_slab_init(&slab, filler->slab_size, &err));
     while (!o.status && !end) {
-        o.status = sgz_write_cutter_fill(cutter, &slab, &end, &err);
+        o.status = filler->fill(filler->arg, &slab, &end, &err);
         if (!o.status) {
             CHECK(end || slab.len);
             check_slab(&o, &slab, toc);

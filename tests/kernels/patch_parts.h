@@ -208,7 +208,7 @@ static inline sgz_status parts_apply(const sgz_codecs *codecs, const parts_base 
                                      sgz_patch_head *head, sgz_patch_result *result,
                                      sgz_error *err)
 {
-    volatile int stop = 0;
+    sgz_base_stop stop = 0;
     int64_t done;
     parts_source from = {patch->data, patch->len, 0, how.step};
     sgz_source source = {.fd = -1, .read = parts_read, .arg = &from, .stop = &stop};

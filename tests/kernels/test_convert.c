@@ -1,5 +1,6 @@
 /* The whole conversion, threads and all, under the sanitizers: the same bytes for every
  * number of threads, and a clean end when source, sink or caller stop it anywhere. */
+#include "write/cut.h"
 #include "write/pipeline.h"
 #include "check.h"
 
@@ -61,31 +62,34 @@ static int write_memory(void *arg, const uint8_t *data, size_t len)
     return 0;
 }
 
-static sgz_status convert(unsigned threads, int level, size_t read_fails, size_t write_fails,
+static sgz_status convert(int threads, int level, size_t read_fails, size_t write_fails,
                           int cancel_after, memory *out)
 {
-    volatile int stop = 0;
+    sgz_base_job job;
     memory in = {.fail_after = read_fails};
     memset(out, 0, sizeof *out);
     out->fail_after = write_fails;
-    sgz_source source = {.fd = -1, .read = read_memory, .arg = &in, .stop = &stop};
-    sgz_sink sink = {.fd = -1, .write = write_memory, .arg = out, .stop = &stop};
+    sgz_source source = {.fd = -1, .read = read_memory, .arg = &in, .stop = &job.stop};
+    sgz_sink sink = {.fd = -1, .write = write_memory, .arg = out, .stop = &job.stop};
     sgz_write_options options = {.level = level, .threads = threads};
-    options.cut = (sgz_write_cut_options){.chunk_size = 65536, .landmarks = 1};
+    sgz_write_cut_options cut = {.chunk_size = 65536, .landmarks = 1};
     sgz_write_result result;
     sgz_error err;
     sgz_input input;
-    int64_t done;
+    sgz_write_pipeline *c;
+    sgz_base_job_init(&job);
     sgz_toc *toc = sgz_toc_new();
     CHECK(toc && !sgz_io_input_open(&input, &codecs, source, &err));
     CHECK(!sgz_io_input_peek(&input, &err) && !sgz_io_input_begin(&input, &err));
-    sgz_write_pipeline *c = sgz_write_pipeline_start(&codecs, &input, &sink, toc, &options,
-                                                     &stop, &err);
-    CHECK(c);
-    for (int waits = 0; !sgz_write_pipeline_wait(c, 1, &done); waits++)
+    sgz_write_cutter *cutter = sgz_write_cutter_new(&input, toc, &cut);
+    CHECK(cutter && !sgz_write_pipeline_start(&c, &job, &codecs, sgz_write_cutter_filler(cutter),
+                                              &sink, toc, &options, &err));
+    for (int waits = 0; !sgz_base_job_wait(&job, 1); waits++)
         if (cancel_after && waits == cancel_after)
-            sgz_write_pipeline_cancel(c);
+            sgz_base_job_cancel(&job);
     sgz_status status = sgz_write_pipeline_finish(c, &result, &err);
+    sgz_write_cutter_free(cutter);
+    sgz_base_job_free(&job);
     CHECK(status || result.size == (int64_t)out->len);
     sgz_io_input_close(&input);
     sgz_toc_free(toc);
@@ -107,7 +111,7 @@ int main(void)
     static const int levels[] = {1, 2, 3};
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         CHECK(!convert(1, levels[i], 0, 0, 0, &one));
-        for (unsigned threads = 2; threads <= 9; threads += 7) {
+        for (int threads = 2; threads <= 9; threads += 7) {
             CHECK(!convert(threads, levels[i], 0, 0, 0, &many));
             CHECK(one.len == many.len && !memcmp(one.data, many.data, one.len));
             free(many.data);

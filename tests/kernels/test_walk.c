@@ -183,7 +183,7 @@ static void callbacks(void)
     sgz_pack_walk_free(&w);
     put(root, "d/error", "");
     CHECK(sgz_pack_walk_tree(root, &o, &w, &err) == SGZ_ECALLBACK && !w.entries && !w.arena);
-    int stop = 1;
+    sgz_base_stop stop = 1;
     o = (sgz_pack_walk_options){.threads = 1, .stop = &stop};
     CHECK(sgz_pack_walk_tree(root, &o, &w, &err) == SGZ_ECANCELLED);
     remove_root(root);

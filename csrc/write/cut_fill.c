@@ -1,0 +1,133 @@
+/* The cut as a filler of slabs: how much is read, and what is carried over from one to the next. */
+#include "write/cut_internal.h"
+
+/* Room to read on behind the largest member. */
+#define SLAB_ROOM (2u << 20)
+
+/* A slab is full with this much, unless one member needs more. */
+#define SLAB_SOFT ((size_t)4 << 20)
+
+static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
+{
+    sgz_write_slab *slab = c->slab;
+    slab->len = slab->member_count = slab->piece_count = 0;
+    if (c->carry_len)
+        memcpy(slab->buf, c->carry, c->carry_len);
+    c->open = c->open_piece = 0;
+    c->put = c->carry_put;
+    c->get = c->carry_put;
+    c->len = c->carry_len;
+    c->run_start = c->carry_run;
+    if (!sgz_write_slab_grow((void **)&slab->pieces, &slab->piece_cap, c->carry_piece_count,
+                             sizeof *slab->pieces))
+        return sgz_write_cut_no_memory(err);
+    if (c->carry_piece_count)
+        memcpy(slab->pieces, c->carry_pieces, c->carry_piece_count * sizeof *slab->pieces);
+    slab->piece_count = c->carry_piece_count;
+    return SGZ_OK;
+}
+
+/* Save [open, put) and [get, len) for the next slab; positions become relative to open. */
+static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
+{
+    sgz_write_slab *slab = c->slab;
+    size_t kept = c->put - c->open, ahead = c->len - c->get;
+    if (!sgz_write_slab_grow((void **)&c->carry, &c->carry_cap, kept + ahead, 1))
+        return sgz_write_cut_no_memory(err);
+    if (kept)
+        memcpy(c->carry, slab->buf + c->open, kept);
+    if (ahead)
+        memcpy(c->carry + kept, slab->buf + c->get, ahead);
+    c->carry_put = kept;
+    c->carry_len = kept + ahead;
+    c->carry_run = c->run_start - c->open;
+    c->header_start = c->header_start > c->open ? c->header_start - c->open : 0;
+    c->carry_piece_count = slab->piece_count - c->open_piece;
+    if (!sgz_write_slab_grow((void **)&c->carry_pieces, &c->carry_piece_cap,
+                             c->carry_piece_count, sizeof *c->carry_pieces))
+        return sgz_write_cut_no_memory(err);
+    for (size_t i = 0; i < c->carry_piece_count; i++) {
+        c->carry_pieces[i] = slab->pieces[c->open_piece + i];
+        c->carry_pieces[i].start -= c->open;
+    }
+    slab->piece_count = c->open_piece;
+    slab->len = c->open;
+    slab->tar_len = (int64_t)c->open;
+    return SGZ_OK;
+}
+
+/* How much to read: to the slab's end, but in the middle of a large file only to the end
+ * of its last whole chunk, so that little is carried over. 0: this slab is done. */
+static size_t read_size(const sgz_write_cutter *c)
+{
+    size_t limit = c->slab->cap - INSERT_ROOM;
+    size_t room = c->len < limit ? limit - c->len : 0;
+    /* Enough for every thread, and still in the third-level cache when it is compressed. */
+    if (c->len >= SLAB_SOFT && c->open)
+        return 0;
+    if (c->len < SLAB_SOFT && room > SLAB_SOFT - c->len)
+        room = SLAB_SOFT - c->len;
+    if (c->phase != IN_PAYLOAD || !c->file_size || c->put != c->get || c->get != c->len)
+        return room;
+    if (c->left <= (int64_t)room)
+        return room;
+    if (c->chunk_left > (int64_t)room) {
+        if (c->open)
+            return 0;
+        return c->chunk_left < (int64_t)(limit - c->len) ? (size_t)c->chunk_left : limit - c->len;
+    }
+    return (size_t)(c->chunk_left
+                    + ((int64_t)room - c->chunk_left) / c->options.chunk_size
+                        * c->options.chunk_size);
+}
+
+static sgz_status fill(void *arg, sgz_write_slab *slab, int *end, sgz_error *err)
+{
+    sgz_write_cutter *c = arg;
+    c->slab = slab;
+    *end = 0;
+    sgz_status status = load_carry(c, err);
+    while (!status) {
+        int full = 0;
+        status = sgz_write_cut_parse(c, &full, err);
+        if (status || full)
+            break;
+        if (c->len == c->get && c->put < c->get)
+            c->get = c->len = c->put;  /* nothing ahead: read right behind what is kept */
+        if (c->input_end && c->back_pos == c->back_len) {
+            status = sgz_write_cut_at_input_end(c, err);
+            *end = 1;
+            break;
+        }
+        size_t want = read_size(c), got;
+        if (!want)
+            break;
+        status = sgz_write_cut_take_in(c, slab->buf + c->len, want, &got, err);
+        c->len += got;
+    }
+    return status ? status : save_carry(c, err);
+}
+
+static int64_t progress(void *arg)
+{
+    return ((sgz_write_cutter *)arg)->input->source_pos;
+}
+
+static uint64_t bad_names(void *arg)
+{
+    return ((sgz_write_cutter *)arg)->bad_names;
+}
+
+void sgz_write_cut_fillable(sgz_write_cutter *c)
+{
+    /* The largest open member: a minimum not yet reached, one more chunk, a run of headers
+     * and the longest single entry's headers on top of it. */
+    size_t open = (size_t)(c->options.min_chunk_size + c->options.chunk_size) + SGZ_HEADER_RUN
+        + 2 * SGZ_TAR_LONG_MAX;
+    c->filler = (sgz_write_filler){.arg = c,
+                                   .slab_size = open + SLAB_ROOM + INSERT_ROOM,
+                                   .lock = &c->lock,
+                                   .fill = fill,
+                                   .progress = progress,
+                                   .bad_names = bad_names};
+}
