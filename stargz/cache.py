@@ -1,8 +1,8 @@
 """The disk cache: chunks of remote layers, kept between runs.
 
-A folder of its owner with one file a chunk, named by the sha256 of its bytes (csrc/chunks/disk.h), so
-equal files of different layers and images are stored once. Any number of processes may use it
-at once. Bytes are hashed before they enter and again when they leave.
+A folder of its owner with one file a chunk, named by the sha256 of its bytes
+(csrc/chunks/disk.h), so equal files of different layers and images are stored once. Any number of
+processes may use it at once. Bytes are hashed before they enter and again when they leave.
 """
 
 from __future__ import annotations
