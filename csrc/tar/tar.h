@@ -47,7 +47,8 @@ typedef enum {
     SGZ_TAR_MORE,    /* this block belongs to the entry being read; feed the next */
     SGZ_TAR_ENTRY,   /* *entry is complete; its payload follows (entry.payload bytes, padded) */
     SGZ_TAR_GLOBAL,  /* a PAX global header is complete: nothing follows but the next header */
-    SGZ_TAR_END      /* a block of zeros between entries: the end of the archive */
+    SGZ_TAR_END,     /* a block of zeros between entries: the end of the archive */
+    SGZ_TAR_DATA     /* only of a stream (tar/stream.h): bytes of the entry's payload */
 } sgz_tar_event;
 
 /* Feed one 512-byte block that stands at `offset` of the tar. The parser keeps what PAX

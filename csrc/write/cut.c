@@ -30,10 +30,10 @@ sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc, pthread_m
     c->toc = toc;
     c->lock = lock;
     c->options = *options;
-    c->parser = sgz_tar_parser_new();
+    c->tar.parser = sgz_tar_parser_new();
     c->apply = sgz_toc_rows_new(toc);
     c->landmark_done = !options->landmarks;
-    if (!c->parser || !c->apply) {
+    if (!c->tar.parser || !c->apply) {
         sgz_write_cutter_free(c);
         return NULL;
     }
@@ -44,7 +44,7 @@ void sgz_write_cutter_free(sgz_write_cutter *c)
 {
     if (!c)
         return;
-    sgz_tar_parser_free(c->parser);
+    sgz_tar_parser_free(c->tar.parser);
     sgz_toc_rows_free(c->apply);
     free(c->runs);
     free(c->carry);
@@ -171,7 +171,7 @@ static size_t read_size(const sgz_write_cutter *c)
         room = SLAB_SOFT - c->len;
     if (c->phase != IN_PAYLOAD || !c->file_size || c->put != c->get || c->get != c->len)
         return room;
-    if (c->left <= (int64_t)room)
+    if (c->tar.data <= (int64_t)room)
         return room;
     if (c->chunk_left > (int64_t)room) {
         if (c->open)

@@ -2,6 +2,7 @@
 #ifndef SGZ_WRITE_CUT_INTERNAL_H
 #define SGZ_WRITE_CUT_INTERNAL_H
 
+#include "tar/stream.h"
 #include "write/cut.h"
 
 #include <string.h>
@@ -16,7 +17,7 @@ typedef enum {
     IN_SPARSE, /* a payload that is written out expanded */
     IN_PADDING,
     IN_SKIP, /* an entry that is left out */
-    IN_TAIL, /* lossless: everything behind the end of the archive */
+    IN_TAIL, /* everything behind the end of the archive */
     AT_END
 } sgz_write_phase;
 
@@ -27,7 +28,7 @@ struct sgz_write_cutter {
     sgz_toc *toc;
     pthread_mutex_t *lock;
     sgz_write_cut_options options;
-    sgz_tar_parser *parser;
+    sgz_tar_stream tar;     /* of `get`, in the input tar */
     sgz_toc_rows *apply;
 
     sgz_write_slab *slab;
@@ -37,15 +38,11 @@ struct sgz_write_cutter {
     size_t run_start;       /* where the run of headers in the open member began */
 
     sgz_write_phase phase;
-    int64_t tar_pos;        /* of `get`, in the input tar */
-    int64_t entry_pos;      /* where the entry began, for errors */
     int64_t entries;        /* entries written */
-    int64_t left;           /* bytes of payload, padding or skip still to come */
     int64_t chunk_left;
     int64_t file_size, file_done;
     uint32_t file_row;
-    size_t padding;
-    int input_end, landmark_done, zero_block;
+    int input_end, landmark_done;
 
     sgz_tar_run *runs;      /* IN_SPARSE: the file's map */
     size_t run_count, run_at;
