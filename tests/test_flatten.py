@@ -381,9 +381,9 @@ HOSTILE = {
     "second header": (GOOD[:1024] + b"!" + GOOD[1025:], "checksum"),
     "truncated": (GOOD[: 3 * BLOCK + 1], "truncated"),
     "in a header": (GOOD[: 2 * BLOCK + 100], "truncated"),
-    "huge size": (damaged(GOOD, 124, b"\x80" + b"\xff" * 11), "range"),
+    "huge size": (damaged(GOOD, 124, b"\x80" + b"\xff" * 11), "not a number"),
     "negative size": (damaged(GOOD, 124, b"\xff" * 12), "range"),
-    "size": (damaged(GOOD, 124, b"99999999999\0"), "range"),
+    "size": (damaged(GOOD, 124, b"99999999999\0"), "not a number"),
     "kind": (damaged(GOOD, 156, b"V"), "type"),
     "long without end": (damaged(GOOD, 124, b"77777777777\0")[:156], "truncated"),
     "link to nothing": (layer_of(info("l", tarfile.LNKTYPE, "no")), "not there"),
@@ -394,7 +394,7 @@ HOSTILE = {
     "file as directory": (layer_of((info("a"), b"1"), (info("a/b"), b"2")), "used as a directory"),
     "root": (layer_of(info(".", tarfile.SYMTYPE, "x")), "root"),
     "depth": (layer_of((info("a/" * 5000 + "b"), b"1")), "more than 4096 directories"),
-    "records": (b"", "malformed record"),
+    "records": (b"", "malformed PAX record"),
 }
 
 

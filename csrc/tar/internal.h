@@ -37,11 +37,6 @@
 #define TAR_EXT_PAIRS 21         /* in an extension block, from 0 */
 #define TAR_EXT_EXTENDED 504
 
-typedef struct {
-    const char *text;
-    size_t len;
-} sgz_tar_text;
-
 /* Fields that PAX can give, as bits of sgz_tar_fields.set and .reset. */
 enum {
     TAR_F_PATH = 1, TAR_F_LINK = 2, TAR_F_UNAME = 4, TAR_F_GNAME = 8,
@@ -72,6 +67,7 @@ typedef enum { TAR_AT_HEADER, TAR_AT_BODY, TAR_AT_OLD_MAP, TAR_AT_MAP } sgz_tar_
 
 struct sgz_tar_parser {
     sgz_tar_state state;
+    int any_type;
     int failed;             /* nothing more is read after an error */
     int pending;            /* a PAX or long-name header waits for its entry */
     uint8_t header[SGZ_TAR_BLOCK];
@@ -82,6 +78,7 @@ struct sgz_tar_parser {
     sgz_tar_buffer *body;
     size_t body_size;
     int64_t body_at;        /* offset of its header block */
+    int64_t header_at, records_at; /* see sgz_tar_entry */
     int64_t meta_bytes;     /* all bodies and maps of this entry so far */
     sgz_tar_buffer records, long_name, long_link;
     int has_records, has_long_name, has_long_link;

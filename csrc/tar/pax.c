@@ -369,29 +369,38 @@ static sgz_status keep_global_name(sgz_tar_parser *p, sgz_tar_text *text, char *
     return SGZ_OK;
 }
 
+sgz_status sgz_tar_next_record(const char *data, size_t len, size_t *pos, sgz_tar_text *key,
+                               sgz_tar_text *value, int64_t offset, sgz_error *err)
+{
+    size_t at = *pos, size = 0;
+    while (at < len && data[at] >= '0' && data[at] <= '9' && at - *pos < 8)
+        size = size * 10 + (size_t)(data[at++] - '0');
+    if (at == *pos || at == len || data[at] != ' ' || size > len - *pos
+        || size < at - *pos + 4 /* space, key, "=", newline */
+        || data[*pos + size - 1] != '\n')
+        return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
+                             "malformed PAX record at byte %zu of the PAX header", *pos);
+    const char *start = data + at + 1, *last = data + *pos + size - 1;
+    const char *equals = memchr(start, '=', (size_t)(last - start));
+    if (!equals || equals == start)
+        return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
+                             "PAX record without a key at byte %zu of the PAX header", *pos);
+    *key = (sgz_tar_text){start, (size_t)(equals - start)};
+    *value = (sgz_tar_text){equals + 1, (size_t)(last - equals - 1)};
+    *pos += size;
+    return SGZ_OK;
+}
+
 sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
 {
-    const char *data = p->records.data;
-    size_t pos = 0, end = p->records.len;
-    while (pos < end) {
-        size_t at = pos, size = 0;
-        while (at < end && data[at] >= '0' && data[at] <= '9' && at - pos < 8)
-            size = size * 10 + (size_t)(data[at++] - '0');
-        if (at == pos || at == end || data[at] != ' ' || size > end - pos
-            || size < at - pos + 4 /* space, key, "=", newline */
-            || data[pos + size - 1] != '\n')
-            return sgz_base_fail(err, SGZ_ETAR, p->body_at, NULL, 0,
-                                 "malformed PAX record at byte %zu of the PAX header", pos);
-        const char *key = data + at + 1, *last = data + pos + size - 1;
-        const char *equals = memchr(key, '=', (size_t)(last - key));
-        if (!equals || equals == key)
-            return sgz_base_fail(err, SGZ_ETAR, p->body_at, NULL, 0,
-                                 "PAX record without a key at byte %zu of the PAX header", pos);
-        sgz_status status = one_record(p, global, key, (size_t)(equals - key), equals + 1,
-                                       (size_t)(last - equals - 1), err);
+    sgz_tar_text key, value;
+    for (size_t pos = 0; pos < p->records.len;) {
+        sgz_status status = sgz_tar_next_record(p->records.data, p->records.len, &pos, &key,
+                                                &value, p->body_at, err);
+        if (!status)
+            status = one_record(p, global, key.text, key.len, value.text, value.len, err);
         if (status)
             return status;
-        pos += size;
     }
     if (!global) {
         sort_xattrs(p);

@@ -25,6 +25,11 @@ void sgz_tar_parser_free(sgz_tar_parser *p)
     free(p);
 }
 
+void sgz_tar_take_any_type(sgz_tar_parser *p)
+{
+    p->any_type = 1;
+}
+
 int sgz_tar_idle(const sgz_tar_parser *p)
 {
     return p->state == TAR_AT_HEADER && !p->pending;
@@ -326,7 +331,7 @@ static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *eve
 
     if (type == 0 || type == '7')
         type = '0';
-    if ((type < '0' || type > '6') && type != 'S')
+    if ((type < '0' || type > '6') && type != 'S' && !p->any_type)
         return unknown_type(entry, type, offset, err);
     if (name.len && name.text[name.len - 1] == '/') {
         if (type == 'S')
@@ -352,9 +357,9 @@ static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *eve
     }
     if ((status = set_metadata(p, format, offset, err)))
         return status;
-    /* Everything else has no payload, whatever its size field says: so does GNU tar
-     * extract it, and Go and Python read it. */
-    if (type == '0' || type == 'S')
+    /* Links, devices and directories have no payload, whatever their size field says: so
+     * does GNU tar extract them, and Go and Python read them. */
+    if (type < '1' || type > '6')
         if ((status = set_size(p, offset, err)))
             return status;
     if (p->sparse.seen) {
@@ -432,6 +437,8 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
     p->body_type = (char)type;
     p->body_size = (size_t)size;
     p->body_at = offset;
+    if (p->body == &p->records)
+        p->records_at = offset + SGZ_TAR_BLOCK;
     p->body->len = 0;
     if (sgz_tar_reserve(&p->body->data, &p->body->cap, (size_t)size + SGZ_TAR_BLOCK, 1))
         return sgz_base_fail(err, SGZ_ENOMEM, offset, NULL, 0, "no memory for tar headers");
@@ -459,9 +466,11 @@ static sgz_status on_header(sgz_tar_parser *p, const uint8_t *block, int64_t off
     if (!p->pending) {
         p->has_records = p->has_long_name = p->has_long_link = 0;
         p->meta_bytes = 0;
+        p->records.len = 0;
         sgz_tar_reset_records(p);
     }
     memcpy(p->header, block, SGZ_TAR_BLOCK);
+    p->header_at = offset;
     switch (block[TAR_TYPE]) {
     case 'x':
     case 'g':
@@ -519,5 +528,10 @@ sgz_status sgz_tar_feed(sgz_tar_parser *p, const uint8_t block[SGZ_TAR_BLOCK],
                              "the tar was already found malformed");
     sgz_status status = feed(p, block, offset, event, entry, err);
     p->failed = status != SGZ_OK;
+    if (*event == SGZ_TAR_ENTRY || *event == SGZ_TAR_GLOBAL) {
+        entry->header = p->header_at;
+        entry->records = p->records_at;
+        entry->records_len = p->records.len;
+    }
     return status;
 }

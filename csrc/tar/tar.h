@@ -11,6 +11,11 @@
 typedef struct { int64_t offset, len; } sgz_tar_run; /* one run of real data */
 
 typedef struct {
+    const char *text;
+    size_t len;
+} sgz_tar_text;
+
+typedef struct {
     const char *key, *value;
     uint32_t key_len, value_len;
 } sgz_tar_xattr;
@@ -21,6 +26,9 @@ typedef struct {
     char type;               /* the typeflag after the rules of format section 8:
                                 '0' regular, '1' hard link, '2' symlink, '3' char, '4' block,
                                 '5' directory, '6' fifo; 'S' a sparse regular file */
+    int64_t header;          /* offset of the last header block, behind PAX and long names */
+    int64_t records;         /* where its PAX records stand */
+    size_t records_len;      /* 0: it has none */
     const char *name, *link;
     size_t name_len, link_len;
     const char *uname, *gname;
@@ -42,12 +50,17 @@ typedef struct {
 typedef struct sgz_tar_parser sgz_tar_parser;
 sgz_tar_parser *sgz_tar_parser_new(void);
 void sgz_tar_parser_free(sgz_tar_parser *parser);
+/* From now on also hand on the types that cannot be part of a layer, with the payload that
+ * their headers state. */
+void sgz_tar_take_any_type(sgz_tar_parser *parser);
 
 typedef enum {
     SGZ_TAR_MORE,    /* this block belongs to the entry being read; feed the next */
     SGZ_TAR_ENTRY,   /* *entry is complete; its payload follows (entry.payload bytes, padded) */
-    SGZ_TAR_GLOBAL,  /* a PAX global header is complete: nothing follows but the next header */
-    SGZ_TAR_END      /* a block of zeros between entries: the end of the archive */
+    SGZ_TAR_GLOBAL,  /* a PAX global header is complete: nothing follows but the next header;
+                        of the entry only `header` and the records are set */
+    SGZ_TAR_END,     /* a block of zeros between entries: the end of the archive */
+    SGZ_TAR_DATA     /* only of a stream (tar/stream.h): bytes of the entry's payload */
 } sgz_tar_event;
 
 /* Feed one 512-byte block that stands at `offset` of the tar. The parser keeps what PAX
@@ -59,6 +72,10 @@ sgz_status sgz_tar_feed(sgz_tar_parser *parser, const uint8_t block[SGZ_TAR_BLOC
                         sgz_error *err);
 /* True when the parser is between entries (a tar may end here). */
 int sgz_tar_idle(const sgz_tar_parser *parser);
+
+/* The record at *pos of the records of one PAX header that stands at `at`; *pos moves on. */
+sgz_status sgz_tar_next_record(const char *records, size_t len, size_t *pos, sgz_tar_text *key,
+                               sgz_tar_text *value, int64_t at, sgz_error *err);
 
 /* The header blocks, *len bytes, malloc'ed into *out, that say the same of the entry
  * without global headers and sparse maps: a ustar header, after a PAX header where it

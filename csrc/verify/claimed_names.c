@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tar/stream.h"
 #include "toc/rows.h"
 #include "toc/hash.h"
 
@@ -17,8 +18,7 @@
 #define ARENA_PER_BYTE 4
 #define ARENA_FREE ((size_t)64 << 20)
 
-/* What stands next in the tar. */
-enum { WANT_HEADER, WANT_PAYLOAD, WANT_PADDING, ENDED, BROKEN };
+enum { READING, ENDED, BROKEN };
 
 struct sgz_verify_names {
     const sgz_codecs *codecs;
@@ -26,19 +26,15 @@ struct sgz_verify_names {
     const sgz_toc *toc;
     sgz_verify_take_error report;
     void *arg;
-    sgz_tar_parser *parser;
+    sgz_tar_stream tar;
     sgz_toc_rows *apply;
     sgz_toc *made;          /* the tree of the tar */
     uint32_t *files;        /* per row of `made`: the TOC's row whose chunks its payload is */
     size_t files_cap;
     int state;
-    uint8_t block[SGZ_TAR_BLOCK];
-    size_t block_len;
-    int64_t position;       /* in the tar */
     int64_t offset;         /* of the current segment in the blob */
     uint32_t row;           /* of the entry whose payload passes, or SGZ_NO_ROW */
-    int64_t payload, passed; /* its payload, and how much of it went by */
-    int64_t padding;
+    int64_t payload;        /* its bytes in all */
     uint32_t file;          /* TOC row whose chunks went by, NO_FILE: none so far */
     size_t next_span;
     int mixed;              /* the payload is not one file's chunks alone */
@@ -60,10 +56,10 @@ sgz_verify_names *sgz_verify_names_new(const sgz_codecs *codecs, const sgz_spans
     t->report = report;
     t->arg = arg;
     t->row = SGZ_NO_ROW;
-    t->parser = sgz_tar_parser_new();
+    t->tar.parser = sgz_tar_parser_new();
     t->made = sgz_toc_new();
     t->apply = t->made ? sgz_toc_rows_new(t->made) : NULL;
-    if (!t->parser || !t->apply) {
+    if (!t->tar.parser || !t->apply) {
         sgz_verify_names_free(t);
         return NULL;
     }
@@ -78,8 +74,7 @@ void sgz_verify_names_free(sgz_verify_names *t)
         sgz_toc_rows_free(t->apply);
     if (t->made)
         sgz_toc_free(t->made);
-    if (t->parser)
-        sgz_tar_parser_free(t->parser);
+    sgz_tar_parser_free(t->tar.parser);
     free(t->files);
     free(t);
 }
@@ -127,9 +122,7 @@ static void payload_done(sgz_verify_names *t)
     if (!remember(t, t->row, t->mixed ? NO_FILE : t->file)) {
         sgz_error err;
         fail(t, sgz_base_fail(&err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with"), &err);
-        return;
     }
-    t->state = t->padding ? WANT_PADDING : WANT_HEADER;
 }
 
 static int is_far_larger(const sgz_toc *made, const sgz_toc *toc)
@@ -138,77 +131,41 @@ static int is_far_larger(const sgz_toc *made, const sgz_toc *toc)
            made->arena_len > ARENA_PER_BYTE * toc->arena_len + ARENA_FREE;
 }
 
-static void header_block(sgz_verify_names *t)
+static void on_entry(sgz_verify_names *t, const sgz_tar_entry *entry)
 {
-    sgz_tar_event event;
-    sgz_tar_entry entry;
     sgz_error err;
-    sgz_status st = sgz_tar_feed(t->parser, t->block, t->position - SGZ_TAR_BLOCK, &event,
-                                 &entry, &err);
-    if (st) {
-        fail(t, st, &err);
-        return;
-    }
-    if (event == SGZ_TAR_END)
-        t->state = ENDED;
-    if (event != SGZ_TAR_ENTRY)
-        return;
-    st = sgz_toc_rows_entry(t->apply, &entry, t->position - SGZ_TAR_BLOCK, &t->row, &err);
-    if (st) {
-        fail(t, st, &err);
-        return;
-    }
-    if (is_far_larger(t->made, t->toc)) {
-        fail(t,
-             sgz_base_fail(&err, SGZ_ETAR, -1, entry.name, entry.name_len,
+    sgz_status st = sgz_toc_rows_entry(t->apply, entry, t->tar.start, &t->row, &err);
+    if (!st && is_far_larger(t->made, t->toc))
+        st = sgz_base_fail(&err, SGZ_ETAR, -1, entry->name, entry->name_len,
                            "the entries of the tar to here are far more than the TOC's; the "
-                           "rest is not read"),
-             &err);
-        return;
-    }
-    t->payload = entry.payload;
-    t->passed = 0;
-    t->padding = (SGZ_TAR_BLOCK - entry.payload % SGZ_TAR_BLOCK) % SGZ_TAR_BLOCK;
+                           "rest is not read");
+    if (st)
+        fail(t, st, &err);
+    t->payload = entry->payload;
     t->file = NO_FILE;
     t->mixed = 0;
-    if (entry.payload)
-        t->state = WANT_PAYLOAD;
 }
 
 void sgz_verify_names_gap(sgz_verify_names *t, const uint8_t *data, size_t len, int64_t offset)
 {
     t->offset = offset;
-    while (len && t->state != BROKEN && t->state != ENDED) {
-        size_t n = len;
-        if (t->state == WANT_PAYLOAD) {
+    for (size_t used; len && t->state == READING; data += used, len -= used) {
+        sgz_tar_event event;
+        sgz_tar_entry entry;
+        sgz_error err;
+        sgz_status st = sgz_tar_stream_take(&t->tar, data, len, &used, &event, &entry, &err);
+        if (st) {
+            fail(t, st, &err);
+        } else if (event == SGZ_TAR_ENTRY) {
+            on_entry(t, &entry);
+        } else if (event == SGZ_TAR_END) {
+            t->state = ENDED;
+        } else if (event == SGZ_TAR_DATA) {
             /* Bytes that no chunk names: the contents of a file replaced later. */
-            if (n > (uint64_t)(t->payload - t->passed))
-                n = (size_t)(t->payload - t->passed);
-            t->passed += (int64_t)n;
-            t->position += (int64_t)n;
             t->mixed = 1;
-            if (t->passed == t->payload)
+            if (!t->tar.data)
                 payload_done(t);
-        } else if (t->state == WANT_PADDING) {
-            if (n > (uint64_t)t->padding)
-                n = (size_t)t->padding;
-            t->padding -= (int64_t)n;
-            t->position += (int64_t)n;
-            if (!t->padding)
-                t->state = WANT_HEADER;
-        } else {
-            if (n > SGZ_TAR_BLOCK - t->block_len)
-                n = SGZ_TAR_BLOCK - t->block_len;
-            memcpy(t->block + t->block_len, data, n);
-            t->block_len += n;
-            t->position += (int64_t)n;
-            if (t->block_len == SGZ_TAR_BLOCK) {
-                t->block_len = 0;
-                header_block(t);
-            }
         }
-        data += n;
-        len -= n;
     }
 }
 
@@ -218,26 +175,25 @@ void sgz_verify_names_span(sgz_verify_names *t, size_t span)
         return;
     const sgz_entry *e = &t->toc->rows[t->spans->rows[span]];
     uint32_t file = t->spans->files[span];
-    if (t->state != WANT_PAYLOAD || e->chunk_size > t->payload - t->passed) {
+    if (!t->tar.data || e->chunk_size > t->tar.data) {
         const sgz_entry *owner = &t->toc->rows[file];
         sgz_error err;
         sgz_base_fail(&err, SGZ_ETOC, e->offset, t->toc->arena + owner->name_off,
                       owner->name_len,
-                      t->state == WANT_PAYLOAD
+                      t->tar.data
                           ? "a chunk reaches beyond the contents of the entry in the tar"
                           : "a chunk stands where the tar has no file contents");
         t->state = BROKEN;
         t->report(t->arg, &err);
         return;
     }
-    if (t->passed == 0)
+    if (t->tar.data == t->payload)
         t->file = file;
-    if (t->file != file || e->chunk_offset != t->passed)
+    if (t->file != file || e->chunk_offset != t->payload - t->tar.data)
         t->mixed = 1;
     t->next_span = span + 1;
-    t->passed += e->chunk_size;
-    t->position += e->chunk_size;
-    if (t->passed == t->payload)
+    sgz_tar_stream_pass(&t->tar, e->chunk_size);
+    if (!t->tar.data)
         payload_done(t);
 }
 
@@ -417,8 +373,7 @@ sgz_status sgz_verify_names_finish(sgz_verify_names *t, sgz_error *err)
     sgz_status st = check_landmarks(t, err);
     if (st || t->state == BROKEN)
         return st;
-    if (t->state == WANT_PAYLOAD || t->state == WANT_PADDING || t->block_len ||
-        !sgz_tar_idle(t->parser)) {
+    if (t->tar.data || t->tar.padding || t->tar.block_len || !sgz_tar_idle(t->tar.parser)) {
         sgz_error bad;
         fail(t, sgz_base_fail(&bad, SGZ_ETAR, -1, NULL, 0, "the tar ends within an entry"),
              &bad);

@@ -16,11 +16,10 @@ sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc,
     c->toc = toc;
     pthread_mutex_init(&c->lock, NULL);
     c->options = *options;
-    sgz_write_cut_fillable(c);
-    c->parser = sgz_tar_parser_new();
+    c->tar.parser = sgz_tar_parser_new();
     c->apply = sgz_toc_rows_new(toc);
     c->landmark_done = !options->landmarks;
-    if (!c->parser || !c->apply) {
+    if (!c->tar.parser || !c->apply) {
         sgz_write_cutter_free(c);
         return NULL;
     }
@@ -32,18 +31,13 @@ void sgz_write_cutter_free(sgz_write_cutter *c)
     if (!c)
         return;
     pthread_mutex_destroy(&c->lock);
-    sgz_tar_parser_free(c->parser);
+    sgz_tar_parser_free(c->tar.parser);
     sgz_toc_rows_free(c->apply);
     free(c->runs);
     free(c->carry);
     free(c->carry_pieces);
     free(c->back);
     free(c);
-}
-
-const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
-{
-    return &c->filler;
 }
 
 /* --- the input, with bytes put back -------------------------------------------------- */

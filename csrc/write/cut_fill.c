@@ -69,7 +69,7 @@ static size_t read_size(const sgz_write_cutter *c)
         room = SLAB_SOFT - c->len;
     if (c->phase != IN_PAYLOAD || !c->file_size || c->put != c->get || c->get != c->len)
         return room;
-    if (c->left <= (int64_t)room)
+    if (c->tar.data <= (int64_t)room)
         return room;
     if (c->chunk_left > (int64_t)room) {
         if (c->open)
@@ -118,7 +118,7 @@ static uint64_t bad_names(void *arg)
     return ((sgz_write_cutter *)arg)->bad_names;
 }
 
-void sgz_write_cut_fillable(sgz_write_cutter *c)
+const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
 {
     /* The largest open member: a minimum not yet reached, one more chunk, a run of headers
      * and the longest single entry's headers on top of it. */
@@ -130,4 +130,5 @@ void sgz_write_cut_fillable(sgz_write_cutter *c)
                                    .fill = fill,
                                    .progress = progress,
                                    .bad_names = bad_names};
+    return &c->filler;
 }

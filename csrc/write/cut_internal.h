@@ -3,6 +3,7 @@
 #ifndef SGZ_WRITE_CUT_INTERNAL_H
 #define SGZ_WRITE_CUT_INTERNAL_H
 
+#include "tar/stream.h"
 #include "write/cut.h"
 
 #include <string.h>
@@ -17,8 +18,7 @@ typedef enum {
     IN_SPARSE, /* a payload that is written out expanded */
     IN_PADDING,
     IN_SKIP, /* an entry that is left out */
-    IN_TAIL, /* lossless: everything behind the end of the archive */
-    BEHIND_END, /* the same, left out */
+    IN_TAIL, /* everything behind the end of the archive */
     AT_END
 } sgz_write_phase;
 
@@ -30,7 +30,7 @@ struct sgz_write_cutter {
     pthread_mutex_t lock;   /* of the TOC */
     sgz_write_filler filler;
     sgz_write_cut_options options;
-    sgz_tar_parser *parser;
+    sgz_tar_stream tar;     /* of `get`, in the input tar */
     sgz_toc_rows *apply;
 
     sgz_write_slab *slab;
@@ -40,15 +40,11 @@ struct sgz_write_cutter {
     size_t run_start;       /* where the run of headers in the open member began */
 
     sgz_write_phase phase;
-    int64_t tar_pos;        /* of `get`, in the input tar */
-    int64_t entry_pos;      /* where the entry began, for errors */
     int64_t entries;        /* entries written */
-    int64_t left;           /* bytes of payload, padding or skip still to come */
     int64_t chunk_left;
     int64_t file_size, file_done;
     uint32_t file_row;
-    size_t padding;
-    int input_end, landmark_done, zero_block;
+    int input_end, landmark_done;
 
     sgz_tar_run *runs;      /* IN_SPARSE: the file's map */
     size_t run_count, run_at;
@@ -74,9 +70,6 @@ sgz_status sgz_write_cut_take_in(sgz_write_cutter *c, uint8_t *out, size_t cap, 
 /* Give what was read and not parsed back to the input, so that something can be put into
  * the slab at this place. */
 sgz_status sgz_write_cut_unread(sgz_write_cutter *c, sgz_error *err);
-
-/* The filler's part; see write/filler.h. */
-void sgz_write_cut_fillable(sgz_write_cutter *c);
 
 /* End the open member where the output stands. */
 sgz_status sgz_write_cut_close_member(sgz_write_cutter *c, sgz_error *err);

@@ -9,7 +9,6 @@ static void keep(sgz_write_cutter *c, size_t n)
         memmove(c->slab->buf + c->put, c->slab->buf + c->get, n);
     c->put += n;
     c->get += n;
-    c->tar_pos += (int64_t)n;
 }
 
 static sgz_status put_bytes(sgz_write_cutter *c, const uint8_t *data, size_t len, sgz_error *err)
@@ -18,7 +17,7 @@ static sgz_status put_bytes(sgz_write_cutter *c, const uint8_t *data, size_t len
     if (status)
         return status;
     if (len > c->slab->cap - c->put)
-        return sgz_base_fail(err, SGZ_ETAR, c->entry_pos, NULL, 0,
+        return sgz_base_fail(err, SGZ_ETAR, c->tar.start, NULL, 0,
                              "headers of one entry are too long");
     memcpy(c->slab->buf + c->put, data, len);
     c->put += len;
@@ -39,7 +38,7 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
     if (status)
         return status;
     pthread_mutex_lock(&c->lock);
-    status = sgz_toc_rows_entry(c->apply, &entry, c->tar_pos, &row, err);
+    status = sgz_toc_rows_entry(c->apply, &entry, c->tar.pos, &row, err);
     pthread_mutex_unlock(&c->lock);
     if (!status)
         status = sgz_write_cut_begin_file(c, row, 1, 1, err);
@@ -67,19 +66,6 @@ int sgz_write_cut_marker(const char *name, size_t len)
     return 0;
 }
 
-/* Leave the entry out: take its headers back, and pass over what follows them. */
-static void skip(sgz_write_cutter *c, int64_t bytes)
-{
-    c->put = c->header_start;
-    c->left = bytes;
-    c->phase = IN_SKIP;
-}
-
-static int64_t padded(int64_t size)
-{
-    return (size + SGZ_TAR_BLOCK - 1) & ~(int64_t)(SGZ_TAR_BLOCK - 1);
-}
-
 /* Keep the map of a sparse file: the parser's is gone at its next block. */
 static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
 {
@@ -91,7 +77,6 @@ static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, 
         memcpy(c->runs, entry->sparse, entry->sparse_count * sizeof *c->runs);
     c->run_count = entry->sparse_count;
     c->run_at = 0;
-    c->left = entry->payload;
     c->phase = IN_SPARSE;
     return SGZ_OK;
 }
@@ -101,28 +86,27 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     int marker = sgz_write_cut_marker(entry->name, entry->name_len);
     if (marker == 2 && c->options.lossless)
         return sgz_base_fail(
-            err, SGZ_ETAR, c->entry_pos, entry->name, entry->name_len,
+            err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
             "the input has a TOC already and cannot be kept byte for byte; convert "
             "the original layer, or convert without lossless");
     if (marker == 2 || (marker && c->options.landmarks)) {
-        skip(c, padded(entry->payload));
+        c->put = c->header_start;
+        c->phase = IN_SKIP;
         return SGZ_OK;
     }
     int rewrite = entry->type == 'S' || (entry->global && !c->options.lossless);
     if (entry->type == 'S' && c->options.lossless)
         return sgz_base_fail(
-            err, SGZ_ETAR, c->entry_pos, entry->name, entry->name_len,
+            err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
             "a sparse file cannot be read from a lossless layer; convert without "
             "lossless");
     uint32_t row;
     pthread_mutex_lock(&c->lock);
-    sgz_status status = sgz_toc_rows_entry(c->apply, entry, c->entry_pos, &row, err);
+    sgz_status status = sgz_toc_rows_entry(c->apply, entry, c->tar.start, &row, err);
     pthread_mutex_unlock(&c->lock);
     if (status)
         return status;
     c->entries++;
-    c->left = entry->payload;
-    c->padding = (size_t)(padded(entry->payload) - entry->payload);
     if (rewrite) {
         uint8_t *header;
         size_t len;
@@ -143,7 +127,7 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     else
         c->file_size = c->file_done = 0;
     if (c->phase != IN_SPARSE)
-        c->phase = c->left ? IN_PAYLOAD : AT_HEADER;
+        c->phase = c->tar.data ? IN_PAYLOAD : AT_HEADER;
     return status;
 }
 
@@ -151,9 +135,9 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
 {
     sgz_tar_event event;
     sgz_tar_entry entry;
-    int idle = sgz_tar_idle(c->parser);
+    size_t used;
     sgz_status status;
-    if (idle) {
+    if (sgz_tar_idle(c->tar.parser)) {
         if (!c->landmark_done && c->entries == c->options.landmark_after)
             return put_landmark(c, err);
         if (c->put - c->run_start >= SGZ_HEADER_RUN) {
@@ -162,33 +146,17 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
                 return status;
         }
         c->header_start = c->put;
-        c->entry_pos = c->tar_pos;
     }
-    const uint8_t *block = c->slab->buf + c->get;
-    status = sgz_tar_feed(c->parser, block, c->tar_pos, &event, &entry, err);
+    status = sgz_tar_stream_take(&c->tar, c->slab->buf + c->get, SGZ_TAR_BLOCK, &used, &event,
+                                 &entry, err);
     if (status)
         return status;
-    if (c->zero_block && event != SGZ_TAR_END)
-        return sgz_base_fail(err, SGZ_ETAR, c->tar_pos, NULL, 0,
-                             "a lone block of zeros: the archive goes on behind its end");
-    if (event == SGZ_TAR_END) {
-        if (c->options.lossless) {
-            if (c->zero_block)
-                c->phase = IN_TAIL;
-            keep(c, SGZ_TAR_BLOCK);
-        } else {
-            c->get += SGZ_TAR_BLOCK;
-            c->tar_pos += SGZ_TAR_BLOCK;
-            if (c->zero_block)
-                c->phase = BEHIND_END;
-        }
-        c->zero_block = 1;
-        return SGZ_OK;
-    }
     keep(c, SGZ_TAR_BLOCK);
     if (event == SGZ_TAR_ENTRY)
         return on_entry(c, &entry, err);
-    if (event == SGZ_TAR_GLOBAL && !c->options.lossless)
+    if (c->tar.zeros == 2)
+        c->phase = IN_TAIL;
+    if ((event == SGZ_TAR_GLOBAL || event == SGZ_TAR_END) && !c->options.lossless)
         c->put = c->header_start;
     return SGZ_OK;
 }
@@ -223,10 +191,9 @@ static sgz_status in_sparse(sgz_write_cutter *c, int *full, sgz_error *err)
             if (status)
                 return status;
             if (!got)
-                return sgz_base_fail(err, SGZ_ETAR, c->entry_pos, NULL, 0,
+                return sgz_base_fail(err, SGZ_ETAR, c->tar.start, NULL, 0,
                                      "truncated: the input ends inside an entry");
-            c->left -= (int64_t)got;
-            c->tar_pos += (int64_t)got;
+            sgz_tar_stream_pass(&c->tar, (int64_t)got);
         } else {
             memset(c->slab->buf + c->put, 0, got);
         }
@@ -236,13 +203,12 @@ static sgz_status in_sparse(sgz_write_cutter *c, int *full, sgz_error *err)
         if (status)
             return status;
     }
-    size_t zeros = (size_t)(padded(c->file_size) - c->file_size);
+    size_t zeros = (size_t)(-c->file_size & (SGZ_TAR_BLOCK - 1));
     memset(c->slab->buf + c->put, 0, zeros);
     c->put += zeros;
     c->get = c->len = c->put;
     c->run_start = c->put;
-    c->header_start = c->put;
-    skip(c, c->left + (int64_t)c->padding);
+    c->phase = IN_SKIP;
     return SGZ_OK;
 }
 
@@ -260,56 +226,51 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
         case IN_PAYLOAD:
             if (!have)
                 return SGZ_OK;
-            n = (int64_t)have < c->left ? have : (size_t)c->left;
+            n = (int64_t)have < c->tar.data ? have : (size_t)c->tar.data;
             if (c->file_size && (int64_t)n > c->chunk_left)
                 n = (size_t)c->chunk_left;
             keep(c, n);
-            c->left -= (int64_t)n;
+            sgz_tar_stream_pass(&c->tar, (int64_t)n);
             if (c->file_size)
                 status = sgz_write_cut_chunk_done(c, n, err);
-            if (!c->left) {
-                c->phase = c->padding ? IN_PADDING : AT_HEADER;
-                c->left = (int64_t)c->padding;
-                c->run_start = c->put;
-            }
+            if (!c->tar.data)
+                c->phase = IN_PADDING;
             break;
         case IN_SPARSE:
             status = in_sparse(c, full, err);
             break;
         case IN_PADDING:
-            if (!have)
+            if (!have && c->tar.padding)
                 return SGZ_OK;
-            n = (int64_t)have < c->left ? have : (size_t)c->left;
-            keep(c, n);
-            c->left -= (int64_t)n;
-            if (!c->left) {
+            keep(c, (size_t)sgz_tar_stream_pass(&c->tar, (int64_t)have));
+            if (!c->tar.padding) {
                 c->phase = AT_HEADER;
                 c->run_start = c->put;
             }
             break;
         case IN_SKIP:
-            n = (int64_t)have < c->left ? have : (size_t)c->left;
-            c->get += n;
-            c->tar_pos += (int64_t)n;
-            c->left -= (int64_t)n;
-            if (c->left) {
+            c->get += (size_t)sgz_tar_stream_pass(&c->tar, (int64_t)have);
+            if (c->tar.data || c->tar.padding) {
                 /* Everything read is skipped: room for more at the same place. */
                 c->get = c->len = c->put;
                 return SGZ_OK;
             }
             c->phase = AT_HEADER;
             break;
-        case BEHIND_END:
-            c->tar_pos += (int64_t)have;
-            c->get = c->len = c->put;
-            return SGZ_OK;
         case IN_TAIL:
             if (!have)
                 return SGZ_OK;
-            if (c->put - c->run_start >= SGZ_HEADER_RUN)
-                status = sgz_write_cut_close_member(c, err);
-            n = SGZ_HEADER_RUN - (c->put - c->run_start);
-            keep(c, have < n ? have : n);
+            n = have;
+            if (c->options.lossless) {
+                if (c->put - c->run_start >= SGZ_HEADER_RUN)
+                    status = sgz_write_cut_close_member(c, err);
+                if (n > SGZ_HEADER_RUN - (c->put - c->run_start))
+                    n = SGZ_HEADER_RUN - (c->put - c->run_start);
+                keep(c, n);
+            } else {
+                c->get = c->len = c->put;
+            }
+            c->tar.pos += (int64_t)n;
             break;
         case AT_END:
             return SGZ_OK;
@@ -322,28 +283,27 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
 {
     static const uint8_t zeros[SGZ_TAR_BLOCK];
     sgz_status status = SGZ_OK;
-    int in_end = c->phase == IN_TAIL || c->phase == BEHIND_END;
+    sgz_tar_event event;
+    size_t used;
     if (c->phase == IN_PADDING && !c->options.lossless) {
-        /* Some writers leave the last padding out. */
-        c->tar_pos += c->left;
-        status = put_bytes(c, zeros, (size_t)c->left, err);
-        c->phase = AT_HEADER;
+        status = put_bytes(c, zeros, (size_t)c->tar.padding, err);
+        sgz_tar_stream_pass(&c->tar, c->tar.padding);
     }
+    if (!status && c->len != c->get) /* half a header block */
+        status = sgz_tar_stream_take(&c->tar, c->slab->buf + c->get, c->len - c->get, &used,
+                                     &event, NULL, err);
+    if (!status)
+        status = sgz_tar_stream_end(&c->tar, c->options.lossless, err);
     if (status)
         return status;
-    if (c->tar_pos == 0 && c->len == c->get)
-        return sgz_base_fail(err, SGZ_ETAR, 0, NULL, 0, "the input is empty: not a tar archive");
-    if (!in_end && (c->phase != AT_HEADER || c->len != c->get || !sgz_tar_idle(c->parser)))
-        return sgz_base_fail(err, SGZ_ETAR, c->tar_pos + (int64_t)(c->len - c->get), NULL, 0,
-                             "truncated: the input ends inside an entry");
-    if (c->options.lossless && (c->tar_pos % SGZ_TAR_BLOCK))
+    if (c->options.lossless && (c->tar.pos % SGZ_TAR_BLOCK))
         return sgz_base_fail(
-            err, SGZ_ETAR, c->tar_pos, NULL, 0,
+            err, SGZ_ETAR, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
             "is; convert without lossless");
     if (!c->landmark_done) {
         if (c->entries < c->options.landmark_after)
-            return sgz_base_fail(err, SGZ_ETAR, c->tar_pos, NULL, 0,
+            return sgz_base_fail(err, SGZ_ETAR, c->tar.pos, NULL, 0,
                                  "the input changed while it was read");
         status = put_landmark(c, err);
     }

@@ -1,6 +1,7 @@
 #include "write/order.h"
 
 #include "write/cut.h"
+#include "tar/stream.h"
 #include "toc/internal.h"
 
 #include <errno.h>
@@ -18,16 +19,13 @@ struct sgz_write_order {
     sgz_input *input;
     int spool;
     sgz_toc *toc;
-    sgz_tar_parser *parser;
+    sgz_tar_stream tar;
     sgz_toc_rows *apply;
     uint8_t *buf;
-    size_t kept;             /* bytes of a block not yet whole, at the buffer's start */
     sgz_extent *where;       /* of each row */
     size_t where_cap;
     sgz_extent *globals;     /* PAX global headers: they go first */
     size_t global_count, global_cap;
-    int64_t pos, entry_start, skip;
-    int zero_blocks, after_end;
     uint8_t *picked;         /* rows that already have a place */
 };
 
@@ -44,10 +42,10 @@ sgz_write_order *sgz_write_order_new(sgz_input *input, int spool)
     s->input = input;
     s->spool = spool;
     s->toc = sgz_toc_new();
-    s->parser = sgz_tar_parser_new();
+    s->tar.parser = sgz_tar_parser_new();
     s->apply = s->toc ? sgz_toc_rows_new(s->toc) : NULL;
-    s->buf = malloc(STEP + SGZ_TAR_BLOCK);
-    if (!s->toc || !s->parser || !s->apply || !s->buf) {
+    s->buf = malloc(STEP);
+    if (!s->toc || !s->tar.parser || !s->apply || !s->buf) {
         sgz_write_order_free(s);
         return NULL;
     }
@@ -59,7 +57,7 @@ void sgz_write_order_free(sgz_write_order *s)
     if (!s)
         return;
     sgz_toc_rows_free(s->apply);
-    sgz_tar_parser_free(s->parser);
+    sgz_tar_parser_free(s->tar.parser);
     sgz_toc_free(s->toc);
     free(s->buf);
     free(s->where);
@@ -85,52 +83,24 @@ static int push(sgz_extent **array, size_t *cap, size_t at, sgz_extent extent)
 static sgz_status on_entry(sgz_write_order *s, const sgz_tar_entry *entry, sgz_error *err)
 {
     uint32_t row;
-    int64_t padded = (entry->payload + SGZ_TAR_BLOCK - 1) & ~(int64_t)(SGZ_TAR_BLOCK - 1);
-    s->skip = padded;
     if (sgz_write_cut_marker(entry->name, entry->name_len))
         return SGZ_OK; /* left out: the cut would drop it */
-    sgz_status status = sgz_toc_rows_entry(s->apply, entry, s->entry_start, &row, err);
+    sgz_status status = sgz_toc_rows_entry(s->apply, entry, s->tar.start, &row, err);
     if (status)
         return status;
-    sgz_extent extent = {s->entry_start, s->pos + padded};
+    sgz_extent extent = {s->tar.start, s->tar.pos + s->tar.data + s->tar.padding};
     return push(&s->where, &s->where_cap, row, extent) ? SGZ_OK : no_memory(err);
 }
 
 static sgz_status on_global(sgz_write_order *s, sgz_error *err)
 {
-    sgz_extent extent = {s->entry_start, s->pos};
+    sgz_extent extent = {s->tar.start, s->tar.pos};
     if (s->toc->count)
         return sgz_base_fail(
-            err, SGZ_ETAR, s->entry_start, NULL, 0,
+            err, SGZ_ETAR, s->tar.start, NULL, 0,
             "a PAX global header between entries: prioritized files cannot be moved "
             "before it; convert without prioritized files");
     return push(&s->globals, &s->global_cap, s->global_count++, extent) ? SGZ_OK : no_memory(err);
-}
-
-static sgz_status one_block(sgz_write_order *s, const uint8_t *block, sgz_error *err)
-{
-    sgz_tar_event event;
-    sgz_tar_entry entry;
-    if (sgz_tar_idle(s->parser))
-        s->entry_start = s->pos;
-    sgz_status status = sgz_tar_feed(s->parser, block, s->pos, &event, &entry, err);
-    if (status)
-        return status;
-    if (s->zero_blocks && event != SGZ_TAR_END)
-        return sgz_base_fail(err, SGZ_ETAR, s->pos, NULL, 0,
-                             "a lone block of zeros: the archive goes on behind its end");
-    s->pos += SGZ_TAR_BLOCK;
-    switch (event) {
-    case SGZ_TAR_ENTRY:
-        return on_entry(s, &entry, err);
-    case SGZ_TAR_GLOBAL:
-        return on_global(s, err);
-    case SGZ_TAR_END:
-        s->after_end = ++s->zero_blocks == 2;
-        return SGZ_OK;
-    default:
-        return SGZ_OK;
-    }
 }
 
 static sgz_status spool(sgz_write_order *s, const uint8_t *data, size_t len, sgz_error *err)
@@ -148,47 +118,29 @@ static sgz_status spool(sgz_write_order *s, const uint8_t *data, size_t len, sgz
     return SGZ_OK;
 }
 
-static sgz_status at_end(sgz_write_order *s, sgz_error *err)
-{
-    uint64_t bad_names;
-    if (s->pos == 0 && !s->kept)
-        return sgz_base_fail(err, SGZ_ETAR, 0, NULL, 0, "the input is empty: not a tar archive");
-    /* A last padding that is missing is less than a block of skip. */
-    if (s->skip >= SGZ_TAR_BLOCK || (s->kept && !s->skip) || !sgz_tar_idle(s->parser))
-        return sgz_base_fail(err, SGZ_ETAR, s->pos, NULL, 0,
-                             "truncated: the input ends inside an entry");
-    return sgz_toc_rows_finish(s->apply, &bad_names, err);
-}
-
 sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)
 {
-    size_t got, at = 0;
+    size_t got, used;
+    uint64_t bad_names;
     *end = 0;
-    sgz_status status = sgz_io_input_read(s->input, s->buf + s->kept, STEP, &got, err);
+    sgz_status status = sgz_io_input_read(s->input, s->buf, STEP, &got, err);
     int interrupted = status == SGZ_ECANCELLED;
     if (!status || interrupted)
-        status = spool(s, s->buf + s->kept, got, err);
-    size_t len = s->kept + got;
-    while (!status && !s->after_end) {
-        if (s->skip) {
-            size_t n = (int64_t)(len - at) < s->skip ? len - at : (size_t)s->skip;
-            s->skip -= (int64_t)n;
-            s->pos += (int64_t)n;
-            at += n;
-        }
-        if (s->skip || len - at < SGZ_TAR_BLOCK)
-            break;
-        status = one_block(s, s->buf + at, err);
-        at += SGZ_TAR_BLOCK;
+        status = spool(s, s->buf, got, err);
+    for (size_t at = 0; at < got && !status; at += used) {
+        sgz_tar_event event;
+        sgz_tar_entry entry;
+        status = sgz_tar_stream_take(&s->tar, s->buf + at, got - at, &used, &event, &entry, err);
+        if (!status && event == SGZ_TAR_ENTRY)
+            status = on_entry(s, &entry, err);
+        else if (!status && event == SGZ_TAR_GLOBAL)
+            status = on_global(s, err);
     }
-    if (status)
+    if (status || got == STEP || interrupted)
         return status;
-    s->kept = s->after_end ? 0 : len - at;
-    memmove(s->buf, s->buf + at, s->kept);
-    if (got == STEP || interrupted)
-        return SGZ_OK;
     *end = 1;
-    return at_end(s, err);
+    status = sgz_tar_stream_end(&s->tar, 0, err);
+    return status ? status : sgz_toc_rows_finish(s->apply, &bad_names, err);
 }
 
 /* --- order ----------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 def unwrap(
@@ -9,6 +9,23 @@ def unwrap(
     progress: Callable[[int, int], object] | None = None,
     source_size: int = 0,
 ) -> tuple[str, int]: ...
+
+class TarEntry:
+    type: bytes
+    name: bytes
+    link: bytes
+    start: int
+    header: int
+    data: int
+    size: int
+    end: int
+    shared: dict[bytes, bytes]
+    def records(self, fd: int) -> list[tuple[bytes, bytes]]: ...
+
+class TarEntries:
+    def __init__(self, fd: int, size: int, source: str, *, any_type: bool = False) -> None: ...
+    def __iter__(self) -> Iterator[TarEntry]: ...
+    def __next__(self) -> TarEntry: ...
 
 class Conversion:
     missing: list[bytes]

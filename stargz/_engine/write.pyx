@@ -26,6 +26,7 @@ from stargz._engine.base cimport (
 from stargz._engine.toc cimport sgz_toc, sgz_toc_free, sgz_toc_new
 
 from stargz._engine.base import need
+from stargz.errors import TarError
 
 
 cdef extern from "io/input.h" nogil:
@@ -385,3 +386,4 @@ cdef class Conversion:
 
 
 include "packer.pxi"
+include "tar.pxi"

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from stargz._engine.write import unwrap
+from stargz._engine.write import TarEntries, TarEntry, unwrap
 from stargz.errors import SourceError, TarError
-from stargz.oci.convert.tar_entries import BLOCK, Entry, directory, renamed, scan
+from stargz.oci.convert.tar_entries import BLOCK, directory, renamed
 
 _SPARED = 0.05  # of the disk, as stargz.sources.spool has it
 _HIDDEN = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
@@ -93,7 +93,7 @@ class _Node:
 
     __slots__ = ("entry", "file", "kids", "number")
 
-    def __init__(self, number: int, entry: Entry | None = None) -> None:
+    def __init__(self, number: int, entry: TarEntry | None = None) -> None:
         self.number = number
         self.entry = entry
         self.kids: dict[bytes, _Node] | None = {} if entry is None else None
@@ -105,7 +105,7 @@ class _File:
 
     __slots__ = ("entry", "number")
 
-    def __init__(self, number: int, entry: Entry) -> None:
+    def __init__(self, number: int, entry: TarEntry) -> None:
         self.number = number
         self.entry = entry
 
@@ -127,8 +127,8 @@ class _Stack:
     def apply(self, number: int, size: int, source: str) -> None:
         """Put a layer's entries over what is there."""
         self._sizes.append(size)
-        added: list[tuple[list[bytes], Entry, bool]] = []
-        for entry in scan(self._spools[number], size, source):
+        added: list[tuple[list[bytes], TarEntry, bool]] = []
+        for entry in TarEntries(self._spools[number], size, source):
             path = _clean(entry.name)
             if len(path) == 1 and path[0] in _HIDDEN:
                 continue
@@ -159,7 +159,7 @@ class _Stack:
         else:
             folder.kids.pop(path[-1][len(_WHITEOUT) :], None)
 
-    def _folder(self, number: int, path: Sequence[bytes], entry: Entry, source: str) -> _Node:
+    def _folder(self, number: int, path: Sequence[bytes], entry: TarEntry, source: str) -> _Node:
         """The directory of a path, made if it is not there."""
         node = self._root
         for part in path:
@@ -177,7 +177,7 @@ class _Stack:
             node = below
         return node
 
-    def _add(self, number: int, path: list[bytes], entry: Entry, source: str) -> None:
+    def _add(self, number: int, path: list[bytes], entry: TarEntry, source: str) -> None:
         if entry.type == b"5":
             node = self._root
             if path:
@@ -249,7 +249,7 @@ class _Stack:
         parts.append(bytes(2 * BLOCK))
         return parts
 
-    def _copy(self, parts: list[_Part], number: int, entry: Entry | None) -> None:
+    def _copy(self, parts: list[_Part], number: int, entry: TarEntry | None) -> None:
         """An entry as it stands in its layer."""
         assert entry is not None
         start = entry.start
