@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stargz.oci.flatten import merged_tar
-from stargz.oci.formats.tar_index import TarIndex
 
 import stargz
 from stargz._engine.write import TarEntries
 from stargz.errors import TarError
+from stargz.oci.convert.flatten import merged_tar
+from stargz.oci.formats.tar_index import TarIndex
 
 END = bytes(1024)
 
