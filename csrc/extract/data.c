@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "base/beneath.h"
+#include "read/chunk.h"
 
 #define PIECE SGZ_PIECE
 #define HOLE ((size_t)4 << 10) /* zeros shorter than a block are written */
-#define CRC_REACH ((int64_t)4 << 20)
 #define TRIES 64
 #define CREATE (O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
 
@@ -234,19 +234,21 @@ static sgz_status decode(sgz_extract_worker *w, const sgz_extract_object *o, con
     return st;
 }
 
-/* Where no digest vouches for the bytes, the member's CRC must: decode on to its trailer.
- * What follows the data there is padding and headers, a MiB or so of them at most. */
+/* Where no digest vouches for the bytes, the member's CRC must: decode on to its trailer. */
 static sgz_status check_crc(sgz_extract_worker *w, const sgz_extract_object *o,
                             const sgz_entry *e, sgz_error *err)
 {
-    int64_t got;
-    sgz_status st = sgz_codec_decoder_skip(&w->decoder, CRC_REACH, &got, err);
+    const sgz_toc *toc = w->ex->plan.toc;
+    const sgz_entry *file = &toc->rows[o->dest];
+    int ended;
+    sgz_status st = sgz_codec_decoder_finish(&w->decoder, SGZ_RUN_MAX, &ended, err);
     w->member = -1; /* whoever follows in this member seeks */
+    if (!st && !ended)
+        return sgz_read_fail_run(toc, file, e, err);
     if (st && st != SGZ_ECALLBACK && !err->name[0]) {
-        const sgz_entry *file = &w->ex->plan.toc->rows[o->dest];
         sgz_error inner = *err;
-        sgz_base_fail(err, st, e->offset, w->ex->plan.toc->arena + file->name_off,
-                      file->name_len, "%s", inner.message);
+        sgz_base_fail(err, st, e->offset, toc->arena + file->name_off, file->name_len, "%s",
+                      inner.message);
         err->sys_errno = inner.sys_errno;
     }
     return st;

@@ -4,9 +4,6 @@
 #include <string.h>
 
 #define SINK ((size_t)64 << 10)
-/* How far a member may go on behind a chunk that only its CRC vouches for: headers of two
- * million entries without data. More is refused rather than decoded without end. */
-#define RUN_MAX ((int64_t)1 << 30)
 
 sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const sgz_spans *spans,
                                 const sgz_blob *blob, sgz_error *err)
@@ -85,20 +82,24 @@ static sgz_status exactly(sgz_reader *r, const sgz_entry *e, const sgz_entry *fi
     return st ? blame(r, file, st, err) : SGZ_OK;
 }
 
+sgz_status sgz_read_fail_run(const sgz_toc *toc, const sgz_entry *file, const sgz_entry *chunk,
+                             sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_EGZIP, chunk->offset, toc->arena + file->name_off,
+                         file->name_len,
+                         "this chunk has no digest, and its gzip member goes on for too long to "
+                         "check the CRC; read it without verification");
+}
+
 /* The rest of the member that holds the chunk's last byte, for its CRC. */
 static sgz_status check_crc(sgz_reader *r, const sgz_entry *e, const sgz_entry *file,
                             sgz_error *err)
 {
     int ended;
-    sgz_status st = sgz_codec_decoder_finish(&r->decoder, RUN_MAX, &ended, err);
+    sgz_status st = sgz_codec_decoder_finish(&r->decoder, SGZ_RUN_MAX, &ended, err);
     if (st)
         return blame(r, file, st, err);
-    if (!ended)
-        return sgz_base_fail(err, SGZ_EGZIP, e->offset, r->spans->toc->arena + file->name_off,
-                             file->name_len,
-                             "this chunk has no digest, and its gzip member goes on "
-                             "for too long to check the CRC; read it without verification");
-    return SGZ_OK;
+    return ended ? SGZ_OK : sgz_read_fail_run(r->spans->toc, file, e, err);
 }
 
 sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, size_t len,

@@ -4,6 +4,10 @@
 
 #include "read/spans.h"
 
+/* How far a member may go on behind a chunk that only its CRC vouches for: headers of two
+ * million entries without data. More is refused rather than decoded without end. */
+#define SGZ_RUN_MAX ((int64_t)1 << 30)
+
 /* What one thread needs to read chunks. */
 typedef struct {
     const sgz_spans *spans;
@@ -26,5 +30,9 @@ void sgz_read_reader_free(sgz_reader *r);
  * the entry's name. */
 sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, size_t len,
                           uint8_t *out, sgz_error *err);
+
+/* The error for a chunk whose member goes on for longer than SGZ_RUN_MAX. */
+sgz_status sgz_read_fail_run(const sgz_toc *toc, const sgz_entry *file, const sgz_entry *chunk,
+                             sgz_error *err);
 
 #endif
