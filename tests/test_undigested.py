@@ -172,6 +172,27 @@ def test_members_and_patches(case: Case, path: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "patch").exists()
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_what_follows_on_the_members_of_a_chunk(wrong: bool, tmp_path: Path) -> None:
+    # The chunk's own member ends right behind its bytes. Another one that is damaged follows.
+    before, good, after = member(b"a header"), bytearray(member(CONTENT)), bytearray(member(b"x"))
+    after[-8] ^= 1
+    good[-8] ^= wrong
+    row = {"name": "f", "type": "reg", "size": 5000, "offset": len(before)}
+    text = json.dumps({"version": 1, "entries": [row]}).encode()
+    with stargz.open(with_toc(bytes(before + good + after), text)) as layer:
+        assert not layer.verify().ok
+        if wrong:
+            with pytest.raises(GzipError, match="CRC"):
+                layer.read("f")
+            with pytest.raises(GzipError, match="CRC"):
+                layer.extractall(tmp_path)
+        else:
+            assert layer.read("f") == CONTENT
+            assert layer.extractall(tmp_path).unverified == 1
+    assert (tmp_path / "f").exists() != wrong
+
+
 # --- a member that goes on and on ---------------------------------------------------------------
 
 
