@@ -32,6 +32,12 @@ sgz_status sgz_base_fail(sgz_error *err, sgz_status code, int64_t offset, const 
     return code;
 }
 
+void sgz_base_name(sgz_error *err, const char *name, size_t name_len)
+{
+    if (err && !err->name[0])
+        set_name(err, name, name_len);
+}
+
 sgz_status sgz_base_fail_errno(sgz_error *err, int sys_errno, const char *what, const char *name,
                                size_t name_len)
 {

@@ -42,6 +42,9 @@ __attribute__((format(printf, 6, 7)))
 sgz_status sgz_base_fail(sgz_error *err, sgz_status code, int64_t offset, const char *name,
                          size_t name_len, const char *format, ...);
 
+/* Say whose error it is, where it has no name. */
+void sgz_base_name(sgz_error *err, const char *name, size_t name_len);
+
 /* The same for a failed system call: stores errno. */
 sgz_status sgz_base_fail_errno(sgz_error *err, int sys_errno, const char *what, const char *name,
                                size_t name_len);

@@ -33,25 +33,6 @@ static void end(sgz_chunks *c, sgz_chunks_active *a)
     free(a);
 }
 
-static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
-{
-    uint8_t *data = malloc(k->len);
-    if (!data)
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
-                             k->len);
-    sgz_status st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len,
-                                   data, err);
-    if (st) {
-        free(data);
-        return st;
-    }
-    pthread_mutex_lock(&c->lock);
-    sgz_chunks_want *wants = sgz_chunks_mark_ready(c, k, data);
-    pthread_mutex_unlock(&c->lock);
-    sgz_chunks_wake(wants);
-    return SGZ_OK;
-}
-
 /* Keep on disk what has come and was checked. */
 static void to_disk(sgz_chunks *c, const sgz_chunks_active *a)
 {
@@ -93,7 +74,7 @@ sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_chunks_job *job, const sg
     for (size_t i = 0; i < a->count; i++) {
         if (a->chunks[i]->state != SGZ_FLYING)
             continue;
-        sgz_status one = decode(c, &r, a->chunks[i], st ? &other : err);
+        sgz_status one = sgz_chunks_decode(c, &r, a->chunks[i], st ? &other : err);
         if (!st)
             st = one;
     }

@@ -29,8 +29,6 @@
 #define JOB_SPANS 4096
 /* Of six workers (stargz/fetching.py) two are left for other layers while one's server stalls. */
 #define LAYER_REQUESTS 4
-/* What headers, trailers and padding may add to a chunk that is only stored. */
-#define SLACK ((int64_t)48 << 10)
 /* What is fetched for one chunk in one piece at most. */
 #define WHOLE ((int64_t)64 << 20)
 
@@ -52,15 +50,14 @@ static int64_t span_start(const sgz_chunks_layer *layer, size_t span)
                                       : layer->spans->end;
 }
 
-/* Bytes from a member's start that hold a chunk, even if it is only stored. */
+/* Bytes from an entry point on that hold a chunk, even if it is only stored. */
 static int64_t packed_bound(const sgz_entry *e)
 {
-    int64_t size = e->inner_offset + e->chunk_size;
-    return size > INT64_MAX / 4 ? INT64_MAX / 2 : size + (size >> 10) + SLACK;
+    return sgz_codec_bound(e->inner_offset + e->chunk_size);
 }
 
-/* Where the bytes that a chunk needs end. Behind the chunk a member may hold any number of
- * headers, and anything may follow; only a CRC that has to vouch for it needs the trailer. */
+/* Where the bytes that a chunk needs end. Any number of headers may be behind it, and anything
+ * may follow; only a check sum that has to vouch for it is needed too. */
 static int64_t packed_end(const sgz_chunks_layer *layer, size_t span)
 {
     const sgz_entry *e = sgz_chunks_span_entry(layer, span);

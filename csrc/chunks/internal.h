@@ -7,7 +7,7 @@
 
 #include "chunks/table.h"
 
-/* Idle decoders of local blobs, about 350 KB each; a thread that goes on within a member, or
+/* Idle decoders of local blobs, about 350 KB each; a thread that goes on where it decoded, or
  * within what was read of the blob, finds its own. */
 #define SGZ_POOL 8
 /* Places per layer at which reads go forward. */
@@ -141,7 +141,10 @@ int64_t sgz_chunks_fetch_seen(sgz_chunks *chunks, sgz_chunks_layer *layer, size_
 int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
 void sgz_chunks_fetch_free(sgz_chunks *chunks);
 
-/* Without the lock. */
+/* These without the lock. Decode a pinned, flying chunk and wake who waits for it; one that fails
+ * goes on flying. */
+sgz_status sgz_chunks_decode(sgz_chunks *chunks, sgz_reader *reader, sgz_chunks_chunk *chunk,
+                             sgz_error *err);
 void sgz_chunks_wake(sgz_chunks_want *wants);
 
 #endif

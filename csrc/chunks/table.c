@@ -62,7 +62,7 @@ void sgz_chunks_free(sgz_chunks *c)
     free(c);
 }
 
-/* The first span whose member begins at or behind `offset`. */
+/* The first span whose entry point is at or behind `offset`. */
 static size_t span_at(const sgz_spans *spans, int64_t offset)
 {
     size_t low = 0, high = spans->count;

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of a member that several chunks share, what is decoded on the way to the wanted one is kept,
- * up to this many bytes. */
+/* Of chunks that are decoded from one entry point, what comes on the way to the wanted one is
+ * kept, up to this many bytes. */
 #define ON_THE_WAY ((int64_t)16 << 20)
 /* After this many reads in a row that went on to the next chunk an idle thread decodes ahead,
  * this many bytes of the blob far. A tar of a mounted Debian layer, mostly small files read one
@@ -23,14 +23,9 @@ static sgz_reader *take_reader(sgz_chunks *c, const sgz_chunks_layer *layer, con
 {
     int best = -1, score = 0;
     for (int i = 0; i < c->pooled; i++) {
-        const sgz_reader *r = c->pool[i].reader;
-        const sgz_decoder *d = &r->decoder;
         if (c->pool[i].layer != layer)
             continue;
-        int here = r->member == e->offset && r->inner <= e->inner_offset             ? 3
-                   : e->offset >= d->in_base &&
-                           e->offset < d->in_base + (int64_t)d->in_len               ? 2
-                                                                                     : 1;
+        int here = sgz_read_reader_near(c->pool[i].reader, e);
         if (here >= score) {
             score = here;
             best = i;
@@ -71,33 +66,44 @@ static sgz_reader *give_reader(sgz_chunks *c, sgz_chunks_layer *layer, sgz_reade
     return old;
 }
 
-/* Decode a pinned, flying chunk of a direct blob and say so to those who wait for it. */
-static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
+sgz_status sgz_chunks_decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
 {
     uint8_t *data = malloc(k->len);
-    sgz_status st = SGZ_OK;
     if (!data)
-        st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
-                           k->len);
-    else
-        st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len, data,
-                            err);
-    if (st)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
+                             k->len);
+    sgz_status st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len,
+                                   data, err);
+    if (st) {
         free(data);
+        return st;
+    }
     pthread_mutex_lock(&c->lock);
-    sgz_chunks_want *wants = st ? sgz_chunks_mark_failed(c, k, err)
-                                : sgz_chunks_mark_ready(c, k, data);
+    sgz_chunks_want *wants = sgz_chunks_mark_ready(c, k, data);
+    pthread_mutex_unlock(&c->lock);
+    sgz_chunks_wake(wants);
+    return SGZ_OK;
+}
+
+/* The same for a chunk of a direct blob, which is tried once; without a decoder it fails. */
+static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
+{
+    sgz_status st = r ? sgz_chunks_decode(c, r, k, err) : err->code;
+    if (!st)
+        return SGZ_OK;
+    pthread_mutex_lock(&c->lock);
+    sgz_chunks_want *wants = sgz_chunks_mark_failed(c, k, err);
     pthread_mutex_unlock(&c->lock);
     sgz_chunks_wake(wants);
     return st;
 }
 
-/* What the decoder passes on its way to chunk `k` of a shared member is kept. */
+/* What the decoder passes on its way to chunk `k` is kept. */
 static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
 {
     sgz_chunks_layer *layer = k->layer;
     const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    int64_t from = r->member == e->offset && r->inner <= e->inner_offset ? r->inner : 0;
+    int64_t from = r->entered == e->offset && r->at <= e->inner_offset ? r->at : 0;
     int64_t bound = (int64_t)(c->memory / 4) < ON_THE_WAY ? (int64_t)(c->memory / 4) : ON_THE_WAY;
     size_t first = k->span;
     while (first) {
@@ -132,13 +138,8 @@ static sgz_status decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *
     const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
     if (!r)
         r = new_reader(c, layer, err);
-    if (!r) {
-        pthread_mutex_lock(&c->lock);
-        sgz_chunks_want *wants = sgz_chunks_mark_failed(c, k, err);
-        pthread_mutex_unlock(&c->lock);
-        sgz_chunks_wake(wants);
-        return err->code;
-    }
+    if (!r)
+        return decode(c, NULL, k, err);
     if (e->inner_offset > 0 && e->chunk_size <= SGZ_WINDOW)
         on_the_way(c, r, k);
     sgz_status st = decode(c, r, k, err);

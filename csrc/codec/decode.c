@@ -11,6 +11,30 @@
 #define STEP_MAX ((size_t)256 << 10)
 #define MEMORY_STEP ((size_t)1 << 30) /* ISA-L counts its input in 32 bits */
 #define SKIP_STEP ((size_t)32 << 10)
+/* What headers, trailers and padding may add to bytes that are only stored. */
+#define SLACK ((int64_t)48 << 10)
+
+static const struct {
+    const char *unit;
+    int64_t ratio; /* more bytes than this no byte makes */
+} KINDS[] = {
+    [SGZ_POINT_GZIP] = {"gzip member", 1032}, /* 258 bytes of 2 bits */
+};
+
+const char *sgz_codec_point_unit(sgz_point at)
+{
+    return KINDS[at.kind].unit;
+}
+
+int sgz_codec_point_fits(sgz_point at, int64_t packed, int64_t size)
+{
+    return size / KINDS[at.kind].ratio <= packed;
+}
+
+int64_t sgz_codec_bound(int64_t size)
+{
+    return size > INT64_MAX / 4 ? INT64_MAX / 2 : size + (size >> 10) + SLACK;
+}
 
 sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *out, size_t len,
                                sgz_error *err)
@@ -63,7 +87,7 @@ sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, cons
         d->in = NULL;
         return st;
     }
-    sgz_codec_decoder_seek(d, 0, 0);
+    sgz_codec_decoder_enter(d, sgz_codec_point(0), 0);
     return SGZ_OK;
 }
 
@@ -74,9 +98,9 @@ void sgz_codec_decoder_free(sgz_decoder *d)
     memset(d, 0, sizeof *d);
 }
 
-void sgz_codec_decoder_seek(sgz_decoder *d, int64_t offset, int64_t end)
+void sgz_codec_decoder_enter(sgz_decoder *d, sgz_point at, int64_t end)
 {
-    int64_t size = d->blob->size;
+    int64_t offset = at.offset, size = d->blob->size;
     sgz_codec_inflater_reset(&d->inflater, offset);
     if (offset < d->blob->base || offset > size)
         offset = end = size; /* nothing to decode: reads get 0 bytes */
@@ -166,10 +190,19 @@ sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size
     return decode(d, out, cap, got, 0, err);
 }
 
-sgz_status sgz_codec_decoder_read_member(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
-                                         sgz_error *err)
+sgz_status sgz_codec_decoder_read_checked(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                                          sgz_error *err)
 {
-    return decode(d, out, cap, got, 1, err);
+    sgz_status st;
+    uint64_t members;
+    size_t n;
+    *got = 0;
+    do {
+        members = d->inflater.members;
+        st = decode(d, out + *got, cap - *got, &n, 1, err);
+        *got += n;
+    } while (!st && *got < cap && (n || d->inflater.members != members));
+    return st;
 }
 
 sgz_status sgz_codec_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err)

@@ -20,6 +20,33 @@ typedef struct {
 sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *out, size_t len,
                                sgz_error *err);
 
+/* Where decoding can begin, and what that takes. Only the decoder knows the kinds: whoever reads
+ * chunks has the offset of a point, and how many decoded bytes from there a chunk is.
+ *
+ *   kind           takes
+ *   gzip member    nothing
+ *
+ * What another kind takes (a place within a deflate stream: the bits of its first byte, up to
+ * 32 KiB of history) goes into sgz_point. */
+typedef enum { SGZ_POINT_GZIP } sgz_point_kind;
+
+typedef struct {
+    sgz_point_kind kind;
+    int64_t offset; /* in the blob */
+} sgz_point;
+
+/* The point that an `offset` of a TOC or a footer means. */
+static inline sgz_point sgz_codec_point(int64_t offset)
+{
+    return (sgz_point){SGZ_POINT_GZIP, offset};
+}
+/* What begins there, for errors; what one check sum covers is a unit below. */
+const char *sgz_codec_point_unit(sgz_point at);
+/* Whether `packed` bytes from there on can decode to `size` bytes. */
+int sgz_codec_point_fits(sgz_point at, int64_t packed, int64_t size);
+/* How many bytes of a blob hold `size` decoded bytes, even if they are only stored. */
+int64_t sgz_codec_bound(int64_t size);
+
 /* A position in the decoded stream of a blob. Belongs to one thread at a time. */
 typedef struct {
     const sgz_blob *blob;
@@ -35,25 +62,35 @@ typedef struct {
 sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, const sgz_blob *blob,
                                   sgz_error *err);
 void sgz_codec_decoder_free(sgz_decoder *d);
-/* Go to the member that begins at `offset`; members are decoded up to blob offset `end`.
- * Bytes already read are kept: going on at a following member reads nothing twice. */
-void sgz_codec_decoder_seek(sgz_decoder *d, int64_t offset, int64_t end);
-/* Allow reads ahead up to `ahead`, for a caller that will seek on through neighbours: tiny
- * members then share one read. Stays until it is set again; 0 is none. */
+/* Go to `at`; what is there is decoded up to blob offset `end`. Bytes already read are kept:
+ * going on at a following point reads nothing twice. */
+void sgz_codec_decoder_enter(sgz_decoder *d, sgz_point at, int64_t end);
+/* Allow reads ahead up to `ahead`, for a caller that will go on through neighbours: tiny units
+ * then share one read. Stays until it is set again; 0 is none. */
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead);
-/* Decode across members until out is full or the members end (*got < cap). CRCs are
- * checked as trailers pass. A member that `end` cuts off is SGZ_EGZIP; what was decoded of
- * it is still counted in *got. Nothing is inflated beyond `cap` bytes. */
+/* Decode across units until out is full or they end (*got < cap). Check sums are compared as
+ * they pass. A unit that `end` cuts off is SGZ_EGZIP; what was decoded of it is still counted
+ * in *got. Nothing is decoded beyond `cap` bytes. */
 sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                   sgz_error *err);
-/* The same, but stops behind the first trailer: *got < cap also when a member ended. So an
- * error is always about a member that bytes of *got are from. */
-sgz_status sgz_codec_decoder_read_member(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
-                                         sgz_error *err);
-/* Decode and drop the rest of the open member, if there is one, so that its CRC is checked.
- * *ended is 0 when it has more than `limit` bytes left. */
+/* The same, but does not go on into a unit that no byte of *got is from: so an error is about
+ * these bytes, and an open unit holds the last of them. */
+sgz_status sgz_codec_decoder_read_checked(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                                          sgz_error *err);
+/* Decode and drop the rest of the open unit, if there is one, so that its check sum is
+ * compared. *ended is 0 when it has more than `limit` bytes left. */
 sgz_status sgz_codec_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err);
-/* Decode `len` bytes and drop them; *got < len when the members end first. */
+/* Decode `len` bytes and drop them; *got < len when the units end first. */
 sgz_status sgz_codec_decoder_skip(sgz_decoder *d, int64_t len, int64_t *got, sgz_error *err);
+/* Whether bytes that are no unit followed on one: they are ignored. */
+static inline int sgz_codec_decoder_garbage(const sgz_decoder *d)
+{
+    return d->inflater.garbage;
+}
+/* Whether the byte at `offset` is among those already read. */
+static inline int sgz_codec_decoder_holds(const sgz_decoder *d, int64_t offset)
+{
+    return offset >= d->in_base && offset < d->in_base + (int64_t)d->in_len;
+}
 
 #endif

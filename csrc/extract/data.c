@@ -11,7 +11,6 @@
 
 #define PIECE SGZ_PIECE
 #define HOLE ((size_t)4 << 10) /* zeros shorter than a block are written */
-#define CRC_REACH ((int64_t)4 << 20)
 #define TRIES 64
 #define CREATE (O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
 
@@ -124,27 +123,6 @@ static sgz_status open_shared(sgz_extract_worker *w, sgz_extract_object *o, int 
     return st;
 }
 
-static sgz_status check(const sgz_toc *toc, const sgz_extract_object *o, int64_t offset,
-                        const uint8_t *expected, const uint8_t *actual, const char *what,
-                        sgz_error *err)
-{
-    const sgz_entry *e = &toc->rows[o->dest];
-    if (!memcmp(expected, actual, 32))
-        return SGZ_OK;
-    return sgz_base_fail_digest(err, offset, toc->arena + e->name_off, e->name_len, expected,
-                                actual, what);
-}
-
-/* The digest of the whole file, or NULL when there is none. */
-static const uint8_t *file_digest(const sgz_toc *toc, const sgz_entry *e)
-{
-    if (!(e->flags & SGZ_HAS_DIGEST))
-        return NULL;
-    if (e->flags & SGZ_DIGEST_IS_CHUNK)
-        return e->chunk_digest;
-    return (const uint8_t *)toc->arena + e->digest_off;
-}
-
 /* A file of several chunks of which not all have a digest: read it back. */
 static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int fd,
                               sgz_error *err)
@@ -160,12 +138,14 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
     }
     if (!missing)
         return SGZ_OK;
-    if (!file_digest(toc, e)) {
+    const uint8_t *expected = sgz_toc_digest(toc, o->row);
+    if (!expected) {
         w->result.unverified++;
         return SGZ_OK;
     }
     uint8_t digest[32];
-    sgz_codec_sha256_init(ex->options.codecs, &w->sha);
+    sgz_sha256 *sha = &w->reader.check.sha;
+    sgz_codec_sha256_init(ex->options.codecs, sha);
     if (o->holes && ftruncate(fd, (off_t)e->size) != 0)
         return sgz_extract_fail_row(toc, o->dest, errno, "cannot set the size", err);
     for (int64_t at = 0; at < e->size;) {
@@ -177,11 +157,14 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
         if (n <= 0)
             return sgz_extract_fail_row(toc, o->dest, n ? errno : EIO, "cannot read it back",
                                         err);
-        sgz_codec_sha256_update(ex->options.codecs, &w->sha, w->buffer, (size_t)n);
+        sgz_codec_sha256_update(ex->options.codecs, sha, w->buffer, (size_t)n);
         at += n;
     }
-    sgz_codec_sha256_final(ex->options.codecs, &w->sha, digest);
-    return check(toc, o, e->offset, file_digest(toc, e), digest, "the file", err);
+    sgz_codec_sha256_final(ex->options.codecs, sha, digest);
+    if (!memcmp(expected, digest, 32))
+        return SGZ_OK;
+    return sgz_base_fail_digest(err, e->offset, sgz_toc_row_name(toc, o->dest),
+                                toc->rows[o->dest].name_len, expected, digest, "the file");
 }
 
 static sgz_status end_shared(sgz_extract_worker *w, sgz_extract_object *o, sgz_error *err)
@@ -205,115 +188,37 @@ static sgz_status end_shared(sgz_extract_worker *w, sgz_extract_object *o, sgz_e
     return SGZ_OK;
 }
 
-/* Decode exactly len bytes, or say whose bytes are missing. Decoded bytes are the ones
- * wanted, even if what follows is broken; unless `strict`, where only the CRC can tell. */
-static sgz_status decode(sgz_extract_worker *w, const sgz_extract_object *o, const sgz_entry *e,
-                         uint8_t *out, size_t len, int strict, sgz_error *err)
-{
-    const sgz_toc *toc = w->ex->plan.toc;
-    const sgz_entry *file = &toc->rows[o->dest];
-    const char *name = toc->arena + file->name_off;
-    size_t got;
-    if (sgz_extract_stopped(w->ex))
-        return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-    sgz_status st = sgz_codec_decoder_read(&w->decoder, out, len, &got, err);
-    w->at += (int64_t)got;
-    if (st || got < len)
-        w->member = -1; /* whoever follows in this member seeks */
-    if (got == len && !(st && strict))
-        return SGZ_OK;
-    if (!st)
-        return sgz_base_fail(err, SGZ_EGZIP, e->offset, name, file->name_len,
-                             "the data of this chunk ends before its %lld bytes",
-                             (long long)e->chunk_size);
-    if (st != SGZ_ECALLBACK && !err->name[0]) {
-        sgz_error inner = *err;
-        sgz_base_fail(err, st, inner.offset, name, file->name_len, "%s", inner.message);
-        err->sys_errno = inner.sys_errno;
-    }
-    return st;
-}
-
-/* Where no digest vouches for the bytes, the member's CRC must: decode on to its trailer.
- * What follows the data there is padding and headers, a MiB or so of them at most. */
-static sgz_status check_crc(sgz_extract_worker *w, const sgz_extract_object *o,
-                            const sgz_entry *e, sgz_error *err)
-{
-    int64_t got;
-    sgz_status st = sgz_codec_decoder_skip(&w->decoder, CRC_REACH, &got, err);
-    w->member = -1; /* whoever follows in this member seeks */
-    if (st && st != SGZ_ECALLBACK && !err->name[0]) {
-        const sgz_entry *file = &w->ex->plan.toc->rows[o->dest];
-        sgz_error inner = *err;
-        sgz_base_fail(err, st, e->offset, w->ex->plan.toc->arena + file->name_off,
-                      file->name_len, "%s", inner.message);
-        err->sys_errno = inner.sys_errno;
-    }
-    return st;
-}
-
 static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_error *err)
 {
     struct sgz_extract *ex = w->ex;
     const sgz_toc *toc = ex->plan.toc;
-    const sgz_codecs *codecs = ex->options.codecs;
-    uint32_t file = ex->plan.spans.files[span], index = ex->plan.object_of[file];
+    const sgz_spans *spans = &ex->plan.spans;
+    uint32_t file = spans->files[span], index = ex->plan.object_of[file];
     if (index == SGZ_NO_ROW)
         return SGZ_OK;
     sgz_extract_object *o = &ex->plan.objects[index];
-    const sgz_entry *e = &toc->rows[ex->plan.spans.rows[span]], *whole = &toc->rows[file];
-    if (e->offset != w->member || e->inner_offset < w->at) {
-        sgz_codec_decoder_seek(&w->decoder, e->offset, sgz_read_span_end(&ex->plan.spans, span));
-        w->member = e->offset;
-        w->at = 0;
-    }
-    while (w->at < e->inner_offset) {
-        int64_t skip = e->inner_offset - w->at;
-        size_t step = skip < (int64_t)PIECE ? (size_t)skip : PIECE;
-        sgz_status st = decode(w, o, e, w->buffer, step, 0, err);
-        if (st)
-            return st;
-    }
-    int single = e->chunk_size == whole->size, shared = -1;
-    const uint8_t *expected = e->flags & SGZ_HAS_CHUNK_DIGEST ? e->chunk_digest : NULL;
-    const uint8_t *second = single ? file_digest(toc, whole) : NULL;
-    if (!expected) {
-        expected = second;
-        second = NULL;
-    }
-    int hash = ex->options.verify && expected;
-    int strict = ex->options.verify && !expected && !file_digest(toc, whole);
+    const sgz_entry *e = sgz_read_span_row(spans, span);
+    const uint8_t *whole = sgz_toc_digest(toc, file);
+    int single = sgz_read_span_is_file(spans, span), shared = -1;
+    int bare = !sgz_read_span_digest(spans, span);
+    /* Where there is but a digest of all chunks together, check_whole compares it. */
+    int verify = ex->options.verify && !(bare && whole);
     size_t piece = 0;
-    if (hash)
-        sgz_codec_sha256_init(codecs, &w->sha);
-    for (int64_t done = 0; done < e->chunk_size; done += (int64_t)piece) {
+    sgz_status st = sgz_read_begin(&w->reader, span, o->dest, verify, err);
+    for (int64_t done = 0; done < e->chunk_size && !st; done += (int64_t)piece) {
         int64_t left = e->chunk_size - done;
         piece = left < (int64_t)PIECE ? (size_t)left : PIECE;
-        sgz_status st = decode(w, o, e, w->buffer, piece, strict, err);
-        if (st)
-            return st;
-        if (hash)
-            sgz_codec_sha256_update(codecs, &w->sha, w->buffer, piece);
-        if (single && whole->size <= (int64_t)PIECE)
+        st = sgz_read_bytes(&w->reader, w->buffer, piece, err);
+        if (single && e->size <= (int64_t)PIECE)
             break; /* written below, once it is known to be right */
-        if (shared < 0)
+        if (!st && shared < 0)
             st = open_shared(w, o, &shared, err);
         if (!st)
             st = put(w, o, shared, w->buffer, piece, e->chunk_offset + done, err);
-        if (st)
-            return st;
     }
-    sgz_status st = SGZ_OK;
-    if (hash) {
-        uint8_t digest[32];
-        sgz_codec_sha256_final(codecs, &w->sha, digest);
-        st = check(toc, o, e->offset, expected, digest, single ? "the file" : "a chunk", err);
-        if (!st && second)
-            st = check(toc, o, e->offset, second, digest, "the file", err);
-    } else if (strict) {
-        st = check_crc(w, o, e, err);
-        w->result.unverified += single;
-    }
+    if (!st)
+        st = sgz_read_end(&w->reader, single ? whole : NULL, err);
+    w->result.unverified += verify && bare && single;
     if (!st && shared < 0)
         st = write_file(w, o, w->buffer, piece, err);
     else if (!st && atomic_fetch_sub(&o->left, 1) == 1)
@@ -329,7 +234,7 @@ sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t batch, sgz_er
 {
     const sgz_extract_plan *plan = &w->ex->plan;
     uint32_t first = plan->batches[batch * 2], last = plan->batches[batch * 2 + 1];
-    sgz_codec_decoder_read_ahead(&w->decoder, sgz_read_span_end(&plan->spans, last - 1));
+    sgz_codec_decoder_read_ahead(&w->reader.decoder, sgz_read_span_end(&plan->spans, last - 1));
     for (uint32_t span = first; span < last; span++) {
         sgz_status st = write_span(w, span, err);
         if (st)

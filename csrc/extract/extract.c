@@ -121,10 +121,7 @@ static void *work(void *arg)
 
 static void free_worker(sgz_extract_worker *w)
 {
-    if (w->buffer) {
-        sgz_codec_sha256_free(w->ex->options.codecs, &w->sha);
-        sgz_codec_decoder_free(&w->decoder);
-    }
+    sgz_read_reader_free(&w->reader);
     free(w->buffer);
     w->buffer = NULL;
 }
@@ -133,25 +130,17 @@ static sgz_status init_worker(struct sgz_extract *ex, sgz_extract_worker *w, int
                               sgz_error *err)
 {
     w->ex = ex;
-    w->member = -1;
     w->dirs_max = dirs;
     for (int i = 0; i < SGZ_DIRS; i++)
         w->dirs[i].fd = -1;
-    sgz_status st = sgz_codec_decoder_init(&w->decoder, ex->options.codecs, ex->options.blob,
-                                           err);
+    sgz_status st = sgz_read_reader_init(&w->reader, ex->options.codecs, &ex->plan.spans,
+                                         ex->options.blob, err);
+    w->reader.stop = &ex->stop;
+    if (!st && !(w->buffer = malloc(SGZ_PIECE)))
+        st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
     if (st)
-        return st;
-    st = sgz_codec_sha256_new(ex->options.codecs, &w->sha, err);
-    if (st) {
-        sgz_codec_decoder_free(&w->decoder);
-        return st;
-    }
-    w->buffer = malloc(SGZ_PIECE);
-    if (w->buffer)
-        return SGZ_OK;
-    sgz_codec_sha256_free(ex->options.codecs, &w->sha);
-    sgz_codec_decoder_free(&w->decoder);
-    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
+        free_worker(w);
+    return st;
 }
 
 /* --- interface ------------------------------------------------------------------------ */

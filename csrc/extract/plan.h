@@ -92,7 +92,7 @@ void sgz_extract_plan_free(sgz_extract_plan *plan);
 
 /* Its parts. Room for one more element; 0: no memory. */
 int sgz_extract_plan_grow(void *array, uint32_t count, uint32_t *cap, size_t size);
-/* Cut the spans into batches at member boundaries; what nobody wants is left out. */
+/* Cut the spans into batches at entry points; what nobody wants is left out. */
 sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err);
 sgz_status sgz_extract_plan_stages(sgz_extract_plan *plan, sgz_error *err);
 

@@ -22,18 +22,18 @@ sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
     uint32_t files = 0;
     while (i < spans->count) {
         int64_t offset = rows[spans->rows[i]].offset;
-        int64_t member = 0;
+        int64_t size = 0;
         uint32_t wanted = 0;
         size_t next = i;
         for (; next < spans->count && rows[spans->rows[next]].offset == offset; next++)
             if (plan->object_of[spans->files[next]] != SGZ_NO_ROW) {
-                member += rows[spans->rows[next]].chunk_size;
+                size += rows[spans->rows[next]].chunk_size;
                 wanted++;
             }
         if (wanted && !files)
             first = i;
         files += wanted;
-        bytes += member;
+        bytes += size;
         int full = files && (bytes >= BATCH_BYTES || files >= BATCH_FILES);
         if (full || (files && (!wanted || next == spans->count))) {
             if (!sgz_extract_plan_grow(&plan->batches, plan->batch_count * 2 + 1,

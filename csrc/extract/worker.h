@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "extract/plan.h"
+#include "read/chunk.h"
 
 /* Directories a thread keeps open: those of neighbours in the blob, and their parents. */
 #define SGZ_DIRS 32
@@ -34,10 +35,8 @@ struct sgz_extract {
 typedef struct sgz_extract_worker {
     struct sgz_extract *ex;
     pthread_t thread;
-    sgz_decoder decoder;
-    sgz_sha256 sha;
+    sgz_reader reader;
     uint8_t *buffer;
-    int64_t member, at;      /* the decoder stands `at` bytes into the member at `member` */
     sgz_error err;
     sgz_extract_result result;
     int dirs_max;

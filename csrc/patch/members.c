@@ -1,6 +1,7 @@
 #include "patch/members.h"
 
 #include "base/deadline.h"
+#include "read/chunk.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -58,7 +59,8 @@ typedef struct {
     batch batch;
     sgz_inflater inflater;
     sgz_deflater deflater;
-    sgz_sha256 member_sha, chunk_sha;
+    sgz_sha256 member_sha;
+    sgz_read_check check;
     /* Blob bytes [in_base, in_base + in_len). */
     uint8_t *in;
     size_t in_cap, in_len;
@@ -92,57 +94,20 @@ static int grow(uint8_t **buffer, size_t *cap, size_t want)
 
 /* --- walking ------------------------------------------------------------------------------ */
 
-/* Where the chunks of a segment are in what it inflates to. */
-typedef struct {
-    size_t span, last;
-    int64_t at;
-    int open;                  /* the chunk's hash is under way */
-} cursor;
-
-static const sgz_entry *span_entry(const sgz_patch_members *job, size_t span)
-{
-    return &job->spans->toc->rows[job->spans->rows[span]];
-}
-
-static sgz_status end_chunk(worker *w, size_t span, sgz_error *err)
+/* The chunks among the bytes that go by: their digests are told, and must be right. */
+static sgz_status pass(worker *w, sgz_read_passing *p, const uint8_t *data, size_t len,
+                       sgz_error *err)
 {
     sgz_patch_members *job = w->job;
-    uint8_t *actual = job->chunks + 32 * span;
-    sgz_codec_sha256_final(job->args.codecs, &w->chunk_sha, actual);
-    const uint8_t *expected = sgz_read_span_digest(job->spans, span);
-    if (!expected || !memcmp(expected, actual, 32))
-        return SGZ_OK;
-    const sgz_toc *toc = job->spans->toc;
-    uint32_t file = job->spans->files[span];
-    return sgz_base_fail_digest(err, span_entry(job, span)->offset, sgz_toc_row_name(toc, file),
-                                toc->rows[file].name_len, expected, actual, "a chunk");
-}
-
-static sgz_status take(worker *w, cursor *c, const uint8_t *data, size_t len, sgz_error *err)
-{
-    const sgz_codecs *codecs = w->job->args.codecs;
-    while (len && c->span < c->last) {
-        const sgz_entry *e = span_entry(w->job, c->span);
-        int inside = c->at >= e->inner_offset;
-        uint64_t left = (uint64_t)(e->inner_offset + (inside ? e->chunk_size : 0) - c->at);
-        size_t n = left < len ? (size_t)left : len;
-        if (inside) {
-            if (!c->open)
-                sgz_codec_sha256_init(codecs, &w->chunk_sha);
-            c->open = n < left;
-            sgz_codec_sha256_update(codecs, &w->chunk_sha, data, n);
-            if (!c->open) {
-                sgz_status st = end_chunk(w, c->span++, err);
-                if (st)
-                    return st;
-            }
+    sgz_status st = SGZ_OK;
+    for (size_t n; len && !st; data += n, len -= n) {
+        size_t span = p->span;
+        if (sgz_read_pass(&w->check, p, data, len, &n) & SGZ_PASS_LAST) {
+            memcpy(job->chunks + 32 * span, w->check.actual, 32);
+            st = sgz_read_verdict(&w->check, span, NULL, job->spans->files[span], err);
         }
-        data += n;
-        len -= n;
-        c->at += (int64_t)n;
     }
-    c->at += (int64_t)len;
-    return SGZ_OK;
+    return st;
 }
 
 /* The bytes at `next` that are there, at most to `end`; reads on, at most to `ahead`. */
@@ -181,7 +146,7 @@ static sgz_status add_member(worker *w, sgz_patch_member_info **member, sgz_erro
     return SGZ_OK;
 }
 
-static sgz_status walk_member(worker *w, cursor *c, int64_t *position, int64_t end,
+static sgz_status walk_member(worker *w, sgz_read_passing *p, int64_t *position, int64_t end,
                               int64_t ahead, sgz_error *err)
 {
     const sgz_codecs *codecs = w->job->args.codecs;
@@ -206,7 +171,7 @@ static sgz_status walk_member(worker *w, cursor *c, int64_t *position, int64_t e
         sgz_codec_sha256_update(codecs, &w->member_sha, from, used);
         next += (int64_t)used;
         content += got;
-        st = take(w, c, w->out, got, err);
+        st = pass(w, p, w->out, got, err);
         if (st)
             return st;
         if (got || used || w->inflater.members)
@@ -237,22 +202,17 @@ static sgz_status walk_segment(worker *w, size_t number, int64_t ahead, sgz_erro
 {
     sgz_patch_members *job = w->job;
     int64_t position = job->segments[number].start, end = segment_end(job, number);
-    cursor c = {.span = job->segments[number].first_span, .last = job->spans->count};
+    sgz_read_passing p = {.span = job->segments[number].first_span, .last = job->spans->count};
     if (number + 1 < job->segment_count)
-        c.last = job->segments[number + 1].first_span;
+        p.last = job->segments[number + 1].first_span;
     while (position < end) {
-        sgz_status st = walk_member(w, &c, &position, end, ahead, err);
+        sgz_status st = walk_member(w, &p, &position, end, ahead, err);
         if (st)
             return st;
     }
-    if (c.span == c.last)
+    if (p.span == p.last)
         return SGZ_OK;
-    const sgz_toc *toc = job->spans->toc;
-    uint32_t file = job->spans->files[c.span];
-    return sgz_base_fail(err, SGZ_EGZIP, job->segments[number].start,
-                         sgz_toc_row_name(toc, file), toc->rows[file].name_len,
-                         "the data of this chunk ends before its %lld bytes",
-                         (long long)span_entry(job, c.span)->chunk_size);
+    return sgz_read_cut_off(job->spans, p.span, job->spans->files[p.span], err);
 }
 
 /* --- proving ------------------------------------------------------------------------------ */
@@ -393,7 +353,7 @@ static void *work(void *arg)
     if (!st && job->spans) {
         st = sgz_codec_sha256_new(codecs, &w.member_sha, &err);
         if (!st)
-            st = sgz_codec_sha256_new(codecs, &w.chunk_sha, &err);
+            st = sgz_read_check_init(&w.check, codecs, job->spans, &err);
         if (!st && (!grow(&w.in, &w.in_cap, IN_CAP) || !grow(&w.out, &w.out_cap, PIECE)))
             st = no_memory(&err);
     } else if (!st) {
@@ -409,8 +369,7 @@ static void *work(void *arg)
     free(w.again);
     if (w.member_sha.ctx)
         sgz_codec_sha256_free(codecs, &w.member_sha);
-    if (w.chunk_sha.ctx)
-        sgz_codec_sha256_free(codecs, &w.chunk_sha);
+    sgz_read_check_free(&w.check);
     if (w.deflater.codecs)
         sgz_codec_deflater_free(&w.deflater);
     if (w.inflater.state)
@@ -496,8 +455,8 @@ sgz_status sgz_patch_members_walk(sgz_patch_members **out, const sgz_patch_membe
     }
     cut(job, 0, 0);
     for (size_t i = 0; i < spans->count; i++)
-        if (!i || span_entry(job, i)->offset != span_entry(job, i - 1)->offset)
-            cut(job, span_entry(job, i)->offset, i);
+        if (sgz_read_span_enters(spans, i))
+            cut(job, sgz_read_span_row(spans, i)->offset, i);
     cut(job, spans->end, spans->count);
     cut(job, toc_end, spans->count);
     return start(job, out, err);

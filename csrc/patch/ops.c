@@ -150,7 +150,8 @@ static sgz_status seek(sgz_patch_maker *m, const piece *p, size_t made, sgz_erro
 {
     sgz_status status = SGZ_OK;
     if (m->member != (int64_t)p->offset || m->member_at > p->inner) {
-        sgz_codec_decoder_seek(&m->decoder, (int64_t)p->offset, m->head.base_size);
+        sgz_codec_decoder_enter(&m->decoder, sgz_codec_point((int64_t)p->offset),
+                                m->head.base_size);
         m->member = (int64_t)p->offset;
         m->member_at = 0;
         status = spend(m, SGZ_PATCH_WORK_SEEK, made, err);

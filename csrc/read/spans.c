@@ -3,21 +3,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Deflate makes at most 258 bytes of 2 bits. What claims to inflate to more is refused
- * before memory is asked for it. */
-#define RATIO_MAX 1032
-
-/* Whether a member of `packed` bytes can hold `size` bytes. */
-static int fits(int64_t packed, int64_t size)
-{
-    return size / RATIO_MAX <= packed;
-}
-
 static sgz_status bad_span(const sgz_toc *toc, uint32_t row, const char *what, sgz_error *err)
 {
     const sgz_entry *e = &toc->rows[row];
     return sgz_base_fail(err, SGZ_ETOC, e->offset, sgz_toc_row_name(toc, row), e->name_len, "%s",
                          what);
+}
+
+/* What claims to decode to more than the bytes up to `end` can is refused before memory is asked
+ * for it. */
+static sgz_status check_fits(const sgz_toc *toc, uint32_t row, int64_t end, sgz_error *err)
+{
+    const sgz_entry *e = &toc->rows[row];
+    sgz_point at = sgz_codec_point(e->offset);
+    if (sgz_codec_point_fits(at, end - e->offset, e->inner_offset + e->chunk_size))
+        return SGZ_OK;
+    return sgz_base_fail(err, SGZ_ETOC, e->offset, sgz_toc_row_name(toc, row), e->name_len,
+                         "its %s is too small for it", sgz_codec_point_unit(at));
 }
 
 sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end, sgz_error *err)
@@ -56,16 +58,14 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end
                           (e->offset == last->offset &&
                            e->inner_offset < last->inner_offset + last->chunk_size)))
             st = bad_span(toc, i, "its data overlaps or precedes that of the entry before", err);
-        else if (last && e->offset != last->offset &&
-                 !fits(e->offset - last->offset, last->inner_offset + last->chunk_size))
-            st = bad_span(toc, spans->rows[spans->count - 1], "its member is too small for it",
-                          err);
+        else if (last && e->offset != last->offset)
+            st = check_fits(toc, spans->rows[spans->count - 1], e->offset, err);
         last = e;
         spans->rows[spans->count] = i;
         spans->files[spans->count++] = file;
     }
-    if (!st && last && !fits(end - last->offset, last->inner_offset + last->chunk_size))
-        st = bad_span(toc, spans->rows[spans->count - 1], "its member is too small for it", err);
+    if (!st && last)
+        st = check_fits(toc, spans->rows[spans->count - 1], end, err);
     if (st)
         sgz_read_spans_free(spans);
     return st;
@@ -99,13 +99,19 @@ int64_t sgz_read_span_end(const sgz_spans *spans, size_t span)
     return high < spans->count ? rows[spans->rows[high]].offset : spans->end;
 }
 
+int sgz_read_span_is_file(const sgz_spans *spans, size_t span)
+{
+    const sgz_entry *e = sgz_read_span_row(spans, span);
+    return spans->rows[span] == spans->files[span] && e->chunk_size == e->size;
+}
+
 const uint8_t *sgz_read_span_digest(const sgz_spans *spans, size_t span)
 {
-    uint32_t row = spans->rows[span], file = spans->files[span];
-    const sgz_entry *e = &spans->toc->rows[row];
+    const sgz_entry *e = sgz_read_span_row(spans, span);
     if (e->flags & SGZ_HAS_CHUNK_DIGEST)
         return e->chunk_digest;
-    return row == file && e->chunk_size == e->size ? sgz_toc_digest(spans->toc, file) : NULL;
+    return sgz_read_span_is_file(spans, span) ? sgz_toc_digest(spans->toc, spans->files[span])
+                                              : NULL;
 }
 
 /* First span whose file is >= `file`. */

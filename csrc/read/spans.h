@@ -8,22 +8,35 @@
 /* Far beyond what a blob can hold, and small enough to be counted in windows (chunks/table.h). */
 #define SGZ_CHUNK_MAX ((int64_t)1 << 50)
 
-/* The rows that have data, in blob order: one span of the decoded blob each. Rows, files
- * and offsets all ascend, so every look-up is a binary search. */
+/* The rows that have data, in blob order. Each is a span: `offset` is that of an entry point (see
+ * codec/decode.h), `inner_offset` and `chunk_size` say which of the bytes decoded from there it
+ * is. Rows, files and offsets all ascend, so every look-up is a binary search. */
 typedef struct {
     const sgz_toc *toc;
     uint32_t *rows;   /* the chunk's row */
     uint32_t *files;  /* the row of the regular file it belongs to */
     size_t count;
-    int64_t end;      /* where the members of chunks end in the blob */
+    int64_t end;      /* where the bytes of chunks end in the blob */
 } sgz_spans;
 
 /* Fails with SGZ_ETOC when the rows do not ascend, overlap, or leave [0, end). */
 sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end,
                                sgz_error *err);
 void sgz_read_spans_free(sgz_spans *spans);
-/* Blob offset at which the members of span number `span` end: the next distinct offset. */
+/* Blob offset at which the bytes of span number `span` end: the next entry point. */
 int64_t sgz_read_span_end(const sgz_spans *spans, size_t span);
+static inline const sgz_entry *sgz_read_span_row(const sgz_spans *spans, size_t span)
+{
+    return &spans->toc->rows[spans->rows[span]];
+}
+/* Whether a span is the first one of its entry point. */
+static inline int sgz_read_span_enters(const sgz_spans *spans, size_t span)
+{
+    return !span || sgz_read_span_row(spans, span)->offset !=
+                        sgz_read_span_row(spans, span - 1)->offset;
+}
+/* Whether a span is all of its file. */
+int sgz_read_span_is_file(const sgz_spans *spans, size_t span);
 /* What a span's bytes must hash to: the digest of the chunk, or, of a file's only chunk, that
  * of the file. NULL where the TOC has neither. */
 const uint8_t *sgz_read_span_digest(const sgz_spans *spans, size_t span);

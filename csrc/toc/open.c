@@ -19,7 +19,7 @@ sgz_status sgz_toc_seek(sgz_decoder *d, int64_t offset, int64_t end, int64_t *js
     sgz_tar_event event;
     sgz_tar_entry entry;
     size_t got;
-    sgz_codec_decoder_seek(d, offset, end);
+    sgz_codec_decoder_enter(d, sgz_codec_point(offset), end);
     sgz_status st = sgz_codec_decoder_read(d, block, sizeof block, &got, err);
     if (st)
         return st;

@@ -29,8 +29,8 @@ enum {
 typedef struct {
     int64_t size;          /* of a regular file; 0 for everything else */
     int64_t mtime;         /* seconds since the epoch */
-    int64_t offset;        /* blob offset of the member that holds the chunk */
-    int64_t inner_offset;  /* uncompressed distance from the member's start to the chunk */
+    int64_t offset;        /* of the entry point in the blob from which the chunk is decoded */
+    int64_t inner_offset;  /* decoded bytes from there to the chunk */
     int64_t chunk_offset;  /* where the chunk begins in the file */
     int64_t chunk_size;    /* bytes of this chunk; always filled in, 0 only for no data */
     uint64_t name_off, link_off, xattr_off; /* into the arena */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "read/chunk.h"
 #include "tar/tar.h"
 #include "verify/verify.h"
 #include "verify/claimed_names.h"
@@ -86,7 +87,7 @@ struct sgz_verify {
 typedef struct {
     sgz_verify *v;
     sgz_decoder decoder;
-    sgz_sha256 sha;
+    sgz_read_check check;
     uint8_t *piece;
     uint8_t *held;      /* bytes of deferred chunks */
     size_t held_len;
@@ -94,16 +95,6 @@ typedef struct {
     size_t deferred_count, deferred_cap;
     sgz_verify_batch *batch;
 } sgz_verify_worker;
-
-static inline const sgz_entry *span_entry(const sgz_verify *v, size_t span)
-{
-    return &v->toc->rows[v->args.spans->rows[span]];
-}
-
-static inline const sgz_entry *span_file(const sgz_verify *v, size_t span)
-{
-    return &v->toc->rows[v->args.spans->files[span]];
-}
 
 /* --- verify/verify.c: errors ------------------------------------------------------------------ */
 

@@ -4,12 +4,9 @@
 #define DEFER_MAX ((size_t)8 << 20)     /* chunk bytes held until their file's turn */
 
 typedef struct {
-    size_t span;        /* the next or current one */
-    size_t last;
-    int64_t at;         /* decoded bytes of the segment so far */
+    sgz_read_passing pass;
     sgz_verify_big *big; /* of the current span */
-    int hold;           /* the current span's bytes are held back */
-    int open;           /* the current span has begun */
+    int hold;            /* the current span's bytes are held back */
     int64_t start;
 } cursor;
 
@@ -27,31 +24,29 @@ static sgz_status hold_item(sgz_verify_worker *w, size_t span)
     return SGZ_OK;
 }
 
-static sgz_status begin_span(sgz_verify_worker *w, cursor *c)
+static sgz_status begin_span(sgz_verify_worker *w, cursor *c, size_t span)
 {
     sgz_verify *v = w->v;
-    c->open = 1;
-    sgz_codec_sha256_init(v->args.codecs, &w->sha);
-    c->big = v->big_count ? sgz_verify_big_of(v, c->span) : NULL;
+    c->big = v->big_count ? sgz_verify_big_of(v, span) : NULL;
     c->hold = 0;
     if (!c->big)
         return SGZ_OK;
-    if (!w->deferred_count && sgz_verify_big_has_turn(c->big, c->span))
+    if (!w->deferred_count && sgz_verify_big_has_turn(c->big, span))
         return SGZ_OK;
-    int64_t size = span_entry(v, c->span)->chunk_size;
+    int64_t size = sgz_read_span_row(v->args.spans, span)->chunk_size;
     if (size <= (int64_t)(DEFER_MAX - w->held_len)) {
         if (!w->held && !(w->held = malloc(DEFER_MAX)))
             return sgz_verify_no_memory(v);
         c->hold = 1;
-        return hold_item(w, c->span);
+        return hold_item(w, span);
     }
     sgz_status st = sgz_verify_big_flush(w);
-    return st ? st : sgz_verify_big_wait(v, c->big, c->span);
+    return st ? st : sgz_verify_big_wait(v, c->big, span);
 }
 
+/* Bytes of a file of several chunks are for the file's hash too. */
 static sgz_status span_bytes(sgz_verify_worker *w, cursor *c, const uint8_t *data, size_t len)
 {
-    sgz_codec_sha256_update(w->v->args.codecs, &w->sha, data, len);
     if (!c->big)
         return SGZ_OK;
     if (!c->hold)
@@ -62,67 +57,45 @@ static sgz_status span_bytes(sgz_verify_worker *w, cursor *c, const uint8_t *dat
     return SGZ_OK;
 }
 
-/* The current span ended: whole, or (`failed`) because no more bytes come. */
-static void end_span(sgz_verify_worker *w, cursor *c, int failed)
+/* A span ended: whole, or (`failed`) because no more bytes come. */
+static void end_span(sgz_verify_worker *w, cursor *c, size_t span, int failed)
 {
     sgz_verify *v = w->v;
-    const sgz_entry *e = span_entry(v, c->span), *file = span_file(v, c->span);
+    uint32_t file = v->args.spans->files[span];
     if (!failed) {
-        const uint8_t *expected = NULL, *whole = NULL;
-        if (!c->big)
-            whole = sgz_toc_digest(v->toc, v->args.spans->files[c->span]);
-        uint8_t digest[32];
-        int good = 1;
-        sgz_codec_sha256_final(v->args.codecs, &w->sha, digest);
-        if (e->flags & SGZ_HAS_CHUNK_DIGEST)
-            expected = e->chunk_digest;
-        if (expected)
-            good = sgz_verify_check(v, file, e->offset, expected, digest, "a chunk");
-        if (good && whole && whole != expected)
-            good = sgz_verify_check(v, file, e->offset, whole, digest, "the file");
-        failed = !good;
-        if (good)
+        sgz_error err;
+        const uint8_t *whole = c->big ? NULL : sgz_toc_digest(v->toc, file);
+        failed = sgz_read_verdict(&w->check, span, whole, file, &err) != SGZ_OK;
+        if (failed)
+            sgz_verify_report(v, &err);
+        else
             atomic_fetch_add_explicit(&v->chunks, 1, memory_order_relaxed);
     }
     if (c->big && c->hold)
         w->deferred[w->deferred_count - 1].failed = failed;
     else if (c->big)
-        sgz_verify_big_advance(v, c->big, c->span, failed);
-    c->open = 0;
-    c->span++;
+        sgz_verify_big_advance(v, c->big, span, failed);
 }
 
 /* Share out decoded bytes between chunks and gaps. */
 static sgz_status share(sgz_verify_worker *w, cursor *c, const uint8_t *data, size_t len)
 {
     sgz_status st = SGZ_OK;
-    while (len && !st) {
-        size_t n = len;
-        if (c->span == c->last) {
+    for (size_t n; len && !st; data += n, len -= n) {
+        size_t span = c->pass.span;
+        int what = sgz_read_pass(&w->check, &c->pass, data, len, &n);
+        if (!what) {
             st = sgz_verify_batch_gap(w, data, n, c->start);
-        } else {
-            const sgz_entry *e = span_entry(w->v, c->span);
-            if (c->at < e->inner_offset) {
-                if (n > (uint64_t)(e->inner_offset - c->at))
-                    n = (size_t)(e->inner_offset - c->at);
-                st = sgz_verify_batch_gap(w, data, n, c->start);
-            } else {
-                if (!c->open && (st = begin_span(w, c)))
-                    return st;
-                int64_t left = e->inner_offset + e->chunk_size - c->at;
-                if (n > (uint64_t)left)
-                    n = (size_t)left;
-                st = span_bytes(w, c, data, n);
-                if (!st && n == (uint64_t)left) {
-                    size_t span = c->span;
-                    end_span(w, c, 0);
-                    st = sgz_verify_batch_event(w, EVENT_SPAN, span, c->start);
-                }
-            }
+            continue;
         }
-        data += n;
-        len -= n;
-        c->at += (int64_t)n;
+        if (what & SGZ_PASS_FIRST)
+            st = begin_span(w, c, span);
+        if (!st)
+            st = span_bytes(w, c, data, n);
+        if (!st && what & SGZ_PASS_LAST) {
+            end_span(w, c, span, 0);
+            st = sgz_verify_batch_event(w, EVENT_SPAN, span, c->start);
+        }
     }
     return st;
 }
@@ -130,11 +103,12 @@ static sgz_status share(sgz_verify_worker *w, cursor *c, const uint8_t *data, si
 /* Every chunk that got no bytes, or not all of them, still passes its file's turn. */
 static sgz_status abandon_spans(sgz_verify_worker *w, cursor *c)
 {
-    while (c->span < c->last) {
-        sgz_status st = c->open ? SGZ_OK : begin_span(w, c);
+    for (size_t span = c->pass.span; span < c->pass.last; span++) {
+        sgz_status st = c->pass.open ? SGZ_OK : begin_span(w, c, span);
         if (st)
             return st;
-        end_span(w, c, 1);
+        end_span(w, c, span, 1);
+        c->pass.open = 0;
     }
     return sgz_verify_batch_event(w, EVENT_BREAK, 0, c->start);
 }
@@ -142,15 +116,17 @@ static sgz_status abandon_spans(sgz_verify_worker *w, cursor *c)
 sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
 {
     sgz_verify *v = w->v;
+    const sgz_spans *spans = v->args.spans;
     const sgz_verify_segment *s = &v->segments[number];
-    int64_t end = number + 1 < v->segment_count ? s[1].start : v->args.spans->end;
-    cursor c = {.span = s->first_span, .start = s->start};
-    c.last = number + 1 < v->segment_count ? s[1].first_span : v->args.spans->count;
+    int64_t end = number + 1 < v->segment_count ? s[1].start : spans->end;
+    cursor c = {.pass.span = s->first_span, .start = s->start};
+    c.pass.last = number + 1 < v->segment_count ? s[1].first_span : spans->count;
+    sgz_point point = sgz_codec_point(s->start);
     sgz_error err;
     sgz_status st;
     size_t got;
     uint64_t bytes = 0;
-    sgz_codec_decoder_seek(&w->decoder, s->start, end);
+    sgz_codec_decoder_enter(&w->decoder, point, end);
     do {
         if (atomic_load_explicit(&v->stop, memory_order_relaxed))
             return SGZ_ECANCELLED;
@@ -164,27 +140,23 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     } while (!st && got == PIECE);
     atomic_fetch_add_explicit(&v->bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&v->done, end - s->start, memory_order_relaxed);
-    int broken = st != SGZ_OK;
-    const sgz_entry *file = c.span < c.last ? span_file(v, c.span) : NULL;
-    if (st && !err.name[0] && file && st == SGZ_EGZIP) {
-        sgz_error bare = err;
-        sgz_base_fail(&err, st, bare.offset, v->toc->arena + file->name_off, file->name_len,
-                      "%s", bare.message);
-    }
+    int broken = st != SGZ_OK, missing = c.pass.span < c.pass.last;
+    uint32_t file = missing ? spans->files[c.pass.span] : SGZ_NO_ROW;
+    if (missing && st == SGZ_EGZIP)
+        sgz_base_name(&err, sgz_toc_row_name(v->toc, file), v->toc->rows[file].name_len);
     if (st && sgz_verify_judge(v, st, &err))
         return st;
-    if (!st && w->decoder.inflater.garbage) {
+    if (!st && sgz_codec_decoder_garbage(&w->decoder)) {
         sgz_base_fail(&err, SGZ_EGZIP, s->start, NULL, 0,
-                      "bytes that are no gzip member stand between the members");
+                      "bytes that are no %s stand between the members",
+                      sgz_codec_point_unit(point));
         sgz_verify_report(v, &err);
         broken = 1;
     }
     if (v->args.size_only)
         return SGZ_OK;
-    if (c.span < c.last && !broken) {
-        sgz_base_fail(&err, SGZ_EGZIP, s->start, v->toc->arena + file->name_off, file->name_len,
-                      "the data of this chunk ends before its %lld bytes",
-                      (long long)span_entry(v, c.span)->chunk_size);
+    if (missing && !broken) {
+        sgz_read_cut_off(spans, c.pass.span, file, &err);
         sgz_verify_report(v, &err);
         broken = 1;
     }

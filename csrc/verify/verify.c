@@ -18,11 +18,12 @@ static sgz_status verify_toc(sgz_verify_worker *w)
         return SGZ_OK;
     int64_t json_end = SGZ_TAR_BLOCK + v->args.json_size;
     int64_t padded = json_end + (SGZ_TAR_BLOCK - json_end % SGZ_TAR_BLOCK) % SGZ_TAR_BLOCK;
+    sgz_point point = sgz_codec_point(start);
     sgz_error err;
     sgz_status st;
     size_t got;
     int clean = 1;
-    sgz_codec_decoder_seek(&w->decoder, start, end);
+    sgz_codec_decoder_enter(&w->decoder, point, end);
     do {
         if (atomic_load_explicit(&v->stop, memory_order_relaxed))
             return SGZ_ECANCELLED;
@@ -38,8 +39,8 @@ static sgz_status verify_toc(sgz_verify_worker *w)
     if (st)
         return sgz_verify_judge(v, st, &err);
     const char *what = NULL;
-    if (w->decoder.inflater.garbage)
-        what = "bytes that are no gzip member stand between the TOC and the footer";
+    if (sgz_codec_decoder_garbage(&w->decoder))
+        what = "bytes that are no %s stand between the TOC and the footer";
     else if (v->args.size_only)
         return SGZ_OK;
     else if (!clean)
@@ -47,7 +48,8 @@ static sgz_status verify_toc(sgz_verify_worker *w)
     else if (at < padded + 2 * SGZ_TAR_BLOCK || at % SGZ_TAR_BLOCK)
         what = "the tar does not end in two blocks of zeros behind the TOC";
     if (what) {
-        sgz_base_fail(&err, SGZ_ETOC, start, SGZ_TOC_NAME, sizeof SGZ_TOC_NAME - 1, "%s", what);
+        sgz_base_fail(&err, SGZ_ETOC, start, SGZ_TOC_NAME, sizeof SGZ_TOC_NAME - 1, what,
+                      sgz_codec_point_unit(point));
         sgz_verify_report(v, &err);
     }
     return SGZ_OK;
@@ -73,7 +75,7 @@ static sgz_status claim(sgz_verify_worker *w, size_t *first, size_t *last, int64
         size_t stop = i + 1 < v->segment_count ? v->segments[i + 1].first_span
                                                : v->args.spans->count;
         if (stop > v->segments[i].first_span) {
-            const sgz_entry *e = span_entry(v, stop - 1);
+            const sgz_entry *e = sgz_read_span_row(v->args.spans, stop - 1);
             int64_t size = e->inner_offset + e->chunk_size;
             out = size > BATCH_OUT ? BATCH_OUT : out + size;
         }
@@ -129,7 +131,7 @@ static void *work(void *arg)
     sgz_error err;
     sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob, &err);
     if (!st)
-        st = sgz_codec_sha256_new(v->args.codecs, &w.sha, &err);
+        st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, &err);
     if (!st && !(w.piece = malloc(PIECE)))
         st = sgz_base_fail(&err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
     if (st)
@@ -140,10 +142,8 @@ static void *work(void *arg)
     free(w.piece);
     free(w.held);
     free(w.deferred);
-    if (w.sha.ctx)
-        sgz_codec_sha256_free(v->args.codecs, &w.sha);
-    if (w.decoder.inflater.state)
-        sgz_codec_decoder_free(&w.decoder);
+    sgz_read_check_free(&w.check);
+    sgz_codec_decoder_free(&w.decoder);
     pthread_mutex_lock(&v->lock);
     v->running--;
     pthread_cond_broadcast(&v->changed);
@@ -158,7 +158,7 @@ static sgz_status plan(sgz_verify *v, sgz_error *err)
     const sgz_spans *spans = v->args.spans;
     size_t segments = 1, big = 0;
     for (size_t i = 0; i < spans->count; i++) {
-        segments += !i || span_entry(v, i)->offset != span_entry(v, i - 1)->offset;
+        segments += (size_t)sgz_read_span_enters(spans, i);
         big += i && spans->files[i] == spans->files[i - 1] &&
                (i < 2 || spans->files[i] != spans->files[i - 2]);
     }
@@ -166,12 +166,12 @@ static sgz_status plan(sgz_verify *v, sgz_error *err)
     v->big = calloc(big + 1, sizeof *v->big);
     if (!v->segments || !v->big)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
-    if (spans->end > 0 && (!spans->count || span_entry(v, 0)->offset > 0))
+    if (spans->end > 0 && (!spans->count || sgz_read_span_row(spans, 0)->offset > 0))
         v->segments[v->segment_count++] = (sgz_verify_segment){0, 0};
     for (size_t i = 0; i < spans->count; i++) {
-        int64_t offset = span_entry(v, i)->offset;
-        if (!i || offset != span_entry(v, i - 1)->offset)
-            v->segments[v->segment_count++] = (sgz_verify_segment){offset, i};
+        if (sgz_read_span_enters(spans, i))
+            v->segments[v->segment_count++] =
+                (sgz_verify_segment){sgz_read_span_row(spans, i)->offset, i};
         if (v->args.size_only || !i || spans->files[i] != spans->files[i - 1])
             continue;
         if (!v->big_count || v->big[v->big_count - 1].row != spans->files[i]) {
