@@ -5,32 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The request for one wanted chunk goes on over its neighbours by this much: most files of most
- * layers are smaller, so the next of a few files read in a row is there already, at 5 ms of a
- * link of 100 Mbit/s. It doubles with each request that goes on where one ended. */
-#define WINDOW_MIN ((int64_t)64 << 10)
-/* Four of these in flight fill 1 Gbit/s at a round trip of 250 ms. */
-#define WINDOW_MAX ((int64_t)8 << 20)
-/* From this window on requests are made ahead of the reader, this many windows far. */
-#define AHEAD_FROM ((int64_t)512 << 10)
-#define AHEAD_WINDOWS 3
-/* A reader that has gone through fewer files in a row than this reads one file, not the layer:
- * what lies behind that file is not for it. A Python that starts from a mounted image fetches
- * 5.5 MB by this rule, and 16 MB without. */
-#define FILES_IN_A_ROW 4
 /* Bytes between two wanted chunks that are fetched rather than asked around: about what a
  * second request costs on a link of 100 Mbit/s with a round trip of 5 ms. */
 #define GAP ((int64_t)64 << 10)
 /* Small enough that a wanted chunk does not wait long for the link (80 ms at 100 Mbit/s). */
 #define BACKGROUND_STEP ((int64_t)1 << 20)
 #define PREFETCH_STEP ((int64_t)4 << 20)
-/* What one request's chunks may take decoded, beyond the first, and how many they may be. */
-#define JOB_DECODED ((int64_t)32 << 20)
-#define JOB_SPANS 4096
-/* Of six workers (stargz/fetching.py) two are left for other layers while one's server stalls. */
+/* Of six workers (stargz/remote.py) two are left for other layers while one's server stalls. */
 #define LAYER_REQUESTS 4
-/* What is fetched for one chunk in one piece at most. */
-#define WHOLE ((int64_t)64 << 20)
 
 void sgz_chunks_unasked(sgz_chunks *c, unsigned kinds)
 {
@@ -40,54 +22,6 @@ void sgz_chunks_unasked(sgz_chunks *c, unsigned kinds)
         c->kinds &= ~(1u << SGZ_PREFETCH | 1u << SGZ_BACKGROUND);
     pthread_cond_broadcast(&c->work);
     pthread_mutex_unlock(&c->lock);
-}
-
-/* --- where bytes are ------------------------------------------------------------------------ */
-
-static int64_t span_start(const sgz_chunks_layer *layer, size_t span)
-{
-    return span < layer->spans->count ? sgz_chunks_span_entry(layer, span)->offset
-                                      : layer->spans->end;
-}
-
-/* Bytes from an entry point on that hold a chunk, even if it is only stored. */
-static int64_t packed_bound(const sgz_entry *e)
-{
-    return sgz_codec_bound(e->inner_offset + e->chunk_size);
-}
-
-/* Where the bytes that a chunk needs end. Any number of headers may be behind it, and anything
- * may follow; only a check sum that has to vouch for it is needed too. */
-static int64_t packed_end(const sgz_chunks_layer *layer, size_t span)
-{
-    const sgz_entry *e = sgz_chunks_span_entry(layer, span);
-    int64_t end = sgz_read_span_end(layer->spans, span), bound = packed_bound(e);
-    if (layer->verify && !sgz_read_span_digest(layer->spans, span))
-        return end;
-    return end - e->offset < bound ? end : e->offset + bound;
-}
-
-/* Whether a chunk is to be read in steps, in a request of its own. */
-static int alone(const sgz_chunks_layer *layer, size_t span)
-{
-    const sgz_entry *e = sgz_chunks_span_entry(layer, span);
-    int64_t size = packed_end(layer, span) - e->offset;
-    return size > WHOLE || size > packed_bound(e);
-}
-
-/* The span up to which a request from `span` may go when it has `bytes`: at least one. */
-static size_t advance(const sgz_chunks_layer *layer, size_t span, size_t bound, int64_t bytes)
-{
-    int64_t start = span_start(layer, span), decoded = 0;
-    size_t at = span + 1;
-    while (at < bound && at - span < JOB_SPANS) {
-        int64_t size = sgz_chunks_span_entry(layer, at)->chunk_size;
-        if (size > SGZ_WINDOW || packed_end(layer, at) - start > bytes ||
-            (decoded += size) > JOB_DECODED)
-            break;
-        at++;
-    }
-    return at < bound ? at : bound;
 }
 
 /* --- the queue, with the lock held ---------------------------------------------------------- */
@@ -110,125 +44,6 @@ static void unqueue(sgz_chunks *c, sgz_chunks_chunk *k)
     if (c->queue_end == &k->next)
         c->queue_end = at;
     k->queued = 0;
-}
-
-static void add_ahead(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t last,
-                      int64_t step)
-{
-    if (first >= last)
-        return;
-    for (unsigned i = 0; i < c->ahead_count; i++) {
-        sgz_chunks_range *a = &c->aheads[i];
-        if (a->layer == layer && first >= a->first && first <= a->last) {
-            if (last > a->last)
-                a->last = last;
-            if (step > a->step)
-                a->step = step;
-            return;
-        }
-    }
-    if (c->ahead_count == SGZ_AHEADS) {
-        memmove(c->aheads, c->aheads + 1, (SGZ_AHEADS - 1) * sizeof *c->aheads);
-        c->ahead_count--;
-    }
-    c->aheads[c->ahead_count++] = (sgz_chunks_range){layer, first, last, step};
-    pthread_cond_broadcast(&c->work);
-}
-
-void sgz_chunks_ahead(sgz_chunks *c, uint32_t number, uint32_t file, int64_t offset, int64_t size)
-{
-    size_t first, last;
-    pthread_mutex_lock(&c->lock);
-    sgz_chunks_layer *layer = number < c->layer_count ? c->layers[number] : NULL;
-    if (layer && !layer->direct && c->kinds & 1u << SGZ_AHEAD && !c->stopped && size > 0 &&
-        !sgz_read_spans_find(layer->spans, file, offset, size, &first, &last, NULL))
-        add_ahead(c, layer, first, last, WINDOW_MAX);
-    pthread_mutex_unlock(&c->lock);
-}
-
-/* The span behind the last one of the file that `span` belongs to. */
-static size_t file_end(const sgz_chunks_layer *layer, size_t span)
-{
-    const sgz_spans *spans = layer->spans;
-    size_t low = span + 1, high = spans->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (spans->files[middle] == spans->files[span])
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-/* The stream that a read at `first` goes on with, or NULL. */
-static sgz_chunks_stream *find_stream(sgz_chunks_layer *layer, size_t first,
-                                      sgz_chunks_stream **oldest)
-{
-    int64_t at = span_start(layer, first);
-    *oldest = &layer->streams[0];
-    for (int i = 0; i < SGZ_STREAMS; i++) {
-        sgz_chunks_stream *t = &layer->streams[i];
-        /* Nearly in order is good enough, once it is seen to be one. */
-        int64_t slack = t->files < FILES_IN_A_ROW ? WINDOW_MIN : t->window;
-        if (t->window && at >= span_start(layer, t->low) - slack &&
-            at <= span_start(layer, t->next) + slack)
-            return t;
-        if (t->tick < (*oldest)->tick)
-            *oldest = t;
-    }
-    return NULL;
-}
-
-int64_t sgz_chunks_fetch_seen(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t last,
-                              int missed)
-{
-    size_t count = layer->spans->count;
-    int64_t at = span_start(layer, first), wanted = span_start(layer, last) - at, reach;
-    sgz_chunks_stream *oldest, *s;
-    if (!(c->kinds & 1u << SGZ_AHEAD))
-        return 0;
-    s = find_stream(layer, first, &oldest);
-    if (!s && !missed)
-        return 0;
-    if (!s) {
-        s = oldest;
-        *s = (sgz_chunks_stream){
-            .window = WINDOW_MIN, .next = last, .file = layer->spans->files[first], .files = 1};
-    } else if (missed && first > s->low) {
-        /* A reader that asks for more at a time than the window goes on with twice as much. */
-        s->window = 2 * (wanted > s->window ? wanted : s->window);
-        if (s->window > WINDOW_MAX)
-            s->window = WINDOW_MAX;
-    }
-    if (layer->spans->files[last - 1] != s->file && first > s->low)
-        s->files++;
-    s->file = layer->spans->files[last - 1];
-    s->used += wanted;
-    s->low = first;
-    s->tick = ++layer->tick;
-    size_t bound = s->files < FILES_IN_A_ROW ? file_end(layer, last - 1) : count;
-    reach = s->window;
-    if (bound < count && reach > span_start(layer, bound) - at + WINDOW_MIN)
-        reach = span_start(layer, bound) - at + WINDOW_MIN;
-    if (missed) {
-        size_t to = advance(layer, first, count, reach);
-        s->next = s->next > to && s->next - first < JOB_SPANS ? s->next : to;
-    }
-    if (s->next < last)
-        s->next = last;
-    if (s->window < AHEAD_FROM)
-        return reach;
-    /* Never further than what was read so far: a reader that stops leaves little behind. */
-    int64_t far = AHEAD_WINDOWS * s->window < s->used ? AHEAD_WINDOWS * s->window : s->used;
-    while (s->next < bound && span_start(layer, s->next) - at < far) {
-        size_t to = advance(layer, s->next, bound, s->window);
-        add_ahead(c, layer, s->next, to, s->window);
-        s->next = to;
-        if (s->window < WINDOW_MAX)
-            s->window = 2 * s->window < WINDOW_MAX ? 2 * s->window : WINDOW_MAX;
-    }
-    return reach;
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
@@ -266,7 +81,7 @@ static int worth(const sgz_chunks *c, const sgz_chunks_layer *layer, size_t span
 static void ask_disk(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t last,
                      unsigned priority)
 {
-    uint8_t asked[JOB_SPANS];
+    uint8_t asked[SGZ_REQUEST_SPANS];
     size_t count = last - first, any = 0;
     if (!c->store || !layer->verify)
         return;
@@ -348,7 +163,7 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
             *last = span; /* the rest later, once some of it was used */
             break;
         }
-        int single = alone(layer, span);
+        int single = sgz_chunks_alone(layer, span);
         if (single && a->count && !(span == first && wanted)) {
             *last = span;
             break;
@@ -361,7 +176,7 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
             return -1;
         }
         if (taken)
-            end = packed_end(layer, span);
+            end = sgz_chunks_packed_end(layer, span);
         if (taken && single) {
             a->job.in_steps = 1;
             *last = span + 1;
@@ -374,7 +189,7 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
     a->job.priority = priority;
     a->job.first = a->chunks[0]->span;
     a->job.last = a->chunks[a->count - 1]->span + 1;
-    a->job.offset = span_start(layer, a->job.first);
+    a->job.offset = sgz_chunks_span_start(layer, a->job.first);
     a->job.size = end - a->job.offset;
     a->job.id = ++c->ids;
     a->next = c->active;
@@ -408,8 +223,8 @@ static int next_wanted(sgz_chunks *c, sgz_chunks_job *job)
         int64_t size = sgz_chunks_span_entry(layer, k->span)->chunk_size;
         /* Neighbours that are wanted too go along; what is only worth having, up to reach. */
         if (size <= SGZ_WINDOW) {
-            reach = advance(layer, first, layer->spans->count, k->reach);
-            last = advance(layer, first, layer->spans->count, WINDOW_MAX);
+            reach = sgz_chunks_advance(layer, first, layer->spans->count, k->reach);
+            last = sgz_chunks_advance(layer, first, layer->spans->count, SGZ_REQUEST_MAX);
             while (last > reach) {
                 sgz_chunks_chunk *other = layer->heads[last - 1];
                 if (other && other->queued)
@@ -417,15 +232,16 @@ static int next_wanted(sgz_chunks *c, sgz_chunks_job *job)
                 last--;
             }
             /* What the decoder passes on its way is worth having, too. */
-            while (first && !alone(layer, k->span) &&
-                   span_start(layer, first - 1) == span_start(layer, first) &&
-                   k->span - first < JOB_SPANS / 2 &&
+            while (first && !sgz_chunks_alone(layer, k->span) &&
+                   sgz_chunks_span_start(layer, first - 1) ==
+                       sgz_chunks_span_start(layer, first) &&
+                   k->span - first < SGZ_REQUEST_SPANS / 2 &&
                    sgz_chunks_span_entry(layer, k->span)->inner_offset -
                            sgz_chunks_span_entry(layer, first - 1)->inner_offset <
-                       JOB_DECODED)
+                       SGZ_REQUEST_DECODED)
                 first--;
-            if (last - first > JOB_SPANS)
-                last = first + JOB_SPANS;
+            if (last - first > SGZ_REQUEST_SPANS)
+                last = first + SGZ_REQUEST_SPANS;
             if (reach > last)
                 reach = last;
         }
@@ -441,11 +257,11 @@ static int next_ahead(sgz_chunks *c, sgz_chunks_job *job)
 {
     while (c->ahead_count && c->unasked_bytes <= c->memory / 2 && !c->stopped) {
         sgz_chunks_range now = c->aheads[0];
-        size_t to = advance(now.layer, now.first, now.last, now.step);
+        size_t to = sgz_chunks_advance(now.layer, now.first, now.last, now.step);
         memmove(c->aheads, c->aheads + 1, --c->ahead_count * sizeof *c->aheads);
         int made = make(c, now.layer, now.first, &to, to, NULL, SGZ_AHEAD, job);
         if (made >= 0)
-            add_ahead(c, now.layer, to, now.last, now.step);
+            sgz_chunks_add_ahead(c, now.layer, to, now.last, now.step);
         if (made)
             return made > 0;
     }
@@ -464,7 +280,8 @@ static int next_unasked(sgz_chunks *c, unsigned priority, sgz_chunks_job *job)
         size_t bound = prefetch ? layer->prefetch_last : layer->spans->count;
         while (!layer->direct && *next < bound && !c->stopped) {
             size_t first = *next;
-            size_t to = advance(layer, first, bound, prefetch ? PREFETCH_STEP : BACKGROUND_STEP);
+            size_t to = sgz_chunks_advance(layer, first, bound,
+                                           prefetch ? PREFETCH_STEP : BACKGROUND_STEP);
             *next = to; /* before the lock is let go: no two workers take the same */
             int made = make(c, layer, first, &to, to, NULL, priority, job);
             if (made > 0 && *next > to && to > first)

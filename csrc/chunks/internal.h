@@ -1,5 +1,6 @@
-/* The table of chunks, as chunks/table.c (table), chunks/want.c, chunks/fetch.c (which requests
- * are made) and chunks/deliver.c (what comes back) share it. */
+/* The table of chunks as the files of this room share it: table.c, want.c (who waits), ahead.c
+ * (how far to read ahead), extent.c, fetch.c (which requests are made), deliver.c (what comes
+ * back). */
 #ifndef SGZ_CHUNKS_INTERNAL_H
 #define SGZ_CHUNKS_INTERNAL_H
 
@@ -12,6 +13,11 @@
 #define SGZ_POOL 8
 /* Places per layer at which reads go forward. */
 #define SGZ_STREAMS 8
+/* The largest request: four of these in flight fill 1 Gbit/s at a round trip of 250 ms; and how
+ * many chunks it may be for, and what they may take decoded, beyond the first. */
+#define SGZ_REQUEST_MAX ((int64_t)8 << 20)
+#define SGZ_REQUEST_SPANS 4096
+#define SGZ_REQUEST_DECODED ((int64_t)32 << 20)
 /* Ranges to be read ahead; of more the oldest is forgotten. */
 #define SGZ_AHEADS 64
 
@@ -131,12 +137,26 @@ sgz_chunks_want *sgz_chunks_mark_failed(sgz_chunks *chunks, sgz_chunks_chunk *ch
 void sgz_chunks_unlist(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
 void sgz_chunks_set_unasked(sgz_chunks *chunks, sgz_chunks_chunk *chunk, int unasked);
 
-/* Queue a pinned chunk to be fetched. */
-void sgz_chunks_fetch_want(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
+/* Blob offset of a span's entry point; of the one behind the last where they end. */
+int64_t sgz_chunks_span_start(const sgz_chunks_layer *layer, size_t span);
+/* Where the bytes that a chunk needs end. */
+int64_t sgz_chunks_packed_end(const sgz_chunks_layer *layer, size_t span);
+/* Whether a chunk is to be read in steps, in a request of its own. */
+int sgz_chunks_alone(const sgz_chunks_layer *layer, size_t span);
+/* The span up to which a request from `span` may go when it has `bytes`: at least one. */
+size_t sgz_chunks_advance(const sgz_chunks_layer *layer, size_t span, size_t bound,
+                          int64_t bytes);
+
 /* Spans [first, last) were wanted, `missed` of them not being there: tells how far the request
  * may reach, and queues what is read ahead. */
-int64_t sgz_chunks_fetch_seen(sgz_chunks *chunks, sgz_chunks_layer *layer, size_t first,
+int64_t sgz_chunks_ahead_seen(sgz_chunks *chunks, sgz_chunks_layer *layer, size_t first,
                               size_t last, int missed);
+
+/* Spans [first, last) are to be read ahead, `step` bytes at a time. */
+void sgz_chunks_add_ahead(sgz_chunks *chunks, sgz_chunks_layer *layer, size_t first, size_t last,
+                          int64_t step);
+/* Queue a pinned chunk to be fetched. */
+void sgz_chunks_fetch_want(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
 /* Nothing but background requests is queued or under way. */
 int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
 void sgz_chunks_fetch_free(sgz_chunks *chunks);

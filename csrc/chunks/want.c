@@ -381,7 +381,7 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
         }
     }
     if (first_use && !layer->direct) {
-        int64_t reach = sgz_chunks_fetch_seen(c, layer, first, last, missed);
+        int64_t reach = sgz_chunks_ahead_seen(c, layer, first, last, missed);
         /* All at once, so that neighbours go into one request. */
         for (size_t i = 0; i < count; i++)
             if (held[i]->reach == NOT_QUEUED) {
