@@ -1,4 +1,4 @@
-/* What tar/tar.c (headers), tar/pax.c (records and sparse maps) and tar/write.c share. */
+/* What tar/tar.c (headers), tar/pax.c (records), tar/sparse.c and tar/write.c share. */
 #ifndef SGZ_TAR_INTERNAL_H
 #define SGZ_TAR_INTERNAL_H
 
@@ -105,6 +105,12 @@ struct sgz_tar_parser {
     sgz_tar_entry entry;    /* under construction while maps are read */
 };
 
+static inline sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, const char *what,
+                                   sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len, "%s", what);
+}
+
 /* tar/pax.c */
 int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item);
 /* Decimal digits with an optional minus. 0 when well formed and in range. */
@@ -115,8 +121,16 @@ sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err);
 /* Set entry->xattrs from this entry's and the global ones. */
 sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_error *err);
 sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err);
-/* PAX sparse 0.x: the runs from the map. */
-sgz_status sgz_tar_map_from_records(sgz_tar_parser *p, int64_t at, sgz_error *err);
+
+/* tar/tar.c: an octal or base-256 number; blanks and NULs around it, and an empty field, as GNU
+ * tar and Go accept them. */
+int sgz_tar_number(const uint8_t *header, size_t at, size_t len, int64_t *value);
+
+/* tar/sparse.c: the pairs of an old GNU header or extension block, up to an empty one. */
+sgz_status sgz_tar_add_old_runs(sgz_tar_parser *p, const uint8_t *block, size_t at, int pairs,
+                                int64_t offset, sgz_error *err);
+/* PAX sparse: which version it is, the expanded size, and the map when it is here. */
+sgz_status sgz_tar_start_pax_sparse(sgz_tar_parser *p, int64_t offset, sgz_error *err);
 /* PAX sparse 1.0: one block of the map. *done when it was the last. */
 sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at, int *done,
                             sgz_error *err);

@@ -1,4 +1,4 @@
-/* PAX records and sparse maps. */
+/* PAX records. */
 #include "tar/internal.h"
 
 int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item)
@@ -200,6 +200,14 @@ static sgz_status bad_record(sgz_tar_parser *p, const char *key, size_t len, con
     const char *name = p->local.set & TAR_F_PATH ? p->local.path.text : NULL;
     return sgz_base_fail(err, SGZ_ETAR, p->body_at, name, name ? p->local.path.len : 0,
                          "PAX record '%.*s' %s", len > 80 ? 80 : (int)len, key, what);
+}
+
+sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err)
+{
+    if (sgz_tar_reserve(&p->runs, &p->run_cap, p->run_count + 1, sizeof *p->runs))
+        return no_memory(err);
+    p->runs[p->run_count++] = (sgz_tar_run){offset, len};
+    return SGZ_OK;
 }
 
 static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_len,
@@ -412,119 +420,4 @@ sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
     if (!status && p->global.set & TAR_F_GNAME)
         status = keep_global_name(p, &p->global.gname, &p->global_gname, err);
     return status;
-}
-
-/* --- sparse maps ---------------------------------------------------------------------- */
-
-sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err)
-{
-    if (sgz_tar_reserve(&p->runs, &p->run_cap, p->run_count + 1, sizeof *p->runs))
-        return no_memory(err);
-    p->runs[p->run_count++] = (sgz_tar_run){offset, len};
-    return SGZ_OK;
-}
-
-static sgz_status bad_map(sgz_tar_parser *p, int64_t at, const char *what, sgz_error *err)
-{
-    return sgz_base_fail(err, SGZ_ETAR, at, p->entry.name, p->entry.name_len,
-                         "the sparse map %s", what);
-}
-
-sgz_status sgz_tar_map_from_records(sgz_tar_parser *p, int64_t at, sgz_error *err)
-{
-    sgz_tar_sparse_keys *sparse = &p->sparse;
-    if (sparse->map_seen && sparse->pair_seen)
-        return bad_map(p, at, "is given twice, as pairs and as a list", err);
-    if (sparse->pair_seen == 1)
-        return bad_map(p, at, "ends in half a pair", err);
-    const char *text = sparse->map.text;
-    size_t left = sparse->map_seen ? sparse->map.len : 0;
-    int64_t pair[2];
-    for (int half = 0; left; half = !half) {
-        const char *comma = memchr(text, ',', left);
-        size_t len = comma ? (size_t)(comma - text) : left;
-        if (sgz_tar_decimal(text, len, &pair[half]) || pair[half] < 0)
-            return bad_map(p, at, "holds something that is not a number", err);
-        if (comma ? left == len + 1 : !half)
-            return bad_map(p, at, "ends in half a pair", err);
-        if (half && sgz_tar_add_run(p, pair[0], pair[1], err))
-            return SGZ_ENOMEM;
-        text += len + (comma != NULL);
-        left -= len + (comma != NULL);
-    }
-    if (sparse->blocks >= 0 && (uint64_t)sparse->blocks != p->run_count)
-        return bad_map(p, at, "has not the number of runs that its header says", err);
-    return SGZ_OK;
-}
-
-sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at, int *done,
-                            sgz_error *err)
-{
-    *done = 0;
-    if (p->map_left < SGZ_TAR_BLOCK)
-        return bad_map(p, at, "does not end before the entry does", err);
-    p->map_left -= SGZ_TAR_BLOCK;
-    p->meta_bytes += SGZ_TAR_BLOCK;
-    p->entry.sparse_map_bytes += SGZ_TAR_BLOCK;
-    if (p->meta_bytes > SGZ_TAR_LONG_MAX)
-        return bad_map(p, at, "and the other headers of this entry are over the limit of 1 MiB",
-                       err);
-    for (int i = 0; i < SGZ_TAR_BLOCK && !*done; i++) {
-        unsigned digit = (unsigned)block[i] - '0';
-        if (digit <= 9) {
-            if (p->map_value > (INT64_MAX - 9) / 10)
-                return bad_map(p, at, "holds a number that is too large", err);
-            p->map_value = p->map_value * 10 + digit;
-            p->map_digits = 1;
-            continue;
-        }
-        if (block[i] != '\n' || !p->map_digits)
-            return bad_map(p, at, "holds something that is not a number", err);
-        sgz_status status = SGZ_OK;
-        if (p->map_tokens == 0) {
-            if (p->map_value > SGZ_TAR_LONG_MAX / 4) /* two digits and two newlines each */
-                return bad_map(p, at, "is over the limit of 1 MiB", err);
-            p->map_count = p->map_value;
-        } else if (p->map_tokens & 1) {
-            status = sgz_tar_add_run(p, p->map_value, 0, err);
-        } else {
-            p->runs[p->run_count - 1].len = p->map_value;
-        }
-        if (status)
-            return status;
-        p->map_value = p->map_digits = 0;
-        *done = p->map_tokens++ == 2 * (uint64_t)p->map_count;
-    }
-    return SGZ_OK;
-}
-
-sgz_status sgz_tar_finish_map(sgz_tar_parser *p, int64_t at, sgz_error *err)
-{
-    sgz_tar_entry *entry = &p->entry;
-    int64_t size = entry->size, end = 0, data = 0;
-    size_t kept = 0;
-    if (size > SGZ_TAR_SPARSE_MAX)
-        return sgz_base_fail(err, SGZ_ETAR, at, entry->name, entry->name_len,
-                             "a sparse file of %lld bytes is over the limit of 1 TiB",
-                             (long long)size);
-    for (size_t i = 0; i < p->run_count; i++) {
-        sgz_tar_run run = p->runs[i];
-        if (run.offset < end || run.len < 0)
-            return bad_map(p, at, "is not in ascending order", err);
-        if (run.offset > size || run.len > size - run.offset)
-            return bad_map(p, at, "runs past the end of the file", err);
-        end = run.offset + run.len;
-        data += run.len;
-        if (run.len)
-            p->runs[kept++] = run;
-    }
-    p->run_count = kept;
-    if (data != entry->payload)
-        return sgz_base_fail(err, SGZ_ETAR, at, entry->name, entry->name_len,
-                             "the sparse map has %lld bytes of data but the entry %lld",
-                             (long long)data, (long long)entry->payload);
-    entry->type = 'S';
-    entry->sparse = p->runs;
-    entry->sparse_count = kept;
-    return SGZ_OK;
 }

@@ -37,9 +37,7 @@ int sgz_tar_idle(const sgz_tar_parser *p)
 
 /* --- fields --------------------------------------------------------------------------- */
 
-/* An octal or base-256 number; blanks and NULs around it, and an empty field, as GNU tar
- * and Go accept them. */
-static int parse_number(const uint8_t *header, size_t at, size_t len, int64_t *value)
+int sgz_tar_number(const uint8_t *header, size_t at, size_t len, int64_t *value)
 {
     const uint8_t *field = header + at;
     size_t i = 0;
@@ -88,7 +86,7 @@ static int checksum_matches(const uint8_t *block, int *zero)
     int64_t stored, high = 0;
     for (int i = 0; i < 8; i++)
         sum -= block[TAR_CHKSUM + i];
-    if ((block[TAR_CHKSUM] & 0x80) || parse_number(block, TAR_CHKSUM, 8, &stored))
+    if ((block[TAR_CHKSUM] & 0x80) || sgz_tar_number(block, TAR_CHKSUM, 8, &stored))
         return 0;
     if (stored == sum)
         return 1;
@@ -130,12 +128,6 @@ static sgz_tar_text header_name(sgz_tar_parser *p, tar_format format)
 }
 
 /* --- one entry ------------------------------------------------------------------------ */
-
-static sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, const char *what,
-                            sgz_error *err)
-{
-    return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len, "%s", what);
-}
 
 static const char *type_name(int type)
 {
@@ -181,7 +173,7 @@ static sgz_status id_field(sgz_tar_parser *p, size_t at, size_t len, const char 
                            int64_t offset, uint32_t *value, sgz_error *err)
 {
     int64_t number;
-    if (parse_number(p->header, at, len, &number) || number < 0 || number > UINT32_MAX)
+    if (sgz_tar_number(p->header, at, len, &number) || number < 0 || number > UINT32_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, p->entry.name, p->entry.name_len,
                              "the %s in the tar header is not a number of 32 bits", what);
     *value = (uint32_t)number;
@@ -196,7 +188,7 @@ static sgz_status set_metadata(sgz_tar_parser *p, tar_format format, int64_t off
     int64_t number;
     sgz_status status;
 
-    if (parse_number(p->header, TAR_MODE, &number))
+    if (sgz_tar_number(p->header, TAR_MODE, &number))
         return bad_entry(entry, offset, "the mode in the tar header is not a number", err);
     entry->mode = (uint32_t)number;
     if ((fields = given(p, TAR_F_UID)))
@@ -210,7 +202,7 @@ static sgz_status set_metadata(sgz_tar_parser *p, tar_format format, int64_t off
     if ((fields = given(p, TAR_F_MTIME))) {
         entry->mtime = fields->mtime + (fields->mtime_nsec >= 500000000);
         entry->mtime_nsec = fields->mtime_nsec;
-    } else if (parse_number(p->header, TAR_MTIME, &entry->mtime)
+    } else if (sgz_tar_number(p->header, TAR_MTIME, &entry->mtime)
                || entry->mtime < TAR_TIME_MIN) {
         entry->mtime = TAR_TIME_MAX + 1;
     }
@@ -242,52 +234,6 @@ static sgz_status set_metadata(sgz_tar_parser *p, tar_format format, int64_t off
     return sgz_tar_merge_xattrs(p, entry, err);
 }
 
-/* The pairs of an old GNU header or extension block, up to an empty one. */
-static sgz_status add_old_runs(sgz_tar_parser *p, const uint8_t *block, size_t at, int pairs,
-                               int64_t offset, sgz_error *err)
-{
-    for (int i = 0; i < pairs && block[at]; i++, at += 24) {
-        int64_t start, len;
-        if (parse_number(block, at, 12, &start) || parse_number(block, at + 12, 12, &len))
-            return bad_entry(&p->entry, offset, "the sparse map holds a malformed number", err);
-        sgz_status status = sgz_tar_add_run(p, start, len, err);
-        if (status)
-            return status;
-    }
-    return SGZ_OK;
-}
-
-/* PAX sparse: which version it is, the expanded size, and the map when it is here. */
-static sgz_status start_pax_sparse(sgz_tar_parser *p, int64_t offset, sgz_error *err)
-{
-    sgz_tar_sparse_keys *sparse = &p->sparse;
-    sgz_tar_entry *entry = &p->entry;
-    int has_map = sparse->map_seen || sparse->pair_seen || sparse->blocks >= 0;
-    int version1 = sparse->major == 1 && sparse->minor == 0 && !has_map;
-    int version0 = sparse->major <= 0 && sparse->minor <= 1 && has_map;
-    if (entry->type != '0')
-        return bad_entry(entry, offset, "a sparse map on something that is no regular file",
-                         err);
-    if (!version0 && !version1)
-        return bad_entry(entry, offset,
-                         "PAX sparse headers of no known version (known: 0.0, 0.1, 1.0)", err);
-    int64_t size = sparse->real_size >= 0 ? sparse->real_size : sparse->size;
-    if (size < 0 || (sparse->size >= 0 && sparse->size != size))
-        return bad_entry(entry, offset, "the sparse headers do not tell the file's size", err);
-    entry->size = size;
-    if (version0) {
-        sgz_status status = sgz_tar_map_from_records(p, offset, err);
-        return status ? status : sgz_tar_finish_map(p, offset, err);
-    }
-    p->run_count = 0;
-    p->map_left = entry->payload;
-    p->map_value = p->map_count = 0;
-    p->map_tokens = 0;
-    p->map_digits = 0;
-    p->state = TAR_AT_MAP;
-    return SGZ_OK;
-}
-
 static void entry_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_tar_entry *entry)
 {
     p->state = TAR_AT_HEADER;
@@ -301,7 +247,7 @@ static sgz_status set_size(sgz_tar_parser *p, int64_t offset, sgz_error *err)
     int64_t size;
     if (p->local.set & TAR_F_SIZE)
         size = p->local.size;
-    else if (parse_number(p->header, TAR_SIZE, &size))
+    else if (sgz_tar_number(p->header, TAR_SIZE, &size))
         return bad_entry(&p->entry, offset, "the size in the tar header is not a number", err);
     /* The end of the padded payload must be a valid offset, with room to spare. */
     int64_t room = INT64_MAX - (4 << 20);
@@ -363,7 +309,7 @@ static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *eve
         if ((status = set_size(p, offset, err)))
             return status;
     if (p->sparse.seen) {
-        if ((status = start_pax_sparse(p, offset, err)))
+        if ((status = sgz_tar_start_pax_sparse(p, offset, err)))
             return status;
         if (p->state == TAR_AT_MAP)
             return SGZ_OK;
@@ -371,9 +317,9 @@ static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *eve
         if (format != TAR_GNU)
             return bad_entry(entry, offset, "a sparse entry of a kind that is not GNU tar's; "
                              "make the tar with GNU tar", err);
-        if (parse_number(p->header, TAR_GNU_REALSIZE, &entry->size) || entry->size < 0)
+        if (sgz_tar_number(p->header, TAR_GNU_REALSIZE, &entry->size) || entry->size < 0)
             return bad_entry(entry, offset, "the sparse file's size is not a number", err);
-        if ((status = add_old_runs(p, p->header, TAR_GNU_SPARSE, 4, offset, err)))
+        if ((status = sgz_tar_add_old_runs(p, p->header, TAR_GNU_SPARSE, 4, offset, err)))
             return status;
         if (p->header[TAR_GNU_EXTENDED]) {
             p->state = TAR_AT_OLD_MAP;
@@ -417,7 +363,7 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
     sgz_tar_text name = field_text(p->header, TAR_NAME);
     int *has = type == 'L' ? &p->has_long_name
              : type == 'K' ? &p->has_long_link : &p->has_records;
-    if (parse_number(p->header, TAR_SIZE, &size) || size < 0)
+    if (sgz_tar_number(p->header, TAR_SIZE, &size) || size < 0)
         return sgz_base_fail(err, SGZ_ETAR, offset, name.text, name.len,
                              "the size in an extended tar header is not a number");
     if (size > SGZ_TAR_LONG_MAX - p->meta_bytes)
@@ -499,7 +445,7 @@ static sgz_status feed(sgz_tar_parser *p, const uint8_t *block, int64_t offset,
         if (p->meta_bytes > SGZ_TAR_LONG_MAX)
             return bad_entry(&p->entry, offset, "the sparse map is over the limit of 1 MiB",
                              err);
-        if ((status = add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err)))
+        if ((status = sgz_tar_add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err)))
             return status;
         if (block[TAR_EXT_EXTENDED])
             return SGZ_OK;

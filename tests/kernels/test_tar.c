@@ -1,4 +1,5 @@
 /* csrc/tar/ and csrc/toc/rows.c on hand-made archives. */
+#include "tar/stream.h"
 #include "toc/rows.h"
 
 #include <stdio.h>
@@ -618,6 +619,66 @@ static void expanded(void)
     EXPECT(!memcmp(block + 124, "00000002322\0" "00000000000\0", 24) && block[156] == '0');
 }
 
+/* --- streams -------------------------------------------------------------------------- */
+
+/* What a stream in pieces tells of the tar: where entries stand, and their payload's bytes. */
+static int told(size_t piece, char *out, int *status)
+{
+    sgz_tar_stream stream = {.parser = sgz_tar_parser_new()};
+    sgz_tar_event event;
+    size_t used;
+    int len = 0;
+    *status = 0;
+    for (size_t at = 0; at < tar_len && !*status; at += used) {
+        size_t n = tar_len - at < piece ? tar_len - at : piece;
+        *status = sgz_tar_stream_take(&stream, tar + at, n, &used, &event, &entry, &err);
+        EXPECT(*status || (used && used <= n));
+        if (event == SGZ_TAR_DATA)
+            len += sprintf(out + len, "%.*s", (int)used, (char *)tar + at);
+        else if (event == SGZ_TAR_ENTRY || event == SGZ_TAR_GLOBAL)
+            len += sprintf(out + len, "[%d %d-%d %d+%d]", event == SGZ_TAR_ENTRY,
+                           (int)stream.start, (int)stream.pos, (int)entry.header,
+                           (int)entry.records_len);
+    }
+    if (!*status)
+        *status = sgz_tar_stream_end(&stream, 0, &err);
+    sgz_tar_parser_free(stream.parser);
+    return len;
+}
+
+static void streams(void)
+{
+    static const size_t pieces[] = {1, 7, 511, 512, 513, 700, 1024, 5000, sizeof tar};
+    static char out[4096];
+    int status;
+    begin();
+    record("uid", "7");
+    pax('g');
+    record("path", "p");
+    pax('x');
+    file("f", "some text");
+    header('0', "empty", "", 0);
+    record("size", "3");
+    pax('x');
+    header('0', "g", "", 0);
+    body("abc", 3);
+    tar_len += 1024;
+    memset(tar + tar_len - 1024, 0, 1024);
+    body("garbage", 7);
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        int len = told(pieces[i], out, &status);
+        EXPECT(!status && len && !strcmp(out, "[0 0-1024 0+8][1 1024-2560 2048+9]some text"
+                                              "[1 3072-3584 3072+0][1 3584-5120 4608+9]abc"));
+    }
+    for (; tar_len > 0; tar_len--) { /* between entries, or without the last padding */
+        int whole = tar_len == 1024 || (tar_len >= 2569 && tar_len <= 3072) || tar_len == 3584
+                    || (tar_len >= 5123 && tar_len <= 5632) || tar_len == 6144
+                    || tar_len >= 6656;
+        told(700, out, &status);
+        EXPECT(whole == !status && (whole || strstr(err.message, "truncated")));
+    }
+}
+
 int main(void)
 {
     plain();
@@ -629,6 +690,7 @@ int main(void)
     old_sparse();
     new_sparse();
     expanded();
+    streams();
     sgz_tar_parser_free(parser);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;

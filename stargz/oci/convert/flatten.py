@@ -17,7 +17,7 @@ from typing import Protocol
 
 from stargz._engine.write import TarEntries, TarEntry, unwrap
 from stargz.errors import SourceError, TarError
-from stargz.oci.convert.tar_entries import BLOCK, directory, renamed
+from stargz.oci.convert.tar_headers import BLOCK, directory, renamed
 
 _SPARED = 0.05  # of the disk, as stargz.sources.spool has it
 _HIDDEN = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
