@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stargz.endpoints import Sink, is_same_file, open_sink
 from stargz.errors import CodecError, UsageError
 from stargz.layer import Layer
-from stargz.layer import open as open_layer
+from stargz.opening import open as open_layer
 from stargz.options import thread_count
 from stargz.patching.file import (
     FRAME_MAX,
