@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Protocol
 
@@ -116,7 +116,32 @@ class _InRegistry:
             self._client.close()
 
 
-class _InLayout:
+class _Local:
+    """What all have in common that are not in a registry."""
+
+    name: str
+    root: Callable[[], Manifest]
+    open_blob: Callable[[Descriptor], ByteSource]
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        with closing(self.open_blob(entry)) as source:
+            if entry.size > limit:
+                raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
+            data = source.read_at(0, entry.size)
+        entry.check(data, self.name)
+        return data
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
+
+    def digest(self) -> str:
+        return self.root().digest
+
+    def interrupt(self) -> None:
+        pass
+
+
+class _InLayout(_Local):
     def __init__(self, reference: LayoutReference) -> None:
         self._layout = Layout(reference.path)
         self._reference = reference
@@ -133,20 +158,8 @@ class _InLayout:
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._layout.manifest(entry)
 
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        if entry.size > limit:
-            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
-        return self._layout.read_blob(entry)
-
     def open_blob(self, entry: Descriptor) -> ByteSource:
         return self._layout.open_blob(entry)
-
-    def stream_blob(self, entry: Descriptor) -> BlobStream:
-        name = f"{self._layout.name}@{entry.digest}"
-        return SourceStream(self._layout.open_blob(entry), entry, name)
-
-    def digest(self) -> str:
-        return self.root().digest
 
     def companions(self, digest: str) -> list[Companion]:
         layout = self._layout
@@ -176,11 +189,8 @@ class _InLayout:
         except SourceError:
             return None
 
-    def interrupt(self) -> None:
-        pass
 
-
-class _InArchive:
+class _InArchive(_Local):
     def __init__(self, archive: Archive, reference: ArchiveReference) -> None:
         self._archive = archive
         self._reference = reference
@@ -192,18 +202,9 @@ class _InArchive:
     def manifest(self, entry: Descriptor) -> Manifest:
         raise SourceError(f"{self.name}: an archive has no manifest {entry.digest}")
 
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        return _read_all(self.open_blob(entry), entry, limit, self.name)
-
     def open_blob(self, entry: Descriptor) -> ByteSource:
         self.root()  # what says which member is the blob of which digest
         return self._archive.open_blob(entry)
-
-    def stream_blob(self, entry: Descriptor) -> BlobStream:
-        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
-
-    def digest(self) -> str:
-        return self.root().digest
 
     def companions(self, digest: str) -> list[Companion]:
         return []
@@ -211,11 +212,8 @@ class _InArchive:
     def external(self) -> Manifest | None:
         return None
 
-    def interrupt(self) -> None:
-        pass
 
-
-class _InStorage:
+class _InStorage(_Local):
     def __init__(self, reference: StorageReference) -> None:
         self._storage = Storage(reference.path)
         self._reference = reference
@@ -227,14 +225,8 @@ class _InStorage:
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._storage.manifest(entry.digest, entry)
 
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        return _read_all(self.open_blob(entry), entry, limit, self.name)
-
     def open_blob(self, entry: Descriptor) -> ByteSource:
         return self._storage.open_blob(entry)
-
-    def stream_blob(self, entry: Descriptor) -> BlobStream:
-        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
 
     def digest(self) -> str:
         wanted = self._reference
@@ -260,9 +252,6 @@ class _InStorage:
         except SourceError:
             return None
 
-    def interrupt(self) -> None:
-        pass
-
 
 def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:
     """The gzip'ed tar of the TOC of a layer whose TOC is external; None if `manifest`, which is
@@ -273,15 +262,6 @@ def external_toc(repository: Repository, manifest: Manifest | None, digest: str)
         if entry.annotations.get(LAYER_DIGEST) == digest:
             return repository.read_blob(entry, MAX_TOC_SIZE)
     return None
-
-
-def _read_all(source: ByteSource, entry: Descriptor, limit: int, name: str) -> bytes:
-    with closing(source):
-        if entry.size > limit:
-            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", name)
-        data = source.read_at(0, entry.size)
-    entry.check(data, name)
-    return data
 
 
 @contextmanager
