@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.archive import Archive, open_archive
@@ -269,15 +268,12 @@ def open_repository(
     src: str,
     *,
     client: RegistryClient | None = None,
-    authfile: str | os.PathLike[str] | None = None,
-    plain_http: bool | Sequence[str] = False,
-    mirrors: Mapping[str, Sequence[str]] | None = None,
-    ca_file: str | None = None,
+    **registry: Any,
 ) -> Iterator[Repository]:
     """Where the image that `src` names is: `docker://...`, `oci:...`, `docker-archive:...` or
     `storage:...` (see parse_image).
 
-    Without `client` one is made of the other options, which are RegistryClient's.
+    Without `client` one is made with `registry`, which are RegistryClient's options.
     """
     reference = parse_image(src)
     if isinstance(reference, LayoutReference):
@@ -293,7 +289,5 @@ def open_repository(
     if client is not None:
         yield _InRegistry(client, reference, False)
         return
-    with RegistryClient(
-        authfile=authfile, plain_http=plain_http, mirrors=mirrors, ca_file=ca_file
-    ) as made:
+    with RegistryClient(**registry) as made:
         yield _InRegistry(made, reference, True)

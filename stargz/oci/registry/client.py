@@ -134,31 +134,15 @@ class RegistryClient:
             sent = dict(headers or {})
             if authorization:
                 sent["Authorization"] = authorization
+            how: dict[str, Any] = {
+                "headers": sent, "body": body, "size": size, "limit": limit, "follow": follow,
+            }  # fmt: skip
             with as_registry_error():
                 if budget is not None:
-                    answer = self.http.once(
-                        method,
-                        url,
-                        headers=sent,
-                        body=body,
-                        budget=budget,
-                        limit=limit,
-                        follow=follow,
-                        size=size,
-                        patience=patience,
-                    )
+                    answer = self.http.once(method, url, budget=budget, patience=patience, **how)
                 else:
-                    answer = self.http.request(
-                        method,
-                        url,
-                        headers=sent,
-                        body=body,
-                        size=size,
-                        name=name,
-                        limit=limit,
-                        tries=_MIRROR_TRIES if endpoint.mirror else None,
-                        follow=follow,
-                    )
+                    tries = _MIRROR_TRIES if endpoint.mirror else None
+                    answer = self.http.request(method, url, name=name, tries=tries, **how)
             if answer.status not in (401, 403) or not left:
                 break
             if origin(answer.url) != origin(url):
