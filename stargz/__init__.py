@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         UnverifiedError,
         UsageError,
     )
-    from stargz.layer import Layer, VerifyResult, open
+    from stargz.layer import Layer, VerifyResult
+    from stargz.opening import open
     from stargz.packing import PackResult, pack
     from stargz.patching.applying import ApplyResult, apply
     from stargz.patching.difference import Difference, diff
@@ -84,7 +85,7 @@ _HOME = {
     "pack": "packing",
     "Layer": "layer",
     "VerifyResult": "layer",
-    "open": "layer",
+    "open": "opening",
 }
 
 

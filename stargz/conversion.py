@@ -25,8 +25,18 @@ TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 _MADE = "digest size diff_id toc_digest uncompressed_size entries chunks"
 
 
+class Result:
+    """What a function made: a dataclass of values that JSON has, too."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
 @dataclass(frozen=True, slots=True)
-class ConvertResult:
+class ConvertResult(Result):
     """What a conversion made. Digests are "sha256:" and 64 hex digits; sizes are bytes.
 
     `entries` counts what the TOC names, landmark included and chunks not; `chunks` the pieces
@@ -47,10 +57,6 @@ class ConvertResult:
     codec: str
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def convert(

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, cast
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.utils import tokenize  # type: ignore[import-untyped]
 
-from stargz import layer as _layer
+from stargz import opening as _opening
 from stargz.errors import EntryNotFoundError, UsageError
 from stargz.layer import Layer
 from stargz.oci.formats.reference import IMAGE_PREFIXES
@@ -155,7 +155,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
             return Tree(image.layers, self.whiteouts, image.name), image.close
         source, owned = self._source()
         try:
-            layer = _layer.open(source, **self._open_options, **self._toc_options)
+            layer = _opening.open(source, **self._open_options, **self._toc_options)
         except BaseException:
             if owned is not None:
                 owned()

@@ -8,11 +8,11 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from stargz.conversion import warnings_of
+from stargz.conversion import Result, warnings_of
 from stargz.durable import NewFile
 from stargz.endpoints import Sink, is_replaced, is_same_file, open_sink
 from stargz.errors import FormatError, StargzError, UsageError
@@ -38,7 +38,7 @@ StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
-class PackResult:
+class PackResult(Result):
     """What a pack made. Digests are "sha256:" and 64 hex digits; sizes are bytes.
 
     `entries` counts what the TOC names, landmark included and chunks not; `chunks` the pieces
@@ -63,10 +63,6 @@ class PackResult:
     seconds: float
     codec: str
     warnings: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def pack(

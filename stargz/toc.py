@@ -16,7 +16,6 @@ from stargz._engine import toc as _toc
 
 EntryType = Literal["dir", "reg", "symlink", "hardlink", "char", "block", "fifo"]
 
-TOC_TAR_NAME = "stargz.index.json"
 PREFETCH_LANDMARK = ".prefetch.landmark"
 NO_PREFETCH_LANDMARK = ".no.prefetch.landmark"
 IMPLIED_DIR_MODE = 0o755

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from stargz.cli._errors import printable, say
+
+if TYPE_CHECKING:
+    from stargz.conversion import ConvertResult
+    from stargz.packing import PackResult
 
 
 def print_json(value: object, *, to_stderr: bool = False) -> None:
@@ -37,6 +42,49 @@ def print_table(rows: Iterable[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in listed)
     for name, value in listed:
         print(f"{name:{width}}  {printable(value)}".rstrip())
+
+
+def print_result(
+    args: argparse.Namespace,
+    dst: str,
+    result: Any,
+    rows: Iterable[tuple[str, str]],
+    said: str,
+    warnings: Iterable[str] = (),
+) -> None:
+    """What was made: as JSON, or as a table unless it went to stdout, and `said` with -v."""
+    if args.json:
+        print_json(result.to_json(), to_stderr=dst == "-")
+        return
+    for text in warnings:
+        warn(args, text)
+    if dst != "-":
+        print_table(rows)
+    log(args, said)
+
+
+def layer_rows(result: ConvertResult | PackResult, dst: str) -> list[tuple[str, str]]:
+    """What is told of a layer that was made."""
+    share = 100 * result.size / max(result.uncompressed_size, 1)
+    return [
+        ("layer", dst),
+        ("digest", result.digest),
+        ("diff_id", result.diff_id or "-"),
+        ("toc_digest", result.toc_digest),
+        ("size", f"{size_text(result.size)}, {share:.1f}% of the tar"),
+        ("entries", f"{result.entries:,} in {result.chunks:,} chunks"),
+    ]
+
+
+def layer_speed(result: ConvertResult | PackResult) -> str:
+    """What made it, and how fast."""
+    rate = speed(result.uncompressed_size, result.seconds)
+    return f"level {result.level} by {result.codec}, {rate} of tar"
+
+
+def speed(size: int, seconds: float) -> str:
+    """Bytes in seconds, as people compare them."""
+    return f"{size / max(seconds, 1e-9) / 1e6:,.0f} MB/s"
 
 
 def shown(name: str) -> str:

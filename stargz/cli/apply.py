@@ -14,7 +14,7 @@ from stargz.cli import _options
 from stargz.cli._destination import writable
 from stargz.cli._errors import OK
 from stargz.cli._layers import binary_stdin
-from stargz.cli._output import log, print_json, print_table, size_text
+from stargz.cli._output import print_result, size_text, speed
 from stargz.cli._progress import Progress
 from stargz.errors import UsageError
 
@@ -65,20 +65,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(result: ApplyResult, args: argparse.Namespace) -> None:
-    to_stdout = args.output == "-"
-    if args.json:
-        print_json(result.to_json(), to_stderr=to_stdout)
-        return
-    if not to_stdout:
-        print_table(
-            [
-                ("layer", args.output),
-                ("digest", result.digest),
-                ("size", size_text(result.size)),
-                ("copied", size_text(result.copied)),
-                ("regenerated", size_text(result.regenerated)),
-                ("received", f"{size_text(result.received)}, patch {size_text(result.patch_size)}"),
-                ("seconds", f"{result.seconds:.3f}"),
-            ]
-        )
-    log(args, f"{result.size / max(result.seconds, 1e-9) / 1e6:,.0f} MB/s")
+    rows = [
+        ("layer", args.output),
+        ("digest", result.digest),
+        ("size", size_text(result.size)),
+        ("copied", size_text(result.copied)),
+        ("regenerated", size_text(result.regenerated)),
+        ("received", f"{size_text(result.received)}, patch {size_text(result.patch_size)}"),
+        ("seconds", f"{result.seconds:.3f}"),
+    ]
+    print_result(args, args.output, result, rows, speed(result.size, result.seconds))

@@ -13,7 +13,7 @@ from stargz.cli import _convert_options, _options
 from stargz.cli._destination import writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import binary_stdin, check_not_url
-from stargz.cli._output import log, print_json, print_table, size_text, warn
+from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
 from stargz.errors import EntryNotFoundError, UsageError
 
@@ -92,25 +92,8 @@ def _destination(src: str, dst: str | None) -> str:
 
 
 def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:
-    if args.json:
-        print_json(result.to_json(), to_stderr=dst == "-")
-        return
-    for text in result.warnings:
-        warn(args, f"{args.src}: {text}")
-    for path in result.missing:
-        warn(args, f"{args.src}: prioritized path is not there: {path}")
-    if dst != "-":
-        share = 100 * result.size / max(result.uncompressed_size, 1)
-        print_table(
-            [
-                ("layer", dst),
-                ("digest", result.digest),
-                ("diff_id", result.diff_id),
-                ("toc_digest", result.toc_digest),
-                ("size", f"{size_text(result.size)}, {share:.1f}% of the tar"),
-                ("entries", f"{result.entries:,} in {result.chunks:,} chunks"),
-                ("seconds", f"{result.seconds:.3f}"),
-            ]
-        )
-    speed = result.uncompressed_size / max(result.seconds, 1e-9) / 1e6
-    log(args, f"level {result.level} by {result.codec}, {speed:,.0f} MB/s of tar")
+    warnings = [*result.warnings]
+    warnings += [f"prioritized path is not there: {path}" for path in result.missing]
+    rows = [*layer_rows(result, dst), ("seconds", f"{result.seconds:.3f}")]
+    told = [f"{args.src}: {text}" for text in warnings]
+    print_result(args, dst, result, rows, layer_speed(result), told)

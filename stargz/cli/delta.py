@@ -15,7 +15,7 @@ from stargz.cli import _options
 from stargz.cli._destination import writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import is_image, open_layer, open_source, side, source
-from stargz.cli._output import log, print_json, print_table, size_text
+from stargz.cli._output import print_result, size_text, speed
 from stargz.cli._progress import Progress
 from stargz.errors import UsageError
 
@@ -92,34 +92,24 @@ def _base(args: argparse.Namespace) -> Iterator[Layer | MemberList]:
 
 
 def _report(result: DeltaResult, args: argparse.Namespace) -> None:
-    to_stdout = args.output == "-"
-    if args.json:
-        print_json(result.to_json(), to_stderr=to_stdout)
-        return
-    if not to_stdout:
-        print_table(
-            [
-                ("patch", args.output),
-                ("base", result.base_digest),
-                ("new", result.new_digest),
-                ("size", f"{size_text(result.patch_size)}, {_share(result.patch_size, result)}"),
-                ("copied", f"{size_text(result.copied)}, {_share(result.copied, result)}"),
-                (
-                    "regenerated",
-                    f"{size_text(result.regenerated)}, {_share(result.regenerated, result)}",
-                ),
-                ("sent", f"{size_text(result.sent)}, {_share(result.sent, result)}"),
-                (
-                    "members",
-                    f"{result.members:,}: {result.members_copied:,} copied, "
-                    f"{result.members_regenerated:,} regenerated",
-                ),
-                ("seconds", f"{result.seconds:.3f}"),
-            ]
-        )
+    def part(size: int) -> str:
+        return f"{size_text(size)}, {100 * size / max(result.new_size, 1):.1f}% of NEW"
+
+    rows = [
+        ("patch", args.output),
+        ("base", result.base_digest),
+        ("new", result.new_digest),
+        ("size", part(result.patch_size)),
+        ("copied", part(result.copied)),
+        ("regenerated", part(result.regenerated)),
+        ("sent", part(result.sent)),
+        (
+            "members",
+            f"{result.members:,}: {result.members_copied:,} copied, "
+            f"{result.members_regenerated:,} regenerated",
+        ),
+        ("seconds", f"{result.seconds:.3f}"),
+    ]
     engine = f"level {result.level} by {result.engine}" if result.level else "nothing regenerated"
-    log(args, f"{engine}, {result.new_size / max(result.seconds, 1e-9) / 1e6:,.0f} MB/s of NEW")
-
-
-def _share(size: int, result: DeltaResult) -> str:
-    return f"{100 * size / max(result.new_size, 1):.1f}% of NEW"
+    said = f"{engine}, {speed(result.new_size, result.seconds)} of NEW"
+    print_result(args, args.output, result, rows, said)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stargz.cli import _options
 from stargz.cli._destination import writable
 from stargz.cli._errors import OK
-from stargz.cli._output import log, print_json, print_table, size_text, warn
+from stargz.cli._output import layer_rows, layer_speed, print_result, size_text
 from stargz.cli._progress import Progress
 
 if TYPE_CHECKING:
@@ -140,25 +140,9 @@ def _seconds(text: str) -> int:
 
 
 def _report(result: PackResult, args: argparse.Namespace) -> None:
-    if args.json:
-        print_json(result.to_json(), to_stderr=args.dst == "-")
-        return
-    for text in result.warnings:
-        warn(args, text)
-    if args.dst != "-":
-        share = 100 * result.size / max(result.uncompressed_size, 1)
-        rows = [
-            ("layer", args.dst),
-            ("digest", result.digest),
-            ("diff_id", result.diff_id or "-"),
-            ("toc_digest", result.toc_digest),
-            ("size", f"{size_text(result.size)}, {share:.1f}% of the tar"),
-            ("entries", f"{result.entries:,} in {result.chunks:,} chunks"),
-            ("read", f"{result.read_files:,} files"),
-        ]
-        if args.base is not None:
-            copied = size_text(result.reused_bytes)
-            rows.append(("copied", f"{result.reused_files:,} files, {copied} of the base"))
-        print_table([*rows, ("seconds", f"{result.seconds:.3f}")])
-    speed = result.uncompressed_size / max(result.seconds, 1e-9) / 1e6
-    log(args, f"level {result.level} by {result.codec}, {speed:,.0f} MB/s of tar")
+    rows = [*layer_rows(result, args.dst), ("read", f"{result.read_files:,} files")]
+    if args.base is not None:
+        copied = size_text(result.reused_bytes)
+        rows.append(("copied", f"{result.reused_files:,} files, {copied} of the base"))
+    rows.append(("seconds", f"{result.seconds:.3f}"))
+    print_result(args, args.dst, result, rows, layer_speed(result), result.warnings)

@@ -99,7 +99,7 @@ def _tree(
     stack: ExitStack,
 ) -> Tree:
     from stargz.layer import Layer
-    from stargz.layer import open as open_layer
+    from stargz.opening import open as open_layer
     from stargz.tree import Tree
 
     if isinstance(source, Tree):

@@ -356,8 +356,8 @@ class Root:
         """A layer whose bytes are tied to the digest in its reference: by the digest of its TOC,
         else by all of the blob."""
         from stargz.footer import MAX_FOOTER_SIZE, parse_footer
-        from stargz.layer import open as open_layer
         from stargz.oci.formats.manifest import Descriptor
+        from stargz.opening import open as open_layer
 
         assert reference.digest is not None
         size = self.client.blob_size(reference)
@@ -383,7 +383,7 @@ class Root:
         return stack.enter_context(closing(RegistryBlob(self.client, reference, entry)))
 
     def _open_whole(self, blob: RegistryBlob, stack: ExitStack) -> Layer:
-        from stargz.layer import open as open_layer
+        from stargz.opening import open as open_layer
 
         whole = stack.enter_context(closing(blob.read_whole()))
         options = {**self._options, "require_verified": False}  # all of it is
@@ -457,7 +457,7 @@ class Root:
 
         @contextmanager
         def opened() -> Iterator[Tree]:
-            from stargz.layer import open as open_layer
+            from stargz.opening import open as open_layer
             from stargz.tree import Tree
 
             with open_layer(path, **self._options) as layer:

@@ -6,10 +6,9 @@ and the name last.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from stargz.errors import UsageError
 from stargz.oci.formats.layout_writer import LayoutDestination
@@ -94,17 +93,13 @@ def open_destination(
     dst: str,
     *,
     client: RegistryClient | None = None,
-    authfile: str | os.PathLike[str] | None = None,
-    plain_http: bool | Sequence[str] = False,
-    mirrors: Mapping[str, Sequence[str]] | None = None,
-    ca_file: str | None = None,
-    upload_hosts: Sequence[str] = (),
     uploads: Uploads | None = None,
+    **registry: Any,
 ) -> Iterator[Destination]:
     """The place that `dst` (`docker://...` or `oci:DIR[:ref]`) names; nothing is asked or made
     there yet.
 
-    Without `client` one is made of the other options, which are RegistryClient's. `uploads` is
+    Without `client` one is made with `registry`, which are RegistryClient's options. `uploads` is
     told of upload sessions at the registry, for `cancel_upload`. Raises UsageError for what can
     be no destination: a digest, an archive.
     """
@@ -120,13 +115,7 @@ def open_destination(
             uploads = client.uploads(reference)
         yield RegistryDestination(client, reference, uploads=uploads)
     else:
-        with RegistryClient(
-            authfile=authfile,
-            plain_http=plain_http,
-            mirrors=mirrors,
-            ca_file=ca_file,
-            upload_hosts=upload_hosts,
-        ) as made:
+        with RegistryClient(**registry) as made:
             yield RegistryDestination(made, reference, owned=True, uploads=uploads)
 
 

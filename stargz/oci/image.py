@@ -20,7 +20,7 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.footer import kind_of
-from stargz.layer import Layer, OpenOptions, open_as
+from stargz.layer import Layer
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
@@ -29,6 +29,7 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
 from stargz.oci.repository import EXTERNAL, Repository, external_toc, open_repository
+from stargz.opening import OpenOptions, open_as
 from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource, MemorySource
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.archive import Archive, open_archive
@@ -116,7 +115,32 @@ class _InRegistry:
             self._client.close()
 
 
-class _InLayout:
+class _Local:
+    """What all have in common that are not in a registry."""
+
+    name: str
+    root: Callable[[], Manifest]
+    open_blob: Callable[[Descriptor], ByteSource]
+
+    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
+        with closing(self.open_blob(entry)) as source:
+            if entry.size > limit:
+                raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
+            data = source.read_at(0, entry.size)
+        entry.check(data, self.name)
+        return data
+
+    def stream_blob(self, entry: Descriptor) -> BlobStream:
+        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
+
+    def digest(self) -> str:
+        return self.root().digest
+
+    def interrupt(self) -> None:
+        pass
+
+
+class _InLayout(_Local):
     def __init__(self, reference: LayoutReference) -> None:
         self._layout = Layout(reference.path)
         self._reference = reference
@@ -133,20 +157,8 @@ class _InLayout:
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._layout.manifest(entry)
 
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        if entry.size > limit:
-            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", self.name)
-        return self._layout.read_blob(entry)
-
     def open_blob(self, entry: Descriptor) -> ByteSource:
         return self._layout.open_blob(entry)
-
-    def stream_blob(self, entry: Descriptor) -> BlobStream:
-        name = f"{self._layout.name}@{entry.digest}"
-        return SourceStream(self._layout.open_blob(entry), entry, name)
-
-    def digest(self) -> str:
-        return self.root().digest
 
     def companions(self, digest: str) -> list[Companion]:
         layout = self._layout
@@ -176,11 +188,8 @@ class _InLayout:
         except SourceError:
             return None
 
-    def interrupt(self) -> None:
-        pass
 
-
-class _InArchive:
+class _InArchive(_Local):
     def __init__(self, archive: Archive, reference: ArchiveReference) -> None:
         self._archive = archive
         self._reference = reference
@@ -192,18 +201,9 @@ class _InArchive:
     def manifest(self, entry: Descriptor) -> Manifest:
         raise SourceError(f"{self.name}: an archive has no manifest {entry.digest}")
 
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        return _read_all(self.open_blob(entry), entry, limit, self.name)
-
     def open_blob(self, entry: Descriptor) -> ByteSource:
         self.root()  # what says which member is the blob of which digest
         return self._archive.open_blob(entry)
-
-    def stream_blob(self, entry: Descriptor) -> BlobStream:
-        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
-
-    def digest(self) -> str:
-        return self.root().digest
 
     def companions(self, digest: str) -> list[Companion]:
         return []
@@ -211,11 +211,8 @@ class _InArchive:
     def external(self) -> Manifest | None:
         return None
 
-    def interrupt(self) -> None:
-        pass
 
-
-class _InStorage:
+class _InStorage(_Local):
     def __init__(self, reference: StorageReference) -> None:
         self._storage = Storage(reference.path)
         self._reference = reference
@@ -227,14 +224,8 @@ class _InStorage:
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._storage.manifest(entry.digest, entry)
 
-    def read_blob(self, entry: Descriptor, limit: int) -> bytes:
-        return _read_all(self.open_blob(entry), entry, limit, self.name)
-
     def open_blob(self, entry: Descriptor) -> ByteSource:
         return self._storage.open_blob(entry)
-
-    def stream_blob(self, entry: Descriptor) -> BlobStream:
-        return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
 
     def digest(self) -> str:
         wanted = self._reference
@@ -260,9 +251,6 @@ class _InStorage:
         except SourceError:
             return None
 
-    def interrupt(self) -> None:
-        pass
-
 
 def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:
     """The gzip'ed tar of the TOC of a layer whose TOC is external; None if `manifest`, which is
@@ -275,29 +263,17 @@ def external_toc(repository: Repository, manifest: Manifest | None, digest: str)
     return None
 
 
-def _read_all(source: ByteSource, entry: Descriptor, limit: int, name: str) -> bytes:
-    with closing(source):
-        if entry.size > limit:
-            raise FormatError(f"{entry.digest}: over the limit of {limit} bytes", name)
-        data = source.read_at(0, entry.size)
-    entry.check(data, name)
-    return data
-
-
 @contextmanager
 def open_repository(
     src: str,
     *,
     client: RegistryClient | None = None,
-    authfile: str | os.PathLike[str] | None = None,
-    plain_http: bool | Sequence[str] = False,
-    mirrors: Mapping[str, Sequence[str]] | None = None,
-    ca_file: str | None = None,
+    **registry: Any,
 ) -> Iterator[Repository]:
     """Where the image that `src` names is: `docker://...`, `oci:...`, `docker-archive:...` or
     `storage:...` (see parse_image).
 
-    Without `client` one is made of the other options, which are RegistryClient's.
+    Without `client` one is made with `registry`, which are RegistryClient's options.
     """
     reference = parse_image(src)
     if isinstance(reference, LayoutReference):
@@ -313,7 +289,5 @@ def open_repository(
     if client is not None:
         yield _InRegistry(client, reference, False)
         return
-    with RegistryClient(
-        authfile=authfile, plain_http=plain_http, mirrors=mirrors, ca_file=ca_file
-    ) as made:
+    with RegistryClient(**registry) as made:
         yield _InRegistry(made, reference, True)

@@ -8,10 +8,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
+from stargz.conversion import Result
 from stargz.endpoints import is_url, open_sink, open_source
 from stargz.errors import CodecError, DigestError, UsageError
 from stargz.options import thread_count
@@ -24,7 +25,7 @@ _SPOOL_STEP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyResult:
+class ApplyResult(Result):
     """What was made. `digest` is "sha256:" and 64 hex digits; sizes are bytes.
 
     `copied`, `regenerated` and `received` are how many of NEW's bytes came from BASE as they
@@ -38,10 +39,6 @@ class ApplyResult:
     received: int
     patch_size: int
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def apply(

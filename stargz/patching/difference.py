@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from stargz._engine import toc as _toc
 from stargz.layer import Layer
-from stargz.layer import open as open_layer
+from stargz.opening import open as open_layer
 from stargz.sources import Source
 from stargz.toc import NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, clean_name
 

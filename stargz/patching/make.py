@@ -8,13 +8,14 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stargz.conversion import Result
 from stargz.endpoints import Sink, is_same_file, open_sink
 from stargz.errors import CodecError, UsageError
 from stargz.layer import Layer
-from stargz.layer import open as open_layer
+from stargz.opening import open as open_layer
 from stargz.options import thread_count
 from stargz.patching.file import (
     FRAME_MAX,
@@ -55,7 +56,7 @@ _INNER_MAX = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaResult:
+class DeltaResult(Result):
     """What a patch does. Digests are "sha256:" and 64 hex digits; sizes are bytes.
 
     `copied`, `regenerated` and `sent` are how many of NEW's bytes come from BASE as they are, are
@@ -79,10 +80,6 @@ class DeltaResult:
     level: int
     engine: str
     seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def delta(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -56,3 +57,16 @@ def check_range(name: str, total: int, offset: int, size: int) -> None:
         raise SourceError(
             f"{name}: bytes {offset} to {offset + size} were asked for, the blob has {total}"
         )
+
+
+def pread_all(fd: int, offset: int, size: int, short: str) -> bytes:
+    """`size` bytes of a file; SourceError, which says `short`, where it ends before."""
+    pieces = []
+    while size:
+        piece = os.pread(fd, size, offset)
+        if not piece:
+            raise SourceError(short)
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

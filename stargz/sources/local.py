@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from stargz.errors import SourceError
-from stargz.sources.base import check_range
+from stargz.sources.base import check_range, pread_all
 
 
 class LocalSource:
@@ -58,15 +58,9 @@ class LocalSource:
         if self._fd < 0:
             raise ValueError(f"{self.name}: the source is closed")
         check_range(self.name, self.size, offset, size)
-        pieces = []
-        while size:
-            piece = os.pread(self._fd, size, offset)
-            if not piece:
-                raise SourceError(f"{self.name}: the file became shorter while it was read")
-            pieces.append(piece)
-            offset += len(piece)
-            size -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pread_all(
+            self._fd, offset, size, f"{self.name}: the file became shorter while it was read"
+        )
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """See ByteSource.read_ranges."""

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 
 from stargz.errors import SourceError
+from stargz.sources.base import pread_all
 
 # The share of the disk that is left free, as by the cache; looked at each so many bytes.
 _SPARED = 0.05
@@ -79,15 +80,8 @@ class Spool:
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`, which the caller has checked."""
-        pieces = []
-        while size:
-            piece = os.pread(self._fd, size, offset)
-            if not piece:
-                raise SourceError(f"{self.name}: its temporary copy became shorter")
-            pieces.append(piece)
-            offset += len(piece)
-            size -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        short = f"{self.name}: its temporary copy became shorter"
+        return pread_all(self._fd, offset, size, short)
 
     def _full(self, why: str) -> SourceError:
         return SourceError(

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from stargz.durable import complete_or_absent
 from stargz.errors import UsageError
-
-SUFFIXES = (".json", ".html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BulkReport:
     """What a bulk run did. `totals` has images, converted, unchanged, failed, layers (distinct
     ones of the images that were converted), layers_converted, layers_kept, layers_reused (known
@@ -39,11 +37,11 @@ class BulkReport:
     destination: str | None
     started: str  # ISO 8601, UTC
     seconds: float
+    dry_run: bool = False
     options: dict[str, Any]
     totals: dict[str, int]
     failures: tuple[Failure, ...] = ()
     stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
-    dry_run: bool = field(default=False)
 
     @property
     def ok(self) -> bool:
@@ -52,20 +50,8 @@ class BulkReport:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {
-            "source": self.source,
-            "destination": self.destination,
-            "started": self.started,
-            "seconds": self.seconds,
-            "dry_run": self.dry_run,
-            "options": self.options,
-            "totals": self.totals,
-            "failures": [
-                {"source": one.source, "destination": one.destination, "error": one.error}
-                for one in self.failures
-            ],
-            "stale": list(self.stale),
-        }
+        lists = {"failures": list(map(asdict, self.failures)), "stale": list(self.stale)}
+        return {**asdict(self), **lists}
 
 
 def report_target(path: str | os.PathLike[str]) -> str:
@@ -81,7 +67,7 @@ def report_target(path: str | os.PathLike[str]) -> str:
 def _suffix(path: str | os.PathLike[str]) -> str:
     """The suffix of a report's path, ".json" or ".html"; UsageError for any other."""
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in (".json", ".html"):
         raise UsageError(f"{os.fspath(path)}: a report is written to a .json or .html file")
     return suffix
 

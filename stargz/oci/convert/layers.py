@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stargz import layer as _layer
+from stargz import opening as _opening
 from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.errors import FormatError, StargzError
 from stargz.footer import kind_of
@@ -257,7 +257,7 @@ class _Work:
 
         stated = entry.annotations.get(TOC_DIGEST)
         threads = self.task.threads
-        with _layer.open(local, toc_digest=stated, threads=threads, cache=False) as opened:
+        with _opening.open(local, toc_digest=stated, threads=threads, cache=False) as opened:
             if opened.reader.undigested():
                 return "not everything in it has a digest"
             result = opened.verify(tell)

@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from stargz.oci.registry.client import RegistryClient
 
@@ -42,13 +43,13 @@ class Access:
 
     def client(self) -> RegistryClient:
         """A new client with these options; to be closed."""
-        return RegistryClient(
-            authfile=self.authfile,
-            ca_file=self.ca_file,
-            plain_http=self.plain_http,
-            mirrors=dict(self.mirrors),
-            upload_hosts=self.upload_hosts,
-        )
+        return RegistryClient(**self.options())
+
+    def options(self) -> dict[str, Any]:
+        """As RegistryClient takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {
+            "mirrors": dict(self.mirrors)
+        }
 
 
 _lock = threading.Lock()

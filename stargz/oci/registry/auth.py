@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
-from stargz.errors import RegistryError, SourceError
+from stargz.errors import RegistryError
 from stargz.oci.registry.credentials import Credentials
+from stargz.oci.registry.failures import as_registry_error
 from stargz.sources.client import Client, Response
 
 _DEFAULT_SECONDS = 60.0  # of a token whose server does not say (token specification)
@@ -261,7 +262,7 @@ class Authorizer:
         self, method: str, url: str, headers: dict[str, str], body: bytes | None, source: str
     ) -> Response:
         name = f"{source}: token server {urlsplit(url).netloc}"
-        try:
+        with as_registry_error():
             return self._http.request(
                 method,
                 url,
@@ -271,10 +272,6 @@ class Authorizer:
                 limit=_MAX_ANSWER,
                 public_only=not self.private,
             )
-        except RegistryError:
-            raise
-        except SourceError as error:
-            raise RegistryError(str(error), status=getattr(error, "status", None)) from error
 
     def _realm(self, realm: str, source: str) -> SplitResult:
         """The token server's URL, if credentials may go there."""

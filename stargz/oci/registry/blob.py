@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stargz.errors import DigestError, RegistryError, SourceError
 from stargz.oci.formats.manifest import Descriptor, check_bytes
 from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.failures import as_registry_error
 from stargz.sources.client import Reply
 from stargz.sources.http import HTTPSource
 from stargz.sources.local import LocalSource
@@ -96,31 +97,19 @@ class RegistryBlob(HTTPSource):
     def read_whole(self) -> LocalSource:
         """All of it, checked against its digest, in a temporary file that is gone with what is
         returned. In bounded memory; RegistryError, SourceError (no space) and DigestError."""
-        try:
+        with as_registry_error():
             spool = self._download()
-        except (RegistryError, DigestError):
-            raise
-        except SourceError as error:
-            raise RegistryError(str(error), status=error.status) from error
         return LocalSource(self.name, spool.fd, keep=spool)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`; RegistryError if they cannot be had."""
-        try:
+        with as_registry_error():
             data = super().read_at(offset, size)
-        except RegistryError:
-            raise
-        except SourceError as error:
-            raise RegistryError(str(error), status=error.status) from error
         if offset == 0 and size == self.size:
             check_bytes(data, self.descriptor.digest, self.name, "the blob")
         return data
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """See ByteSource.read_ranges."""
-        try:
+        with as_registry_error():
             return super().read_ranges(ranges)
-        except RegistryError:
-            raise
-        except SourceError as error:
-            raise RegistryError(str(error), status=error.status) from error

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin
 
@@ -30,6 +29,7 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 from stargz.oci.registry.credentials import Credentials, CredentialStore
+from stargz.oci.registry.failures import as_registry_error, failure
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.sources.client import Body, Client, Response, origin
 from stargz.sources.tries import Tries
@@ -45,7 +45,6 @@ _MAX_REPOSITORIES = 1_000_000
 _MAX_REFERRERS = 10_000
 _PAGE = 1000  # entries to ask for at once; registries refuse more
 _MIRROR_TRIES = 2  # the registry itself is behind it
-_LOG_IN = "log in to the registry"
 _LINK = re.compile(r'<([^<>"]*)>\s*;\s*(?:[^,]*;\s*)?rel="?next"?', re.IGNORECASE)
 
 _log = logging.getLogger("stargz")
@@ -135,35 +134,15 @@ class RegistryClient:
             sent = dict(headers or {})
             if authorization:
                 sent["Authorization"] = authorization
-            try:
+            how: dict[str, Any] = {
+                "headers": sent, "body": body, "size": size, "limit": limit, "follow": follow,
+            }  # fmt: skip
+            with as_registry_error():
                 if budget is not None:
-                    answer = self.http.once(
-                        method,
-                        url,
-                        headers=sent,
-                        body=body,
-                        budget=budget,
-                        limit=limit,
-                        follow=follow,
-                        size=size,
-                        patience=patience,
-                    )
+                    answer = self.http.once(method, url, budget=budget, patience=patience, **how)
                 else:
-                    answer = self.http.request(
-                        method,
-                        url,
-                        headers=sent,
-                        body=body,
-                        size=size,
-                        name=name,
-                        limit=limit,
-                        tries=_MIRROR_TRIES if endpoint.mirror else None,
-                        follow=follow,
-                    )
-            except RegistryError:
-                raise
-            except SourceError as error:
-                raise RegistryError(str(error), "", error.status) from error
+                    tries = _MIRROR_TRIES if endpoint.mirror else None
+                    answer = self.http.request(method, url, name=name, tries=tries, **how)
             if answer.status not in (401, 403) or not left:
                 break
             if origin(answer.url) != origin(url):
@@ -178,10 +157,8 @@ class RegistryClient:
     def ping(self, endpoint: Endpoint, reference: Reference) -> None:
         """Have the host's challenge, so that the next request can be authorized."""
         name = str(reference)
-        try:
+        with as_registry_error():
             answer = self.http.request("GET", f"{endpoint.url}/v2/", name=name, follow=False)
-        except SourceError as error:
-            raise RegistryError(str(error), "", error.status) from error
         endpoint.auth.private = answer.private
         endpoint.auth.learn(answer)
 
@@ -386,25 +363,3 @@ class RegistryClient:
             if answer.status != 200:
                 raise failure(answer, reference)
         raise RegistryError(f"more than {_MAX_PAGES} pages", reference.name)
-
-
-def failure(answer: Response, reference: Reference, *, writing: bool = False) -> RegistryError:
-    """What an answer that is not the one hoped for means, when reading or writing.
-
-    Of the body only the error's code is told: its text could repeat what we sent.
-    """
-    code = ""
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
-        code = answer.json()["errors"][0]["code"]
-    if not isinstance(code, str) or not re.fullmatch(r"[A-Z][A-Z_]{0,40}", code):
-        code = ""
-    may = "write there" if writing else "read it"
-    account = f"log in with an account that may {may}"
-    meaning = {
-        401: f"it needs credentials that are accepted: {account if writing else _LOG_IN}",
-        403: f"access is denied: check the name, or {account}",
-        404: "not found: check the name, and that "
-        + ("such a repository can be there" if writing else "it has been pushed"),
-        413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
-    }.get(answer.status, f"the registry answered {answer.status}")
-    return RegistryError(f"{meaning}{f' ({code})' if code else ''}", str(reference), answer.status)

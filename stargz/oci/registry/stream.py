@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Protocol
 
-from stargz.errors import DigestError, FormatError, RegistryError, SourceError
+from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import Descriptor
 from stargz.oci.registry.blob import RegistryBlob
+from stargz.oci.registry.failures import as_registry_error
 from stargz.sources import ByteSource
 from stargz.sources.download import Download
 
@@ -119,9 +120,8 @@ class RegistryStream(_Checked):
                 if self._blob.next_host(host):
                     self._download.renew()
                     continue
-                if isinstance(error, RegistryError):
-                    raise
-                raise RegistryError(str(error), status=error.status) from error
+                with as_registry_error():
+                    raise error
 
     def close(self) -> None:
         """See BlobStream.close."""

@@ -20,7 +20,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from stargz.digests import check_digest
 from stargz.errors import RegistryError, SourceError, StargzError
 from stargz.oci.formats.reference import Reference
-from stargz.oci.registry.client import RegistryClient, failure
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.failures import failure
 from stargz.oci.registry.sessions import GONE, Uploads, check_stated, has, location, request
 from stargz.sources.client import PIECE, Body, Response, shut
 from stargz.sources.spool import Spool

@@ -15,7 +15,8 @@ from stargz.oci.formats.manifest import (
     too_large,
 )
 from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
-from stargz.oci.registry.client import RegistryClient, failure
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.failures import failure
 from stargz.oci.registry.sessions import WRITE, Uploads, check_stated, has, location
 from stargz.oci.registry.upload import BlobUpload
 from stargz.sources.client import Response

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
-from stargz import layer as _layer
+from stargz import opening as _opening
 from stargz._engine.write import unwrap
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.footer import kind_of
@@ -184,7 +184,7 @@ class BlobChecker:
                     blob.add("its TOC is kept apart, and is not there")
                     return
                 toc = MemorySource(data, "its external TOC")
-            with _layer.open(source, toc=toc, threads=threads, cache=False) as layer:
+            with _opening.open(source, toc=toc, threads=threads, cache=False) as layer:
                 result = layer.verify(tell)
                 blob.toc_digest = layer.toc_digest
                 blob.digested = not layer.reader.undigested()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
+from stargz.conversion import Result
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import (
@@ -92,7 +92,7 @@ class VerifiedManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageVerifyResult:
+class ImageVerifyResult(Result):
     """What verification of an image found.
 
     `files`, good `chunks` and `bytes` (uncompressed) are of all distinct layers. `errors` holds
@@ -110,10 +110,6 @@ class ImageVerifyResult:
     name: str = ""
     digest: str = ""
     images: list[VerifiedManifest] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def verify_image(
@@ -142,14 +138,7 @@ def verify_image(
     platform that is not there; UsageError.
     """
     threads = thread_count(threads)
-    where = access or Access()
-    options: dict[str, Any] = {
-        "authfile": where.authfile,
-        "ca_file": where.ca_file,
-        "plain_http": where.plain_http,
-        "mirrors": dict(where.mirrors),
-    }
-    with open_repository(src, **options) as repository:
+    with open_repository(src, **(access or Access()).options()) as repository:
         return _Verification(repository, threads, progress, require_verified).run(platforms)
 
 

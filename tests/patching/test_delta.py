@@ -286,7 +286,7 @@ def test_a_large_inner_offset_is_not_passed_over_too_often() -> None:
 
 def test_the_account_of_work() -> None:
     """The constants are those of the other side, and a MEMBER that is not made costs nothing."""
-    header = (Path(__file__).parent.parent / "csrc/patch/format.h").read_text()
+    header = (Path(__file__).parents[2] / "csrc/patch/format.h").read_text()
     found = re.findall(r"define (SGZ_PATCH_WORK_\w+) \(\(uint64_t\)(\d+) << (\d+)\)", header)
     assert {name.removeprefix("SGZ_PATCH_"): int(n) << int(by) for name, n, by in found} == {
         name: getattr(stargz.patching.file, name)
