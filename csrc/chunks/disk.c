@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+
 /* "ab/cdef...": 256 folders, so that none is slow to list; then the rest of the digest. */
 #define NAME_LEN (2 + 1 + 62)
 /* Eviction goes by the time of last use. Setting it costs about what the read of a small chunk
@@ -18,15 +20,9 @@
 
 static void name_of(const uint8_t digest[32], char name[NAME_LEN + 1])
 {
-    static const char hex[] = "0123456789abcdef";
-    char *to = name;
-    for (int i = 0; i < 32; i++) {
-        *to++ = hex[digest[i] >> 4];
-        *to++ = hex[digest[i] & 15];
-        if (i == 0)
-            *to++ = '/';
-    }
-    *to = 0;
+    char *to = sgz_put_hex(name, digest, 1);
+    *to++ = '/';
+    *sgz_put_hex(to, digest + 1, 31) = 0;
 }
 
 static void count(uint64_t *counter, uint64_t by)

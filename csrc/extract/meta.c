@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/beneath.h"
+#include "base/bytes.h"
 
 #define TRIES 64
 #define XATTR_NAME_MAX 255
@@ -26,11 +27,10 @@ uint64_t sgz_extract_temp_number(struct sgz_extract *ex)
 
 void sgz_extract_temp_name(uint64_t number, char name[SGZ_TEMP_NAME])
 {
-    static const char digits[] = "0123456789abcdef";
+    uint8_t bytes[8];
+    sgz_put_be64(bytes, number);
     memcpy(name, ".stargz-", 8);
-    for (int i = 0; i < 16; i++)
-        name[8 + i] = digits[number >> (60 - 4 * i) & 15];
-    name[24] = '\0';
+    *sgz_put_hex(name + 8, bytes, sizeof bytes) = '\0';
 }
 
 void sgz_extract_base_name(const sgz_toc *toc, uint32_t row, char base[SGZ_BASE_MAX + 1])

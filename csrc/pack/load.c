@@ -3,6 +3,7 @@
 #include "pack/internal.h"
 
 #include "base/beneath.h"
+#include "base/bytes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -326,10 +327,8 @@ static int read_cached(sgz_pack *p, loader *w, const sgz_pack_part *part, const 
     w->misses = 0;
     memset(tar + part->len, 0, part->tar_len - part->len);
     uint32_t crc = sgz_codec_crc32(p->codecs, 0, tar, part->tar_len);
-    for (int i = 0; i < 4; i++) {
-        trailer[i] = (uint8_t)(crc >> 8 * i);
-        trailer[4 + i] = (uint8_t)(part->tar_len >> 8 * i);
-    }
+    sgz_put_le32(trailer, crc);
+    sgz_put_le32(trailer + 4, (uint32_t)part->tar_len);
     return !memcmp(trailer, packed + part->packed_len - sizeof trailer, sizeof trailer);
 #else
     (void)p, (void)w, (void)part, (void)packed, (void)tar;

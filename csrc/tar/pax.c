@@ -1,6 +1,8 @@
 /* PAX records and sparse maps. */
 #include "tar/internal.h"
 
+#include "base/bytes.h"
+
 int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item)
 {
     if (need <= *cap)
@@ -78,11 +80,7 @@ void sgz_tar_reset_records(sgz_tar_parser *p)
 
 static int compare_keys(const sgz_tar_xattr *a, const sgz_tar_xattr *b)
 {
-    size_t len = a->key_len < b->key_len ? a->key_len : b->key_len;
-    int order = memcmp(a->key, b->key, len);
-    if (order)
-        return order;
-    return a->key_len < b->key_len ? -1 : a->key_len > b->key_len;
+    return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
 static int compare_xattrs(const void *a, const void *b)
@@ -189,11 +187,6 @@ sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_err
 
 /* --- records -------------------------------------------------------------------------- */
 
-static int key_is(const char *key, size_t len, const char *name)
-{
-    return strlen(name) == len && !memcmp(key, name, len);
-}
-
 static sgz_status bad_record(sgz_tar_parser *p, const char *key, size_t len, const char *what,
                              sgz_error *err)
 {
@@ -220,13 +213,13 @@ static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_l
     };
     int64_t number;
     sparse->seen = 1;
-    if (key_is(name, name_len, "name")) {
+    if (sgz_is(name, name_len, "name")) {
         if (!len || memchr(value, 0, len))
             return bad_record(p, key, key_len, "is not a file name", err);
         sparse->name = (sgz_tar_text){value, len};
         return SGZ_OK;
     }
-    if (key_is(name, name_len, "map")) {
+    if (sgz_is(name, name_len, "map")) {
         sparse->map = (sgz_tar_text){value, len};
         sparse->map_seen = 1;
         return SGZ_OK;
@@ -234,18 +227,18 @@ static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_l
     if (sgz_tar_decimal(value, len, &number) || number < 0)
         return bad_record(p, key, key_len, "is not a number", err);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (key_is(name, name_len, numbers[i].name)) {
+        if (sgz_is(name, name_len, numbers[i].name)) {
             memcpy((char *)sparse + numbers[i].field, &number, sizeof number);
             return SGZ_OK;
         }
     /* Version 0.0: pairs of records, kept half open in between. */
-    if (key_is(name, name_len, "offset")) {
+    if (sgz_is(name, name_len, "offset")) {
         if (sparse->pair_seen == 1)
             return bad_record(p, key, key_len, "comes twice in a row", err);
         sparse->pair_seen = 1;
         return sgz_tar_add_run(p, number, 0, err);
     }
-    if (key_is(name, name_len, "numbytes")) {
+    if (sgz_is(name, name_len, "numbytes")) {
         if (sparse->pair_seen != 1)
             return bad_record(p, key, key_len, "comes without its offset", err);
         sparse->pair_seen = 2;
@@ -288,31 +281,31 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
                               "in a PAX global header cannot hold for every entry", err);
         return sparse_record(p, key, key_len, value, len, err);
     case 'p':
-        if (key_is(key, key_len, "path"))
+        if (sgz_is(key, key_len, "path"))
             bit = TAR_F_PATH, text = &fields->path;
         break;
     case 'l':
-        if (key_is(key, key_len, "linkpath"))
+        if (sgz_is(key, key_len, "linkpath"))
             bit = TAR_F_LINK, text = &fields->link;
         break;
     case 'u':
-        if (key_is(key, key_len, "uname"))
+        if (sgz_is(key, key_len, "uname"))
             bit = TAR_F_UNAME, text = &fields->uname;
-        else if (key_is(key, key_len, "uid"))
+        else if (sgz_is(key, key_len, "uid"))
             bit = TAR_F_UID;
         break;
     case 'g':
-        if (key_is(key, key_len, "gname"))
+        if (sgz_is(key, key_len, "gname"))
             bit = TAR_F_GNAME, text = &fields->gname;
-        else if (key_is(key, key_len, "gid"))
+        else if (sgz_is(key, key_len, "gid"))
             bit = TAR_F_GID;
         break;
     case 's':
-        if (key_is(key, key_len, "size"))
+        if (sgz_is(key, key_len, "size"))
             bit = TAR_F_SIZE;
         break;
     case 'm':
-        if (key_is(key, key_len, "mtime"))
+        if (sgz_is(key, key_len, "mtime"))
             bit = TAR_F_MTIME;
         break;
     }

@@ -1,4 +1,4 @@
-#include "base/json.h"
+#include "base/bytes.h"
 #include "toc/internal.h"
 
 /* Output is handed out in pieces of about this size. */
@@ -75,10 +75,9 @@ static int is_plain(const char *text, size_t len)
 /* Escape one character at text[0..len); returns how many bytes it has. */
 BOTH size_t put_char(writer *w, int counting, const char *text, size_t len)
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t c = (uint8_t)text[0];
     if (c >= 0x80) {
-        unsigned n = sgz_json_utf8(text, len);
+        unsigned n = sgz_utf8_len(text, len);
         if (!n) {
             PUT("\\ufffd");
             return 1;
@@ -115,7 +114,8 @@ BOTH size_t put_char(writer *w, int counting, const char *text, size_t len)
         break;
     default:
         if (c < 0x20 || c == '<' || c == '>' || c == '&') {
-            char escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+            char escape[6] = "\\u00";
+            sgz_put_hex(escape + 4, &c, 1);
             put(w, counting, escape, 6);
         } else {
             put(w, counting, text, 1);
@@ -144,16 +144,12 @@ BOTH void put_text(writer *w, int counting, const char *text, size_t len)
 
 BOTH void put_digest(writer *w, int counting, const uint8_t digest[32])
 {
-    static const char hex[] = "0123456789abcdef";
     if (counting) {
         w->total += 73;
         return;
     }
     PUT("\"sha256:");
-    for (int i = 0; i < 32; i++) {
-        *w->p++ = hex[digest[i] >> 4];
-        *w->p++ = hex[digest[i] & 15];
-    }
+    w->p = sgz_put_hex(w->p, digest, 32);
     PUT("\"");
 }
 

@@ -1,5 +1,7 @@
 #include "toc/parser.h"
 
+#include "base/bytes.h"
+
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
@@ -44,17 +46,10 @@ static int read_type(const sgz_json_span *span)
     const char *text = short_text(span, buf, sizeof buf, &len);
     for (int type = SGZ_DIR; text && type <= SGZ_CHUNK; type++) {
         const char *name = sgz_toc_type_name(type);
-        if (strlen(name) == len && !memcmp(name, text, len))
+        if (sgz_is(text, len, name))
             return type;
     }
     return 0;
-}
-
-/* Value of a lower-case hex digit; 0x80 and more for anything else. */
-static inline uint8_t hex_value(uint8_t c)
-{
-    uint8_t digit = (uint8_t)(c - '0'), letter = (uint8_t)(c - 'a');
-    return digit < 10 ? digit : letter < 6 ? (uint8_t)(letter + 10) : 0x80;
 }
 
 /* "sha256:" and 64 lower-case hex digits (OCI image spec, descriptor.md). */
@@ -67,8 +62,8 @@ static int read_digest(const sgz_json_span *span, uint8_t out[32])
         return 0;
     uint8_t wrong = 0;
     for (int i = 0; i < 32; i++) {
-        uint8_t high = hex_value((uint8_t)text[7 + 2 * i]);
-        uint8_t low = hex_value((uint8_t)text[8 + 2 * i]);
+        uint8_t high = sgz_hex_value(text[7 + 2 * i]);
+        uint8_t low = sgz_hex_value(text[8 + 2 * i]);
         wrong |= high | low;
         out[i] = (uint8_t)(high << 4 | (low & 15));
     }
@@ -222,9 +217,7 @@ typedef struct {
 static int by_key(const void *left, const void *right)
 {
     const xattr_pair *a = left, *b = right;
-    size_t n = a->key_len < b->key_len ? a->key_len : b->key_len;
-    int order = n ? memcmp(a->key, b->key, n) : 0;
-    return order ? order : (a->key_len > b->key_len) - (a->key_len < b->key_len);
+    return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
 /* The pairs of an object that sgz_base_json_skip has passed already. Keys are decoded into the

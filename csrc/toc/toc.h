@@ -88,6 +88,10 @@ const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t row);
  * that is possible, else into `scratch` (at least len bytes). Idempotent. */
 const char *sgz_toc_clean_name(const char *name, size_t len, char *scratch, size_t *clean_len);
 
+/* What the format put into the root, which is no part of the files: 1 for a landmark, 2 for
+ * the TOC, 0 for all other names (cleaned). */
+int sgz_toc_marker(const char *name, size_t len);
+
 /* The row of a name (cleaned on the fly), or SGZ_NO_ROW. Only indexed rows are found. */
 uint32_t sgz_toc_lookup(const sgz_toc *toc, const char *name, size_t len);
 /* Point the name of `row` at it; *previous is the row it pointed at before, or
