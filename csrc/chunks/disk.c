@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
 
 /* "ab/cdef...": 256 folders, so that none is slow to list; then the rest of the digest. */
 #define NAME_LEN (2 + 1 + 62)
@@ -28,34 +29,6 @@ static void name_of(const uint8_t digest[32], char name[NAME_LEN + 1])
 static void count(uint64_t *counter, uint64_t by)
 {
     __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
-}
-
-static int read_all(int fd, uint8_t *out, size_t len)
-{
-    while (len) {
-        ssize_t n = read(fd, out, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return 0;
-        out += n;
-        len -= (size_t)n;
-    }
-    return 1;
-}
-
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return 0;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 1;
 }
 
 sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32], uint8_t *out,
@@ -81,7 +54,7 @@ sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32],
         close(fd);
         return st;
     }
-    int good = read_all(fd, out, len);
+    int good = sgz_base_read_all(fd, out, len, -1) == (int64_t)len;
     if (good) {
         uint8_t actual[32];
         sgz_codec_sha256_init(store->codecs, &sha);
@@ -147,7 +120,7 @@ sgz_status sgz_chunks_disk_put(sgz_chunks_disk *store, const uint8_t digest[32],
     if (fd < 0)
         return SGZ_OK;
     /* No fsync: what a crash cuts short or leaves as zeros does not have its digest. */
-    int good = write_all(fd, data, len);
+    int good = !sgz_base_write_all(fd, data, len, -1);
     good = !close(fd) && good;
     if (good && !renameat(store->dir, temp, store->dir, name)) {
         count(&store->added, len);

@@ -4,6 +4,7 @@
 
 #include "base/beneath.h"
 #include "base/bytes.h"
+#include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -112,19 +113,10 @@ static int open_entry(sgz_pack *p, loader *w, const sgz_pack_walk_entry *e)
  * or -errno. */
 static int64_t read_range(int fd, int64_t at, size_t len, uint8_t *out)
 {
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(fd, out + done, len - done, at + (int64_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (!n)
-            break;
-        done += (size_t)n;
-    }
-    memset(out + done, 0, len - done);
-    return (int64_t)done;
+    int64_t got = sgz_base_read_all(fd, out, len, at);
+    if (got >= 0)
+        memset(out + got, 0, len - (size_t)got);
+    return got;
 }
 
 /* The same for a file that may have holes, which are not read. */
