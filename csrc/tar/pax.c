@@ -78,14 +78,14 @@ void sgz_tar_reset_records(sgz_tar_parser *p)
 
 /* --- xattrs --------------------------------------------------------------------------- */
 
-static int compare_keys(const sgz_tar_xattr *a, const sgz_tar_xattr *b)
+static int compare_keys(const sgz_xattr *a, const sgz_xattr *b)
 {
     return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
 static int compare_xattrs(const void *a, const void *b)
 {
-    const sgz_tar_xattr *x = a, *y = b;
+    const sgz_xattr *x = a, *y = b;
     int order = compare_keys(x, y);
     /* Equal keys in the order of the records, so that the last can win. */
     return order ? order : x->key < y->key ? -1 : x->key > y->key;
@@ -117,8 +117,7 @@ static char *copy_text(const char *text, size_t len)
 }
 
 /* Into the sorted list of global xattrs, over one of the same key. */
-static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_tar_xattr *xattr,
-                                   sgz_error *err)
+static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_xattr *xattr, sgz_error *err)
 {
     size_t low = 0, high = p->global_count;
     while (low < high) {
@@ -128,7 +127,7 @@ static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_tar_xattr *xattr
         else
             high = middle;
     }
-    sgz_tar_xattr item = *xattr;
+    sgz_xattr item = *xattr;
     size_t cost = sizeof item + item.key_len + item.value_len;
     int same = low < p->global_count && !compare_keys(&p->globals[low], xattr);
     if (same)
@@ -265,8 +264,8 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
             return SGZ_OK;
         if (key_len == sizeof xattr_prefix - 1)
             return bad_record(p, key, key_len, "names no attribute", err);
-        sgz_tar_xattr xattr = {key + sizeof xattr_prefix - 1, value,
-                               (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
+        sgz_xattr xattr = {key + sizeof xattr_prefix - 1, value,
+                           (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
         if (global)
             return add_global_xattr(p, &xattr, err);
         if (sgz_tar_reserve(&p->xattrs, &p->xattr_cap, p->xattr_count + 1, sizeof xattr))

@@ -1,4 +1,5 @@
 #include "base/bytes.h"
+#include "base/xattrs.h"
 #include "toc/internal.h"
 
 /* Output is handed out in pieces of about this size. */
@@ -230,18 +231,16 @@ BOTH void put_xattrs(writer *w, int counting, const char *at, size_t len)
 {
     const char *end = at + len;
     KEY("xattrs");
-    for (int first = 1; at < end; first = 0) {
-        uint32_t head[2];
-        memcpy(head, at, 8);
+    sgz_xattr x;
+    for (int first = 1; sgz_xattrs_next(&at, end, &x); first = 0) {
         reserve(w, counting, SLACK);
         if (first)
             PUT("{\n\t\t\t\t");
         else
             PUT(",\n\t\t\t\t");
-        put_text(w, counting, at + 8, head[0]);
+        put_text(w, counting, x.key, x.key_len);
         PUT(": ");
-        put_base64(w, counting, (const uint8_t *)at + 8 + head[0], head[1]);
-        at += 8 + (size_t)head[0] + head[1];
+        put_base64(w, counting, (const uint8_t *)x.value, x.value_len);
     }
     PUT("\n\t\t\t}");
 }

@@ -1,6 +1,7 @@
 #include "toc/parser.h"
 
 #include "base/bytes.h"
+#include "base/xattrs.h"
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -284,10 +285,11 @@ static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *obje
         const xattr_pair *pair = &pairs[i];
         if (i && !by_key(pair - 1, pair))
             return FAIL(parser, row, err, "an xattr is given twice");
-        size_t room = 8 + pair->key_len + 6 * pair->value.len + 4;
+        size_t room = sgz_xattrs_size(pair->key_len, 6 * pair->value.len + 4);
         if (!sgz_toc_reserve(toc, room))
             return no_memory(err);
-        char *out = toc->arena + toc->arena_len, *value = out + 8 + pair->key_len;
+        char *out = toc->arena + toc->arena_len;
+        char *value = sgz_xattrs_value(out, pair->key_len);
         const char *text = pair->value.ptr;
         size_t len = pair->value.len;
         int bad = 0;
@@ -298,11 +300,8 @@ static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *obje
         }
         if ((len = sgz_base_json_base64(text, len, value)) == SIZE_MAX)
             return FAIL(parser, row, err, "an xattr is not padded base64");
-        uint32_t head[2] = {(uint32_t)pair->key_len, (uint32_t)len};
-        memcpy(out, head, 8);
-        if (pair->key_len)
-            memcpy(out + 8, pair->key, pair->key_len);
-        toc->arena_len += 8 + pair->key_len + len;
+        sgz_xattr x = {pair->key, value, (uint32_t)pair->key_len, (uint32_t)len};
+        toc->arena_len = (size_t)(sgz_xattrs_put(out, &x) - toc->arena);
     }
     row->xattr_len = (uint32_t)(toc->arena_len - row->xattr_off);
     return SGZ_OK;

@@ -290,11 +290,11 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
     if (!entry->xattr_count)
         return SGZ_OK;
     for (size_t i = 0; i < entry->xattr_count; i++) {
-        const sgz_tar_xattr *xattr = &entry->xattrs[i];
-        if (scan_utf8(xattr->key, xattr->key_len) & HAS_BAD_BYTES)
+        const sgz_xattr *xattr = &entry->xattrs[i];
+        if (!sgz_is_utf8(xattr->key, xattr->key_len))
             return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                                  "the name of an xattr is not UTF-8, which a TOC cannot hold");
-        total += 8 + (size_t)xattr->key_len + xattr->value_len;
+        total += sgz_xattrs_size(xattr->key_len, xattr->value_len);
     }
     if (total > UINT32_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
@@ -302,16 +302,8 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
     if (!reserve(&a->text, &a->text_cap, total))
         return no_memory(err);
     char *out = a->text;
-    for (size_t i = 0; i < entry->xattr_count; i++) {
-        const sgz_tar_xattr *xattr = &entry->xattrs[i];
-        memcpy(out, &xattr->key_len, 4);
-        memcpy(out + 4, &xattr->value_len, 4);
-        memcpy(out + 8, xattr->key, xattr->key_len);
-        out += 8 + xattr->key_len;
-        if (xattr->value_len)
-            memcpy(out, xattr->value, xattr->value_len);
-        out += xattr->value_len;
-    }
+    for (size_t i = 0; i < entry->xattr_count; i++)
+        out = sgz_xattrs_put(out, &entry->xattrs[i]);
     *stored = (uint32_t)total;
     *at = intern_xattrs(a, a->text, (uint32_t)total);
     return *at == UINT64_MAX ? no_memory(err) : SGZ_OK;

@@ -33,7 +33,7 @@ typedef struct {
     int64_t inner_offset;  /* decoded bytes from there to the chunk */
     int64_t chunk_offset;  /* where the chunk begins in the file */
     int64_t chunk_size;    /* bytes of this chunk; always filled in, 0 only for no data */
-    uint64_t name_off, link_off, xattr_off; /* into the arena */
+    uint64_t name_off, link_off, xattr_off; /* into the arena; xattrs as in base/xattrs.h */
     union {
         uint64_t digest_off; /* into the arena */
         uint64_t target;     /* of a hard link: the row it leads to */
@@ -76,9 +76,6 @@ uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len);
 /* The number of an interned string (at most 65535 bytes). SGZ_NO_ROW: no memory. */
 uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len);
 const char *sgz_toc_string(const sgz_toc *toc, uint32_t number, size_t *len);
-
-/* xattrs of a row stand in the arena, sorted by key, as: u32 key length, u32 value
- * length, key, value; xattr_len is the total. */
 
 /* The whole file's digest of a row, or NULL where it is not known. */
 const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t row);

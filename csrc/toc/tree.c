@@ -491,31 +491,24 @@ const char *sgz_toc_tree_target(const sgz_toc_tree *tree, uint32_t node, size_t 
     return tree->layers[tree->nodes[node].layer].toc->arena + row->link_off;
 }
 
-static int is_opaque_key(const char *key, size_t len)
-{
-    return sgz_is(key, len, "trusted.overlay.opaque") || sgz_is(key, len, "user.overlay.opaque");
-}
-
 int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_each each,
                         void *arg)
 {
-    static const char *const keys[] = {"trusted.overlay.opaque", "user.overlay.opaque"};
+    static const sgz_xattr marks[] = {{"trusted.overlay.opaque", "y", 22, 1},
+                                      {"user.overlay.opaque", "y", 19, 1}};
     const sgz_entry *row = sgz_toc_tree_row(tree, node);
     int opaque = tree->nodes[node].flags & SGZ_NODE_OPAQUE, stop = 0;
     for (size_t i = 0; opaque && i < 2 && !stop; i++)
-        stop = each(arg, keys[i], strlen(keys[i]), "y", 1);
+        stop = each(arg, &marks[i]);
     if (!row || !row->xattr_len)
         return stop;
     const char *at = tree->layers[tree->nodes[node].layer].toc->arena + row->xattr_off;
     const char *end = at + row->xattr_len;
-    while (at < end && !stop) {
-        uint32_t sizes[2];
-        memcpy(sizes, at, sizeof sizes);
-        at += sizeof sizes;
-        if (!opaque || !is_opaque_key(at, sizes[0]))
-            stop = each(arg, at, sizes[0], at + sizes[0], sizes[1]);
-        at += (size_t)sizes[0] + sizes[1];
-    }
+    sgz_xattr x;
+    while (!stop && sgz_xattrs_next(&at, end, &x))
+        if (!opaque ||
+            (!sgz_is(x.key, x.key_len, marks[0].key) && !sgz_is(x.key, x.key_len, marks[1].key)))
+            stop = each(arg, &x);
     return stop;
 }
 
