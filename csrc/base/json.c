@@ -1,13 +1,11 @@
 #include "base/json.h"
 
-#include <string.h>
+#include "base/bytes.h"
 
-static int hex_digit(char c)
+/* Of either case; 0x80 for anything else. */
+static uint8_t hex_digit(char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return sgz_hex_value(c >= 'A' && c <= 'F' ? (char)(c | 0x20) : c);
 }
 
 sgz_json_result sgz_base_json_string_rest(sgz_json_cursor *c, sgz_json_span *span)
@@ -29,7 +27,7 @@ sgz_json_result sgz_base_json_string_rest(sgz_json_cursor *c, sgz_json_span *spa
             for (int i = 0; i < 4; i++) {
                 if (++c->p == c->end)
                     return JSON_MORE;
-                if (hex_digit(*c->p) < 0)
+                if (hex_digit(*c->p) & 0x80)
                     return json_bad(c, "a \\u escape needs four hex digits");
             }
         } else if (!memchr("\"\\/bfnrt", *c->p, 8)) {
@@ -203,7 +201,7 @@ static uint32_t hex4(const char *p)
 {
     uint32_t v = 0;
     for (int i = 0; i < 4; i++)
-        v = v << 4 | (uint32_t)hex_digit(p[i]);
+        v = v << 4 | hex_digit(p[i]);
     return v;
 }
 
@@ -248,7 +246,7 @@ size_t sgz_base_json_decode(const sgz_json_span *span, char *out, int *bad)
             p = put_escape(p + 1, end, &out, bad);
             continue;
         }
-        unsigned n = sgz_json_utf8(p, (size_t)(end - p));
+        unsigned n = sgz_utf8_len(p, (size_t)(end - p));
         if (n) {
             for (; n; n--)
                 *out++ = *p++;

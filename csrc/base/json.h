@@ -92,27 +92,4 @@ size_t sgz_base_json_decode(const sgz_json_span *span, char *out, int *bad);
 /* Padded base64 (RFC 4648) into out (at least len / 4 * 3 bytes); SIZE_MAX: malformed. */
 size_t sgz_base_json_base64(const char *text, size_t len, char *out);
 
-/* Bytes of the valid UTF-8 sequence at p[0..len), 0 when there is none. */
-static inline unsigned sgz_json_utf8(const char *text, size_t len)
-{
-    const uint8_t *p = (const uint8_t *)text;
-    if (p[0] < 0x80)
-        return 1;
-    if (p[0] < 0xc2 || len < 2 || (p[1] & 0xc0) != 0x80)
-        return 0;
-    if (p[0] < 0xe0)
-        return 2;
-    if (len < 3 || (p[2] & 0xc0) != 0x80)
-        return 0;
-    if (p[0] < 0xf0) {
-        if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f))
-            return 0;
-        return 3;
-    }
-    if (p[0] > 0xf4 || len < 4 || (p[3] & 0xc0) != 0x80 || (p[0] == 0xf0 && p[1] < 0x90) ||
-        (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return 4;
-}
-
 #endif

@@ -9,6 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+#include "base/file.h"
+
 /* "ab/cdef...": 256 folders, so that none is slow to list; then the rest of the digest. */
 #define NAME_LEN (2 + 1 + 62)
 /* Eviction goes by the time of last use. Setting it costs about what the read of a small chunk
@@ -18,48 +21,14 @@
 
 static void name_of(const uint8_t digest[32], char name[NAME_LEN + 1])
 {
-    static const char hex[] = "0123456789abcdef";
-    char *to = name;
-    for (int i = 0; i < 32; i++) {
-        *to++ = hex[digest[i] >> 4];
-        *to++ = hex[digest[i] & 15];
-        if (i == 0)
-            *to++ = '/';
-    }
-    *to = 0;
+    char *to = sgz_put_hex(name, digest, 1);
+    *to++ = '/';
+    *sgz_put_hex(to, digest + 1, 31) = 0;
 }
 
 static void count(uint64_t *counter, uint64_t by)
 {
     __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
-}
-
-static int read_all(int fd, uint8_t *out, size_t len)
-{
-    while (len) {
-        ssize_t n = read(fd, out, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return 0;
-        out += n;
-        len -= (size_t)n;
-    }
-    return 1;
-}
-
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return 0;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 1;
 }
 
 sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32], uint8_t *out,
@@ -85,7 +54,7 @@ sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32],
         close(fd);
         return st;
     }
-    int good = read_all(fd, out, len);
+    int good = sgz_base_read_all(fd, out, len, -1) == (int64_t)len;
     if (good) {
         uint8_t actual[32];
         sgz_codec_sha256_init(store->codecs, &sha);
@@ -151,7 +120,7 @@ sgz_status sgz_chunks_disk_put(sgz_chunks_disk *store, const uint8_t digest[32],
     if (fd < 0)
         return SGZ_OK;
     /* No fsync: what a crash cuts short or leaves as zeros does not have its digest. */
-    int good = write_all(fd, data, len);
+    int good = !sgz_base_write_all(fd, data, len, -1);
     good = !close(fd) && good;
     if (good && !renameat(store->dir, temp, store->dir, name)) {
         count(&store->added, len);

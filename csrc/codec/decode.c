@@ -1,9 +1,9 @@
 #include "codec/decode.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "base/file.h"
 
 /* The first read after a seek is small, since most reads want one small file; a long run
  * doubles it. Beyond 256 KiB a bigger step gained nothing and leaves the L2 cache. */
@@ -54,19 +54,12 @@ sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *ou
             return sgz_base_fail(err, SGZ_ECALLBACK, offset, NULL, 0, "reading the blob failed");
         return SGZ_OK;
     }
-    while (len) {
-        ssize_t n = pread(blob->fd, out, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sgz_base_fail_errno(err, errno, "cannot read the blob", NULL, 0);
-        if (n == 0)
-            return sgz_base_fail(err, SGZ_EGZIP, offset, NULL, 0,
-                                 "the file became shorter while it was read");
-        out += n;
-        offset += n;
-        len -= (size_t)n;
-    }
+    int64_t got = sgz_base_read_all(blob->fd, out, len, offset);
+    if (got < 0)
+        return sgz_base_fail_errno(err, (int)-got, "cannot read the blob", NULL, 0);
+    if ((size_t)got < len)
+        return sgz_base_fail(err, SGZ_EGZIP, offset + got, NULL, 0,
+                             "the file became shorter while it was read");
     return SGZ_OK;
 }
 

@@ -1,7 +1,7 @@
 #include "codec/gzip.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include "base/bytes.h"
+#include "base/vec.h"
 
 #define HEADER_MAX (1 << 20)  /* of one member: name, comment and extra field together */
 #define MATCH_MAX 258         /* of deflate */
@@ -9,17 +9,6 @@
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
-}
-
-static void put_le32(uint8_t *out, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
-}
-
-static uint32_t get_le32(const uint8_t *in)
-{
-    return (uint32_t)in[0] | (uint32_t)in[1] << 8 | (uint32_t)in[2] << 16 | (uint32_t)in[3] << 24;
 }
 
 /* --- writing ----------------------------------------------------------------------- */
@@ -74,8 +63,8 @@ static size_t member_header(const sgz_deflater *d, int toc_extra, uint8_t *out)
 
 static size_t member_trailer(uint32_t crc, uint32_t size, uint8_t *out)
 {
-    put_le32(out, crc);
-    put_le32(out + 4, size);
+    sgz_put_le32(out, crc);
+    sgz_put_le32(out + 4, size);
     return SGZ_GZIP_TRAILER;
 }
 
@@ -271,13 +260,8 @@ static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_le
         if (z->header_len + step > HEADER_MAX)
             return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
                                  "gzip header larger than 1 MiB");
-        if (z->header_len + step > z->header_cap) {
-            uint8_t *grown = realloc(z->header, 2 * (z->header_len + step));
-            if (!grown)
-                return no_memory(err);
-            z->header = grown;
-            z->header_cap = 2 * (z->header_len + step);
-        }
+        if (!SGZ_FIT(z->header, z->header_cap, z->header_len + step))
+            return no_memory(err);
         memcpy(z->header + z->header_len, *in, step);
         z->header_len += step;
         take(z, in, in_len, step);
@@ -427,14 +411,14 @@ static sgz_status read_trailer(sgz_inflater *z, const uint8_t **in, size_t *in_l
     if (z->pending_len < SGZ_GZIP_TRAILER)
         return SGZ_OK;
     z->pending_len = 0;
-    if (get_le32(z->pending) != z->crc)
+    if (sgz_get_le32(z->pending) != z->crc)
         return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
                              "corrupt gzip member: CRC-32 is %08x, trailer says %08x", z->crc,
-                             get_le32(z->pending));
-    if (get_le32(z->pending + 4) != z->size)
+                             sgz_get_le32(z->pending));
+    if (sgz_get_le32(z->pending + 4) != z->size)
         return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
                              "corrupt gzip member: length is %u, trailer says %u", z->size,
-                             get_le32(z->pending + 4));
+                             sgz_get_le32(z->pending + 4));
     z->members++;
     z->phase = PHASE_HEADER;
     return SGZ_OK;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/beneath.h"
+#include "base/file.h"
 
 #define PIECE SGZ_PIECE
 #define HOLE ((size_t)4 << 10) /* zeros shorter than a block are written */
@@ -40,18 +41,9 @@ static sgz_status put(sgz_extract_worker *w, sgz_extract_object *o, int fd, cons
         atomic_store(&o->holes, 1);
         return SGZ_OK;
     }
-    while (len) {
-        ssize_t n = pwrite(fd, data, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return sgz_extract_fail_row(w->ex->plan.toc, o->dest, n ? errno : ENOSPC,
-                                        "cannot write", err);
-        data += n;
-        offset += n;
-        len -= (size_t)n;
-    }
-    return SGZ_OK;
+    int bad = sgz_base_write_all(fd, data, len, offset);
+    return bad ? sgz_extract_fail_row(w->ex->plan.toc, o->dest, bad, "cannot write", err)
+               : SGZ_OK;
 }
 
 /* The file is whole: metadata, then its name. */
@@ -151,11 +143,9 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
     for (int64_t at = 0; at < e->size;) {
         if (sgz_extract_stopped(ex))
             return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-        ssize_t n = pread(fd, w->buffer, PIECE, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
+        int64_t n = sgz_base_read_all(fd, w->buffer, PIECE, at);
         if (n <= 0)
-            return sgz_extract_fail_row(toc, o->dest, n ? errno : EIO, "cannot read it back",
+            return sgz_extract_fail_row(toc, o->dest, n ? (int)n : EIO, "cannot read it back",
                                         err);
         sgz_codec_sha256_update(ex->options.codecs, sha, w->buffer, (size_t)n);
         at += n;

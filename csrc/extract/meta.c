@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/beneath.h"
+#include "base/bytes.h"
+#include "base/xattrs.h"
 
 #define TRIES 64
 #define XATTR_NAME_MAX 255
@@ -26,11 +28,10 @@ uint64_t sgz_extract_temp_number(struct sgz_extract *ex)
 
 void sgz_extract_temp_name(uint64_t number, char name[SGZ_TEMP_NAME])
 {
-    static const char digits[] = "0123456789abcdef";
+    uint8_t bytes[8];
+    sgz_put_be64(bytes, number);
     memcpy(name, ".stargz-", 8);
-    for (int i = 0; i < 16; i++)
-        name[8 + i] = digits[number >> (60 - 4 * i) & 15];
-    name[24] = '\0';
+    *sgz_put_hex(name + 8, bytes, sizeof bytes) = '\0';
 }
 
 void sgz_extract_base_name(const sgz_toc *toc, uint32_t row, char base[SGZ_BASE_MAX + 1])
@@ -183,29 +184,21 @@ static sgz_status set_xattrs(sgz_extract_worker *w, uint32_t row, int fd, const 
     const sgz_toc *toc = w->ex->plan.toc;
     const sgz_entry *e = &toc->rows[row];
     const char *at = toc->arena + e->xattr_off, *end = at + e->xattr_len;
-    while (end - at >= 8) {
-        uint32_t key_len, value_len;
+    for (sgz_xattr x; sgz_xattrs_next(&at, end, &x);) {
         char key[XATTR_NAME_MAX + 1];
-        memcpy(&key_len, at, 4);
-        memcpy(&value_len, at + 4, 4);
-        at += 8;
-        if ((uint64_t)key_len + value_len > (uint64_t)(end - at))
-            break;
-        const char *value = at + key_len;
-        size_t len = key_len < XATTR_NAME_MAX ? key_len : XATTR_NAME_MAX;
-        memcpy(key, at, len);
+        size_t len = x.key_len < XATTR_NAME_MAX ? x.key_len : XATTR_NAME_MAX;
+        memcpy(key, x.key, len);
         key[len] = '\0';
-        at = value + value_len;
         if (!wanted_xattr(w->ex->options.xattrs, key)) {
             w->result.xattrs += w->ex->options.xattrs != SGZ_XATTRS_NONE;
             continue;
         }
-        if (key_len > XATTR_NAME_MAX || memchr(key, 0, key_len)) {
+        if (x.key_len > XATTR_NAME_MAX || memchr(key, 0, x.key_len)) {
             w->result.xattrs_failed++;
             continue;
         }
-        int bad = fd >= 0 ? fsetxattr(fd, key, value, value_len, 0)
-                          : lsetxattr(path, key, value, value_len, 0);
+        int bad = fd >= 0 ? fsetxattr(fd, key, x.value, x.value_len, 0)
+                          : lsetxattr(path, key, x.value, x.value_len, 0);
         if (!bad)
             continue;
         if (errno == ENOSPC || errno == EDQUOT || errno == EIO)

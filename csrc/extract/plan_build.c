@@ -143,15 +143,6 @@ static sgz_status check_name(const sgz_toc *toc, uint32_t row, sgz_error *err)
     return SGZ_OK;
 }
 
-static int is_marker(const char *name, size_t len)
-{
-    static const char *const markers[] = {SGZ_LANDMARK, SGZ_NO_LANDMARK, SGZ_TOC_NAME};
-    for (size_t i = 0; i < sizeof markers / sizeof *markers; i++)
-        if (len == strlen(markers[i]) && !memcmp(name, markers[i], len))
-            return 1;
-    return 0;
-}
-
 /* The chunks of a regular file cover it, in order. */
 static sgz_status count_chunks(const sgz_toc *toc, uint32_t row, uint32_t *count, sgz_error *err)
 {
@@ -250,7 +241,7 @@ static sgz_status add_row(sgz_extract_plan *plan, uint32_t row, const uint8_t *p
     if ((st = parent_of(plan, name, len, parent, err)))
         return st;
     see_node(plan, *parent);
-    if (!picked[row] && (!plan->nodes[*parent].wanted || is_marker(name, len)))
+    if (!picked[row] && (!plan->nodes[*parent].wanted || sgz_toc_marker(name, len)))
         return SGZ_OK;
     if (e->type != SGZ_HARDLINK)
         return add_object(plan, row, row, *parent, options, err);

@@ -1,5 +1,6 @@
 #include "io/input.h"
 
+#include "base/file.h"
 #include "tar/tar.h"
 
 #include <errno.h>
@@ -179,18 +180,16 @@ static sgz_status read_extents(sgz_input *input, uint8_t *out, size_t cap, size_
         size_t want = cap - *got;
         if ((int64_t)want > left)
             want = (size_t)left;
-        ssize_t n = want ? pread(input->source.fd, out + *got, want, input->extent_pos) : 0;
-        if (n < 0 && errno == EINTR)
-            continue;
+        int64_t n = sgz_base_read_all(input->source.fd, out + *got, want, input->extent_pos);
         if (n < 0)
-            return sgz_base_fail_errno(err, errno, "reading the spooled tar failed", NULL, 0);
-        if (n == 0 && want && left < SGZ_TAR_BLOCK) {
+            return sgz_base_fail_errno(err, (int)-n, "reading the spooled tar failed", NULL, 0);
+        if ((size_t)n < want && left - n < SGZ_TAR_BLOCK) {
             /* The last padding, which some writers leave out. */
-            memset(out + *got, 0, want);
-            n = (ssize_t)want;
+            memset(out + *got + n, 0, want - (size_t)n);
+            n = (int64_t)want;
         }
-        if (n == 0 && want)
-            return sgz_base_fail(err, SGZ_ETAR, input->extent_pos, NULL, 0,
+        if ((size_t)n < want)
+            return sgz_base_fail(err, SGZ_ETAR, input->extent_pos + n, NULL, 0,
                                  "the input became shorter while it was read");
         *got += (size_t)n;
         input->source_pos += n;

@@ -3,7 +3,8 @@
 #include "mount/internal.h"
 
 #include <errno.h>
-#include <string.h>
+
+#include "base/bytes.h"
 
 #define VALUE_MAX 65536 /* Linux's own limit */
 #define KEY_MAX 255
@@ -41,20 +42,13 @@ static void answer(sgz_mount_thread *t, const sgz_mount_request *request, uint32
         sgz_mount_send(t->fuse, request->head->unique, 0, data, len);
 }
 
-typedef struct {
-    const char *key;
-    size_t key_len;
-    const char *value;
-    size_t value_len;
-} search;
-
-static int match(void *arg, const char *key, size_t key_len, const char *value, size_t value_len)
+/* `arg` has the key that is sought, and gets the value. */
+static int match(void *arg, const sgz_xattr *x)
 {
-    search *s = arg;
-    if (key_len != s->key_len || memcmp(key, s->key, key_len) != 0)
+    sgz_xattr *sought = arg;
+    if (sgz_compare(x->key, x->key_len, sought->key, sought->key_len))
         return 0;
-    s->value = value;
-    s->value_len = value_len;
+    *sought = *x;
     return 1;
 }
 
@@ -65,20 +59,20 @@ void sgz_mount_getxattr(sgz_mount_thread *t, const sgz_mount_request *request)
     if (!tree)
         return;
     const struct fuse_getxattr_in *in = (const void *)request->body;
-    search s = {.key = (const char *)(in + 1)};
+    sgz_xattr x = {.key = (const char *)(in + 1)};
     size_t room = request->len - sizeof(*in);
-    const char *end = memchr(s.key, 0, room);
+    const char *end = memchr(x.key, 0, room);
     if (!end) {
         sgz_mount_send(t->fuse, request->head->unique, EINVAL, NULL, 0);
         return;
     }
-    s.key_len = (size_t)(end - s.key);
-    if (!sgz_toc_tree_xattrs(tree->served.tree, node, match, &s))
+    x.key_len = (uint32_t)(end - x.key);
+    if (!sgz_toc_tree_xattrs(tree->served.tree, node, match, &x))
         sgz_mount_send(t->fuse, request->head->unique, ENODATA, NULL, 0);
-    else if (s.value_len > VALUE_MAX)
+    else if (x.value_len > VALUE_MAX)
         sgz_mount_send(t->fuse, request->head->unique, E2BIG, NULL, 0);
     else
-        answer(t, request, in->size, s.value, s.value_len);
+        answer(t, request, in->size, x.value, x.value_len);
 }
 
 typedef struct {
@@ -86,20 +80,17 @@ typedef struct {
     size_t len;
 } names;
 
-static int collect(void *arg, const char *key, size_t key_len, const char *value,
-                   size_t value_len)
+static int collect(void *arg, const sgz_xattr *x)
 {
     names *n = arg;
-    (void)value;
-    (void)value_len;
     /* One that the kernel cannot take would fail the list; beyond its limit it stops too. */
-    if (!key_len || key_len > KEY_MAX || memchr(key, 0, key_len))
+    if (!x->key_len || x->key_len > KEY_MAX || memchr(x->key, 0, x->key_len))
         return 0;
-    if (n->len + key_len + 1 > VALUE_MAX)
+    if (n->len + x->key_len + 1 > VALUE_MAX)
         return 1;
-    memcpy(n->out + n->len, key, key_len);
-    n->out[n->len + key_len] = 0;
-    n->len += key_len + 1;
+    memcpy(n->out + n->len, x->key, x->key_len);
+    n->out[n->len + x->key_len] = 0;
+    n->len += x->key_len + 1;
     return 0;
 }
 

@@ -1,24 +1,16 @@
 /* The tar header of an entry of the manifest. */
 #include "pack/internal.h"
 
-#include <stdlib.h>
+#include "base/vec.h"
 
 static sgz_status unpack_xattrs(const char *packed, size_t len, sgz_pack_made_header *header,
                                 sgz_error *err)
 {
+    const char *end = packed + len;
     size_t count = 0;
-    while (len) {
-        uint32_t key_len, value_len;
-        memcpy(&key_len, packed, 4);
-        memcpy(&value_len, packed + 4, 4);
-        if (!sgz_write_slab_grow((void **)&header->xattrs, &header->xattr_cap, count + 1,
-                                 sizeof *header->xattrs))
+    for (sgz_xattr x; sgz_xattrs_next(&packed, end, &x);)
+        if (!SGZ_PUSH(header->xattrs, count, header->xattr_cap, x))
             return sgz_pack_no_memory(err);
-        header->xattrs[count++] = (sgz_tar_xattr){packed + 8, packed + 8 + key_len, key_len,
-                                                  value_len};
-        packed += 8 + (size_t)key_len + value_len;
-        len -= 8 + (size_t)key_len + value_len;
-    }
     header->entry.xattrs = header->xattrs;
     header->entry.xattr_count = count;
     return SGZ_OK;
@@ -40,8 +32,7 @@ sgz_status sgz_pack_header(const sgz_pack *p, size_t number, sgz_pack_made_heade
         .gid = o->group >= 0 ? (uint32_t)o->group : e->gid,
         .dev_major = device ? e->dev_major : 0, .dev_minor = device ? e->dev_minor : 0};
     if (e->type == '5') {
-        if (!sgz_write_slab_grow((void **)&header->name, &header->name_cap,
-                                 e->name_len + (size_t)1, 1))
+        if (!SGZ_FIT(header->name, header->name_cap, e->name_len + (size_t)1))
             return sgz_pack_no_memory(err);
         memcpy(header->name, header->entry.name, e->name_len);
         header->name[e->name_len] = '/';

@@ -57,7 +57,7 @@ typedef struct {
     sgz_tar_entry entry;
     char *name;
     size_t name_cap;
-    sgz_tar_xattr *xattrs;
+    sgz_xattr *xattrs;
     size_t xattr_cap;
 } sgz_pack_made_header;
 

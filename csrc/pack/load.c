@@ -3,6 +3,8 @@
 #include "pack/internal.h"
 
 #include "base/beneath.h"
+#include "base/bytes.h"
+#include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -111,19 +113,10 @@ static int open_entry(sgz_pack *p, loader *w, const sgz_pack_walk_entry *e)
  * or -errno. */
 static int64_t read_range(int fd, int64_t at, size_t len, uint8_t *out)
 {
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(fd, out + done, len - done, at + (int64_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (!n)
-            break;
-        done += (size_t)n;
-    }
-    memset(out + done, 0, len - done);
-    return (int64_t)done;
+    int64_t got = sgz_base_read_all(fd, out, len, at);
+    if (got >= 0)
+        memset(out + got, 0, len - (size_t)got);
+    return got;
 }
 
 /* The same for a file that may have holes, which are not read. */
@@ -326,10 +319,8 @@ static int read_cached(sgz_pack *p, loader *w, const sgz_pack_part *part, const 
     w->misses = 0;
     memset(tar + part->len, 0, part->tar_len - part->len);
     uint32_t crc = sgz_codec_crc32(p->codecs, 0, tar, part->tar_len);
-    for (int i = 0; i < 4; i++) {
-        trailer[i] = (uint8_t)(crc >> 8 * i);
-        trailer[4 + i] = (uint8_t)(part->tar_len >> 8 * i);
-    }
+    sgz_put_le32(trailer, crc);
+    sgz_put_le32(trailer + 4, (uint32_t)part->tar_len);
     return !memcmp(trailer, packed + part->packed_len - sizeof trailer, sizeof trailer);
 #else
     (void)p, (void)w, (void)part, (void)packed, (void)tar;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/file.h"
 #include "toc/hash.h"
 
 #define PIECE ((size_t)1 << 18) /* written at once */
@@ -30,16 +31,11 @@ static sgz_status refuse(sgz_error *err, const char *what)
 
 static sgz_status read_file(int fd, uint8_t *out, size_t len, sgz_error *err)
 {
-    for (size_t at = 0; at < len;) {
-        ssize_t got = pread(fd, out + at, len - at, (off_t)at);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return sgz_base_fail_errno(err, errno, "cannot read the manifest", NULL, 0);
-        if (!got)
-            return refuse(err, "the manifest is cut short");
-        at += (size_t)got;
-    }
+    int64_t got = sgz_base_read_all(fd, out, len, 0);
+    if (got < 0)
+        return sgz_base_fail_errno(err, (int)-got, "cannot read the manifest", NULL, 0);
+    if ((size_t)got < len)
+        return refuse(err, "the manifest is cut short");
     return SGZ_OK;
 }
 
@@ -133,9 +129,9 @@ static sgz_status load(sgz_pack_manifest *m, const sgz_codecs *codecs, int fd, s
     if (fstat(fd, &info))
         return sgz_base_fail_errno(err, errno, "cannot read the manifest", NULL, 0);
     /* What is no manifest is not read to its end. */
-    ssize_t got = pread(fd, &head, sizeof head, 0);
+    int64_t got = sgz_base_read_all(fd, &head, sizeof head, 0);
     if (got < 0)
-        return sgz_base_fail_errno(err, errno, "cannot read the manifest", NULL, 0);
+        return sgz_base_fail_errno(err, (int)-got, "cannot read the manifest", NULL, 0);
     if ((size_t)got < sizeof head.magic ||
         memcmp(head.magic, SGZ_MANIFEST_MAGIC, sizeof head.magic))
         return refuse(err, "this is not a manifest of a packed layer");
@@ -192,15 +188,9 @@ typedef struct {
 
 static sgz_status flush(writer *w, sgz_error *err)
 {
-    for (size_t at = 0; at < w->used;) {
-        ssize_t put = write(w->fd, w->buf + at, w->used - at);
-        if (put < 0 && errno == EINTR)
-            continue;
-        if (put <= 0)
-            return sgz_base_fail_errno(err, put ? errno : EIO, "cannot write the manifest", NULL,
-                                       0);
-        at += (size_t)put;
-    }
+    int bad = sgz_base_write_all(w->fd, w->buf, w->used, -1);
+    if (bad)
+        return sgz_base_fail_errno(err, -bad, "cannot write the manifest", NULL, 0);
     w->used = 0;
     return SGZ_OK;
 }

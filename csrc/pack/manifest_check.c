@@ -1,7 +1,7 @@
 #include "pack/manifest_internal.h"
 
-#include <string.h>
-
+#include "base/bytes.h"
+#include "base/xattrs.h"
 #include "tar/tar.h"
 
 static sgz_status bad(sgz_error *err, const char *what)
@@ -35,29 +35,13 @@ static int good_name(const char *name, size_t len)
 /* Whole records, with keys in ascending order. */
 static int good_xattrs(const char *at, size_t len)
 {
-    const char *last = NULL;
-    uint32_t last_len = 0;
-    while (len) {
-        uint32_t sizes[2];
-        if (len < sizeof sizes)
+    const char *end = at + len;
+    sgz_xattr x, last = {0};
+    for (; sgz_xattrs_next(&at, end, &x); last = x)
+        if (!x.key_len || memchr(x.key, '\0', x.key_len) ||
+            sgz_compare(last.key, last.key_len, x.key, x.key_len) >= 0)
             return 0;
-        memcpy(sizes, at, sizeof sizes);
-        at += sizeof sizes;
-        len -= sizeof sizes;
-        if (!sizes[0] || sizes[0] > len || sizes[1] > len - sizes[0] ||
-            memchr(at, '\0', sizes[0]))
-            return 0;
-        if (last) {
-            int order = memcmp(last, at, last_len < sizes[0] ? last_len : sizes[0]);
-            if (order > 0 || (!order && last_len >= sizes[0]))
-                return 0;
-        }
-        last = at;
-        last_len = sizes[0];
-        at += (size_t)sizes[0] + sizes[1];
-        len -= (size_t)sizes[0] + sizes[1];
-    }
-    return 1;
+    return at == end;
 }
 
 static const char *wrong_entry(const sgz_pack_manifest *m, size_t number)

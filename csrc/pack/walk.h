@@ -16,8 +16,7 @@ typedef struct {
     uint32_t mtime_nsec, ctime_nsec;
     uint32_t name_len;              /* relative to the root of the tree, no "./", no final "/" */
     uint32_t link_len;              /* a symlink's target */
-    uint32_t xattr_len; /* packed as in toc/toc.h: u32 key length, u32 value length, key,
-                                       value; sorted by key */
+    uint32_t xattr_len;             /* packed as base/xattrs.h says */
     uint32_t mode;                  /* the permission bits: st_mode & 07777 */
     uint32_t uid, gid, nlink;
     uint32_t dev_major, dev_minor;  /* of a device node */

@@ -10,6 +10,9 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "base/vec.h"
+#include "base/xattrs.h"
+
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to walk the tree");
@@ -201,18 +204,13 @@ static sgz_status read_xattrs(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir,
         if (len < 0)
             return sgz_base_fail_errno(err, errno, "cannot read the extended attributes",
                                        dir->text + e->name_off, e->name_len);
-        uint32_t sizes[2] = {(uint32_t)strlen(key), (uint32_t)len};
-        size_t total = sizeof sizes + sizes[0] + sizes[1];
-        if (!reserve(&dir->text, &dir->text_cap, dir->text_len, total, 1))
+        sgz_xattr x = {key, w->value, (uint32_t)strlen(key), (uint32_t)len};
+        if (!SGZ_FIT(dir->text, dir->text_cap,
+                     dir->text_len + sgz_xattrs_size(x.key_len, x.value_len)))
             return no_memory(err);
-        char *out = dir->text + dir->text_len;
-        memcpy(out, sizes, sizeof sizes);
-        memcpy(out + sizeof sizes, key, sizes[0]);
-        if (len)
-            memcpy(out + sizeof sizes + sizes[0], w->value, (size_t)len);
-        dir->text_len += total;
-        e->xattr_len += (uint32_t)total;
+        dir->text_len = (size_t)(sgz_xattrs_put(dir->text + dir->text_len, &x) - dir->text);
     }
+    e->xattr_len = (uint32_t)(dir->text_len - e->xattr_off);
     return SGZ_OK;
 }
 

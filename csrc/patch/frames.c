@@ -1,5 +1,7 @@
 #include "patch/frames.h"
 
+#include "base/bytes.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,16 +10,6 @@
 #define MAGIC_LEN 8
 #define FRAME_HEADER 12
 #define BUF_CAP (FRAME_HEADER + SGZ_PATCH_FRAME + (256u << 10)) /* one frame, and what follows */
-
-static uint32_t get_le32(const uint8_t *in)
-{
-    return (uint32_t)in[0] | (uint32_t)in[1] << 8 | (uint32_t)in[2] << 16 | (uint32_t)in[3] << 24;
-}
-
-static uint64_t get_le64(const uint8_t *in)
-{
-    return get_le32(in) | (uint64_t)get_le32(in + 4) << 32;
-}
 
 sgz_status sgz_patch_fail(const sgz_patch_reader *r, sgz_error *err, const char *format, ...)
 {
@@ -114,9 +106,9 @@ static sgz_status check_frame(sgz_patch_reader *r, const uint8_t *frame, size_t 
     const uint8_t *payload = frame + FRAME_HEADER;
     uint32_t crc = sgz_codec_crc32(r->codecs, 0, frame, 8);
     crc = sgz_codec_crc32(r->codecs, crc, payload, len);
-    if (crc != get_le32(frame + 8))
+    if (crc != sgz_get_le32(frame + 8))
         return sgz_patch_fail(r, err, "a frame is damaged: its CRC-32 is %08x, it says %08x",
-                              crc, get_le32(frame + 8));
+                              crc, sgz_get_le32(frame + 8));
     r->type = frame[0];
     if (!r->type || !strchr("HDMTE", r->type))
         return sgz_patch_fail(r, err, "a frame of the unknown type %u", r->type);
@@ -153,7 +145,7 @@ sgz_status sgz_patch_next(sgz_patch_reader *r, sgz_error *err)
         return status;
     if (r->len - r->pos < FRAME_HEADER)
         return sgz_patch_fail(r, err, "the patch is cut off");
-    size_t len = get_le32(r->buf + r->pos + 4);
+    size_t len = sgz_get_le32(r->buf + r->pos + 4);
     if (len > SGZ_PATCH_FRAME)
         return sgz_patch_fail(r, err, "a frame of %zu bytes, more than %u", len,
                               SGZ_PATCH_FRAME);
@@ -178,18 +170,18 @@ sgz_status sgz_patch_next(sgz_patch_reader *r, sgz_error *err)
 
 static void unpack(const uint8_t *at, sgz_patch_head *head)
 {
-    head->version = get_le32(at);
-    head->level = get_le32(at + 4);
-    head->legacy = get_le32(at + 8);
-    head->base_size = (int64_t)get_le64(at + 12);
-    head->new_size = (int64_t)get_le64(at + 20);
+    head->version = sgz_get_le32(at);
+    head->level = sgz_get_le32(at + 4);
+    head->legacy = sgz_get_le32(at + 8);
+    head->base_size = (int64_t)sgz_get_le64(at + 12);
+    head->new_size = (int64_t)sgz_get_le64(at + 20);
     memcpy(head->base_digest, at + 28, 32);
     memcpy(head->new_digest, at + 60, 32);
-    head->new_toc_offset = (int64_t)get_le64(at + 92);
-    head->toc_json_size = get_le64(at + 100);
-    head->base_toc_offset = (int64_t)get_le64(at + 108);
-    head->base_toc_end = (int64_t)get_le64(at + 116);
-    head->base_json_size = get_le64(at + 124);
+    head->new_toc_offset = (int64_t)sgz_get_le64(at + 92);
+    head->toc_json_size = sgz_get_le64(at + 100);
+    head->base_toc_offset = (int64_t)sgz_get_le64(at + 108);
+    head->base_toc_end = (int64_t)sgz_get_le64(at + 116);
+    head->base_json_size = sgz_get_le64(at + 124);
     memcpy(head->engine, at + 132, SGZ_PATCH_ENGINE);
 }
 
@@ -227,7 +219,7 @@ sgz_status sgz_patch_read_head(sgz_patch_reader *r, sgz_patch_head *head, sgz_er
         return status;
     if (r->type != 'H' || r->payload_len < 4)
         return sgz_patch_fail(r, err, "the patch does not begin with its head");
-    uint32_t version = get_le32(r->payload);
+    uint32_t version = sgz_get_le32(r->payload);
     if (version != SGZ_PATCH_VERSION)
         return sgz_base_fail(err, SGZ_EPATCH, r->offset, NULL, 0,
                              "a patch of version %u; this stargz reads version %d", version,

@@ -1,8 +1,7 @@
 /* Where the bytes of NEW go: through the ring to the sink, or to the spool until NEW is right. */
 #include "patch/internal.h"
 
-#include <errno.h>
-#include <unistd.h>
+#include "base/file.h"
 
 sgz_status sgz_patch_emit(sgz_patch_maker *m, const uint8_t *data, size_t len, sgz_error *err)
 {
@@ -19,21 +18,6 @@ uint64_t sgz_patch_space(const sgz_patch_maker *m)
     return (uint64_t)(end - m->position);
 }
 
-static sgz_status keep(int fd, const uint8_t *data, size_t len, int64_t at, sgz_error *err)
-{
-    while (len) {
-        ssize_t n = pwrite(fd, data, len, (off_t)at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sgz_base_fail_errno(err, errno, "writing a temporary file failed", NULL, 0);
-        data += n;
-        at += n;
-        len -= (size_t)n;
-    }
-    return SGZ_OK;
-}
-
 sgz_status sgz_patch_write_new(void *arg, const uint8_t *data, size_t len, sgz_error *err)
 {
     sgz_patch_apply *a = arg;
@@ -45,8 +29,12 @@ sgz_status sgz_patch_write_new(void *arg, const uint8_t *data, size_t len, sgz_e
     }
     if (now)
         status = sgz_io_sink_write(a->sink, data, now, err);
-    if (!status && now < len)
-        status = keep(a->spool, data + now, len - now, a->written + (int64_t)now - a->hold, err);
+    if (!status && now < len) {
+        int64_t at = a->written + (int64_t)now - a->hold;
+        int bad = sgz_base_write_all(a->spool, data + now, len - now, at);
+        if (bad)
+            status = sgz_base_fail_errno(err, -bad, "writing a temporary file failed", NULL, 0);
+    }
     a->written += (int64_t)len;
     return status;
 }

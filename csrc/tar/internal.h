@@ -85,12 +85,12 @@ struct sgz_tar_parser {
 
     sgz_tar_fields local, global;
     sgz_tar_sparse_keys sparse;
-    sgz_tar_xattr *xattrs;  /* of this entry's PAX header; strings in records */
+    sgz_xattr *xattrs; /* of this entry's PAX header; strings in records */
     size_t xattr_count, xattr_cap;
-    sgz_tar_xattr *globals; /* of the global headers; each string owned */
+    sgz_xattr *globals; /* of the global headers; each string owned */
     size_t global_count, global_cap, global_bytes;
     char *global_uname, *global_gname;
-    sgz_tar_xattr *merged;  /* both */
+    sgz_xattr *merged; /* both */
     size_t merged_cap;
 
     sgz_tar_run *runs;

@@ -1,6 +1,8 @@
 /* PAX records. */
 #include "tar/internal.h"
 
+#include "base/bytes.h"
+
 int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item)
 {
     if (need <= *cap)
@@ -76,18 +78,14 @@ void sgz_tar_reset_records(sgz_tar_parser *p)
 
 /* --- xattrs --------------------------------------------------------------------------- */
 
-static int compare_keys(const sgz_tar_xattr *a, const sgz_tar_xattr *b)
+static int compare_keys(const sgz_xattr *a, const sgz_xattr *b)
 {
-    size_t len = a->key_len < b->key_len ? a->key_len : b->key_len;
-    int order = memcmp(a->key, b->key, len);
-    if (order)
-        return order;
-    return a->key_len < b->key_len ? -1 : a->key_len > b->key_len;
+    return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
 static int compare_xattrs(const void *a, const void *b)
 {
-    const sgz_tar_xattr *x = a, *y = b;
+    const sgz_xattr *x = a, *y = b;
     int order = compare_keys(x, y);
     /* Equal keys in the order of the records, so that the last can win. */
     return order ? order : x->key < y->key ? -1 : x->key > y->key;
@@ -119,8 +117,7 @@ static char *copy_text(const char *text, size_t len)
 }
 
 /* Into the sorted list of global xattrs, over one of the same key. */
-static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_tar_xattr *xattr,
-                                   sgz_error *err)
+static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_xattr *xattr, sgz_error *err)
 {
     size_t low = 0, high = p->global_count;
     while (low < high) {
@@ -130,7 +127,7 @@ static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_tar_xattr *xattr
         else
             high = middle;
     }
-    sgz_tar_xattr item = *xattr;
+    sgz_xattr item = *xattr;
     size_t cost = sizeof item + item.key_len + item.value_len;
     int same = low < p->global_count && !compare_keys(&p->globals[low], xattr);
     if (same)
@@ -189,11 +186,6 @@ sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_err
 
 /* --- records -------------------------------------------------------------------------- */
 
-static int key_is(const char *key, size_t len, const char *name)
-{
-    return strlen(name) == len && !memcmp(key, name, len);
-}
-
 static sgz_status bad_record(sgz_tar_parser *p, const char *key, size_t len, const char *what,
                              sgz_error *err)
 {
@@ -228,13 +220,13 @@ static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_l
     };
     int64_t number;
     sparse->seen = 1;
-    if (key_is(name, name_len, "name")) {
+    if (sgz_is(name, name_len, "name")) {
         if (!len || memchr(value, 0, len))
             return bad_record(p, key, key_len, "is not a file name", err);
         sparse->name = (sgz_tar_text){value, len};
         return SGZ_OK;
     }
-    if (key_is(name, name_len, "map")) {
+    if (sgz_is(name, name_len, "map")) {
         sparse->map = (sgz_tar_text){value, len};
         sparse->map_seen = 1;
         return SGZ_OK;
@@ -242,18 +234,18 @@ static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_l
     if (sgz_tar_decimal(value, len, &number) || number < 0)
         return bad_record(p, key, key_len, "is not a number", err);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (key_is(name, name_len, numbers[i].name)) {
+        if (sgz_is(name, name_len, numbers[i].name)) {
             memcpy((char *)sparse + numbers[i].field, &number, sizeof number);
             return SGZ_OK;
         }
     /* Version 0.0: pairs of records, kept half open in between. */
-    if (key_is(name, name_len, "offset")) {
+    if (sgz_is(name, name_len, "offset")) {
         if (sparse->pair_seen == 1)
             return bad_record(p, key, key_len, "comes twice in a row", err);
         sparse->pair_seen = 1;
         return sgz_tar_add_run(p, number, 0, err);
     }
-    if (key_is(name, name_len, "numbytes")) {
+    if (sgz_is(name, name_len, "numbytes")) {
         if (sparse->pair_seen != 1)
             return bad_record(p, key, key_len, "comes without its offset", err);
         sparse->pair_seen = 2;
@@ -280,8 +272,8 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
             return SGZ_OK;
         if (key_len == sizeof xattr_prefix - 1)
             return bad_record(p, key, key_len, "names no attribute", err);
-        sgz_tar_xattr xattr = {key + sizeof xattr_prefix - 1, value,
-                               (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
+        sgz_xattr xattr = {key + sizeof xattr_prefix - 1, value,
+                           (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
         if (global)
             return add_global_xattr(p, &xattr, err);
         if (sgz_tar_reserve(&p->xattrs, &p->xattr_cap, p->xattr_count + 1, sizeof xattr))
@@ -296,31 +288,31 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
                               "in a PAX global header cannot hold for every entry", err);
         return sparse_record(p, key, key_len, value, len, err);
     case 'p':
-        if (key_is(key, key_len, "path"))
+        if (sgz_is(key, key_len, "path"))
             bit = TAR_F_PATH, text = &fields->path;
         break;
     case 'l':
-        if (key_is(key, key_len, "linkpath"))
+        if (sgz_is(key, key_len, "linkpath"))
             bit = TAR_F_LINK, text = &fields->link;
         break;
     case 'u':
-        if (key_is(key, key_len, "uname"))
+        if (sgz_is(key, key_len, "uname"))
             bit = TAR_F_UNAME, text = &fields->uname;
-        else if (key_is(key, key_len, "uid"))
+        else if (sgz_is(key, key_len, "uid"))
             bit = TAR_F_UID;
         break;
     case 'g':
-        if (key_is(key, key_len, "gname"))
+        if (sgz_is(key, key_len, "gname"))
             bit = TAR_F_GNAME, text = &fields->gname;
-        else if (key_is(key, key_len, "gid"))
+        else if (sgz_is(key, key_len, "gid"))
             bit = TAR_F_GID;
         break;
     case 's':
-        if (key_is(key, key_len, "size"))
+        if (sgz_is(key, key_len, "size"))
             bit = TAR_F_SIZE;
         break;
     case 'm':
-        if (key_is(key, key_len, "mtime"))
+        if (sgz_is(key, key_len, "mtime"))
             bit = TAR_F_MTIME;
         break;
     }

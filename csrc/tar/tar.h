@@ -3,6 +3,7 @@
 #define SGZ_TAR_TAR_H
 
 #include "base/status.h"
+#include "base/xattrs.h"
 
 #define SGZ_TAR_BLOCK 512
 #define SGZ_TAR_LONG_MAX (1 << 20)           /* PAX records and long names of one entry */
@@ -14,11 +15,6 @@ typedef struct {
     const char *text;
     size_t len;
 } sgz_tar_text;
-
-typedef struct {
-    const char *key, *value;
-    uint32_t key_len, value_len;
-} sgz_tar_xattr;
 
 /* One entry, everything folded in: PAX over GNU over ustar, global headers under all.
  * Pointers are good until the next call on the parser. */
@@ -41,7 +37,7 @@ typedef struct {
     uint32_t mode, uid, gid, dev_major, dev_minor;
     int global;              /* some field comes from a PAX global header */
     size_t xattr_count;
-    const sgz_tar_xattr *xattrs;     /* sorted by key, no key twice */
+    const sgz_xattr *xattrs; /* sorted by key, no key twice */
     size_t sparse_count;
     const sgz_tar_run *sparse; /* runs of real data, ascending, not overlapping */
     int64_t sparse_map_bytes;        /* PAX 1.0: bytes of map that stood before the payload */

@@ -1,6 +1,8 @@
 /* Entries out: header blocks for what cannot be copied as it stands. */
 #include "tar/internal.h"
 
+#include "base/bytes.h"
+
 /* Octal with leading zeros and a NUL; base-256 where that is too short. */
 static void put_number(uint8_t *header, size_t at, size_t len, uint64_t value)
 {
@@ -129,41 +131,19 @@ static size_t split_name(const char *name, size_t len)
     return SIZE_MAX;
 }
 
-/* True for well-formed UTF-8, which is what PAX strings are unless hdrcharset says not. */
-static int is_utf8(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len;) {
-        unsigned char lead = (unsigned char)text[i++];
-        int more = lead < 0x80 ? 0 : lead >= 0xc2 && lead < 0xe0 ? 1
-                 : lead >= 0xe0 && lead < 0xf0 ? 2 : lead >= 0xf0 && lead < 0xf5 ? 3 : -1;
-        if (more < 0 || (size_t)more > len - i)
-            return 0;
-        for (int k = 0; k < more; k++) {
-            unsigned char byte = (unsigned char)text[i++];
-            unsigned char low = 0x80, high = 0xbf;
-            if (!k && lead == 0xe0) low = 0xa0;
-            if (!k && lead == 0xed) high = 0x9f;
-            if (!k && lead == 0xf0) low = 0x90;
-            if (!k && lead == 0xf4) high = 0x8f;
-            if (byte < low || byte > high)
-                return 0;
-        }
-    }
-    return 1;
-}
-
 static void collect_records(const sgz_tar_entry *entry, tar_records *records)
 {
+    /* PAX strings are UTF-8 unless hdrcharset says that they are not. */
     int long_name = split_name(entry->name, entry->name_len) == SIZE_MAX;
     int long_link = entry->link_len > 100;
     int long_uname = entry->uname_len > 31, long_gname = entry->gname_len > 31;
     int64_t seconds = entry->mtime - (entry->mtime_nsec >= 500000000);
 
     records->len = 0;
-    if ((long_name && !is_utf8(entry->name, entry->name_len))
-        || (long_link && !is_utf8(entry->link, entry->link_len))
-        || (long_uname && !is_utf8(entry->uname, entry->uname_len))
-        || (long_gname && !is_utf8(entry->gname, entry->gname_len)))
+    if ((long_name && !sgz_is_utf8(entry->name, entry->name_len)) ||
+        (long_link && !sgz_is_utf8(entry->link, entry->link_len)) ||
+        (long_uname && !sgz_is_utf8(entry->uname, entry->uname_len)) ||
+        (long_gname && !sgz_is_utf8(entry->gname, entry->gname_len)))
         add_text(records, "hdrcharset", "BINARY", 6);
     if (long_name)
         add_text(records, "path", entry->name, entry->name_len);

@@ -1,3 +1,4 @@
+#include "base/bytes.h"
 #include "toc/internal.h"
 
 static sgz_status no_memory(sgz_error *err)
@@ -161,8 +162,7 @@ static int before(const sgz_toc *toc, const sgz_toc_children *tree, size_t skip,
     size_t a_len, b_len;
     const char *a_name = sgz_toc_children_name(toc, tree, a, &a_len) + skip;
     const char *b_name = sgz_toc_children_name(toc, tree, b, &b_len) + skip;
-    int order = memcmp(a_name, b_name, (a_len < b_len ? a_len : b_len) - skip);
-    return order < 0 || (order == 0 && a_len < b_len);
+    return sgz_compare(a_name, a_len - skip, b_name, b_len - skip) < 0;
 }
 
 /* Merge sort, runs that are in order already are left as they are. */

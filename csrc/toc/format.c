@@ -1,4 +1,5 @@
-#include "base/json.h"
+#include "base/bytes.h"
+#include "base/xattrs.h"
 #include "toc/internal.h"
 
 /* Output is handed out in pieces of about this size. */
@@ -75,10 +76,9 @@ static int is_plain(const char *text, size_t len)
 /* Escape one character at text[0..len); returns how many bytes it has. */
 BOTH size_t put_char(writer *w, int counting, const char *text, size_t len)
 {
-    static const char hex[] = "0123456789abcdef";
     uint8_t c = (uint8_t)text[0];
     if (c >= 0x80) {
-        unsigned n = sgz_json_utf8(text, len);
+        unsigned n = sgz_utf8_len(text, len);
         if (!n) {
             PUT("\\ufffd");
             return 1;
@@ -115,7 +115,8 @@ BOTH size_t put_char(writer *w, int counting, const char *text, size_t len)
         break;
     default:
         if (c < 0x20 || c == '<' || c == '>' || c == '&') {
-            char escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+            char escape[6] = "\\u00";
+            sgz_put_hex(escape + 4, &c, 1);
             put(w, counting, escape, 6);
         } else {
             put(w, counting, text, 1);
@@ -144,16 +145,12 @@ BOTH void put_text(writer *w, int counting, const char *text, size_t len)
 
 BOTH void put_digest(writer *w, int counting, const uint8_t digest[32])
 {
-    static const char hex[] = "0123456789abcdef";
     if (counting) {
         w->total += 73;
         return;
     }
     PUT("\"sha256:");
-    for (int i = 0; i < 32; i++) {
-        *w->p++ = hex[digest[i] >> 4];
-        *w->p++ = hex[digest[i] & 15];
-    }
+    w->p = sgz_put_hex(w->p, digest, 32);
     PUT("\"");
 }
 
@@ -234,18 +231,16 @@ BOTH void put_xattrs(writer *w, int counting, const char *at, size_t len)
 {
     const char *end = at + len;
     KEY("xattrs");
-    for (int first = 1; at < end; first = 0) {
-        uint32_t head[2];
-        memcpy(head, at, 8);
+    sgz_xattr x;
+    for (int first = 1; sgz_xattrs_next(&at, end, &x); first = 0) {
         reserve(w, counting, SLACK);
         if (first)
             PUT("{\n\t\t\t\t");
         else
             PUT(",\n\t\t\t\t");
-        put_text(w, counting, at + 8, head[0]);
+        put_text(w, counting, x.key, x.key_len);
         PUT(": ");
-        put_base64(w, counting, (const uint8_t *)at + 8 + head[0], head[1]);
-        at += 8 + (size_t)head[0] + head[1];
+        put_base64(w, counting, (const uint8_t *)x.value, x.value_len);
     }
     PUT("\n\t\t\t}");
 }

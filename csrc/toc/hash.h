@@ -2,6 +2,7 @@
 #ifndef SGZ_TOC_HASH_H
 #define SGZ_TOC_HASH_H
 
+#include "base/bytes.h"
 #include "toc/toc.h"
 
 #include <stdlib.h>
@@ -15,27 +16,13 @@ static inline uint64_t sgz_toc_mix(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static inline uint64_t sgz_toc_load64(const char *p)
-{
-    uint64_t v;
-    memcpy(&v, p, 8);
-    return v;
-}
-
-static inline uint64_t sgz_toc_load32(const char *p)
-{
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return v;
-}
-
 static inline uint64_t sgz_toc_hash_bytes(uint64_t h, const char *s, size_t n)
 {
     uint64_t tail = 0, size = n;
     for (; n > 8; s += 8, n -= 8)
-        h = sgz_toc_mix(h ^ sgz_toc_load64(s), 0x9e3779b97f4a7c15u);
+        h = sgz_toc_mix(h ^ sgz_load64(s), 0x9e3779b97f4a7c15u);
     if (n >= 4)
-        tail = sgz_toc_load32(s) | sgz_toc_load32(s + n - 4) << 32;
+        tail = sgz_load32(s) | (uint64_t)sgz_load32(s + n - 4) << 32;
     else if (n)
         tail = (uint64_t)(uint8_t)s[0] | (uint64_t)(uint8_t)s[n >> 1] << 8 |
                (uint64_t)(uint8_t)s[n - 1] << 16;

@@ -1,5 +1,8 @@
 #include "toc/parser.h"
 
+#include "base/bytes.h"
+#include "base/xattrs.h"
+
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
@@ -44,17 +47,10 @@ static int read_type(const sgz_json_span *span)
     const char *text = short_text(span, buf, sizeof buf, &len);
     for (int type = SGZ_DIR; text && type <= SGZ_CHUNK; type++) {
         const char *name = sgz_toc_type_name(type);
-        if (strlen(name) == len && !memcmp(name, text, len))
+        if (sgz_is(text, len, name))
             return type;
     }
     return 0;
-}
-
-/* Value of a lower-case hex digit; 0x80 and more for anything else. */
-static inline uint8_t hex_value(uint8_t c)
-{
-    uint8_t digit = (uint8_t)(c - '0'), letter = (uint8_t)(c - 'a');
-    return digit < 10 ? digit : letter < 6 ? (uint8_t)(letter + 10) : 0x80;
 }
 
 /* "sha256:" and 64 lower-case hex digits (OCI image spec, descriptor.md). */
@@ -67,8 +63,8 @@ static int read_digest(const sgz_json_span *span, uint8_t out[32])
         return 0;
     uint8_t wrong = 0;
     for (int i = 0; i < 32; i++) {
-        uint8_t high = hex_value((uint8_t)text[7 + 2 * i]);
-        uint8_t low = hex_value((uint8_t)text[8 + 2 * i]);
+        uint8_t high = sgz_hex_value(text[7 + 2 * i]);
+        uint8_t low = sgz_hex_value(text[8 + 2 * i]);
         wrong |= high | low;
         out[i] = (uint8_t)(high << 4 | (low & 15));
     }
@@ -222,9 +218,7 @@ typedef struct {
 static int by_key(const void *left, const void *right)
 {
     const xattr_pair *a = left, *b = right;
-    size_t n = a->key_len < b->key_len ? a->key_len : b->key_len;
-    int order = n ? memcmp(a->key, b->key, n) : 0;
-    return order ? order : (a->key_len > b->key_len) - (a->key_len < b->key_len);
+    return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
 /* The pairs of an object that sgz_base_json_skip has passed already. Keys are decoded into the
@@ -291,10 +285,11 @@ static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *obje
         const xattr_pair *pair = &pairs[i];
         if (i && !by_key(pair - 1, pair))
             return FAIL(parser, row, err, "an xattr is given twice");
-        size_t room = 8 + pair->key_len + 6 * pair->value.len + 4;
+        size_t room = sgz_xattrs_size(pair->key_len, 6 * pair->value.len + 4);
         if (!sgz_toc_reserve(toc, room))
             return no_memory(err);
-        char *out = toc->arena + toc->arena_len, *value = out + 8 + pair->key_len;
+        char *out = toc->arena + toc->arena_len;
+        char *value = sgz_xattrs_value(out, pair->key_len);
         const char *text = pair->value.ptr;
         size_t len = pair->value.len;
         int bad = 0;
@@ -305,11 +300,8 @@ static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *obje
         }
         if ((len = sgz_base_json_base64(text, len, value)) == SIZE_MAX)
             return FAIL(parser, row, err, "an xattr is not padded base64");
-        uint32_t head[2] = {(uint32_t)pair->key_len, (uint32_t)len};
-        memcpy(out, head, 8);
-        if (pair->key_len)
-            memcpy(out + 8, pair->key, pair->key_len);
-        toc->arena_len += 8 + pair->key_len + len;
+        sgz_xattr x = {pair->key, value, (uint32_t)pair->key_len, (uint32_t)len};
+        toc->arena_len = (size_t)(sgz_xattrs_put(out, &x) - toc->arena);
     }
     row->xattr_len = (uint32_t)(toc->arena_len - row->xattr_off);
     return SGZ_OK;

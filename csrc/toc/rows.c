@@ -2,6 +2,8 @@
 #include "toc/rows.h"
 #include "toc/internal.h"
 
+#include "base/bytes.h"
+
 /* Different names of bad bytes (and links to such) that one TOC may hold. */
 #define BAD_NAMES_MAX ((size_t)1 << 20)
 
@@ -82,38 +84,21 @@ static int reserve(char **data, size_t *cap, size_t need)
 
 /* --- UTF-8 ---------------------------------------------------------------------------- */
 
-enum { HAS_BAD_BYTES = 1, HAS_REPLACEMENT = 2 }; /* U+FFFD itself may be in a good name */
+#define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
-/* Length of the well-formed sequence at `s`, or 0. */
-static size_t utf8_length(const uint8_t *s, size_t left)
-{
-    uint8_t lead = s[0], low = 0x80, high = 0xbf;
-    size_t len = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3
-               : lead < 0xf5 ? 4 : 0;
-    if (len > left)
-        return 0;
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
-    for (size_t i = 1; i < len; i++, low = 0x80, high = 0xbf)
-        if (s[i] < low || s[i] > high)
-            return 0;
-    return len;
-}
+enum { HAS_BAD_BYTES = 1, HAS_REPLACEMENT = 2 }; /* that itself may be in a good name */
 
 static int scan_utf8(const char *text, size_t len)
 {
-    const uint8_t *s = (const uint8_t *)text;
     size_t i = 0;
     int found = 0;
-    for (; i + 8 <= len && !(sgz_toc_load64(text + i) & 0x8080808080808080u); i += 8)
+    for (; i + 8 <= len && !(sgz_load64(text + i) & 0x8080808080808080u); i += 8)
         ;
     while (i < len) {
-        size_t n = utf8_length(s + i, len - i);
+        size_t n = sgz_utf8_len(text + i, len - i);
         if (!n)
             found |= HAS_BAD_BYTES;
-        else if (n == 3 && s[i] == 0xef && s[i + 1] == 0xbf && s[i + 2] == 0xbd)
+        else if (n == 3 && !memcmp(text + i, REPLACEMENT, 3))
             found |= HAS_REPLACEMENT;
         i += n ? n : 1;
     }
@@ -125,8 +110,8 @@ static size_t replace_bad(const char *text, size_t len, char *out)
 {
     size_t used = 0;
     for (size_t i = 0; i < len;) {
-        size_t n = utf8_length((const uint8_t *)text + i, len - i);
-        memcpy(out + used, n ? text + i : "\xef\xbf\xbd", n ? n : 3);
+        size_t n = sgz_utf8_len(text + i, len - i);
+        memcpy(out + used, n ? text + i : REPLACEMENT, n ? n : 3);
         used += n ? n : 3;
         i += n ? n : 1;
     }
@@ -305,11 +290,11 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
     if (!entry->xattr_count)
         return SGZ_OK;
     for (size_t i = 0; i < entry->xattr_count; i++) {
-        const sgz_tar_xattr *xattr = &entry->xattrs[i];
-        if (scan_utf8(xattr->key, xattr->key_len) & HAS_BAD_BYTES)
+        const sgz_xattr *xattr = &entry->xattrs[i];
+        if (!sgz_is_utf8(xattr->key, xattr->key_len))
             return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                                  "the name of an xattr is not UTF-8, which a TOC cannot hold");
-        total += 8 + (size_t)xattr->key_len + xattr->value_len;
+        total += sgz_xattrs_size(xattr->key_len, xattr->value_len);
     }
     if (total > UINT32_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
@@ -317,16 +302,8 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
     if (!reserve(&a->text, &a->text_cap, total))
         return no_memory(err);
     char *out = a->text;
-    for (size_t i = 0; i < entry->xattr_count; i++) {
-        const sgz_tar_xattr *xattr = &entry->xattrs[i];
-        memcpy(out, &xattr->key_len, 4);
-        memcpy(out + 4, &xattr->value_len, 4);
-        memcpy(out + 8, xattr->key, xattr->key_len);
-        out += 8 + xattr->key_len;
-        if (xattr->value_len)
-            memcpy(out, xattr->value, xattr->value_len);
-        out += xattr->value_len;
-    }
+    for (size_t i = 0; i < entry->xattr_count; i++)
+        out = sgz_xattrs_put(out, &entry->xattrs[i]);
     *stored = (uint32_t)total;
     *at = intern_xattrs(a, a->text, (uint32_t)total);
     return *at == UINT64_MAX ? no_memory(err) : SGZ_OK;

@@ -220,6 +220,13 @@ const char *sgz_toc_clean_name(const char *name, size_t len, char *scratch, size
     return copying ? scratch : name;
 }
 
+int sgz_toc_marker(const char *name, size_t len)
+{
+    if (sgz_is(name, len, SGZ_LANDMARK) || sgz_is(name, len, SGZ_NO_LANDMARK))
+        return 1;
+    return sgz_is(name, len, SGZ_TOC_NAME) ? 2 : 0;
+}
+
 /* The cleaned name of a row is worked out once, when it is indexed: a name may be a MiB of
  * slashes, and be asked for by every row below it. Mostly it is part of the name. */
 #define CLEAN_SKIP_MAX ((1 << 14) - 1)

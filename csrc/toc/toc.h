@@ -33,7 +33,7 @@ typedef struct {
     int64_t inner_offset;  /* decoded bytes from there to the chunk */
     int64_t chunk_offset;  /* where the chunk begins in the file */
     int64_t chunk_size;    /* bytes of this chunk; always filled in, 0 only for no data */
-    uint64_t name_off, link_off, xattr_off; /* into the arena */
+    uint64_t name_off, link_off, xattr_off; /* into the arena; xattrs as in base/xattrs.h */
     union {
         uint64_t digest_off; /* into the arena */
         uint64_t target;     /* of a hard link: the row it leads to */
@@ -77,9 +77,6 @@ uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len);
 uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len);
 const char *sgz_toc_string(const sgz_toc *toc, uint32_t number, size_t *len);
 
-/* xattrs of a row stand in the arena, sorted by key, as: u32 key length, u32 value
- * length, key, value; xattr_len is the total. */
-
 /* The whole file's digest of a row, or NULL where it is not known. */
 const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t row);
 
@@ -87,6 +84,10 @@ const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t row);
  * stripped, ".." clamped at the root; the root is "". Returns a pointer into `name` when
  * that is possible, else into `scratch` (at least len bytes). Idempotent. */
 const char *sgz_toc_clean_name(const char *name, size_t len, char *scratch, size_t *clean_len);
+
+/* What the format put into the root, which is no part of the files: 1 for a landmark, 2 for
+ * the TOC, 0 for all other names (cleaned). */
+int sgz_toc_marker(const char *name, size_t len);
 
 /* The row of a name (cleaned on the fly), or SGZ_NO_ROW. Only indexed rows are found. */
 uint32_t sgz_toc_lookup(const sgz_toc *toc, const char *name, size_t len);

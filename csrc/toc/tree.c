@@ -1,4 +1,6 @@
 #include "toc/tree.h"
+
+#include "base/bytes.h"
 #include "toc/internal.h"
 
 #include <sys/stat.h>
@@ -43,28 +45,9 @@ static sgz_status no_memory(sgz_error *err)
 
 /* --- names ---------------------------------------------------------------------------- */
 
-static int compare(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    size_t common = a_len < b_len ? a_len : b_len;
-    int order = common ? memcmp(a, b, common) : 0;
-    return order ? order : (a_len > b_len) - (a_len < b_len);
-}
-
-static int is_name(const char *name, size_t len, const char *other)
-{
-    return len == strlen(other) && !memcmp(name, other, len);
-}
-
 static int has_wh(const char *name, size_t len)
 {
     return len >= WH_LEN && !memcmp(name, WH, WH_LEN);
-}
-
-/* What the format put into the root, which is no part of the files. */
-static int is_own(const char *name, size_t len)
-{
-    return is_name(name, len, SGZ_TOC_NAME) || is_name(name, len, SGZ_LANDMARK) ||
-           is_name(name, len, SGZ_NO_LANDMARK);
 }
 
 /* Where the base names of a directory's children begin in their full names. */
@@ -83,7 +66,7 @@ static const uint32_t *lower_bound(const sgz_toc_tree_layer *layer, size_t skip,
     while (count) {
         size_t half = count / 2, len;
         const char *kid = sgz_toc_children_name(layer->toc, layer->dirs, at[half], &len);
-        if (compare(kid + skip, len - skip, name, name_len) < 0) {
+        if (sgz_compare(kid + skip, len - skip, name, name_len) < 0) {
             at += half + 1;
             count -= half + 1;
         } else {
@@ -97,7 +80,7 @@ static const uint32_t *lower_bound(const sgz_toc_tree_layer *layer, size_t skip,
 
 static int before(const stream *a, const stream *b)
 {
-    int order = compare(a->name, a->len, b->name, b->len);
+    int order = sgz_compare(a->name, a->len, b->name, b->len);
     return order ? order < 0 : a->rank < b->rank;
 }
 
@@ -174,7 +157,7 @@ static int add_source(merge *m, const source *from, int rank)
     if (opaque == wh_end)
         return 0;
     const char *name = sgz_toc_children_name(layer->toc, layer->dirs, *opaque, &len);
-    return is_name(name + skip, len - skip, OPAQUE);
+    return sgz_is(name + skip, len - skip, OPAQUE);
 }
 
 /* --- nodes ---------------------------------------------------------------------------- */
@@ -265,12 +248,12 @@ static void count_node(merge *m, uint32_t parent, uint32_t number)
 
 static int is_hidden(const merge *m, uint32_t parent, const stream *s)
 {
-    if (parent == 0 && is_own(s->name, s->len))
+    if (parent == 0 && sgz_toc_marker(s->name, s->len))
         return 1;
     /* What the whiteouts that are no whiteouts would make: .wh. and .wh..wh.plnk */
-    return s->whiteout && (!s->len || is_name(s->name, s->len, ".") ||
-                           is_name(s->name, s->len, "..") || has_wh(s->name, s->len) ||
-                           m->whiteouts != SGZ_WHITEOUTS_OVERLAY);
+    return s->whiteout &&
+           (!s->len || sgz_is(s->name, s->len, ".") || sgz_is(s->name, s->len, "..") ||
+            has_wh(s->name, s->len) || m->whiteouts != SGZ_WHITEOUTS_OVERLAY);
 }
 
 /* Take all that has the first name off the streams, and make the one node that it comes to. */
@@ -299,7 +282,7 @@ static sgz_status merge_name(merge *m, uint32_t parent, sgz_error *err)
         if (m->stream_count)
             sift(m);
     } while (!status && m->stream_count &&
-             !compare(m->streams[0].name, m->streams[0].len, name, len));
+             !sgz_compare(m->streams[0].name, m->streams[0].len, name, len));
     if (!status && node->type)
         count_node(m, parent, m->tree->count++);
     return status;
@@ -433,7 +416,7 @@ uint32_t sgz_toc_tree_child(const sgz_toc_tree *tree, uint32_t dir, const char *
         uint32_t half = count / 2;
         size_t kid_len;
         const char *kid = sgz_toc_tree_name(tree, at + half, &kid_len);
-        int order = compare(kid, kid_len, name, len);
+        int order = sgz_compare(kid, kid_len, name, len);
         if (!order)
             return at + half;
         if (order < 0) {
@@ -508,32 +491,24 @@ const char *sgz_toc_tree_target(const sgz_toc_tree *tree, uint32_t node, size_t 
     return tree->layers[tree->nodes[node].layer].toc->arena + row->link_off;
 }
 
-static int is_opaque_key(const char *key, size_t len)
-{
-    return is_name(key, len, "trusted.overlay.opaque") ||
-           is_name(key, len, "user.overlay.opaque");
-}
-
 int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_each each,
                         void *arg)
 {
-    static const char *const keys[] = {"trusted.overlay.opaque", "user.overlay.opaque"};
+    static const sgz_xattr marks[] = {{"trusted.overlay.opaque", "y", 22, 1},
+                                      {"user.overlay.opaque", "y", 19, 1}};
     const sgz_entry *row = sgz_toc_tree_row(tree, node);
     int opaque = tree->nodes[node].flags & SGZ_NODE_OPAQUE, stop = 0;
     for (size_t i = 0; opaque && i < 2 && !stop; i++)
-        stop = each(arg, keys[i], strlen(keys[i]), "y", 1);
+        stop = each(arg, &marks[i]);
     if (!row || !row->xattr_len)
         return stop;
     const char *at = tree->layers[tree->nodes[node].layer].toc->arena + row->xattr_off;
     const char *end = at + row->xattr_len;
-    while (at < end && !stop) {
-        uint32_t sizes[2];
-        memcpy(sizes, at, sizeof sizes);
-        at += sizeof sizes;
-        if (!opaque || !is_opaque_key(at, sizes[0]))
-            stop = each(arg, at, sizes[0], at + sizes[0], sizes[1]);
-        at += (size_t)sizes[0] + sizes[1];
-    }
+    sgz_xattr x;
+    while (!stop && sgz_xattrs_next(&at, end, &x))
+        if (!opaque ||
+            (!sgz_is(x.key, x.key_len, marks[0].key) && !sgz_is(x.key, x.key_len, marks[1].key)))
+            stop = each(arg, &x);
     return stop;
 }
 

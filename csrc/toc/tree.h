@@ -8,6 +8,7 @@
 #ifndef SGZ_TOC_TREE_H
 #define SGZ_TOC_TREE_H
 
+#include "base/xattrs.h"
 #include "toc/toc.h"
 
 typedef struct {
@@ -86,8 +87,7 @@ void sgz_toc_tree_attr(const sgz_toc_tree *tree, uint32_t node, sgz_toc_attr *at
 const char *sgz_toc_tree_target(const sgz_toc_tree *tree, uint32_t node, size_t *len);
 
 /* Call `each` with every xattr of a node until it returns non-zero, which is returned. */
-typedef int (*sgz_toc_xattr_each)(void *arg, const char *key, size_t key_len, const char *value,
-                                  size_t value_len);
+typedef int (*sgz_toc_xattr_each)(void *arg, const sgz_xattr *xattr);
 int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_each each,
                         void *arg);
 

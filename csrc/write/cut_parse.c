@@ -55,15 +55,11 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
 
 int sgz_write_cut_marker(const char *name, size_t len)
 {
-    static const char *const markers[] = {SGZ_LANDMARK, SGZ_NO_LANDMARK, SGZ_TOC_NAME};
     char scratch[64];
     if (len > 48)
         return 0;
     name = sgz_toc_clean_name(name, len, scratch, &len);
-    for (size_t i = 0; i < 3; i++)
-        if (len == strlen(markers[i]) && !memcmp(name, markers[i], len))
-            return i == 2 ? 2 : 1;
-    return 0;
+    return sgz_toc_marker(name, len);
 }
 
 /* Keep the map of a sparse file: the parser's is gone at its next block. */

@@ -1,13 +1,12 @@
 #include "write/order.h"
 
+#include "base/file.h"
 #include "write/cut.h"
 #include "tar/stream.h"
 #include "toc/internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define STEP (4u << 20)
 
@@ -105,17 +104,10 @@ static sgz_status on_global(sgz_write_order *s, sgz_error *err)
 
 static sgz_status spool(sgz_write_order *s, const uint8_t *data, size_t len, sgz_error *err)
 {
-    while (len && s->spool >= 0) {
-        ssize_t n = write(s->spool, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return sgz_base_fail_errno(err, errno, "spooling the tar to a temporary file failed",
-                                       NULL, 0);
-        data += n;
-        len -= (size_t)n;
-    }
-    return SGZ_OK;
+    int bad = s->spool < 0 ? 0 : sgz_base_write_all(s->spool, data, len, -1);
+    return bad ? sgz_base_fail_errno(err, -bad, "spooling the tar to a temporary file failed",
+                                     NULL, 0)
+               : SGZ_OK;
 }
 
 sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)

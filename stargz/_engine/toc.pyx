@@ -20,6 +20,14 @@ from stargz._engine.base cimport (
 
 import threading
 
+cdef extern from "base/xattrs.h" nogil:
+    ctypedef struct sgz_xattr:
+        const char *key
+        const char *value
+        uint32_t key_len
+        uint32_t value_len
+    int sgz_xattrs_next(const char **at, const char *end, sgz_xattr *x)
+
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
 
@@ -208,13 +216,10 @@ cdef class TOC:
         cdef const sgz_entry *row = self.row(number)
         cdef const char *at = self.ptr.arena + row.xattr_off
         cdef const char *end = at + row.xattr_len
-        cdef uint32_t[2] sizes
+        cdef sgz_xattr x
         cdef dict pairs = {}
-        while row.xattr_len and at < end:
-            memcpy(sizes, at, 8)
-            at += 8
-            pairs[text(at, sizes[0])] = (at + sizes[0])[:sizes[1]]
-            at += <size_t>sizes[0] + sizes[1]
+        while sgz_xattrs_next(&at, end, &x):
+            pairs[text(x.key, x.key_len)] = x.value[:x.value_len]
         return pairs
 
     def fields(self, number):

@@ -6,7 +6,7 @@ Python objects are made when asked for. A node's number depends on the layers al
 from libc.stdlib cimport free, malloc
 
 cdef extern from "toc/tree.h" nogil:
-    ctypedef int (*sgz_toc_xattr_each)(void *, const char *, size_t, const char *, size_t) noexcept
+    ctypedef int (*sgz_toc_xattr_each)(void *, const sgz_xattr *) noexcept
     int sgz_toc_tree_xattrs(const sgz_toc_tree *, uint32_t, sgz_toc_xattr_each, void *)
 
 cdef dict WHITEOUTS = {
@@ -17,10 +17,9 @@ cdef dict WHITEOUTS = {
 }
 
 
-cdef int keep_xattr(void *arg, const char *key, size_t key_len, const char *value,
-                    size_t value_len) noexcept with gil:
+cdef int keep_xattr(void *arg, const sgz_xattr *x) noexcept with gil:
     try:
-        (<dict>arg)[text(key, key_len)] = value[:value_len]
+        (<dict>arg)[text(x.key, x.key_len)] = x.value[:x.value_len]
     except MemoryError:
         return 1
     return 0

@@ -31,7 +31,7 @@ static void check_entry(const sgz_tar_entry *e, int64_t offset)
     volatile int sink = sums(e->name, e->name_len) + sums(e->link, e->link_len)
                         + sums(e->uname, e->uname_len) + sums(e->gname, e->gname_len);
     for (size_t i = 0; i < e->xattr_count; i++) {
-        const sgz_tar_xattr *x = &e->xattrs[i], *y = x - 1;
+        const sgz_xattr *x = &e->xattrs[i], *y = x - 1;
         CHECK(x->key_len);
         sink += sums(x->key, x->key_len) + sums(x->value, x->value_len);
         if (i) {

@@ -177,7 +177,7 @@ static void bad_bytes(void)
 static void metadata(void)
 {
     uint32_t row;
-    sgz_tar_xattr xattrs[] = {{"user.a", "1", 6, 1}, {"user.b", "", 6, 0}};
+    sgz_xattr xattrs[] = {{"user.a", "1", 6, 1}, {"user.b", "", 6, 0}};
     sgz_tar_entry entry = {.type = 'S', .name = "f", .name_len = 1, .link = "", .uname = "u",
                            .uname_len = 1, .gname = "g\xff", .gname_len = 2, .size = 9,
                            .payload = 3, .mtime = -4, .mode = 0100644, .uid = 5, .gid = 6,
@@ -216,7 +216,7 @@ static void equal_xattrs(void)
     begin();
     for (int i = 0; i < 10000; i++) {
         char *value = values[i % 100], name[16];
-        sgz_tar_xattr xattr = {"user.a", value, 6, (uint32_t)sprintf(value, "%d", i % 100)};
+        sgz_xattr xattr = {"user.a", value, 6, (uint32_t)sprintf(value, "%d", i % 100)};
         sgz_tar_entry entry = {.type = '5', .name = name, .link = "", .uname = "", .gname = "",
                                .name_len = (size_t)sprintf(name, "%05d", i), .xattr_count = 1,
                                .xattrs = &xattr};

@@ -14,11 +14,11 @@ static int is(const char *name, size_t len, const char *other)
     return len == strlen(other) && !memcmp(name, other, len);
 }
 
-static int count_xattr(void *arg, const char *key, size_t key_len, const char *value,
-                       size_t value_len)
+static int count_xattr(void *arg, const sgz_xattr *x)
 {
     ++*(int *)arg;
-    return key_len < 5 || value_len != 1 || *value != 'y' || memchr(key, 0, key_len) != NULL;
+    return x->key_len < 5 || x->value_len != 1 || *x->value != 'y' ||
+           memchr(x->key, 0, x->key_len) != NULL;
 }
 
 static void check_name(const sgz_toc_tree *tree, uint32_t node, sgz_toc_whiteouts whiteouts)
