@@ -152,7 +152,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     uint64_t bytes = 0;
     sgz_codec_decoder_seek(&w->decoder, s->start, end);
     do {
-        if (atomic_load_explicit(&v->stop, memory_order_relaxed))
+        if (sgz_base_job_stopped(v->job))
             return SGZ_ECANCELLED;
         st = sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
         bytes += got;
@@ -163,7 +163,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
         }
     } while (!st && got == PIECE);
     atomic_fetch_add_explicit(&v->bytes, bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&v->done, end - s->start, memory_order_relaxed);
+    atomic_fetch_add_explicit(&v->job->done, end - s->start, memory_order_relaxed);
     int broken = st != SGZ_OK;
     const sgz_entry *file = c.span < c.last ? span_file(v, c.span) : NULL;
     if (st && !err.name[0] && file && st == SGZ_EGZIP) {
