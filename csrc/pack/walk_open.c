@@ -78,11 +78,11 @@ static sgz_status open_in_parent(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir,
 {
     int fd, bad, why, parent = dir->parent->fd;
     do {
-        pthread_mutex_unlock(&s->lock);
+        pthread_mutex_unlock(&s->job->lock);
         fd = openat(parent, dir->name + dir->base, FLAGS);
         bad = fd < 0 || fstat(fd, info);
         why = errno;
-        pthread_mutex_lock(&s->lock);
+        pthread_mutex_lock(&s->job->lock);
     } while (fd < 0 && (why == EINTR || ((why == EMFILE || why == ENFILE) && shut_oldest(s))));
     *gone = fd < 0 && is_gone(why);
     if (bad) {
@@ -143,7 +143,7 @@ sgz_status sgz_pack_walk_open(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir, st
     sgz_pack_walk_dir *parent = dir->parent;
     sgz_status status = SGZ_OK;
     int gone = 0;
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&s->job->lock);
     if (!parent) {
         dir->users++;
         if (fstat(dir->fd, info))
@@ -161,7 +161,7 @@ sgz_status sgz_pack_walk_open(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir, st
             release(s, parent);
         dir->gone = (char)gone;
     }
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&s->job->lock);
     return status;
 }
 
