@@ -49,6 +49,7 @@ struct sgz_pack_walk_state {
     size_t busy;                        /* being read */
     sgz_pack_walk_dir *newest, *oldest; /* open ones, without the root */
     size_t open_count;
+    uint64_t shut_count;                /* so far */
     uint64_t sockets;
     char first_socket[256];
 };
