@@ -26,7 +26,7 @@ from stargz.options import (
 )
 
 if TYPE_CHECKING:
-    from stargz._engine.write import Manifest, Packing
+    from stargz._engine.write import Manifest, Packing, Saving
     from stargz.ignore import IgnoreFile
 
 MANIFEST_SUFFIX = ".manifest"
@@ -322,35 +322,44 @@ class _Saving:
     """A manifest that is written by a thread of its own, and has no name before `publish`."""
 
     def __init__(self, packing: Packing, path: StrPath) -> None:
-        from stargz._engine.write import Worker
-
         self._packing = packing
         self._path = os.path.realpath(path)
         self._shown = os.fspath(path)
         self._file: NewFile | None = None
-        self._worker = Worker(self._save)
-
-    def _save(self) -> None:
-        self._file = NewFile(*os.path.split(self._path))
-        self._packing.save(self._file.fd)
+        self._saving: Saving | None = None
+        self._error: OSError | StargzError | MemoryError | None = None
 
     def __enter__(self) -> Self:
-        self._worker.start()
+        from stargz._engine.write import Saving
+
+        try:
+            self._file = NewFile(*os.path.split(self._path))
+            self._saving = Saving(self._packing, self._file.fd)
+        except (OSError, StargzError, MemoryError) as error:
+            self._error = error
         return self
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._worker.wait()
+            self._wait()
         finally:
             if self._file is not None:
                 self._file.close()
 
+    def _wait(self) -> None:
+        saving, self._saving = self._saving, None
+        try:
+            if saving is not None:
+                saving.wait()
+        except (OSError, StargzError, MemoryError) as error:
+            self._error = error
+
     def publish(self) -> Iterator[str]:
         """Give it its name. A warning where that cannot be: the layer is good without."""
-        self._worker.wait()
+        self._wait()
         try:
-            if self._worker.error is not None:
-                raise self._worker.error
+            if self._error is not None:
+                raise self._error
             assert self._file is not None
             # Not synced: one that a crash cuts short is refused, and everything compressed.
             self._file.publish(self._path, sync=False)

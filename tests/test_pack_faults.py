@@ -3,6 +3,8 @@ it is not there."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import random
 import shutil
@@ -374,23 +376,48 @@ def test_interrupted_while_the_ignore_file_is_asked(tree: Path, tmp_path: Path, 
     assert left(tmp_path) == ["tree"]
 
 
-def test_a_worker_is_waited_for_whatever_signals_come() -> None:
-    """What saves the manifest: the first interrupt does not make the second wait return early."""
-    from stargz._engine.write import Worker
+def test_a_manifest_is_waited_for_whatever_signals_come(tmp_path: Path) -> None:
+    """The first interrupt does not make the wait for what saves it return early."""
+    from stargz._engine.write import Packing, Saving
 
-    ended = threading.Event()
+    for n in range(1000):
+        (tmp_path / str(n)).touch()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    packing = Packing(
+        fd,
+        "",
+        level=1,
+        chunk_size=1 << 20,
+        owner=-1,
+        group=-1,
+        mtime=None,
+        mtime_max=None,
+        engine="",
+        diff_id=True,
+        threads=1,
+        progress=None,
+    )
+    packing.walk([], None, False, None, True)
+    packing.run(len, "", False, -1)
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    got: list[bytes] = []
 
-    def work() -> None:
+    def later() -> None:
         for _ in range(3):
-            os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
-        ended.set()
-        raise ZeroDivisionError
+            os.kill(os.getpid(), signal.SIGINT)
+        while data := os.read(read, 1 << 20):
+            got.append(data)
 
-    worker = Worker(work)
-    worker.start()
+    thread = threading.Thread(target=later)
+    saving = Saving(packing, write)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
-        worker.wait()
-    assert ended.is_set()
-    assert isinstance(worker.error, ZeroDivisionError)
-    worker.wait()
+        saving.wait()
+    os.close(write)
+    thread.join()
+    manifest = b"".join(got)
+    assert hashlib.sha256(manifest[:-32]).digest() == manifest[-32:]
+    for other in (fd, read):
+        os.close(other)

@@ -97,7 +97,7 @@ static sgz_status open_shared(sgz_extract_worker *w, sgz_extract_object *o, int 
 {
     char temp[SGZ_TEMP_NAME];
     sgz_status st = SGZ_OK;
-    pthread_mutex_lock(&w->ex->lock);
+    pthread_mutex_lock(&w->ex->job->lock);
     if (o->fd < 0) {
         int dir;
         st = sgz_extract_worker_dir(w, o->node, &dir, err);
@@ -111,7 +111,7 @@ static sgz_status open_shared(sgz_extract_worker *w, sgz_extract_object *o, int 
         }
     }
     *fd = o->fd;
-    pthread_mutex_unlock(&w->ex->lock);
+    pthread_mutex_unlock(&w->ex->job->lock);
     return st;
 }
 
@@ -216,7 +216,7 @@ static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_error *er
     if (st)
         return st;
     w->result.bytes += (uint64_t)e->chunk_size;
-    atomic_fetch_add_explicit(&ex->done, e->chunk_size, memory_order_relaxed);
+    atomic_fetch_add_explicit(&ex->job->done, e->chunk_size, memory_order_relaxed);
     return SGZ_OK;
 }
 

@@ -6,6 +6,7 @@
 #ifndef SGZ_EXTRACT_EXTRACT_H
 #define SGZ_EXTRACT_EXTRACT_H
 
+#include "base/job.h"
 #include "codec/decode.h"
 #include "toc/toc.h"
 
@@ -43,20 +44,14 @@ sgz_extract *sgz_extract_new(const sgz_extract_options *options);
  * number of times; never: the whole layer, without the landmarks. */
 sgz_status sgz_extract_select(sgz_extract *ex, const char *name, size_t len, sgz_error *err);
 
-/* Lay out the work and start the threads. Nothing is written when it fails: a selected
- * name that is not there is SGZ_EIO with ENOENT. */
-sgz_status sgz_extract_start(sgz_extract *ex, sgz_error *err);
-
-/* Wait until all is done, at most timeout_ms; returns whether it is. Bytes of contents. */
-int sgz_extract_wait(sgz_extract *ex, int timeout_ms, int64_t *done, int64_t *total);
-
-/* Ask the threads to stop; from any thread. What is not complete will be removed. */
-void sgz_extract_cancel(sgz_extract *ex);
+/* Lay out the work and start the job's threads; its progress is in bytes of contents. Nothing is
+ * written when it fails: a selected name that is not there is SGZ_EIO with ENOENT. What is not
+ * complete when the job is cancelled will be removed. */
+sgz_status sgz_extract_start(sgz_extract *ex, sgz_base_job *job, sgz_error *err);
 
 /* After start: wait to the end, and tell how it went. */
 sgz_status sgz_extract_finish(sgz_extract *ex, sgz_extract_result *result, sgz_error *err);
 
-/* Cancels and waits, if need be. */
 void sgz_extract_free(sgz_extract *ex);
 
 #endif

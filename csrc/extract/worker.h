@@ -2,9 +2,9 @@
 #ifndef SGZ_EXTRACT_WORKER_H
 #define SGZ_EXTRACT_WORKER_H
 
-#include <pthread.h>
 #include <sys/types.h>
 
+#include "base/job.h"
 #include "extract/plan.h"
 #include "read/chunk.h"
 
@@ -18,23 +18,15 @@ struct sgz_extract {
     sgz_extract_plan plan;
     uint64_t temp_seed;
     uid_t uid;               /* of this process */
-    struct sgz_extract_worker *workers;
-    int worker_count, running, started;
-    pthread_mutex_t lock;    /* guards what follows, and the opening of shared files */
-    pthread_cond_t change;
+    sgz_base_job *job;       /* its lock guards what follows, and the opening of shared files */
     int arrived;             /* at the barrier between two stages */
     uint64_t generation;
-    sgz_status status;       /* of the first failure */
-    sgz_error err;
     sgz_extract_result result;
-    atomic_int stop;
-    atomic_int_fast64_t done;
     _Atomic uint64_t temps;
 };
 
 typedef struct sgz_extract_worker {
     struct sgz_extract *ex;
-    pthread_t thread;
     sgz_reader reader;
     uint8_t *buffer;
     sgz_error err;
@@ -46,7 +38,7 @@ typedef struct sgz_extract_worker {
 
 static inline int sgz_extract_stopped(const struct sgz_extract *ex)
 {
-    return atomic_load_explicit(&ex->stop, memory_order_relaxed);
+    return sgz_base_job_stopped(ex->job);
 }
 
 /* A piece is inflated, hashed and written while it is in the L2 cache; a worker's buffer

@@ -1,8 +1,6 @@
 #include "pack/manifest_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -47,13 +45,14 @@ typedef struct {
     uint8_t digest[DIGEST];
 } hashing;
 
-static void *hash(void *arg)
+static sgz_status hash(void *arg, int number, sgz_error *err)
 {
     hashing *h = arg;
+    (void)number, (void)err;
     sgz_codec_sha256_init(h->codecs, &h->sha);
     sgz_codec_sha256_update(h->codecs, &h->sha, h->data, h->len);
     sgz_codec_sha256_final(h->codecs, &h->sha, h->digest);
-    return NULL;
+    return SGZ_OK;
 }
 
 /* Take `count` rows of `size` bytes from the front of what is left. */
@@ -98,24 +97,21 @@ static sgz_status understand(sgz_pack_manifest *m, const sgz_codecs *codecs, siz
                              sgz_error *err)
 {
     hashing h = {.codecs = codecs, .data = m->file, .len = len - DIGEST};
-    pthread_t thread;
-    sigset_t all, before;
+    sgz_base_job job;
     sgz_status status = sgz_codec_sha256_new(codecs, &h.sha, err);
     if (status)
         return status;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int started = !pthread_create(&thread, NULL, hash, &h);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    sgz_base_job_init(&job);
+    int started = !sgz_base_job_start(&job, 1, hash, &h, NULL);
     status = lay_out(m, len, err);
     if (!status)
         status = sgz_pack_manifest_check(m, err);
     if (!status)
         status = sgz_pack_manifest_index(m, err);
-    if (started)
-        pthread_join(thread, NULL);
-    else
-        hash(&h);
+    sgz_base_job_join(&job, NULL);
+    sgz_base_job_free(&job);
+    if (!started)
+        hash(&h, 0, NULL);
     sgz_codec_sha256_free(codecs, &h.sha);
     if (memcmp(h.digest, (const uint8_t *)m->file + len - DIGEST, DIGEST))
         status = refuse(err, "the manifest is damaged: it does not match its own digest");

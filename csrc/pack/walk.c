@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -87,108 +86,59 @@ static sgz_status read_dir(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir, sgz_
     }
     if (!status && !dir->gone)
         status = sgz_pack_walk_list(w, dir, err);
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&s->job->lock);
     if (!status)
         status = queue_children(s, dir, err);
     sgz_pack_walk_let_go(s, dir);
     if (s->stack_count)
-        pthread_cond_broadcast(&s->wake);
-    pthread_mutex_unlock(&s->lock);
+        pthread_cond_broadcast(&s->job->changed);
+    pthread_mutex_unlock(&s->job->lock);
     return status;
 }
 
-static void run(sgz_pack_walk_worker *w)
+static sgz_status run(sgz_pack_walk_worker *w, sgz_error *err)
 {
     sgz_pack_walk_state *s = w->state;
-    pthread_mutex_lock(&s->lock);
-    for (;;) {
-        while (!s->stack_count && s->busy && !s->failed)
-            pthread_cond_wait(&s->wake, &s->lock);
-        if (!s->stack_count || s->failed)
+    sgz_status status = SGZ_OK;
+    pthread_mutex_lock(&s->job->lock);
+    while (!status) {
+        while (!s->stack_count && s->busy && !sgz_base_job_stopped(s->job))
+            pthread_cond_wait(&s->job->changed, &s->job->lock);
+        if (!s->stack_count || sgz_base_job_stopped(s->job))
             break;
         sgz_pack_walk_dir *dir = s->stack[--s->stack_count];
         s->busy++;
-        pthread_mutex_unlock(&s->lock);
-        sgz_error error;
-        sgz_status status = SGZ_OK;
-        if (s->options->stop && *s->options->stop)
-            status = sgz_base_fail(&error, SGZ_ECANCELLED, -1, NULL, 0, "stopped");
-        if (!status)
-            status = read_dir(w, dir, &error);
-        if (status)
-            sgz_pack_walk_fail(s, &error);
-        pthread_mutex_lock(&s->lock);
+        pthread_mutex_unlock(&s->job->lock);
+        status = read_dir(w, dir, err);
+        pthread_mutex_lock(&s->job->lock);
         if (!--s->busy && !s->stack_count)
-            pthread_cond_broadcast(&s->wake);
+            pthread_cond_broadcast(&s->job->changed);
     }
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&s->job->lock);
+    return status;
 }
 
 /* --- threads ---------------------------------------------------------------------------- */
 
-static void worker_free(sgz_pack_walk_worker *w)
+/* A thread of its own: the caller's working directory must stay what it is. */
+static sgz_status work(void *arg, int number, sgz_error *err)
 {
-    free(w->names);
-    free(w->order);
-    free(w->dents);
-    free(w->keys);
-    free(w->value);
-    free(w->key_order);
-}
-
-static int worker_init(sgz_pack_walk_worker *w, sgz_pack_walk_state *s)
-{
-    memset(w, 0, sizeof *w);
-    w->state = s;
-    w->dents = malloc(SGZ_WALK_XATTR_MAX);
-    w->keys = malloc(SGZ_WALK_XATTR_MAX + 1);
-    w->value = malloc(SGZ_WALK_XATTR_MAX);
-    w->key_order = malloc(SGZ_WALK_XATTR_MAX / 2 * sizeof *w->key_order);
-    return w->dents && w->keys && w->value && w->key_order;
-}
-
-static void *work(void *arg)
-{
-    sgz_pack_walk_worker *w = arg;
+    sgz_pack_walk_worker w = {.state = arg};
+    (void)number;
     /* A sandbox may forbid it; then /proc leads to the directories. */
-    w->own_cwd = !unshare(CLONE_FS);
-    run(w);
-    return NULL;
-}
-
-/* On threads of its own: the caller's working directory must stay what it is. */
-static sgz_status run_all(sgz_pack_walk_state *s, sgz_error *err)
-{
-    size_t want = s->options->threads > 1 ? (size_t)s->options->threads : 1, ready = 0;
-    size_t started = 0;
-    want = want < 256 ? want : 256;
-    sgz_pack_walk_worker *workers = calloc(want, sizeof *workers);
-    pthread_t *ids = malloc(want * sizeof *ids);
-    sigset_t all, before;
-    sgz_status status = workers && ids ? SGZ_OK : no_memory(err);
-    while (!status && ready < want)
-        if (!worker_init(&workers[ready++], s))
-            status = no_memory(err);
-    sigfillset(&all);
-    if (!status) {
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        while (started < want && !pthread_create(&ids[started], NULL, work, &workers[started]))
-            started++;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (!started)
-            run(&workers[0]);
-        for (size_t i = 0; i < started; i++)
-            pthread_join(ids[i], NULL);
-        if (s->failed) {
-            status = s->error.code;
-            if (err)
-                *err = s->error;
-        }
-    }
-    for (size_t i = 0; workers && i < ready; i++)
-        worker_free(&workers[i]);
-    free(workers);
-    free(ids);
+    w.own_cwd = !unshare(CLONE_FS);
+    w.dents = malloc(SGZ_WALK_XATTR_MAX);
+    w.keys = malloc(SGZ_WALK_XATTR_MAX + 1);
+    w.value = malloc(SGZ_WALK_XATTR_MAX);
+    w.key_order = malloc(SGZ_WALK_XATTR_MAX / 2 * sizeof *w.key_order);
+    sgz_status status = w.dents && w.keys && w.value && w.key_order ? run(&w, err)
+                                                                    : no_memory(err);
+    free(w.names);
+    free(w.order);
+    free(w.dents);
+    free(w.keys);
+    free(w.value);
+    free(w.key_order);
     return status;
 }
 
@@ -341,25 +291,23 @@ static void state_free(sgz_pack_walk_state *s)
     }
     free(s->dirs);
     free(s->stack);
-    pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->ignoring);
-    pthread_cond_destroy(&s->wake);
+    free(s);
 }
 
-sgz_status sgz_pack_walk_tree(int root, const sgz_pack_walk_options *options,
-                              sgz_pack_walk *walk, sgz_error *err)
+sgz_status sgz_pack_walk_start(sgz_pack_walk_state **state, sgz_base_job *job, int root,
+                               const sgz_pack_walk_options *options, sgz_error *err)
 {
-    sgz_pack_walk_state s = {.options = options};
+    sgz_pack_walk_state *s = calloc(1, sizeof *s);
     struct stat info;
-    sgz_status status = SGZ_OK;
-    memset(walk, 0, sizeof *walk);
-    pthread_mutex_init(&s.lock, NULL);
-    pthread_mutex_init(&s.ignoring, NULL);
-    pthread_cond_init(&s.wake, NULL);
-    sgz_pack_walk_dir *dir = new_dir(&s, NULL);
-    if (!dir) {
-        status = no_memory(err);
-    } else {
+    if (!s)
+        return no_memory(err);
+    s->job = job;
+    s->options = options;
+    pthread_mutex_init(&s->ignoring, NULL);
+    sgz_pack_walk_dir *dir = new_dir(s, NULL);
+    sgz_status status = dir ? SGZ_OK : no_memory(err);
+    if (dir) {
         /* The caller's descriptor has a position that is not ours to move. */
         dir->name = "";
         dir->fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -369,13 +317,24 @@ sgz_status sgz_pack_walk_tree(int root, const sgz_pack_walk_options *options,
     if (!status) {
         dir->dev = info.st_dev;
         dir->ino = info.st_ino;
-        status = run_all(&s, err);
+        status = sgz_base_job_start(job, options->threads, work, s, err);
     }
+    if (status)
+        state_free(s);
+    else
+        *state = s;
+    return status;
+}
+
+sgz_status sgz_pack_walk_finish(sgz_pack_walk_state *s, sgz_pack_walk *walk, sgz_error *err)
+{
+    memset(walk, 0, sizeof *walk);
+    sgz_status status = sgz_base_job_join(s->job, err);
     if (!status)
-        status = put_together(&s, walk, err);
+        status = put_together(s, walk, err);
     if (status)
         sgz_pack_walk_free(walk);
-    state_free(&s);
+    state_free(s);
     return status;
 }
 

@@ -48,15 +48,20 @@ typedef struct {
      * lstat's fields filled in. NULL: nothing is known. */
     uint32_t (*known)(void *arg, const sgz_pack_walk_entry *entry, const char *name);
     void *ignore_arg, *known_arg;
-    const sgz_base_stop *stop;      /* non-zero: end with SGZ_ECANCELLED; may be NULL */
 } sgz_pack_walk_options;
 
-/* Walk the tree under the open directory `root`. Nothing outside of it is looked at: every
- * step is by descriptor and follows no symlink. An entry that vanishes meanwhile is left out,
- * as if it had gone before; what cannot be read is SGZ_EIO with its name. Second names of
- * one regular file become type '1'. Sub-second times are kept. */
-sgz_status sgz_pack_walk_tree(int root, const sgz_pack_walk_options *options,
-                              sgz_pack_walk *walk, sgz_error *err);
+typedef struct sgz_pack_walk_state sgz_pack_walk_state;
+
+/* Start the job's threads, which walk the tree under the open directory `root`. Nothing outside
+ * of it is looked at: every step is by descriptor and follows no symlink. An entry that vanishes
+ * meanwhile is left out, as if it had gone before; what cannot be read is SGZ_EIO with its name.
+ * Second names of one regular file become type '1'. Sub-second times are kept. The options must
+ * stay. */
+sgz_status sgz_pack_walk_start(sgz_pack_walk_state **state, sgz_base_job *job, int root,
+                               const sgz_pack_walk_options *options, sgz_error *err);
+/* Wait to the end, and put the entries in order. */
+sgz_status sgz_pack_walk_finish(sgz_pack_walk_state *state, sgz_pack_walk *walk,
+                                sgz_error *err);
 void sgz_pack_walk_free(sgz_pack_walk *walk);
 
 #endif

@@ -5,7 +5,6 @@
 
 #include "pack/walk.h"
 
-#include <pthread.h>
 #include <sys/stat.h>
 
 /* Directories that wait with an open descriptor for their subdirectories to be read. One that
@@ -39,12 +38,10 @@ typedef struct sgz_pack_walk_dir {
     size_t all_count, all_text;         /* of what is kept, with all below */
 } sgz_pack_walk_dir;
 
-typedef struct {
+struct sgz_pack_walk_state {
     const sgz_pack_walk_options *options;
-    int root;
-    pthread_mutex_t lock;
     pthread_mutex_t ignoring;           /* around the ignore callback */
-    pthread_cond_t wake;
+    sgz_base_job *job;                  /* its lock guards what follows */
     sgz_pack_walk_dir **dirs; /* a parent's number is below its children's */
     size_t dir_count, dir_cap;
     sgz_pack_walk_dir **stack; /* to be read; the last first, which keeps few open */
@@ -52,11 +49,10 @@ typedef struct {
     size_t busy;                        /* being read */
     sgz_pack_walk_dir *newest, *oldest; /* open ones, without the root */
     size_t open_count;
+    uint64_t shut_count;                /* so far */
     uint64_t sockets;
     char first_socket[256];
-    int failed;
-    sgz_error error;
-} sgz_pack_walk_state;
+};
 
 /* One thread's own. */
 typedef struct {
@@ -72,10 +68,6 @@ typedef struct {
     char path[64 + 256];                /* of an entry, through /proc */
     size_t path_base;
 } sgz_pack_walk_worker;
-
-/* Remember the first failure; all threads stop. */
-sgz_status sgz_pack_walk_fail(sgz_pack_walk_state *state, const sgz_error *error);
-int sgz_pack_walk_stopped(const sgz_pack_walk_state *state);
 
 /* Open a directory, in its parent; it is in use until let go. dir->gone when it, or one above
  * it, is there no more. */

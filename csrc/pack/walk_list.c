@@ -66,8 +66,8 @@ static sgz_status read_names(sgz_pack_walk_worker *w, const sgz_pack_walk_dir *d
                                        dir->name_len);
         if (!got)
             break;
-        if (sgz_pack_walk_stopped(w->state))
-            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "stopped");
+        if (sgz_base_job_stopped(w->state->job))
+            return SGZ_ECANCELLED;
         for (long at = 0; at < got;) {
             const struct dent *d = (const void *)(w->dents + at);
             size_t len = strlen(d->name) + 1;
@@ -239,10 +239,10 @@ static sgz_status put_name(sgz_pack_walk_dir *dir, sgz_pack_walk_entry *e, const
 
 static void note_socket(sgz_pack_walk_state *s, const char *name)
 {
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&s->job->lock);
     if (!s->sockets++ || strcmp(name, s->first_socket) < 0)
         snprintf(s->first_socket, sizeof s->first_socket, "%s", name);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&s->job->lock);
 }
 
 static int ask_ignore(sgz_pack_walk_worker *w, const char *name, const sgz_pack_walk_entry *e)
@@ -250,7 +250,7 @@ static int ask_ignore(sgz_pack_walk_worker *w, const char *name, const sgz_pack_
     sgz_pack_walk_state *s = w->state;
     int answer = -2;
     pthread_mutex_lock(&s->ignoring);
-    if (!sgz_pack_walk_stopped(s))
+    if (!sgz_base_job_stopped(s->job))
         answer = s->options->ignore(s->options->ignore_arg, name, e->name_len, e->type == '5');
     pthread_mutex_unlock(&s->ignoring);
     return answer;
@@ -280,7 +280,7 @@ static sgz_status add(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir, const cha
     if (o->ignore) {
         ignored = ask_ignore(w, name, e);
         if (ignored == -2)
-            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "stopped");
+            return SGZ_ECANCELLED;
         if (ignored < 0)
             return sgz_base_fail(err, SGZ_ECALLBACK, -1, name, e->name_len,
                                  "stopped by the caller");
@@ -344,8 +344,8 @@ sgz_status sgz_pack_walk_list(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir, s
         return no_memory(err);
     go_to(w, dir);
     for (size_t i = 0; i < count && !status; i++) {
-        if (i % 256 == 255 && sgz_pack_walk_stopped(w->state))
-            status = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "stopped");
+        if (i % 256 == 255 && sgz_base_job_stopped(w->state->job))
+            status = SGZ_ECANCELLED;
         if (!status)
             status = add(w, dir, w->order[i], err);
     }

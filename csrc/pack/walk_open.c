@@ -31,6 +31,7 @@ static void shut(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir)
     unlist(s, dir);
     close(dir->fd);
     dir->fd = -1;
+    s->shut_count++;
 }
 
 /* 0: there is none to close. */
@@ -77,13 +78,17 @@ static sgz_status open_in_parent(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir,
                                  struct stat *info, int *gone, sgz_error *err)
 {
     int fd, bad, why, parent = dir->parent->fd;
+    uint64_t before;
     do {
-        pthread_mutex_unlock(&s->lock);
+        before = s->shut_count;
+        pthread_mutex_unlock(&s->job->lock);
         fd = openat(parent, dir->name + dir->base, FLAGS);
         bad = fd < 0 || fstat(fd, info);
         why = errno;
-        pthread_mutex_lock(&s->lock);
-    } while (fd < 0 && (why == EINTR || ((why == EMFILE || why == ENFILE) && shut_oldest(s))));
+        pthread_mutex_lock(&s->job->lock);
+        /* There is room again if another thread shut one meanwhile. */
+    } while (fd < 0 && (why == EINTR || ((why == EMFILE || why == ENFILE) &&
+                                         (s->shut_count != before || shut_oldest(s)))));
     *gone = fd < 0 && is_gone(why);
     if (bad) {
         if (fd >= 0)
@@ -143,7 +148,7 @@ sgz_status sgz_pack_walk_open(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir, st
     sgz_pack_walk_dir *parent = dir->parent;
     sgz_status status = SGZ_OK;
     int gone = 0;
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&s->job->lock);
     if (!parent) {
         dir->users++;
         if (fstat(dir->fd, info))
@@ -161,7 +166,7 @@ sgz_status sgz_pack_walk_open(sgz_pack_walk_state *s, sgz_pack_walk_dir *dir, st
             release(s, parent);
         dir->gone = (char)gone;
     }
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&s->job->lock);
     return status;
 }
 

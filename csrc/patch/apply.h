@@ -24,20 +24,14 @@ typedef struct {
 
 typedef struct sgz_patch_apply sgz_patch_apply;
 
-/* Start the threads: one that does everything, or up to three. `reader` has read `head`. BASE
- * is head's base_size bytes long. With `spool` >= 0, the descriptor of an empty temporary file,
- * NEW's bytes from its TOC on are kept there until NEW's digest is right. `*stop` is set when
- * the threads are to end, for whatever reason; patch and sink watch it while they wait.
- * Everything pointed to must live until sgz_patch_apply_finish. */
-sgz_patch_apply *sgz_patch_apply_start(const sgz_codecs *codecs, sgz_patch_reader *reader,
-                                       const sgz_patch_head *head, const sgz_blob *base,
-                                       const sgz_sink *sink, int spool, unsigned threads,
-                                       sgz_base_stop *stop, sgz_error *err);
-/* Wait at most `milliseconds`; 1 when all threads have ended. *done is the progress in bytes
- * of BASE and NEW together. */
-int sgz_patch_apply_wait(sgz_patch_apply *apply, int milliseconds, int64_t *done);
-/* Ask the threads to stop soon. */
-void sgz_patch_apply_cancel(sgz_patch_apply *apply);
+/* Start the job's threads: three, or one that does everything. Its progress is in bytes of BASE
+ * and NEW together. `reader` has read `head`. BASE is head's base_size bytes long. With `spool`
+ * >= 0, the descriptor of an empty temporary file, NEW's bytes from its TOC on are kept there
+ * until NEW's digest is right. Everything pointed to must live until sgz_patch_apply_finish. */
+sgz_status sgz_patch_apply_start(sgz_patch_apply **apply, sgz_base_job *job,
+                                 const sgz_codecs *codecs, sgz_patch_reader *reader,
+                                 const sgz_patch_head *head, const sgz_blob *base,
+                                 const sgz_sink *sink, int spool, int threads, sgz_error *err);
 /* Join the threads and free everything. A BASE or a NEW of another digest is SGZ_EDIGEST, with
  * the name "BASE" or "NEW"; what is wrong with the patch SGZ_EPATCH. */
 sgz_status sgz_patch_apply_finish(sgz_patch_apply *apply, sgz_patch_result *result,

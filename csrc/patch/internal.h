@@ -33,8 +33,6 @@ typedef struct {
     sgz_toc_footer toc;
 } sgz_patch_maker;
 
-#define SGZ_PATCH_THREADS 3
-
 /* One apply: the maker, and where its bytes go. */
 struct sgz_patch_apply {
     sgz_patch_maker maker;
@@ -42,10 +40,6 @@ struct sgz_patch_apply {
     int spool;
     int64_t hold;               /* bytes of NEW from here on go to the spool */
     int64_t written;            /* bytes of NEW, by the writing thread */
-    pthread_t threads[SGZ_PATCH_THREADS];
-    unsigned thread_count;
-    pthread_cond_t ended;       /* a thread has ended; with the ring's lock */
-    unsigned running;
 };
 
 /* Bytes of NEW that come next; SGZ_EPATCH for more than there may be. */

@@ -1,10 +1,7 @@
 #include "patch/members.h"
 
-#include "base/deadline.h"
 #include "read/chunk.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +11,6 @@
  * last batches finish together. */
 #define BATCH_IN ((int64_t)512 << 10)
 #define BATCH_COUNT 512
-#define THREADS_MAX 256
 
 typedef struct {
     int64_t start;
@@ -42,15 +38,8 @@ struct sgz_patch_members {
     const sgz_patch_proof_gap *gaps;
     uint8_t *made, *literals;
 
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    pthread_t ids[THREADS_MAX];
-    int started, running;
-    size_t next, next_batch;
-    atomic_size_t failed;      /* the first batch with an error, SIZE_MAX: none */
-    atomic_int stop;
-    atomic_llong done;
-    sgz_error error;
+    sgz_base_job *run;
+    size_t next, next_batch;   /* with its lock */
 };
 
 typedef struct {
@@ -78,8 +67,7 @@ static sgz_status no_memory(sgz_error *err)
 
 static int stopped(const worker *w)
 {
-    return atomic_load_explicit(&w->job->stop, memory_order_relaxed) ||
-           w->number > atomic_load_explicit(&w->job->failed, memory_order_relaxed);
+    return sgz_base_job_passed(w->job->run, w->number);
 }
 
 static int grow(uint8_t **buffer, size_t *cap, size_t want)
@@ -270,29 +258,16 @@ static int claim(worker *w, size_t *first, size_t *last)
     sgz_patch_members *job = w->job;
     size_t count = job->spans ? job->segment_count : job->proof_count;
     int64_t size = 0;
-    pthread_mutex_lock(&job->lock);
+    pthread_mutex_lock(&job->run->lock);
     *first = *last = job->next;
-    if (!atomic_load(&job->stop) && atomic_load(&job->failed) == SIZE_MAX)
+    if (!sgz_base_job_passed(job->run, SIZE_MAX))
         while (*last < count && size < BATCH_IN && *last - *first < BATCH_COUNT)
             size += item_size(job, (*last)++);
     job->next = *last;
     w->number = job->next_batch;
     job->next_batch += *first < *last;
-    pthread_mutex_unlock(&job->lock);
+    pthread_mutex_unlock(&job->run->lock);
     return *first < *last;
-}
-
-static void fail(worker *w, sgz_status st, const sgz_error *err)
-{
-    sgz_patch_members *job = w->job;
-    if (st == SGZ_ECANCELLED)
-        return;
-    pthread_mutex_lock(&job->lock);
-    if (w->number < atomic_load(&job->failed)) {
-        atomic_store(&job->failed, w->number);
-        job->error = *err;
-    }
-    pthread_mutex_unlock(&job->lock);
 }
 
 /* Keep the members of the worker's batch. */
@@ -300,7 +275,7 @@ static sgz_status keep(worker *w, sgz_error *err)
 {
     sgz_patch_members *job = w->job;
     sgz_status st = SGZ_OK;
-    pthread_mutex_lock(&job->lock);
+    pthread_mutex_lock(&job->run->lock);
     if (w->number >= job->batch_cap) {
         size_t cap = 2 * w->number + 64;
         batch *grown = realloc(job->batches, cap * sizeof *grown);
@@ -316,7 +291,7 @@ static sgz_status keep(worker *w, sgz_error *err)
         job->batches[w->number] = w->batch;
         w->batch = (batch){0};
     }
-    pthread_mutex_unlock(&job->lock);
+    pthread_mutex_unlock(&job->run->lock);
     return st;
 }
 
@@ -332,7 +307,7 @@ static sgz_status run(worker *w, sgz_error *err)
             sgz_status st = job->spans ? walk_segment(w, i, ahead, err) : prove(w, i, err);
             if (st)
                 return st;
-            atomic_fetch_add_explicit(&job->done,
+            atomic_fetch_add_explicit(&job->run->done,
                                       job->spans ? item_size(job, i) : job->proofs[i].size,
                                       memory_order_relaxed);
         }
@@ -343,26 +318,26 @@ static sgz_status run(worker *w, sgz_error *err)
     return SGZ_OK;
 }
 
-static void *work(void *arg)
+static sgz_status work(void *arg, int number, sgz_error *err)
 {
     sgz_patch_members *job = arg;
     const sgz_codecs *codecs = job->args.codecs;
     worker w = {.job = job};
-    sgz_error err;
-    sgz_status st = sgz_codec_inflater_init(&w.inflater, codecs, &err);
+    (void)number;
+    sgz_status st = sgz_codec_inflater_init(&w.inflater, codecs, err);
     if (!st && job->spans) {
-        st = sgz_codec_sha256_new(codecs, &w.member_sha, &err);
+        st = sgz_codec_sha256_new(codecs, &w.member_sha, err);
         if (!st)
-            st = sgz_read_check_init(&w.check, codecs, job->spans, &err);
+            st = sgz_read_check_init(&w.check, codecs, job->spans, err);
         if (!st && (!grow(&w.in, &w.in_cap, IN_CAP) || !grow(&w.out, &w.out_cap, PIECE)))
-            st = no_memory(&err);
+            st = no_memory(err);
     } else if (!st) {
-        st = sgz_codec_deflater_init(&w.deflater, codecs, job->level, &err);
+        st = sgz_codec_deflater_init(&w.deflater, codecs, job->level, err);
     }
     if (!st)
-        st = run(&w, &err);
-    if (st)
-        fail(&w, st, &err);
+        st = run(&w, err);
+    if (st && st != SGZ_ECANCELLED) /* the first error in the blob is told */
+        sgz_base_job_fail(job->run, w.number, err);
     free(w.batch.members);
     free(w.in);
     free(w.out);
@@ -374,11 +349,7 @@ static void *work(void *arg)
         sgz_codec_deflater_free(&w.deflater);
     if (w.inflater.state)
         sgz_codec_inflater_free(&w.inflater);
-    pthread_mutex_lock(&job->lock);
-    job->running--;
-    pthread_cond_broadcast(&job->changed);
-    pthread_mutex_unlock(&job->lock);
-    return NULL;
+    return st ? SGZ_ECANCELLED : SGZ_OK;
 }
 
 /* --- set-up ------------------------------------------------------------------------------- */
@@ -389,44 +360,28 @@ static void destroy(sgz_patch_members *job)
         free(job->batches[i].members);
     free(job->batches);
     free(job->segments);
-    pthread_mutex_destroy(&job->lock);
-    pthread_cond_destroy(&job->changed);
     free(job);
 }
 
-static sgz_patch_members *new_job(const sgz_patch_members_args *args)
+static sgz_patch_members *new_job(sgz_base_job *run, const sgz_patch_members_args *args)
 {
     sgz_patch_members *job = calloc(1, sizeof *job);
-    if (!job)
-        return NULL;
-    job->args = *args;
-    atomic_init(&job->failed, SIZE_MAX);
-    pthread_mutex_init(&job->lock, NULL);
-    pthread_condattr_t clock;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&job->changed, &clock);
-    pthread_condattr_destroy(&clock);
+    if (job) {
+        job->args = *args;
+        job->run = run;
+        run->total = args->blob->size;
+    }
     return job;
 }
 
 static sgz_status start(sgz_patch_members *job, sgz_patch_members **out, sgz_error *err)
 {
-    int threads = job->args.threads < 1             ? 1
-                  : job->args.threads > THREADS_MAX ? THREADS_MAX
-                                                    : job->args.threads;
-    pthread_mutex_lock(&job->lock);
-    while (job->started < threads &&
-           !pthread_create(&job->ids[job->started], NULL, work, job))
-        job->started++;
-    job->running = job->started;
-    pthread_mutex_unlock(&job->lock);
-    if (!job->started) {
+    sgz_status st = sgz_base_job_start(job->run, job->args.threads, work, job, err);
+    if (st)
         destroy(job);
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "cannot start a thread");
-    }
-    *out = job;
-    return SGZ_OK;
+    else
+        *out = job;
+    return st;
 }
 
 static void cut(sgz_patch_members *job, int64_t at, size_t span)
@@ -439,11 +394,11 @@ static void cut(sgz_patch_members *job, int64_t at, size_t span)
         job->segments[job->segment_count - 1].first_span = span;
 }
 
-sgz_status sgz_patch_members_walk(sgz_patch_members **out, const sgz_patch_members_args *args,
-                                  const sgz_spans *spans, int64_t toc_end, uint8_t *chunks,
-                                  sgz_error *err)
+sgz_status sgz_patch_members_walk(sgz_patch_members **out, sgz_base_job *run,
+                                  const sgz_patch_members_args *args, const sgz_spans *spans,
+                                  int64_t toc_end, uint8_t *chunks, sgz_error *err)
 {
-    sgz_patch_members *job = new_job(args);
+    sgz_patch_members *job = new_job(run, args);
     if (!job)
         return no_memory(err);
     job->spans = spans;
@@ -462,12 +417,13 @@ sgz_status sgz_patch_members_walk(sgz_patch_members **out, const sgz_patch_membe
     return start(job, out, err);
 }
 
-sgz_status sgz_patch_members_prove(sgz_patch_members **out, const sgz_patch_members_args *args,
-                                   int level, const sgz_patch_proof *proofs, size_t count,
+sgz_status sgz_patch_members_prove(sgz_patch_members **out, sgz_base_job *run,
+                                   const sgz_patch_members_args *args, int level,
+                                   const sgz_patch_proof *proofs, size_t count,
                                    const sgz_patch_proof_gap *gaps, uint8_t *made,
                                    uint8_t *literals, sgz_error *err)
 {
-    sgz_patch_members *job = new_job(args);
+    sgz_patch_members *job = new_job(run, args);
     if (!job)
         return no_memory(err);
     job->level = level;
@@ -477,23 +433,6 @@ sgz_status sgz_patch_members_prove(sgz_patch_members **out, const sgz_patch_memb
     job->made = made;
     job->literals = literals;
     return start(job, out, err);
-}
-
-int sgz_patch_members_wait(sgz_patch_members *job, int milliseconds, int64_t *done)
-{
-    struct timespec until = sgz_base_deadline(milliseconds);
-    pthread_mutex_lock(&job->lock);
-    while (job->running && !pthread_cond_timedwait(&job->changed, &job->lock, &until))
-        ;
-    int finished = !job->running;
-    pthread_mutex_unlock(&job->lock);
-    *done = atomic_load(&job->done);
-    return finished;
-}
-
-void sgz_patch_members_cancel(sgz_patch_members *job)
-{
-    atomic_store(&job->stop, 1);
 }
 
 static sgz_status gather(sgz_patch_members *job, sgz_patch_member_info **found, size_t *count,
@@ -520,18 +459,9 @@ static sgz_status gather(sgz_patch_members *job, sgz_patch_member_info **found, 
 sgz_status sgz_patch_members_finish(sgz_patch_members *job, sgz_patch_member_info **found,
                                     size_t *count, sgz_error *err)
 {
-    for (int i = 0; i < job->started; i++)
-        pthread_join(job->ids[i], NULL);
-    sgz_status st = SGZ_OK;
-    if (atomic_load(&job->stop)) {
-        st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-    } else if (atomic_load(&job->failed) != SIZE_MAX) {
-        st = job->error.code;
-        if (err)
-            *err = job->error;
-    } else if (found) {
+    sgz_status st = sgz_base_job_join(job->run, err);
+    if (!st && found)
         st = gather(job, found, count, err);
-    }
     destroy(job);
     return st;
 }

@@ -8,6 +8,7 @@
 #ifndef SGZ_PATCH_MEMBERS_H
 #define SGZ_PATCH_MEMBERS_H
 
+#include "base/job.h"
 #include "read/spans.h"
 
 /* A member that holds more is not proven: its contents are held in memory, and again where a
@@ -31,10 +32,11 @@ typedef struct sgz_patch_members sgz_patch_members;
 /* Decode every member of [0, blob size): of the chunks, up to spans->end; of the TOC, if there
  * is one, up to toc_end; and the footer. Each chunk must have its digest, if the TOC gives one:
  * SGZ_EDIGEST names the entry. `chunks` gets the sha256 of every span, 32 bytes each. Starts
- * the threads and returns; what the arguments point at must stay. */
-sgz_status sgz_patch_members_walk(sgz_patch_members **job, const sgz_patch_members_args *args,
-                                  const sgz_spans *spans, int64_t toc_end, uint8_t *chunks,
-                                  sgz_error *err);
+ * the job's threads, whose progress is in compressed bytes; what the arguments point at must
+ * stay. */
+sgz_status sgz_patch_members_walk(sgz_patch_members **members, sgz_base_job *job,
+                                  const sgz_patch_members_args *args, const sgz_spans *spans,
+                                  int64_t toc_end, uint8_t *chunks, sgz_error *err);
 
 /* A member to prove, and the parts of its contents that are wanted (gaps[first_gap] on). */
 typedef struct {
@@ -51,18 +53,15 @@ typedef struct {
 /* made[i] becomes 1 where compressing the contents of proofs[i] at `level` gives the bytes that
  * it has in the blob, else 0; `literals` gets the gaps of those with 1. The caller has checked
  * that gaps lie in the contents and in `literals`. */
-sgz_status sgz_patch_members_prove(sgz_patch_members **job, const sgz_patch_members_args *args,
-                                   int level, const sgz_patch_proof *proofs, size_t count,
+sgz_status sgz_patch_members_prove(sgz_patch_members **members, sgz_base_job *job,
+                                   const sgz_patch_members_args *args, int level,
+                                   const sgz_patch_proof *proofs, size_t count,
                                    const sgz_patch_proof_gap *gaps, uint8_t *made,
                                    uint8_t *literals, sgz_error *err);
 
-/* Wait at most `milliseconds`; true when the threads are done. *done: compressed bytes so far. */
-int sgz_patch_members_wait(sgz_patch_members *job, int milliseconds, int64_t *done);
-/* Ask the threads to stop soon; finish then fails with SGZ_ECANCELLED. */
-void sgz_patch_members_cancel(sgz_patch_members *job);
 /* Join the threads and free everything. Of a walk *found are the members in blob order,
  * malloc'ed; both may be NULL otherwise. */
-sgz_status sgz_patch_members_finish(sgz_patch_members *job, sgz_patch_member_info **found,
+sgz_status sgz_patch_members_finish(sgz_patch_members *members, sgz_patch_member_info **found,
                                     size_t *count, sgz_error *err);
 
 #endif

@@ -158,7 +158,7 @@ static sgz_status seek(sgz_patch_maker *m, const piece *p, size_t made, sgz_erro
     }
     while (m->member_at < p->inner && !status) {
         int64_t want = (int64_t)(p->inner - m->member_at), got;
-        if (*m->ring.stop)
+        if (sgz_base_job_stopped(m->ring.job))
             return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
         want = want < SKIP_STEP ? want : SKIP_STEP;
         status = base_failed(m, sgz_codec_decoder_skip(&m->decoder, want, &got, err), err);
@@ -178,7 +178,7 @@ static sgz_status read_piece(sgz_patch_maker *m, const piece *p, size_t at, uint
     sgz_status status = seek(m, p, at, err);
     for (uint64_t left = p->len; left && !status;) {
         size_t want = left < (uint64_t)SKIP_STEP ? (size_t)left : (size_t)SKIP_STEP, got;
-        if (*m->ring.stop)
+        if (sgz_base_job_stopped(m->ring.job))
             return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
         status = reserve(m, at + want, total, err);
         if (status)
@@ -327,7 +327,7 @@ static sgz_status begin_toc(sgz_patch_maker *m, sgz_error *err)
     m->toc.blob = take_member;
     m->toc.arg = m;
     status = sgz_patch_lines_init(&m->lines, m->codecs, m->base, head->base_toc_offset,
-                                  head->base_toc_end, head->base_json_size, m->ring.stop,
+                                  head->base_toc_end, head->base_json_size, &m->ring.job->stop,
                                   take_text, m, err);
     if (!status)
         status = sgz_toc_footer_begin(&m->toc, m->codecs, head->toc_json_size, (int)head->level,

@@ -44,9 +44,9 @@ sgz_status sgz_patch_release_held(sgz_patch_apply *a, sgz_error *err)
 {
     sgz_blob held = {.fd = a->spool, .size = a->written - a->hold};
     for (int64_t at = 0; a->spool >= 0 && at < held.size;) {
-        size_t n = a->maker.ring.stop && *a->maker.ring.stop ? 0 : SGZ_RING_SLAB;
-        if (!n)
-            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+        size_t n = SGZ_RING_SLAB;
+        if (sgz_base_job_stopped(a->maker.ring.job))
+            return SGZ_ECANCELLED;
         n = (uint64_t)(held.size - at) < n ? (size_t)(held.size - at) : n;
         sgz_status status = sgz_codec_blob_read(&held, at, a->maker.ring.memory, n, err);
         if (!status)

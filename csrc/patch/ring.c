@@ -4,14 +4,12 @@
 
 #include <string.h>
 
-sgz_status sgz_patch_ring_init(sgz_patch_ring *r, const sgz_codecs *codecs, sgz_base_stop *stop,
+sgz_status sgz_patch_ring_init(sgz_patch_ring *r, const sgz_codecs *codecs, sgz_base_job *job,
                                sgz_error *err)
 {
     memset(r, 0, sizeof *r);
     r->codecs = codecs;
-    r->stop = stop;
-    pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->changed, NULL);
+    r->job = job;
     r->memory = sgz_base_buffer_new(SGZ_RING_SLABS * SGZ_RING_SLAB);
     if (!r->memory)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
@@ -25,8 +23,6 @@ void sgz_patch_ring_free(sgz_patch_ring *r)
 {
     sgz_codec_sha256_free(r->codecs, &r->sha);
     free(r->memory);
-    pthread_mutex_destroy(&r->lock);
-    pthread_cond_destroy(&r->changed);
 }
 
 static uint8_t *slab(const sgz_patch_ring *r, uint64_t number)
@@ -39,29 +35,18 @@ static sgz_status cancelled(sgz_error *err)
     return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
 }
 
-void sgz_patch_ring_stop(sgz_patch_ring *r, const sgz_error *err)
-{
-    pthread_mutex_lock(&r->lock);
-    if (!*r->stop) {
-        r->err = *err;
-        *r->stop = 1;
-    }
-    pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->lock);
-}
-
 /* --- filling ------------------------------------------------------------------------------- */
 
 sgz_status sgz_patch_ring_room(sgz_patch_ring *r, uint8_t **at, size_t *room, sgz_error *err)
 {
     if (!r->open && !r->alone) {
-        pthread_mutex_lock(&r->lock);
-        while (!*r->stop && (r->filled - r->hashed == SGZ_RING_SLABS ||
+        pthread_mutex_lock(&r->job->lock);
+        while (!sgz_base_job_stopped(r->job) && (r->filled - r->hashed == SGZ_RING_SLABS ||
                              r->filled - r->written == SGZ_RING_SLABS))
-            pthread_cond_wait(&r->changed, &r->lock);
-        pthread_mutex_unlock(&r->lock);
+            pthread_cond_wait(&r->job->changed, &r->job->lock);
+        pthread_mutex_unlock(&r->job->lock);
     }
-    if (*r->stop)
+    if (sgz_base_job_stopped(r->job))
         return cancelled(err);
     *at = slab(r, r->filled) + r->open;
     *room = SGZ_RING_SLAB - r->open;
@@ -78,15 +63,15 @@ sgz_status sgz_patch_ring_flush(sgz_patch_ring *r, sgz_error *err)
         if (r->write)
             status = r->write(r->arg, r->memory, r->open, err);
     }
-    pthread_mutex_lock(&r->lock);
+    pthread_mutex_lock(&r->job->lock);
     if (r->alone) {
-        r->done += (int64_t)r->open;
+        r->job->done += (int64_t)r->open;
     } else {
         r->lens[r->filled % SGZ_RING_SLABS] = r->open;
         r->filled++;
-        pthread_cond_broadcast(&r->changed);
+        pthread_cond_broadcast(&r->job->changed);
     }
-    pthread_mutex_unlock(&r->lock);
+    pthread_mutex_unlock(&r->job->lock);
     r->open = 0;
     return status;
 }
@@ -122,11 +107,11 @@ sgz_status sgz_patch_ring_drain(sgz_patch_ring *r, uint8_t digest[32], sgz_error
     sgz_status status = sgz_patch_ring_flush(r, err);
     if (status)
         return status;
-    pthread_mutex_lock(&r->lock);
-    while (!*r->stop && (r->hashed < r->filled || r->written < r->filled))
-        pthread_cond_wait(&r->changed, &r->lock);
-    pthread_mutex_unlock(&r->lock);
-    if (*r->stop)
+    pthread_mutex_lock(&r->job->lock);
+    while (!sgz_base_job_stopped(r->job) && (r->hashed < r->filled || r->written < r->filled))
+        pthread_cond_wait(&r->job->changed, &r->job->lock);
+    pthread_mutex_unlock(&r->job->lock);
+    if (sgz_base_job_stopped(r->job))
         return cancelled(err);
     sgz_codec_sha256_final(r->codecs, &r->sha, digest);
     sgz_codec_sha256_init(r->codecs, &r->sha);
@@ -135,10 +120,10 @@ sgz_status sgz_patch_ring_drain(sgz_patch_ring *r, uint8_t digest[32], sgz_error
 
 void sgz_patch_ring_end(sgz_patch_ring *r)
 {
-    pthread_mutex_lock(&r->lock);
+    pthread_mutex_lock(&r->job->lock);
     r->ended = 1;
-    pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->lock);
+    pthread_cond_broadcast(&r->job->changed);
+    pthread_mutex_unlock(&r->job->lock);
 }
 
 /* --- the other threads --------------------------------------------------------------------- */
@@ -146,45 +131,43 @@ void sgz_patch_ring_end(sgz_patch_ring *r)
 /* Wait for the slab of this number; 0 when there will be none. With the lock held. */
 static int wait_filled(sgz_patch_ring *r, uint64_t number)
 {
-    while (!*r->stop && !r->ended && number == r->filled)
-        pthread_cond_wait(&r->changed, &r->lock);
-    return !*r->stop && number < r->filled;
+    while (!sgz_base_job_stopped(r->job) && !r->ended && number == r->filled)
+        pthread_cond_wait(&r->job->changed, &r->job->lock);
+    return !sgz_base_job_stopped(r->job) && number < r->filled;
 }
 
 void sgz_patch_ring_hash(sgz_patch_ring *r)
 {
-    pthread_mutex_lock(&r->lock);
+    pthread_mutex_lock(&r->job->lock);
     while (wait_filled(r, r->hashed)) {
         size_t len = r->lens[r->hashed % SGZ_RING_SLABS];
         const uint8_t *data = slab(r, r->hashed);
-        pthread_mutex_unlock(&r->lock);
+        pthread_mutex_unlock(&r->job->lock);
         sgz_codec_sha256_update(r->codecs, &r->sha, data, len);
-        pthread_mutex_lock(&r->lock);
+        pthread_mutex_lock(&r->job->lock);
         r->hashed++;
-        r->done += (int64_t)len;
-        pthread_cond_broadcast(&r->changed);
+        r->job->done += (int64_t)len;
+        pthread_cond_broadcast(&r->job->changed);
     }
-    pthread_mutex_unlock(&r->lock);
+    pthread_mutex_unlock(&r->job->lock);
 }
 
-void sgz_patch_ring_write(sgz_patch_ring *r)
+sgz_status sgz_patch_ring_write(sgz_patch_ring *r, sgz_error *err)
 {
-    sgz_error err;
     sgz_status status = SGZ_OK;
-    pthread_mutex_lock(&r->lock);
-    while (wait_filled(r, r->written)) {
+    pthread_mutex_lock(&r->job->lock);
+    while (!status && wait_filled(r, r->written)) {
         size_t len = r->lens[r->written % SGZ_RING_SLABS];
         const uint8_t *data = slab(r, r->written);
         /* Set while nothing is under way, so that it can be read here. */
         sgz_status (*write)(void *, const uint8_t *, size_t, sgz_error *) = r->write;
-        pthread_mutex_unlock(&r->lock);
+        pthread_mutex_unlock(&r->job->lock);
         if (write)
-            status = write(r->arg, data, len, &err);
-        if (status)
-            sgz_patch_ring_stop(r, &err);
-        pthread_mutex_lock(&r->lock);
-        r->written++;
-        pthread_cond_broadcast(&r->changed);
+            status = write(r->arg, data, len, err);
+        pthread_mutex_lock(&r->job->lock);
+        r->written += !status;
+        pthread_cond_broadcast(&r->job->changed);
     }
-    pthread_mutex_unlock(&r->lock);
+    pthread_mutex_unlock(&r->job->lock);
+    return status;
 }

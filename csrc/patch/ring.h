@@ -2,8 +2,6 @@
 #ifndef SGZ_PATCH_RING_H
 #define SGZ_PATCH_RING_H
 
-#include <pthread.h>
-
 #include "base/job.h"
 #include "codec/codecs.h"
 
@@ -22,17 +20,13 @@ typedef struct {
     size_t lens[SGZ_RING_SLABS];
     size_t open;                /* bytes in the slab that is being filled */
 
-    pthread_mutex_t lock;       /* of everything below */
-    pthread_cond_t changed;
+    sgz_base_job *job;          /* its lock is that of everything below; bytes hashed are done */
     uint64_t filled, hashed, written; /* slabs */
     int ended;                  /* no more slabs will come */
-    int64_t done;               /* bytes hashed, for progress */
-    sgz_base_stop *stop;         /* set by the first error, or by cancel */
-    sgz_error err;              /* that error */
 } sgz_patch_ring;
 
 sgz_status sgz_patch_ring_init(sgz_patch_ring *ring, const sgz_codecs *codecs,
-                               sgz_base_stop *stop, sgz_error *err);
+                               sgz_base_job *job, sgz_error *err);
 void sgz_patch_ring_free(sgz_patch_ring *ring);
 
 /* For the thread that fills. Room for bytes that come next, at least one; SGZ_ECANCELLED once
@@ -52,9 +46,6 @@ void sgz_patch_ring_end(sgz_patch_ring *ring);
 
 /* For the other threads: until the end. */
 void sgz_patch_ring_hash(sgz_patch_ring *ring);
-void sgz_patch_ring_write(sgz_patch_ring *ring);
-
-/* Set the stop flag, if it is not set yet, with this error. */
-void sgz_patch_ring_stop(sgz_patch_ring *ring, const sgz_error *err);
+sgz_status sgz_patch_ring_write(sgz_patch_ring *ring, sgz_error *err);
 
 #endif

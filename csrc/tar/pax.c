@@ -25,22 +25,6 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for tar headers");
 }
 
-int sgz_tar_decimal(const char *text, size_t len, int64_t *value)
-{
-    size_t i = len && text[0] == '-';
-    int64_t sum = 0;
-    if (i == len)
-        return -1;
-    for (size_t k = i; k < len; k++) {
-        unsigned digit = (unsigned char)text[k] - '0';
-        if (digit > 9 || sum > (INT64_MAX - (int64_t)digit) / 10)
-            return -1;
-        sum = sum * 10 + digit;
-    }
-    *value = i ? -sum : sum;
-    return 0;
-}
-
 /* Seconds with an optional fraction; digits past the ninth are cut, as Go does. */
 static int parse_time(const char *text, size_t len, int64_t *seconds, uint32_t *nsec)
 {

@@ -23,9 +23,9 @@ static void report_locked(sgz_verify *v, const sgz_error *err)
 void sgz_verify_report(void *arg, const sgz_error *err)
 {
     sgz_verify *v = arg;
-    pthread_mutex_lock(&v->lock);
+    pthread_mutex_lock(&v->job->lock);
     report_locked(v, err);
-    pthread_mutex_unlock(&v->lock);
+    pthread_mutex_unlock(&v->job->lock);
 }
 
 sgz_status sgz_verify_judge(sgz_verify *v, sgz_status st, const sgz_error *err)
@@ -34,14 +34,7 @@ sgz_status sgz_verify_judge(sgz_verify *v, sgz_status st, const sgz_error *err)
         sgz_verify_report(v, err);
         return SGZ_OK;
     }
-    pthread_mutex_lock(&v->lock);
-    if (!v->fatal) {
-        v->fatal = st;
-        v->fatal_error = *err;
-    }
-    atomic_store(&v->stop, 1);
-    pthread_cond_broadcast(&v->changed);
-    pthread_mutex_unlock(&v->lock);
+    sgz_base_job_fail(v->job, 0, err);
     return st;
 }
 

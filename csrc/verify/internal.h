@@ -2,8 +2,6 @@
 #ifndef SGZ_VERIFY_INTERNAL_H
 #define SGZ_VERIFY_INTERNAL_H
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +13,6 @@
 /* Decoded bytes stay in the L2 cache between inflate, CRC and the hashes. */
 #define PIECE ((size_t)256 << 10)
 #define RING 256                        /* batches claimed but not yet fed */
-#define THREADS_MAX 256
 
 typedef struct {
     int64_t start;
@@ -63,11 +60,8 @@ struct sgz_verify {
     size_t big_count;
     uint8_t empty_digest[32];
 
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    pthread_t ids[THREADS_MAX];
-    int started, running;
-    int toc_claimed;
+    sgz_base_job *job;
+    int toc_claimed;                 /* with the job's lock, as what follows */
     size_t next_segment, next_batch; /* to claim */
     size_t next_fed;                 /* batch whose turn it is */
     int feeding;
@@ -75,12 +69,8 @@ struct sgz_verify {
     size_t gaps;                     /* bytes in the ring */
     sgz_verify_names *tree;
 
-    atomic_int stop;
     atomic_int waiters;              /* for a file's turn */
-    atomic_llong done;
     atomic_ullong bytes, chunks;
-    sgz_status fatal;
-    sgz_error fatal_error;
     sgz_verify_result result;
 };
 

@@ -25,12 +25,12 @@ sgz_status sgz_verify_big_wait(sgz_verify *v, const sgz_verify_big *f, size_t sp
     if (sgz_verify_big_has_turn(f, span))
         return SGZ_OK;
     atomic_fetch_add(&v->waiters, 1);
-    pthread_mutex_lock(&v->lock);
-    while (!sgz_verify_big_has_turn(f, span) && !atomic_load(&v->stop))
-        pthread_cond_wait(&v->changed, &v->lock);
-    pthread_mutex_unlock(&v->lock);
+    pthread_mutex_lock(&v->job->lock);
+    while (!sgz_verify_big_has_turn(f, span) && !sgz_base_job_stopped(v->job))
+        pthread_cond_wait(&v->job->changed, &v->job->lock);
+    pthread_mutex_unlock(&v->job->lock);
     atomic_fetch_sub(&v->waiters, 1);
-    return atomic_load(&v->stop) ? SGZ_ECANCELLED : SGZ_OK;
+    return sgz_base_job_stopped(v->job) ? SGZ_ECANCELLED : SGZ_OK;
 }
 
 /* Feed bytes of the chunk whose turn it is. */
@@ -66,9 +66,9 @@ void sgz_verify_big_advance(sgz_verify *v, sgz_verify_big *f, size_t span, int f
     }
     atomic_store(&f->next, span + 1);
     if (atomic_load(&v->waiters)) {
-        pthread_mutex_lock(&v->lock);
-        pthread_cond_broadcast(&v->changed);
-        pthread_mutex_unlock(&v->lock);
+        pthread_mutex_lock(&v->job->lock);
+        pthread_cond_broadcast(&v->job->changed);
+        pthread_mutex_unlock(&v->job->lock);
     }
 }
 
@@ -151,13 +151,13 @@ static void feed_ring(sgz_verify *v)
         v->feeding = 1;
         v->ring[v->next_fed % RING] = NULL;
         v->gaps -= b->gap_len;
-        pthread_mutex_unlock(&v->lock);
+        pthread_mutex_unlock(&v->job->lock);
         feed(v, b);
         sgz_verify_batch_free(b);
-        pthread_mutex_lock(&v->lock);
+        pthread_mutex_lock(&v->job->lock);
         v->feeding = 0;
         v->next_fed++;
-        pthread_cond_broadcast(&v->changed);
+        pthread_cond_broadcast(&v->job->changed);
     }
 }
 
@@ -169,31 +169,31 @@ void sgz_verify_batch_finish(sgz_verify_worker *w)
     if (b->direct) {
         feed(v, b);
         sgz_verify_batch_free(b);
-        pthread_mutex_lock(&v->lock);
+        pthread_mutex_lock(&v->job->lock);
         v->feeding = 0;
         v->next_fed++;
-        pthread_cond_broadcast(&v->changed);
+        pthread_cond_broadcast(&v->job->changed);
     } else {
-        pthread_mutex_lock(&v->lock);
+        pthread_mutex_lock(&v->job->lock);
         v->ring[b->number % RING] = b;
         v->gaps += b->gap_len;
     }
     feed_ring(v);
-    pthread_mutex_unlock(&v->lock);
+    pthread_mutex_unlock(&v->job->lock);
 }
 
 /* Wait until all earlier batches were fed, and take the tree for this one. */
 static sgz_status take_turn(sgz_verify_worker *w)
 {
     sgz_verify *v = w->v;
-    pthread_mutex_lock(&v->lock);
-    while ((v->next_fed != w->batch->number || v->feeding) && !atomic_load(&v->stop))
-        pthread_cond_wait(&v->changed, &v->lock);
-    if (!atomic_load(&v->stop)) {
+    pthread_mutex_lock(&v->job->lock);
+    while ((v->next_fed != w->batch->number || v->feeding) && !sgz_base_job_stopped(v->job))
+        pthread_cond_wait(&v->job->changed, &v->job->lock);
+    if (!sgz_base_job_stopped(v->job)) {
         v->feeding = 1;
         w->batch->direct = 1;
     }
-    pthread_mutex_unlock(&v->lock);
+    pthread_mutex_unlock(&v->job->lock);
     if (!w->batch->direct)
         return SGZ_ECANCELLED;
     feed(v, w->batch);

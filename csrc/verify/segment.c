@@ -128,7 +128,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     uint64_t bytes = 0;
     sgz_codec_decoder_enter(&w->decoder, point, end);
     do {
-        if (atomic_load_explicit(&v->stop, memory_order_relaxed))
+        if (sgz_base_job_stopped(v->job))
             return SGZ_ECANCELLED;
         st = sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
         bytes += got;
@@ -139,7 +139,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
         }
     } while (!st && got == PIECE);
     atomic_fetch_add_explicit(&v->bytes, bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&v->done, end - s->start, memory_order_relaxed);
+    atomic_fetch_add_explicit(&v->job->done, end - s->start, memory_order_relaxed);
     int broken = st != SGZ_OK, missing = c.pass.span < c.pass.last;
     uint32_t file = missing ? spans->files[c.pass.span] : SGZ_NO_ROW;
     if (missing && st == SGZ_EGZIP)

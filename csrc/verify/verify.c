@@ -1,5 +1,4 @@
 #include "verify/internal.h"
-#include "base/deadline.h"
 
 /* A batch ends after this much input, output, or this many segments: big enough that the
  * lock is noise, small enough that the last batches finish together. */
@@ -25,7 +24,7 @@ static sgz_status verify_toc(sgz_verify_worker *w)
     int clean = 1;
     sgz_codec_decoder_enter(&w->decoder, point, end);
     do {
-        if (atomic_load_explicit(&v->stop, memory_order_relaxed))
+        if (sgz_base_job_stopped(v->job))
             return SGZ_ECANCELLED;
         st = sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
         size_t skip = at >= json_end ? 0 : (uint64_t)(json_end - at) < got
@@ -35,7 +34,7 @@ static sgz_status verify_toc(sgz_verify_worker *w)
         at += (int64_t)got;
     } while (!st && got == PIECE);
     atomic_fetch_add(&v->bytes, (unsigned long long)at);
-    atomic_fetch_add(&v->done, end - start);
+    atomic_fetch_add(&v->job->done, end - start);
     if (st)
         return sgz_verify_judge(v, st, &err);
     const char *what = NULL;
@@ -61,11 +60,11 @@ static sgz_status verify_toc(sgz_verify_worker *w)
 static sgz_status claim(sgz_verify_worker *w, size_t *first, size_t *last, int64_t *end)
 {
     sgz_verify *v = w->v;
-    while (v->next_segment < v->segment_count && !atomic_load(&v->stop) &&
+    while (v->next_segment < v->segment_count && !sgz_base_job_stopped(v->job) &&
            (v->next_batch - v->next_fed >= RING || v->gaps > GAPS_MAX))
-        pthread_cond_wait(&v->changed, &v->lock);
+        pthread_cond_wait(&v->job->changed, &v->job->lock);
     *first = *last = v->next_segment;
-    if (atomic_load(&v->stop))
+    if (sgz_base_job_stopped(v->job))
         return SGZ_ECANCELLED;
     if (v->next_segment == v->segment_count)
         return SGZ_OK;
@@ -91,10 +90,10 @@ static sgz_status claim(sgz_verify_worker *w, size_t *first, size_t *last, int64
 static sgz_status run_worker(sgz_verify_worker *w)
 {
     sgz_verify *v = w->v;
-    pthread_mutex_lock(&v->lock);
+    pthread_mutex_lock(&v->job->lock);
     int toc = !v->toc_claimed;
     v->toc_claimed = 1;
-    pthread_mutex_unlock(&v->lock);
+    pthread_mutex_unlock(&v->job->lock);
     if (toc) {
         sgz_status st = verify_toc(w);
         if (st)
@@ -106,9 +105,9 @@ static sgz_status run_worker(sgz_verify_worker *w)
         w->batch = calloc(1, sizeof *w->batch);
         if (!w->batch)
             return sgz_verify_no_memory(v);
-        pthread_mutex_lock(&v->lock);
+        pthread_mutex_lock(&v->job->lock);
         sgz_status st = claim(w, &first, &last, &end);
-        pthread_mutex_unlock(&v->lock);
+        pthread_mutex_unlock(&v->job->lock);
         if (st || first == last)
             return st;
         sgz_codec_decoder_read_ahead(&w->decoder, end);
@@ -124,31 +123,25 @@ static sgz_status run_worker(sgz_verify_worker *w)
     }
 }
 
-static void *work(void *arg)
+static sgz_status work(void *arg, int number, sgz_error *err)
 {
     sgz_verify *v = arg;
     sgz_verify_worker w = {.v = v};
-    sgz_error err;
-    sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob, &err);
+    (void)number;
+    sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob, err);
     if (!st)
-        st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, &err);
+        st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, err);
     if (!st && !(w.piece = malloc(PIECE)))
-        st = sgz_base_fail(&err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
-    if (st)
-        sgz_verify_judge(v, st, &err);
-    else
-        run_worker(&w);
+        st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+    if (!st && run_worker(&w))
+        st = SGZ_ECANCELLED; /* what ended it is told */
     sgz_verify_batch_free(w.batch);
     free(w.piece);
     free(w.held);
     free(w.deferred);
     sgz_read_check_free(&w.check);
     sgz_codec_decoder_free(&w.decoder);
-    pthread_mutex_lock(&v->lock);
-    v->running--;
-    pthread_cond_broadcast(&v->changed);
-    pthread_mutex_unlock(&v->lock);
-    return NULL;
+    return st;
 }
 
 /* --- set-up ------------------------------------------------------------------------------ */
@@ -217,24 +210,19 @@ static void destroy(sgz_verify *v)
     sgz_verify_names_free(v->tree);
     free(v->big);
     free(v->segments);
-    pthread_mutex_destroy(&v->lock);
-    pthread_cond_destroy(&v->changed);
     free(v);
 }
 
-sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sgz_error *err)
+sgz_status sgz_verify_start(sgz_verify **verify, sgz_base_job *job, const sgz_verify_args *args,
+                            sgz_error *err)
 {
     sgz_verify *v = calloc(1, sizeof *v);
     if (!v)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
     v->args = *args;
     v->toc = args->spans->toc;
-    pthread_mutex_init(&v->lock, NULL);
-    pthread_condattr_t clock; /* of sgz_verify_wait: not the one that people set */
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&v->changed, &clock);
-    pthread_condattr_destroy(&clock);
+    v->job = job;
+    job->total = args->toc_end > args->spans->end ? args->toc_end : args->spans->end;
     sgz_status st = plan(v, err);
     if (!st)
         st = check_files(v, err);
@@ -243,54 +231,18 @@ sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sg
         if (!v->tree)
             st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
     }
-    if (st) {
+    if (!st)
+        st = sgz_base_job_start(job, args->threads, work, v, err);
+    if (st)
         destroy(v);
-        return st;
-    }
-    int threads = args->threads < 1 ? 1 : args->threads > THREADS_MAX ? THREADS_MAX
-                                                                      : args->threads;
-    pthread_mutex_lock(&v->lock);
-    while (v->started < threads && !pthread_create(&v->ids[v->started], NULL, work, v))
-        v->started++;
-    v->running = v->started;
-    pthread_mutex_unlock(&v->lock);
-    if (!v->started) {
-        destroy(v);
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "cannot start a thread");
-    }
-    *verify = v;
-    return SGZ_OK;
-}
-
-int sgz_verify_wait(sgz_verify *v, int milliseconds, int64_t *done)
-{
-    struct timespec until = sgz_base_deadline(milliseconds);
-    pthread_mutex_lock(&v->lock);
-    while (v->running && !pthread_cond_timedwait(&v->changed, &v->lock, &until))
-        ;
-    int finished = !v->running;
-    pthread_mutex_unlock(&v->lock);
-    *done = atomic_load(&v->done);
-    return finished;
-}
-
-void sgz_verify_cancel(sgz_verify *v)
-{
-    pthread_mutex_lock(&v->lock);
-    atomic_store(&v->stop, 1);
-    pthread_cond_broadcast(&v->changed);
-    pthread_mutex_unlock(&v->lock);
+    else
+        *verify = v;
+    return st;
 }
 
 sgz_status sgz_verify_finish(sgz_verify *v, sgz_verify_result *result, sgz_error *err)
 {
-    for (int i = 0; i < v->started; i++)
-        pthread_join(v->ids[i], NULL);
-    sgz_status st = v->fatal;
-    if (st && err)
-        *err = v->fatal_error;
-    if (!st && atomic_load(&v->stop))
-        st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "verification was cancelled");
+    sgz_status st = sgz_base_job_join(v->job, err);
     if (!st && v->tree)
         st = sgz_verify_names_finish(v->tree, err);
     v->result.bytes = atomic_load(&v->bytes);

@@ -9,6 +9,7 @@
 #ifndef SGZ_VERIFY_VERIFY_H
 #define SGZ_VERIFY_VERIFY_H
 
+#include "base/job.h"
 #include "read/spans.h"
 
 #define SGZ_VERIFY_ERRORS 100 /* kept in full; the rest are only counted */
@@ -34,13 +35,10 @@ typedef struct {
 
 typedef struct sgz_verify sgz_verify;
 
-/* Start the threads and return at once. args is copied, what it points at is not. */
-sgz_status sgz_verify_start(sgz_verify **verify, const sgz_verify_args *args, sgz_error *err);
-/* Wait at most `milliseconds`; true when the threads are done. *done is the number of
- * compressed bytes verified so far. */
-int sgz_verify_wait(sgz_verify *verify, int milliseconds, int64_t *done);
-/* Ask the threads to stop soon; finish then fails with SGZ_ECANCELLED. */
-void sgz_verify_cancel(sgz_verify *verify);
+/* Start the job's threads; its progress is in compressed bytes. args is copied, what it points at
+ * is not. */
+sgz_status sgz_verify_start(sgz_verify **verify, sgz_base_job *job, const sgz_verify_args *args,
+                            sgz_error *err);
 /* Join the threads, compare the trees, fill *result and free everything. Fails only when
  * verification itself could not go on (memory, input errors, cancelled). */
 sgz_status sgz_verify_finish(sgz_verify *verify, sgz_verify_result *result, sgz_error *err);

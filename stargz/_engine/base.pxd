@@ -72,8 +72,12 @@ cdef extern from "base/job.h" nogil:
 
     void sgz_base_job_init(sgz_base_job *)
     void sgz_base_job_free(sgz_base_job *)
+    sgz_status sgz_base_job_start(sgz_base_job *, int,
+                                  sgz_status (*)(void *, int, sgz_error *) noexcept, void *,
+                                  sgz_error *)
     int sgz_base_job_wait(sgz_base_job *, int)
     void sgz_base_job_cancel(sgz_base_job *)
+    sgz_status sgz_base_job_join(sgz_base_job *, sgz_error *)
 
 
 # How often a thread that waits for others looks for signals and tells of progress: milliseconds.
@@ -88,8 +92,8 @@ cdef class Job:
 
 
 # Wait for the end of a job that was started. progress(done, total) is called meanwhile, if it is
-# not None. What that or a signal's handler raises cancels the job and is raised; either way the
-# task is then to be finished, which joins the threads: with `finally`.
+# not None. What that or a signal's handler raises cancels the job, and is raised when the job has
+# ended, whatever signals come until then. The task is to be finished either way: in a `finally`.
 cdef int follow(Job job, object progress) except -1
 
 

@@ -197,17 +197,20 @@ cdef class Job:
 
 cdef int follow(Job job, object progress) except -1:
     cdef bint ended = False
-    try:
-        while not ended:
-            with nogil:
-                ended = sgz_base_job_wait(&job.job, POLL)
-            PyErr_CheckSignals()
-            if progress is not None:
-                progress(job.job.done, job.job.total)
-    except BaseException:
+    cdef object failure = None
+    while not ended:
         with nogil:
-            sgz_base_job_cancel(&job.job)
-        raise
+            ended = sgz_base_job_wait(&job.job, POLL)
+        try:
+            PyErr_CheckSignals()
+            if progress is not None and failure is None:
+                progress(job.job.done, job.job.total)
+        except BaseException as error:
+            failure = failure or error
+            with nogil:
+                sgz_base_job_cancel(&job.job)
+    if failure is not None:
+        raise failure
     return 0
 
 

@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport getpid
 
 from stargz._engine.base cimport (
+    POLL,
     SGZ_ECALLBACK,
     SGZ_ECANCELLED,
     SGZ_EDIGEST,
@@ -34,8 +35,6 @@ import threading
 DEMAND, AHEAD, PREFETCH, BACKGROUND = range(4)
 
 cdef enum:
-    # How long a Ctrl-C may wait.
-    POLL_MS = 40
     # How long a worker sleeps in C when there is nothing to do; it is woken when there is.
     SLEEP_MS = 60000
     # What is read in one go: all of its chunks are held in memory at once.
@@ -223,7 +222,7 @@ cdef class Chunks:
                     while True:
                         memset(&err, 0, sizeof(err))
                         with nogil:
-                            status = sgz_chunks_waiter_read(self.ptr, &waiter, out, POLL_MS, &again,
+                            status = sgz_chunks_waiter_read(self.ptr, &waiter, out, POLL, &again,
                                                             &err)
                         if not again:
                             break

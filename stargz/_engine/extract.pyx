@@ -1,13 +1,22 @@
 """Extraction: one call a layer, on a pool of C threads; see csrc/extract/extract.h."""
 
-from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOENT, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.unistd cimport close
 
-from stargz._engine.base cimport SGZ_EIO, SGZ_OK, sgz_codecs, sgz_error, sgz_status, table
+from stargz._engine.base cimport (
+    SGZ_EIO,
+    SGZ_OK,
+    Job,
+    follow,
+    sgz_base_job,
+    sgz_codecs,
+    sgz_error,
+    sgz_status,
+    table,
+)
 from stargz._engine.reader cimport Blob, sgz_blob
 from stargz._engine.toc cimport TOC, sgz_toc
 
@@ -45,15 +54,10 @@ cdef extern from "extract/extract.h" nogil:
 
     sgz_extract *sgz_extract_new(const sgz_extract_options *)
     sgz_status sgz_extract_select(sgz_extract *, const char *, size_t, sgz_error *)
-    sgz_status sgz_extract_start(sgz_extract *, sgz_error *)
-    int sgz_extract_wait(sgz_extract *, int, int64_t *, int64_t *)
+    sgz_status sgz_extract_start(sgz_extract *, sgz_base_job *, sgz_error *)
     sgz_status sgz_extract_finish(sgz_extract *, sgz_extract_result *, sgz_error *)
     void sgz_extract_free(sgz_extract *)
 
-
-# How long a Ctrl-C or a step of the progress may wait.
-cdef enum:
-    POLL_MS = 40
 
 cdef dict XATTRS = {"none": 0, "user": 1, "all": 2}
 
@@ -87,8 +91,7 @@ def extract(
     cdef sgz_error err
     cdef sgz_status status
     cdef bytes member
-    cdef int64_t done = 0, total = 0
-    cdef bint finished = False
+    cdef Job job = Job()
 
     memset(&options, 0, sizeof(options))
     memset(&result, 0, sizeof(result))
@@ -120,23 +123,19 @@ def extract(
             if sgz_extract_select(ex, member, len(member), &err) != SGZ_OK:
                 raise blob.failure(&err)
         with nogil:  # once per layer
-            status = sgz_extract_start(ex, &err)
+            status = sgz_extract_start(ex, &job.job, &err)
         if status == SGZ_EIO and err.sys_errno == ENOENT:
             raise EntryNotFoundError(err.name.decode("utf-8", "backslashreplace"), blob.name)
         if status != SGZ_OK:
             raise blob.failure(&err)
-        while not finished:
-            with nogil:
-                finished = sgz_extract_wait(ex, POLL_MS, &done, &total)
-            PyErr_CheckSignals()
-            if progress is not None:
-                progress(done, total)
-        with nogil:
-            status = sgz_extract_finish(ex, &result, &err)
+        try:
+            follow(job, progress)
+        finally:
+            with nogil:  # the threads may need the GIL to end: to read the source
+                status = sgz_extract_finish(ex, &result, &err)
         if status != SGZ_OK:
             raise blob.failure(&err)
     finally:
-        # Cancels what still runs. Its threads may need the GIL to end: to read the source.
         with nogil:
             sgz_extract_free(ex)
         if source.fd >= 0:

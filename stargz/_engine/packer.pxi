@@ -5,7 +5,6 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcmp, memcpy
 
 import os
-from _thread import allocate_lock, start_new_thread
 
 
 cdef extern from "<time.h>" nogil:
@@ -37,9 +36,13 @@ cdef extern from "pack/pack.h" nogil:
         uint32_t (*known)(void *, const sgz_pack_walk_entry *, const char *)
         void *ignore_arg
         void *known_arg
-        const sgz_base_stop *stop
 
-    sgz_status sgz_pack_walk_tree(int, const sgz_pack_walk_options *, sgz_pack_walk *, sgz_error *)
+    ctypedef struct sgz_pack_walk_state:
+        pass
+
+    sgz_status sgz_pack_walk_start(sgz_pack_walk_state **, sgz_base_job *, int,
+                                   const sgz_pack_walk_options *, sgz_error *)
+    sgz_status sgz_pack_walk_finish(sgz_pack_walk_state *, sgz_pack_walk *, sgz_error *)
     void sgz_pack_walk_free(sgz_pack_walk *)
     ctypedef struct sgz_pack_manifest_options:
         int level
@@ -88,66 +91,6 @@ cdef extern from "pack/pack.h" nogil:
     void sgz_pack_count(sgz_pack *, sgz_pack_counts *)
     void sgz_pack_describe(sgz_pack *, const sgz_write_result *, sgz_pack_manifest *)
     const char *sgz_pack_changed(const sgz_pack *, size_t, size_t *, int *)
-
-# How often a waiting thread looks for signals: seconds.
-_POLL = 0.05
-
-
-cdef class Worker:
-    """A thread for one call. `wait` returns when that has ended, whatever signals come: only then
-    may what it works with be closed. (Of a Thread whose `join` an exception left, CPython 3.11
-    believes ever after that it has ended.)
-
-    `error` is the exception that ended the call, or None.
-    """
-
-    cdef object call, running
-    cdef bint ended
-    cdef sgz_base_stop *stop    # set when a signal's handler raises; may be NULL
-    cdef readonly object error
-
-    def __cinit__(self):
-        self.stop = NULL
-
-    def __init__(self, call):
-        self.call = call
-        self.running = allocate_lock()
-        self.ended = True
-
-    def start(self):
-        """Begin. Either there is a thread then, or an exception."""
-        self.running.acquire()
-        self.ended = False
-        try:
-            start_new_thread(self._run, ())
-        except BaseException:
-            self.ended = True
-            raise
-
-    def _run(self):
-        try:
-            self.call()
-        except BaseException as error:
-            self.error = error
-        finally:
-            self.ended = True
-            self.running.release()
-
-    def wait(self):
-        """Wait for the end. An exception that a signal's handler raised meanwhile is raised
-        then."""
-        cdef object interrupted = None
-        while not self.ended:
-            try:
-                self.running.acquire(True, _POLL)
-                PyErr_CheckSignals()
-            except BaseException as error:
-                interrupted = interrupted or error
-                if self.stop != NULL:
-                    self.stop[0] = 1
-        if interrupted is not None:
-            raise interrupted
-
 
 cdef class Manifest:
     """What an earlier layer was made of, read from a descriptor at its begin."""
@@ -218,7 +161,7 @@ cdef int _ask(Callback ignore, bytes name, bint is_dir) noexcept:
 
 
 cdef class Packing:
-    """One pack: `walk`, then `run`, then `save`, each once.
+    """One pack: `walk`, then `run`, each once; then its manifest may be saved.
 
     `root` is the descriptor of the directory. owner and group are -1 for those of the files;
     mtime is None for theirs, mtime_max None for no limit.
@@ -231,7 +174,6 @@ cdef class Packing:
     cdef sgz_pack *packer
     cdef sgz_toc *toc
     cdef int root
-    cdef sgz_base_stop stop
     cdef int64_t walked_at
     cdef Manifest base
     cdef str name
@@ -300,13 +242,13 @@ cdef class Packing:
         cdef sgz_error err
         cdef size_t i, count = len(skip)
         cdef timespec now
-        cdef list failures = []
-        cdef Worker worker
+        cdef sgz_pack_walk_state *state = NULL
+        cdef sgz_status status
+        cdef Job job = Job()
         memset(&options, 0, sizeof(options))
         memset(&left_out, 0, sizeof(left_out))
         options.threads = self.convert.threads
         options.one_file_system = one_file_system
-        options.stop = &self.stop
         options.ignore = _ignore
         options.ignore_arg = &left_out
         self.base = base
@@ -328,22 +270,16 @@ cdef class Packing:
             clock_gettime(CLOCK_REALTIME_COARSE, &now)
             self.walked_at = now.tv_sec * 1000000000 + now.tv_nsec
 
-            def work():
-                cdef sgz_status status
+            if sgz_pack_walk_start(&state, &job.job, self.root, &options, &err) != SGZ_OK:
+                raise to_exception(&err, self.name)
+            try:
+                follow(job, None)
+            finally:
                 with nogil:
-                    status = sgz_pack_walk_tree(self.root, &options, &self.found, &err)
-                if status != SGZ_OK:
-                    failures.append(status)
-
-            worker = Worker(work)
-            worker.stop = &self.stop
-            worker.start()
-            worker.wait()
-            if worker.error is not None:
-                raise worker.error
+                    status = sgz_pack_walk_finish(state, &self.found, &err)
             if call is not None:
                 call.check()
-            if failures:
+            if status != SGZ_OK:
                 raise to_exception(&err, self.name)
             met = [name for i, name in enumerate(skip) if left_out.seen[i]]
             reserved = [os.fsdecode(left_out.reserved[i]) for i in range(left_out.reserved_count)]
@@ -402,15 +338,48 @@ cdef class Packing:
             fields["diff_id"] = None
         return fields
 
-    def save(self, int fd):
-        """Write the layer's manifest."""
-        cdef sgz_pack_manifest manifest
+
+cdef struct save_job:
+    sgz_pack_manifest manifest
+    const sgz_codecs *codecs
+    int fd
+
+
+cdef sgz_status _save(void *arg, int number, sgz_error *err) noexcept nogil:
+    cdef save_job *save = <save_job *>arg
+    return sgz_pack_manifest_save(&save.manifest, save.codecs, save.fd, err)
+
+
+cdef class Saving:
+    """The manifest of what was packed, on its way to a descriptor, from a thread of its own.
+
+    `wait` is to be called before the descriptor is closed.
+    """
+
+    cdef save_job save
+    cdef Packing packing        # has what the manifest points to
+    cdef Job job
+
+    def __init__(self, Packing packing not None, int fd):
+        cdef sgz_error err
+        self.packing = packing
+        self.job = Job()
+        self.save.codecs = table()
+        self.save.fd = fd
+        sgz_pack_describe(packing.packer, &packing.result, &self.save.manifest)
+        self.save.manifest.walked_at = packing.walked_at
+        if sgz_base_job_start(&self.job.job, 1, _save, &self.save, &err) != SGZ_OK:
+            raise to_exception(&err, "")
+
+    def wait(self):
+        """Returns when the thread has ended, whatever signals come, and raises what it failed
+        with, or a signal's handler."""
         cdef sgz_error err
         cdef sgz_status status
-        cdef const sgz_codecs *codecs = table()
-        sgz_pack_describe(self.packer, &self.result, &manifest)
-        manifest.walked_at = self.walked_at
-        with nogil:
-            status = sgz_pack_manifest_save(&manifest, codecs, fd, &err)
+        try:
+            follow(self.job, None)
+        finally:
+            with nogil:
+                status = sgz_base_job_join(&self.job.job, &err)
         if status != SGZ_OK:
             raise to_exception(&err, "")

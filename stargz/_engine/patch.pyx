@@ -11,9 +11,11 @@ from stargz._engine.base cimport (
     SGZ_EPATCH,
     SGZ_OK,
     Buffer,
+    Job,
     Reader,
     Writer,
-    sgz_base_stop,
+    follow,
+    sgz_base_job,
     sgz_codecs,
     sgz_error,
     sgz_sink,
@@ -70,19 +72,15 @@ cdef extern from "patch/members.h" nogil:
     ctypedef struct sgz_patch_members:
         pass
 
-    sgz_status sgz_patch_members_walk(sgz_patch_members **, const sgz_patch_members_args *,
-                                      const sgz_spans *, int64_t, uint8_t *, sgz_error *)
-    sgz_status sgz_patch_members_prove(sgz_patch_members **, const sgz_patch_members_args *, int,
-                                       const sgz_patch_proof *, size_t, const sgz_patch_proof_gap *,
-                                       uint8_t *, uint8_t *, sgz_error *)
-    int sgz_patch_members_wait(sgz_patch_members *, int, int64_t *)
-    void sgz_patch_members_cancel(sgz_patch_members *)
+    sgz_status sgz_patch_members_walk(sgz_patch_members **, sgz_base_job *,
+                                      const sgz_patch_members_args *, const sgz_spans *, int64_t,
+                                      uint8_t *, sgz_error *)
+    sgz_status sgz_patch_members_prove(sgz_patch_members **, sgz_base_job *,
+                                       const sgz_patch_members_args *, int, const sgz_patch_proof *,
+                                       size_t, const sgz_patch_proof_gap *, uint8_t *, uint8_t *,
+                                       sgz_error *)
     sgz_status sgz_patch_members_finish(sgz_patch_members *, sgz_patch_member_info **, size_t *,
                                         sgz_error *)
-
-# How long a Ctrl-C or a step of the progress may wait: milliseconds.
-cdef enum:
-    POLL = 40
 
 # What the records that this module gives and takes are, for struct.
 MEMBER = "<qq32s"        # offset, size, sha256
@@ -107,24 +105,6 @@ cdef struct chunk_record:
     uint8_t digest[32]
     uint8_t known
     uint8_t pad[7]
-
-
-cdef object wait(sgz_patch_members *job, progress, int64_t total):
-    cdef sgz_error err
-    cdef int64_t done = 0
-    cdef int ended = 0
-    try:
-        while not ended:
-            with nogil:
-                ended = sgz_patch_members_wait(job, POLL, &done)
-            PyErr_CheckSignals()
-            if progress is not None:
-                progress(done, total)
-    except BaseException:
-        sgz_patch_members_cancel(job)
-        with nogil:
-            sgz_patch_members_finish(job, NULL, NULL, &err)
-        raise
 
 
 cdef Spans index(TOC toc, int64_t end, str name):
@@ -180,7 +160,8 @@ def walk(Blob blob not None, TOC toc not None, int64_t end, int64_t toc_end, int
     """
     cdef Spans spans = index(toc, end, blob.name)
     cdef sgz_patch_members_args args
-    cdef sgz_patch_members *job = NULL
+    cdef sgz_patch_members *members = NULL
+    cdef Job job = Job()
     cdef sgz_patch_member_info *found = NULL
     cdef size_t count = 0
     cdef sgz_error err
@@ -191,22 +172,25 @@ def walk(Blob blob not None, TOC toc not None, int64_t end, int64_t toc_end, int
     args.blob = &blob.blob
     args.threads = threads
     with nogil:
-        status = sgz_patch_members_walk(&job, &args, &spans.spans, toc_end, digests, &err)
+        status = sgz_patch_members_walk(&members, &job.job, &args, &spans.spans, toc_end, digests,
+                                        &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
-    wait(job, progress, blob.blob.size)
-    with nogil:
-        status = sgz_patch_members_finish(job, &found, &count, &err)
+    try:
+        follow(job, progress)
+    finally:
+        with nogil:
+            status = sgz_patch_members_finish(members, &found, &count, &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
-    cdef bytes members, contents
+    cdef bytes found_, contents
     cdef member_record *to
     cdef uint64_t *sizes
     cdef size_t i
     try:
-        members = PyBytes_FromStringAndSize(NULL, count * sizeof(member_record))
+        found_ = PyBytes_FromStringAndSize(NULL, count * sizeof(member_record))
         contents = PyBytes_FromStringAndSize(NULL, count * sizeof(uint64_t))
-        to = <member_record *>PyBytes_AS_STRING(members)
+        to = <member_record *>PyBytes_AS_STRING(found_)
         sizes = <uint64_t *>PyBytes_AS_STRING(contents)
         with nogil:
             for i in range(count):
@@ -216,7 +200,7 @@ def walk(Blob blob not None, TOC toc not None, int64_t end, int64_t toc_end, int
                 memcpy(sizes + i, &found[i].content, sizeof(uint64_t))
     finally:
         free(found)
-    return members, contents, records(spans, digests)
+    return found_, contents, records(spans, digests)
 
 
 def prove(Blob blob not None, proofs not None, gaps not None, Py_ssize_t literal_size, int level,
@@ -232,7 +216,8 @@ def prove(Blob blob not None, proofs not None, gaps not None, Py_ssize_t literal
     cdef const sgz_patch_proof *items = <const sgz_patch_proof *>proof_data.view.buf
     cdef const sgz_patch_proof_gap *parts = <const sgz_patch_proof_gap *>gap_data.view.buf
     cdef sgz_patch_members_args args
-    cdef sgz_patch_members *job = NULL
+    cdef sgz_patch_members *members = NULL
+    cdef Job job = Job()
     cdef sgz_error err
     cdef sgz_status status
     cdef size_t i
@@ -263,12 +248,15 @@ def prove(Blob blob not None, proofs not None, gaps not None, Py_ssize_t literal
     args.blob = &blob.blob
     args.threads = threads
     with nogil:
-        status = sgz_patch_members_prove(&job, &args, level, items, count, parts, made, out, &err)
+        status = sgz_patch_members_prove(&members, &job.job, &args, level, items, count, parts,
+                                         made, out, &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
-    wait(job, None, 0)
-    with nogil:
-        status = sgz_patch_members_finish(job, NULL, NULL, &err)
+    try:
+        follow(job, None)
+    finally:
+        with nogil:
+            status = sgz_patch_members_finish(members, NULL, NULL, &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
     return flags, literals
@@ -336,12 +324,9 @@ cdef extern from "patch/apply.h" nogil:
                               sgz_error *)
     void sgz_patch_close(sgz_patch_reader *)
     sgz_status sgz_patch_read_head(sgz_patch_reader *, sgz_patch_head *, sgz_error *)
-    sgz_patch_apply *sgz_patch_apply_start(const sgz_codecs *, sgz_patch_reader *,
-                                           const sgz_patch_head *, const sgz_blob *,
-                                           const sgz_sink *, int, unsigned, sgz_base_stop *,
-                                           sgz_error *)
-    int sgz_patch_apply_wait(sgz_patch_apply *, int, int64_t *)
-    void sgz_patch_apply_cancel(sgz_patch_apply *)
+    sgz_status sgz_patch_apply_start(sgz_patch_apply **, sgz_base_job *, const sgz_codecs *,
+                                     sgz_patch_reader *, const sgz_patch_head *, const sgz_blob *,
+                                     const sgz_sink *, int, int, sgz_error *)
     sgz_status sgz_patch_apply_finish(sgz_patch_apply *, sgz_patch_result *, sgz_error *)
 
 
@@ -383,7 +368,7 @@ cdef class Patch:
     cdef sgz_patch_reader reader
     cdef sgz_patch_head head
     cdef Reader source
-    cdef sgz_base_stop stop
+    cdef Job job
     cdef str name
     cdef bytes encoded
     cdef readonly int level         # 0: the patch compresses nothing anew
@@ -403,8 +388,9 @@ cdef class Patch:
         cdef sgz_status status
         self.name = name
         self.encoded = name.encode("utf-8", "surrogateescape")
+        self.job = Job()
         self.source = Reader(source)
-        self.source.source.stop = &self.stop
+        self.source.source.stop = &self.job.job.stop
         status = sgz_patch_open(&self.reader, table(), self.source.source, self.encoded, &err)
         while status == SGZ_OK:
             with nogil:
@@ -422,7 +408,7 @@ cdef class Patch:
         self.base_digest = _digest(self.head.base_digest)
         self.engine = (<const char *>self.head.engine)[:64].rstrip(b"\0").decode("ascii")
 
-    def run(self, int base, sink, int spool, *, unsigned threads, str base_name, str sink_name,
+    def run(self, int base, sink, int spool, *, int threads, str base_name, str sink_name,
             progress):
         """Make NEW; returns the result's fields as a dict.
 
@@ -434,34 +420,22 @@ cdef class Patch:
         cdef sgz_error err
         cdef sgz_status status
         cdef sgz_patch_result result
-        cdef int64_t done = 0, total = self.base_size + self.new_size
-        cdef int ended = 0
-        cdef sgz_patch_apply *apply
+        cdef sgz_patch_apply *apply = NULL
         cdef Writer writer = Writer(sink, sink_name)
-        writer.sink.stop = &self.stop
+        writer.sink.stop = &self.job.job.stop
         memset(&blob, 0, sizeof(blob))
         blob.fd = base
         blob.size = self.base_size
         if self.level > 2:
             need("libdeflate")
-        apply = sgz_patch_apply_start(table(), &self.reader, &self.head, &blob, &writer.sink,
-                                      spool, threads, &self.stop, &err)
-        if apply == NULL:
+        if sgz_patch_apply_start(&apply, &self.job.job, table(), &self.reader, &self.head, &blob,
+                                 &writer.sink, spool, threads, &err) != SGZ_OK:
             raise to_exception(&err, self.name)
         try:
-            while not ended:
-                with nogil:
-                    ended = sgz_patch_apply_wait(apply, POLL, &done)
-                PyErr_CheckSignals()
-                if progress is not None:
-                    progress(min(done, total), total)
-        except BaseException:
+            follow(self.job, progress)
+        finally:
             with nogil:
-                sgz_patch_apply_cancel(apply)
-                sgz_patch_apply_finish(apply, &result, &err)
-            raise
-        with nogil:
-            status = sgz_patch_apply_finish(apply, &result, &err)
+                status = sgz_patch_apply_finish(apply, &result, &err)
         if status != SGZ_OK:
             self.source.check()
             writer.check()

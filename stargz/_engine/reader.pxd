@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.base cimport sgz_codecs, sgz_error, sgz_status
+from stargz._engine.base cimport sgz_base_job, sgz_codecs, sgz_error, sgz_status
 from stargz._engine.toc cimport TOC, sgz_toc
 
 
@@ -89,9 +89,8 @@ cdef extern from "verify/verify.h" nogil:
     ctypedef struct sgz_verify:
         pass
 
-    sgz_status sgz_verify_start(sgz_verify **, const sgz_verify_args *, sgz_error *)
-    int sgz_verify_wait(sgz_verify *, int, int64_t *)
-    void sgz_verify_cancel(sgz_verify *)
+    sgz_status sgz_verify_start(sgz_verify **, sgz_base_job *, const sgz_verify_args *,
+                                sgz_error *)
     sgz_status sgz_verify_finish(sgz_verify *, sgz_verify_result *, sgz_error *)
 
 

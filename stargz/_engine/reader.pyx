@@ -12,7 +12,6 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -22,6 +21,8 @@ from stargz._engine.base cimport (
     SGZ_EDIGEST,
     SGZ_OK,
     Buffer,
+    Job,
+    follow,
     sgz_codecs,
     sgz_error,
     sgz_status,
@@ -42,8 +43,6 @@ cdef enum:
     WINDOW = 64 << 20
     # What the last chunks read in part may take; one is kept however large.
     CACHE = 32 << 20
-    # How long a Ctrl-C or a step of the progress may wait.
-    POLL_MS = 40
 
 
 cdef int call_read_at(void *arg, int64_t offset, uint8_t *out, size_t size) noexcept with gil:
@@ -452,10 +451,8 @@ cdef class Reader:
         cdef sgz_verify *run = NULL
         cdef sgz_verify_args args
         cdef sgz_verify_result *result
-        cdef int64_t done = 0
-        cdef int finished
+        cdef Job job = Job()
         cdef size_t i
-        cdef object total = max(toc_end, self.end)
         if blob is None:
             blob = self.blob
         self.enter()
@@ -472,29 +469,18 @@ cdef class Reader:
                 args.threads = self.threads
                 args.size_only = size_only
                 with nogil:
-                    status = sgz_verify_start(&run, &args, &err)
+                    status = sgz_verify_start(&run, &job.job, &args, &err)
                 if status != SGZ_OK:
                     raise blob.failure(&err)
                 try:
-                    while True:
-                        with nogil:
-                            finished = sgz_verify_wait(run, POLL_MS, &done)
-                        if finished:
-                            break
-                        PyErr_CheckSignals()
-                        if progress is not None:
-                            progress(done, total)
-                except BaseException:
-                    sgz_verify_cancel(run)
+                    follow(job, progress)
+                finally:
                     with nogil:
-                        sgz_verify_finish(run, result, &err)
-                    raise
-                with nogil:
-                    status = sgz_verify_finish(run, result, &err)
+                        status = sgz_verify_finish(run, result, &err)
                 if status != SGZ_OK:
                     raise blob.failure(&err)
                 if progress is not None:
-                    progress(total, total)
+                    progress(job.job.total, job.job.total)
                 return {
                     "undigested": 0 if size_only else self.unhashed(),
                     "files": result.files,

@@ -14,6 +14,8 @@ from stargz._engine.base cimport (
     Writer,
     follow,
     sgz_base_job,
+    sgz_base_job_join,
+    sgz_base_job_start,
     sgz_base_stop,
     sgz_codecs,
     sgz_error,

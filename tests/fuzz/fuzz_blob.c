@@ -50,12 +50,12 @@ static void verify(const sgz_spans *spans, const sgz_blob *blob, int threads,
     sgz_verify_args args = {fuzz_codecs(), spans, blob, blob->size, 0, threads, 0};
     sgz_verify *run;
     sgz_error err = {0};
-    int64_t done;
-    CHECK(sgz_verify_start(&run, &args, &err) == SGZ_OK);
-    while (!sgz_verify_wait(run, 1000, &done))
-        ;
+    sgz_base_job job;
+    sgz_base_job_init(&job);
+    CHECK(sgz_verify_start(&run, &job, &args, &err) == SGZ_OK);
     CHECK(sgz_verify_finish(run, result, &err) == SGZ_OK);
-    CHECK(done == blob->size);
+    CHECK(job.done == blob->size);
+    sgz_base_job_free(&job);
     CHECK(result->kept <= SGZ_VERIFY_ERRORS && result->kept <= result->error_count);
 }
 

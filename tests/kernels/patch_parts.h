@@ -199,7 +199,7 @@ static inline int parts_write(void *arg, const uint8_t *data, size_t len)
 typedef struct {
     size_t step;            /* bytes that the source gives at a time */
     int spool;              /* a descriptor, or -1 */
-    unsigned threads;
+    int threads;
     int cancel;             /* as soon as it runs */
 } parts_how;
 
@@ -208,11 +208,11 @@ static inline sgz_status parts_apply(const sgz_codecs *codecs, const parts_base 
                                      sgz_patch_head *head, sgz_patch_result *result,
                                      sgz_error *err)
 {
-    sgz_base_stop stop = 0;
-    int64_t done;
+    sgz_base_job job;
+    sgz_base_job_init(&job);
     parts_source from = {patch->data, patch->len, 0, how.step};
-    sgz_source source = {.fd = -1, .read = parts_read, .arg = &from, .stop = &stop};
-    sgz_sink sink = {.fd = -1, .write = parts_write, .arg = out, .stop = &stop};
+    sgz_source source = {.fd = -1, .read = parts_read, .arg = &from, .stop = &job.stop};
+    sgz_sink sink = {.fd = -1, .write = parts_write, .arg = out, .stop = &job.stop};
     sgz_blob blob = {.data = base->data, .fd = -1, .size = (int64_t)base->len};
     sgz_patch_reader reader;
     out->len = 0;
@@ -221,17 +221,15 @@ static inline sgz_status parts_apply(const sgz_codecs *codecs, const parts_base 
     if (!status && head->base_size != blob.size)
         status = sgz_base_fail(err, SGZ_EDIGEST, -1, "BASE", 4, "another size");
     if (!status) {
-        sgz_patch_apply *apply =
-            sgz_patch_apply_start(codecs, &reader, head, &blob, &sink, how.spool, how.threads,
-                                  &stop, err);
-        CHECK(apply);
+        sgz_patch_apply *apply;
+        CHECK(!sgz_patch_apply_start(&apply, &job, codecs, &reader, head, &blob, &sink, how.spool,
+                                     how.threads, err));
         if (how.cancel)
-            sgz_patch_apply_cancel(apply);
-        while (!sgz_patch_apply_wait(apply, 1000, &done))
-            ;
+            sgz_base_job_cancel(&job);
         status = sgz_patch_apply_finish(apply, result, err);
     }
     sgz_patch_close(&reader);
+    sgz_base_job_free(&job);
     CHECK(!status || (err->code == status && err->message[0]));
     return status;
 }

@@ -70,9 +70,24 @@ static void expect(const sgz_pack_walk *w, const char *names)
     CHECK(!strcmp(all, names));
 }
 
+static sgz_status try(int root, const sgz_pack_walk_options *o, sgz_pack_walk *w, int cancelled)
+{
+    sgz_base_job job;
+    sgz_pack_walk_state *state;
+    memset(w, 0, sizeof *w);
+    sgz_base_job_init(&job);
+    if (cancelled)
+        sgz_base_job_cancel(&job);
+    sgz_status status = sgz_pack_walk_start(&state, &job, root, o, &err);
+    if (!status)
+        status = sgz_pack_walk_finish(state, w, &err);
+    sgz_base_job_free(&job);
+    return status;
+}
+
 static void walk(int root, const sgz_pack_walk_options *o, sgz_pack_walk *w)
 {
-    sgz_status status = sgz_pack_walk_tree(root, o, w, &err);
+    sgz_status status = try(root, o, w, 0);
     if (status)
         fprintf(stderr, "%s: %s (%d)\n", err.name, err.message, err.sys_errno);
     CHECK(!status);
@@ -182,10 +197,9 @@ static void callbacks(void)
     CHECK(find(&w, "d")->known == SGZ_WALK_NONE && asked == 6); /* `maybe` too */
     sgz_pack_walk_free(&w);
     put(root, "d/error", "");
-    CHECK(sgz_pack_walk_tree(root, &o, &w, &err) == SGZ_ECALLBACK && !w.entries && !w.arena);
-    sgz_base_stop stop = 1;
-    o = (sgz_pack_walk_options){.threads = 1, .stop = &stop};
-    CHECK(sgz_pack_walk_tree(root, &o, &w, &err) == SGZ_ECANCELLED);
+    CHECK(try(root, &o, &w, 0) == SGZ_ECALLBACK && !w.entries && !w.arena);
+    o = (sgz_pack_walk_options){.threads = 1};
+    CHECK(try(root, &o, &w, 1) == SGZ_ECANCELLED);
     remove_root(root);
 }
 
@@ -296,7 +310,7 @@ static void as_nobody(int root)
 {
     sgz_pack_walk w;
     CHECK(!setgid(65534) && !setuid(65534));
-    CHECK(sgz_pack_walk_tree(root, &(sgz_pack_walk_options){.threads = 2}, &w, &err) == SGZ_EIO);
+    CHECK(try(root, &(sgz_pack_walk_options){.threads = 2}, &w, 0) == SGZ_EIO);
     CHECK(err.sys_errno == EACCES && !strcmp(err.name, "open/secret") && !w.entries);
 }
 
@@ -352,7 +366,7 @@ int main(void)
     sgz_pack_walk w;
     char before[4096], after[4096];
     CHECK(getcwd(before, sizeof before));
-    CHECK(sgz_pack_walk_tree(-1, &(sgz_pack_walk_options){.threads = 1}, &w, &err) == SGZ_EIO);
+    CHECK(try(-1, &(sgz_pack_walk_options){.threads = 1}, &w, 0) == SGZ_EIO);
     int root = new_root("/tmp");
     walk(root, &(sgz_pack_walk_options){.threads = 8}, &w);
     CHECK(!w.count && !w.sockets);
