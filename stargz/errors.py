@@ -44,7 +44,7 @@ class TOCError(FormatError):
 
 
 class GzipError(FormatError):
-    """A gzip member is malformed, truncated or fails its CRC (RFC 1952)."""
+    """A gzip member (RFC 1952) or zstd frame is malformed, truncated or fails its check sum."""
 
 
 class TarError(FormatError):

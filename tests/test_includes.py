@@ -55,3 +55,10 @@ def test_no_circles() -> None:
 def test_kernels_know_nothing_of_python() -> None:
     for path in FILES:
         assert "Python.h" not in (CSRC / path).read_text(), path
+
+
+@pytest.mark.parametrize("room", ["read", "chunks", "extract", "mount", "verify"])
+def test_only_the_decoder_knows_what_a_blob_is_made_of(room: str) -> None:
+    for path in (CSRC / room).iterdir():
+        names = re.findall(r"(?i)gzip|inflater|SGZ_POINT_\w+", path.read_text())
+        assert not names, f"{path.name}: ask codec/decode.h, which will know other kinds too"

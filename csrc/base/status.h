@@ -14,7 +14,7 @@ typedef enum {
     SGZ_ENOMEM,       /* MemoryError */
     SGZ_EIO,          /* OSError, errno in sys_errno; `name` is the file, if known */
     SGZ_ECODEC,       /* StargzError: a codec library is missing or failed */
-    SGZ_EGZIP,        /* GzipError */
+    SGZ_EDATA,        /* GzipError: what does not decode, is cut off or fails its check sum */
     SGZ_ETAR,         /* TarError */
     SGZ_ETOC,         /* TOCError */
     SGZ_EPATCH,       /* PatchError */

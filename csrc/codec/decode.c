@@ -40,7 +40,7 @@ sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *ou
                                sgz_error *err)
 {
     if (offset < blob->base || offset > blob->size || len > (uint64_t)(blob->size - offset))
-        return sgz_base_fail(err, SGZ_EGZIP, offset, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                              "%zu bytes are wanted, the blob has %lld", len,
                              (long long)blob->size);
     if (!len)
@@ -58,7 +58,7 @@ sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *ou
     if (got < 0)
         return sgz_base_fail_errno(err, (int)-got, "cannot read the blob", NULL, 0);
     if ((size_t)got < len)
-        return sgz_base_fail(err, SGZ_EGZIP, offset + got, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, offset + got, NULL, 0,
                              "the file became shorter while it was read");
     return SGZ_OK;
 }
@@ -167,11 +167,11 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
         if (n || in_len < before)
             continue;
         if (before)
-            return sgz_base_fail(err, SGZ_EGZIP, d->inflater.member_offset, NULL, 0,
+            return sgz_base_fail(err, SGZ_EDATA, d->inflater.member_offset, NULL, 0,
                                  "the gzip member does not decode any further");
         if (sgz_codec_inflater_at_member_end(&d->inflater))
             return SGZ_OK;
-        return sgz_base_fail(err, SGZ_EGZIP, d->inflater.member_offset, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, d->inflater.member_offset, NULL, 0,
                              "the gzip member is cut off at %lld", (long long)d->end);
     }
     return SGZ_OK;

@@ -15,7 +15,7 @@ typedef struct {
     int64_t size;
 } sgz_blob;
 
-/* Read exactly len bytes; a range outside the blob is SGZ_EGZIP, a failing callback
+/* Read exactly len bytes; a range outside the blob is SGZ_EDATA, a failing callback
  * SGZ_ECALLBACK. */
 sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *out, size_t len,
                                sgz_error *err);
@@ -69,7 +69,7 @@ void sgz_codec_decoder_enter(sgz_decoder *d, sgz_point at, int64_t end);
  * then share one read. Stays until it is set again; 0 is none. */
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead);
 /* Decode across units until out is full or they end (*got < cap). Check sums are compared as
- * they pass. A unit that `end` cuts off is SGZ_EGZIP; what was decoded of it is still counted
+ * they pass. A unit that `end` cuts off is SGZ_EDATA; what was decoded of it is still counted
  * in *got. Nothing is decoded beyond `cap` bytes. */
 sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                   sgz_error *err);

@@ -150,12 +150,12 @@ sgz_status sgz_codec_gzip_header(const uint8_t *data, size_t len, size_t *header
     *header_len = 0;
     size_t seen = len < sizeof magic ? len : sizeof magic;
     if (memcmp(data, magic, seen))
-        return sgz_base_fail(err, SGZ_EGZIP, -1, NULL, 0, "not a gzip member");
+        return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0, "not a gzip member");
     if (len < SGZ_GZIP_HEADER)
         return SGZ_OK;
     uint8_t flags = data[3];
     if (flags & 0xe0)
-        return sgz_base_fail(err, SGZ_EGZIP, -1, NULL, 0, "gzip header with reserved flags");
+        return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0, "gzip header with reserved flags");
     size_t at = SGZ_GZIP_HEADER;
     if (flags & 4) {
         if (len < at + 2)
@@ -227,7 +227,7 @@ static sgz_status not_a_member(sgz_inflater *z, const uint8_t **in, size_t *in_l
 {
     if (!z->members) {
         err->offset = z->member_offset;
-        return SGZ_EGZIP;
+        return SGZ_EDATA;
     }
     z->phase = PHASE_GARBAGE;
     z->garbage = 1;
@@ -258,7 +258,7 @@ static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_le
         size_t step = z->header_len > 64 ? z->header_len : 64;
         step = step < *in_len ? step : *in_len;
         if (z->header_len + step > HEADER_MAX)
-            return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
+            return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                                  "gzip header larger than 1 MiB");
         if (!SGZ_FIT(z->header, z->header_cap, z->header_len + step))
             return no_memory(err);
@@ -340,7 +340,7 @@ static sgz_status read_broken(sgz_inflater *z, uint8_t *out, size_t cap, size_t 
     sgz_isal_inflate_state *s = z->state;
     size_t held = (size_t)(s->tmp_out_valid - s->tmp_out_processed);
     if (!held)
-        return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0, "%s",
+        return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0, "%s",
                              inflate_error(z->broken));
     *made = held < cap ? held : cap;
     memcpy(out, s->tmp_out + s->tmp_out_processed, *made);
@@ -369,7 +369,7 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
      * it was given now, if some came from an earlier input. Those are kept in `tail`. */
     unsigned before = s->avail_in > give ? s->avail_in - give : 0;
     if (before > z->tail_len) /* it counted bits that the input does not have */
-        return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                              "corrupt gzip member: the deflate data ends early");
     size_t used = before ? 0 : give - s->avail_in;
     take(z, in, in_len, used);
@@ -412,11 +412,11 @@ static sgz_status read_trailer(sgz_inflater *z, const uint8_t **in, size_t *in_l
         return SGZ_OK;
     z->pending_len = 0;
     if (sgz_get_le32(z->pending) != z->crc)
-        return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                              "corrupt gzip member: CRC-32 is %08x, trailer says %08x", z->crc,
                              sgz_get_le32(z->pending));
     if (sgz_get_le32(z->pending + 4) != z->size)
-        return sgz_base_fail(err, SGZ_EGZIP, z->member_offset, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                              "corrupt gzip member: length is %u, trailer says %u", z->size,
                              sgz_get_le32(z->pending + 4));
     z->members++;

@@ -54,7 +54,7 @@ sgz_status sgz_codec_member_piece(sgz_codec_member_stream *m, const uint8_t *in,
 /* --- reading ----------------------------------------------------------------------- */
 
 /* Parse the member header at data[0..len). Returns SGZ_OK and *header_len = 0 when more
- * bytes are needed; SGZ_EGZIP when it is not a gzip member. */
+ * bytes are needed; SGZ_EDATA when it is not a gzip member. */
 sgz_status sgz_codec_gzip_header(const uint8_t *data, size_t len, size_t *header_len,
                                  sgz_error *err);
 

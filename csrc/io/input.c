@@ -240,7 +240,7 @@ static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *
         *got += made;
         if (at_end && !made) {
             if (!sgz_codec_inflater_at_member_end(&input->inflater))
-                return sgz_base_fail(err, SGZ_EGZIP, input->source_pos, NULL, 0,
+                return sgz_base_fail(err, SGZ_EDATA, input->source_pos, NULL, 0,
                                      "truncated: the input ends inside a gzip member");
             return SGZ_OK;
         }
@@ -262,10 +262,10 @@ static sgz_status read_zstd(sgz_input *input, uint8_t *out, size_t cap, size_t *
             return SGZ_OK;
         size_t hint = lib->decompress_stream(input->zstd, &to, &in);
         if (lib->is_error(hint))
-            return sgz_base_fail(err, SGZ_EGZIP, input->source_pos - (int64_t)(in.size - in.pos),
+            return sgz_base_fail(err, SGZ_EDATA, input->source_pos - (int64_t)(in.size - in.pos),
                                  NULL, 0, "corrupt zstd frame: %s", lib->error_name(hint));
         if (to.pos == *got && in.pos == input->buf_pos && in.pos == in.size)
-            return sgz_base_fail(err, SGZ_EGZIP, input->source_pos, NULL, 0,
+            return sgz_base_fail(err, SGZ_EDATA, input->source_pos, NULL, 0,
                                  "truncated: the input ends inside a zstd frame");
         input->frame_open = hint != 0;
         input->buf_pos = in.pos;

@@ -165,9 +165,9 @@ static sgz_status walk_member(worker *w, sgz_read_passing *p, int64_t *position,
         if (got || used || w->inflater.members)
             continue;
         if (before)
-            return sgz_base_fail(err, SGZ_EGZIP, start, NULL, 0,
+            return sgz_base_fail(err, SGZ_EDATA, start, NULL, 0,
                                  "the gzip member does not decode any further");
-        return sgz_base_fail(err, SGZ_EGZIP, start, NULL, 0,
+        return sgz_base_fail(err, SGZ_EDATA, start, NULL, 0,
                              "the gzip member is cut off at %lld", (long long)end);
     }
     sgz_patch_member_info *member = NULL;
@@ -229,7 +229,7 @@ static sgz_status prove(worker *w, size_t number, sgz_error *err)
     }
     if (!st && (!w->inflater.members || at != content || size))
         st = sgz_base_fail(
-            err, SGZ_EGZIP, p->offset, NULL, 0,
+            err, SGZ_EDATA, p->offset, NULL, 0,
             "the gzip member is not what it was: the file changes while it is read");
     if (!st)
         st = sgz_codec_deflate_member(&w->deflater, w->out, content, 0, w->again, w->again_cap,

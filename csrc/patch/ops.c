@@ -142,7 +142,7 @@ static sgz_status reserve(sgz_patch_maker *m, size_t len, uint64_t total, sgz_er
 /* BASE is what it should be, so the patch is wrong about it. */
 static sgz_status base_failed(const sgz_patch_maker *m, sgz_status status, sgz_error *err)
 {
-    return status == SGZ_EGZIP ? fail(m, err, "there is no such member in BASE") : status;
+    return status == SGZ_EDATA ? fail(m, err, "there is no such member in BASE") : status;
 }
 
 /* Have the decoder at p->inner of its member, without going back if it can go on. */

@@ -37,7 +37,7 @@ sgz_status sgz_patch_lines_init(sgz_patch_lines *t, const sgz_codecs *codecs,
     if (!json_size) /* as where BASE's TOC is not in the blob */
         return SGZ_OK;
     status = sgz_toc_seek(&t->decoder, offset, end, &found, err);
-    if (status == SGZ_ETOC || status == SGZ_EGZIP)
+    if (status == SGZ_ETOC || status == SGZ_EDATA)
         return fail(err, "BASE's TOC is not where the patch says");
     if (!status && (uint64_t)found != json_size)
         return fail(err, "BASE's TOC is not as long as the patch says");
@@ -75,7 +75,7 @@ static sgz_status refill(sgz_patch_lines *t, sgz_error *err)
     if (want > t->left)
         want = (size_t)t->left;
     status = sgz_codec_decoder_read(&t->decoder, t->buf + t->len, want, &got, err);
-    if (status == SGZ_EGZIP || (!status && got < want))
+    if (status == SGZ_EDATA || (!status && got < want))
         return fail(err, "BASE's TOC does not inflate to its end");
     t->len += got;
     t->left -= got;

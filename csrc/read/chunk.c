@@ -47,7 +47,7 @@ sgz_status sgz_read_verdict(const sgz_read_check *c, size_t span, const uint8_t 
 sgz_status sgz_read_cut_off(const sgz_spans *spans, size_t span, uint32_t named, sgz_error *err)
 {
     const sgz_entry *e = sgz_read_span_row(spans, span);
-    return sgz_base_fail(err, SGZ_EGZIP, e->offset, sgz_toc_row_name(spans->toc, named),
+    return sgz_base_fail(err, SGZ_EDATA, e->offset, sgz_toc_row_name(spans->toc, named),
                          spans->toc->rows[named].name_len,
                          "the data of this chunk ends before its %lld bytes",
                          (long long)e->chunk_size);
@@ -126,8 +126,8 @@ static sgz_status failed(sgz_reader *r, sgz_status st, sgz_error *err)
     return st;
 }
 
-/* Decode exactly `len` bytes. Where only the blob's check sum can tell, one that passes must be
- * right, also one right behind the last byte. */
+/* Decode exactly `len` bytes: they are the ones wanted, even if what follows is broken. But where
+ * only the blob's check sum can tell, one that passes must be right, also one right behind them. */
 static sgz_status exactly(sgz_reader *r, uint8_t *out, size_t len, sgz_error *err)
 {
     size_t got;
@@ -136,14 +136,11 @@ static sgz_status exactly(sgz_reader *r, uint8_t *out, size_t len, sgz_error *er
     sgz_status st = r->sum ? sgz_codec_decoder_read_checked(&r->decoder, out, len, &got, err)
                            : sgz_codec_decoder_read(&r->decoder, out, len, &got, err);
     r->at += (int64_t)got;
-    if (st && (r->sum || got < len))
-        return failed(r, st, err);
+    if (!st && got < len)
+        st = sgz_read_cut_off(r->check.spans, r->span, r->named, err);
     if (st)
-        r->entered = -1; /* whoever follows enters anew */
-    if (got == len)
-        return SGZ_OK;
-    r->entered = -1;
-    return sgz_read_cut_off(r->check.spans, r->span, r->named, err);
+        failed(r, st, err);
+    return got == len && !r->sum ? SGZ_OK : st;
 }
 
 sgz_status sgz_read_begin(sgz_reader *r, size_t span, uint32_t named, int verify, sgz_error *err)
@@ -199,7 +196,7 @@ sgz_status sgz_read_end(sgz_reader *r, const uint8_t *whole, sgz_error *err)
     r->entered = -1;
     if (!st && !ended) {
         int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
-        st = sgz_base_fail(err, SGZ_EGZIP, offset, NULL, 0,
+        st = sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                            "this chunk has no digest, and its %s goes on for too long to check "
                            "the CRC; read it without verification",
                            sgz_codec_point_unit(sgz_codec_point(offset)));

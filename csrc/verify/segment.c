@@ -142,12 +142,12 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     atomic_fetch_add_explicit(&v->job->done, end - s->start, memory_order_relaxed);
     int broken = st != SGZ_OK, missing = c.pass.span < c.pass.last;
     uint32_t file = missing ? spans->files[c.pass.span] : SGZ_NO_ROW;
-    if (missing && st == SGZ_EGZIP)
+    if (missing && st == SGZ_EDATA)
         sgz_base_name(&err, sgz_toc_row_name(v->toc, file), v->toc->rows[file].name_len);
     if (st && sgz_verify_judge(v, st, &err))
         return st;
     if (!st && sgz_codec_decoder_garbage(&w->decoder)) {
-        sgz_base_fail(&err, SGZ_EGZIP, s->start, NULL, 0,
+        sgz_base_fail(&err, SGZ_EDATA, s->start, NULL, 0,
                       "bytes that are no %s stand between the members",
                       sgz_codec_point_unit(point));
         sgz_verify_report(v, &err);

@@ -7,7 +7,7 @@ cdef extern from "base/status.h" nogil:
         SGZ_ENOMEM
         SGZ_EIO
         SGZ_ECODEC
-        SGZ_EGZIP
+        SGZ_EDATA
         SGZ_ETAR
         SGZ_ETOC
         SGZ_EPATCH

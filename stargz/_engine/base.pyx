@@ -32,7 +32,7 @@ from stargz.errors import (
 # --- errors ---------------------------------------------------------------------------------
 
 cdef dict FORMAT_ERRORS = {
-    SGZ_EGZIP: GzipError,
+    SGZ_EDATA: GzipError,
     SGZ_ETAR: TarError,
     SGZ_ETOC: TOCError,
     SGZ_EPATCH: PatchError,

@@ -20,7 +20,7 @@ from stargz._engine.base cimport (
     SGZ_ECALLBACK,
     SGZ_ECANCELLED,
     SGZ_EDIGEST,
-    SGZ_EGZIP,
+    SGZ_EDATA,
     SGZ_EIO,
     SGZ_OK,
     sgz_error,
@@ -291,7 +291,7 @@ cdef class Chunks:
     def fail(self, Job job not None, error):
         """The chunks of a request cannot be had; who waits for them is told why."""
         cdef sgz_error err
-        if job.error.code == SGZ_EDIGEST or job.error.code == SGZ_EGZIP:
+        if job.error.code == SGZ_EDIGEST or job.error.code == SGZ_EDATA:
             err = job.error
         else:
             memset(&err, 0, sizeof(err))

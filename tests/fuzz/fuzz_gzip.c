@@ -42,7 +42,7 @@ static outcome inflate_all(const uint8_t *data, size_t size, uint8_t *out, size_
         CHECK(made <= room);
         if (o.status) {
             /* Where the input stands after an error is nobody's promise. */
-            CHECK(o.status == SGZ_EGZIP && err.message[0]);
+            CHECK(o.status == SGZ_EDATA && err.message[0]);
             CHECK(err.offset >= 1000 && err.offset <= 1000 + (int64_t)size);
             left = in_len;
         }

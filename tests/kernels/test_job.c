@@ -64,7 +64,7 @@ static sgz_status wait_or_fail(void *arg, int number, sgz_error *err)
     t->too_few += number >= t->job.threads;
     t->began++;
     if (number == t->fails)
-        return sgz_base_fail(err, SGZ_EGZIP, 7, "name", 4, "thread %d", number);
+        return sgz_base_fail(err, SGZ_EDATA, 7, "name", 4, "thread %d", number);
     pthread_mutex_lock(&t->job.lock);
     while (t->waits && !sgz_base_job_stopped(&t->job))
         pthread_cond_wait(&t->job.changed, &t->job.lock);
@@ -100,7 +100,7 @@ static void test_ends(int threads)
     CHECK(!sgz_base_job_start(&t->job, threads, wait_or_fail, t, &t->err));
     CHECK(sgz_base_job_wait(&t->job, LONG_MS));
     sgz_base_job_cancel(&t->job);
-    CHECK(sgz_base_job_join(&t->job, &t->err) == SGZ_EGZIP && t->err.offset == 7);
+    CHECK(sgz_base_job_join(&t->job, &t->err) == SGZ_EDATA && t->err.offset == 7);
     CHECK(t->began == threads && t->ended == threads - 1);
     end_task(t);
 
