@@ -51,18 +51,12 @@ static void unqueue(sgz_chunks *c, sgz_chunks_chunk *k)
 /* Put a chunk into a request that is being made. */
 static int include(sgz_chunks *c, sgz_chunks_active *a, sgz_chunks_chunk *k, int pinned)
 {
-    if (!(a->count & (a->count - 1))) { /* a power of two, or none: full */
-        sgz_chunks_chunk **more = realloc(a->chunks,
-                                          (a->count ? 2 * a->count : 1) * sizeof *more);
-        if (!more)
-            return 0;
-        a->chunks = more;
-    }
+    if (!SGZ_PUSH(a->chunks, a->count, a->cap, k))
+        return 0;
     if (k->queued)
         unqueue(c, k);
     if (!pinned)
         sgz_chunks_pin(k);
-    a->chunks[a->count++] = k;
     return 1;
 }
 

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "base/vec.h"
 #include "chunks/table.h"
 
 /* Idle decoders of local blobs, about 350 KB each; a thread that goes on where it decoded, or
@@ -84,7 +85,7 @@ typedef struct {
 typedef struct sgz_chunks_active {
     sgz_chunks_job job;
     sgz_chunks_chunk **chunks; /* pinned */
-    size_t count;
+    size_t count, cap;
     struct sgz_chunks_active *next;
 } sgz_chunks_active;
 
@@ -104,7 +105,8 @@ struct sgz_chunks {
     int stopped;
     unsigned kinds;
     sgz_chunks_layer **layers;
-    uint32_t layer_count, layer_cap;
+    uint32_t layer_count;
+    size_t layer_cap;
     sgz_chunks_chunk by_use; /* head of the ring: newer is the oldest, older the newest */
     struct { sgz_chunks_layer *layer; sgz_reader *reader; } pool[SGZ_POOL];
     int pooled;

@@ -85,15 +85,8 @@ sgz_status sgz_chunks_add(sgz_chunks *c, const sgz_spans *spans, const sgz_blob 
         layer->marks = calloc(spans->count + 1, 1);
     }
     pthread_mutex_lock(&c->lock);
-    if (c->layer_count == c->layer_cap && layer) {
-        uint32_t cap = c->layer_cap ? c->layer_cap * 2 : 4;
-        void *grown = realloc(c->layers, cap * sizeof *c->layers);
-        if (grown) {
-            c->layers = grown;
-            c->layer_cap = cap;
-        }
-    }
-    if (!layer || !layer->heads || !layer->marks || c->layer_count == c->layer_cap) {
+    if (!layer || !layer->heads || !layer->marks ||
+        !SGZ_PUSH(c->layers, c->layer_count, c->layer_cap, layer)) {
         pthread_mutex_unlock(&c->lock);
         if (layer) {
             free(layer->heads);
@@ -107,8 +100,7 @@ sgz_status sgz_chunks_add(sgz_chunks *c, const sgz_spans *spans, const sgz_blob 
     layer->verify = verify;
     layer->direct = blob->data || blob->fd >= 0;
     layer->prefetch_last = span_at(spans, prefetch_end);
-    layer->number = *number = c->layer_count;
-    c->layers[c->layer_count++] = layer;
+    layer->number = *number = c->layer_count - 1;
     pthread_cond_broadcast(&c->work);
     pthread_mutex_unlock(&c->lock);
     return SGZ_OK;

@@ -134,21 +134,18 @@ sgz_extract *sgz_extract_new(const sgz_extract_options *options)
 
 sgz_status sgz_extract_select(sgz_extract *ex, const char *name, size_t len, sgz_error *err)
 {
-    sgz_extract_member *grown = realloc(ex->members, (ex->member_count + 1) * sizeof *grown);
     char *copy = malloc(len + 1), *scratch = malloc(len + 1);
     size_t clean_len = 0;
-    if (grown)
-        ex->members = grown;
-    if (!grown || !copy || !scratch || len > UINT32_MAX) {
+    const char *clean = scratch ? sgz_toc_clean_name(name, len, scratch, &clean_len) : name;
+    sgz_extract_member member = {copy, (uint32_t)clean_len, SGZ_NO_ROW};
+    if (!copy || !scratch || len > UINT32_MAX ||
+        !SGZ_PUSH(ex->members, ex->member_count, ex->member_cap, member)) {
         free(copy);
         free(scratch);
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a name");
     }
-    const char *clean = sgz_toc_clean_name(name, len, scratch, &clean_len);
     memcpy(copy, clean, clean_len);
     free(scratch);
-    ex->members[ex->member_count++] = (sgz_extract_member){copy, (uint32_t)clean_len,
-                                                           SGZ_NO_ROW};
     return SGZ_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "base/vec.h"
 #include "extract/extract.h"
 #include "read/spans.h"
 
@@ -60,17 +61,21 @@ typedef struct {
     const sgz_toc *toc;
     sgz_spans spans;
     sgz_extract_node *nodes;
-    uint32_t node_count, node_cap;
+    uint32_t node_count;
+    size_t node_cap;
     uint32_t *slots;        /* of nodes, by hash: node + 1 */
     size_t slot_count;
     sgz_extract_object *objects;
-    uint32_t object_count, object_cap;
+    uint32_t object_count;
+    size_t object_cap;
     uint32_t *object_of;    /* by row: its object, or SGZ_NO_ROW */
     sgz_extract_hardlink *links; /* those to symlinks last */
-    uint32_t link_count, link_cap;
+    uint32_t link_count;
+    size_t link_cap;
     uint32_t *order;        /* objects and nodes, as the stages take them */
     uint32_t *batches;      /* spans [batches[2 i], batches[2 i + 1]) */
-    uint32_t batch_count, batch_cap;
+    uint32_t batch_count;
+    size_t batch_cap;
     sgz_extract_stage *stages;
     uint32_t stage_count;
     int64_t total;          /* bytes of contents */
@@ -90,9 +95,7 @@ sgz_status sgz_extract_plan_init(sgz_extract_plan *plan, const sgz_extract_optio
                                  sgz_error *err);
 void sgz_extract_plan_free(sgz_extract_plan *plan);
 
-/* Its parts. Room for one more element; 0: no memory. */
-int sgz_extract_plan_grow(void *array, uint32_t count, uint32_t *cap, size_t size);
-/* Cut the spans into batches at entry points; what nobody wants is left out. */
+/* Its parts. Cut the spans into batches at entry points; what nobody wants is left out. */
 sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err);
 sgz_status sgz_extract_plan_stages(sgz_extract_plan *plan, sgz_error *err);
 

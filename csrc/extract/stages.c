@@ -36,8 +36,7 @@ sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
         bytes += size;
         int full = files && (bytes >= BATCH_BYTES || files >= BATCH_FILES);
         if (full || (files && (!wanted || next == spans->count))) {
-            if (!sgz_extract_plan_grow(&plan->batches, plan->batch_count * 2 + 1,
-                                       &plan->batch_cap, sizeof *plan->batches))
+            if (!SGZ_FIT(plan->batches, plan->batch_cap, 2 * (size_t)plan->batch_count + 2))
                 return no_memory(err);
             plan->batches[plan->batch_count * 2] = (uint32_t)first;
             plan->batches[plan->batch_count * 2 + 1] = (uint32_t)(wanted ? next : i);

@@ -14,7 +14,7 @@
 struct sgz_extract {
     sgz_extract_options options;
     sgz_extract_member *members;
-    size_t member_count;
+    size_t member_count, member_cap;
     sgz_extract_plan plan;
     uint64_t temp_seed;
     uid_t uid;               /* of this process */

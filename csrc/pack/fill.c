@@ -36,50 +36,41 @@ static sgz_pack_plan *plan_of(sgz_pack *p, sgz_write_slab *slab)
 static sgz_status add_part(sgz_pack_plan *plan, const sgz_pack_part *part, sgz_error *err)
 {
     size_t cost = part->copied ? COPY_COST + part->packed_len : FILE_COST + part->len;
-    if (!sgz_write_slab_grow((void **)&plan->parts, &plan->part_cap, plan->part_count + 1,
-                             sizeof *plan->parts))
-        return sgz_pack_no_memory(err);
     if (!plan->job_count || plan->job_bytes + cost > JOB_BYTES) {
-        if (!sgz_write_slab_grow((void **)&plan->jobs, &plan->job_cap, plan->job_count + 1,
-                                 sizeof *plan->jobs))
+        if (!SGZ_PUSH(plan->jobs, plan->job_count, plan->job_cap, plan->part_count))
             return sgz_pack_no_memory(err);
-        plan->jobs[plan->job_count++] = plan->part_count;
         plan->job_bytes = 0;
     }
     plan->job_bytes += cost;
-    plan->parts[plan->part_count++] = *part;
-    return SGZ_OK;
+    return SGZ_PUSH(plan->parts, plan->part_count, plan->part_cap, *part)
+               ? SGZ_OK
+               : sgz_pack_no_memory(err);
 }
 
 static sgz_status add_mark(sgz_pack_plan *plan, const sgz_write_slab *slab, sgz_pack_mark mark,
                            sgz_error *err)
 {
-    if (!sgz_write_slab_grow((void **)&plan->marks, &plan->mark_cap, plan->mark_count + 1,
-                             sizeof *plan->marks))
-        return sgz_pack_no_memory(err);
     mark.member = (uint32_t)slab->member_count - 1;
-    plan->marks[plan->mark_count++] = mark;
-    return SGZ_OK;
+    return SGZ_PUSH(plan->marks, plan->mark_count, plan->mark_cap, mark)
+               ? SGZ_OK
+               : sgz_pack_no_memory(err);
 }
 
 /* --- members ----------------------------------------------------------------------------- */
 
 static sgz_status add_member(sgz_write_slab *slab, size_t len, size_t copied, sgz_error *err)
 {
-    if (!sgz_write_slab_grow((void **)&slab->members, &slab->member_cap, slab->member_count + 1,
-                             sizeof *slab->members))
-        return sgz_pack_no_memory(err);
-    slab->members[slab->member_count++] = (sgz_write_member){
+    sgz_write_member member = {
         .start = slab->len, .len = len, .first_piece = slab->piece_count, .copied = copied};
-    return SGZ_OK;
+    return SGZ_PUSH(slab->members, slab->member_count, slab->member_cap, member)
+               ? SGZ_OK
+               : sgz_pack_no_memory(err);
 }
 
 static sgz_status add_piece(sgz_write_slab *slab, const sgz_write_piece *piece, sgz_error *err)
 {
-    if (!sgz_write_slab_grow((void **)&slab->pieces, &slab->piece_cap, slab->piece_count + 1,
-                             sizeof *slab->pieces))
+    if (!SGZ_PUSH(slab->pieces, slab->piece_count, slab->piece_cap, *piece))
         return sgz_pack_no_memory(err);
-    slab->pieces[slab->piece_count++] = *piece;
     slab->members[slab->member_count - 1].piece_count++;
     return SGZ_OK;
 }

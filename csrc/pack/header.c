@@ -1,8 +1,6 @@
 /* The tar header of an entry of the manifest. */
 #include "pack/internal.h"
 
-#include "base/vec.h"
-
 static sgz_status unpack_xattrs(const char *packed, size_t len, sgz_pack_made_header *header,
                                 sgz_error *err)
 {

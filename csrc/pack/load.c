@@ -86,7 +86,7 @@ static int open_entry(sgz_pack *p, loader *w, const sgz_pack_walk_entry *e)
             close(w->dir);
         w->dir = -1;
         w->in_memory = 0;
-        if (!sgz_write_slab_grow((void **)&w->path, &w->path_cap, dir_len + 256 + 2, 1))
+        if (!SGZ_FIT(w->path, w->path_cap, dir_len + 256 + 2))
             return -ENOMEM;
         memcpy(w->path, name, dir_len);
         w->path[dir_len] = '\0';

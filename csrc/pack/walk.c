@@ -17,25 +17,12 @@ static sgz_status no_memory(sgz_error *err)
 
 /* --- the queue -------------------------------------------------------------------------- */
 
-static int grow(sgz_pack_walk_dir ***array, size_t count, size_t *cap)
-{
-    if (count < *cap)
-        return 1;
-    size_t more = *cap ? *cap * 2 : 256;
-    sgz_pack_walk_dir **grown = realloc(*array, more * sizeof *grown);
-    if (!grown)
-        return 0;
-    *array = grown;
-    *cap = more;
-    return 1;
-}
-
 /* With the lock held. NULL: no memory. */
 static sgz_pack_walk_dir *new_dir(sgz_pack_walk_state *s, sgz_pack_walk_dir *parent)
 {
     sgz_pack_walk_dir *dir = NULL;
-    if (s->dir_count < SGZ_WALK_NONE && grow(&s->dirs, s->dir_count, &s->dir_cap) &&
-        grow(&s->stack, s->stack_count, &s->stack_cap))
+    if (s->dir_count < SGZ_WALK_NONE && SGZ_FIT(s->dirs, s->dir_cap, s->dir_count + 1) &&
+        SGZ_FIT(s->stack, s->stack_cap, s->stack_count + 1))
         dir = calloc(1, sizeof *dir);
     if (!dir)
         return NULL;

@@ -3,6 +3,7 @@
 #ifndef SGZ_PACK_WALK_INTERNAL_H
 #define SGZ_PACK_WALK_INTERNAL_H
 
+#include "base/vec.h"
 #include "pack/walk.h"
 
 #include <sys/stat.h>

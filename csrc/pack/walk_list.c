@@ -10,28 +10,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "base/vec.h"
 #include "base/xattrs.h"
 
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to walk the tree");
-}
-
-/* Room for `more` elements of `size` bytes; 0: no memory. */
-static int reserve(void *array, size_t *cap, size_t used, size_t more, size_t size)
-{
-    if (more <= *cap - used)
-        return 1;
-    if (more > SIZE_MAX / 4 / size - used)
-        return 0;
-    size_t cap_new = used + more + (used + more) / 2;
-    void *grown = realloc(*(void **)array, cap_new * size);
-    if (!grown)
-        return 0;
-    *(void **)array = grown;
-    *cap = cap_new;
-    return 1;
 }
 
 /* --- names ------------------------------------------------------------------------------ */
@@ -74,14 +57,14 @@ static sgz_status read_names(sgz_pack_walk_worker *w, const sgz_pack_walk_dir *d
             at += d->len;
             if (!strcmp(d->name, ".") || !strcmp(d->name, ".."))
                 continue;
-            if (!reserve(&w->names, &w->names_cap, w->names_len, len, 1))
+            if (!SGZ_FIT(w->names, w->names_cap, w->names_len + len))
                 return no_memory(err);
             memcpy(w->names + w->names_len, d->name, len);
             w->names_len += len;
             ++*count;
         }
     }
-    if (!reserve(&w->order, &w->order_cap, 0, *count, sizeof *w->order))
+    if (!SGZ_FIT(w->order, w->order_cap, *count))
         return no_memory(err);
     const char *name = w->names;
     for (size_t i = 0; i < *count; i++, name += strlen(name) + 1)
@@ -150,7 +133,7 @@ static sgz_status read_target(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir,
     if (len < 0)
         return sgz_base_fail_errno(err, errno, "cannot read this link", dir->text + e->name_off,
                                    e->name_len);
-    if (!reserve(&dir->text, &dir->text_cap, dir->text_len, (size_t)len, 1))
+    if (!SGZ_FIT(dir->text, dir->text_cap, dir->text_len + (size_t)len))
         return no_memory(err);
     e->link_off = dir->text_len;
     e->link_len = (uint32_t)len;
@@ -223,7 +206,7 @@ static sgz_status put_name(sgz_pack_walk_dir *dir, sgz_pack_walk_entry *e, const
     if (len > SGZ_WALK_NAME_MAX)
         return sgz_base_fail_errno(err, ENAMETOOLONG, "its name is longer than a layer can hold",
                                    dir->name, dir->name_len);
-    if (!reserve(&dir->text, &dir->text_cap, dir->text_len, len + 1, 1))
+    if (!SGZ_FIT(dir->text, dir->text_cap, dir->text_len + len + 1))
         return no_memory(err);
     char *out = dir->text + dir->text_len;
     if (dir_len) {
@@ -338,9 +321,9 @@ sgz_status sgz_pack_walk_list(sgz_pack_walk_worker *w, sgz_pack_walk_dir *dir, s
     sgz_status status = read_names(w, dir, &count, err);
     if (status || !count)
         return status;
-    if (!reserve(&dir->entries, &dir->cap, 0, count, sizeof *dir->entries) ||
-        !reserve(&dir->text, &dir->text_cap, dir->text_len,
-                 w->names_len + count * ((size_t)dir->name_len + 1), 1))
+    if (!SGZ_FIT(dir->entries, dir->cap, count) ||
+        !SGZ_FIT(dir->text, dir->text_cap,
+                 dir->text_len + w->names_len + count * ((size_t)dir->name_len + 1)))
         return no_memory(err);
     go_to(w, dir);
     for (size_t i = 0; i < count && !status; i++) {

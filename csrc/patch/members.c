@@ -1,5 +1,6 @@
 #include "patch/members.h"
 
+#include "base/vec.h"
 #include "read/chunk.h"
 
 #include <stdlib.h>
@@ -122,14 +123,8 @@ static sgz_status input(worker *w, int64_t next, int64_t end, int64_t ahead,
 static sgz_status add_member(worker *w, sgz_patch_member_info **member, sgz_error *err)
 {
     batch *b = &w->batch;
-    if (b->count == b->cap) {
-        size_t cap = b->cap ? 2 * b->cap : 64;
-        sgz_patch_member_info *grown = realloc(b->members, cap * sizeof *grown);
-        if (!grown)
-            return no_memory(err);
-        b->members = grown;
-        b->cap = cap;
-    }
+    if (!SGZ_FIT(b->members, b->cap, b->count + 1))
+        return no_memory(err);
     *member = &b->members[b->count++];
     return SGZ_OK;
 }
@@ -276,18 +271,11 @@ static sgz_status keep(worker *w, sgz_error *err)
     sgz_patch_members *job = w->job;
     sgz_status st = SGZ_OK;
     pthread_mutex_lock(&job->run->lock);
-    if (w->number >= job->batch_cap) {
-        size_t cap = 2 * w->number + 64;
-        batch *grown = realloc(job->batches, cap * sizeof *grown);
-        if (grown) {
-            memset(grown + job->batch_cap, 0, (cap - job->batch_cap) * sizeof *grown);
-            job->batches = grown;
-            job->batch_cap = cap;
-        } else {
-            st = no_memory(err);
-        }
-    }
+    size_t had = job->batch_cap;
+    if (!SGZ_FIT(job->batches, job->batch_cap, w->number + 1))
+        st = no_memory(err);
     if (!st) {
+        memset(job->batches + had, 0, (job->batch_cap - had) * sizeof *job->batches);
         job->batches[w->number] = w->batch;
         w->batch = (batch){0};
     }

@@ -1,5 +1,7 @@
 #include "patch/internal.h"
 
+#include "base/vec.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,21 +124,12 @@ static sgz_status get_piece(const sgz_patch_maker *m, cursor *c, piece *p, sgz_e
     return SGZ_OK;
 }
 
-/* Room for `len` bytes of contents; `total` will be wanted at most. */
-static sgz_status reserve(sgz_patch_maker *m, size_t len, uint64_t total, sgz_error *err)
+/* Room for `len` bytes of contents. */
+static sgz_status reserve(sgz_patch_maker *m, size_t len, sgz_error *err)
 {
-    if (len <= m->contents_cap)
-        return SGZ_OK;
-    size_t cap = 2 * m->contents_cap;
-    cap = cap < total ? cap : (size_t)total;
-    cap = cap > len ? cap : len;
-    cap = cap > CONTENTS_MIN ? cap : CONTENTS_MIN;
-    uint8_t *grown = realloc(m->contents, cap);
-    if (!grown)
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
-    m->contents = grown;
-    m->contents_cap = cap;
-    return SGZ_OK;
+    return SGZ_FIT(m->contents, m->contents_cap, len > CONTENTS_MIN ? len : CONTENTS_MIN)
+               ? SGZ_OK
+               : sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
 }
 
 /* BASE is what it should be, so the patch is wrong about it. */
@@ -172,15 +165,14 @@ static sgz_status seek(sgz_patch_maker *m, const piece *p, size_t made, sgz_erro
 }
 
 /* Room is made as the contents come: a patch that only claims to be large gets none. */
-static sgz_status read_piece(sgz_patch_maker *m, const piece *p, size_t at, uint64_t total,
-                             sgz_error *err)
+static sgz_status read_piece(sgz_patch_maker *m, const piece *p, size_t at, sgz_error *err)
 {
     sgz_status status = seek(m, p, at, err);
     for (uint64_t left = p->len; left && !status;) {
         size_t want = left < (uint64_t)SKIP_STEP ? (size_t)left : (size_t)SKIP_STEP, got;
         if (sgz_base_job_stopped(m->ring.job))
             return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-        status = reserve(m, at + want, total, err);
+        status = reserve(m, at + want, err);
         if (status)
             return status;
         status = base_failed(
@@ -211,43 +203,41 @@ static sgz_status begin_members(sgz_patch_maker *m, sgz_error *err)
 }
 
 /* The number of bytes that the pieces have, without reading any. */
-static sgz_status measure(const sgz_patch_maker *m, cursor c, uint64_t count, uint64_t *total,
-                          sgz_error *err)
+static sgz_status measure(const sgz_patch_maker *m, cursor c, uint64_t count, sgz_error *err)
 {
-    *total = 0;
+    uint64_t total = 0;
     for (; count; count--) {
         piece p;
         sgz_status status = get_piece(m, &c, &p, err);
         if (status)
             return status;
-        *total += p.len;
-        if (*total > SGZ_PATCH_MEMBER_MAX)
+        total += p.len;
+        if (total > SGZ_PATCH_MEMBER_MAX)
             return fail(m, err, "a MEMBER of more than 2 GiB less 16 MiB");
     }
-    if (*total / DEFLATE_RATIO > sgz_patch_space(m))
+    if (total / DEFLATE_RATIO > sgz_patch_space(m))
         return fail(m, err, "more comes out than the patch announced");
     return SGZ_OK;
 }
 
 static sgz_status member(sgz_patch_maker *m, cursor *c, sgz_error *err)
 {
-    uint64_t count, total;
+    uint64_t count;
     size_t at = 0, made;
     sgz_status status = begin_members(m, err);
     if (!status && !get_varint(c, &count))
         status = fail(m, err, "a MEMBER that does not end");
     if (!status)
-        status = measure(m, *c, count, &total, err);
+        status = measure(m, *c, count, err);
     if (!status)
-        status = reserve(m, 1, total, err);
+        status = reserve(m, 1, err);
     for (; !status && count; count--) {
         piece p;
         status = get_piece(m, c, &p, err);
         if (!status)
             status = spend(m, SGZ_PATCH_WORK_OPERATION, at, err);
         if (!status)
-            status = p.data ? reserve(m, at + p.len, total, err)
-                            : read_piece(m, &p, at, total, err);
+            status = p.data ? reserve(m, at + p.len, err) : read_piece(m, &p, at, err);
         if (!status && p.data)
             memcpy(m->contents + at, p.data, p.len);
         at += p.len;

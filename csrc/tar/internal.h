@@ -2,6 +2,7 @@
 #ifndef SGZ_TAR_INTERNAL_H
 #define SGZ_TAR_INTERNAL_H
 
+#include "base/vec.h"
 #include "tar/tar.h"
 
 #include <limits.h>
@@ -112,7 +113,6 @@ static inline sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, c
 }
 
 /* tar/pax.c */
-int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item);
 /* Decimal digits with an optional minus. 0 when well formed and in range. */
 int sgz_tar_decimal(const char *text, size_t len, int64_t *value);
 void sgz_tar_reset_records(sgz_tar_parser *p);

@@ -3,23 +3,6 @@
 
 #include "base/bytes.h"
 
-int sgz_tar_reserve(void *array, size_t *cap, size_t need, size_t item)
-{
-    if (need <= *cap)
-        return 0;
-    size_t grown = *cap ? *cap : 16;
-    while (grown < need)
-        grown *= 2; /* the callers' limits keep need far below SIZE_MAX / item */
-    void *old, *data;
-    memcpy(&old, array, sizeof old);
-    data = realloc(old, grown * item);
-    if (!data)
-        return -1;
-    memcpy(array, &data, sizeof data);
-    *cap = grown;
-    return 0;
-}
-
 static sgz_status no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for tar headers");
@@ -130,7 +113,7 @@ static sgz_status add_global_xattr(sgz_tar_parser *p, const sgz_xattr *xattr, sg
     if (same) {
         free((char *)p->globals[low].key);
     } else {
-        if (sgz_tar_reserve(&p->globals, &p->global_cap, p->global_count + 1, sizeof item)) {
+        if (!SGZ_FIT(p->globals, p->global_cap, p->global_count + 1)) {
             free(text);
             return no_memory(err);
         }
@@ -149,8 +132,7 @@ sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_err
     entry->xattr_count = p->xattr_count;
     if (!p->global_count)
         return SGZ_OK;
-    if (sgz_tar_reserve(&p->merged, &p->merged_cap, p->xattr_count + p->global_count,
-                        sizeof *p->merged))
+    if (!SGZ_FIT(p->merged, p->merged_cap, p->xattr_count + p->global_count))
         return no_memory(err);
     size_t i = 0, k = 0, count = 0;
     while (i < p->xattr_count || k < p->global_count) {
@@ -180,10 +162,8 @@ static sgz_status bad_record(sgz_tar_parser *p, const char *key, size_t len, con
 
 sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err)
 {
-    if (sgz_tar_reserve(&p->runs, &p->run_cap, p->run_count + 1, sizeof *p->runs))
-        return no_memory(err);
-    p->runs[p->run_count++] = (sgz_tar_run){offset, len};
-    return SGZ_OK;
+    sgz_tar_run run = {offset, len};
+    return SGZ_PUSH(p->runs, p->run_count, p->run_cap, run) ? SGZ_OK : no_memory(err);
 }
 
 static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_len,
@@ -260,10 +240,8 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
                            (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
         if (global)
             return add_global_xattr(p, &xattr, err);
-        if (sgz_tar_reserve(&p->xattrs, &p->xattr_cap, p->xattr_count + 1, sizeof xattr))
-            return no_memory(err);
-        p->xattrs[p->xattr_count++] = xattr;
-        return SGZ_OK;
+        return SGZ_PUSH(p->xattrs, p->xattr_count, p->xattr_cap, xattr) ? SGZ_OK
+                                                                        : no_memory(err);
     case 'G':
         if (key_len < 11 || memcmp(key, "GNU.sparse.", 11))
             return SGZ_OK;

@@ -357,7 +357,7 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
     if (p->body == &p->records)
         p->records_at = offset + SGZ_TAR_BLOCK;
     p->body->len = 0;
-    if (sgz_tar_reserve(&p->body->data, &p->body->cap, (size_t)size + SGZ_TAR_BLOCK, 1))
+    if (!SGZ_FIT(p->body->data, p->body->cap, (size_t)size + SGZ_TAR_BLOCK))
         return sgz_base_fail(err, SGZ_ENOMEM, offset, NULL, 0, "no memory for tar headers");
     if (!size)
         return body_done(p, event, err);

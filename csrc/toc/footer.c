@@ -1,5 +1,6 @@
 #include "toc/footer.h"
 
+#include "base/vec.h"
 #include "tar/tar.h"
 #include "toc/toc.h"
 
@@ -136,14 +137,8 @@ typedef struct {
 static sgz_status take_memory(void *arg, const uint8_t *data, size_t len, sgz_error *err)
 {
     memory *m = arg;
-    if (m->cap - m->len < len) {
-        size_t cap = 2 * (m->len + len);
-        uint8_t *grown = realloc(m->data, cap);
-        if (!grown)
-            return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
-        m->data = grown;
-        m->cap = cap;
-    }
+    if (!SGZ_FIT(m->data, m->cap, m->len + len))
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
     memcpy(m->data + m->len, data, len);
     m->len += len;
     return SGZ_OK;

@@ -2,6 +2,7 @@
 #ifndef SGZ_TOC_INTERNAL_H
 #define SGZ_TOC_INTERNAL_H
 
+#include "base/vec.h"
 #include "toc/hash.h"
 
 static inline const char *sgz_toc_entry_name(const sgz_toc *toc, const sgz_entry *row)

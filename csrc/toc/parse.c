@@ -156,17 +156,8 @@ static size_t scan_unit(sgz_toc_parser *parser, const char *p, size_t len, int *
 
 static sgz_status add_to_carry(sgz_toc_parser *parser, const char *p, size_t len, sgz_error *err)
 {
-    if (len > parser->carry_cap - parser->carry_len) {
-        size_t cap = parser->carry_cap ? parser->carry_cap : 4096;
-        while (cap - parser->carry_len < len)
-            cap *= 2;
-        char *carry = realloc(parser->carry, cap);
-        if (!carry)
-            return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0,
-                                 "no memory for an entry of the TOC");
-        parser->carry = carry;
-        parser->carry_cap = cap;
-    }
+    if (!SGZ_FIT(parser->carry, parser->carry_cap, parser->carry_len + len))
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for an entry of the TOC");
     memcpy(parser->carry + parser->carry_len, p, len);
     parser->carry_len += len;
     return SGZ_OK;

@@ -13,18 +13,6 @@ static sgz_status no_memory(sgz_error *err)
     sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name((parser)->toc, row), (row)->name_len,   \
                   __VA_ARGS__)
 
-static int grow_scratch(sgz_toc_parser *parser, size_t len)
-{
-    if (len <= parser->scratch_cap)
-        return 1;
-    char *scratch = realloc(parser->scratch, len);
-    if (!scratch)
-        return 0;
-    parser->scratch = scratch;
-    parser->scratch_cap = len;
-    return 1;
-}
-
 /* A short text, decoded into buf if it must be; NULL when it is too long for that. */
 static const char *short_text(const sgz_json_span *span, char *buf, size_t cap, size_t *len)
 {
@@ -194,7 +182,7 @@ static sgz_status store_owner(sgz_toc_parser *parser, const sgz_json_span *span,
     size_t len = span->len;
     if (!span->plain) {
         int bad = 0;
-        if (!grow_scratch(parser, 3 * len))
+        if (!SGZ_FIT(parser->scratch, parser->scratch_cap, 3 * len))
             return no_memory(err);
         len = sgz_base_json_decode(span, parser->scratch, &bad);
         text = parser->scratch;
@@ -209,15 +197,9 @@ static sgz_status store_owner(sgz_toc_parser *parser, const sgz_json_span *span,
 
 /* --- extended attributes ---------------------------------------------------------------- */
 
-typedef struct {
-    const char *key;
-    size_t key_at, key_len;
-    sgz_json_span value;
-} xattr_pair;
-
 static int by_key(const void *left, const void *right)
 {
-    const xattr_pair *a = left, *b = right;
+    const sgz_toc_pair *a = left, *b = right;
     return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
@@ -228,18 +210,12 @@ static sgz_status read_pairs(sgz_toc_parser *parser, const sgz_json_span *object
 {
     sgz_json_cursor c = {object->ptr + 1, object->ptr + object->len, NULL};
     size_t count = 0, used = 0;
-    if (!grow_scratch(parser, 3 * object->len))
+    if (!SGZ_FIT(parser->scratch, parser->scratch_cap, 3 * object->len))
         return no_memory(err);
     for (sgz_json_space(&c); *c.p != '}'; sgz_json_space(&c)) {
-        if (count == parser->pair_cap) {
-            size_t cap = parser->pair_cap ? parser->pair_cap * 2 : 16;
-            xattr_pair *pairs = realloc(parser->pairs, cap * sizeof *pairs);
-            if (!pairs)
-                return no_memory(err);
-            parser->pairs = pairs;
-            parser->pair_cap = cap;
-        }
-        xattr_pair *pair = (xattr_pair *)parser->pairs + count++;
+        if (!SGZ_FIT(parser->pairs, parser->pair_cap, count + 1))
+            return no_memory(err);
+        sgz_toc_pair *pair = &parser->pairs[count++];
         sgz_json_span key;
         int bad = 0;
         memset(pair, 0, sizeof *pair);
@@ -262,7 +238,7 @@ static sgz_status read_pairs(sgz_toc_parser *parser, const sgz_json_span *object
     }
     *pair_count = count;
     for (size_t i = 0; i < count; i++) {
-        xattr_pair *pair = (xattr_pair *)parser->pairs + i;
+        sgz_toc_pair *pair = &parser->pairs[i];
         pair->key = parser->scratch + pair->key_at;
         if (pair->key_len && memchr(pair->key, 0, pair->key_len))
             return FAIL(parser, row, err, "an xattr's key has a NUL in it");
@@ -278,11 +254,11 @@ static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *obje
     sgz_status status = read_pairs(parser, object, row, &count, err);
     if (status || !count)
         return status;
-    xattr_pair *pairs = parser->pairs;
+    sgz_toc_pair *pairs = parser->pairs;
     qsort(pairs, count, sizeof *pairs, by_key);
     row->xattr_off = toc->arena_len;
     for (size_t i = 0; i < count; i++) {
-        const xattr_pair *pair = &pairs[i];
+        const sgz_toc_pair *pair = &pairs[i];
         if (i && !by_key(pair - 1, pair))
             return FAIL(parser, row, err, "an xattr is given twice");
         size_t room = sgz_xattrs_size(pair->key_len, 6 * pair->value.len + 4);

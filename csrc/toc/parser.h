@@ -35,6 +35,13 @@ typedef struct {
     int key;             /* being read: for errors */
 } sgz_toc_fields;
 
+/* One xattr as its text says. */
+typedef struct {
+    const char *key;
+    size_t key_at, key_len;
+    sgz_json_span value;
+} sgz_toc_pair;
+
 #define FIELD(fields, key) ((fields)->numbers[(key) - KEY_TEXTS])
 
 struct sgz_toc_parser {
@@ -63,7 +70,7 @@ struct sgz_toc_parser {
 
     char *scratch;       /* decoded texts of one entry */
     size_t scratch_cap;
-    void *pairs;         /* xattrs of one entry */
+    sgz_toc_pair *pairs; /* xattrs of one entry */
     size_t pair_cap;
 };
 

@@ -69,19 +69,6 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
 }
 
-static int reserve(char **data, size_t *cap, size_t need)
-{
-    if (need <= *cap)
-        return 1;
-    size_t grown = need + need / 2 + 256;
-    char *moved = realloc(*data, grown);
-    if (!moved)
-        return 0;
-    *data = moved;
-    *cap = grown;
-    return 1;
-}
-
 /* --- UTF-8 ---------------------------------------------------------------------------- */
 
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
@@ -153,7 +140,7 @@ static sgz_status note_path(sgz_toc_rows *a, const char *raw, size_t len, int *s
                             sgz_error *err)
 {
     *same = 1;
-    if (!reserve(&a->clean, &a->clean_cap, len + 1) || !reserve(&a->text, &a->text_cap, 3 * len))
+    if (!SGZ_FIT(a->clean, a->clean_cap, len + 1) || !SGZ_FIT(a->text, a->text_cap, 3 * len))
         return no_memory(err);
     const char *path = sgz_toc_clean_name(raw, len, a->clean, &len);
     const char *end = path + len;
@@ -214,7 +201,7 @@ static sgz_status store_text(sgz_toc_rows *a, const char *text, size_t len, int 
                              uint64_t *at, uint32_t *stored, sgz_error *err)
 {
     if (bad & HAS_BAD_BYTES) {
-        if (!reserve(&a->text, &a->text_cap, 3 * len))
+        if (!SGZ_FIT(a->text, a->text_cap, 3 * len))
             return no_memory(err);
         len = replace_bad(text, len, a->text);
         text = a->text;
@@ -230,7 +217,7 @@ static sgz_status store_user(sgz_toc_rows *a, const sgz_tar_entry *entry, const 
     if (!len)
         return SGZ_OK;
     if (len <= UINT16_MAX && scan_utf8(text, len) & HAS_BAD_BYTES) {
-        if (!reserve(&a->text, &a->text_cap, 3 * len))
+        if (!SGZ_FIT(a->text, a->text_cap, 3 * len))
             return no_memory(err);
         len = replace_bad(text, len, a->text);
         text = a->text;
@@ -299,7 +286,7 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
     if (total > UINT32_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                              "the xattrs of one entry are over 4 GiB");
-    if (!reserve(&a->text, &a->text_cap, total))
+    if (!SGZ_FIT(a->text, a->text_cap, total))
         return no_memory(err);
     char *out = a->text;
     for (size_t i = 0; i < entry->xattr_count; i++)
@@ -313,15 +300,10 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
 
 static sgz_status reserve_links(sgz_toc_rows *a, sgz_error *err)
 {
-    size_t cap = a->toc->cap;
-    if (cap <= a->link_cap)
-        return SGZ_OK;
-    link_chain *links = realloc(a->links, cap * sizeof *links);
-    if (!links)
+    size_t had = a->link_cap;
+    if (!SGZ_FIT(a->links, a->link_cap, a->toc->cap))
         return no_memory(err);
-    memset(links + a->link_cap, 0, (cap - a->link_cap) * sizeof *links);
-    a->links = links;
-    a->link_cap = cap;
+    memset(a->links + had, 0, (a->link_cap - had) * sizeof *a->links);
     return SGZ_OK;
 }
 
@@ -451,7 +433,7 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
         || (status = store_xattrs(a, entry, offset, &row.xattr_off, &row.xattr_len, err)))
         return status;
 
-    if (!reserve(&a->clean, &a->clean_cap, row.name_len + (size_t)1))
+    if (!SGZ_FIT(a->clean, a->clean_cap, row.name_len + (size_t)1))
         return no_memory(err);
     size_t clean_len;
     const char *name = toc->arena + row.name_off;
@@ -525,14 +507,14 @@ static sgz_status check_parents(sgz_toc_rows *a, const sgz_entry *row, sgz_error
 {
     sgz_toc *toc = a->toc;
     size_t len, depth = 0;
-    if (!reserve(&a->clean, &a->clean_cap, row->name_len + (size_t)1))
+    if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
         return no_memory(err);
     const char *name = sgz_toc_clean_name(toc->arena + row->name_off, row->name_len, a->clean,
                                           &len);
     const char *end = name + len, *at = name, *slash;
     uint64_t hash = toc->seed;
     while (at < end && (slash = memchr(at, '/', (size_t)(end - at)))) {
-        if (!reserve(&a->text, &a->text_cap, (depth + 1) * sizeof hash))
+        if (!SGZ_FIT(a->text, a->text_cap, (depth + 1) * sizeof hash))
             return no_memory(err);
         hash = sgz_toc_hash_bytes(hash, at, (size_t)(slash - at));
         memcpy(a->text + depth++ * sizeof hash, &hash, sizeof hash);

@@ -40,17 +40,8 @@ void sgz_toc_free(sgz_toc *toc)
 
 sgz_entry *sgz_toc_append(sgz_toc *toc)
 {
-    if (toc->count == toc->cap) {
-        /* Large blocks grow by mremap: nothing is copied, nothing untouched is resident. */
-        size_t cap = toc->cap ? toc->cap * 2 : 64;
-        if (cap >= SGZ_NO_ROW || cap > SIZE_MAX / sizeof(sgz_entry))
-            return NULL;
-        sgz_entry *rows = realloc(toc->rows, cap * sizeof *rows);
-        if (!rows)
-            return NULL;
-        toc->rows = rows;
-        toc->cap = cap;
-    }
+    if (toc->count >= SGZ_NO_ROW - 1 || !SGZ_FIT(toc->rows, toc->cap, toc->count + 1))
+        return NULL;
     sgz_entry *row = &toc->rows[toc->count++];
     memset(row, 0, sizeof *row);
     return row;
@@ -58,20 +49,7 @@ sgz_entry *sgz_toc_append(sgz_toc *toc)
 
 int sgz_toc_reserve(sgz_toc *toc, size_t len)
 {
-    if (len <= toc->arena_cap - toc->arena_len)
-        return 1;
-    size_t cap = toc->arena_cap ? toc->arena_cap : 4096;
-    while (cap - toc->arena_len < len) {
-        if (cap > SIZE_MAX / 4)
-            return 0;
-        cap *= 2;
-    }
-    char *arena = realloc(toc->arena, cap);
-    if (!arena)
-        return 0;
-    toc->arena = arena;
-    toc->arena_cap = cap;
-    return 1;
+    return SGZ_FIT(toc->arena, toc->arena_cap, toc->arena_len + len);
 }
 
 uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len)
@@ -339,15 +317,9 @@ int sgz_toc_ancestors(const sgz_toc *toc, const char *name, size_t len, sgz_toc_
     for (size_t at = 0; at < len;) {
         const char *slash = memchr(name + at, '/', len - at);
         size_t end = slash ? (size_t)(slash - name) : len;
-        if (out->count == out->cap) {
-            size_t cap = out->cap ? out->cap * 2 : 64;
-            void *list = realloc(out->list, cap * sizeof *out->list);
-            if (!list)
-                return 0;
-            out->list = list;
-            out->cap = cap;
-        }
         hash = sgz_toc_hash_bytes(hash, name + at, end - at);
+        if (!SGZ_FIT(out->list, out->cap, out->count + 1))
+            return 0;
         out->list[out->count].hash = hash;
         out->list[out->count++].len = (uint32_t)end;
         at = end + 1;

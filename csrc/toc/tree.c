@@ -165,18 +165,10 @@ static int add_source(merge *m, const source *from, int rank)
 static sgz_status push_source(merge *m, sgz_toc_node *node, uint32_t layer, uint32_t dir,
                               sgz_error *err)
 {
-    if (m->source_count == m->source_cap) {
-        size_t cap = m->source_cap ? m->source_cap * 2 : 1024;
-        source *grown = realloc(m->sources, cap * sizeof *grown);
-        if (!grown)
-            return no_memory(err);
-        m->sources = grown;
-        m->source_cap = cap;
-    }
     if (!node->count++)
         node->kids = (uint32_t)m->source_count; /* until the directory is merged */
-    m->sources[m->source_count++] = (source){layer, dir};
-    return SGZ_OK;
+    source from = {layer, dir};
+    return SGZ_PUSH(m->sources, m->source_count, m->source_cap, from) ? SGZ_OK : no_memory(err);
 }
 
 /* Take an entry into the node that is being made; entries come from the upper layers first.

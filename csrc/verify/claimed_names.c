@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/vec.h"
 #include "tar/stream.h"
 #include "toc/rows.h"
 #include "toc/hash.h"
@@ -97,18 +98,11 @@ static void fail(sgz_verify_names *t, sgz_status st, sgz_error *err)
 
 static int remember(sgz_verify_names *t, uint32_t row, uint32_t file)
 {
-    if (row >= t->files_cap) {
-        size_t cap = t->files_cap ? t->files_cap * 2 : 1024;
-        while (cap <= row)
-            cap *= 2;
-        uint32_t *grown = realloc(t->files, cap * sizeof *grown);
-        if (!grown)
-            return 0;
-        for (size_t i = t->files_cap; i < cap; i++)
-            grown[i] = NO_FILE;
-        t->files = grown;
-        t->files_cap = cap;
-    }
+    size_t had = t->files_cap;
+    if (!SGZ_FIT(t->files, t->files_cap, (size_t)row + 1))
+        return 0;
+    for (; had < t->files_cap; had++)
+        t->files[had] = NO_FILE;
     t->files[row] = file;
     return 1;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/vec.h"
 #include "read/chunk.h"
 #include "tar/tar.h"
 #include "verify/verify.h"

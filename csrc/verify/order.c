@@ -101,16 +101,8 @@ sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t value, 
         last->value += value;
         return SGZ_OK;
     }
-    if (b->count == b->cap) {
-        size_t cap = b->cap ? b->cap * 2 : 256;
-        sgz_verify_event *grown = realloc(b->events, cap * sizeof *grown);
-        if (!grown)
-            return sgz_verify_no_memory(w->v);
-        b->events = grown;
-        b->cap = cap;
-    }
-    b->events[b->count++] = (sgz_verify_event){kind, value, offset};
-    return SGZ_OK;
+    sgz_verify_event event = {kind, value, offset};
+    return SGZ_PUSH(b->events, b->count, b->cap, event) ? SGZ_OK : sgz_verify_no_memory(w->v);
 }
 
 void sgz_verify_batch_free(sgz_verify_batch *b)
@@ -214,16 +206,8 @@ sgz_status sgz_verify_batch_gap(sgz_verify_worker *w, const uint8_t *data, size_
         sgz_verify_names_gap(w->v->tree, data, len, offset);
         return SGZ_OK;
     }
-    if (b->gap_len + len > b->gap_cap) {
-        size_t cap = b->gap_cap ? b->gap_cap * 2 : (size_t)64 << 10;
-        while (cap < b->gap_len + len)
-            cap *= 2;
-        uint8_t *grown = realloc(b->gap, cap);
-        if (!grown)
-            return sgz_verify_no_memory(w->v);
-        b->gap = grown;
-        b->gap_cap = cap;
-    }
+    if (!SGZ_FIT(b->gap, b->gap_cap, b->gap_len + len))
+        return sgz_verify_no_memory(w->v);
     memcpy(b->gap + b->gap_len, data, len);
     b->gap_len += len;
     return sgz_verify_batch_event(w, EVENT_GAP, len, offset);

@@ -12,16 +12,10 @@ typedef struct {
 
 static sgz_status hold_item(sgz_verify_worker *w, size_t span)
 {
-    if (w->deferred_count == w->deferred_cap) {
-        size_t cap = w->deferred_cap ? w->deferred_cap * 2 : 64;
-        sgz_verify_deferred *grown = realloc(w->deferred, cap * sizeof *grown);
-        if (!grown)
-            return sgz_verify_no_memory(w->v);
-        w->deferred = grown;
-        w->deferred_cap = cap;
-    }
-    w->deferred[w->deferred_count++] = (sgz_verify_deferred){span, 0, 0};
-    return SGZ_OK;
+    sgz_verify_deferred item = {span, 0, 0};
+    return SGZ_PUSH(w->deferred, w->deferred_count, w->deferred_cap, item)
+               ? SGZ_OK
+               : sgz_verify_no_memory(w->v);
 }
 
 static sgz_status begin_span(sgz_verify_worker *w, cursor *c, size_t span)

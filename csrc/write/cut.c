@@ -73,7 +73,7 @@ sgz_status sgz_write_cut_unread(sgz_write_cutter *c, sgz_error *err)
         return SGZ_OK;
     }
     size_t rest = c->back_len - c->back_pos;
-    if (!sgz_write_slab_grow((void **)&c->back, &c->back_cap, n + rest, 1))
+    if (!SGZ_FIT(c->back, c->back_cap, n + rest))
         return sgz_write_cut_no_memory(err);
     if (rest)
         memmove(c->back + n, c->back + c->back_pos, rest);

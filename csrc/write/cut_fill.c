@@ -18,8 +18,7 @@ static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
     c->get = c->carry_put;
     c->len = c->carry_len;
     c->run_start = c->carry_run;
-    if (!sgz_write_slab_grow((void **)&slab->pieces, &slab->piece_cap, c->carry_piece_count,
-                             sizeof *slab->pieces))
+    if (!SGZ_FIT(slab->pieces, slab->piece_cap, c->carry_piece_count))
         return sgz_write_cut_no_memory(err);
     if (c->carry_piece_count)
         memcpy(slab->pieces, c->carry_pieces, c->carry_piece_count * sizeof *slab->pieces);
@@ -32,7 +31,7 @@ static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
 {
     sgz_write_slab *slab = c->slab;
     size_t kept = c->put - c->open, ahead = c->len - c->get;
-    if (!sgz_write_slab_grow((void **)&c->carry, &c->carry_cap, kept + ahead, 1))
+    if (!SGZ_FIT(c->carry, c->carry_cap, kept + ahead))
         return sgz_write_cut_no_memory(err);
     if (kept)
         memcpy(c->carry, slab->buf + c->open, kept);
@@ -43,8 +42,7 @@ static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
     c->carry_run = c->run_start - c->open;
     c->header_start = c->header_start > c->open ? c->header_start - c->open : 0;
     c->carry_piece_count = slab->piece_count - c->open_piece;
-    if (!sgz_write_slab_grow((void **)&c->carry_pieces, &c->carry_piece_cap,
-                             c->carry_piece_count, sizeof *c->carry_pieces))
+    if (!SGZ_FIT(c->carry_pieces, c->carry_piece_cap, c->carry_piece_count))
         return sgz_write_cut_no_memory(err);
     for (size_t i = 0; i < c->carry_piece_count; i++) {
         c->carry_pieces[i] = slab->pieces[c->open_piece + i];

@@ -5,15 +5,14 @@ sgz_status sgz_write_cut_close_member(sgz_write_cutter *c, sgz_error *err)
     sgz_write_slab *slab = c->slab;
     if (c->put == c->open)
         return SGZ_OK;
-    if (!sgz_write_slab_grow((void **)&slab->members, &slab->member_cap, slab->member_count + 1,
-                             sizeof *slab->members))
-        return sgz_write_cut_no_memory(err);
-    slab->members[slab->member_count++] = (sgz_write_member){
+    sgz_write_member member = {
         .start = c->open,
         .len = c->put - c->open,
         .first_piece = c->open_piece,
         .piece_count = slab->piece_count - c->open_piece,
     };
+    if (!SGZ_PUSH(slab->members, slab->member_count, slab->member_cap, member))
+        return sgz_write_cut_no_memory(err);
     c->open = c->put;
     c->open_piece = slab->piece_count;
     c->run_start = c->put;
@@ -43,10 +42,7 @@ static sgz_status begin_chunk(sgz_write_cutter *c, int own_member, sgz_error *er
     if (status)
         return status;
     sgz_write_slab *slab = c->slab;
-    if (!sgz_write_slab_grow((void **)&slab->pieces, &slab->piece_cap, slab->piece_count + 1,
-                             sizeof *slab->pieces))
-        return sgz_write_cut_no_memory(err);
-    slab->pieces[slab->piece_count++] = (sgz_write_piece){
+    sgz_write_piece piece = {
         .row = row,
         .file_row = c->file_row,
         .start = c->put,
@@ -55,6 +51,8 @@ static sgz_status begin_chunk(sgz_write_cutter *c, int own_member, sgz_error *er
         .whole = chunk == c->file_size,
         .last = chunk == left,
     };
+    if (!SGZ_PUSH(slab->pieces, slab->piece_count, slab->piece_cap, piece))
+        return sgz_write_cut_no_memory(err);
     c->chunk_left = chunk;
     return SGZ_OK;
 }

@@ -1,6 +1,7 @@
 #include "write/order.h"
 
 #include "base/file.h"
+#include "base/vec.h"
 #include "write/cut.h"
 #include "tar/stream.h"
 #include "toc/internal.h"
@@ -65,20 +66,6 @@ void sgz_write_order_free(sgz_write_order *s)
     free(s);
 }
 
-static int push(sgz_extent **array, size_t *cap, size_t at, sgz_extent extent)
-{
-    if (at >= *cap) {
-        size_t bigger = at * 2 > 256 ? at * 2 : 256;
-        sgz_extent *grown = realloc(*array, bigger * sizeof *grown);
-        if (!grown)
-            return 0;
-        *array = grown;
-        *cap = bigger;
-    }
-    (*array)[at] = extent;
-    return 1;
-}
-
 static sgz_status on_entry(sgz_write_order *s, const sgz_tar_entry *entry, sgz_error *err)
 {
     uint32_t row;
@@ -88,7 +75,10 @@ static sgz_status on_entry(sgz_write_order *s, const sgz_tar_entry *entry, sgz_e
     if (status)
         return status;
     sgz_extent extent = {s->tar.start, s->tar.pos + s->tar.data + s->tar.padding};
-    return push(&s->where, &s->where_cap, row, extent) ? SGZ_OK : no_memory(err);
+    if (!SGZ_FIT(s->where, s->where_cap, (size_t)row + 1))
+        return no_memory(err);
+    s->where[row] = extent;
+    return SGZ_OK;
 }
 
 static sgz_status on_global(sgz_write_order *s, sgz_error *err)
@@ -99,7 +89,8 @@ static sgz_status on_global(sgz_write_order *s, sgz_error *err)
             err, SGZ_ETAR, s->tar.start, NULL, 0,
             "a PAX global header between entries: prioritized files cannot be moved "
             "before it; convert without prioritized files");
-    return push(&s->globals, &s->global_cap, s->global_count++, extent) ? SGZ_OK : no_memory(err);
+    return SGZ_PUSH(s->globals, s->global_count, s->global_cap, extent) ? SGZ_OK
+                                                                        : no_memory(err);
 }
 
 static sgz_status spool(sgz_write_order *s, const uint8_t *data, size_t len, sgz_error *err)
@@ -147,7 +138,7 @@ static sgz_status place(sgz_write_order *s, sgz_write_ordered *order, size_t *ca
         last->end = extent.end;
         return SGZ_OK;
     }
-    return push(&order->extents, cap, order->extent_count++, extent) ? SGZ_OK : no_memory(err);
+    return SGZ_PUSH(order->extents, order->extent_count, *cap, extent) ? SGZ_OK : no_memory(err);
 }
 
 /* Place the directories above a cleaned name that the tar names, from the root down. */
@@ -218,7 +209,7 @@ sgz_status sgz_write_order_sort(sgz_write_order *s, const char *const *names, si
     if (!s->picked)
         return no_memory(err);
     for (size_t i = 0; i < s->global_count && !status; i++)
-        if (!push(&order->extents, &cap, order->extent_count++, s->globals[i]))
+        if (!SGZ_PUSH(order->extents, order->extent_count, cap, s->globals[i]))
             status = no_memory(err);
     for (size_t i = 0; i < count && !status; i++) {
         int found;
@@ -230,7 +221,7 @@ sgz_status sgz_write_order_sort(sgz_write_order *s, const char *const *names, si
         if (!s->picked[row] && (!(flags & SGZ_DROPPED) || (flags & SGZ_PINNED)))
             status = place(s, order, &cap, (uint32_t)row, err);
     }
-    if (!status && !order->extents && !push(&order->extents, &cap, 0, (sgz_extent){0, 0}))
+    if (!status && !order->extents && !SGZ_FIT(order->extents, cap, 1))
         status = no_memory(err);
     if (status) {
         free(order->extents);

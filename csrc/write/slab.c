@@ -5,19 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int sgz_write_slab_grow(void **array, size_t *cap, size_t want, size_t item)
-{
-    if (want <= *cap)
-        return 1;
-    size_t bigger = *cap + *cap / 2 > want ? *cap + *cap / 2 : want;
-    void *grown = realloc(*array, bigger * item);
-    if (!grown)
-        return 0;
-    *array = grown;
-    *cap = bigger;
-    return 1;
-}
-
 sgz_status sgz_write_slab_init(sgz_write_slab *slab, size_t cap, sgz_error *err)
 {
     memset(slab, 0, sizeof *slab);

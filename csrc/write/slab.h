@@ -4,6 +4,7 @@
 #define SGZ_WRITE_SLAB_H
 
 #include "base/status.h"
+#include "base/vec.h"
 
 /* A run of headers that grows past this begins a new member (format section 1). */
 #define SGZ_HEADER_RUN (1u << 20)
@@ -47,7 +48,5 @@ typedef struct {
 
 sgz_status sgz_write_slab_init(sgz_write_slab *slab, size_t cap, sgz_error *err);
 void sgz_write_slab_free(sgz_write_slab *slab);
-/* Make room for `want` items of an array; 0: no memory. */
-int sgz_write_slab_grow(void **array, size_t *cap, size_t want, size_t item);
 
 #endif

@@ -24,8 +24,7 @@ static sgz_status plan(sgz_write_slot *s, sgz_error *err)
     size_t out = 0, packed = 0, count = s->in.member_count;
     s->batch_count = 0;
     for (size_t i = 0; i < count;) {
-        if (!sgz_write_slab_grow((void **)&s->batches, &s->batch_cap, s->batch_count + 1,
-                                 sizeof *s->batches))
+        if (!SGZ_FIT(s->batches, s->batch_cap, s->batch_count + 1))
             return sgz_write_no_memory(err);
         sgz_write_batch *j = &s->batches[s->batch_count++];
         size_t bytes = 0;
@@ -104,8 +103,7 @@ sgz_status sgz_write_hash_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
 {
     sgz_write_pipeline *c = w->c;
     size_t count = 0;
-    if (!sgz_write_slab_grow((void **)&c->messages, &c->message_cap, s->in.piece_count,
-                             sizeof *c->messages))
+    if (!SGZ_FIT(c->messages, c->message_cap, s->in.piece_count))
         return sgz_write_no_memory(err);
     for (size_t i = 0; i < s->in.piece_count; i++) {
         sgz_write_piece *piece = &s->in.pieces[i];
