@@ -8,24 +8,6 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to lay out the extraction");
 }
 
-static int rehash(sgz_extract_plan *plan)
-{
-    size_t count = plan->slot_count ? plan->slot_count * 2 : 256;
-    uint32_t *slots = calloc(count, sizeof *slots);
-    if (!slots)
-        return 0;
-    for (uint32_t i = 1; i < plan->node_count; i++) {
-        size_t at = plan->nodes[i].hash & (count - 1);
-        while (slots[at])
-            at = (at + 1) & (count - 1);
-        slots[at] = i + 1;
-    }
-    free(plan->slots);
-    plan->slots = slots;
-    plan->slot_count = count;
-    return 1;
-}
-
 static sgz_status add_node(sgz_extract_plan *plan, const char *path, uint32_t len, uint32_t base,
                            uint32_t parent, uint64_t hash, sgz_error *err)
 {
@@ -59,26 +41,24 @@ static sgz_status node_at(sgz_extract_plan *plan, const char *path, uint32_t len
     while (base < len) {
         const char *slash = memchr(path + base, '/', len - base);
         uint32_t end = slash ? (uint32_t)(slash - path) : len;
-        if (plan->node_count * 2 >= plan->slot_count && !rehash(plan))
+        if (!sgz_map_reserve(&plan->names, 1))
             return no_memory(err);
         uint64_t hash = sgz_toc_hash_bytes(plan->nodes[at].hash, path + base, end - base);
-        size_t mask = plan->slot_count - 1;
-        size_t slot = hash & mask;
-        for (; plan->slots[slot]; slot = (slot + 1) & mask) {
-            const sgz_extract_node *n = &plan->nodes[plan->slots[slot] - 1];
+        size_t slot = sgz_map_first(&plan->names, hash);
+        for (; sgz_map_taken(&plan->names, slot);
+             slot = sgz_map_next(&plan->names, hash, slot)) {
+            const sgz_extract_node *n = &plan->nodes[sgz_map_number(&plan->names, slot)];
             if (n->hash == hash && n->parent == at && n->path_len - n->base == end - base &&
                 !memcmp(n->path + n->base, path + base, end - base))
                 break;
         }
-        if (plan->slots[slot]) {
-            at = plan->slots[slot] - 1;
-        } else {
+        if (!sgz_map_taken(&plan->names, slot)) {
             sgz_status st = add_node(plan, path, end, base, at, hash, err);
             if (st)
                 return st;
-            at = plan->node_count - 1;
-            plan->slots[slot] = at + 1;
+            sgz_map_put(&plan->names, slot, hash, plan->node_count - 1);
         }
+        at = sgz_map_number(&plan->names, slot);
         base = end + 1;
     }
     *node = at;
@@ -369,7 +349,7 @@ void sgz_extract_plan_free(sgz_extract_plan *plan)
 {
     sgz_read_spans_free(&plan->spans);
     free(plan->nodes);
-    free(plan->slots);
+    sgz_map_free(&plan->names);
     free(plan->objects);
     free(plan->object_of);
     free(plan->links);

@@ -63,8 +63,7 @@ typedef struct {
     sgz_extract_node *nodes;
     uint32_t node_count;
     size_t node_cap;
-    uint32_t *slots;        /* of nodes, by hash: node + 1 */
-    size_t slot_count;
+    sgz_map names; /* of nodes */
     sgz_extract_object *objects;
     uint32_t object_count;
     size_t object_cap;

@@ -90,8 +90,7 @@ struct sgz_pack {
     pthread_mutex_t lock;       /* of everything below, and entries' flags */
     sgz_pack_counts found;      /* while loading */
     struct { uint32_t entry; int cut; } changed[CHANGED_NAMES];
-    uint32_t *chunk_slots;      /* the base's chunks by digest; number + 1, 0: empty */
-    uint32_t chunk_slot_count;
+    sgz_map chunks; /* the base's, by digest */
 };
 
 static inline sgz_status sgz_pack_no_memory(sgz_error *err)

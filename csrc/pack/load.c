@@ -405,16 +405,17 @@ static size_t padding_of(const sgz_pack_manifest *m, uint32_t unit, uint32_t chu
 }
 
 /* A chunk of this digest (which tells its length too) and padding: its slot, or a free one. */
-static uint32_t find_slot(const sgz_pack *p, const uint8_t digest[32], size_t padding)
+static size_t find_slot(const sgz_pack *p, const uint8_t digest[32], size_t padding)
 {
     const sgz_pack_manifest *base = p->base;
-    uint32_t slot, chunk;
-    memcpy(&slot, digest, 4);
-    for (slot &= p->chunk_slot_count - 1; (chunk = p->chunk_slots[slot]);
-         slot = (slot + 1) & (p->chunk_slot_count - 1))
-        if (!memcmp(base->chunks[chunk - 1].digest, digest, 32)
-            && padding_of(base, unit_of_chunk(base, chunk - 1), chunk - 1) == padding)
+    uint64_t hash = sgz_load32(digest);
+    size_t slot = sgz_map_first(&p->chunks, hash);
+    for (; sgz_map_taken(&p->chunks, slot); slot = sgz_map_next(&p->chunks, hash, slot)) {
+        uint32_t chunk = sgz_map_number(&p->chunks, slot);
+        if (!memcmp(base->chunks[chunk].digest, digest, 32) &&
+            padding_of(base, unit_of_chunk(base, chunk), chunk) == padding)
             break;
+    }
     return slot;
 }
 
@@ -422,35 +423,28 @@ static uint32_t find_slot(const sgz_pack *p, const uint8_t digest[32], size_t pa
 static void index_chunks(sgz_pack *p)
 {
     const sgz_pack_manifest *base = p->base;
-    uint32_t count = 16;
-    while (count < 2 * base->chunk_count && count < 1u << 31)
-        count *= 2;
-    uint32_t *slots = calloc(count, sizeof *slots);
-    if (!slots)
+    if (!sgz_map_reserve(&p->chunks, base->chunk_count))
         return; /* nothing is found, then */
-    p->chunk_slots = slots;
-    p->chunk_slot_count = count;
     for (uint32_t unit = 0; unit < base->unit_count; unit++)
         for (uint32_t k = 0; k < sgz_pack_unit_chunks(base, unit); k++) {
             uint32_t i = base->units[unit].first_chunk + k;
-            uint32_t slot = find_slot(p, base->chunks[i].digest, padding_of(base, unit, i));
-            if (!slots[slot])
-                slots[slot] = i + 1;
+            const uint8_t *digest = base->chunks[i].digest;
+            size_t slot = find_slot(p, digest, padding_of(base, unit, i));
+            if (!sgz_map_taken(&p->chunks, slot))
+                sgz_map_put(&p->chunks, slot, sgz_load32(digest), i);
         }
 }
 
 static uint32_t find_chunk(sgz_pack *p, const uint8_t digest[32], size_t padding, size_t *packed)
 {
     pthread_mutex_lock(&p->lock);
-    if (!p->chunk_slots)
+    if (!p->chunks.size)
         index_chunks(p);
     pthread_mutex_unlock(&p->lock);
-    if (!p->chunk_slots)
+    uint32_t chunk = sgz_map_number(&p->chunks, find_slot(p, digest, padding));
+    if (chunk == SGZ_MAP_NONE)
         return SGZ_WALK_NONE;
-    uint32_t found = p->chunk_slots[find_slot(p, digest, padding)];
-    if (!found)
-        return SGZ_WALK_NONE;
-    uint32_t chunk = found - 1, unit = unit_of_chunk(p->base, chunk);
+    uint32_t unit = unit_of_chunk(p->base, chunk);
     *packed = (size_t)(sgz_pack_chunk_end(p->base, unit, chunk) - p->base->chunks[chunk].offset);
     return chunk;
 }

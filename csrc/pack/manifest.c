@@ -160,7 +160,7 @@ sgz_status sgz_pack_manifest_load(sgz_pack_manifest *m, const sgz_codecs *codecs
 
 void sgz_pack_manifest_free(sgz_pack_manifest *m)
 {
-    free(m->slots);
+    sgz_map_free(&m->names);
     if (m->file) {
         free(m->file);
     } else {
@@ -332,12 +332,11 @@ sgz_status sgz_pack_manifest_save(const sgz_pack_manifest *m, const sgz_codecs *
 }
 
 /* The slot of a name, or the free one where it belongs. */
-static size_t slot_of(const sgz_pack_manifest *m, const char *name, size_t len)
+static size_t slot_of(const sgz_pack_manifest *m, uint64_t hash, const char *name, size_t len)
 {
-    uint64_t hash = sgz_toc_hash_bytes(sgz_pack_manifest_seed(m), name, len);
-    size_t mask = (size_t)m->slot_count - 1, at = (hash ^ hash >> 32) & mask;
-    for (; m->slots[at]; at = (at + 1) & mask) {
-        const sgz_pack_walk_entry *e = &m->entries[m->slots[at] - 1].file;
+    size_t at = sgz_map_first(&m->names, hash);
+    for (; sgz_map_taken(&m->names, at); at = sgz_map_next(&m->names, hash, at)) {
+        const sgz_pack_walk_entry *e = &m->entries[sgz_map_number(&m->names, at)].file;
         if (e->name_len == len && !memcmp(m->arena + e->name_off, name, len))
             break;
     }
@@ -346,27 +345,25 @@ static size_t slot_of(const sgz_pack_manifest *m, const char *name, size_t len)
 
 uint32_t sgz_pack_manifest_lookup(const sgz_pack_manifest *m, const char *name, size_t len)
 {
-    return m->slots[slot_of(m, name, len)] - 1; /* 0 becomes SGZ_WALK_NONE */
+    uint64_t hash = sgz_toc_hash_bytes(m->seed, name, len);
+    return sgz_map_number(&m->names, slot_of(m, hash, name, len));
 }
 
 sgz_status sgz_pack_manifest_index(sgz_pack_manifest *m, sgz_error *err)
 {
-    uint64_t count = 16;
-    while (count < (uint64_t)m->entry_count * 2)
-        count *= 2;
-    m->slots = count <= UINT32_MAX ? calloc(count + 2, sizeof *m->slots) : NULL;
-    if (!m->slots)
+    if (!sgz_map_reserve(&m->names, m->entry_count))
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the manifest's names");
-    m->slot_count = (uint32_t)count;
-    if (getrandom(m->slots + count, 2 * sizeof *m->slots, GRND_NONBLOCK) < 0)
-        m->slots[count] = (uint32_t)(uintptr_t)m->slots; /* early in a boot */
+    if (getrandom(&m->seed, sizeof m->seed, GRND_NONBLOCK) < 0)
+        m->seed = (uintptr_t)m->names.slots; /* early in a boot */
     for (size_t i = 0; i < m->entry_count; i++) {
         const sgz_pack_walk_entry *e = &m->entries[i].file;
-        size_t at = slot_of(m, m->arena + e->name_off, e->name_len);
-        if (m->slots[at])
-            return sgz_base_fail(err, SGZ_ETOC, -1, m->arena + e->name_off, e->name_len,
+        const char *name = m->arena + e->name_off;
+        uint64_t hash = sgz_toc_hash_bytes(m->seed, name, e->name_len);
+        size_t at = slot_of(m, hash, name, e->name_len);
+        if (sgz_map_taken(&m->names, at))
+            return sgz_base_fail(err, SGZ_ETOC, -1, name, e->name_len,
                                  "is in the manifest twice: %s", SGZ_MANIFEST_ADVICE);
-        m->slots[at] = (uint32_t)i + 1;
+        sgz_map_put(&m->names, at, hash, (uint32_t)i);
     }
     return SGZ_OK;
 }

@@ -63,8 +63,8 @@ typedef struct {
     sgz_pack_manifest_chunk *chunks;
     char *arena;
     size_t entry_count, unit_count, chunk_count, arena_len;
-    uint32_t *slots;            /* open addressing by name: entry + 1, 0 empty; made by load */
-    uint32_t slot_count;
+    sgz_map names;              /* to entries; made by load */
+    uint64_t seed;              /* of their hashes: no names can be chosen to collide */
     void *file;                 /* what load allocated */
 } sgz_pack_manifest;
 

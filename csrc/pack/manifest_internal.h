@@ -21,15 +21,9 @@ typedef struct {
     uint8_t blob_digest[32], tail_digest[32];
 } sgz_pack_manifest_head;
 
-/* Where slots' hashes begin, so that no names can be chosen to collide: behind the slots. */
-static inline uint64_t sgz_pack_manifest_seed(const sgz_pack_manifest *m)
-{
-    return m->slots[m->slot_count] | (uint64_t)m->slots[m->slot_count + 1] << 32;
-}
-
 /* Every number of a manifest whose sections are in memory. */
 sgz_status sgz_pack_manifest_check(const sgz_pack_manifest *m, sgz_error *err);
-/* Make slots. Two equal names: SGZ_ETOC. */
+/* Make m->names. Two equal ones: SGZ_ETOC. */
 sgz_status sgz_pack_manifest_index(sgz_pack_manifest *m, sgz_error *err);
 
 #endif

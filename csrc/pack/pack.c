@@ -171,7 +171,7 @@ void sgz_pack_free(sgz_pack *p)
     free(p->m.chunks);
     free(p->m.arena);
     free(p->unit_rows);
-    free(p->chunk_slots);
+    sgz_map_free(&p->chunks);
     free(p);
 }
 

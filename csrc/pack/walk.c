@@ -213,37 +213,32 @@ static void put_in_order(sgz_pack_walk_state *s, sgz_pack_walk *walk)
 /* Second names of a file become hard links to the first. */
 static sgz_status link_names(sgz_pack_walk *walk, sgz_error *err)
 {
-    size_t several = 0, cap = 16;
+    size_t several = 0;
+    sgz_map files = {0};
     for (size_t i = 0; i < walk->count; i++)
         several += walk->entries[i].type == '0' && walk->entries[i].nlink > 1;
-    if (!several)
-        return SGZ_OK;
-    while (cap < several * 2)
-        cap *= 2;
-    uint32_t *slots = malloc(cap * sizeof *slots);
-    if (!slots)
+    if (!sgz_map_reserve(&files, several))
         return no_memory(err);
-    memset(slots, 0xff, cap * sizeof *slots);
     for (size_t i = 0; i < walk->count; i++) {
-        sgz_pack_walk_entry *e = &walk->entries[i], *first = NULL;
+        sgz_pack_walk_entry *e = &walk->entries[i];
         if (e->type != '0' || e->nlink < 2)
             continue;
-        uint64_t hash = (e->ino ^ e->dev << 32 ^ e->dev >> 32) * 0x9e3779b97f4a7c15u;
-        size_t at = (hash >> 20) & (cap - 1);
-        for (; slots[at] != SGZ_WALK_NONE; at = (at + 1) & (cap - 1)) {
-            first = &walk->entries[slots[at]];
+        uint64_t hash = (e->ino ^ e->dev << 32 ^ e->dev >> 32) * 0x9e3779b97f4a7c15u >> 20;
+        size_t at = sgz_map_first(&files, hash);
+        for (; sgz_map_taken(&files, at); at = sgz_map_next(&files, hash, at)) {
+            const sgz_pack_walk_entry *first = &walk->entries[sgz_map_number(&files, at)];
             if (first->ino == e->ino && first->dev == e->dev)
                 break;
         }
-        if (slots[at] == SGZ_WALK_NONE) {
-            slots[at] = (uint32_t)i;
+        if (!sgz_map_taken(&files, at)) {
+            sgz_map_put(&files, at, hash, (uint32_t)i);
             continue;
         }
         e->type = '1';
         e->size = 0;
-        e->target = slots[at];
+        e->target = sgz_map_number(&files, at);
     }
-    free(slots);
+    sgz_map_free(&files);
     return SGZ_OK;
 }
 

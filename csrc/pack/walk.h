@@ -4,8 +4,9 @@
 #define SGZ_PACK_WALK_H
 
 #include "base/job.h"
+#include "base/map.h"
 
-#define SGZ_WALK_NONE UINT32_MAX
+#define SGZ_WALK_NONE SGZ_MAP_NONE
 
 /* One file, directory, link or device, as lstat saw it. */
 typedef struct {

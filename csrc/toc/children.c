@@ -20,28 +20,28 @@ const char *sgz_toc_children_name(const sgz_toc *toc, const sgz_toc_children *tr
 }
 
 /* The slot of an implied directory: taken by it, or free. */
-static uint32_t implied_slot(const sgz_toc *toc, const sgz_toc_children *tree, uint32_t hash,
-                             const char *name, size_t len)
+static size_t implied_slot(const sgz_toc *toc, const sgz_toc_children *tree, uint64_t hash,
+                           const char *name, size_t len)
 {
-    uint32_t mask = tree->implied_slot_count - 1;
-    uint32_t i = hash & mask;
-    for (; tree->implied_slots[i]; i = (i + 1) & mask) {
-        const struct sgz_toc_implied *other = &tree->implied[tree->implied_slots[i] - 1];
-        if (other->hash == hash && other->len == len &&
+    const sgz_map *map = &tree->implied_names;
+    size_t at = sgz_map_first(map, hash);
+    for (; sgz_map_taken(map, at); at = sgz_map_next(map, hash, at)) {
+        const struct sgz_toc_implied *other = &tree->implied[sgz_map_number(map, at)];
+        if (other->len == len &&
             (!len || !memcmp(sgz_toc_entry_name(toc, &toc->rows[other->row]), name, len)))
             break;
     }
-    return i;
+    return at;
 }
 
 static uint32_t find_clean(const sgz_toc *toc, const sgz_toc_children *tree, uint64_t hash,
                            const char *name, size_t len)
 {
     uint32_t row = sgz_toc_find(toc, hash, name, len);
-    if (row != SGZ_NO_ROW || !tree->implied_slot_count)
+    if (row != SGZ_NO_ROW)
         return row;
-    uint32_t n = tree->implied_slots[implied_slot(toc, tree, (uint32_t)hash, name, len)];
-    return n ? tree->row_count + n - 1 : SGZ_NO_ROW;
+    uint32_t n = sgz_map_number(&tree->implied_names, implied_slot(toc, tree, hash, name, len));
+    return n == SGZ_MAP_NONE ? SGZ_NO_ROW : tree->row_count + n;
 }
 
 uint32_t sgz_toc_children_find(const sgz_toc *toc, const sgz_toc_children *tree,
@@ -56,42 +56,21 @@ uint32_t sgz_toc_children_find(const sgz_toc *toc, const sgz_toc_children *tree,
     return node;
 }
 
-static int grow_implied(sgz_toc_children *tree)
-{
-    uint32_t count = tree->implied_slot_count ? tree->implied_slot_count * 2 : 64;
-    struct sgz_toc_implied *implied = realloc(tree->implied,
-                                              (size_t)count / 2 * sizeof *implied);
-    if (!implied)
-        return 0;
-    tree->implied = implied;
-    uint32_t *slots = calloc(count, sizeof *slots);
-    if (!slots)
-        return 0;
-    free(tree->implied_slots);
-    tree->implied_slots = slots;
-    tree->implied_slot_count = count;
-    for (uint32_t i = 0; i < tree->implied_count; i++) {
-        uint32_t at = implied[i].hash & (count - 1);
-        while (slots[at])
-            at = (at + 1) & (count - 1);
-        slots[at] = i + 1;
-    }
-    return 1;
-}
-
 /* `node` is the parent's, and then the new one's. */
 static sgz_status add_implied(const sgz_toc *toc, sgz_toc_children *tree, uint32_t row,
-                              uint32_t hash, const char *name, uint32_t len, uint32_t *node,
+                              uint64_t hash, const char *name, uint32_t len, uint32_t *node,
                               sgz_error *err)
 {
     if (tree->implied_count >= sgz_toc_implied_max(tree->row_count) ||
         tree->row_count + (uint64_t)tree->implied_count >= SGZ_NO_ROW - 1)
         return sgz_base_fail(err, SGZ_ETOC, -1, name, len,
                              "the names imply too many directories");
-    if (tree->implied_count * 2 >= tree->implied_slot_count && !grow_implied(tree))
+    struct sgz_toc_implied implied = {row, len, *node};
+    if (!sgz_map_reserve(&tree->implied_names, 1) ||
+        !SGZ_PUSH(tree->implied, tree->implied_count, tree->implied_cap, implied))
         return no_memory(err);
-    tree->implied[tree->implied_count++] = (struct sgz_toc_implied){row, len, *node, hash};
-    tree->implied_slots[implied_slot(toc, tree, hash, name, len)] = tree->implied_count;
+    sgz_map_put(&tree->implied_names, implied_slot(toc, tree, hash, name, len), hash,
+                tree->implied_count - 1);
     *node = tree->row_count + tree->implied_count - 1;
     return SGZ_OK;
 }
@@ -120,7 +99,7 @@ static sgz_status find_parent(const sgz_toc *toc, sgz_toc_children *tree, uint32
         *node = tree->root;
     sgz_status status = SGZ_OK;
     for (; missing < ancestors->count && !status; missing++)
-        status = add_implied(toc, tree, row, (uint32_t)ancestors->list[missing].hash, name,
+        status = add_implied(toc, tree, row, ancestors->list[missing].hash, name,
                              ancestors->list[missing].len, node, err);
     return status;
 }
@@ -133,7 +112,7 @@ static sgz_status find_parents(const sgz_toc *toc, sgz_toc_children *tree, uint3
     sgz_status status = SGZ_OK;
     tree->root = sgz_toc_find(toc, toc->seed, "", 0);
     if (tree->root == SGZ_NO_ROW)
-        status = add_implied(toc, tree, 0, (uint32_t)toc->seed, "", 0, &tree->root, err);
+        status = add_implied(toc, tree, 0, toc->seed, "", 0, &tree->root, err);
     sgz_toc_above ancestors = {0};
     const char *last = "";
     size_t last_len = 0;
@@ -239,7 +218,7 @@ sgz_status sgz_toc_children_build(const sgz_toc *toc, sgz_toc_children *tree, sg
 void sgz_toc_children_free(sgz_toc_children *tree)
 {
     free(tree->implied);
-    free(tree->implied_slots);
+    sgz_map_free(&tree->implied_names);
     free(tree->starts);
     free(tree->kids);
     memset(tree, 0, sizeof *tree);

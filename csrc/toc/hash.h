@@ -63,62 +63,44 @@ static inline uint64_t sgz_toc_implied_max(uint64_t rows)
 
 /* --- ids ------------------------------------------------------------------------------ */
 
-/* uid or gid -> number of the name last seen for it. All zero but the seed is empty. */
+/* uid or gid -> number of the name last seen for it, not 0. All zero but the seed is empty. */
 typedef struct {
     uint64_t seed;
-    uint32_t *keys, *values; /* value 0: free */
-    uint32_t cap, used;
+    sgz_map map;
     uint32_t last_key, last_value; /* most rows have the id of the row before */
 } sgz_toc_id_map;
 
 static inline void sgz_toc_id_map_free(sgz_toc_id_map *map)
 {
-    free(map->keys);
-    free(map->values);
-    memset(map, 0, sizeof *map); /* also the seed */
+    sgz_map_free(&map->map);
 }
 
-static inline uint32_t sgz_toc_id_map_slot(const sgz_toc_id_map *map, uint32_t key)
+/* No two ids have the same: whose a slot is, its hash tells. */
+static inline uint32_t sgz_toc_id_hash(const sgz_toc_id_map *map, uint32_t id)
 {
-    uint32_t i = (uint32_t)sgz_toc_mix(key ^ map->seed, 0x9e3779b97f4a7c15u) & (map->cap - 1);
-    while (map->values[i] && map->keys[i] != key)
-        i = (i + 1) & (map->cap - 1);
-    return i;
+    id ^= (uint32_t)map->seed;
+    id = (id ^ id >> 16) * 0x85ebca6bu;
+    id ^= (uint32_t)(map->seed >> 32);
+    id = (id ^ id >> 13) * 0xc2b2ae35u;
+    return id ^ id >> 16;
 }
 
 static inline uint32_t sgz_toc_id_map_get(const sgz_toc_id_map *map, uint32_t key)
 {
     if (map->last_value && map->last_key == key)
         return map->last_value;
-    return map->cap ? map->values[sgz_toc_id_map_slot(map, key)] : 0;
+    uint32_t value = sgz_map_number(&map->map,
+                                    sgz_map_first(&map->map, sgz_toc_id_hash(map, key)));
+    return value == SGZ_MAP_NONE ? 0 : value;
 }
 
-/* 0: no memory. `value` is not 0. */
+/* 0: no memory. */
 static inline int sgz_toc_id_map_put(sgz_toc_id_map *map, uint32_t key, uint32_t value)
 {
-    if (map->used * 2 >= map->cap) {
-        sgz_toc_id_map grown = {.seed = map->seed};
-        grown.cap = map->cap ? map->cap * 2 : 16;
-        grown.keys = calloc(grown.cap, sizeof *grown.keys);
-        grown.values = calloc(grown.cap, sizeof *grown.values);
-        if (!grown.keys || !grown.values) {
-            sgz_toc_id_map_free(&grown);
-            return 0;
-        }
-        for (uint32_t i = 0; i < map->cap; i++)
-            if (map->values[i]) {
-                uint32_t slot = sgz_toc_id_map_slot(&grown, map->keys[i]);
-                grown.keys[slot] = map->keys[i];
-                grown.values[slot] = map->values[i];
-            }
-        grown.used = map->used;
-        sgz_toc_id_map_free(map);
-        *map = grown;
-    }
-    uint32_t slot = sgz_toc_id_map_slot(map, key);
-    map->used += !map->values[slot];
-    map->keys[slot] = key;
-    map->values[slot] = value;
+    uint32_t hash = sgz_toc_id_hash(map, key);
+    if (!sgz_map_reserve(&map->map, 1))
+        return 0;
+    sgz_map_put(&map->map, sgz_map_first(&map->map, hash), hash, value);
     map->last_key = key;
     map->last_value = value;
     return 1;

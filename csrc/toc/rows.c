@@ -22,7 +22,7 @@ typedef struct {
 /* Packed xattrs in the arena: equal ones are stored once. */
 typedef struct {
     uint64_t off;
-    uint32_t len, hash; /* len 0: a free slot */
+    uint32_t len;
 } stored_xattrs;
 
 struct sgz_toc_rows {
@@ -30,15 +30,18 @@ struct sgz_toc_rows {
     uint32_t last;        /* row of the file last added, for its chunks */
     link_chain *links;    /* one a row, from the first hard link on */
     size_t link_cap;
-    bad_path *bad;        /* open addressing, shown == 0 is empty */
-    size_t bad_cap, bad_used;
+    bad_path *bad;
+    size_t bad_count, bad_cap;
+    sgz_map bad_names; /* by what is shown */
     uint64_t raw_seed;
     char *text;           /* scratch */
     size_t text_cap;
     char *clean;          /* scratch */
     size_t clean_cap;
-    stored_xattrs *xattrs; /* open addressing, at most half full */
-    size_t xattr_cap, xattr_used;
+    sgz_toc_above above; /* scratch */
+    stored_xattrs *xattrs;
+    size_t xattr_count, xattr_cap;
+    sgz_map xattr_names; /* by contents */
 };
 
 sgz_toc_rows *sgz_toc_rows_new(sgz_toc *toc)
@@ -58,9 +61,12 @@ void sgz_toc_rows_free(sgz_toc_rows *a)
         return;
     free(a->links);
     free(a->bad);
+    sgz_map_free(&a->bad_names);
     free(a->xattrs);
+    sgz_map_free(&a->xattr_names);
     free(a->text);
     free(a->clean);
+    free(a->above.list);
     free(a);
 }
 
@@ -105,32 +111,21 @@ static size_t replace_bad(const char *text, size_t len, char *out)
     return used;
 }
 
-static sgz_status add_bad_path(sgz_toc_rows *a, uint64_t shown, uint64_t raw, int *same,
-                               sgz_error *err)
+static sgz_status add_bad_path(sgz_toc_rows *a, bad_path path, int *same, sgz_error *err)
 {
-    if (a->bad_used * 2 >= a->bad_cap) {
-        size_t cap = a->bad_cap ? a->bad_cap * 2 : 64;
-        bad_path *grown = calloc(cap, sizeof *grown);
-        if (!grown)
-            return no_memory(err);
-        for (size_t i = 0; i < a->bad_cap; i++) {
-            size_t at = a->bad[i].shown & (cap - 1);
-            if (!a->bad[i].shown)
-                continue;
-            while (grown[at].shown)
-                at = (at + 1) & (cap - 1);
-            grown[at] = a->bad[i];
-        }
-        free(a->bad);
-        a->bad = grown;
-        a->bad_cap = cap;
+    if (!sgz_map_reserve(&a->bad_names, 1))
+        return no_memory(err);
+    size_t at = sgz_map_first(&a->bad_names, path.shown);
+    for (; sgz_map_taken(&a->bad_names, at); at = sgz_map_next(&a->bad_names, path.shown, at)) {
+        const bad_path *other = &a->bad[sgz_map_number(&a->bad_names, at)];
+        if (other->shown != path.shown)
+            continue;
+        *same = other->raw == path.raw;
+        return SGZ_OK;
     }
-    size_t at = shown & (a->bad_cap - 1);
-    while (a->bad[at].shown && a->bad[at].shown != shown)
-        at = (at + 1) & (a->bad_cap - 1);
-    *same = !a->bad[at].shown || a->bad[at].raw == raw;
-    a->bad_used += !a->bad[at].shown;
-    a->bad[at] = (bad_path){shown, raw};
+    if (!SGZ_PUSH(a->bad, a->bad_count, a->bad_cap, path))
+        return no_memory(err);
+    sgz_map_put(&a->bad_names, at, path.shown, (uint32_t)a->bad_count - 1);
     return SGZ_OK;
 }
 
@@ -152,11 +147,11 @@ static sgz_status note_path(sgz_toc_rows *a, const char *raw, size_t len, int *s
         shown_hash = sgz_toc_hash_bytes(shown_hash, a->text, shown_len);
         raw_hash = sgz_toc_hash_bytes(raw_hash, path, n);
         if (scan_utf8(path, n)) {
-            if (a->bad_used >= BAD_NAMES_MAX)
+            if (a->bad_count >= BAD_NAMES_MAX)
                 return sgz_base_fail(err, SGZ_ETAR, -1, raw, len,
                                      "over %zu names are not UTF-8, which is the limit",
                                      BAD_NAMES_MAX);
-            sgz_status status = add_bad_path(a, shown_hash | !shown_hash, raw_hash, same, err);
+            sgz_status status = add_bad_path(a, (bad_path){shown_hash, raw_hash}, same, err);
             if (status)
                 return status;
         }
@@ -229,45 +224,24 @@ static sgz_status store_user(sgz_toc_rows *a, const sgz_tar_entry *entry, const 
     return *number == SGZ_NO_ROW ? no_memory(err) : SGZ_OK;
 }
 
-static int grow_xattrs(sgz_toc_rows *a)
-{
-    size_t cap = a->xattr_cap ? a->xattr_cap * 2 : 16;
-    stored_xattrs *grown = calloc(cap, sizeof *grown);
-    if (!grown)
-        return 0;
-    for (size_t i = 0; i < a->xattr_cap; i++) {
-        size_t at = a->xattrs[i].hash & (cap - 1);
-        if (!a->xattrs[i].len)
-            continue;
-        while (grown[at].len)
-            at = (at + 1) & (cap - 1);
-        grown[at] = a->xattrs[i];
-    }
-    free(a->xattrs);
-    a->xattrs = grown;
-    a->xattr_cap = cap;
-    return 1;
-}
-
 /* Few xattrs differ (one label for all), and a global header would otherwise cost its size
  * for every entry. UINT64_MAX: no memory. */
 static uint64_t intern_xattrs(sgz_toc_rows *a, const char *packed, uint32_t len)
 {
-    if (a->xattr_used * 2 >= a->xattr_cap && !grow_xattrs(a))
+    if (!sgz_map_reserve(&a->xattr_names, 1))
         return UINT64_MAX;
-    uint32_t hash = (uint32_t)sgz_toc_hash_bytes(a->toc->seed, packed, len);
-    size_t at = hash & (a->xattr_cap - 1);
-    for (; a->xattrs[at].len; at = (at + 1) & (a->xattr_cap - 1)) {
-        const stored_xattrs *x = &a->xattrs[at];
-        if (x->hash == hash && x->len == len && !memcmp(a->toc->arena + x->off, packed, len))
+    uint64_t hash = sgz_toc_hash_bytes(a->toc->seed, packed, len);
+    size_t at = sgz_map_first(&a->xattr_names, hash);
+    for (; sgz_map_taken(&a->xattr_names, at); at = sgz_map_next(&a->xattr_names, hash, at)) {
+        const stored_xattrs *x = &a->xattrs[sgz_map_number(&a->xattr_names, at)];
+        if (x->len == len && !memcmp(a->toc->arena + x->off, packed, len))
             return x->off;
     }
-    uint64_t off = sgz_toc_store(a->toc, packed, len);
-    if (off == UINT64_MAX)
-        return off;
-    a->xattrs[at] = (stored_xattrs){off, len, hash};
-    a->xattr_used++;
-    return off;
+    stored_xattrs stored = {sgz_toc_store(a->toc, packed, len), len};
+    if (stored.off == UINT64_MAX || !SGZ_PUSH(a->xattrs, a->xattr_count, a->xattr_cap, stored))
+        return UINT64_MAX;
+    sgz_map_put(&a->xattr_names, at, hash, (uint32_t)a->xattr_count - 1);
+    return stored.off;
 }
 
 static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int64_t offset,
@@ -506,24 +480,16 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *a, uint32_t *number, sgz_error *err)
 static sgz_status check_parents(sgz_toc_rows *a, const sgz_entry *row, sgz_error *err)
 {
     sgz_toc *toc = a->toc;
-    size_t len, depth = 0;
+    size_t len;
     if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
         return no_memory(err);
     const char *name = sgz_toc_clean_name(toc->arena + row->name_off, row->name_len, a->clean,
                                           &len);
-    const char *end = name + len, *at = name, *slash;
-    uint64_t hash = toc->seed;
-    while (at < end && (slash = memchr(at, '/', (size_t)(end - at)))) {
-        if (!SGZ_FIT(a->text, a->text_cap, (depth + 1) * sizeof hash))
-            return no_memory(err);
-        hash = sgz_toc_hash_bytes(hash, at, (size_t)(slash - at));
-        memcpy(a->text + depth++ * sizeof hash, &hash, sizeof hash);
-        at = slash + 1;
-    }
-    while (depth--) {
-        len = sgz_toc_parent_len(name, len);
-        memcpy(&hash, a->text + depth * sizeof hash, sizeof hash);
-        uint32_t parent = sgz_toc_find(toc, hash, name, len);
+    if (!sgz_toc_ancestors(toc, name, sgz_toc_parent_len(name, len), &a->above))
+        return no_memory(err);
+    for (size_t depth = a->above.count; depth--;) {
+        len = a->above.list[depth].len;
+        uint32_t parent = sgz_toc_find(toc, a->above.list[depth].hash, name, len);
         if (parent == SGZ_NO_ROW)
             continue;
         if (toc->rows[parent].type == SGZ_DIR)

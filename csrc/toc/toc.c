@@ -33,8 +33,8 @@ void sgz_toc_free(sgz_toc *toc)
     free(toc->rows);
     free(toc->arena);
     free(toc->strings);
-    free(toc->slots);
-    free(toc->string_slots);
+    sgz_map_free(&toc->names);
+    sgz_map_free(&toc->string_names);
     free(toc);
 }
 
@@ -65,55 +65,27 @@ uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len)
 
 /* --- user and group names ------------------------------------------------------------- */
 
-static int grow_strings(sgz_toc *toc)
-{
-    uint32_t cap = toc->string_cap ? toc->string_cap * 2 : 16;
-    if (cap > 1u << 29)
-        return 0;
-    uint64_t *strings = realloc(toc->strings, cap * sizeof *strings);
-    if (!strings)
-        return 0;
-    toc->strings = strings;
-    toc->string_cap = cap;
-    uint32_t *slots = calloc((size_t)cap * 2, sizeof *slots);
-    if (!slots)
-        return 0;
-    uint32_t mask = cap * 2 - 1;
-    for (uint32_t n = 1; n <= toc->string_count; n++) {
-        size_t len;
-        const char *text = sgz_toc_string(toc, n, &len);
-        uint32_t i = (uint32_t)sgz_toc_hash_bytes(toc->seed, text, len) & mask;
-        while (slots[i])
-            i = (i + 1) & mask;
-        slots[i] = n;
-    }
-    free(toc->string_slots);
-    toc->string_slots = slots;
-    toc->string_slot_count = cap * 2;
-    return 1;
-}
-
 uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len)
 {
     if (!len)
         return 0;
-    if (len > UINT16_MAX)
+    if (len > UINT16_MAX || !sgz_map_reserve(&toc->string_names, 1))
         return SGZ_NO_ROW;
-    if (toc->string_count == toc->string_cap && !grow_strings(toc))
-        return SGZ_NO_ROW;
-    uint32_t mask = toc->string_slot_count - 1;
-    uint32_t i = (uint32_t)sgz_toc_hash_bytes(toc->seed, text, len) & mask;
-    for (; toc->string_slots[i]; i = (i + 1) & mask) {
+    uint64_t hash = sgz_toc_hash_bytes(toc->seed, text, len);
+    size_t slot = sgz_map_first(&toc->string_names, hash);
+    for (; sgz_map_taken(&toc->string_names, slot);
+         slot = sgz_map_next(&toc->string_names, hash, slot)) {
+        uint32_t number = sgz_map_number(&toc->string_names, slot);
         size_t other_len;
-        const char *other = sgz_toc_string(toc, toc->string_slots[i], &other_len);
+        const char *other = sgz_toc_string(toc, number, &other_len);
         if (other_len == len && !memcmp(other, text, len))
-            return toc->string_slots[i];
+            return number;
     }
     uint64_t at = sgz_toc_store(toc, text, len);
-    if (at == UINT64_MAX)
+    if (at == UINT64_MAX ||
+        !SGZ_PUSH(toc->strings, toc->string_count, toc->string_cap, at << 16 | len))
         return SGZ_NO_ROW;
-    toc->strings[toc->string_count++] = at << 16 | len;
-    toc->string_slots[i] = toc->string_count;
+    sgz_map_put(&toc->string_names, slot, hash, toc->string_count);
     return toc->string_count;
 }
 
@@ -254,22 +226,17 @@ static int note_clean_name(sgz_toc *toc, sgz_entry *row)
 
 /* --- index ---------------------------------------------------------------------------- */
 
-/* The slot of a name: taken by its row, or free. A row is looked at only when 32 bits of
- * the hash agree: its name may be long. */
+/* The slot of a name: taken by its row, or free. */
 static size_t find_slot(const sgz_toc *toc, uint64_t hash, const char *name, size_t len)
 {
-    size_t mask = toc->slot_count - 1;
-    size_t i = (uint32_t)hash & mask;
-    for (; toc->slots[i]; i = (i + 1) & mask) {
-        if (toc->slots[i] >> 32 != (uint32_t)hash)
-            continue;
-        size_t other_len;
-        const char *other = row_clean_name(toc, &toc->rows[(uint32_t)toc->slots[i] - 1],
-                                           &other_len);
+    size_t at = sgz_map_first(&toc->names, hash), other_len;
+    for (; sgz_map_taken(&toc->names, at); at = sgz_map_next(&toc->names, hash, at)) {
+        const sgz_entry *row = &toc->rows[sgz_map_number(&toc->names, at)];
+        const char *other = row_clean_name(toc, row, &other_len);
         if (other_len == len && !memcmp(other, name, len))
             break;
     }
-    return i;
+    return at;
 }
 
 static sgz_status no_memory(sgz_error *err)
@@ -277,37 +244,9 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index of names");
 }
 
-/* Make room for `more` names at a load of at most 2/3. */
-static sgz_status grow_index(sgz_toc *toc, size_t more, sgz_error *err)
-{
-    if ((toc->slot_used + more) + (toc->slot_used + more) / 2 <= toc->slot_count)
-        return SGZ_OK;
-    size_t count = toc->slot_count ? toc->slot_count : 64;
-    while (count < (toc->slot_used + more) + (toc->slot_used + more) / 2)
-        count *= 2;
-    uint64_t *slots = calloc(count, sizeof *slots);
-    if (!slots)
-        return no_memory(err);
-    for (size_t i = 0; i < toc->slot_count; i++) {
-        if (!toc->slots[i])
-            continue;
-        size_t at = toc->slots[i] >> 32 & (count - 1);
-        while (slots[at])
-            at = (at + 1) & (count - 1);
-        slots[at] = toc->slots[i];
-    }
-    free(toc->slots);
-    toc->slots = slots;
-    toc->slot_count = count;
-    return SGZ_OK;
-}
-
 uint32_t sgz_toc_find(const sgz_toc *toc, uint64_t hash, const char *name, size_t len)
 {
-    if (!toc->slot_count)
-        return SGZ_NO_ROW;
-    uint32_t found = (uint32_t)toc->slots[find_slot(toc, hash, name, len)];
-    return found ? found - 1 : SGZ_NO_ROW;
+    return sgz_map_number(&toc->names, find_slot(toc, hash, name, len));
 }
 
 int sgz_toc_ancestors(const sgz_toc *toc, const char *name, size_t len, sgz_toc_above *out)
@@ -343,21 +282,14 @@ uint32_t sgz_toc_lookup(const sgz_toc *toc, const char *name, size_t len)
 static uint32_t put_row(sgz_toc *toc, uint32_t row, uint64_t hash, const char *name, size_t len)
 {
     size_t slot = find_slot(toc, hash, name, len);
-    uint32_t previous = SGZ_NO_ROW;
-    if (toc->slots[slot])
-        previous = (uint32_t)toc->slots[slot] - 1;
-    else
-        toc->slot_used++;
-    toc->slots[slot] = (uint64_t)(uint32_t)hash << 32 | (row + 1);
+    uint32_t previous = sgz_map_number(&toc->names, slot);
+    sgz_map_put(&toc->names, slot, hash, row);
     return previous;
 }
 
 sgz_status sgz_toc_index(sgz_toc *toc, uint32_t row, uint32_t *previous, sgz_error *err)
 {
-    sgz_status status = grow_index(toc, 1, err);
-    if (status)
-        return status;
-    if (!note_clean_name(toc, &toc->rows[row]))
+    if (!sgz_map_reserve(&toc->names, 1) || !note_clean_name(toc, &toc->rows[row]))
         return no_memory(err);
     size_t len;
     const char *name = row_clean_name(toc, &toc->rows[row], &len);
@@ -374,7 +306,7 @@ static void drop_row(sgz_toc *toc, uint32_t row)
 
 sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
 {
-    sgz_status status = grow_index(toc, toc->count, err);
+    sgz_status status = sgz_map_reserve(&toc->names, toc->count) ? SGZ_OK : no_memory(err);
     uint32_t rows[INDEX_BATCH];
     uint64_t hashes[INDEX_BATCH];
     size_t parent_off = 0, parent_len = 0; /* most rows have that of the row before */
@@ -398,7 +330,7 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
                 hashes[n] = row->name_len ? sgz_toc_hash_bytes(parent_hash, name + base,
                                                                row->name_len - base)
                                           : toc->seed;
-                __builtin_prefetch(&toc->slots[(uint32_t)hashes[n] & (toc->slot_count - 1)], 1);
+                sgz_map_prefetch(&toc->names, hashes[n]);
             }
             n++;
         }

@@ -5,6 +5,7 @@
 #ifndef SGZ_TOC_TOC_H
 #define SGZ_TOC_TOC_H
 
+#include "base/map.h"
 #include "codec/codecs.h"
 
 #define SGZ_TOC_NAME "stargz.index.json"
@@ -50,7 +51,7 @@ typedef struct {
     uint8_t chunk_digest[32];
 } sgz_entry;
 
-#define SGZ_NO_ROW UINT32_MAX
+#define SGZ_NO_ROW SGZ_MAP_NONE
 
 typedef struct {
     sgz_entry *rows;
@@ -58,12 +59,11 @@ typedef struct {
     char *arena;
     size_t arena_len, arena_cap;
     uint64_t *strings;     /* interned user and group names: offset << 16 | length */
-    uint32_t string_count, string_cap;
-    uint64_t *slots;       /* open addressing by cleaned name: hash << 32 | row + 1, 0 = empty */
-    size_t slot_count, slot_used;
-    uint32_t *string_slots;      /* open addressing over `strings`, number, 0 = empty */
-    uint32_t string_slot_count;
-    uint64_t seed;               /* of the hashes: hostile names must not collide at will */
+    uint32_t string_count;
+    size_t string_cap;
+    sgz_map names;        /* cleaned: to rows */
+    sgz_map string_names; /* to numbers of strings */
+    uint64_t seed;        /* of the hashes: hostile names must not collide at will */
 } sgz_toc;
 
 sgz_toc *sgz_toc_new(void);              /* NULL: no memory */
@@ -112,10 +112,10 @@ const char *sgz_toc_type_name(int type);
 typedef struct {
     uint32_t row_count, implied_count;
     struct sgz_toc_implied { /* the first len bytes of a row's name */
-        uint32_t row, len, parent, hash;
+        uint32_t row, len, parent;
     } *implied;
-    uint32_t *implied_slots;
-    uint32_t implied_slot_count;
+    size_t implied_cap;
+    sgz_map implied_names;
     uint32_t *starts;      /* of each node its first child in kids; one more at the end */
     uint32_t *kids;        /* nodes, sorted by base name (bytes) within each directory */
     uint32_t root;
