@@ -2,6 +2,7 @@
 #ifndef SGZ_BASE_DEADLINE_H
 #define SGZ_BASE_DEADLINE_H
 
+#include <pthread.h>
 #include <time.h>
 
 static inline struct timespec sgz_base_deadline(int timeout_ms)
@@ -17,6 +18,16 @@ static inline struct timespec sgz_base_deadline(int timeout_ms)
         at.tv_nsec -= 1000000000L;
     }
     return at;
+}
+
+/* A condition whose waits end by that clock, not by the one that people set. */
+static inline void sgz_base_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &clock);
+    pthread_condattr_destroy(&clock);
 }
 
 #endif

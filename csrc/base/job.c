@@ -12,14 +12,10 @@ struct sgz_base_thread {
 
 void sgz_base_job_init(sgz_base_job *job)
 {
-    pthread_condattr_t clock;
     *job = (sgz_base_job){.failed_at = SIZE_MAX};
     pthread_mutex_init(&job->lock, NULL);
     pthread_cond_init(&job->changed, NULL);
-    pthread_condattr_init(&clock); /* not the one that people set */
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&job->ended, &clock);
-    pthread_condattr_destroy(&clock);
+    sgz_base_cond_init(&job->ended);
 }
 
 void sgz_base_job_free(sgz_base_job *job)

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/deadline.h"
+
 /* What a chunk costs besides its bytes: the struct and malloc's own. */
 #define CHUNK_COST (sizeof(sgz_chunks_chunk) + 32)
 
@@ -19,11 +21,7 @@ sgz_status sgz_chunks_new(sgz_chunks **chunks, const sgz_codecs *codecs, size_t 
     c->by_use.newer = c->by_use.older = &c->by_use;
     c->queue_end = &c->queue;
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->work, &attr);
-    pthread_condattr_destroy(&attr);
+    sgz_base_cond_init(&c->work);
     *chunks = c;
     return SGZ_OK;
 }

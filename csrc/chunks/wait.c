@@ -15,14 +15,10 @@ static void ready(sgz_chunks_want *want)
 
 void sgz_chunks_waiter_init(sgz_chunks_waiter *w)
 {
-    pthread_condattr_t attr;
     memset(w, 0, sizeof *w);
     w->want.ready = ready;
     pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->cond, &attr);
-    pthread_condattr_destroy(&attr);
+    sgz_base_cond_init(&w->cond);
 }
 
 void sgz_chunks_waiter_free(sgz_chunks_waiter *w)

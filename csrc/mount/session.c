@@ -21,7 +21,6 @@ static sgz_status no_memory(sgz_error *err)
 
 sgz_status sgz_mount_new(sgz_mount **fuse, int fd, int asked, sgz_error *err)
 {
-    pthread_condattr_t attr;
     sgz_mount *f = calloc(1, sizeof(*f));
     if (f)
         f->trees = calloc(SGZ_FUSE_TREES, sizeof(*f->trees));
@@ -45,12 +44,9 @@ sgz_status sgz_mount_new(sgz_mount **fuse, int fd, int asked, sgz_error *err)
     f->runnable_end = &f->runnable;
     clock_gettime(CLOCK_MONOTONIC, &f->began);
     pthread_mutex_init(&f->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&f->answer_cond, &attr);
-    pthread_cond_init(&f->event_cond, &attr);
-    pthread_cond_init(&f->state_cond, &attr);
-    pthread_condattr_destroy(&attr);
+    sgz_base_cond_init(&f->answer_cond);
+    sgz_base_cond_init(&f->event_cond);
+    sgz_base_cond_init(&f->state_cond);
     *fuse = f;
     return SGZ_OK;
 }
