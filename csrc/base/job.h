@@ -1,8 +1,8 @@
 /* The threads of one task: started, followed, stopped and joined.
  *
- * Who wants a task done makes the job and gives it to what starts the threads; that keeps what
- * they share under the job's lock. The stop flag is there before: what a thread may wait for
- * outside (a silent pipe) watches it too. */
+ * Who wants a task done makes the job and gives it to the kernel that starts the threads, which
+ * keeps what they share under the job's lock. The stop flag is there before the threads are, so
+ * that what they may wait for outside (a silent pipe) can watch it too. */
 #ifndef SGZ_BASE_JOB_H
 #define SGZ_BASE_JOB_H
 
@@ -14,10 +14,11 @@
 typedef atomic_int sgz_base_stop;
 
 typedef struct {
-    sgz_base_stop stop;         /* the threads are to end soon: after a failure, or cancelled */
-    atomic_llong done, total;   /* progress, in bytes of whatever the task counts */
+    sgz_base_stop stop;         /* the threads are to end soon: after a failure that work
+                                   returned, or cancelled */
+    atomic_llong done, total;   /* progress, in bytes of whatever the task counts and sets */
     pthread_mutex_t lock;
-    pthread_cond_t changed;     /* for the task: there may be something to do now, or to end */
+    pthread_cond_t changed;     /* for the task to signal; a failure and a cancel signal it too */
     int threads;                /* started: known when the first one begins */
 
     /* The job's own. */

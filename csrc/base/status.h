@@ -33,7 +33,7 @@ typedef struct {
     char name[SGZ_NAME_MAX];      /* the entry or file it happened to, truncated; may be empty */
     char message[256];            /* what is wrong and what to do, without name and offset */
     uint8_t expected[32], actual[32]; /* SGZ_EDIGEST */
-    uint64_t cause;               /* a stored exception, where a caller keeps some by number; or 0 */
+    uint64_t cause;               /* the number of an exception that a caller keeps; or 0 */
 } sgz_error;
 
 /* Fill err and return code, so that a caller can write `return sgz_base_fail(...)`. A NULL

@@ -87,7 +87,8 @@ int64_t sgz_chunks_ahead_seen(sgz_chunks *c, sgz_chunks_layer *layer, size_t fir
                               int missed)
 {
     size_t count = layer->spans->count;
-    int64_t at = sgz_chunks_span_start(layer, first), wanted = sgz_chunks_span_start(layer, last) - at, reach;
+    int64_t at = sgz_chunks_span_start(layer, first), reach;
+    int64_t wanted = sgz_chunks_span_start(layer, last) - at;
     sgz_chunks_stream *oldest, *s;
     if (!(c->kinds & 1u << SGZ_AHEAD))
         return 0;

@@ -1,6 +1,6 @@
 /* The table of chunks as the files of this room share it: table.c, want.c (who waits), ahead.c
- * (how far to read ahead), extent.c, fetch.c (which requests are made), deliver.c (what comes
- * back). */
+ * (how far to read ahead), extent.c (where bytes are), fetch.c (which requests are made),
+ * deliver.c (what comes back). */
 #ifndef SGZ_CHUNKS_INTERNAL_H
 #define SGZ_CHUNKS_INTERNAL_H
 

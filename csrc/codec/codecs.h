@@ -134,9 +134,9 @@ void sgz_codec_sha256_update(const sgz_codecs *codecs, sgz_sha256 *sha, const vo
                              size_t len);
 void sgz_codec_sha256_final(const sgz_codecs *codecs, sgz_sha256 *sha, uint8_t out[32]);
 
-/* To be called after ISA-L's work; sgz_codec_crc32, which mostly ends it, does. It leaves the upper halves of the vector
- * registers in use, and then the SHA instructions, which are of the older encoding, run at
- * half their speed (1,400 MB/s instead of 3,400 for two lanes, Zen 4). */
+/* To be called after ISA-L's work; sgz_codec_crc32, which mostly ends it, does. It leaves the
+ * upper halves of the vector registers in use, and then the SHA instructions, which are of the
+ * older encoding, run at half their speed (1,400 MB/s instead of 3,400 for two lanes, Zen 4). */
 static inline void sgz_codec_isal_done(const sgz_codecs *codecs)
 {
 #if defined(__x86_64__)

@@ -1,8 +1,8 @@
 /* A layer's tree, written below a directory by a pool of threads.
  *
  * Safe against the archive and against other processes that change the directory while it
- * is written: see base/beneath.h, and the order in extract/extract.c. A file is complete or absent: it
- * is written under a temporary name, verified, given its metadata and then renamed. */
+ * is written: see base/beneath.h, and the order in extract/extract.c. A file is complete or
+ * absent: it is written under a temporary name, verified, given its metadata and then renamed. */
 #ifndef SGZ_EXTRACT_EXTRACT_H
 #define SGZ_EXTRACT_EXTRACT_H
 

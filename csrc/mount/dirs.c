@@ -74,8 +74,9 @@ static size_t list(const sgz_mount_tree *served, uint32_t dir, uint64_t at, int 
     return used;
 }
 
-void sgz_mount_readdir(sgz_mount_thread *t, const sgz_mount_request *request, int plus)
+void sgz_mount_readdir(sgz_mount_thread *t, const sgz_mount_request *request)
 {
+    int plus = request->head->opcode == FUSE_READDIRPLUS;
     uint64_t unique = request->head->unique;
     uint32_t node;
     const struct fuse_read_in *in = BODY(request, struct fuse_read_in);

@@ -102,11 +102,11 @@ void sgz_mount_readlink(sgz_mount_thread *t, const sgz_mount_request *request);
 void sgz_mount_statfs(sgz_mount_thread *t, const sgz_mount_request *request);
 void sgz_mount_statfs_send(sgz_mount *fuse, uint64_t unique, uint64_t bytes, uint64_t inodes);
 void sgz_mount_fill_entry(const sgz_mount_tree *tree, uint32_t node, struct fuse_entry_out *out);
-/* What sgz_mount_wait's caller may tell the kernel of a directory of tree 0. */
+/* What sgz_mount_next's caller may tell the kernel of a directory of tree 0. */
 void sgz_mount_fill_dir(uint64_t node, int64_t mtime_ns, struct fuse_attr *attr);
 
 /* --- mount/dirs.c --- */
-void sgz_mount_readdir(sgz_mount_thread *t, const sgz_mount_request *request, int plus);
+void sgz_mount_readdir(sgz_mount_thread *t, const sgz_mount_request *request);
 /* Append one name to a listing; the bytes it took, 0 when there is no room. `entry` may be
  * NULL with `plus`: then the kernel is told nothing but the name. */
 size_t sgz_mount_add_name(uint8_t *out, size_t room, int plus,

@@ -78,10 +78,28 @@ static void interrupt(sgz_mount_thread *t, const sgz_mount_request *request)
     sgz_mount_send(t->fuse, request->head->unique, EAGAIN, NULL, 0);
 }
 
+/* What a tree answers, by opcode; of the root of many trees who serves it (sgz_mount_ask). */
+static void (*const answers[])(sgz_mount_thread *, const sgz_mount_request *) = {
+    [FUSE_LOOKUP] = sgz_mount_lookup,
+    [FUSE_GETATTR] = sgz_mount_getattr,
+    [FUSE_READLINK] = sgz_mount_readlink,
+    [FUSE_READ] = sgz_mount_read,
+    [FUSE_STATFS] = sgz_mount_statfs,
+    [FUSE_GETXATTR] = sgz_mount_getxattr,
+    [FUSE_LISTXATTR] = sgz_mount_listxattr,
+    [FUSE_READDIR] = sgz_mount_readdir,
+    [FUSE_READDIRPLUS] = sgz_mount_readdir,
+};
+
 static void dispatch(sgz_mount_thread *t, const sgz_mount_request *request)
 {
     const struct fuse_in_header *head = request->head;
     sgz_mount *f = t->fuse;
+    if (head->opcode < sizeof answers / sizeof *answers && answers[head->opcode]) {
+        int asked = f->asked_root && head->nodeid >> SGZ_FUSE_TREE_SHIFT == 0;
+        (asked ? sgz_mount_ask : answers[head->opcode])(t, request);
+        return;
+    }
     switch (head->opcode) {
     case FUSE_INIT:
         init(t, request);
@@ -93,27 +111,17 @@ static void dispatch(sgz_mount_thread *t, const sgz_mount_request *request)
     case FUSE_INTERRUPT:
         interrupt(t, request);
         return;
-    case FUSE_DESTROY:
-    case FUSE_RELEASE:
-    case FUSE_RELEASEDIR:
-        sgz_mount_send(f, head->unique, 0, NULL, 0);
-        return;
     case FUSE_OPEN:
         open_node(t, request, FUSE_NO_OPEN_SUPPORT, FOPEN_KEEP_CACHE);
         return;
     case FUSE_OPENDIR:
         open_node(t, request, FUSE_NO_OPENDIR_SUPPORT, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR);
         return;
-    case FUSE_LOOKUP:
-    case FUSE_GETATTR:
-    case FUSE_READLINK:
-    case FUSE_READ:
-    case FUSE_READDIR:
-    case FUSE_READDIRPLUS:
-    case FUSE_STATFS:
-    case FUSE_GETXATTR:
-    case FUSE_LISTXATTR:
-        break;
+    case FUSE_DESTROY:
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+        sgz_mount_send(f, head->unique, 0, NULL, 0);
+        return;
     case FUSE_SETATTR:
     case FUSE_SYMLINK:
     case FUSE_MKNOD:
@@ -132,36 +140,6 @@ static void dispatch(sgz_mount_thread *t, const sgz_mount_request *request)
         return;
     default: /* FLUSH, ACCESS, LSEEK, FSYNC, ...: the kernel does it by itself from then on */
         sgz_mount_send(f, head->unique, ENOSYS, NULL, 0);
-        return;
-    }
-    if (f->asked_root && head->nodeid >> SGZ_FUSE_TREE_SHIFT == 0) {
-        sgz_mount_ask(t, request);
-        return;
-    }
-    switch (head->opcode) {
-    case FUSE_LOOKUP:
-        sgz_mount_lookup(t, request);
-        return;
-    case FUSE_GETATTR:
-        sgz_mount_getattr(t, request);
-        return;
-    case FUSE_READLINK:
-        sgz_mount_readlink(t, request);
-        return;
-    case FUSE_READ:
-        sgz_mount_read(t, request);
-        return;
-    case FUSE_STATFS:
-        sgz_mount_statfs(t, request);
-        return;
-    case FUSE_GETXATTR:
-        sgz_mount_getxattr(t, request);
-        return;
-    case FUSE_LISTXATTR:
-        sgz_mount_listxattr(t, request);
-        return;
-    default:
-        sgz_mount_readdir(t, request, head->opcode == FUSE_READDIRPLUS);
     }
 }
 

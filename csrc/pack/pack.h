@@ -1,5 +1,5 @@
-/* A directory tree as slabs for write/pipeline.c: the units of pack/manifest.h, of which those that an
- * earlier layer has are copied from it. */
+/* A directory tree as slabs for write/pipeline.c: the units of pack/manifest.h, of which those
+ * that an earlier layer has are copied from it. */
 #ifndef SGZ_PACK_PACK_H
 #define SGZ_PACK_PACK_H
 

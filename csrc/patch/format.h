@@ -37,8 +37,8 @@
  *   - the bytes that a piece 1 passes over: from its member's start, or that end.
  * A patch is refused when that exceeds SGZ_PATCH_WORK_FREE and SGZ_PATCH_WORK_PER_BYTE for each
  * byte that came out so far, those of the unfinished MEMBER's contents included. Files of a
- * kilobyte may so be 64 MiB into their members, in any order. stargz/patch.py keeps the same
- * account, so that no such patch is made. */
+ * kilobyte may so be 64 MiB into their members, in any order. stargz/patching/file.py keeps the
+ * same account, so that no such patch is made. */
 #ifndef SGZ_PATCH_FORMAT_H
 #define SGZ_PATCH_FORMAT_H
 

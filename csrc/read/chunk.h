@@ -1,8 +1,8 @@
 /* The one checker of chunks: begin, the bytes in order, end.
  *
  * What vouches for a chunk is its digest, or, of a file's only chunk, the file's. Where the TOC
- * has neither, the check sum that the blob itself has behind the bytes must: it is decoded on
- * to, and if it is too far away, the chunk is refused.
+ * has neither, the check sum that the blob itself has behind the bytes must: decoding goes on
+ * until it has passed, and if that is more than 1 GiB away, the chunk is refused.
  *
  * A sgz_reader enters the blob where a chunk asks for. Who decodes all of the blob anyway, so
  * that every check sum passes, lets the bytes go by (sgz_read_pass). */
@@ -37,11 +37,12 @@ sgz_status sgz_read_cut_off(const sgz_spans *spans, size_t span, uint32_t named,
 
 /* What is decoded from one entry point on, and its chunks. */
 typedef struct {
-    size_t span, last; /* the chunk that goes by or comes next; `last`: there is none */
+    size_t span, last; /* the chunk that goes by or comes next; `last` is behind the last one */
     int64_t at;        /* decoded bytes that went by */
     int open;          /* `span` has begun */
 } sgz_read_passing;
 
+/* What sgz_read_pass says of the bytes: of a chunk, its first ones, its last ones. */
 enum { SGZ_PASS_CHUNK = 1, SGZ_PASS_FIRST = 2, SGZ_PASS_LAST = 4 };
 
 /* The next bytes: *n of them are of one chunk (SGZ_PASS_CHUNK, its first, its last), or of none
@@ -69,7 +70,8 @@ sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const s
                                 const sgz_blob *blob, sgz_error *err);
 /* Also of one that is all zeros. */
 void sgz_read_reader_free(sgz_reader *r);
-/* How near it is to a chunk: 2, it goes on decoding; 1, the chunk begins in bytes that it has. */
+/* How near it is to a chunk: 2, it goes on decoding; 1, the chunk begins in bytes that it has;
+ * 0, neither. */
 int sgz_read_reader_near(const sgz_reader *r, const sgz_entry *e);
 
 /* Errors have the name of row `named`: the chunk's file, or a hard link to it. Without `verify`

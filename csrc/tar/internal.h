@@ -1,4 +1,4 @@
-/* What tar/tar.c (headers), tar/pax.c (records), tar/sparse.c and tar/write.c share. */
+/* What tar.c (headers), pax.c (records), number.c, sparse.c and write.c of this room share. */
 #ifndef SGZ_TAR_INTERNAL_H
 #define SGZ_TAR_INTERNAL_H
 

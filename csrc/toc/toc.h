@@ -106,9 +106,10 @@ const char *sgz_toc_type_name(int type);
 
 /* --- directories ---------------------------------------------------------------------- */
 
-/* The children of every directory, also of those that only other names imply. A node is a
- * row, or from row_count on an implied directory: a prefix of some row's name. 8 bytes a
- * node, and about 26 more an implied one. Good as long as the TOC does not change; names must be clean (a parsed TOC). */
+/* The children of every directory, also of those that only other names imply. A node is a row,
+ * or from row_count on an implied directory: a prefix of some row's name. 8 bytes a node, and
+ * about 26 more an implied one. Good as long as the TOC does not change; names must be clean (a
+ * parsed TOC). */
 typedef struct {
     uint32_t row_count, implied_count;
     struct sgz_toc_implied { /* the first len bytes of a row's name */

@@ -1,4 +1,4 @@
-/* What the files of this room share: see verify.h for the design. */
+/* What the files of this room share: see verify/verify.h. */
 #ifndef SGZ_VERIFY_INTERNAL_H
 #define SGZ_VERIFY_INTERNAL_H
 

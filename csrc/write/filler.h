@@ -1,5 +1,6 @@
 /* What makes the slabs that write/pipeline.c writes: of a tar (write/cut.h), or of a directory
- * (pack/pack.h). */
+ * (pack/pack.h). The pipeline's threads call these functions; those of one at a time may come
+ * from another thread each time. */
 #ifndef SGZ_WRITE_FILLER_H
 #define SGZ_WRITE_FILLER_H
 
@@ -9,22 +10,23 @@
 
 typedef struct {
     void *arg;
-    size_t slab_size;       /* the cap that slabs need */
+    size_t slab_size;       /* bytes of buffer that a slab needs (its cap) */
     pthread_mutex_t *lock;  /* of the TOC's rows and arena */
     int crcs;               /* whether members' CRCs are wanted */
-    /* Fill a slab; *end is set with the last one (which may be empty). One at a time. */
+    /* Fill a slab; *end becomes 1 with the last one (which may be empty). One at a time. */
     sgz_status (*fill)(void *arg, sgz_write_slab *slab, int *end, sgz_error *err);
     /* Bytes of the source so far; between calls of fill. */
     int64_t (*progress)(void *arg);
-    /* After the last fill. */
+    /* How many names are no UTF-8; after the last fill. */
     uint64_t (*bad_names)(void *arg);
 
-    /* The rest may be NULL. What one thread needs for loading. */
+    /* The rest may be NULL. worker_new makes what one thread needs for loading. */
     void *(*worker_new)(void *arg, sgz_error *err);
     void (*worker_free)(void *arg, void *worker);
-    /* Load part n of a slab. Parts are loaded side by side. */
+    /* Load part n of the slab's load_count. Parts are loaded side by side. */
     sgz_status (*load)(void *arg, void *worker, sgz_write_slab *slab, size_t n, sgz_error *err);
-    /* Copy a member that is not `copied` after all, if it can be had: sets *len, else 0. */
+    /* Give the compressed bytes of a member that is not among the copied ones, if they can be
+     * had: *len is their length, else 0, and the member is compressed. */
     sgz_status (*reuse)(void *arg, void *worker, const sgz_write_slab *slab, size_t member,
                         uint8_t *out, size_t cap, size_t *len, sgz_error *err);
     /* The slab, finished, begins at this blob offset. In order, one at a time. */
