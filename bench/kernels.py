@@ -37,7 +37,10 @@ sys.exit(ctypes.CDLL(args[0]).main(len(args), (ctypes.c_char_p * len(args))(*arg
 @functools.cache
 def program() -> Path:
     out = Path(tempfile.gettempdir()) / f"stargz-kernels-{os.getuid()}.so"
-    sources = [ROOT / "csrc" / name for name in ("base/status.c", "codec/codecs.c", "codec/gzip.c")]
+    sources = [
+        ROOT / "csrc" / name
+        for name in ("base/status.c", "base/vec.c", "codec/codecs.c", "codec/gzip.c")
+    ]
     flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
     command = ["gcc", *flags, ROOT / "bench/kernels.c", *sources, "-pthread", "-ldl", "-o", out]
     subprocess.run(command, check=True)

@@ -65,28 +65,13 @@ static inline int sgz_map_taken(const sgz_map *map, size_t at)
     return sgz_map_number(map, at) != SGZ_MAP_NONE;
 }
 
+int sgz_base_map_grow(sgz_map *map, size_t need);
+
 /* Room for `more` numbers. Slots move. */
 static inline int sgz_map_reserve(sgz_map *map, size_t more)
 {
     size_t need = (map->used + more) + (map->used + more) / 2;
-    if (need <= map->size)
-        return 1;
-    sgz_map grown = {.size = map->size ? map->size : 16, .used = map->used};
-    while (grown.size < need)
-        grown.size *= 2;
-    if (!(grown.slots = calloc(grown.size, sizeof *grown.slots)))
-        return 0;
-    for (size_t i = 0; i < map->size; i++) {
-        size_t at = map->slots[i] >> 32 & (grown.size - 1);
-        if (!map->slots[i])
-            continue;
-        while (grown.slots[at])
-            at = (at + 1) & (grown.size - 1);
-        grown.slots[at] = map->slots[i];
-    }
-    free(map->slots);
-    *map = grown;
-    return 1;
+    return need <= map->size || sgz_base_map_grow(map, need);
 }
 
 /* Put a number into a slot that a look-up led to, after sgz_map_reserve. */

@@ -5,9 +5,7 @@
 #define SGZ_BASE_VEC_H
 
 #include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Room for `need` items: exactly that much at first, then at least twice what there was. (Large
  * blocks grow by mremap: nothing is copied, nothing untouched is resident.) */
@@ -17,21 +15,12 @@
 #define SGZ_PUSH(array, count, cap, ...)                                                        \
     (SGZ_FIT(array, cap, (size_t)(count) + 1) ? ((array)[(count)++] = (__VA_ARGS__), 1) : 0)
 
+int sgz_base_vec_grow(void *array, size_t *cap, size_t need, size_t size);
+
 /* `array` points to the pointer. */
 static inline int sgz_vec_fit(void *array, size_t *cap, size_t need, size_t size)
 {
-    if (need <= *cap)
-        return 1;
-    size_t more = need > 2 * *cap ? need : 2 * *cap;
-    void *items;
-    if (more > SIZE_MAX / 2 / size)
-        return 0;
-    memcpy(&items, array, sizeof items);
-    if (!(items = realloc(items, more * size)))
-        return 0;
-    memcpy(array, &items, sizeof items);
-    *cap = more;
-    return 1;
+    return need <= *cap || sgz_base_vec_grow(array, cap, need, size);
 }
 
 #endif

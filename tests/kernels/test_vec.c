@@ -3,6 +3,8 @@
 
 #include "base/vec.h"
 
+#include <string.h>
+
 typedef struct {
     uint64_t number;
     char text[16];
