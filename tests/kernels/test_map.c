@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include "base/map.h"
+#include "toc/hash.h"
 
 #define COUNT 5000
 
@@ -38,8 +39,28 @@ static void fill(uint64_t bits, uint32_t count)
     CHECK(!map.slots && !map.size && !map.used);
 }
 
+/* Ids have no keys beside the table: their hashes must be different ones. */
+static void ids(uint64_t seed)
+{
+    sgz_toc_id_map map = {.seed = seed};
+    CHECK(!sgz_toc_id_map_get(&map, 0) && !sgz_toc_id_map_get(&map, UINT32_MAX));
+    for (uint32_t i = 0; i < 1u << 16; i++)
+        CHECK(sgz_toc_id_map_put(&map, i, i + 1) &&
+              sgz_toc_id_map_put(&map, i << 16 | 1, i + 9));
+    for (uint32_t i = 2; i < 1u << 16; i++) {
+        CHECK(sgz_toc_id_map_get(&map, i) == i + 1);
+        CHECK(sgz_toc_id_map_get(&map, i << 16 | 1) == i + 9);
+        CHECK(!sgz_toc_id_map_get(&map, i << 16));
+    }
+    CHECK(sgz_toc_id_map_put(&map, 7, 70) && sgz_toc_id_map_get(&map, 7) == 70);
+    CHECK(sgz_toc_id_map_get(&map, 8) == 9);
+    sgz_toc_id_map_free(&map);
+}
+
 int main(void)
 {
+    ids(0);
+    ids(0x9e3779b97f4a7c15u);
     fill(UINT64_MAX, COUNT);
     fill(0xffff, COUNT);
     fill(0xffffffff00000000u, 500); /* those bits do not count: all collide */
