@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-/* With the pauses of stargz/fetching.py between them these take two minutes. */
+/* With the pauses of stargz/remote.py between them these take two minutes. */
 #define BACKGROUND_TRIES 8
 
 static sgz_chunks_active *find_active(sgz_chunks *c, uint64_t id)

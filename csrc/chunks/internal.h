@@ -161,7 +161,6 @@ void sgz_chunks_add_ahead(sgz_chunks *chunks, sgz_chunks_layer *layer, size_t fi
 void sgz_chunks_fetch_want(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
 /* Nothing but background requests is queued or under way. */
 int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
-void sgz_chunks_fetch_free(sgz_chunks *chunks);
 
 /* These without the lock. Decode a pinned, flying chunk and wake who waits for it; one that fails
  * goes on flying. */

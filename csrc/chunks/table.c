@@ -33,11 +33,20 @@ static void chunk_free(sgz_chunks_chunk *k)
     free(k);
 }
 
+static void free_active(sgz_chunks *c)
+{
+    for (sgz_chunks_active *a = c->active, *next; a; a = next) {
+        next = a->next;
+        free(a->chunks);
+        free(a);
+    }
+}
+
 void sgz_chunks_free(sgz_chunks *c)
 {
     if (!c)
         return;
-    sgz_chunks_fetch_free(c);
+    free_active(c);
     for (uint32_t i = 0; i < c->layer_count; i++) {
         sgz_chunks_layer *layer = c->layers[i];
         for (size_t s = 0; s < layer->spans->count; s++)
@@ -290,13 +299,4 @@ void sgz_chunks_get_stats(sgz_chunks *c, sgz_chunks_stats *stats)
     pthread_mutex_lock(&c->lock);
     *stats = c->stats;
     pthread_mutex_unlock(&c->lock);
-}
-
-void sgz_chunks_fetch_free(sgz_chunks *c)
-{
-    for (sgz_chunks_active *a = c->active, *next; a; a = next) {
-        next = a->next;
-        free(a->chunks);
-        free(a);
-    }
 }
