@@ -60,6 +60,7 @@ typedef struct sgz_chunks_layer {
     const sgz_blob *blob;
     uint32_t number;
     int verify, direct;
+    size_t count;             /* of spans: it ends after them, when they may be gone */
     sgz_chunks_chunk **heads; /* of each span what is in the table */
     uint8_t *marks;           /* of each span */
     uint32_t demanding;       /* requests under way for what is wanted */

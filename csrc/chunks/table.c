@@ -49,7 +49,7 @@ void sgz_chunks_free(sgz_chunks *c)
     free_active(c);
     for (uint32_t i = 0; i < c->layer_count; i++) {
         sgz_chunks_layer *layer = c->layers[i];
-        for (size_t s = 0; s < layer->spans->count; s++)
+        for (size_t s = 0; s < layer->count; s++)
             for (sgz_chunks_chunk *k = layer->heads[s], *next; k; k = next) {
                 next = k->chain;
                 chunk_free(k);
@@ -103,6 +103,7 @@ sgz_status sgz_chunks_add(sgz_chunks *c, const sgz_spans *spans, const sgz_blob 
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a layer's chunks");
     }
     layer->spans = spans;
+    layer->count = spans->count;
     layer->blob = blob;
     layer->verify = verify;
     layer->direct = blob->data || blob->fd >= 0;
@@ -286,7 +287,7 @@ void sgz_chunks_stop(sgz_chunks *c)
     pthread_mutex_lock(&c->lock);
     c->stopped = 1;
     for (uint32_t i = 0; i < c->layer_count; i++)
-        for (size_t s = 0; s < c->layers[i]->spans->count; s++)
+        for (size_t s = 0; s < c->layers[i]->count; s++)
             for (sgz_chunks_chunk *k = c->layers[i]->heads[s]; k; k = k->chain)
                 wants = join(take_waiters(k, SGZ_ECANCELLED, NULL), wants);
     pthread_cond_broadcast(&c->work);

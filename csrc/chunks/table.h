@@ -22,10 +22,10 @@ sgz_status sgz_chunks_new(sgz_chunks **chunks, const sgz_codecs *codecs, size_t 
                           sgz_chunks_disk *store, sgz_error *err);
 /* All parked wants are woken with SGZ_ECANCELLED, and so are later ones; workers get -1. */
 void sgz_chunks_stop(sgz_chunks *chunks);
-/* Only once no thread uses it. */
+/* Only once no thread uses it; the layers may be gone by then. */
 void sgz_chunks_free(sgz_chunks *chunks);
 
-/* Add a layer; what it points to must outlive the table. A blob with a descriptor or memory is
+/* Add a layer; what it points to is there for as long as the table is used. A blob with a descriptor or memory is
  * decoded by the thread that wants a chunk; any other is fetched. [0, prefetch_end) of the blob
  * holds the prioritized files. *layer numbers the layers from 0 up. */
 sgz_status sgz_chunks_add(sgz_chunks *chunks, const sgz_spans *spans, const sgz_blob *blob,

@@ -44,6 +44,7 @@ typedef struct {
     uint64_t base;             /* number << SGZ_FUSE_TREE_SHIFT */
     int xattrs;                /* whether any node has one */
     sgz_mount_access *accesses; /* a node each */
+    uint32_t *numbers;         /* served.layers */
 } sgz_mount_tree;
 
 #define FAILURES 32

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -51,15 +52,21 @@ sgz_status sgz_mount_new(sgz_mount **fuse, int fd, int asked, sgz_error *err)
     return SGZ_OK;
 }
 
+static void free_tree(sgz_mount_tree *tree)
+{
+    if (!tree)
+        return;
+    free(tree->accesses);
+    free(tree->numbers);
+    free(tree);
+}
+
 void sgz_mount_free(sgz_mount *f)
 {
     if (!f)
         return;
     for (uint32_t i = 0; i < f->tree_count; i++)
-        if (f->trees[i]) {
-            free(f->trees[i]->accesses);
-            free(f->trees[i]);
-        }
+        free_tree(f->trees[i]);
     while (f->requests) {
         sgz_mount_asked *next = f->requests->next;
         free(f->requests);
@@ -78,13 +85,18 @@ sgz_status sgz_mount_add(sgz_mount *f, const sgz_mount_added *served, uint32_t *
                          sgz_error *err)
 {
     sgz_mount_tree *tree = calloc(1, sizeof(*tree));
-    if (tree)
+    size_t layers = served->tree->layer_count;
+    if (tree) {
         tree->accesses = calloc((size_t)served->tree->count + 1, sizeof(*tree->accesses));
-    if (!tree || !tree->accesses) {
-        free(tree);
+        tree->numbers = calloc(layers + 1, sizeof(*tree->numbers));
+    }
+    if (!tree || !tree->accesses || !tree->numbers) {
+        free_tree(tree);
         return no_memory(err);
     }
     tree->served = *served;
+    memcpy(tree->numbers, served->layers, layers * sizeof(*tree->numbers));
+    tree->served.layers = tree->numbers;
     tree->xattrs = sgz_toc_tree_has_xattrs(served->tree);
     pthread_mutex_lock(&f->lock);
     uint32_t count = f->tree_count;
@@ -95,8 +107,7 @@ sgz_status sgz_mount_add(sgz_mount *f, const sgz_mount_added *served, uint32_t *
     }
     pthread_mutex_unlock(&f->lock);
     if (count >= SGZ_FUSE_TREES) {
-        free(tree->accesses);
-        free(tree);
+        free_tree(tree);
         return sgz_base_fail(
             err, SGZ_EIO, -1, NULL, 0,
             "%d images and layers are open in this mount already; unmount it and "

@@ -24,7 +24,7 @@ typedef struct sgz_mount sgz_mount;
 typedef struct {
     const sgz_toc_tree *tree;
     sgz_chunks *chunks;
-    const uint32_t *layers; /* of each layer of the tree its number in chunks */
+    const uint32_t *layers; /* of each layer of the tree its number in chunks; copied */
 } sgz_mount_added;
 
 /* `fd` stays the caller's, who closes it after sgz_mount_free. With `asked` the nodes of tree 0

@@ -97,11 +97,15 @@ cdef class Job:
 cdef class Chunks:
     cdef sgz_chunks *ptr
     cdef Store store
-    cdef list layers            # (Spans, Blob) of each: the table points into them
+    # (Spans, Blob) of each, which the table points into. Not a list: the collector would empty it.
+    cdef tuple layers
     cdef int pid
     cdef size_t piece
     cdef dict causes            # token -> exception of a failed request; oldest first
+    cdef int reading            # threads that may ask for one
     cdef uint64_t tokens
     cdef object lock
 
+    cdef int enter(self) except -1
+    cdef int leave(self) except -1
     cdef object failure(self, const sgz_error *err, uint32_t layer)

@@ -154,7 +154,7 @@ cdef class Chunks:
     def __cinit__(self, size_t memory, Store store=None):
         cdef sgz_error err
         self.store = store
-        self.layers = []
+        self.layers = ()
         self.causes = {}
         self.lock = threading.Lock()
         self.pid = getpid()
@@ -181,8 +181,23 @@ cdef class Chunks:
                               prefetch_end, &number, &err) != SGZ_OK:
                 raise to_exception(&err, reader.blob.name)
             # Not the reader: it may have this object, and its workers, for its own.
-            self.layers.append((reader.index, reader.blob))
+            self.layers += ((reader.index, reader.blob),)
         return number
+
+    cdef int enter(self) except -1:
+        with self.lock:
+            self.reading += 1
+        return 0
+
+    # The last reader has been told. An exception knows the frames it came through, and these know
+    # this object: it is not to be kept alive by them.
+    cdef int leave(self) except -1:
+        told = None
+        with self.lock:
+            self.reading -= 1
+            if not self.reading:
+                told, self.causes = self.causes, {}
+        return 0
 
     cdef object failure(self, const sgz_error *err, uint32_t layer):
         name = self.layers[layer][1].name if layer < len(self.layers) else ""
@@ -212,6 +227,7 @@ cdef class Chunks:
             if size > <int64_t>self.piece:
                 self.ahead(layer, row, offset, size)
             sgz_chunks_waiter_init(&waiter)
+            self.enter()
             try:
                 waiter.want.layer = layer
                 waiter.want.file = row
@@ -236,6 +252,7 @@ cdef class Chunks:
                 with nogil:
                     sgz_chunks_waiter_cancel(self.ptr, &waiter)
                     sgz_chunks_waiter_free(&waiter)
+                self.leave()
         finally:
             PyBuffer_Release(&view)
 
@@ -303,11 +320,12 @@ cdef class Chunks:
             text = text[:sizeof(err.message) - 1]
             memcpy(err.message, <const char *>text, len(text))
             with self.lock:
-                self.tokens += 1
-                err.cause = self.tokens
-                self.causes[self.tokens] = error
-                while len(self.causes) > CAUSES:
-                    del self.causes[next(iter(self.causes))]
+                if self.reading:
+                    self.tokens += 1
+                    err.cause = self.tokens
+                    self.causes[self.tokens] = error
+                    while len(self.causes) > CAUSES:
+                        del self.causes[next(iter(self.causes))]
         with nogil:
             sgz_chunks_fail(self.ptr, &job.job, &err)
 

@@ -132,7 +132,6 @@ cdef class Server:
 
     cdef sgz_mount *ptr
     cdef list trees             # (Tree, Chunks), by number; None where the caller answers
-    cdef list numbers           # memory that C points into, as integers
     cdef int pid
 
     def __cinit__(self, int fd, bint asked=False):
@@ -141,14 +140,11 @@ cdef class Server:
         if sgz_mount_new(&self.ptr, fd, asked, &err) != SGZ_OK:
             raise to_exception(&err, "")
         self.trees = [None] if asked else []
-        self.numbers = []
 
     def __dealloc__(self):
         # In a forked child the threads that waited in it are gone, and would be waited for.
         if self.pid == getpid():
             sgz_mount_free(self.ptr)
-            for address in self.numbers or ():
-                free(<void *><size_t>address)
 
     def add(self, Tree tree not None, Chunks chunks not None, layers):
         """Serve one more tree; its number.
@@ -164,18 +160,20 @@ cdef class Server:
         numbers = <uint32_t *>calloc(len(layers) + 1, sizeof(uint32_t))
         if numbers == NULL:
             raise MemoryError()
-        self.numbers.append(<size_t>numbers)
-        for i, layer in enumerate(layers):
-            numbers[i] = layer
-        served.tree = &tree.tree
-        served.chunks = chunks.ptr
-        served.layers = numbers
-        # Before C has it: the tree must not go while C may read it.
-        self.trees.append((tree, chunks))
-        if sgz_mount_add(self.ptr, &served, &number, &err) != SGZ_OK:
-            self.trees.pop()
-            raise to_exception(&err, "")
-        return number
+        try:
+            for i, layer in enumerate(layers):
+                numbers[i] = layer
+            served.tree = &tree.tree
+            served.chunks = chunks.ptr
+            served.layers = numbers
+            # Before C has it: the tree must not go while C may read it.
+            self.trees.append((tree, chunks))
+            if sgz_mount_add(self.ptr, &served, &number, &err) != SGZ_OK:
+                self.trees.pop()
+                raise to_exception(&err, "")
+            return number
+        finally:
+            free(numbers)
 
     def serve(self):
         """Answer the kernel until the file system is unmounted, or the server stopped."""

@@ -96,8 +96,9 @@ cdef class Blob:
             PyBuffer_Release(&self.view)
 
     cdef object failure(self, const sgz_error *err):
-        if err.code == SGZ_ECALLBACK and self.error is not None:
-            error, self.error = self.error, None
+        # Not kept: its frames know this object, which the collector does not see.
+        error, self.error = self.error, None
+        if err.code == SGZ_ECALLBACK and error is not None:
             return error
         return to_exception(err, self.name)
 

@@ -19,6 +19,7 @@ an image may lead to one, and is an empty directory.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import threading
@@ -400,14 +401,15 @@ class Root:
         with self._lock:
             opening = self._opening.setdefault(key, _Opening())
             opening.users += 1
-        refused = None
+        known = None
         try:
             with opening.lock:
                 served = self._served.get(key)
                 if served is None:
                     expires, refused = self._refused.get(key, (0.0, None))
                     if refused is not None and expires > time.monotonic():
-                        raise refused.with_traceback(None)
+                        known = copy.copy(refused)
+                        raise known
                     with ExitStack() as stack:
                         served = mount.add(path, stack.enter_context(opened()))
                         kept = stack.pop_all()
@@ -417,11 +419,12 @@ class Root:
                 return served
         except (FormatError, DigestError) as error:
             # Not to fetch all of it again for every look-up.
-            if error is not refused:
+            if error is not known:
                 with self._lock:
                     if len(self._refused) >= _DIRECTORIES_MAX:
                         self._refused.clear()
-                    self._refused[key] = time.monotonic() + _TAG_SECONDS, error
+                    # Without the frames it came through: they hold on to the blob.
+                    self._refused[key] = time.monotonic() + _TAG_SECONDS, copy.copy(error)
             raise
         finally:
             with self._lock:
