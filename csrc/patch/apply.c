@@ -44,6 +44,7 @@ static sgz_status take_frames(sgz_patch_maker *m, sgz_error *err)
         if (status)
             return status;
         uint8_t type = m->reader->type;
+        m->inflated += m->reader->payload_len;
         if (m->in_toc && type != 'T' && type != 'E')
             return sgz_patch_fail(m->reader, err, "a frame %c after the TOC", type);
         if (type == 'D') {
@@ -119,7 +120,8 @@ static void release(sgz_patch_apply *a)
 sgz_status sgz_patch_apply_start(sgz_patch_apply **apply, sgz_base_job *job,
                                  const sgz_codecs *codecs, sgz_patch_reader *reader,
                                  const sgz_patch_head *head, const sgz_blob *base,
-                                 const sgz_sink *sink, int spool, int threads, sgz_error *err)
+                                 const sgz_sink *sink, int spool, int64_t max_size, int threads,
+                                 sgz_error *err)
 {
     sgz_patch_apply *a = calloc(1, sizeof *a);
     if (!a)
@@ -129,13 +131,16 @@ sgz_status sgz_patch_apply_start(sgz_patch_apply **apply, sgz_base_job *job,
     m->reader = reader;
     m->head = *head;
     m->base = base;
+    m->max_size = max_size;
     a->sink = sink;
     a->spool = spool;
     a->hold = head->new_size > HOLD_MIN ? head->new_size - HOLD_MIN : 0;
     if (head->new_toc_offset < a->hold)
         a->hold = head->new_toc_offset;
     job->total = head->base_size + head->new_size;
-    sgz_status status = sgz_patch_ring_init(&m->ring, codecs, job, err);
+    sgz_status status = sgz_patch_check_size(m, err);
+    if (!status)
+        status = sgz_patch_ring_init(&m->ring, codecs, job, err);
     if (!status)
         status = sgz_base_job_start(job, threads == 1 ? 1 : THREADS, work, a, err);
     if (status)

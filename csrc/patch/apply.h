@@ -10,8 +10,10 @@
 #include "patch/frames.h"
 #include "io/sink.h"
 
-/* Contents of one gzip member at most, as for the writer: their length is 32 bits. */
-#define SGZ_PATCH_MEMBER_MAX (((uint64_t)2 << 30) - ((uint64_t)16 << 20))
+/* How large NEW may become when nobody says it: a small patch can ask for any size. BASE's size
+ * times the first, and what frames inflate to; but at least the second. */
+#define SGZ_PATCH_NEW_TIMES 4
+#define SGZ_PATCH_NEW_FREE ((int64_t)1 << 30)
 
 typedef struct {
     uint8_t digest[32];
@@ -27,11 +29,12 @@ typedef struct sgz_patch_apply sgz_patch_apply;
 /* Start the job's threads: three, or one that does everything. Its progress is in bytes of BASE
  * and NEW together. `reader` has read `head`. BASE is head's base_size bytes long. With `spool`
  * >= 0, the descriptor of an empty temporary file, NEW's bytes from its TOC on are kept there
- * until NEW's digest is right. Everything pointed to must live until sgz_patch_apply_finish. */
+ * until NEW's digest is right. NEW has at most `max_size` bytes; 0: as above. Everything pointed to must live until sgz_patch_apply_finish. */
 sgz_status sgz_patch_apply_start(sgz_patch_apply **apply, sgz_base_job *job,
                                  const sgz_codecs *codecs, sgz_patch_reader *reader,
                                  const sgz_patch_head *head, const sgz_blob *base,
-                                 const sgz_sink *sink, int spool, int threads, sgz_error *err);
+                                 const sgz_sink *sink, int spool, int64_t max_size, int threads,
+                                 sgz_error *err);
 /* Join the threads and free everything. A BASE or a NEW of another digest is SGZ_EDIGEST, with
  * the name "BASE" or "NEW"; what is wrong with the patch SGZ_EPATCH. */
 sgz_status sgz_patch_apply_finish(sgz_patch_apply *apply, sgz_patch_result *result,

@@ -48,6 +48,9 @@
 #define SGZ_PATCH_VERSION 1
 #define SGZ_PATCH_FRAME (1u << 20)
 #define SGZ_PATCH_ENGINE 64
+/* Contents of a MEMBER at most, so that compressing it takes little memory and, at any level, no
+ * longer than a signal may wait; nothing that makes patches compresses more anew. */
+#define SGZ_PATCH_MEMBER_MAX ((uint64_t)64 << 20)
 
 /* In bytes inflated, or in what takes as long. */
 #define SGZ_PATCH_WORK_FREE ((uint64_t)2 << 30)

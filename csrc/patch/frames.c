@@ -187,6 +187,7 @@ static void unpack(const uint8_t *at, sgz_patch_head *head)
 
 static int is_sound(const sgz_patch_head *head)
 {
+    int64_t both;
     /* A name, and zeros to the end. */
     size_t len = strnlen(head->engine, SGZ_PATCH_ENGINE);
     for (size_t i = 0; i < SGZ_PATCH_ENGINE; i++)
@@ -195,6 +196,7 @@ static int is_sound(const sgz_patch_head *head)
     if (head->level && !len)
         return 0;
     return head->level <= SGZ_LEVEL_MAX && head->legacy <= 1 && head->base_size >= 0 &&
+           !__builtin_add_overflow(head->base_size, head->new_size, &both) && /* as progress */
            head->new_toc_offset >= 0 && head->new_toc_offset <= head->new_size &&
            head->base_toc_offset >= 0 && head->base_toc_offset <= head->base_toc_end &&
            head->base_toc_end <= head->base_size && (head->level || !head->toc_json_size);

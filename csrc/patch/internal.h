@@ -15,6 +15,8 @@ typedef struct {
     const sgz_blob *base;
     sgz_patch_ring ring;
     int64_t position;           /* bytes of NEW so far */
+    int64_t max_size;           /* that NEW may have; 0: SGZ_PATCH_NEW_TIMES says it */
+    uint64_t inflated;          /* bytes of the frames so far, for that */
     int64_t copy_end;           /* in BASE, of the COPY before */
     uint64_t spent;             /* work done; see patch/ops.c */
     sgz_patch_result result;
@@ -42,6 +44,10 @@ struct sgz_patch_apply {
     int64_t written;            /* bytes of NEW, by the writing thread */
 };
 
+/* Whether NEW would become larger than the caller allows: SGZ_EPATCH at the head. */
+sgz_status sgz_patch_check_size(const sgz_patch_maker *m, sgz_error *err);
+/* Count bytes of NEW; SGZ_EPATCH where it becomes larger than it may. */
+sgz_status sgz_patch_advance(sgz_patch_maker *m, uint64_t len, sgz_error *err);
 /* Bytes of NEW that come next; SGZ_EPATCH for more than there may be. */
 sgz_status sgz_patch_emit(sgz_patch_maker *m, const uint8_t *data, size_t len, sgz_error *err);
 /* Bytes that may still come before the TOC if the patch makes one, else to NEW's end. */

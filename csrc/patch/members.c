@@ -206,7 +206,7 @@ static sgz_status prove(worker *w, size_t number, sgz_error *err)
     const sgz_patch_proof *p = &job->proofs[number];
     size_t content = (size_t)p->content, size = (size_t)p->size, at = 0, made = 0;
     job->made[number] = 0;
-    if (p->content > SGZ_PROOF_MAX || p->size > (int64_t)sgz_codec_member_bound(content))
+    if (p->content > SGZ_PATCH_MEMBER_MAX || p->size > (int64_t)sgz_codec_member_bound(content))
         return SGZ_OK;
     if (!grow(&w->in, &w->in_cap, size) || !grow(&w->out, &w->out_cap, content + 1) ||
         !grow(&w->again, &w->again_cap, sgz_codec_member_bound(content)))
@@ -243,8 +243,10 @@ static sgz_status prove(worker *w, size_t number, sgz_error *err)
 
 static int64_t item_size(const sgz_patch_members *job, size_t number)
 {
-    return job->spans ? segment_end(job, number) - job->segments[number].start
-                      : job->proofs[number].size + (int64_t)(job->proofs[number].content / 4);
+    if (job->spans)
+        return segment_end(job, number) - job->segments[number].start;
+    const sgz_patch_proof *p = &job->proofs[number];
+    return p->content > SGZ_PATCH_MEMBER_MAX ? 0 : p->size + (int64_t)(p->content / 4);
 }
 
 /* Claim a run of items; false: none is left. */

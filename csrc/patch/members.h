@@ -9,11 +9,8 @@
 #define SGZ_PATCH_MEMBERS_H
 
 #include "base/job.h"
+#include "patch/format.h"
 #include "read/spans.h"
-
-/* A member that holds more is not proven: its contents are held in memory, and again where a
- * patch is applied. */
-#define SGZ_PROOF_MAX ((uint64_t)64 << 20)
 
 typedef struct {
     int64_t offset, size;     /* in the blob */

@@ -7,6 +7,7 @@
 
 #define DEFLATE_RATIO 1032 /* deflate has 258 bytes in two bits at best */
 #define SKIP_STEP ((int64_t)4 << 20) /* between two looks at the stop flag */
+#define INNER_MAX ((uint64_t)2 << 30) /* no member that a writer makes inflates to more */
 #define CONTENTS_MIN ((size_t)1 << 20)
 
 /* The rest of a frame. */
@@ -76,13 +77,15 @@ static sgz_status copy(sgz_patch_maker *m, cursor *c, sgz_error *err)
         return fail(m, err, "a COPY from beyond BASE");
     if (len > sgz_patch_space(m))
         return fail(m, err, "more comes out than the patch announced");
+    sgz_status status = sgz_patch_advance(m, len, err);
+    if (status)
+        return status;
     m->copy_end = offset + (int64_t)len;
-    m->position += (int64_t)len;
     m->result.copied += (int64_t)len;
     while (len) {
         uint8_t *at;
         size_t n;
-        sgz_status status = sgz_patch_ring_room(&m->ring, &at, &n, err);
+        status = sgz_patch_ring_room(&m->ring, &at, &n, err);
         n = n < len ? n : (size_t)len;
         if (!status)
             status = sgz_codec_blob_read(m->base, offset, at, n, err);
@@ -116,8 +119,7 @@ static sgz_status get_piece(const sgz_patch_maker *m, cursor *c, piece *p, sgz_e
     }
     if (!get_varint(c, &p->offset) || !get_varint(c, &p->inner) || !get_varint(c, &p->len))
         return fail(m, err, "a piece that does not end");
-    /* Nothing inflates to more. */
-    if (p->offset > (uint64_t)m->head.base_size || p->inner > SGZ_PATCH_MEMBER_MAX ||
+    if (p->offset > (uint64_t)m->head.base_size || p->inner > INNER_MAX ||
         p->len > SGZ_PATCH_MEMBER_MAX ||
         (p->inner + p->len) / DEFLATE_RATIO > (uint64_t)m->head.base_size - p->offset)
         return fail(m, err, "a piece from beyond BASE");
@@ -213,7 +215,7 @@ static sgz_status measure(const sgz_patch_maker *m, cursor c, uint64_t count, sg
             return status;
         total += p.len;
         if (total > SGZ_PATCH_MEMBER_MAX)
-            return fail(m, err, "a MEMBER of more than 2 GiB less 16 MiB");
+            return fail(m, err, "a MEMBER of more than 64 MiB");
     }
     if (total / DEFLATE_RATIO > sgz_patch_space(m))
         return fail(m, err, "more comes out than the patch announced");

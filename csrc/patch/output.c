@@ -3,13 +3,50 @@
 
 #include "base/file.h"
 
+static sgz_status too_large(const sgz_patch_maker *m, int64_t size, int64_t max, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_EPATCH, m->reader->offset, NULL, 0,
+                         "it makes a layer of %s%lld bytes, more than the %lld that it may; "
+                         "--max-size (max_size) allows more",
+                         size < m->head.new_size ? "at least " : "", (long long)size,
+                         (long long)max);
+}
+
+/* How large NEW may become, by what is known so far. */
+static int64_t largest(const sgz_patch_maker *m)
+{
+    int64_t max = m->max_size;
+    if (max)
+        return max;
+    if (__builtin_mul_overflow(m->head.base_size, SGZ_PATCH_NEW_TIMES, &max) ||
+        __builtin_add_overflow(max, m->inflated, &max))
+        return INT64_MAX;
+    return max > SGZ_PATCH_NEW_FREE ? max : SGZ_PATCH_NEW_FREE;
+}
+
+sgz_status sgz_patch_check_size(const sgz_patch_maker *m, sgz_error *err)
+{
+    if (m->max_size && m->head.new_size > m->max_size)
+        return too_large(m, m->head.new_size, m->max_size, err);
+    return SGZ_OK;
+}
+
+sgz_status sgz_patch_advance(sgz_patch_maker *m, uint64_t len, sgz_error *err)
+{
+    int64_t max = largest(m);
+    if (m->position > max || len > (uint64_t)(max - m->position))
+        return too_large(m, m->position + (int64_t)len, max, err);
+    m->position += (int64_t)len;
+    return SGZ_OK;
+}
+
 sgz_status sgz_patch_emit(sgz_patch_maker *m, const uint8_t *data, size_t len, sgz_error *err)
 {
     if (len > (uint64_t)(m->head.new_size - m->position) ||
         (!m->in_toc && len > sgz_patch_space(m)))
         return sgz_patch_fail(m->reader, err, "more comes out than the patch announced");
-    m->position += (int64_t)len;
-    return sgz_patch_ring_append(&m->ring, data, len, err);
+    sgz_status status = sgz_patch_advance(m, len, err);
+    return status ? status : sgz_patch_ring_append(&m->ring, data, len, err);
 }
 
 uint64_t sgz_patch_space(const sgz_patch_maker *m)

@@ -7,7 +7,7 @@ MEMBER: str
 CHUNK: str
 PROOF: str
 GAP: str
-PROOF_MAX: int
+MEMBER_MAX: int
 
 def chunks(toc: TOC, end: int, name: str = "") -> bytes: ...
 def walk(
@@ -44,6 +44,7 @@ class Patch:
         sink: int | Callable[[memoryview], int | None],
         spool: int,
         *,
+        max_size: int,
         threads: int,
         base_name: str,
         sink_name: str,

@@ -44,7 +44,7 @@ cdef extern from "codec/gzip.h" nogil:
                                         size_t, size_t *, sgz_error *)
 
 cdef extern from "patch/members.h" nogil:
-    const uint64_t SGZ_PROOF_MAX
+    const uint64_t SGZ_PATCH_MEMBER_MAX
 
     ctypedef struct sgz_patch_member_info:
         int64_t offset
@@ -88,8 +88,8 @@ CHUNK = "<qqq32s?7x"     # offset, inner offset, size, sha256, whether the TOC h
 PROOF = "<qqQQQ"         # offset, size, bytes of content, number of its first gap, gaps
 GAP = "<QQQ"             # start in the content, length, where in the literals
 
-# A member that inflates to more is never proven.
-PROOF_MAX = SGZ_PROOF_MAX
+# A member that inflates to more is never proven, and no patch makes one anew.
+MEMBER_MAX = SGZ_PATCH_MEMBER_MAX
 
 
 cdef struct member_record:
@@ -226,8 +226,9 @@ def prove(Blob blob not None, proofs not None, gaps not None, Py_ssize_t literal
     if not 1 <= level <= 12:
         raise ValueError(f"level {level} is not in 1 to 12")
     for i in range(count):
-        if items[i].offset < 0 or items[i].size < 0:
-            raise ValueError("a member before the blob")
+        if (items[i].offset < 0 or items[i].size < 0 or
+                items[i].offset > blob.blob.size - items[i].size):
+            raise ValueError("a member outside of the blob")
         if items[i].first_gap > gap_count or items[i].gap_count > gap_count - items[i].first_gap:
             raise ValueError("a gap that is not there")
         for k in range(items[i].gap_count):
@@ -326,7 +327,7 @@ cdef extern from "patch/apply.h" nogil:
     sgz_status sgz_patch_read_head(sgz_patch_reader *, sgz_patch_head *, sgz_error *)
     sgz_status sgz_patch_apply_start(sgz_patch_apply **, sgz_base_job *, const sgz_codecs *,
                                      sgz_patch_reader *, const sgz_patch_head *, const sgz_blob *,
-                                     const sgz_sink *, int, int, sgz_error *)
+                                     const sgz_sink *, int, int64_t, int, sgz_error *)
     sgz_status sgz_patch_apply_finish(sgz_patch_apply *, sgz_patch_result *, sgz_error *)
 
 
@@ -408,13 +409,13 @@ cdef class Patch:
         self.base_digest = _digest(self.head.base_digest)
         self.engine = (<const char *>self.head.engine)[:64].rstrip(b"\0").decode("ascii")
 
-    def run(self, int base, sink, int spool, *, int threads, str base_name, str sink_name,
-            progress):
+    def run(self, int base, sink, int spool, *, int64_t max_size, int threads, str base_name,
+            str sink_name, progress):
         """Make NEW; returns the result's fields as a dict.
 
         `base` is the descriptor of a file of base_size bytes, the sink a descriptor or a
-        callable write(view), `spool` that of an empty temporary file, or -1. progress(done,
-        total) counts bytes of BASE and NEW.
+        callable write(view), `spool` that of an empty temporary file, or -1. NEW has at
+        most `max_size` bytes; 0: the default. progress(done, total) counts bytes of BASE and NEW.
         """
         cdef sgz_blob blob
         cdef sgz_error err
@@ -429,7 +430,7 @@ cdef class Patch:
         if self.level > 2:
             need("libdeflate")
         if sgz_patch_apply_start(&apply, &self.job.job, table(), &self.reader, &self.head, &blob,
-                                 &writer.sink, spool, threads, &err) != SGZ_OK:
+                                 &writer.sink, spool, max_size, threads, &err) != SGZ_OK:
             raise to_exception(&err, self.name)
         try:
             follow(self.job, progress)

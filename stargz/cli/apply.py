@@ -42,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the layer to write, or - for standard output",
     )
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
+    parser.add_argument(
+        "--max-size",
+        type=_options.size,
+        metavar="SIZE",
+        help="refuse a patch that makes a larger layer, such as 2G (default: 4 times BASE and what "
+        "PATCH inflates to, but at least 1G)",
+    )
     _options.add_threads(parser)
     _options.add_output_options(parser)
 
@@ -59,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
         Path(args.output).name if not to_stdout else "apply", args, json_on_stderr=to_stdout
     ) as progress:
         base, patch = (binary_stdin() if n == "-" else n for n in (args.base, args.patch))
-        result = apply(base, patch, target, threads=args.threads, progress=progress.callback)
+        result = apply(
+            *(base, patch, target),
+            max_size=args.max_size,
+            threads=args.threads,
+            progress=progress.callback,
+        )
     _report(result, args)
     return OK
 

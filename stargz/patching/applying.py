@@ -46,6 +46,7 @@ def apply(
     patch: File,
     dst: File,
     *,
+    max_size: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> ApplyResult:
@@ -60,9 +61,11 @@ def apply(
     may be BASE's. Any other dst gets NEW as it is made, but its TOC and footer not before NEW's
     digest is right; until then they are in an unlinked temporary file.
 
+    max_size: bytes that NEW may have; a patch that makes more is refused. Default: 4 times BASE's
+        size and what PATCH inflates to, but at least 1 GiB.
     threads: 1 does one thing after another; else up to three threads read, hash and write side
-        by side (default: as there are processors). Memory is about 10 MB, and twice the largest
-        member that is compressed anew.
+        by side (default: as there are processors). Memory is about 10 MB, and some times the
+        largest member that is compressed anew, of at most 64 MiB.
     progress: called with (bytes done, bytes of BASE and NEW), at most some tens of times a
         second.
 
@@ -71,6 +74,8 @@ def apply(
     CodecError when what compressed where the patch was made is not here; OSError; UsageError.
     """
     threads = thread_count(threads)
+    if max_size is not None and not 0 < max_size < 1 << 63:
+        raise UsageError(f"max_size is {max_size}, not a positive number of bytes")
     from stargz._engine.patch import Patch
 
     begin = time.perf_counter()
@@ -91,6 +96,7 @@ def apply(
                 base_fd,
                 sink,
                 spool,
+                max_size=max_size or 0,
                 threads=threads,
                 base_name=base_name,
                 sink_name=sink_name,

@@ -463,10 +463,10 @@ class _Maker:
 
 
 def _is_hopeful(item: _Item) -> bool:
-    from stargz._engine.patch import PROOF_MAX
+    from stargz._engine.patch import MEMBER_MAX
 
     literals = item.literals()
-    if not 0 < item.content <= PROOF_MAX or literals + 64 * len(item.pieces) > _OP_MAX:
+    if not 0 < item.content <= MEMBER_MAX or literals + 64 * len(item.pieces) > _OP_MAX:
         return False
     return literals <= _SMALL or literals < item.size
 

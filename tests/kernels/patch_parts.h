@@ -222,8 +222,8 @@ static inline sgz_status parts_apply(const sgz_codecs *codecs, const parts_base 
         status = sgz_base_fail(err, SGZ_EDIGEST, -1, "BASE", 4, "another size");
     if (!status) {
         sgz_patch_apply *apply;
-        CHECK(!sgz_patch_apply_start(&apply, &job, codecs, &reader, head, &blob, &sink, how.spool,
-                                     how.threads, err));
+        CHECK(!sgz_patch_apply_start(&apply, &job, codecs, &reader, head, &blob, &sink,
+                                     how.spool, 0, how.threads, err));
         if (how.cancel)
             sgz_base_job_cancel(&job);
         status = sgz_patch_apply_finish(apply, result, err);

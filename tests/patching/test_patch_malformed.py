@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import bounded
+import command
 import patch_builder as pb
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from patch_builder import Head, Ops, data, frame, lines, patch, text, varint, zigzag
 
 from stargz._engine.patch import toc_members
-from stargz.errors import DigestError, PatchError, StargzError
+from stargz.errors import DigestError, PatchError, StargzError, UsageError
 from stargz.patching.applying import apply
 
 HEAD_END = len(pb.MAGIC) + 12 + pb.HEAD.size
@@ -281,11 +282,55 @@ def test_member() -> None:
         refused(patch(new, frame(b"M", operation)), why)
     many = b"\2" + varint(200_000) + b"\1\0\0" + varint(20_000)
     many += (b"\1\0\0" + varint(20_000)) * 199_999
-    refused(patch(new, *[frame(b"M", many[: 1 << 20])]), "2 GiB less 16 MiB")
+    refused(patch(new, *[frame(b"M", many[: 1 << 20])]), "a MEMBER of more than 64 MiB")
     few = b"\2" + varint(1000) + b"\1\0\0\x82\2" * 1000
     refused(patch(head(bytes(100)), frame(b"M", few)), "more comes out")
     refused(patch(head(bytes(22)), frame(b"M", b"\2\1\0\5abcde")), "more comes out")
     refused(patch(Head(BASE, bytes(100)), frame(b"M", b"\2\0")), "no level in the head")
+
+
+def test_larger_than_it_may_be(tmp_path: Path) -> None:
+    """By default NEW has 4 times BASE and what frames inflate to, and at least 1 GiB; a small patch
+    could fill any disk."""
+    gib = 1 << 30
+    base = bytes(1 << 20)
+    whole = zigzag(-len(base)) + varint(len(base))
+    copies = b"\1" + zigzag(0) + varint(len(base)) + (b"\1" + whole) * 29_999
+    sizes = {"new_size": 30_000 << 20, "new_toc_offset": 30_000 << 20}
+    bomb = patch(Head(base, b"").but(**sizes), frame(b"M", copies, deflated=True))
+    assert len(bomb) < 1000
+    (tmp_path / "base").write_bytes(base)
+    with pytest.raises(PatchError, match=f"at least {gib + len(base)} bytes.* {gib} .*--max-size"):
+        apply(tmp_path / "base", io.BytesIO(bomb), tmp_path / "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["base"]
+    # What came with the patch is no such thing.
+    piece = deflated(b"D", raw(bytes(pb.FRAME)))
+    head = Head(b"", b"").but(new_size=gib + pb.FRAME, new_toc_offset=gib + pb.FRAME)
+    with Path("/dev/null").open("wb") as null, pytest.raises(DigestError, match="NEW"):
+        apply(io.BytesIO(b""), io.BytesIO(patch(head, *[piece] * (gib // pb.FRAME + 1))), null)
+
+
+def test_max_size(tmp_path: Path) -> None:
+    for name, content in (("base", BASE), ("patch", PATCH)):
+        (tmp_path / name).write_bytes(content)
+    files = [tmp_path / name for name in ("base", "patch", "new")]
+    with pytest.raises(PatchError, match=f"of {len(NEW)} bytes.* {len(NEW) - 1} .*--max-size") as e:
+        apply(*files, max_size=len(NEW) - 1)
+    assert (e.value.source, e.value.offset) == (str(files[1]), len(pb.MAGIC))
+    assert not files[2].exists()
+    for wrong in (0, -1, 1 << 63):
+        with pytest.raises(UsageError, match="max_size"):
+            apply(*files, max_size=wrong)
+    assert apply(*files, max_size=len(NEW)).size == len(NEW)
+    words = ["apply", *files[:2], "-o", files[2], "--force", "--max-size"]
+    assert "--max-size" in command.fails(1, *words, len(NEW) - 1)
+    command.ok(*words, "1M")
+
+
+def test_sizes_that_overflow() -> None:
+    """What is added up for the progress."""
+    most = (1 << 63) - 1
+    refused(patch(head(b"").but(new_size=most, new_toc_offset=most)), "contradict each other")
 
 
 def test_work_that_makes_nothing() -> None:
