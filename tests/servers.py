@@ -116,6 +116,54 @@ http {{
         yield f"http://127.0.0.1:{port}"
 
 
+# --- bytes ------------------------------------------------------------------------------------
+
+
+class Raw:
+    """A server that answers every request with the same bytes, and if `flood`, with more for as
+    long as the client takes them; then it closes. `sent` counts what the clients took."""
+
+    def __init__(self, answer: bytes, flood: bytes = b"") -> None:
+        self.answer = answer
+        self.flood = flood
+        self.requests = 0
+        self.sent = 0
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self.host = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.url = f"http://{self.host}"
+        self._open: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                self._open.add(client)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                piece = client.recv(_BLOCK)
+                if not piece:
+                    return
+                head += piece
+            self.requests += 1
+            client.sendall(self.answer)
+            while self.flood:
+                self.sent += client.send(self.flood)
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for sock in (self._listening, *self._open):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
 # --- faults -----------------------------------------------------------------------------------
 
 

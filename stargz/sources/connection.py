@@ -18,6 +18,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 from urllib3.util.ssl_ import create_urllib3_context
 
 from stargz.errors import SourceError
+from stargz.sources.framing import FramingError, StrictResponse
 from stargz.sources.tries import TransientError
 
 _BLOCK = 256 << 10
@@ -138,11 +139,11 @@ class _Mixin:
 
 
 class _HTTPConnection(_Mixin, _connection.HTTPConnection):
-    pass
+    response_class = StrictResponse
 
 
 class _HTTPSConnection(_Mixin, _connection.HTTPSConnection):
-    pass
+    response_class = StrictResponse
 
 
 class _HTTPPool(HTTPConnectionPool):
@@ -243,6 +244,13 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return TransientError("the server stalled: no more bytes came in time")
     if isinstance(error, exceptions.ProtocolError | exceptions.HTTPError | OSError):
+        malformed = next((a for a in error.args if isinstance(a, FramingError)), None)
+        if malformed is not None:
+            return TransientError(
+                f"the answer is malformed: it has {malformed}",
+                hint="the server, or a proxy on the way, is broken",
+                tries=2,
+            )
         if isinstance(error, exceptions.LocationValueError | exceptions.InvalidHeader):
             return TransientError("malformed URL or header", hint="check the address", final=True)
         return TransientError("the connection broke off")
