@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable
 
+from stargz._engine.write import Pattern
 from stargz.errors import UsageError
 
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
@@ -22,29 +24,38 @@ _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
 _ESCAPED = frozenset(".+()$")
 _REPEAT = re.compile(r"\{(0|[1-9][0-9]*)(,(?:0|[1-9][0-9]*)?)?\}")
 _SPECIAL = re.compile(r"[*?\[\]\\^]")
-_PERL = {"d": "0-9", "s": r"\t\n\f\r ", "w": "0-9A-Za-z_"}
+_LAST = 0x10FFFF
+_NUL, _DIGIT, _UPPER, _LOWER = ("\0", "\x7f"), ("0", "9"), ("A", "Z"), ("a", "z")
+_WORD = (_DIGIT, _UPPER, ("_", "_"), _LOWER)
+_PERL = {"d": (_DIGIT,), "s": (("\t", "\n"), ("\f", "\r"), (" ", " ")), "w": _WORD}
 _CONTROL = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_ASSERTION = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)", "B": r"(?a:\B)"}
 _POSIX = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "ascii": r"\x00-\x7f",
-    "blank": r"\t ",
-    "cntrl": r"\x00-\x1f\x7f",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": "!-/:-@\\[-`{-~",
-    "space": r"\t\n\v\f\r ",
-    "upper": "A-Z",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
+    "alnum": (_DIGIT, _UPPER, _LOWER),
+    "alpha": (_UPPER, _LOWER),
+    "ascii": (_NUL,),
+    "blank": (("\t", "\t"), (" ", " ")),
+    "cntrl": (("\0", "\x1f"), ("\x7f", "\x7f")),
+    "digit": (_DIGIT,),
+    "graph": (("!", "~"),),
+    "lower": (_LOWER,),
+    "print": ((" ", "~"),),
+    "punct": (("!", "/"), (":", "@"), ("[", "`"), ("{", "~")),
+    "space": (("\t", "\r"), (" ", " ")),
+    "upper": (_UPPER,),
+    "word": _WORD,
+    "xdigit": (_DIGIT, ("A", "F"), ("a", "f")),
 }
+# Of all patterns of a file, since each state takes memory and a little time for each name.
+_STATES_MAX = 200_000
+_SHOWN = 200  # characters of a pattern that is wrong
 
 
 class _PatternError(Exception):
     """Why a pattern cannot be used."""
+
+
+def _too_large() -> _PatternError:
+    return _PatternError(f"with it the file's patterns have more than {_STATES_MAX:,} parts")
 
 
 def _clean(path: str) -> str:
@@ -88,59 +99,141 @@ def _check(pattern: str) -> None:
             at += 1
 
 
+_Ranges = tuple[tuple[int, int], ...]
+
+
+def _united(ranges: Iterable[tuple[int, int]]) -> _Ranges:
+    """The same characters in ascending ranges that do not touch."""
+    out: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if out and low <= out[-1][1] + 1:
+            out[-1] = out[-1][0], max(high, out[-1][1])
+        else:
+            out.append((low, high))
+    return tuple(out)
+
+
+def _others(ranges: Iterable[tuple[int, int]]) -> _Ranges:
+    """All other characters."""
+    out, at = [], 0
+    for low, high in _united(ranges):
+        if at < low:
+            out.append((at, low - 1))
+        at = high + 1
+    return (*out, (at, _LAST)) if at <= _LAST else tuple(out)
+
+
+def _numbers(ranges: Iterable[tuple[str, str]]) -> list[tuple[int, int]]:
+    return [(ord(low), ord(high)) for low, high in ranges]
+
+
+_ANY = _others(_numbers([("\n", "\n")]))
+# csrc/pack/pattern.h has what these are.
+_ONE, _MANY, _ALWAYS, _BEGIN, _END, _EDGE, _NO_EDGE, _FOUND = range(8)
+_ASSERTION = {"A": _BEGIN, "z": _END, "b": _EDGE, "B": _NO_EDGE}
+_DIRS = "(.*/)?"  # what two stars and a slash become
+
+
+def _meaningless(match: re.Match[str]) -> _PatternError:
+    return _PatternError(f"the repetition {match[0][:_SHOWN]} has no meaning here")
+
+
 class _Regex:
-    """A regular expression in Go's syntax, as far as patterns can lead to it, in Python's."""
+    """A regular expression in Go's syntax, as far as patterns can lead to it, as the states of
+    one that is matched in linear time (Go's are, Python's are not)."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-
-    def translate(self) -> str:
-        out = []
+        self.last_class = text.rfind(":]")
+        self.states: list[tuple[int, int, _Ranges]] = []
+        self.starts = [0]
         while self.at < len(self.text):
-            char = self.text[self.at]
-            if char == "\\":
-                out.append(self._outside())
-                continue
+            self._item()
+        self._add(_FOUND)
+
+    def _add(self, kind: int, ranges: _Ranges = (), skip: int = 0) -> None:
+        if len(self.states) == _STATES_MAX:
+            raise _too_large()
+        self.states.append((kind, skip, ranges))
+
+    def _item(self) -> None:
+        """The next piece of the text, with what says how often it comes."""
+        kind = _ONE
+        ranges: _Ranges = ()
+        char = self.text[self.at]
+        if self.text.startswith(_DIRS, self.at):
+            self.at += len(_DIRS)
+            self._add(_ALWAYS, skip=3)
+            self._add(_MANY, _ANY, 1)
+            self._add(_ONE, _united(_numbers([("/", "/")])))
+            return self._once()
+        if char == "\\":
+            kind, ranges = self._outside()
+        else:
             self.at += 1
             if char == "[":
-                out.append(self._brackets())
-            elif char in ".*?)|":
-                out.append(char)
-            elif char == "{" and (match := _REPEAT.match(self.text, self.at - 1)):
-                out.append(self._repeat(match, out))
+                ranges = self._brackets()
+            elif char == ".":
+                ranges = _ANY
+            elif char == "^":
+                kind = _BEGIN
+            elif char == "$":
+                kind = _END
+            elif char == "|":
+                self._add(_FOUND)
+                self.starts.append(len(self.states))
+                return self._once()
             else:
-                known = {"(": "(?:", "^": r"\A", "$": r"\Z"}
-                out.append(known.get(char) or re.escape(char))
-        return "".join(out)
-
-    def _repeat(self, match: re.Match[str], before: list[str]) -> str:
+                ranges = ((ord(char), ord(char)),)
+        if self.text.startswith("*", self.at):
+            self.at += 1
+            self._add(_MANY, ranges, 1)
+            return self._once()
+        match = _REPEAT.match(self.text, self.at)
+        if match is None:
+            return self._add(kind, ranges)
         self.at = match.end()
-        low, high = int(match[1]), int((match[2] or "")[1:] or match[1])
-        if not low <= high <= 1000 or before[-1] in (r"\A", "|", "?", "*") or before[-1][0] == "{":
-            raise _PatternError(f"the repetition {match[0]} has no meaning here")
-        return match[0]
+        self._repeat(match, kind, ranges)
+        return self._once()
 
-    def _outside(self) -> str:
+    def _once(self) -> None:
+        """Nothing may say how often what was read comes."""
+        match = _REPEAT.match(self.text, self.at)
+        if match:
+            raise _meaningless(match)
+
+    def _repeat(self, match: re.Match[str], kind: int, ranges: _Ranges) -> None:
+        low, high = (min(int(n[:5]), 1001) for n in (match[1], (match[2] or "")[1:] or match[1]))
+        if not low <= high <= 1000:
+            raise _meaningless(match)
+        if kind != _ONE:  # a condition, which holds once or as often as one likes
+            return self._add(kind, skip=int(low == 0))
+        for number in range(high):
+            self._add(_ONE, ranges, int(number >= low))
+        if match[2] == ",":
+            self._add(_MANY, ranges, 1)
+        return None
+
+    def _outside(self) -> tuple[int, _Ranges]:
         letter = self.text[self.at + 1]
         if letter in _ASSERTION:
             self.at += 2
-            return _ASSERTION[letter]
+            return _ASSERTION[letter], ()
         perl = self._perl()
-        return f"[{perl}]" if perl else re.escape(self._escaped())
+        if perl is not None:
+            return _ONE, perl
+        code = ord(self._escaped())
+        return _ONE, ((code, code),)
 
-    def _perl(self) -> str:
-        r"""The insides of \d and its kin, if that is what follows."""
+    def _perl(self) -> _Ranges | None:
+        r"""The characters of \d and its kin, if that is what follows."""
         letter = self.text[self.at + 1 : self.at + 2]
-        if letter in _PERL:
-            self.at += 2
-            return _PERL[letter]
-        if letter and letter.lower() in _PERL:
-            self.at += 2
-            return {"D": r"\x00-/:-\U0010ffff", "S": r"\x00-\x08\x0b\x0e-\x1f!-\U0010ffff"}.get(
-                letter, r"\x00-/:-@\[-\^`{-\U0010ffff"
-            )
-        return ""
+        if not letter or letter.lower() not in _PERL:
+            return None
+        self.at += 2
+        ranges = _numbers(_PERL[letter.lower()])
+        return _united(ranges) if letter.islower() else _others(ranges)
 
     def _escaped(self) -> str:
         """The character that a backslash and what follows stand for."""
@@ -162,23 +255,22 @@ class _Regex:
             return char
         raise _PatternError(f"the escape \\{char} has no meaning here")
 
-    def _brackets(self) -> str:
+    def _brackets(self) -> _Ranges:
         text = self.text
-        out = []
-        if text[self.at : self.at + 1] == "^":
-            out.append("^")
-            self.at += 1
+        out: list[tuple[int, int]] = []
+        negated = text[self.at : self.at + 1] == "^"
+        self.at += negated
         first = True
         while first or text[self.at : self.at + 1] != "]":
             first = False
-            end = text.find(":]", self.at) if text.startswith("[:", self.at) else -1
-            if end > 0:
-                out.append(self._posix(text[self.at + 2 : end]))
+            if text.startswith("[:", self.at) and self.at < self.last_class:
+                end = text.find(":]", self.at)
+                out += self._posix(text[self.at + 2 : end])
                 self.at = end + 2
                 continue
-            perl = self._perl() if text[self.at : self.at + 1] == "\\" else ""
-            if perl:
-                out.append(perl)
+            perl = self._perl() if text[self.at : self.at + 1] == "\\" else None
+            if perl is not None:
+                out += perl
                 continue
             low = high = self._inside()
             if text[self.at : self.at + 1] == "-" and text[self.at + 1 : self.at + 2] not in "]":
@@ -186,15 +278,16 @@ class _Regex:
                 high = self._inside()
             if high < low:
                 raise _PatternError(f"the range {low}-{high} is the wrong way round")
-            out.append(f"\\U{ord(low):08x}-\\U{ord(high):08x}")
+            out += _numbers([(low, high)])
         self.at += 1
-        return f"[{''.join(out)}]"
+        return _others(out) if negated else _united(out)
 
     @staticmethod
-    def _posix(name: str) -> str:
-        if name in _POSIX:
-            return _POSIX[name]
-        raise _PatternError(f"[:{name}:] is no class of characters")
+    def _posix(name: str) -> list[tuple[int, int]]:
+        if name.removeprefix("^") in _POSIX:
+            ranges = _numbers(_POSIX[name.removeprefix("^")])
+            return list(_others(ranges)) if name[0] == "^" else ranges
+        raise _PatternError(f"[:{name[:_SHOWN]}:] is no class of characters")
 
     def _inside(self) -> str:
         if self.at >= len(self.text):
@@ -203,66 +296,6 @@ class _Regex:
             return self._escaped()
         self.at += 1
         return self.text[self.at - 1]
-
-
-# The translations of a star, a question mark, and two stars with a slash.
-_STAR, _ANY, _DIRS = (_Regex(text).translate() for text in ("[^/]*", "[^/]", "(.*/)?"))
-_BACKTRACKS_MAX = 3  # where several wildcards of one pattern try everything against each other
-
-
-def _bounded(expression: str) -> str:
-    """The same expression without the backtracking that takes a power of the name's length.
-
-    Go's matching is linear. Here, what stands between two wildcards may be taken where it comes
-    first, for good: whatever follows a later place follows that one too. That holds where it has a
-    fixed length, and between two `**/` where it ends with a slash.
-    """
-    if "|" in expression:
-        return _limited(expression, expression.count("*"))
-    while 2 * _DIRS in expression:
-        expression = expression.replace(2 * _DIRS, _DIRS)
-    first, *parts = expression.split(_DIRS)
-    free = 0
-    done = []
-    for part in (first, *parts):
-        made, left = _bounded_stars(part)
-        done.append(made)
-        free += left
-    out = done[0]
-    for number, (part, made) in enumerate(zip(parts, done[1:], strict=True), 1):
-        if number == len(parts):
-            out += _DIRS + made
-        elif part.endswith("/") and not _variable(part.replace(_STAR, "")):
-            out += f"(?>(?:.*?/)??{made})"
-        else:
-            out += _DIRS + made
-            free += 1
-    return _limited(out, free)
-
-
-def _bounded_stars(part: str) -> tuple[str, int]:
-    first, *rest = part.split(_STAR)
-    out, free = first, 0
-    for number, piece in enumerate(rest, 1):
-        if number == len(rest) or "/" in piece.replace(_ANY, ""):
-            out += _STAR + piece  # the component ends here, so only one length can be right
-        elif _variable(piece):
-            out += _STAR + piece
-            free += 1
-        else:
-            out += f"(?>{_STAR}?{piece})"
-    return out, free
-
-
-def _variable(text: str) -> bool:
-    """Whether it may have several lengths, or match a slash that is not written."""
-    return re.search(r"[\[(*?{]", text.replace(_ANY, "")) is not None
-
-
-def _limited(expression: str, free: int) -> str:
-    if free > _BACKTRACKS_MAX:
-        raise _PatternError("with so many wildcards beside brackets or bars it could take for ever")
-    return expression
 
 
 # --- patterns -------------------------------------------------------------------------------
@@ -275,9 +308,12 @@ class _Pattern:
         self.exception = exception
         self.plain = _SPECIAL.search(text) is None
         self.kind, expression = self._compile()
+        self.states = 0
         self.begin = self._begin()
         if self.kind == "regex":
-            self.regex = re.compile(_bounded(_Regex(f"^{expression}$").translate()))
+            regex = _Regex(f"^{expression}$")
+            self.states = len(regex.states)
+            self.regex = Pattern(regex.states, regex.starts)
 
     def _begin(self) -> str:
         """What all that it matches begins with."""
@@ -302,7 +338,7 @@ class _Pattern:
                 at += 1
                 at += text.startswith("/", at)
                 if at < len(text):
-                    out.append("(.*/)?")
+                    out.append(_DIRS)
                     kind = "regex"
                 elif kind == "exact":
                     kind = "prefix"
@@ -334,7 +370,7 @@ class _Pattern:
         if self.kind == "suffix":
             suffix = self.text[2:]
             return name.endswith(suffix) or (suffix[0] == "/" and name == suffix[1:])
-        return self.regex.search(name) is not None
+        return self.regex.match(name)
 
     def may_match_below(self, directory: str) -> bool:
         """Whether it can match something in this directory, or matches the directory."""
@@ -357,12 +393,17 @@ class IgnoreFile:
     @classmethod
     def parse(cls, text: bytes, source: str) -> IgnoreFile:
         """Parse the contents of an ignore file; `source` names it in errors. UsageError."""
-        patterns = []
+        patterns: list[_Pattern] = []
+        states = 0
         for number, line in enumerate(text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
             try:
                 pattern = cls._parse_line(line.decode("utf-8", "surrogateescape"))
+                states += pattern.states if pattern else 0
+                if states > _STATES_MAX:
+                    raise _too_large()
             except _PatternError as error:
                 shown = line.decode("utf-8", "backslashreplace").strip()
+                shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
                 raise UsageError(
                     f"{source}, line {number}: pattern {shown!r}: {error}; correct the pattern"
                 ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import random
 import re
 import subprocess
@@ -17,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stargz
-from stargz.ignore import IgnoreFile, _bounded, _Regex
+from stargz.ignore import IgnoreFile
 
 
 def ignored(text: str, name: str) -> bool:
@@ -112,32 +113,62 @@ def test_malformed(pattern: str) -> None:
         ("**/a/" * 30 + "b", "a/" * 300 + "c", False),
         ("**/a/" * 30 + "b", "a/" * 300 + "b", True),
         ("**/*a*/" * 20 + "b", "xax/" * 300 + "c", False),
+        ("a{0,99}" * 8 + "b?c", "a" * 255, False),
+        ("a{0,99}" * 8 + "b?c", "a" * 255 + "bxc", True),
+        ("[ab]{0,}" * 40 + "?c", "ab" * 120, False),
+        ("*[ab]" * 30 + "c", "ab" * 120, False),
+        ("a|" + "*a" * 30 + "?", "b" + "a" * 250 + "b", True),
+        ("a|" + "*a" * 30 + "b?", "b" + "a" * 250 + "c", False),
+        ("**/[^a]" * 30, "b/" * 300 + "a", True),
+        ("**/?{0,3}" * 30 + "c?", "b/" * 300 + "a", False),
+        ("\\w{0,1}" * 60 + "\\b-?", "a" * 255, False),
     ],
-    ids=range(6),
+    ids=range(15),
 )
 def test_many_wildcards(pattern: str, name: str, out: bool) -> None:
     """What takes a power of the name's length by trying would not end here."""
     assert ignored(pattern, name) is out
 
 
-@pytest.mark.parametrize("pattern", ["*[ab]" * 5 + "c", "a|" + "*a" * 5, "**/[^a]" * 5])
-def test_wildcards_that_would_have_to_be_tried(pattern: str) -> None:
-    with pytest.raises(stargz.UsageError, match="could take for ever"):
-        IgnoreFile.parse(pattern.encode(), ".ignore")
+def test_parts_are_limited() -> None:
+    """Each takes memory, and a moment for each character of each name."""
+    line = "?{1000}" * 100
+    assert not ignored(line, "a" * 1000)
+    for text in ("\n".join([line] * 3), line * 100):
+        with pytest.raises(stargz.UsageError, match="more than 200,000 parts"):
+            IgnoreFile.parse(text.encode(), ".ignore")
+    # No number is too large to be refused, and nothing is looked for again and again.
+    for pattern in ("?{%s}" % ("9" * 5000), "?{1001}", "?{2,1}", "?{1,1001}"):
+        with pytest.raises(stargz.UsageError, match="has no meaning"):
+            IgnoreFile.parse(pattern.encode(), ".ignore")
+    assert ignored("[" + "[:" * 500_000 + "a]", ":")
+    with pytest.raises(stargz.UsageError) as caught:
+        IgnoreFile.parse(b"[" + b"[:" * 500_000 + b"]", ".ignore")
+    assert len(str(caught.value)) < 1000
 
 
 @given(
-    st.lists(st.sampled_from(["*", "**/", "?", "a", "b", "/", ".a"]), min_size=1, max_size=9),
+    st.lists(
+        st.sampled_from(
+            ["*", "**/", "?", "a", "b", "/", ".a", "[ab]", "[^b]", "a{0,2}", "[^/]{2}"]
+        ),
+        min_size=1,
+        max_size=9,
+    ),
     st.lists(st.sampled_from(["a", "b", "/", ".a"]), min_size=1, max_size=14),
 )
 @settings(max_examples=400, deadline=None)
 @example(["**/", "a", "b", "**/", "b"], ["a", "b", "/", "b"])
-def test_bounded_matching_is_the_same(pattern: list[str], name: list[str]) -> None:
-    given_, asked = "".join(pattern), "".join(name)
-    simple = re.escape(given_).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
-    simple = rf"\A{simple}\Z".replace(r"\?", "[^/]")
-    bounded = _bounded(_Regex(simple.replace(r"\A", "^").replace(r"\Z", "$")).translate())
-    assert bool(re.search(bounded, asked)) == bool(re.search(simple, asked))
+def test_as_regular_expressions(pattern: list[str], name: list[str]) -> None:
+    """The patterns are regular expressions of the reference: Python's find the same."""
+    text, asked = posixpath.normpath("?" + "".join(pattern)), "x" + "".join(name)
+    parts = {"**/": "(.*/)?", "**": "(.*/)?", "*": "[^/]*", "?": "[^/]", ".": r"\."}
+    pieces = re.findall(r"\[.*?\]|\*\*/|\*\*|[*?.]|[^*?.\[]+", text)
+    simple = "".join(parts.get(piece, piece) for piece in pieces)
+    if pieces[-1] == "**":
+        simple = simple.removesuffix("(.*/)?") + ".*"
+    file = IgnoreFile.parse(text.encode(), "it")
+    assert file._patterns[0].matches(asked) is bool(re.fullmatch(simple, asked))
 
 
 def test_directories() -> None:
@@ -231,6 +262,9 @@ def random_file(rng: random.Random) -> str:
             "[!a]",
             "$",
             "{2}",
+            "{0,1}",
+            "a{0,9}",
+            "b{1,}",
             "{",
             "}",
             "^",
@@ -240,6 +274,10 @@ def random_file(rng: random.Random) -> str:
             "+",
             "|",
             "[[:alpha:]]",
+            "[[:^alpha:]]",
+            "[a*]",
+            "\\b",
+            "\\W",
             "\\.",
             "-",
         ]

@@ -20,6 +20,27 @@ cdef extern from "<time.h>" nogil:
 cdef extern from "write/cut.h" nogil:
     int sgz_write_cut_marker(const char *, size_t)
 
+cdef extern from "pack/pattern.h" nogil:
+    ctypedef struct sgz_pack_pattern_state:
+        uint8_t kind
+        uint32_t skip
+        uint32_t ranges
+        uint32_t count
+
+    ctypedef struct sgz_pack_pattern:
+        sgz_pack_pattern_state *states
+        uint32_t count
+        const uint32_t *ranges
+        const uint32_t *starts
+        uint32_t start_count
+
+    sgz_status sgz_pack_pattern_init(sgz_pack_pattern *, uint32_t, sgz_error *)
+    void sgz_pack_pattern_free(sgz_pack_pattern *)
+    int sgz_pack_pattern_match(const sgz_pack_pattern *, const uint32_t *, size_t)
+
+cdef extern from "Python.h":
+    uint32_t *PyUnicode_AsUCS4(object, uint32_t *, Py_ssize_t, int) except NULL
+
 cdef extern from "pack/pack.h" nogil:
     ctypedef struct sgz_pack_walk:
         size_t count
@@ -128,6 +149,68 @@ cdef struct skip_list:
     char reserved[3][49]        # names that are a layer's own, as far as they were met
     size_t reserved_count
     void *call                  # a Callback, or NULL
+
+
+# --- patterns -------------------------------------------------------------------------------
+
+cdef class Pattern:
+    """A pattern for names, as a row of states: (kind, skip, ranges of characters); `starts` are
+    the numbers of those where a match may begin. csrc/pack/pattern.h says what they mean."""
+
+    cdef sgz_pack_pattern pattern
+    cdef uint32_t *numbers      # ranges, then starts
+    cdef uint32_t *name
+    cdef Py_ssize_t room        # of name, in characters
+
+    def __cinit__(self, list states not None, list starts not None):
+        cdef sgz_error err
+        cdef dict seen = {}
+        cdef list flat = []
+        cdef size_t i
+        for _, _, ranges in states:
+            if ranges not in seen:
+                seen[ranges] = len(flat) // 2
+                for both in ranges:
+                    flat += both
+        self.pattern.states = <sgz_pack_pattern_state *>calloc(len(states) + 1,
+                                                               sizeof(sgz_pack_pattern_state))
+        self.numbers = <uint32_t *>calloc(len(flat) + len(starts) + 1, sizeof(uint32_t))
+        if self.pattern.states == NULL or self.numbers == NULL:
+            raise MemoryError
+        for i, (kind, skip, ranges) in enumerate(states):
+            self.pattern.states[i].kind = kind
+            self.pattern.states[i].skip = skip
+            self.pattern.states[i].ranges = seen[ranges]
+            self.pattern.states[i].count = len(ranges)
+        for i, number in enumerate(flat + starts):
+            self.numbers[i] = number
+        self.pattern.count = len(states)
+        self.pattern.ranges = self.numbers
+        self.pattern.starts = self.numbers + len(flat)
+        self.pattern.start_count = len(starts)
+        if sgz_pack_pattern_init(&self.pattern, len(flat) // 2, &err) != SGZ_OK:
+            raise to_exception(&err, "")
+
+    def __dealloc__(self):
+        sgz_pack_pattern_free(&self.pattern)
+        free(self.pattern.states)
+        free(self.numbers)
+        free(self.name)
+
+    def match(self, str name not None):
+        """Whether it matches a name."""
+        cdef Py_ssize_t size = len(name)
+        if size >= self.room:
+            free(self.name)
+            self.room = 0
+            self.name = <uint32_t *>malloc((2 * size + 1) * sizeof(uint32_t))
+            if self.name == NULL:
+                raise MemoryError
+            self.room = 2 * size + 1
+        if size:
+            PyUnicode_AsUCS4(name, self.name, size, 0)
+        return sgz_pack_pattern_match(&self.pattern, self.name, size) != 0
+
 
 
 cdef int _ignore(void *arg, const char *name, size_t size, int is_dir) noexcept nogil:
