@@ -1,14 +1,33 @@
 """Every exception that stargz raises on purpose.
 
-The text is one line: what is wrong, where, and what to do. Import nothing here: this is
-the bottom of the house.
+The text is one line: what is wrong, where, and what to do. No secret of a URL is in it. Import
+nothing of the package here: this is the bottom of the house.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+# A user before a host, up to the last @ that does not begin a digest; a password may have a slash
+# in a reference, where no path has an @.
+_USER = re.compile(r"(?<=\bdocker://)\S*@(?!sha\d+:)|(?<=://)[^\s/?#'\"]*@")
+# Of a signed URL the query is the signature.
+_QUERY = re.compile(r"(?i)(\bhttps?://[^\s?#'\"]*)\?[^\s'\"]*[^\s'\",;:.)]")
+
+
+def mask(text: str) -> str:
+    """The text with what may be a secret in URLs left out: users, passwords, queries."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(r"\1?...", _USER.sub("***@", text))
+
 
 class StargzError(Exception):
     """Base of all errors of this package."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(mask(one) if isinstance(one, str) else one for one in args))
 
 
 class UsageError(StargzError, ValueError):
@@ -30,8 +49,8 @@ class FormatError(StargzError, ValueError):
         if offset is not None:
             where = f"{where} at offset {offset}" if where else f"offset {offset}"
         super().__init__(f"{where}: {message}" if where else message)
-        self.message = message
-        self.source = source
+        self.message = mask(message)
+        self.source = mask(source)
         self.offset = offset
 
 
@@ -102,6 +121,7 @@ class SourceError(StargzError, OSError):
     """Bytes could not be had from where they are; `status` is that of HTTP's last answer."""
 
     status: int | None = None
+    answer: Any = None  # the client's Response, if its body may say more
 
 
 class StateError(StargzError):
@@ -117,8 +137,8 @@ class RegistryError(SourceError):
 
     def __init__(self, message: str, source: str = "", status: int | None = None) -> None:
         super().__init__(f"{source}: {message}" if source else message)
-        self.message = message
-        self.source = source
+        self.message = mask(message)
+        self.source = mask(source)
         self.status = status
 
     @property

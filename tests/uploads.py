@@ -57,6 +57,10 @@ class UploadServer:
     def methods(self) -> list[str]:
         return [asked.method for asked in self.log]
 
+    def writes(self) -> list[str]:
+        """All methods but HEAD: before it is written, and after a failure, a blob is looked for."""
+        return [method for method in self.methods() if method != "HEAD"]
+
     def asked(self, method: str) -> list[Asked]:
         return [asked for asked in self.log if asked.method == method]
 

@@ -285,8 +285,13 @@ class Client:
             patience=patience,
         )
         if retryable(reply.status):
+            failure = reply.transient()
+            reply.until(budget.deadline(_DRAIN))
+            with suppress(TransientError):
+                words = reply.read(_DRAIN)
+                failure.answer = Response(reply.status, reply.headers, words, reply.url)
             reply.drain()
-            raise reply.transient()
+            raise failure
         data = self._body(reply, method, limit, budget)
         return Response(reply.status, reply.headers, data, reply.url, reply.private)
 

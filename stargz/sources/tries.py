@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stargz.errors import SourceError
 
 if TYPE_CHECKING:
-    from stargz.sources.client import Client
+    from stargz.sources.client import Client, Response
 
 _NOT_RETRIED = (501, 505)
 
@@ -31,6 +31,7 @@ class TransientError(Exception):
         retry_after: float | None = None,
         final: bool = False,
         tries: int | None = None,
+        answer: Response | None = None,
     ) -> None:
         super().__init__(why)
         self.why = why
@@ -38,6 +39,7 @@ class TransientError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.tries = 1 if final else tries  # after which it is certain
+        self.answer = answer  # what says more about it
 
 
 class Tries:
@@ -78,7 +80,9 @@ class Tries:
         wait = min(wait, client.max_wait)
         tries = self._tries if failure.tries is None else min(self._tries, failure.tries)
         if self.made >= tries or time.monotonic() + wait >= self._until:
-            raise self.error(failure.why, failure.hint, failure.status) from failure
+            error = self.error(failure.why, failure.hint, failure.status)
+            error.answer = failure.answer
+            raise error from failure
         return wait
 
     def error(self, why: str, hint: str, status: int | None = None) -> SourceError:

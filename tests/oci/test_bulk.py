@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fleets
+import layouts
 import pytest
 import registries
 from command import command, environment, fails, ok, run
@@ -112,6 +114,27 @@ def test_registry_to_registry_and_again(source: Registry, target: Registry, tmp_
         third = bulk(src, dst, state=state, options=LayerOptions(level=2), include=["*/app00"])
         assert third.totals["converted"] == 1 and third.totals["layers_converted"] == 2
         assert fleets.sessions(target) == []
+
+
+def test_tags_that_share_an_image(tmp_path: Path, target: Registry) -> None:
+    """What they have in common is written once, and none of them sees half of it."""
+    made = layouts.Layout(tmp_path / "one")
+    entry = made.index([made.manifest(map(made.plain_layer, fleets.layers(n))) for n in (0, 1)])
+    for number in range(10):
+        made.tag(entry, f"v{number}")
+    with FaultProxy(f"http://{target.host}") as writes:
+        host = writes.url.partition("://")[2]
+        for again in range(3):
+            writes.reset()
+            report = bulk(str(made.path), f"docker://{host}/again{again}/one", jobs=8, state=None)
+            assert report.failures == () and report.totals["converted"] == 10
+            puts = Counter(
+                re.search(r"sha256[:%3A]+[0-9a-f]{64}|/v[0-9]$", asked.path)[0]
+                for asked in writes.log
+                if asked.method == "PUT"
+            )
+            assert set(puts.values()) == {1}
+            assert len(puts) == 10 + 2 + 2 + 4  # tags, manifests, configs, layers
 
 
 def manifests(served: Registry) -> list[Path]:

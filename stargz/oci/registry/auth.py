@@ -13,19 +13,20 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from stargz.errors import RegistryError
 from stargz.oci.registry.credentials import Credentials
-from stargz.oci.registry.failures import as_registry_error
+from stargz.oci.registry.failures import as_registry_error, words_of
 from stargz.sources.client import Client, Response
 
 _DEFAULT_SECONDS = 60.0  # of a token whose server does not say (token specification)
 _MAX_SECONDS = 86400.0
 _MAX_HEADER = 16 << 10
 _MAX_ANSWER = 1 << 20
+_MAX_SECRETS = 1000
 _CLIENT_ID = "stargz"
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -100,6 +101,7 @@ class Authorizer:
         self._lock = threading.Lock()
         self._slots: dict[str, _Slot] = {}
         self._challenges: list[Challenge] = []
+        self._secrets: set[str] = set()  # that were sent
         # Whether the host itself is on a private address: then its token server may be too.
         self.private = False
 
@@ -115,6 +117,14 @@ class Authorizer:
     def challenged(self) -> bool:
         """Whether the host has said how it wants to be asked."""
         return bool(self._challenges)
+
+    def masked(self, data: bytes) -> bytes:
+        """What a server says, without the secrets that it was sent."""
+        with self._lock:
+            secrets = sorted(self._secrets, key=len, reverse=True)
+        for secret in secrets:
+            data = data.replace(secret.encode(), b"***")
+        return data
 
     def learn(self, answer: Response) -> None:
         """Take the challenge of an answer, if it has one."""
@@ -162,13 +172,23 @@ class Authorizer:
             finally:
                 slot.made += 1
             slot.until = time.monotonic() + seconds
+            if slot.value:
+                self._sent(slot.value.partition(" ")[2])
             return slot.value
+
+    def _sent(self, *secrets: str) -> None:
+        with self._lock:
+            if len(self._secrets) > _MAX_SECRETS:
+                self._secrets.clear()
+            self._secrets.update(filter(None, secrets))
 
     def _make(
         self, scope: str, challenges: list[Challenge], source: str, own: bool
     ) -> tuple[str | None, float]:
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
         credentials = self._find(scope)
+        if credentials is not None:
+            self._sent(credentials.password, credentials.identity_token, credentials.registry_token)
         if "bearer" in by_scheme:
             if credentials is not None and credentials.registry_token:
                 return _bearer(credentials.registry_token, source), _MAX_SECONDS
@@ -205,8 +225,11 @@ class Authorizer:
                     if credentials is None
                     else "the credentials are not accepted: log in again"
                 )
-                raise RegistryError(f"no token from {name}; {why}", source, answer.status)
-            raise RegistryError(f"{name} answered {answer.status}, no token", source, answer.status)
+            else:
+                why = f"it answered {answer.status}"
+            said = words_of(replace(answer, data=self.masked(answer.data)))
+            said = f" ({said})" if said else ""
+            raise RegistryError(f"no token from {name}; {why}{said}", source, answer.status)
         try:
             found = answer.json()
         except (ValueError, RecursionError):
@@ -262,7 +285,7 @@ class Authorizer:
         self, method: str, url: str, headers: dict[str, str], body: bytes | None, source: str
     ) -> Response:
         name = f"{source}: token server {urlsplit(url).netloc}"
-        with as_registry_error():
+        with as_registry_error(self.masked):
             return self._http.request(
                 method,
                 url,

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -31,6 +32,7 @@ from stargz.oci.formats.reference import Reference, check_registry, is_repositor
 from stargz.oci.registry.credentials import Credentials, CredentialStore
 from stargz.oci.registry.failures import as_registry_error, failure
 from stargz.oci.registry.hosts import Endpoint, Hosts
+from stargz.oci.registry.turns import Turns
 from stargz.sources.client import Body, Client, Response, origin
 from stargz.sources.tries import Tries
 
@@ -76,6 +78,7 @@ class RegistryClient:
         self.upload_hosts = frozenset(host.lower() for host in upload_hosts)
         # Who remembers the upload sessions of a repository: an `upload.Uploads` of each.
         self.uploads: Callable[[Reference], Any] | None = None
+        self.turns = Turns()  # of writers: host, repository, digest
         self._owned = http is None
         self.http = http or Client(ca_file=ca_file)
         accounts = credentials or CredentialStore(authfile)
@@ -137,7 +140,7 @@ class RegistryClient:
             how: dict[str, Any] = {
                 "headers": sent, "body": body, "size": size, "limit": limit, "follow": follow,
             }  # fmt: skip
-            with as_registry_error():
+            with as_registry_error(endpoint.auth.masked):
                 if budget is not None:
                     answer = self.http.once(method, url, budget=budget, patience=patience, **how)
                 else:
@@ -152,6 +155,8 @@ class RegistryClient:
             if renewed is None:
                 break
             authorization = renewed
+        if answer.status >= 400:  # its words may repeat what was sent
+            answer = replace(answer, data=endpoint.auth.masked(answer.data))
         return answer
 
     def ping(self, endpoint: Endpoint, reference: Reference) -> None:

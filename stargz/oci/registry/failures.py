@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-from stargz.errors import RegistryError, SourceError
+from stargz.errors import RegistryError, SourceError, mask
 from stargz.oci.formats.reference import Reference
 from stargz.sources.client import Response
 
+# Of an Authorization header, or of something that is called so.
+_SECRET = re.compile(
+    r"(?i)(\b(?:bearer|basic)\s+|\b[\w-]*(?:password|passwd|secret|token|signature|api-?key)"
+    r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]+"
+)
+
 
 @contextmanager
-def as_registry_error() -> Iterator[None]:
-    """A SourceError of the block is a RegistryError."""
+def as_registry_error(masked: Callable[[bytes], bytes] = bytes) -> Iterator[None]:
+    """A SourceError of the block is a RegistryError; see `registry_error`."""
     try:
         yield
-    except RegistryError:
-        raise
     except SourceError as error:
-        raise RegistryError(str(error), status=error.status) from error
+        wrapped = registry_error(error, masked)
+        if wrapped is error:
+            raise
+        raise wrapped from error
+
+
+def registry_error(error: SourceError, masked: Callable[[bytes], bytes] = bytes) -> RegistryError:
+    """The error as a RegistryError, with what the server says; `masked` takes out what it was
+    sent."""
+    if isinstance(error, RegistryError):
+        return error
+    said = ""
+    if error.answer is not None:
+        said = words_of(replace(error.answer, data=masked(error.answer.data)))
+    return RegistryError(f"{error} ({said})" if said else str(error), status=error.status)
+
+
+# What a registry may say of blobs and manifests that it got a moment ago, while another writer is
+# in the middle of the same, or one of its parts has not yet heard of them.
+_FRESH = frozenset({"DIGEST_INVALID", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_MAX_ERRORS = 5
+_MAX_WORDS = 200
+
+
+def codes(answer: Response) -> list[str]:
+    """The codes of the errors in an answer (distribution specification, "Error codes")."""
+    return [code for code, _ in _errors(answer) if code]
+
+
+def is_fresh(answer: Response) -> bool:
+    """Whether what a written manifest or blob was refused for may be over in a moment."""
+    return answer.status in (400, 404) and not _FRESH.isdisjoint(codes(answer))
 
 
 def failure(answer: Response, reference: Reference, *, writing: bool = False) -> RegistryError:
-    """What an answer that is not the one hoped for means, when reading or writing.
-
-    Of the body only the error's code is told: its text could repeat what we sent.
-    """
-    code = ""
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
-        code = answer.json()["errors"][0]["code"]
-    if not isinstance(code, str) or not re.fullmatch(r"[A-Z][A-Z_]{0,40}", code):
-        code = ""
+    """What an answer that is not the one hoped for means, when reading or writing, with all that
+    the server says about it."""
     may = "write there" if writing else "read it"
     account = f"log in with an account that may {may}"
     accepted = account if writing else "log in to the registry"
@@ -41,5 +71,52 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
         404: "not found: check the name, and that "
         + ("such a repository can be there" if writing else "it has been pushed"),
         413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
+        415: "the registry does not take this media type",
     }.get(answer.status, f"the registry answered {answer.status}")
-    return RegistryError(f"{meaning}{f' ({code})' if code else ''}", str(reference), answer.status)
+    said = words_of(answer)
+    return RegistryError(f"{meaning}{f' ({said})' if said else ''}", str(reference), answer.status)
+
+
+def words_of(answer: Response) -> str:
+    """What a server says: of each error code, message and detail; else its text, if it is
+    one."""
+    found = [": ".join(filter(None, one)) for one in _errors(answer)]
+    if len(found) > _MAX_ERRORS:
+        found[_MAX_ERRORS:] = [f"{len(found) - _MAX_ERRORS} more"]
+    if not found and "text/plain" in answer.headers.get("Content-Type", ""):
+        found = [words(answer.data)]
+    return "; ".join(found)
+
+
+def _errors(answer: Response) -> list[tuple[str, str]]:
+    """Code and words of each error in an answer."""
+    try:
+        listed = answer.json()["errors"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return []
+    found = []
+    for one in listed if isinstance(listed, list) else ():
+        if not isinstance(one, dict):
+            continue
+        code = one.get("code")
+        if not isinstance(code, str) or not re.fullmatch(r"[A-Z][A-Z_]{0,40}", code):
+            code = ""
+        message, detail = one.get("message"), one.get("detail")
+        texts = [words(message) if isinstance(message, str) else ""]
+        if detail:
+            texts.append(words(detail if isinstance(detail, str) else json.dumps(detail)))
+        text = ", ".join(dict.fromkeys(filter(None, texts)))
+        if code or text:
+            found.append((code, text))
+    return found
+
+
+def words(text: str | bytes) -> str:
+    """What others say (a server, a helper program), as an error may repeat it: one line, short,
+    printable, and without what looks like a secret."""
+    if isinstance(text, bytes):
+        text = text[: 8 * _MAX_WORDS].decode(errors="replace")
+    text = mask(" ".join(text[: 8 * _MAX_WORDS].split()))
+    text = _SECRET.sub(r"\1***", text)
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= _MAX_WORDS else f"{text[:_MAX_WORDS]}..."

@@ -21,7 +21,7 @@ from stargz.digests import check_digest
 from stargz.errors import RegistryError, SourceError, StargzError
 from stargz.oci.formats.reference import Reference
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.registry.failures import failure
+from stargz.oci.registry.failures import failure, is_fresh, registry_error
 from stargz.oci.registry.sessions import GONE, Uploads, check_stated, has, location, request
 from stargz.sources.client import PIECE, Body, Response, shut
 from stargz.sources.spool import Spool
@@ -103,10 +103,26 @@ class BlobUpload:
 
     def commit(self, digest: str) -> None:
         """Have the blob in the repository, or raise RegistryError, or DigestError if the registry
-        got something else."""
+        got something else. If it is there already, it is not written again."""
         if self._closed or self._digest is not None:
             raise ValueError(f"{self.name}: the upload is closed")
         check_digest(digest, self.name)
+        with self._client.turns.of(self._host.url, self._reference.repository, digest):
+            if self._is_there(digest):
+                self.close()
+            else:
+                self._finish(digest)
+
+    def _is_there(self, digest: str) -> bool:
+        reference = self._reference.with_digest(digest)
+        url = self._host.path(reference.repository, f"blobs/{digest}")
+        try:
+            answer = request(self._client, self._host, reference, "HEAD", url)
+        except (TransientError, SourceError):
+            return False  # writing it tells
+        return has(answer, self._spool.size)
+
+    def _finish(self, digest: str) -> None:
         with self._news:
             self._digest = digest
             self._news.notify_all()
@@ -165,7 +181,7 @@ class BlobUpload:
             with self._news:
                 self._stopping = True
             if isinstance(error, SourceError) and not isinstance(error, RegistryError):
-                wrapped = RegistryError(str(error), status=error.status)
+                wrapped = registry_error(error, self._host.auth.masked)
                 wrapped.__cause__ = error
                 error = wrapped
             self._failed = error
@@ -265,7 +281,7 @@ class BlobUpload:
         if answer.status in (404, 416):
             raise TransientError(_said(answer), status=answer.status)
         error = failure(answer, self._reference.with_digest(self._digest), writing=True)
-        if answer.status == 400 and "DIGEST_INVALID" in error.message:
+        if is_fresh(answer):
             # What arrived is not what was sent: once more from the beginning.
             self._cancel()
             why = "the registry got other bytes than were sent"

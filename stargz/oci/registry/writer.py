@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from stargz.digests import digest_of, is_digest
 from stargz.errors import FormatError, StargzError, UsageError
@@ -16,10 +16,11 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.registry.failures import failure
+from stargz.oci.registry.failures import as_registry_error, failure, is_fresh
 from stargz.oci.registry.sessions import WRITE, Uploads, check_stated, has, location
 from stargz.oci.registry.upload import BlobUpload
 from stargz.sources.client import Response
+from stargz.sources.tries import TransientError, Tries
 
 _ACCEPT = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
 
@@ -62,6 +63,11 @@ class RegistryDestination:
         mine = self._reference
         if not isinstance(other, Reference) or other.registry != mine.registry:
             return False
+        with self._turn(entry.digest):
+            return self._mount(entry, other)
+
+    def _mount(self, entry: Descriptor, other: Reference) -> bool:
+        mine = self._reference
         try:
             if other.repository == mine.repository:
                 return self.has_blob(entry)
@@ -122,11 +128,30 @@ class RegistryDestination:
         if len(data) > MAX_MANIFEST_SIZE:
             raise FormatError(too_large(len(data)), str(reference))
         path = f"manifests/{reference.target}"
-        answer = self._request("PUT", path, headers={"Content-Type": media_type}, body=data)
-        if answer.status not in (200, 201, 202, 204):
-            raise failure(answer, reference, writing=True)
+        headers = {"Content-Type": media_type}
+        budget = Tries(self._client.http, str(reference))
+        with self._turn(digest):
+            if not named and self._has_manifest(path, digest):
+                return digest
+            while True:
+                answer = self._request("PUT", path, headers=headers, body=data)
+                if answer.status in (200, 201, 202, 204):
+                    break
+                error = failure(answer, reference, writing=True)
+                if not is_fresh(answer):
+                    raise error
+                with as_registry_error():
+                    budget.again(TransientError(error.message, status=error.status))
         check_stated(answer, digest, str(reference), "the manifest")
         return digest
+
+    def _has_manifest(self, path: str, digest: str) -> bool:
+        answer = self._request("HEAD", path, headers=_ACCEPT)
+        stated = answer.headers.get("Docker-Content-Digest", "").strip()
+        return answer.status == 200 and stated in ("", digest)
+
+    def _turn(self, digest: str) -> AbstractContextManager[None]:
+        return self._client.turns.of(self._host.url, self._reference.repository, digest)
 
     def interrupt(self) -> None:
         """See Destination.interrupt."""

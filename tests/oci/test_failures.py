@@ -1,0 +1,166 @@
+"""What servers say goes into the errors, without the secrets that it may repeat."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from registries import PASSWORD, USER, lying, no_secret_in
+
+from stargz.errors import RegistryError, SourceError, UsageError, mask
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.credentials import Credentials
+from stargz.oci.registry.failures import failure, is_fresh, words
+from stargz.sources.client import Client, Response
+
+REFERENCE = Reference("registry.example", "team/app", "v1")
+
+
+def answer(status: int, body: object = b"", kind: str = "application/json") -> Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(status, {"Content-Type": kind}, data, "http://registry.example")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (400, {"errors": [{"code": "NAME_INVALID"}]}, "answered 400 (NAME_INVALID)"),
+        (
+            400,
+            {"errors": [{"code": "DENIED", "message": "no more\n space"}, {"message": "two"}]},
+            "answered 400 (DENIED: no more space; two)",
+        ),
+        (
+            404,
+            {"errors": [{"code": "UNKNOWN", "message": "x", "detail": {"Digest": "sha256:1"}}]},
+            'has been pushed (UNKNOWN: x, {"Digest": "sha256:1"})',
+        ),
+        (403, {"errors": [{"code": "DENIED", "detail": "quota"}]}, "(DENIED: quota)"),
+        (415, {"errors": [{"message": "manifest v2 only"}]}, "media type (manifest v2 only)"),
+        (500, {"errors": [{"code": "UNKNOWN", "detail": "foreign"}]}, "500 (UNKNOWN: foreign)"),
+        (400, {"errors": 7 * [{"code": "A"}]}, "(A; A; A; A; A; 2 more)"),
+        (400, {"errors": [{"code": "A", "message": 300 * "b"}]}, f"(A: {200 * 'b'}...)"),
+        (400, {"errors": [{"code": "no code", "message": "\x1b[31mred"}]}, "(?[31mred)"),
+        (400, {"errors": ["x", 5, {}, {"code": 5}]}, "answered 400"),
+        (400, {"errors": {"code": "A"}}, "answered 400"),
+        (400, [], "answered 400"),
+        (400, b"nonsense", "answered 400"),
+        (400, 5000 * b"[", "answered 400"),
+    ],
+)
+def test_all_that_a_server_says(status, body, text):
+    error = failure(answer(status, body), REFERENCE)
+    assert str(error).startswith("registry.example/team/app:v1: ")
+    assert str(error).endswith(text)
+    assert error.status == status
+
+
+def test_text_that_a_server_says():
+    assert "(upload limit)" in str(failure(answer(413, b"upload\nlimit", "text/plain"), REFERENCE))
+    assert "<html>" not in str(failure(answer(413, b"<html>", "text/html"), REFERENCE))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "fresh"),
+    [
+        (400, "DIGEST_INVALID", True),
+        (400, "BLOB_UNKNOWN", True),
+        (404, "BLOB_UNKNOWN", True),
+        (400, "MANIFEST_BLOB_UNKNOWN", True),
+        (404, "MANIFEST_BLOB_UNKNOWN", True),
+        (404, "MANIFEST_UNKNOWN", True),
+        (400, "MANIFEST_INVALID", False),
+        (400, "NAME_INVALID", False),
+        (403, "BLOB_UNKNOWN", False),
+        (404, "NAME_UNKNOWN", False),
+        (415, "UNSUPPORTED", False),
+    ],
+)
+def test_what_may_be_over_in_a_moment(status, code, fresh):
+    assert is_fresh(answer(status, {"errors": [{"code": code}]})) is fresh
+    assert is_fresh(answer(status, {"errors": [{"code": "OTHER"}, {"code": code}]})) is fresh
+    assert not is_fresh(answer(status))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://bob:secret@host/x", "https://***@host/x"),
+        ("https://secret@host/x: no", "https://***@host/x: no"),
+        ("see http://b:se@cret@host, and", "see http://***@host, and"),
+        ("docker://bob:secret@host/x", "docker://***@host/x"),
+        ("'docker://bob:sec/ret@host/x:tag'", "'docker://***@host/x:tag'"),
+        ("docker://bob:se@cret@host/x@sha256:12", "docker://***@host/x@sha256:12"),
+        ("docker://host:5000/x@sha256:12", "docker://host:5000/x@sha256:12"),
+        ("docker://host:5000/x:tag@sha256:12", "docker://host:5000/x:tag@sha256:12"),
+        ("simplecache::https://b:secret@host/x", "simplecache::https://***@host/x"),
+        ("s3://key:secret@bucket/x", "s3://***@bucket/x"),
+        ("https://host/x?X-Amz-Signature=secret&a=b: gone", "https://host/x?...: gone"),
+        ("'https://host/x?sig=secret', or", "'https://host/x?...', or"),
+        ("https://host/a@b/c", "https://host/a@b/c"),
+        ("https://host:80/a@1.0/c", "https://host:80/a@1.0/c"),
+        ("mail bob@host", "mail bob@host"),
+    ],
+)
+def test_secrets_of_urls_are_masked(text, shown):
+    assert mask(text) == shown
+    for error in (SourceError(text), UsageError(text), RegistryError(text, "here")):
+        assert str(error).endswith(shown)
+        assert "secret" not in repr(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer s3cret",
+        "Basic s3cret",
+        '{"token": "s3cret"}',
+        "password=s3cret",
+        "my-api-key: s3cret",
+        "https://a:s3cret@b",
+    ],
+)
+def test_secrets_in_words_are_masked(text):
+    assert "s3cret" not in words(text) and "***" in words(text)
+    assert "s3cret" not in words(text.encode())
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_a_server_that_repeats_what_was_sent(scheme):
+    with lying() as server, Client(backoff=0.01) as http:
+        token = "" if scheme == "Basic" else "the-identity"
+        account = Credentials(USER, PASSWORD, registry_token=token)
+        header = f'{scheme} realm="https://tokens.example"'
+        said = f"you sent {token} {account.basic()}, that is {USER} and {PASSWORD}!"
+        body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
+        for kind in ("manifests/v1", "tags/list?n=1000"):
+            path = f"/v2/some/image/{kind}"
+            server.answers[path] = (403, {"WWW-Authenticate": header}, body)
+        client = RegistryClient(http=http, credentials=account)
+        reference = Reference(server.host, "some/image", "v1")
+        for ask in (lambda: client.manifest(reference), lambda: list(client.tags(reference))):
+            with pytest.raises(RegistryError, match="you sent") as caught:
+                ask()
+            no_secret_in(caught.value)
+
+
+def test_what_a_failing_server_says_at_the_end():
+    body = json.dumps({"errors": [{"code": "UNKNOWN", "message": "no\nspace", "detail": "disk 1"}]})
+    with lying() as server, Client(backoff=0.01, tries=2) as http:
+        server.answers["/v2/some/image/manifests/v1"] = (500, {}, body.encode())
+        client = RegistryClient(http=http)
+        with pytest.raises(RegistryError, match=r"500.*2 tries.*\(UNKNOWN: no space, disk 1\)$"):
+            client.manifest(Reference(server.host, "some/image", "v1"))
+
+
+def test_what_a_token_server_says():
+    body = json.dumps({"errors": [{"code": "DENIED", "message": f"no {PASSWORD}"}]})
+    with lying() as server, Client(backoff=0.01) as http:
+        challenge = {"WWW-Authenticate": f'Bearer realm="{server.url}/token"'}
+        server.answers["/v2/some/image/manifests/v1"] = (401, challenge, b"")
+        scope = "scope=repository%3Asome%2Fimage%3Apull"
+        server.answers[f"/token?account={USER}&{scope}"] = (401, {}, body.encode())
+        client = RegistryClient(http=http, credentials=Credentials(USER, PASSWORD))
+        with pytest.raises(RegistryError, match=r"log in again \(DENIED: no \*\*\*\)$"):
+            client.manifest(Reference(server.host, "some/image", "v1"))
