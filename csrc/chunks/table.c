@@ -106,7 +106,7 @@ sgz_status sgz_chunks_add(sgz_chunks *c, const sgz_spans *spans, const sgz_blob 
     layer->count = spans->count;
     layer->blob = blob;
     layer->verify = verify;
-    layer->direct = blob->data || blob->fd >= 0;
+    layer->direct = sgz_codec_blob_direct(blob);
     layer->prefetch_last = span_at(spans, prefetch_end);
     layer->number = *number = c->layer_count - 1;
     pthread_cond_broadcast(&c->work);

@@ -1,9 +1,9 @@
 #include "codec/decode.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/file.h"
+#include <unistd.h>
 
 /* The first read after a seek is small, since most reads want one small file; a long run
  * doubles it. Beyond 256 KiB a bigger step gained nothing and leaves the L2 cache. */
@@ -49,12 +49,20 @@ sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *ou
         memcpy(out, blob->data + (offset - blob->base), len);
         return SGZ_OK;
     }
-    if (blob->fd < 0) {
+    int fd = blob->named ? sgz_base_open_named(blob->named) : blob->fd;
+    if (fd < 0 && blob->named)
+        return sgz_base_fail_errno(
+            err, -fd,
+            fd == -ESTALE ? "the file was changed or replaced" : "cannot open the blob",
+            blob->named->path, strlen(blob->named->path));
+    if (fd < 0) {
         if (!blob->read_at || blob->read_at(blob->arg, offset, out, len))
             return sgz_base_fail(err, SGZ_ECALLBACK, offset, NULL, 0, "reading the blob failed");
         return SGZ_OK;
     }
-    int64_t got = sgz_base_read_all(blob->fd, out, len, offset);
+    int64_t got = sgz_base_read_all(fd, out, len, offset);
+    if (blob->named)
+        close(fd);
     if (got < 0)
         return sgz_base_fail_errno(err, (int)-got, "cannot read the blob", NULL, 0);
     if ((size_t)got < len)

@@ -2,6 +2,7 @@
 #ifndef SGZ_CODEC_DECODE_H
 #define SGZ_CODEC_DECODE_H
 
+#include "base/file.h"
 #include "codec/gzip.h"
 
 /* Where a blob's bytes come from: memory, a file (pread, never mmap: a file truncated
@@ -10,10 +11,17 @@ typedef struct {
     const uint8_t *data;   /* memory, or NULL */
     int64_t base;          /* blob offset of data[0]: memory may hold just [base, size) */
     int fd;                /* or a file, or -1 */
+    const sgz_base_named *named; /* or one without a descriptor, or NULL */
     int (*read_at)(void *arg, int64_t offset, uint8_t *out, size_t len); /* 0, or stops */
     void *arg;
     int64_t size;
 } sgz_blob;
+
+/* Whether it is read at once: there is nothing to be gained by asking for much of it. */
+static inline int sgz_codec_blob_direct(const sgz_blob *blob)
+{
+    return blob->data || blob->fd >= 0 || blob->named;
+}
 
 /* Read exactly len bytes; a range outside the blob is SGZ_EDATA, a failing callback
  * SGZ_ECALLBACK. */

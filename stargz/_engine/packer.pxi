@@ -212,7 +212,6 @@ cdef class Pattern:
         return sgz_pack_pattern_match(&self.pattern, self.name, size) != 0
 
 
-
 cdef int _ignore(void *arg, const char *name, size_t size, int is_dir) noexcept nogil:
     cdef skip_list *skip = <skip_list *>arg
     cdef size_t i

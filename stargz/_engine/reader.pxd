@@ -4,11 +4,21 @@ from stargz._engine.base cimport sgz_base_job, sgz_codecs, sgz_error, sgz_status
 from stargz._engine.toc cimport TOC, sgz_toc
 
 
+cdef extern from "base/file.h" nogil:
+    ctypedef struct sgz_base_named:
+        const char *path
+        uint64_t dev
+        uint64_t ino
+        int64_t size
+        int64_t mtime_ns
+
+
 cdef extern from "codec/decode.h" nogil:
     ctypedef struct sgz_blob:
         const uint8_t *data
         int64_t base
         int fd
+        const sgz_base_named *named
         int (*read_at)(void *, int64_t, uint8_t *, size_t) noexcept nogil
         void *arg
         int64_t size
@@ -18,6 +28,7 @@ cdef extern from "codec/decode.h" nogil:
 
     sgz_status sgz_codec_decoder_init(sgz_decoder *, const sgz_codecs *, const sgz_blob *,
                                       sgz_error *)
+    bint sgz_codec_blob_direct(const sgz_blob *)
     void sgz_codec_decoder_free(sgz_decoder *)
     sgz_status sgz_codec_decoder_read(sgz_decoder *, uint8_t *, size_t, size_t *, sgz_error *)
 
@@ -96,6 +107,8 @@ cdef extern from "verify/verify.h" nogil:
 
 cdef class Blob:
     cdef sgz_blob blob
+    cdef sgz_base_named file
+    cdef bytes path             # of the file
     cdef readonly object source
     cdef readonly str name
     cdef Py_buffer view

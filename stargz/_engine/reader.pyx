@@ -67,7 +67,8 @@ cdef int call_read_at(void *arg, int64_t offset, uint8_t *out, size_t size) noex
 # Not for the collector: it would clear the memory of a blob before the blob lets go of it.
 @cython.no_gc
 cdef class Blob:
-    """A ByteSource as the kernels read it: a descriptor, memory, or a call into Python."""
+    """A ByteSource as the kernels read it: a descriptor, a file that is opened for each read,
+    memory, or a call into Python."""
 
     def __cinit__(self, source, data=None, int64_t base=0):
         """With `data` the blob is only those bytes of the source, from offset `base` on."""
@@ -77,8 +78,13 @@ cdef class Blob:
         self.blob.size = source.size
         fd = getattr(source, "fd", None) if data is None else None
         buffer = getattr(source, "buffer", None) if data is None else data
+        named = getattr(source, "named", None) if data is None else None
         if fd is not None:
             self.blob.fd = fd
+        elif named is not None:
+            self.path, self.file.dev, self.file.ino, self.file.size, self.file.mtime_ns = named
+            self.file.path = self.path
+            self.blob.named = &self.file
         elif buffer is not None:
             PyObject_GetBuffer(buffer, &self.view, PyBUF_SIMPLE)
             self.viewed = True
@@ -89,7 +95,7 @@ cdef class Blob:
         if self.blob.data == NULL:
             self.blob.read_at = call_read_at
             self.blob.arg = <void *>self
-        self.direct = self.blob.fd >= 0 or self.blob.data != NULL
+        self.direct = sgz_codec_blob_direct(&self.blob)
 
     def __dealloc__(self):
         if self.viewed:

@@ -51,6 +51,9 @@ _TAG_SECONDS = 30
 _ABSENT_SECONDS = 5
 _LOCAL_SECONDS = 1
 
+# Errors that are of this process, not of the file.
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 _DEPTH_MAX = 8  # of a repository's name
 # All directories together, since whoever may look may make them; and what is remembered of names.
 _DIRECTORIES_MAX = 100_000
@@ -152,7 +155,10 @@ class Root:
             # Whatever went wrong, the process that asked must not wait for ever.
             server.reply_error(request, _errno(error))
             name = os.fsdecode(request.name)
-            where = "/".join((directory.kind, *directory.where, name)) if directory else name
+            where = name
+            if directory:
+                top = "layers/local" if directory.kind == "local" else directory.kind
+                where = "/".join((top, *directory.where, name))
             mount.report(f"{mount.directory}/{where}: {error}")
 
     def _reply_found(self, request: Request, directory: _Directory, mount: Mount) -> None:
@@ -461,9 +467,12 @@ class Root:
         @contextmanager
         def opened() -> Iterator[Tree]:
             from stargz.opening import open as open_layer
+            from stargz.sources.local import NamedSource
             from stargz.tree import Tree
 
-            with open_layer(path, **self._options) as layer:
+            # Without a descriptor each: there may be any number of them.
+            source = closing(NamedSource(path))
+            with source as blob, open_layer(blob, **self._options) as layer:
                 yield Tree([layer], self._whiteouts)
 
         key = ("local", path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
@@ -501,8 +510,13 @@ class Root:
         names = []
         for name in os.listdir(path):  # noqa: PTH208
             inside = self._local_path((*directory.where, name))
-            if inside is not None and (Path(inside).is_dir() or _is_layer(inside)):
-                names.append(name)
+            try:
+                if inside is not None and (Path(inside).is_dir() or _is_layer(inside)):
+                    names.append(name)
+            except OSError as error:
+                if error.errno in _SHORT:
+                    raise
+                # One that cannot be read does not hide the others.
         return names
 
 
@@ -512,7 +526,8 @@ def _can_go(directory: _Directory) -> bool:
 
 
 def _is_layer(path: str) -> bool:
-    """Whether a file ends as a seekable layer does."""
+    """Whether a file ends as a seekable layer does. OSError where that cannot be told: that a name
+    is not there is only said when it is not."""
     from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 
     try:
@@ -522,7 +537,7 @@ def _is_layer(path: str) -> bool:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - MAX_FOOTER_SIZE))
             parse_footer(file.read(MAX_FOOTER_SIZE), size, path)
-    except (FormatError, OSError):
+    except (FormatError, FileNotFoundError, NotADirectoryError):
         return False
     return True
 

@@ -18,8 +18,9 @@ TAIL = 512 << 10
 class ByteSource(Protocol):
     """Random access to the bytes of one blob; any number of threads may call it.
 
-    Two attributes are optional and let the engine read without Python: `fd`, an open file
-    descriptor for pread (or None), and `buffer`, all of the bytes (or None).
+    Three attributes are optional and let the engine read without Python, where they are not None:
+    `fd`, an open file descriptor for pread; `buffer`, all of the bytes; and `named`, a file that
+    is opened whenever it is read (see NamedSource).
     """
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from stargz.errors import SourceError
 from stargz.sources.base import check_range, pread_all
@@ -76,3 +78,43 @@ class LocalSource:
         if self._owned and self._fd >= 0:
             self.close()
             warn(f"unclosed layer {self.name}", ResourceWarning, source=self, stacklevel=2)
+
+
+class NamedSource:
+    """A regular file that is opened whenever it is read: one of many layers, each of which would
+    take a descriptor. Once changed or replaced it is no more to be had: SourceError (ESTALE).
+
+    `named` is what it is known by: its path, device, inode, size and mtime in nanoseconds.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fsdecode(path)
+        self._closed = False
+        with closing(LocalSource(path)) as file:
+            self.size = file.size
+            self.named = self._identity(file)
+
+    def _identity(self, file: LocalSource) -> tuple[bytes, int, int, int, int]:
+        assert file.fd is not None
+        info = os.fstat(file.fd)
+        path = os.fsencode(os.path.abspath(self.name))  # noqa: PTH100
+        return path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """See ByteSource.read_at."""
+        return self.read_ranges([(offset, size)])[0]
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges."""
+        if self._closed:
+            raise ValueError(f"{self.name}: the source is closed")
+        with closing(LocalSource(self.name)) as file:
+            if self._identity(file) != self.named:
+                raise SourceError(
+                    errno.ESTALE, "the file was changed or replaced; open it again", self.name
+                )
+            return file.read_ranges(ranges)
+
+    def close(self) -> None:
+        """See ByteSource.close."""
+        self._closed = True

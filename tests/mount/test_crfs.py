@@ -6,10 +6,11 @@ import errno
 import hashlib
 import os
 import random
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import layouts
@@ -19,6 +20,7 @@ from blobs import tar_of
 from mounts import clean_up, listed, needs_fuse, wait_for
 from servers import Fault, FaultProxy, Request, flip
 
+import stargz
 from stargz.errors import RegistryError, UsageError
 from stargz.mount import crfs, mount
 from stargz.oci.formats.manifest import Descriptor
@@ -291,6 +293,72 @@ def test_a_host_that_stalls_does_not_hold_up_the_rest(served: Served, tmp_path: 
                 process.wait()
             served.proxy.reset()
             clean_up(root)
+
+
+@contextmanager
+def local_root(tmp_path: Path, layers: int) -> Iterator[tuple[Path, Path, list[str]]]:
+    """A directory of layers, where they are mounted, and the log."""
+    local, where = tmp_path / "local", tmp_path / "mnt"
+    local.mkdir()
+    where.mkdir()
+    for number in range(layers):
+        stargz.convert(tar_of([("file", b"%d" % number)]), local / f"l{number}")
+    lines: list[str] = []
+    try:
+        with mount(crfs.Root(local=local), where, cache=False, log=lines.append):
+            yield local, where / "layers/local", lines
+    finally:
+        clean_up(where)
+
+
+def test_many_local_layers_take_no_descriptors(tmp_path: Path) -> None:
+    with local_root(tmp_path, 40) as (_, mounted, lines):
+        assert len(listed(mounted)) == 40
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(2):
+            for number in range(40):
+                assert (mounted / f"l{number}/file").read_bytes() == b"%d" % number
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+        assert not lines
+
+
+def test_without_descriptors_nothing_is_said_to_be_absent(tmp_path: Path) -> None:
+    with local_root(tmp_path, 3) as (_, mounted, lines):
+        assert (mounted / "l0/file").read_bytes() == b"0"
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            for name in ("l1", "l1/file", "l2"):
+                with pytest.raises(OSError) as caught:
+                    (mounted / name).stat()
+                assert caught.value.errno == errno.EMFILE
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        wait_for(lambda: len(lines) >= 3)
+        assert all("/layers/local/l" in line and "open files" in line for line in lines), lines
+        assert (mounted / "l1/file").read_bytes() == b"1"
+        with pytest.raises(FileNotFoundError):
+            (mounted / "l3").stat()
+
+
+def test_a_local_layer_that_is_replaced(tmp_path: Path) -> None:
+    """Where it was opened before it is stale, never of other bytes; a look-up finds the new one."""
+    with local_root(tmp_path, 1) as (local, mounted, lines):
+        with (mounted / "l0/file").open("rb") as old:
+            stargz.convert(tar_of([("file", b"X")]), local / "new")
+            (local / "new").replace(local / "l0")
+            with pytest.raises(OSError) as caught:
+                old.read()
+            assert caught.value.errno == errno.EIO
+        wait_for(lambda: bool(lines))
+        assert "changed or replaced" in lines[0]
+
+        def found() -> bool:  # once the kernel has forgotten the old one: after a second
+            with suppress(OSError):
+                return (mounted / "l0/file").read_bytes() == b"X"
+            return False
+
+        wait_for(found)
 
 
 @contextmanager
