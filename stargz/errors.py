@@ -70,6 +70,15 @@ class TarError(FormatError):
     """A tar entry is malformed, truncated or of a kind that cannot be stored."""
 
 
+class UnindexableError(TarError):
+    """A tar that is right, but that a TOC cannot hold: a hard link into a lower layer, an entry
+    of a kind that a TOC does not know, names that it cannot tell apart."""
+
+
+class ArtifactError(FormatError):
+    """What a reference names is no image, but an artifact of another kind."""
+
+
 class PatchError(FormatError):
     """A patch is malformed, truncated, of another version, or not about this BASE."""
 

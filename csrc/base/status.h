@@ -16,6 +16,7 @@ typedef enum {
     SGZ_ECODEC,       /* StargzError: a codec library is missing or failed */
     SGZ_EDATA,        /* GzipError: what does not decode, is cut off or fails its check sum */
     SGZ_ETAR,         /* TarError */
+    SGZ_ENOTOC,       /* UnindexableError: a tar that is right, but that no TOC can hold */
     SGZ_ETOC,         /* TOCError */
     SGZ_EPATCH,       /* PatchError */
     SGZ_EDIGEST,      /* DigestError: expected and actual are set */

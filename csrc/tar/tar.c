@@ -123,7 +123,7 @@ static sgz_status unknown_type(const sgz_tar_entry *entry, int type, int64_t off
     else
         snprintf(shown, sizeof shown, "0x%02x", type & 0xff);
     return sgz_base_fail(
-        err, SGZ_ETAR, offset, entry->name, entry->name_len,
+        err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
         "tar entry of type %s (%s) cannot be part of a layer; leave it out of the tar", shown,
         type_name(type));
 }

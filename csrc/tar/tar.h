@@ -62,7 +62,7 @@ typedef enum {
 /* Feed one 512-byte block that stands at `offset` of the tar. The parser keeps what PAX
  * and long-name blocks said until their entry is complete. (Old GNU extended sparse maps
  * and PAX 1.0 maps are fed as blocks too.) Everything malformed is SGZ_ETAR, after which
- * the parser reads no more. */
+ * the parser reads no more, as behind an entry that is no layer's, SGZ_ENOTOC. */
 sgz_status sgz_tar_feed(sgz_tar_parser *parser, const uint8_t block[SGZ_TAR_BLOCK],
                         int64_t offset, sgz_tar_event *event, sgz_tar_entry *entry,
                         sgz_error *err);

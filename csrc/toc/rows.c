@@ -163,7 +163,7 @@ static sgz_status note_path(sgz_toc_rows *a, const char *raw, size_t len, int *s
 static sgz_status collision(const char *name, size_t len, const char *what, int64_t offset,
                             sgz_error *err)
 {
-    return sgz_base_fail(err, SGZ_ETAR, offset, name, len,
+    return sgz_base_fail(err, SGZ_ENOTOC, offset, name, len,
                          "%s is not UTF-8 and reads like another name once its bad bytes are "
                          "replaced; rename one of them",
                          what);
@@ -253,7 +253,7 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
     for (size_t i = 0; i < entry->xattr_count; i++) {
         const sgz_xattr *xattr = &entry->xattrs[i];
         if (!sgz_is_utf8(xattr->key, xattr->key_len))
-            return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+            return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                                  "the name of an xattr is not UTF-8, which a TOC cannot hold");
         total += sgz_xattrs_size(xattr->key_len, xattr->value_len);
     }
@@ -331,13 +331,13 @@ static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, const
     uint32_t found = sgz_toc_lookup(toc, link, row->link_len);
     int shown = row->link_len > 150 ? 150 : (int)row->link_len;
     if (found == SGZ_NO_ROW)
-        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is not in the tar before it", shown,
                              link);
     if (toc->rows[found].type == SGZ_HARDLINK)
         found = (uint32_t)toc->rows[found].target;
     if (toc->rows[found].type == SGZ_DIR)
-        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is a directory", shown, link);
     *target = found;
     return SGZ_OK;
@@ -367,7 +367,7 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
 
     a->last = SGZ_NO_ROW;
     if (!(row.type = row_type(entry->type)))
-        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a tar entry of a type that a TOC cannot hold");
     int is_link = row.type == SGZ_HARDLINK || row.type == SGZ_SYMLINK;
     int bad_name = scan_utf8(entry->name, entry->name_len);
@@ -415,7 +415,7 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
     if (clean == name && clean_len == row.name_len)
         row.flags |= SGZ_CLEAN_NAME;
     if (!clean_len && row.type != SGZ_DIR)
-        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "the root of the layer is not a directory");
 
     uint32_t target = SGZ_NO_ROW, previous;
@@ -494,7 +494,7 @@ static sgz_status check_parents(sgz_toc_rows *a, const sgz_entry *row, sgz_error
             continue;
         if (toc->rows[parent].type == SGZ_DIR)
             return SGZ_OK;
-        return sgz_base_fail(err, SGZ_ETAR, -1, toc->arena + row->name_off, row->name_len,
+        return sgz_base_fail(err, SGZ_ENOTOC, -1, toc->arena + row->name_off, row->name_len,
                              "'%.*s' is used as a directory, but the tar says it is a %s",
                              len > 150 ? 150 : (int)len, name,
                              sgz_toc_type_name(toc->rows[parent].type));

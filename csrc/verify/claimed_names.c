@@ -86,7 +86,8 @@ void sgz_verify_names_free(sgz_verify_names *t)
 static void fail(sgz_verify_names *t, sgz_status st, sgz_error *err)
 {
     t->state = BROKEN;
-    if (st == SGZ_ETAR || st == SGZ_ETOC || st == SGZ_EDATA || st == SGZ_EUNSAFE) {
+    if (st == SGZ_ETAR || st == SGZ_ENOTOC || st == SGZ_ETOC || st == SGZ_EDATA
+        || st == SGZ_EUNSAFE) {
         err->code = SGZ_ETAR;
         err->offset = t->offset;
         t->report(t->arg, err);

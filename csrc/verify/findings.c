@@ -30,7 +30,8 @@ void sgz_verify_report(void *arg, const sgz_error *err)
 
 sgz_status sgz_verify_judge(sgz_verify *v, sgz_status st, const sgz_error *err)
 {
-    if (st == SGZ_EDATA || st == SGZ_ETAR || st == SGZ_ETOC || st == SGZ_EDIGEST) {
+    if (st == SGZ_EDATA || st == SGZ_ETAR || st == SGZ_ENOTOC || st == SGZ_ETOC
+        || st == SGZ_EDIGEST) {
         sgz_verify_report(v, err);
         return SGZ_OK;
     }

@@ -9,6 +9,7 @@ cdef extern from "base/status.h" nogil:
         SGZ_ECODEC
         SGZ_EDATA
         SGZ_ETAR
+        SGZ_ENOTOC
         SGZ_ETOC
         SGZ_EPATCH
         SGZ_EDIGEST

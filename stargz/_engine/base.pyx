@@ -27,6 +27,7 @@ from stargz.errors import (
     StargzError,
     TarError,
     TOCError,
+    UnindexableError,
 )
 
 # --- errors ---------------------------------------------------------------------------------
@@ -34,6 +35,7 @@ from stargz.errors import (
 cdef dict FORMAT_ERRORS = {
     SGZ_EDATA: GzipError,
     SGZ_ETAR: TarError,
+    SGZ_ENOTOC: UnindexableError,
     SGZ_ETOC: TOCError,
     SGZ_EPATCH: PatchError,
 }
