@@ -341,7 +341,7 @@ class Registry:
             return
         pushed.add(entry["digest"])
         data = _blob(layout, entry)
-        if not entry["mediaType"].endswith(("manifest.v1+json", "index.v1+json")):
+        if not entry["mediaType"].endswith(("image.manifest.v1+json", "index.v1+json")):
             self.push_blob(repository, data)
             return
         found = json.loads(data)
@@ -384,6 +384,8 @@ def registry(
             "log": {"level": "error", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(storage)}},
             "http": {"addr": f"127.0.0.1:{port}"},
+            # What foreign layers may refer to; by default nothing.
+            "validation": {"manifests": {"urls": {"allow": ["^https://"]}}},
         }
         if basic:
             users = folder / "htpasswd"

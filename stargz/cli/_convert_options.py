@@ -106,6 +106,12 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--verify", action="store_true", help="read what was written again, and check all of it"
     )
     parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail where a TOC cannot hold a layer (as a hard link into a layer below); by default "
+        "that layer stays as it is, with a warning",
+    )
+    parser.add_argument(
         "--jobs",
         type=_options.count,
         metavar="N",
@@ -138,6 +144,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "docker_types": args.docker_types,
         "upgrade": args.upgrade,
         "verify": args.verify,
+        "strict": args.strict,
         "access": _access(args),
         "jobs": args.jobs,
         "threads": args.threads,

@@ -16,7 +16,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from stargz.errors import DigestError, EntryNotFoundError, UnverifiedError, UsageError
+from stargz.errors import (
+    DigestError,
+    EntryNotFoundError,
+    UnindexableError,
+    UnverifiedError,
+    UsageError,
+)
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
@@ -80,6 +86,7 @@ class ImageOptions:
     docker_types: bool = False
     upgrade: bool = False
     verify: bool = False
+    strict: bool = False
     access: Access = field(default_factory=Access)
     threads: int | None = None
 
@@ -89,7 +96,8 @@ class ImageOptions:
     @property
     def key(self) -> str:
         """A short text that is equal for options that give the same bytes of the same image."""
-        text = json.dumps([self.layers.key, self.platforms, self.flatten, self.docker_types])
+        made_of = [self.layers.key, self.platforms, self.flatten, self.docker_types]
+        text = json.dumps([*made_of, "strict"] if self.strict else made_of)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -104,6 +112,7 @@ def convert_image(
     docker_types: bool = False,
     upgrade: bool = False,
     verify: bool = False,
+    strict: bool = False,
     access: Access | None = None,
     jobs: int | None = None,
     threads: int | None = None,
@@ -124,6 +133,7 @@ def convert_image(
     allow_missing: prioritized paths that no layer of the image has are reported, not an error.
     docker_types: write Docker's media types, which lazy pulling does not work with.
     verify: check what was written, by reading it again.
+    strict: a layer that a TOC cannot hold is an error; else it stays as it is, with a warning.
     jobs: layers at the same time (default: one for each core, at most 8); threads: of each.
     executor: runs the conversions of layers, in threads, processes or on other machines; `store`
         decides instead which layers there are already. Neither is shut down here.
@@ -145,6 +155,7 @@ def convert_image(
         docker_types,
         upgrade,
         verify,
+        strict,
         access or Access(),
         threads,
     )
@@ -184,6 +195,9 @@ def convert_as(
             if progress is not None:
                 progress({"event": "plan", **layers.totals()})
             layers.make(store, helpers)
+            left = layers.not_seekable()
+            if left is not None and options.strict:
+                raise UnindexableError(left.warnings[-1], f"{src}: layer {left.source_digest}")
             missing = layers.missing()
             if missing and not options.allow_missing:
                 raise _not_found(missing[0], src)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from stargz.remote import Fetcher
 
 _PARALLEL = 8  # layers that are opened at the same time
-MAX_LAYERS = 4096  # of an image that is opened: as many as a tree can have
 
 Selector = int | str | None
 
@@ -55,23 +54,21 @@ class ImageManifest:
         self.repository = repository
         self.name = repository.name
         self.root = repository.root()
+        self.root.check_image(self.name)
         wanted = platform or this_platform()
         self.manifest = descend(self.root, wanted, repository.manifest)
         self.descriptors = self.manifest.layers
         self.digest = self.manifest.digest
-        config = self.manifest.config
-        if self.manifest.is_artifact:
-            kind = self.manifest.json.get("artifactType") or config.media_type
-            raise FormatError(f"it is no image, but an artifact ({str(kind)[:100]!r})", self.name)
+        self._config = self.manifest.config
+        self.manifest.check_image(self.name)
         if platform is not None and self.root.kind == "manifest":
             self._check_platform(platform)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The image's config, read when first asked for: a mount does without."""
-        described = self.manifest.config
-        data = self.repository.read_blob(described, MAX_CONFIG_SIZE)
-        return load_json(data, f"{self.name}: config {described.digest}")
+        data = self.repository.read_blob(self._config, MAX_CONFIG_SIZE)
+        return load_json(data, f"{self.name}: config {self._config.digest}")
 
     @property
     def platform(self) -> Platform | None:
@@ -231,10 +228,6 @@ def open_image(
         stack.callback(shared.close)
         repository = stack.enter_context(open_repository(src, **registry))
         image = Image(repository, _platform(platform))
-        if len(image.descriptors) > MAX_LAYERS:
-            raise FormatError(
-                f"{len(image.descriptors)} layers are more than {MAX_LAYERS}", image.name
-            )
         layers = _open_layers(image, options, stack, opened)
         image.hold(layers, stack.pop_all())
     return image

@@ -9,7 +9,13 @@ from typing import Any, Protocol
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.archive import Archive, open_archive
 from stargz.oci.formats.layout import Layout
-from stargz.oci.formats.manifest import LAYER_DIGEST, REF_NAME, Descriptor, Manifest
+from stargz.oci.formats.manifest import (
+    LAYER_DIGEST,
+    MAX_MANIFEST_SIZE,
+    REF_NAME,
+    Descriptor,
+    Manifest,
+)
 from stargz.oci.formats.reference import (
     ArchiveReference,
     LayoutReference,
@@ -48,6 +54,9 @@ class Repository(Protocol):
     def manifest(self, entry: Descriptor) -> Manifest:
         """One that an index lists."""
 
+    def other(self, entry: Descriptor) -> bytes:
+        """What an index lists that is no manifest of a kind that is known, checked."""
+
     def read_blob(self, entry: Descriptor, limit: int) -> bytes:
         """All of a blob, checked."""
 
@@ -83,6 +92,14 @@ class _InRegistry:
 
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._client.manifest(self._reference, entry)
+
+    def other(self, entry: Descriptor) -> bytes:
+        try:  # as go-containerregistry keeps it
+            return self._client.read_blob(self._reference, entry, MAX_MANIFEST_SIZE)
+        except RegistryError as error:
+            if error.status != 404:
+                raise
+        return self._client.read_manifest(self._reference, entry)
 
     def read_blob(self, entry: Descriptor, limit: int) -> bytes:
         return self._client.read_blob(self._reference, entry, limit)
@@ -130,6 +147,9 @@ class _Local:
         entry.check(data, self.name)
         return data
 
+    def other(self, entry: Descriptor) -> bytes:
+        return self.read_blob(entry, MAX_MANIFEST_SIZE)
+
     def stream_blob(self, entry: Descriptor) -> BlobStream:
         return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
 
@@ -174,8 +194,7 @@ class _InLayout(_Local):
                 continue
             with suppress(SourceError, FormatError, DigestError):
                 manifest = layout.manifest(entry)
-                subject = manifest.json.get("subject")
-                if isinstance(subject, dict) and subject.get("digest") == digest:
+                if manifest.subject == digest:
                     kind = companions.kind_of_manifest(manifest)
                     found.append(Companion(f"{layout.name}:{entry.digest}", kind, entry.digest))
         return found
@@ -250,6 +269,11 @@ class _InStorage(_Local):
             return self._storage.manifest(self._storage.resolve(wanted.repository, tag))
         except SourceError:
             return None
+
+
+def is_missing(error: SourceError) -> bool:
+    """Whether it tells of what is not there, and not of the way to it."""
+    return not isinstance(error, RegistryError) or error.status == 404
 
 
 def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""A blob that had to be had whole, in a file that nobody else sees."""
+"""A blob that had to be had whole, or the plain tar in it, in a file that nobody else sees."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 
 from stargz.errors import SourceError
 from stargz.sources.base import pread_all
@@ -14,6 +15,41 @@ from stargz.sources.base import pread_all
 # The share of the disk that is left free, as by the cache; looked at each so many bytes.
 _SPARED = 0.05
 _CHECKED = 16 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def unlinked() -> int:
+    """The descriptor of a new temporary file without a name; the caller closes it."""
+    with tempfile.TemporaryFile(prefix="stargz-") as file:
+        return os.dup(file.fileno())
+
+
+def unpack(source: int | Callable[[int], bytes], fd: int, name: str) -> tuple[str, int]:
+    """Write the plain tar in a packed or plain one to a temporary file: its DiffID, and bytes.
+
+    The source is a descriptor or a read(n), `name` what errors call it. Raises GzipError and
+    TarError; SourceError where there is no room.
+    """
+    from stargz._engine.write import unwrap
+
+    folder = tempfile.gettempdir()
+
+    def full(why: str) -> SourceError:
+        return SourceError(
+            f"{name}: its tar must be kept in {folder}: {why}; let TMPDIR name a larger place"
+        )
+
+    def check(_done: int, _total: int) -> None:
+        usage = shutil.disk_usage(folder)
+        if usage.free < usage.total * _SPARED:
+            raise full(f"less than {_SPARED:.0%} of it are free")
+
+    try:
+        return unwrap(source, fd, source_name=name, progress=check)
+    except OSError as error:
+        if not isinstance(error, SourceError) and error.errno in _FULL:
+            raise full("no space is left") from error
+        raise
 
 
 class Spool:
@@ -30,8 +66,7 @@ class Spool:
         free = shutil.disk_usage(self._directory).free
         if expected is not None and expected > free:
             raise self._full(f"{expected} bytes are needed, {free} are free")
-        with tempfile.TemporaryFile(prefix="stargz-") as file:
-            self._fd = os.dup(file.fileno())
+        self._fd = unlinked()
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
@@ -59,7 +94,7 @@ class Spool:
                 self.size += done
                 view = view[done:]
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in _FULL:
                 raise self._full(f"no space after {self.size} bytes") from error
             raise
 

@@ -458,7 +458,8 @@ def test_layers_that_cannot_be_converted_stay(tmp_path: Path) -> None:
     layout.tag(layout.manifest([foreign, layout.plain_layer(LOWER), secret]), "v1")
     report = convert(layout.path, tmp_path / "dst")
     layers = written(tmp_path / "dst").layers
-    assert layers[0].json == foreign
+    oci = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    assert layers[0].json == foreign | {"mediaType": oci}
     assert layers[2].json == secret
     assert blob(tmp_path / "dst", secret["digest"]) == b"encrypted"
     assert len(report.layers) == 1
@@ -669,7 +670,8 @@ def hostile(entry: str) -> Callable[[Layout], dict[str, Any]]:
         if entry == "size":
             return layout.manifest([layer | {"size": -1}])
         if entry == "many":
-            return layout.index([{**layer, "digest": sha256(b"%d" % n)} for n in range(10_001)])
+            child = layer | {"mediaType": OCI_MANIFEST}
+            return layout.index([child | {"digest": sha256(b"%d" % n)} for n in range(10_001)])
         assert entry == "layers"
         return layout.manifest([layer] * 5000)
 

@@ -24,7 +24,7 @@ from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_rep
 from stargz.oci.bulk.state import Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
 from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
-from stargz.oci.convert.layers import LayerOptions
+from stargz.oci.convert.layers import LayerOptions, LayerTask
 from stargz.oci.destination import open_destination
 from stargz.oci.formats.manifest import layer_kind
 from stargz.oci.formats.reference import Reference, parse_reference
@@ -48,6 +48,7 @@ def bulk(
     allow_missing: bool = False,
     docker_types: bool = False,
     verify: bool = False,
+    strict: bool = False,
     upgrade: bool = False,
     access: Access | None = None,
     state: str | os.PathLike[str] | None = None,
@@ -64,7 +65,7 @@ def bulk(
     """Convert all images of `src`; see the command `stargz image bulk`.
 
     src, dst, include, exclude, upgrade: see `stargz.oci.bulk.discover.discover`.
-    options, platforms, flatten, allow_missing, docker_types, verify: see
+    options, platforms, flatten, allow_missing, docker_types, verify, strict: see
         `stargz.oci.conversion.convert_image`, which converts each image.
     state: the file that remembers what is done; nobody else may use it meanwhile. None: nothing
         is remembered.
@@ -96,6 +97,7 @@ def bulk(
         docker_types,
         upgrade,
         verify,
+        strict,
         access or Access(),
         threads,
     )
@@ -387,8 +389,16 @@ class _Run:
                     plan = make_plan(source, self._images.platforms, helpers)
                 for image in plan.images():
                     tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
-                    for entries in [tars] if self._images.flatten and tars else [[e] for e in tars]:
-                        key = layer_key(pair.destination, entries, self._images.layers)
+                    flat = self._images.flatten
+                    for entries in [tars] if flat and tars else [[one] for one in tars]:
+                        task = LayerTask(
+                            pair.source,
+                            pair.destination,
+                            tuple(entries),
+                            self._images.layers,
+                            flatten=flat,
+                        )
+                        key = layer_key(task)
                         known = self._state.layer(key) is not None
                         with self._lock:
                             if key.sources not in self._layers:
@@ -487,7 +497,7 @@ def _shown(
     """The options as a report has them."""
     layers = asdict(images.layers.filled())
     del layers["allow_missing"]
-    names = ("flatten", "docker_types", "verify", "threads", "upgrade")
+    names = ("flatten", "docker_types", "verify", "strict", "threads", "upgrade")
     return {
         **layers,
         "prioritized": len(images.layers.prioritized),

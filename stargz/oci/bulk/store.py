@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from stargz.errors import DigestError, FormatError, RegistryError
 from stargz.oci.bulk.state import LayerKey, State
-from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, convert_layer
+from stargz.oci.convert.layers import LayerReport, LayerTask, convert_layer
 from stargz.oci.convert.store import Cancelled
-from stargz.oci.formats.manifest import Descriptor
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image, parse_reference
 
 Events = Callable[[Mapping[str, Any]], object]
@@ -45,7 +44,7 @@ class StateStore:
 
     def submit(self, task: LayerTask) -> Future[LayerReport]:
         """See LayerStore. Content that is corrupt is not fetched for every image that has it."""
-        key = _key(task)
+        key = layer_key(task)
         mine: Future[LayerReport] = Future()
         with self._lock:
             if self._stop.is_set():
@@ -71,7 +70,7 @@ class StateStore:
 
     def place(self, task: LayerTask) -> Reference | LayoutReference | None:
         """See LayerStore."""
-        known = self._state.layer(_key(task))
+        known = self._state.layer(layer_key(task))
         if known is None:
             return None
         if known.place.startswith("oci:"):
@@ -80,7 +79,7 @@ class StateStore:
 
     def lost(self, task: LayerTask) -> None:
         """See LayerStore."""
-        key = _key(task)
+        key = layer_key(task)
         with self._lock:
             if key not in self._flights:  # else it is being made again already
                 self._state.forget_layer(key)
@@ -231,15 +230,9 @@ def root_of(destination: str) -> str:
     return f"docker://{place.registry}" if isinstance(place, Reference) else "oci:"
 
 
-def layer_key(destination: str, entries: Sequence[Descriptor], options: LayerOptions) -> LayerKey:
-    """What the state knows a layer by that is made of these."""
-    # The size too: an image that states a wrong one must not get, nor spoil, what others share.
-    sources = "+".join(f"{entry.digest}/{entry.size}" for entry in entries)
-    return LayerKey(root_of(destination), sources, options.key)
-
-
-def _key(task: LayerTask) -> LayerKey:
-    return layer_key(task.destination, task.entries, task.options)
+def layer_key(task: LayerTask) -> LayerKey:
+    """What the state knows the layer by that a task makes."""
+    return LayerKey(root_of(task.destination), task.made_of, task.options.key)
 
 
 def _place(task: LayerTask) -> str:

@@ -7,19 +7,16 @@ temporary file; then headers alone decide what stays, and the entries are copied
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from stargz._engine.write import TarEntries, TarEntry, unwrap
+from stargz._engine.write import TarEntries, TarEntry
 from stargz.errors import SourceError, TarError
 from stargz.oci.convert.tar_headers import BLOCK, directory, renamed
+from stargz.sources.spool import unlinked, unpack
 
-_SPARED = 0.05  # of the disk, as stargz.sources.spool has it
 _HIDDEN = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
 MAX_DEPTH = 4096  # more than a path of a system's can have
 _WHITEOUT = b".wh."
@@ -34,8 +31,9 @@ class Reader(Protocol):
 
 
 @contextmanager
-def merged_tar(layers: Sequence[Reader]) -> Iterator[MergedTar]:
-    """One tar of the tars of `layers`, the lowest first; to be read with `read(n)`.
+def merged_tar(layers: Sequence[Reader], *, lone_as_is: bool = False) -> Iterator[MergedTar]:
+    """One tar of the tars of `layers`, the lowest first; to be read with `read(n)`. With
+    `lone_as_is` a single one without whiteouts is that tar as it stands.
 
     The readers are read to their ends here. Raises TarError and GzipError (whose `source` is the
     reader's `name`, or the layer's number) for what cannot be merged; SourceError when there is no
@@ -47,44 +45,14 @@ def merged_tar(layers: Sequence[Reader]) -> Iterator[MergedTar]:
         for number, layer in enumerate(layers):
             name = getattr(layer, "name", None)
             source = name if isinstance(name, str) else f"layer {number + 1}"
-            spools.append(_unlinked())
-            size = _spool(layer, spools[-1], source)
+            spools.append(unlinked())
+            _, size = unpack(layer.read, spools[-1], source)
             stack.apply(number, size, source)
-        yield MergedTar(spools, stack.plan())
+        alone = lone_as_is and len(spools) == 1 and not stack.hides
+        yield MergedTar(spools, [(0, 0, size)] if alone else stack.plan())
     finally:
         for fd in spools:
             os.close(fd)
-
-
-def _unlinked() -> int:
-    with tempfile.TemporaryFile(prefix="stargz-") as file:
-        return os.dup(file.fileno())
-
-
-def _spool(layer: Reader, fd: int, source: str) -> int:
-    """The plain tar of a layer, in the file; its bytes."""
-    folder = tempfile.gettempdir()
-
-    def full(why: str) -> SourceError:
-        return SourceError(
-            f"{source}: its tar must be kept in {folder}: {why}; let TMPDIR name a larger place"
-        )
-
-    def check(done: int, total: int) -> None:
-        usage = shutil.disk_usage(folder)
-        if usage.free < usage.total * _SPARED:
-            raise full(f"less than {_SPARED:.0%} of it are free")
-
-    try:
-        return unwrap(layer.read, fd, source_name=source, progress=check)[1]
-    except OSError as error:
-        if not isinstance(error, SourceError) and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-        ):
-            raise full("no space is left") from error
-        raise
 
 
 class _Node:
@@ -120,6 +88,7 @@ class _Stack:
     def __init__(self, spools: Sequence[int]) -> None:
         self._spools = spools
         self._sizes: list[int] = []
+        self.hides = False  # whether there was any whiteout
         self._root = _Node(0)
 
     # --- applying -----------------------------------------------------------------------
@@ -136,6 +105,7 @@ class _Stack:
                 raise TarError(f"a path of more than {MAX_DEPTH} directories", source, entry.start)
             hides = bool(path) and path[-1].startswith(_WHITEOUT)
             if hides:
+                self.hides = True
                 self._hide(path)
             added.append((path, entry, hides))
         for path, entry, hides in added:
@@ -287,6 +257,11 @@ class _Stack:
             parts.append((number, start, stop))
         if end > stop:
             parts.append(bytes(end - stop))  # the last padding, which some writers leave out
+
+
+def is_whiteout(name: str) -> bool:
+    """Whether an entry of this name is a whiteout, and no file."""
+    return name.rpartition("/")[2].startswith(".wh.")
 
 
 def _clean(name: bytes) -> list[bytes]:

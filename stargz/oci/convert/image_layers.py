@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from stargz.errors import DigestError, FormatError, SourceError
-from stargz.oci.convert.layers import LayerReport, LayerTask, bring_blob
+from stargz.oci.convert.layers import NOT_SEEKABLE, LayerReport, LayerTask, bring_blob
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import NewLayer
 from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.destination import Destination
-from stargz.oci.formats.manifest import Descriptor, layer_kind
+from stargz.oci.formats.manifest import SOCI_V2, Descriptor, layer_kind
 from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.registry.access import shared_client
 from stargz.oci.repository import Repository, open_repository
@@ -49,7 +49,7 @@ class ImageLayers:
                     blobs[entry.digest] = entry.size
             if node.kind == "image":
                 self._plan_image(node, task)
-            elif node.kind == "copy":
+            elif node.manifest.artifact_type != SOCI_V2:  # which may not stay
                 for entry in node.blobs:
                     self._copy(entry)
         self.size_before = sum(blobs.values())
@@ -58,7 +58,7 @@ class ImageLayers:
         layers = node.manifest.layers
         if self.flattens(node):
             self._tasks[tuple(entry.digest for entry in layers)] = replace(
-                task, entries=tuple(layers)
+                task, entries=tuple(layers), flatten=True
             )
             return
         for entry in layers:
@@ -68,9 +68,10 @@ class ImageLayers:
                 self._copy(entry)
 
     def flattens(self, node: Node) -> bool:
-        """Whether an image's layers become one; FormatError where they cannot."""
+        """Whether an image's layers become one, without whiteouts; FormatError where they
+        cannot."""
         layers = node.manifest.layers
-        if not self._flatten or len(layers) < 2:
+        if not self._flatten or not layers or (len(layers) < 2 and layer_kind(layers[0]) != "tar"):
             return False
         for entry in layers:
             if layer_kind(entry) != "tar":
@@ -124,6 +125,11 @@ class ImageLayers:
         place = store.place(self._tasks[key]) if isinstance(store, LocalStore) else None
         return place is not None and _is_place_of(place, self._destination)
 
+    def bring(self, entries: Sequence[Descriptor]) -> None:
+        """Have blobs at the destination as they are."""
+        for entry in entries:
+            bring_blob(self._source, self._destination, entry)
+
     def _bring(self, store: LayerStore, key: tuple[str, ...]) -> LayerReport:
         """Have a layer at the destination that may have been made for another."""
         task, report = self._tasks[key], self._reports[key]
@@ -171,9 +177,9 @@ class ImageLayers:
         return tuple(path for path in dict.fromkeys(made[0].missing) if path in absent)
 
     def new(self, *entries: Descriptor) -> NewLayer | None:
-        """What became of a layer, or of those that were flattened; None if it was copied."""
+        """What became of a layer, or of those that were flattened; None if it is as it was."""
         report = self._reports.get(tuple(entry.digest for entry in entries))
-        if report is None:
+        if report is None or report.status == NOT_SEEKABLE:
             return None
         return NewLayer(
             report.digest,
@@ -183,6 +189,10 @@ class ImageLayers:
             report.uncompressed_size,
             report.status == "kept",
         )
+
+    def not_seekable(self) -> LayerReport | None:
+        """The first of those that a TOC cannot hold."""
+        return next((one for one in self.reports() if one.status == NOT_SEEKABLE), None)
 
     def reports(self) -> tuple[LayerReport, ...]:
         """Of all that were converted, in the order of the manifests."""

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stargz import opening as _opening
+from stargz._engine.write import TarEntries
 from stargz.conversion import ConvertResult, convert_as, diff_id
-from stargz.errors import FormatError, StargzError
+from stargz.errors import FormatError, StargzError, UnindexableError
 from stargz.footer import kind_of
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
 from stargz.oci.formats.manifest import TOC_DIGEST, Descriptor
@@ -29,8 +30,10 @@ from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, open_repository
 from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions
 from stargz.sources.local import LocalSource
-from stargz.sources.spool import Spool
+from stargz.sources.spool import Spool, unlinked, unpack
 
+NOT_SEEKABLE = "not seekable"
+_WHITEOUTS = "it has whiteouts, which are to be applied"
 _PIECE = 1 << 20  # bytes that are copied at a time
 
 Progress = Callable[[int, int], object]
@@ -77,7 +80,8 @@ class LayerOptions:
 
 @dataclass(frozen=True, slots=True)
 class LayerTask:
-    """One layer to be converted (or, with more `entries`, to be flattened into one)."""
+    """One layer to be converted (or, with more `entries`, to be flattened into one). `flatten`
+    applies the whiteouts of a single one too."""
 
     source: str  # docker://..., oci:..., docker-archive:..., storage:...
     destination: str  # docker://... or oci:...
@@ -85,13 +89,24 @@ class LayerTask:
     options: LayerOptions = field(default_factory=LayerOptions)
     access: Access = field(default_factory=Access)
     threads: int | None = None
+    flatten: bool = False
+
+    @property
+    def made_of(self) -> str:
+        """A text that is equal for tasks that make a layer of the same ones in the same way, but
+        for the options."""
+        # The sizes too: an image that states a wrong one must not get, nor spoil, what others
+        # share.
+        text = "+".join(f"{entry.digest}/{entry.size}" for entry in self.entries)
+        return f"{text}+" if self.flatten and len(self.entries) == 1 else text
 
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
     """What became of a layer; sizes in bytes. What the result's fields mean is in
-    `stargz.conversion.ConvertResult`; `status` is "converted", or "kept" for one that was seekable
-    already."""
+    `stargz.conversion.ConvertResult`; `status` is "converted", "kept" for one that was seekable
+    already, or NOT_SEEKABLE for one that stays as it is because a TOC cannot hold it: `toc_digest`
+    is None then, and the last of the `warnings` tells why."""
 
     status: str
     source_digest: str
@@ -99,7 +114,7 @@ class LayerReport:
     digest: str
     size: int
     diff_id: str
-    toc_digest: str
+    toc_digest: str | None
     uncompressed_size: int
     entries: int
     chunks: int
@@ -162,10 +177,17 @@ class _Work:
         if len(entries) > 1:
             return self._flatten(entries)
         (entry,) = entries
+        spool = None
         if not self.task.options.relayout and _may_be_seekable(self.source, entry):
             spool = self._fetch(entry)
-            return self._keep(entry, spool) or self._convert(entry, spool)
-        return self._convert(entry)
+            if kept := self._keep(entry, spool):
+                return kept
+        if self.task.flatten:
+            return self._flatten(entries)
+        try:
+            return self._convert(entry, spool)
+        except UnindexableError as error:
+            return self._leave(entry, spool or self._fetch(entry), error)
 
     # --- converting ---------------------------------------------------------------------
 
@@ -193,9 +215,10 @@ class _Work:
                 _Input(_describe(self.source, entry), stream, self._told)
                 for entry, stream in zip(entries, streams, strict=True)
             ]
-            tar = stack.enter_context(merged_tar(inputs))
+            tar = stack.enter_context(merged_tar(inputs, lone_as_is=True))
             writer = stack.enter_context(self.destination.writer())
-            result = self._engine(_Input(f"{self.source.name}: its layers merged", tar), writer)
+            name = f"{self.source.name}: its layers merged" if len(inputs) > 1 else inputs[0].name
+            result = self._engine(_Input(name, tar), writer)
             for stream in streams:
                 stream.finish()
             writer.commit(result.digest)
@@ -241,6 +264,8 @@ class _Work:
             found = self._verify(entry, local)
         except (StargzError, ValueError) as error:
             found = str(error)
+        if found is _WHITEOUTS:
+            return None
         if isinstance(found, str):
             self._warnings.append(f"its TOC is not trusted, so it was converted again: {found}")
             return None
@@ -251,6 +276,7 @@ class _Work:
 
     def _verify(self, entry: Descriptor, local: LocalSource) -> dict[str, Any] | str:
         """What is to be reported of a layer that can be kept; or what is wrong with it."""
+        from stargz.oci.convert.flatten import is_whiteout
 
         def tell(done: int, total: int) -> None:
             self._tell(done // 2, 0)
@@ -260,6 +286,8 @@ class _Work:
         with _opening.open(local, toc_digest=stated, threads=threads, cache=False) as opened:
             if opened.reader.undigested():
                 return "not everything in it has a digest"
+            if self.task.flatten and any(map(is_whiteout, opened.names())):
+                return _WHITEOUTS
             result = opened.verify(tell)
             if not result.ok:
                 problem = result.errors[0]
@@ -272,6 +300,33 @@ class _Work:
                 "chunks": counts["chunks"],
                 "level": None,
             }
+
+    def _leave(self, entry: Descriptor, spool: Spool, why: UnindexableError) -> dict[str, Any]:
+        """Have the layer at the destination as it is, since a TOC cannot hold it; whatever else is
+        wrong with it is an error as ever."""
+        tar = unlinked()
+        try:
+            os.lseek(spool.fd, 0, os.SEEK_SET)
+            found, size = unpack(spool.fd, tar, spool.name)
+            entries = sum(1 for _ in TarEntries(tar, size, spool.name, any_type=True))
+        finally:
+            os.close(tar)
+        self._copy(entry, spool)
+        where = "" if why.offset is None else f"at offset {why.offset} of the tar, "
+        text = f"it stays as it is, since a TOC cannot hold it: {where}{why.message}"
+        return {
+            "status": NOT_SEEKABLE,
+            "digest": entry.digest,
+            "size": entry.size,
+            "diff_id": found,
+            "toc_digest": None,
+            "uncompressed_size": size,
+            "entries": entries,
+            "chunks": 0,
+            "level": None,
+            "missing": self.task.options.prioritized,
+            "warnings": (*self._warnings, text),
+        }
 
     def _copy(self, entry: Descriptor, spool: Spool) -> None:
         if self.destination.has_blob(entry):

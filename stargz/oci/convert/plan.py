@@ -6,16 +6,20 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-from stargz.errors import FormatError
-from stargz.oci.convert import rewrite
+from stargz.errors import FormatError, SourceError
 from stargz.oci.formats.manifest import (
     INDEXES,
+    KNOWN,
     MAX_CONFIG_SIZE,
     MAX_INDEX_NESTING,
+    MAX_MANIFEST_SIZE,
+    MAX_MANIFESTS,
     Descriptor,
     Manifest,
+    about,
     descend,
     diff_ids,
     is_attestation,
@@ -24,20 +28,21 @@ from stargz.oci.formats.manifest import (
     select,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
-from stargz.oci.repository import Repository
+from stargz.oci.repository import Repository, is_missing
 
-MAX_MANIFESTS = 10_000  # of one image, on all levels
 MAX_DOCUMENTS = 128 << 20  # bytes of its manifests and configs together
-MAX_LAYERS = 4096  # of one manifest: as many as a tree can have
 MAX_IMAGE = 1 << 50  # bytes of its layers together
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A manifest of the image: "image" and "index" are converted, "copy" stays as it is."""
+    """A manifest of the image: "image" and "index" are converted, "copy" stays as it is but for
+    what it says it is about, and "other", of a kind that is not known, as it is. `blob` is an
+    "other" that is too large for a manifest."""
 
     manifest: Manifest
-    kind: Literal["image", "index", "copy"]
+    kind: Literal["image", "index", "copy", "other"]
+    blob: Descriptor | None = None
     children: list[tuple[Descriptor, Node]] = field(default_factory=list)  # of any index
     config: bytes = b""  # of an image
     height: int = 0  # indexes below and with this one
@@ -45,9 +50,9 @@ class Node:
     @property
     def blobs(self) -> list[Descriptor]:
         """What a manifest that is no index refers to: config and layers."""
-        if self.manifest.kind == "index":
-            return []
-        return [self.manifest.config, *self.manifest.layers]
+        if self.manifest.kind == "manifest":
+            return [self.manifest.config, *self.manifest.layers]
+        return [self.blob] if self.blob is not None else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ def make_plan(source: Repository, platforms: Sequence[str], pool: Executor) -> P
     """
     wanted = tuple(dict.fromkeys(parse_platform(text) for text in platforms))
     found = source.root()
+    if found.lists_blobs:
+        found.check_image(source.name)
     walker = _Walker(source, pool)
     if len(wanted) == 1 and found.kind == "index":
         root = walker.walk(descend(found, wanted[0], source.manifest), False, 0, ())
@@ -106,13 +113,11 @@ class _Walker:
         self._add(len(manifest.data))
         if manifest.kind == "index":
             node = self._index(manifest, copied or manifest.is_artifact, depth, wanted)
+        elif manifest.kind == "other":
+            node = Node(manifest, "other")
         else:
             copied = copied or not is_image(manifest)
             node = Node(manifest, "copy" if copied else "image")
-            if len(manifest.layers) > MAX_LAYERS:
-                raise FormatError(
-                    f"{len(manifest.layers)} layers are more than {MAX_LAYERS}", manifest.source
-                )
         self.nodes[key] = node
         return node
 
@@ -132,10 +137,12 @@ class _Walker:
         if self._count + len(distinct) > MAX_MANIFESTS:
             raise FormatError(f"more than {MAX_MANIFESTS} manifests", self._source.name)
         new = [key for key in distinct if key not in self.nodes]
-        loaded = self._pool.map(self._source.manifest, [distinct[key] for key in new])
+        loaded = self._pool.map(partial(self._load, index), [distinct[key] for key in new])
         below = {key: self.nodes[key] for key in distinct if key in self.nodes}
         for key, manifest in zip(new, loaded, strict=True):
-            below[key] = self.walk(manifest, key[1], depth + 1, key[2])
+            below[key] = node = self.walk(manifest, key[1], depth + 1, key[2])
+            if node.kind == "other" and not manifest.data:
+                node.blob = distinct[key]
         node = Node(index, "copy" if copied else "index")
         node.children = [
             (entry, below[entry.digest, copied or is_attestation(entry), inner])
@@ -145,6 +152,24 @@ class _Walker:
         if node.height > MAX_INDEX_NESTING:  # by way of one that was found elsewhere before
             raise too_deep
         return node
+
+    def _load(self, index: Manifest, entry: Descriptor) -> Manifest:
+        """What an index lists."""
+        try:
+            if entry.media_type in KNOWN:
+                return self._source.manifest(entry)
+            small = entry.size <= MAX_MANIFEST_SIZE
+            data = self._source.other(entry) if small else b""
+        except SourceError as error:
+            if not is_missing(error):
+                raise
+            stated = platform_of(entry.platform)
+            what = f"{entry.digest}{f' ({stated})' if stated else ''}"
+            raise SourceError(
+                f"{index.source}: the index lists {what}, which is not there; choose platforms "
+                f"that are (--platform): {error}"
+            ) from error
+        return Manifest(data, entry.digest, entry.media_type, {}, index.source)
 
     def config(self, node: Node) -> bytes:
         """An image's config, which has to fit its layers."""
@@ -182,9 +207,8 @@ def _choose(
         picked.append(entry)
     chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
     for entry in entries:
-        about = entry.annotations.get(rewrite.REFERENCE_DIGEST)
         if is_attestation(entry):
-            if about in found:
+            if about(entry) in found:
                 chosen.append((entry, ()))
         elif any(one.json is entry.json for one in picked):  # one may be for several platforms
             chosen.append((entry, found[entry.digest]))

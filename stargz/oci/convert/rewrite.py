@@ -7,23 +7,27 @@ keeps its bytes, so that an image that is converted again has the same digest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stargz.digests import digest_of
 from stargz.errors import FormatError
 from stargz.oci.formats.manifest import (
+    ABOUT,
     DOCKER_CONFIG,
     DOCKER_LAYER,
     DOCKER_LIST,
     DOCKER_MANIFEST,
+    DOCKER_TYPES,
     MAX_CONFIG_SIZE,
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
+    OCI_TYPES,
+    SOCI_INDEX,
     TOC_DIGEST,
     UNCOMPRESSED_SIZE,
     Descriptor,
@@ -34,23 +38,24 @@ from stargz.oci.formats.manifest import (
     too_large,
 )
 
-REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _UNCOMPRESSED = "containerd.io/uncompressed"  # the DiffID, as containerd knows it
 _STALE = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunked.")
 
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """The media types that a converted image is written with."""
+    """The media types that a converted image is written with; `same` has them, and those of
+    layers that stay as they are, by what the others call them."""
 
     manifest: str
     index: str
     config: str
     layer: str
+    same: Mapping[str, str]
 
 
-OCI = Types(OCI_MANIFEST, OCI_INDEX, OCI_CONFIG, OCI_LAYER)
-DOCKER = Types(DOCKER_MANIFEST, DOCKER_LIST, DOCKER_CONFIG, DOCKER_LAYER)
+OCI = Types(OCI_MANIFEST, OCI_INDEX, OCI_CONFIG, OCI_LAYER, OCI_TYPES)
+DOCKER = Types(DOCKER_MANIFEST, DOCKER_LIST, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_TYPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,11 @@ class NewLayer:
     toc_digest: str | None
     uncompressed_size: int
     kept: bool = False
+
+
+About = Mapping[str, Written]
+"""What became of the manifests of an image that changed, by their old digests: others name those
+that they are about."""
 
 
 # --- configs ----------------------------------------------------------------------------
@@ -129,50 +139,114 @@ def layer_descriptor(entry: Descriptor, new: NewLayer, types: Types) -> dict[str
     return _described(found, types.layer, new.digest, new.size) | {"annotations": annotations}
 
 
+def same_layer(entry: Descriptor, types: Types) -> dict[str, Any]:
+    """The descriptor of a layer that stays as it is."""
+    known = types.same.get(entry.media_type)
+    return entry.json | {"mediaType": known} if known else entry.json
+
+
+def unindexed_layer(entry: Descriptor, types: Types) -> dict[str, Any]:
+    """The same for one that a TOC cannot hold: what is said of a TOC of it is not true."""
+    found = same_layer(entry, types)
+    if TOC_DIGEST not in entry.annotations:
+        return found
+    kept = {key: text for key, text in entry.annotations.items() if key != TOC_DIGEST}
+    return found | {"annotations": kept}
+
+
 def rewrite_manifest(
-    manifest: Manifest, config: Written, layers: Sequence[dict[str, Any]], types: Types
+    manifest: Manifest,
+    config: Written,
+    layers: Sequence[dict[str, Any]],
+    types: Types,
+    about: About,
 ) -> Written:
     """An image's manifest with another config and other layers (their descriptors)."""
-    check_keys(manifest.json, ("mediaType", "config", "layers"), manifest.source)
+    check_keys(manifest.json, ("mediaType", "config", "layers", "subject"), manifest.source)
     old = manifest.json
     described = dict(old["config"])
     if config.changed:
         described = _described(described, types.config, config.digest, len(config.data))
-    elif described.get("mediaType") in (OCI_CONFIG, DOCKER_CONFIG):
+    elif described.get("mediaType") in types.same:
         described["mediaType"] = types.config
-    if (
-        manifest.media_type == types.manifest
-        and described == old["config"]
-        and list(layers) == old["layers"]
-    ):
-        return Written(manifest.data, manifest.media_type, manifest.digest, False)
     changes = {"mediaType": types.manifest, "config": described, "layers": list(layers)}
-    return _written(old | changes, types.manifest, manifest.source)
+    made = old | changes | _subject(manifest, about)
+    if other_layers(manifest, layers):
+        made = _without_soci(made)
+    if manifest.media_type == types.manifest and made == {"mediaType": types.manifest} | old:
+        return unchanged(manifest)
+    return _written(made, types.manifest, manifest.source)
+
+
+def other_layers(manifest: Manifest, layers: Sequence[dict[str, Any]]) -> bool:
+    """Whether the blobs of an image are not those that they were."""
+    return [entry["digest"] for entry in layers] != [entry.digest for entry in manifest.layers]
+
+
+def rewrite_copy(manifest: Manifest, about: About) -> Written:
+    """What is no image: it stays as it is, but for the `subject` that it is about."""
+    subject = _subject(manifest, about)
+    if not subject:
+        return unchanged(manifest)
+    check_keys(manifest.json, ("subject",), manifest.source)
+    return _written(manifest.json | subject, manifest.media_type, manifest.source)
 
 
 def rewrite_index(
     index: Manifest,
     children: Sequence[tuple[Descriptor, Written]],
-    types: Types,
-    about: Mapping[str, str],
+    media_type: str,
+    about: About,
+    no_soci: Collection[str] = (),
 ) -> Written:
     """An index that lists `children`: those entries of it that are to stay, and what became of
-    each. `about` has the new digests of all manifests of the image by their old ones: attestations
-    name those that they are about."""
-    check_keys(index.json, ("mediaType", "manifests"), index.source)
+    each. Entries that are about images whose layers became others (by their old digests in
+    `no_soci`) have no SOCI index any more."""
+    check_keys(index.json, ("mediaType", "manifests", "subject"), index.source)
     entries = []
     for entry, child in children:
         found = dict(entry.json)
         if child.changed:
             found = _described(found, child.media_type, child.digest, len(child.data))
-        subject = about.get(entry.annotations.get(REFERENCE_DIGEST, ""))
-        if subject:
-            found["annotations"] = entry.annotations | {REFERENCE_DIGEST: subject}
+        now = {
+            key: about[digest].digest
+            for key in ABOUT
+            if (digest := entry.annotations.get(key, "")) in about
+        }
+        if now:
+            found["annotations"] = entry.annotations | now
+        if entry.digest in no_soci:
+            found = _without_soci(found)
         entries.append(found)
-    if index.media_type == types.index and entries == index.json["manifests"]:
-        return Written(index.data, index.media_type, index.digest, False)
-    changes = {"mediaType": types.index, "manifests": entries}
-    return _written(index.json | changes, types.index, index.source)
+    changes = {"mediaType": media_type, "manifests": entries}
+    made = index.json | changes | _subject(index, about)
+    if index.media_type == media_type and made == {"mediaType": media_type} | index.json:
+        return unchanged(index)
+    return _written(made, media_type, index.source)
+
+
+def unchanged(manifest: Manifest) -> Written:
+    """A manifest or an index as it is."""
+    return Written(manifest.data, manifest.media_type, manifest.digest, False)
+
+
+def _subject(manifest: Manifest, about: About) -> dict[str, Any]:
+    """The `subject` of a manifest, if that became another."""
+    new = about.get(manifest.subject or "")
+    if new is None:
+        return {}
+    found = dict(manifest.json["subject"])
+    return {"subject": _described(found, new.media_type, new.digest, len(new.data))}
+
+
+def _without_soci(found: dict[str, Any]) -> dict[str, Any]:
+    """A manifest or its descriptor that names no SOCI index."""
+    annotations = found.get("annotations")
+    if not isinstance(annotations, dict) or SOCI_INDEX not in annotations:
+        return found
+    kept = {key: text for key, text in annotations.items() if key != SOCI_INDEX}
+    others = {key: value for key, value in found.items() if key != "annotations"}
+    return found | {"annotations": kept} if kept else others
 
 
 def _described(found: dict[str, Any], media_type: str, digest: str, size: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class LayerStore(Protocol):
 
 def layer_key(task: LayerTask) -> str:
     """A text that is equal for tasks that make the same layer, wherever it comes from and goes."""
-    return f"{task.options.key} {' '.join(f'{one.digest}/{one.size}' for one in task.entries)}"
+    return f"{task.options.key} {task.made_of}"
 
 
 class LocalStore:

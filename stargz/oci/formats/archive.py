@@ -28,6 +28,7 @@ from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
     MAX_CONFIG_SIZE,
+    MAX_LAYERS,
     MAX_MANIFEST_SIZE,
     Descriptor,
     Manifest,
@@ -41,7 +42,6 @@ from stargz.sources.base import check_range
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _MAX_IMAGES = 100_000
-_MAX_LAYERS = 4096
 _PIECE = 1 << 20
 _SPARED = 0.05  # of the disk, when a compressed archive is unpacked
 _BLOB = re.compile(r"(?:\./)*blobs/sha256/([0-9a-f]{64})")
@@ -316,8 +316,8 @@ def _entry(value: object, where: str) -> _Entry:
     if not isinstance(config, str) or not config:
         raise FormatError("its Config is not the name of a member", where)
     layers = _texts(value.get("Layers"), where, "Layers")
-    if len(layers) > _MAX_LAYERS:
-        raise FormatError(f"over {_MAX_LAYERS} layers", where)
+    if len(layers) > MAX_LAYERS:
+        raise FormatError(f"over {MAX_LAYERS} layers", where)
     return _Entry(config, _texts(value.get("RepoTags"), where, "RepoTags"), layers)
 
 

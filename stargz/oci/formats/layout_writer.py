@@ -24,6 +24,7 @@ from stargz.oci.formats.manifest import (
     layer_kind,
     load_json,
     too_large,
+    without_nulls,
 )
 from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference
 
@@ -190,8 +191,8 @@ class LayoutDestination:
                 data = file.read(MAX_MANIFEST_SIZE + 1)
             if len(data) > MAX_MANIFEST_SIZE:
                 raise FormatError(too_large(None), str(path))
-            index = load_json(data, str(path))
-            listed = index.get("manifests")
+            index = without_nulls(load_json(data, str(path)))
+            listed = index.get("manifests", [])
             if not isinstance(listed, list):
                 raise FormatError("'manifests' is not a list", str(path))
             index["manifests"] = [old for old in listed if not _same_name(old, entry)] + [entry]

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stargz.digests import digest_of, is_digest
-from stargz.errors import DigestError, FormatError
+from stargz.errors import ArtifactError, DigestError, FormatError
 from stargz.oci.formats.platforms import Platform, platform_of
 
 MAX_MANIFEST_SIZE = 4 << 20
 MAX_CONFIG_SIZE = 8 << 20
 MAX_INDEX_NESTING = 4
+MAX_LAYERS = 4096  # of one manifest: as many as a tree can have
+MAX_MANIFESTS = 10_000  # of one image: indexes of indexes could name more than can be read
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -28,6 +30,8 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEXES = (OCI_INDEX, DOCKER_LIST)
 
+KNOWN = frozenset((*MANIFESTS, *INDEXES, ""))  # what is read; "": its content tells what it is
+
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
@@ -35,24 +39,36 @@ TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 REF_NAME = "org.opencontainers.image.ref.name"
+REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
-_TARS = frozenset(
-    (
-        "",
-        OCI_LAYER,
-        "application/vnd.oci.image.layer.v1.tar",
-        "application/vnd.oci.image.layer.v1.tar+zstd",
-        DOCKER_LAYER,
-        "application/vnd.docker.image.rootfs.diff.tar",
-        "application/vnd.docker.image.rootfs.diff.tar.zstd",
-    )
-)
+_DOCKER, _OCI = "application/vnd.docker.image.rootfs", "application/vnd.oci.image.layer"
+_TARS = {
+    DOCKER_LAYER: OCI_LAYER,
+    f"{_DOCKER}.diff.tar": f"{_OCI}.v1.tar",
+    f"{_DOCKER}.diff.tar.zstd": f"{_OCI}.v1.tar+zstd",
+}
+# Docker's media types, and those that mean the same in OCI's documents.
+OCI_TYPES = {
+    DOCKER_MANIFEST: OCI_MANIFEST,
+    DOCKER_LIST: OCI_INDEX,
+    DOCKER_CONFIG: OCI_CONFIG,
+    **_TARS,
+    f"{_DOCKER}.foreign.diff.tar": f"{_OCI}.nondistributable.v1.tar",
+    f"{_DOCKER}.foreign.diff.tar.gzip": f"{_OCI}.nondistributable.v1.tar+gzip",
+}
+DOCKER_TYPES = {oci: docker for docker, oci in OCI_TYPES.items()}
 
-Kind = Literal["manifest", "index"]
+# What SOCI calls an index of an image's layers, and where the two name each other.
+SOCI_V2 = "application/vnd.amazon.soci.index.v2+json"
+SOCI_INDEX = "com.amazon.soci.index-digest"
+SOCI_IMAGE = "com.amazon.soci.image-manifest-digest"
+ABOUT = (REFERENCE_DIGEST, SOCI_IMAGE)  # by these an entry of an index is about another
+
+Kind = Literal["manifest", "index", "other"]
 LayerKind = Literal["tar", "foreign", "other"]
 
 
@@ -94,7 +110,10 @@ class Manifest:
 
     @property
     def kind(self) -> Kind:
-        """ "manifest", of one image, or "index", of several manifests."""
+        """ "manifest", of one image, or "index", of several manifests; "other" for what is not
+        known (see `Repository.other`)."""
+        if self.media_type not in KNOWN:
+            return "other"
         return "index" if "manifests" in self.json else "manifest"
 
     @property
@@ -113,13 +132,47 @@ class Manifest:
         return list(_descriptors(self.json, "manifests", self.source))
 
     @property
-    def is_artifact(self) -> bool:
-        """Whether it says that it is no image but something that an image refers to."""
-        if self.json.get("artifactType"):
-            return True
+    def subject(self) -> str | None:
+        """The digest of the manifest that it says it is about."""
+        found = self.json.get("subject")
+        digest = found.get("digest") if isinstance(found, dict) else None
+        return digest if isinstance(digest, str) else None
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """Its own."""
+        found = self.json.get("annotations")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def artifact_type(self) -> str:
+        """What it says that it is, instead of an image; "" for an image."""
+        stated = self.json.get("artifactType")
+        if stated:
+            return str(stated)
         config = self.json.get("config")
         kind = config.get("mediaType") if isinstance(config, dict) else None
-        return kind not in (None, "", OCI_CONFIG, DOCKER_CONFIG)
+        if kind not in (None, "", OCI_CONFIG, DOCKER_CONFIG):
+            return str(kind)
+        return self.manifests[-1].media_type if self.lists_blobs else ""
+
+    @property
+    def lists_blobs(self) -> bool:
+        """Whether it is an index, and nothing that it lists a manifest: BuildKit's cache lists
+        layers and the like."""
+        entries = self.manifests if self.kind == "index" else []
+        return bool(entries) and KNOWN.isdisjoint(entry.media_type for entry in entries)
+
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it says that it is no image but something that an image refers to."""
+        return bool(self.artifact_type)
+
+    def check_image(self, name: str) -> None:
+        """Raise ArtifactError for what is no image."""
+        kind = self.artifact_type
+        if kind:
+            raise ArtifactError(f"it is no image, but an artifact ({kind[:100]!r})", name)
 
 
 def check_bytes(data: bytes, digest: str, source: str, what: str = "") -> None:
@@ -140,6 +193,30 @@ def load_json(data: bytes, source: str) -> dict[str, Any]:
     return found
 
 
+# What a manifest, a descriptor and a platform have that is read or written here.
+_FIELDS = frozenset(
+    (
+        *("mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "subject"),
+        *("config", "layers", "manifests", "fsLayers"),
+        *("platform", "os", "architecture", "variant", "os.version", "os.features"),
+    )
+)
+
+
+def without_nulls(value: Any) -> Any:
+    """A manifest or an index whose known fields are absent where they are null, which is Go's for
+    what is empty."""
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: without_nulls(one) if key in _FIELDS else one
+        for key, one in value.items()
+        if one is not None or key not in _FIELDS
+    }
+
+
 def parse_manifest(
     data: bytes, source: str, *, digest: str | None = None, media_type: str | None = None
 ) -> Manifest:
@@ -152,7 +229,11 @@ def parse_manifest(
         raise FormatError(too_large(len(data)), source)
     if digest is not None:
         check_bytes(data, digest, source, "the manifest")
-    found = load_json(data, source)
+    given = load_json(data, source)
+    try:
+        found = without_nulls(given)
+    except RecursionError:
+        raise FormatError("nested too deeply", source) from None
     stated = found.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise FormatError("its mediaType is not a text", source)
@@ -160,7 +241,14 @@ def parse_manifest(
     if stated and known and stated != known:
         # One document that is an image to one reader and an index to another (CVE-2021-41190).
         raise FormatError(f"it calls itself {stated}, but was given as {known}", source)
-    kind = stated or known or (OCI_INDEX if "manifests" in found else OCI_MANIFEST)
+    if found.get("schemaVersion") == 1 and "fsLayers" in given:
+        raise FormatError(
+            "a manifest of schema 1, of a Docker before 1.10: pull it with a Docker that still "
+            "can, and push it anew",
+            source,
+        )
+    lists = "manifests" in found or ("manifests" in given and "layers" not in given)
+    kind = stated or known or (OCI_INDEX if lists else OCI_MANIFEST)
     if kind not in (*MANIFESTS, *INDEXES):
         raise FormatError(
             f"{kind[:100]!r} is not a manifest of an image (OCI, or Docker schema 2)", source
@@ -170,8 +258,9 @@ def parse_manifest(
         if key in found:
             raise FormatError(f"{key!r} does not belong into {kind}", source)
     needed = "manifests" if kind in INDEXES else "layers"
-    if needed not in found:
+    if needed not in given:
         raise FormatError(f"no {needed!r} in it: it is not a {kind}", source)
+    found.setdefault(needed, [])
     return Manifest(data, digest or digest_of(data), kind, found, source)
 
 
@@ -192,12 +281,13 @@ def descriptor(value: object, source: str, where: str) -> Descriptor:
     if type(size) is not int or not 0 <= size < 1 << 63:
         raise FormatError(f"{where} {digest}: {size!r:.40} is not a size in bytes", source)
     media_type = value.get("mediaType") or ""
-    annotations = value.get("annotations") or {}
+    stated = value.get("annotations") or {}
     if not isinstance(media_type, str):
         raise FormatError(f"{where} {digest}: its mediaType is not a text", source)
-    if not isinstance(annotations, dict) or not all(
-        isinstance(text, str) for text in annotations.values()
-    ):
+    if not isinstance(stated, dict):
+        raise FormatError(f"{where} {digest}: its annotations are not an object", source)
+    annotations = {key: text for key, text in stated.items() if text is not None}
+    if not all(isinstance(text, str) for text in annotations.values()):
         raise FormatError(f"{where} {digest}: its annotations are not texts", source)
     return Descriptor(media_type, digest, size, annotations, value)
 
@@ -206,6 +296,8 @@ def _descriptors(found: dict[str, Any], key: str, source: str) -> Iterator[Descr
     values = found.get(key)
     if not isinstance(values, list):
         raise FormatError(f"{key!r} is not a list", source)
+    if key == "layers" and len(values) > MAX_LAYERS:
+        raise FormatError(f"{len(values)} layers are more than {MAX_LAYERS}", source)
     for number, value in enumerate(values):
         yield descriptor(value, source, f"{key}[{number}]")
 
@@ -217,13 +309,18 @@ def layer_kind(entry: Descriptor) -> LayerKind:
     """ "tar" for what can be converted, "foreign" for what may not be distributed (and is, as a
     rule, not in the registry), "other" for what is not known: encrypted layers, signatures."""
     media_type = entry.media_type
-    if media_type in _TARS:
+    if not media_type or media_type in _TARS or media_type in _TARS.values():
         return "tar"
     if media_type.startswith("application/vnd.") and (
         ".nondistributable." in media_type or ".foreign." in media_type
     ):
         return "foreign"
     return "other"
+
+
+def about(entry: Descriptor) -> str | None:
+    """The digest of the manifest that an entry of an index says it is about."""
+    return next((entry.annotations[key] for key in ABOUT if key in entry.annotations), None)
 
 
 def is_attestation(entry: Descriptor) -> bool:
@@ -282,11 +379,10 @@ def select(index: Manifest, wanted: Platform) -> Descriptor:
     The first with the platform, or a variant that runs on it; else the only one that states
     none. Raises FormatError that lists the platforms there are.
     """
-    known = (*MANIFESTS, *INDEXES, "")
     entries = [
         entry
         for entry in index.manifests
-        if entry.media_type in known and not is_attestation(entry)
+        if entry.media_type in KNOWN and not is_attestation(entry)
     ]
     stated = [(platform_of(entry.platform), entry) for entry in entries]
     for accepted in wanted.acceptable():

@@ -221,6 +221,14 @@ class RegistryClient:
             content_type = entry.media_type
         return parse_manifest(answer.data, name, digest=reference.digest, media_type=content_type)
 
+    def read_manifest(self, reference: Reference, entry: Descriptor) -> bytes:
+        """What is kept as a manifest, of whatever kind it is, checked against its descriptor."""
+        reference = reference.with_digest(entry.digest)
+        path = f"manifests/{reference.target}"
+        answer, _ = self._get(reference, path, {"Accept": "*/*"}, MAX_MANIFEST_SIZE)
+        entry.check(answer.data, str(reference))
+        return answer.data
+
     def digest(self, reference: Reference) -> str:
         """The digest that a tag means now; by HEAD, or by the manifest where that fails."""
         if reference.digest is not None:

@@ -15,10 +15,11 @@ from stargz.conversion import Result
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import (
-    INDEXES,
-    MANIFESTS,
+    KNOWN,
     MAX_CONFIG_SIZE,
     MAX_INDEX_NESTING,
+    MAX_MANIFEST_SIZE,
+    MAX_MANIFESTS,
     TOC_DIGEST,
     UNCOMPRESSED_SIZE,
     Descriptor,
@@ -42,7 +43,6 @@ from stargz.oci.verify.blob import (
 )
 from stargz.options import thread_count
 
-MAX_MANIFESTS = 10_000  # of one image: an index of indexes could name more than can be read
 MAX_ERRORS = 100  # that are listed; all are counted
 
 
@@ -81,8 +81,9 @@ class VerifiedLayer:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedManifest:
-    """One manifest: `kind` is "image", "artifact" or "attestation"; `platform` as its config or
-    the index has it."""
+    """One manifest: `kind` is "image", "artifact", "attestation", or "other" for what is of no
+    kind that is known, of which the digest is all that is checked; `platform` as its config or the
+    index has it."""
 
     digest: str
     kind: str
@@ -151,6 +152,7 @@ class _Found:
     platform: str | None
     problems: list[ImageProblem]
     diff_ids: list[str] | None = None
+    blob: Descriptor | None = None  # what an index lists that was too large to be read
 
 
 class _Verification:
@@ -215,7 +217,7 @@ class _Verification:
         pending.append((root, None, 0, platforms))
         while pending:
             manifest, entry, depth, wanted = pending.popleft()
-            if manifest.kind == "manifest":
+            if manifest.kind != "index":
                 yield self._found(manifest, entry)
                 continue
             if depth == MAX_INDEX_NESTING:
@@ -241,7 +243,7 @@ class _Verification:
                     self._note(f"more than {MAX_MANIFESTS} manifests", manifest.digest)
                     break
                 seen.add(listed.digest)
-                below = self._read_manifest(listed, manifest.digest)
+                below = self._read_manifest(listed)
                 if below is not None:
                     pending.append((below, listed, depth + 1, chosen.get(listed.digest, ())))
 
@@ -257,12 +259,12 @@ class _Verification:
                     self._repository.name,
                 )
 
-    def _read_manifest(self, entry: Descriptor, index: str) -> Manifest | None:
-        if entry.media_type not in (*MANIFESTS, *INDEXES, ""):
-            self._note(f"{entry.digest}: {entry.media_type[:100]!r} is no manifest", index)
-            return None
+    def _read_manifest(self, entry: Descriptor) -> Manifest | None:
         try:
-            return self._repository.manifest(entry)
+            if entry.media_type in KNOWN:
+                return self._repository.manifest(entry)
+            data = self._repository.other(entry) if entry.size <= MAX_MANIFEST_SIZE else b""
+            return Manifest(data, entry.digest, entry.media_type, {}, self._repository.name)
         except (DigestError, FormatError) as error:
             self._note(error, entry.digest)
         except SourceError as error:
@@ -279,16 +281,23 @@ class _Verification:
         problems: list[ImageProblem] = []
         kind = "artifact"
         try:
-            if entry is not None and is_attestation(entry):
+            if manifest.kind == "other":
+                kind = "other"
+            elif entry is not None and is_attestation(entry):
                 kind = "attestation"
             elif is_image(manifest):
                 kind = "image"
         except FormatError as error:
             problems.append(ImageProblem("", None, error.message, manifest.digest))
         platform = platform_of(entry.platform) if entry else None
-        return _Found(manifest, kind, str(platform) if platform else None, problems)
+        found = _Found(manifest, kind, str(platform) if platform else None, problems)
+        if kind == "other" and not manifest.data:
+            found.blob = entry
+        return found
 
     def _layers(self, found: _Found) -> list[Descriptor]:
+        if found.blob is not None:
+            return [found.blob]
         try:
             return found.manifest.layers
         except FormatError:
