@@ -188,11 +188,7 @@ def _prioritize(
 
 def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
     """What the maker of a layer should know of it."""
-    if fields["bad_names"]:
-        yield (
-            f"{fields['bad_names']} names are not UTF-8: in the TOC each bad byte is U+FFFD, "
-            "as JSON cannot hold it"
-        )
+    yield from fields["notes"]
     if fields.get("trailing_garbage"):
         yield "bytes behind the last gzip member were ignored"
     if fields["toc_size"] > TOC_SIZE_WARNING:

@@ -48,7 +48,8 @@ class VerifyResult:
     `files` regular files and `chunks` good chunks in `bytes` decoded bytes (all of the blob's
     tar, its TOC included). `errors` holds the first hundred of `error_count` problems.
     `verified`: the TOC's digest was given when the layer was opened and every file has a
-    digest, so that the contents, and not only their consistency, were checked.
+    digest, so that the contents, and not only their consistency, were checked. `warnings` are
+    of headers in which other readers see another tree.
     """
 
     ok: bool
@@ -58,6 +59,7 @@ class VerifyResult:
     errors: list[Problem] = field(default_factory=list)
     error_count: int = 0
     verified: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +340,7 @@ class Layer:
             errors=errors,
             error_count=found["error_count"],
             verified=self._trusted and not found["undigested"],
+            warnings=tuple(found["notes"]),
         )
 
     # --- life ---------------------------------------------------------------------------

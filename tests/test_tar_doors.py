@@ -69,6 +69,8 @@ def pax(**records: Any) -> bytes:
 ABC = padded(b"abc")
 LAST = block(b"last") + ABC + END
 LONG = b"long/" * 30 + b"name"
+GNU = b"ustar  \0"
+GNU_PREFIX = block(magic=GNU, a345=b"some/where")
 MAP = b"1\n2\n3\n".ljust(512, b"\0")
 
 # What the tar holds besides "last".
@@ -92,7 +94,14 @@ READ: dict[str, tuple[bytes, dict[str, bytes]]] = {
     "PAX name": (pax(path=LONG.decode()) + block() + ABC, {LONG.decode(): b"abc"}),
     "GNU name": (extended(b"L", LONG + b"\0") + block() + ABC, {LONG.decode(): b"abc"}),
     "GNU name of nothing": (extended(b"L", b"\0") + block() + ABC, {"f": b"abc"}),
-    "both": (extended(b"L", LONG) + pax(path="p") + block() + ABC, {"p": b"abc"}),
+    "both": (extended(b"L", b"p") + pax(path="p") + block() + ABC, {"p": b"abc"}),
+    "two PAX headers": (pax(path="a", size=9) + pax(path="b") + block() + ABC, {"b": b"abc"}),
+    "two GNU names": (extended(b"L", b"a") + extended(b"L", b"b") + block() + ABC, {"b": b"abc"}),
+    "Solaris header": (extended(b"X", record("path", "p")) + block() + ABC, {"p": b"abc"}),
+    "incremental directory": (block(b"d", kind=b"D") + padded(b"Yf\0"), {}),
+    "prefix in a GNU header": (GNU_PREFIX + ABC, {"some/where/f": b"abc"}),
+    "times in a GNU header": (block(magic=GNU, a345=octal(7) * 2) + ABC, {"f": b"abc"}),
+    "empty PAX name": (pax(path="") + block() + ABC, {"f": b"abc"}),
     "directory with a size": (block(b"d", kind=b"5"), {}),
     "directory by its name": (block(b"d/", size=octal(0)), {}),
     "link with a size": (block(b"l", kind=b"2", a157=b"last"), {}),
@@ -124,7 +133,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "record of nothing": (extended(b"x", b"0 path=x\n") + block() + ABC, "malformed PAX record"),
     "NUL among records": (extended(b"x", b"9 a=bcde\n\0") + block(), "malformed PAX record"),
     "no key": (extended(b"x", b"6 =ab\n") + block() + ABC, "without a key"),
-    "two PAX headers": (pax(path="a") + pax(path="b") + block() + ABC, "two extended headers"),
+    "PAX and GNU name": (pax(path="a") + extended(b"L", b"b") + block(), "are not the same"),
+    "contents of a directory": (block(b"d/"), "a file with the name of a directory"),
+    "star prefix": (block(a345=b"p" * 143, a508=b"tar\0") + ABC, "does not end where"),
     "long of 1 MiB": (block(size=octal((1 << 20) + 1), kind=b"L"), "over the limit of 1 MiB"),
     "global path": (extended(b"g", record("path", "x")) + block(), "global"),
     "global in between": (pax(path="a") + extended(b"g", record("uid", "1")), "global header"),

@@ -136,7 +136,7 @@ def check(dump: Dump, tar: Path) -> None:
     # The time to the nanosecond, not only as a rounded second.
     again = lines(dump("entries", copy))
     assert [e["nsec"] for e in again] == [e["nsec"] for e in entries]
-    assert not any(e["runs"] or e["global"] for e in again)
+    assert not any(e["runs"] or e["rewrite"] for e in again)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -208,7 +208,7 @@ def test_global_header(dump: Dump, tmp_path: Path) -> None:
         info.pax_headers = {"uname": "mine", "SCHILY.xattr.user.b": "w"}
         archive.addfile(info)
     entries = lines(dump("entries", tar))
-    assert all(entry["global"] for entry in entries)
+    assert all(entry["rewrite"] for entry in entries)
     assert [text(entry["uname"]) for entry in entries] == ["all", "mine"]
     assert [sorted(entry["xattrs"]) for entry in entries] == [["user.all"], ["user.all", "user.b"]]
     check_rewritten = tmp_path / "plain.tar"

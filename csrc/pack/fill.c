@@ -201,6 +201,19 @@ static sgz_status find_extent(sgz_pack *p, pack_extent *x, sgz_error *err)
     return SGZ_OK;
 }
 
+static unsigned notes_on(const sgz_tar_entry *entry)
+{
+    unsigned notes = 0;
+    if (entry->mtime < SGZ_TAR_TIME_MIN || entry->mtime > SGZ_TAR_TIME_MAX)
+        notes |= SGZ_NOTE_BIT(TIME);
+    for (size_t i = 0; i < entry->xattr_count; i++) {
+        const sgz_xattr *x = &entry->xattrs[i];
+        if (memchr(x->key, '%', x->key_len) || memchr(x->key, '=', x->key_len))
+            notes |= SGZ_NOTE_BIT(XATTR);
+    }
+    return notes;
+}
+
 /* Rows of the TOC, and with `out` the bytes of the headers. */
 static sgz_status put_entries(sgz_pack *p, size_t end, uint8_t *out, uint32_t *row,
                               sgz_error *err)
@@ -212,6 +225,8 @@ static sgz_status put_entries(sgz_pack *p, size_t end, uint8_t *out, uint32_t *r
         status = sgz_pack_header(p, i, &p->header, err);
         if (!status)
             status = sgz_toc_rows_entry(p->apply, &p->header.entry, -1, row, err);
+        sgz_base_note(&p->notes, notes_on(&p->header.entry), p->header.entry.name,
+                      p->header.entry.name_len);
         if (!status && e->type == '0' && !e->size)
             sgz_toc_rows_empty(p->apply, *row);
         if (status || !out)
@@ -419,7 +434,7 @@ sgz_status sgz_pack_fill(void *arg, sgz_write_slab *slab, int *end, sgz_error *e
         } else {
             *end = full = 1;
             pthread_mutex_lock(&p->toc_lock);
-            status = sgz_toc_rows_finish(p->apply, &p->bad_names, err);
+            status = sgz_toc_rows_finish(p->apply, &p->notes.count[SGZ_NOTE_NAME], err);
             pthread_mutex_unlock(&p->toc_lock);
         }
     }

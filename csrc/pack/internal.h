@@ -84,7 +84,7 @@ struct sgz_pack {
     uint32_t file_row;
     uint32_t copy_chunk;        /* of the base, the next one's; SGZ_WALK_NONE: not copied */
     int64_t progress;
-    uint64_t bad_names;
+    sgz_notes notes;
     sgz_pack_counts counts;     /* as far as the layout tells */
 
     pthread_mutex_t lock;       /* of everything below, and entries' flags */

@@ -99,9 +99,9 @@ static int64_t progress(void *arg)
     return ((sgz_pack *)arg)->progress;
 }
 
-static uint64_t bad_names(void *arg)
+static const sgz_notes *notes(void *arg)
 {
-    return ((sgz_pack *)arg)->bad_names;
+    return &((sgz_pack *)arg)->notes;
 }
 
 static int same_headers(const sgz_pack_manifest_options *a, const sgz_pack_manifest_options *b)
@@ -136,7 +136,7 @@ sgz_pack *sgz_pack_new(const sgz_codecs *codecs, int root, sgz_pack_walk *walk, 
                                    .crcs = 1,
                                    .fill = sgz_pack_fill,
                                    .progress = progress,
-                                   .bad_names = bad_names,
+                                   .notes = notes,
                                    .worker_new = sgz_pack_worker_new,
                                    .worker_free = sgz_pack_worker_free,
                                    .load = sgz_pack_load,

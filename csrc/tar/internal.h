@@ -10,9 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What RFC 3339 can say: the years 1 to 9999. */
-#define TAR_TIME_MIN (-62135596800LL)
-#define TAR_TIME_MAX 253402300799LL
+/* Whose a file is that has no owner of any system. */
+#define TAR_NOBODY 65534
 /* Kept strings of PAX global headers. Every entry gets them, so the limit is small. */
 #define TAR_GLOBAL_MAX (64 << 10)
 
@@ -32,6 +31,8 @@
 #define TAR_DEVMAJOR 329, 8
 #define TAR_DEVMINOR 337, 8
 #define TAR_PREFIX 345
+#define TAR_ATIME 345            /* of GNU tar */
+#define TAR_CTIME 357
 #define TAR_GNU_SPARSE 386       /* 4 pairs of 12-byte numbers */
 #define TAR_GNU_EXTENDED 482
 #define TAR_GNU_REALSIZE 483, 12
@@ -48,8 +49,8 @@ typedef struct {
     unsigned set;   /* given */
     unsigned reset; /* given empty: the header block's value, whatever a global one says */
     sgz_tar_text path, link, uname, gname;
-    int64_t size, mtime; /* mtime: floor of the seconds */
-    uint32_t mtime_nsec, uid, gid;
+    int64_t size, uid, gid, mtime; /* mtime: floor of the seconds */
+    uint32_t mtime_nsec;
 } sgz_tar_fields;
 
 /* GNU.sparse.* of one PAX header; -1 is "not given". */
@@ -83,6 +84,7 @@ struct sgz_tar_parser {
     int64_t meta_bytes;     /* all bodies and maps of this entry so far */
     sgz_tar_buffer records, long_name, long_link;
     int has_records, has_long_name, has_long_link;
+    unsigned notes;         /* on the extended headers of this entry */
 
     sgz_tar_fields local, global;
     sgz_tar_sparse_keys sparse;
@@ -105,6 +107,14 @@ struct sgz_tar_parser {
 
     sgz_tar_entry entry;    /* under construction while maps are read */
 };
+
+/* What leaves the headers as they are: all readers see the same, or only new ones do not. */
+#define TAR_KEPT (SGZ_NOTE_BIT(TIME) | SGZ_NOTE_BIT(XATTR))
+
+static inline int same_text(sgz_tar_text a, sgz_tar_text b)
+{
+    return a.len == b.len && !memcmp(a.text, b.text, a.len);
+}
 
 static inline sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, const char *what,
                                    sgz_error *err)

@@ -33,15 +33,15 @@ int sgz_tar_number(const uint8_t *header, size_t at, size_t len, int64_t *value)
 int sgz_tar_decimal(const char *text, size_t len, int64_t *value)
 {
     size_t i = len && text[0] == '-';
-    int64_t sum = 0;
+    uint64_t sum = 0, limit = (uint64_t)INT64_MAX + i;
     if (i == len)
         return -1;
     for (size_t k = i; k < len; k++) {
         unsigned digit = (unsigned char)text[k] - '0';
-        if (digit > 9 || sum > (INT64_MAX - (int64_t)digit) / 10)
+        if (digit > 9 || sum > (limit - digit) / 10)
             return -1;
         sum = sum * 10 + digit;
     }
-    *value = i ? -sum : sum;
+    *value = (int64_t)(i ? 0 - sum : sum);
     return 0;
 }

@@ -23,12 +23,12 @@ static int parse_time(const char *text, size_t len, int64_t *seconds, uint32_t *
         fraction += digit * scale;
         scale /= 10;
     }
-    if (text[0] == '-' && fraction) {
+    if (text[0] == '-' && fraction && *seconds > INT64_MIN) {
         *seconds -= 1;
         fraction = 1000000000 - fraction;
     }
-    *nsec = fraction;
-    return *seconds < TAR_TIME_MIN || *seconds > TAR_TIME_MAX ? -1 : 0;
+    *nsec = *seconds < INT64_MAX ? fraction : 0; /* the rounded one is to be a number, too */
+    return 0;
 }
 
 void sgz_tar_reset_records(sgz_tar_parser *p)
@@ -71,6 +71,21 @@ static void sort_xattrs(sgz_tar_parser *p)
         if (i + 1 == count || compare_keys(&p->xattrs[i], &p->xattrs[i + 1]))
             p->xattrs[kept++] = p->xattrs[i];
     p->xattr_count = kept;
+}
+
+size_t sgz_tar_unescape(char *name, size_t len)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < len; i++) {
+        int whole = len - i > 2 && name[i] == '%';
+        if (whole && name[i + 1] == '2' && name[i + 2] == '5')
+            name[used++] = '%', i += 2;
+        else if (whole && name[i + 1] == '3' && name[i + 2] == 'D')
+            name[used++] = '=', i += 2;
+        else
+            name[used++] = name[i];
+    }
+    return used;
 }
 
 static char *copy_text(const char *text, size_t len)
@@ -140,7 +155,7 @@ sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_err
                   : k == p->global_count ? -1
                   : compare_keys(&p->xattrs[i], &p->globals[k]);
         if (order > 0)
-            entry->global = 1;
+            entry->notes |= SGZ_NOTE_BIT(GLOBAL);
         else if (order == 0)
             k++;
         p->merged[count++] = order <= 0 ? p->xattrs[i++] : p->globals[k++];
@@ -236,8 +251,11 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
             return SGZ_OK;
         if (key_len == sizeof xattr_prefix - 1)
             return bad_record(p, key, key_len, "names no attribute", err);
-        sgz_xattr xattr = {key + sizeof xattr_prefix - 1, value,
-                           (uint32_t)(key_len - (sizeof xattr_prefix - 1)), (uint32_t)len};
+        char *name = p->records.data + (key - p->records.data) + sizeof xattr_prefix - 1;
+        size_t name_len = key_len - (sizeof xattr_prefix - 1);
+        sgz_xattr xattr = {name, value, (uint32_t)sgz_tar_unescape(name, name_len), (uint32_t)len};
+        if (xattr.key_len != name_len)
+            p->notes |= SGZ_NOTE_BIT(XATTR);
         if (global)
             return add_global_xattr(p, &xattr, err);
         return SGZ_PUSH(p->xattrs, p->xattr_count, p->xattr_cap, xattr) ? SGZ_OK
@@ -295,18 +313,12 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
         *text = (sgz_tar_text){value, len};
     } else if (bit == TAR_F_MTIME) {
         if (parse_time(value, len, &fields->mtime, &fields->mtime_nsec))
-            return bad_record(p, key, key_len, "is not a time of the years 1 to 9999", err);
+            return bad_record(p, key, key_len, "is not a time", err);
     } else {
-        if (sgz_tar_decimal(value, len, &number) || number < 0)
+        if (sgz_tar_decimal(value, len, &number) || (bit == TAR_F_SIZE && number < 0))
             return bad_record(p, key, key_len, "is not a number", err);
-        if (bit != TAR_F_SIZE && number > UINT32_MAX)
-            return bad_record(p, key, key_len, "does not fit 32 bits", err);
-        if (bit == TAR_F_SIZE)
-            fields->size = number;
-        else if (bit == TAR_F_UID)
-            fields->uid = (uint32_t)number;
-        else
-            fields->gid = (uint32_t)number;
+        *(bit == TAR_F_SIZE ? &fields->size : bit == TAR_F_UID ? &fields->uid : &fields->gid)
+            = number;
     }
     fields->set |= bit;
     fields->reset &= ~bit;

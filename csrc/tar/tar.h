@@ -2,11 +2,15 @@
 #ifndef SGZ_TAR_TAR_H
 #define SGZ_TAR_TAR_H
 
+#include "base/notes.h"
 #include "base/status.h"
 #include "base/xattrs.h"
 
 #define SGZ_TAR_BLOCK 512
 #define SGZ_TAR_LONG_MAX (1 << 20)           /* PAX records and long names of one entry */
+/* What RFC 3339, and so a TOC, can say: the years 1 to 9999. */
+#define SGZ_TAR_TIME_MIN (-62135596800LL)
+#define SGZ_TAR_TIME_MAX 253402300799LL
 #define SGZ_TAR_SPARSE_MAX ((int64_t)1 << 40) /* expanded size of a sparse file */
 
 typedef struct { int64_t offset, len; } sgz_tar_run; /* one run of real data */
@@ -35,7 +39,9 @@ typedef struct {
     int64_t mtime;           /* rounded to the second, half up */
     uint32_t mtime_nsec;     /* exact time: (mtime - (mtime_nsec >= 500000000)).mtime_nsec */
     uint32_t mode, uid, gid, dev_major, dev_minor;
-    int global;              /* some field comes from a PAX global header */
+    unsigned notes;          /* bits: what of its headers was not taken as it stands */
+    int rewrite;             /* other readers would see another entry in its headers, or need
+                                a global one: only new ones say to all what this says */
     size_t xattr_count;
     const sgz_xattr *xattrs; /* sorted by key, no key twice */
     size_t sparse_count;
@@ -72,6 +78,10 @@ int sgz_tar_idle(const sgz_tar_parser *parser);
 /* The record at *pos of the records of one PAX header that stands at `at`; *pos moves on. */
 sgz_status sgz_tar_next_record(const char *records, size_t len, size_t *pos, sgz_tar_text *key,
                                sgz_tar_text *value, int64_t at, sgz_error *err);
+
+/* The name of an xattr as a record has it, unescaped in place as GNU tar does: "%25" and "%3D" are
+ * "%" and "=", which would end the key. Returns the new length. */
+size_t sgz_tar_unescape(char *name, size_t len);
 
 /* The header blocks, *len bytes, malloc'ed into *out, that say the same of the entry
  * without global headers and sparse maps: a ustar header, after a PAX header where it

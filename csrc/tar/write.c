@@ -63,19 +63,33 @@ static size_t digits(size_t number)
     return count;
 }
 
+/* The name of an xattr, with "=", which would end the key, and "%" as GNU tar writes them. *out
+ * moves on, unless it is NULL; returns the length. */
+static size_t escape(const char *name, size_t len, char **out)
+{
+    size_t made = 0;
+    for (size_t i = 0; i < len; i++) {
+        const char *text = name[i] == '%' ? "%25" : name[i] == '=' ? "%3D" : &name[i];
+        size_t n = text == &name[i] ? 1 : 3;
+        if (out)
+            memcpy(*out, text, n), *out += n;
+        made += n;
+    }
+    return made;
+}
+
 static void add_record(tar_records *records, const char *prefix, const char *key,
                        size_t key_len, const char *value, size_t len)
 {
     size_t prefix_len = strlen(prefix);
-    size_t rest = prefix_len + key_len + len + 3; /* blank, "=", newline */
+    size_t rest = prefix_len + escape(key, key_len, NULL) + len + 3; /* blank, "=", newline */
     size_t total = rest + digits(rest);
     if (digits(total) != digits(rest))
         total = rest + digits(total);
     if (records->data) {
         char *at = records->data + records->len;
         at += sprintf(at, "%zu %s", total, prefix);
-        memcpy(at, key, key_len);
-        at += key_len;
+        escape(key, key_len, &at);
         *at++ = '=';
         if (len)
             memcpy(at, value, len);
@@ -99,17 +113,17 @@ static void add_number(tar_records *records, const char *key, uint64_t value)
 static void add_mtime(tar_records *records, int64_t floor_seconds, uint32_t nsec)
 {
     char text[40];
-    int64_t seconds = floor_seconds;
+    uint64_t seconds = (uint64_t)floor_seconds;
     const char *sign = "";
-    if (seconds < 0) {
+    if (floor_seconds < 0) {
         sign = "-";
         if (nsec) { /* -2 + 0.75 is written -1.25 */
             seconds++;
             nsec = 1000000000 - nsec;
         }
-        seconds = -seconds;
+        seconds = 0 - seconds;
     }
-    int len = snprintf(text, sizeof text, "%s%lld", sign, (long long)seconds);
+    int len = snprintf(text, sizeof text, "%s%llu", sign, (unsigned long long)seconds);
     if (nsec) {
         len += snprintf(text + len, sizeof text - (size_t)len, ".%09u", nsec);
         while (text[len - 1] == '0')

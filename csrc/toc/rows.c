@@ -389,7 +389,8 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
         row.flags |= SGZ_BAD_UTF8;
 
     row.size = row.type == SGZ_REG ? entry->size : 0;
-    row.mtime = entry->mtime;
+    row.mtime = entry->mtime < SGZ_TAR_TIME_MIN || entry->mtime > SGZ_TAR_TIME_MAX
+                    ? SGZ_NO_TIME : entry->mtime;
     row.mode = entry->mode;
     row.uid = entry->uid;
     row.gid = entry->gid;

@@ -12,6 +12,10 @@
 #define SGZ_LANDMARK ".prefetch.landmark"
 #define SGZ_NO_LANDMARK ".no.prefetch.landmark"
 
+/* The time that a TOC goes without: Go's zero one, the first second of the year 1. Of a TOC that
+ * was read it is the epoch. */
+#define SGZ_NO_TIME (-62135596800LL)
+
 /* Values of sgz_entry.type; sgz_toc_type_name gives the TOC's word. */
 enum { SGZ_DIR = 1, SGZ_REG, SGZ_SYMLINK, SGZ_HARDLINK, SGZ_CHAR, SGZ_BLOCK, SGZ_FIFO, SGZ_CHUNK };
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/vec.h"
 #include "tar/stream.h"
 #include "toc/rows.h"
@@ -39,6 +40,7 @@ struct sgz_verify_names {
     uint32_t file;          /* TOC row whose chunks went by, NO_FILE: none so far */
     size_t next_span;
     int mixed;              /* the payload is not one file's chunks alone */
+    sgz_notes notes;
     sgz_status fatal;
     sgz_error fatal_error;
 };
@@ -136,6 +138,8 @@ static void on_entry(sgz_verify_names *t, const sgz_tar_entry *entry)
                            "rest is not read");
     if (st)
         fail(t, st, &err);
+    if (entry->rewrite)
+        sgz_base_note(&t->notes, entry->notes, entry->name, entry->name_len);
     t->payload = entry->payload;
     t->file = NO_FILE;
     t->mixed = 0;
@@ -192,6 +196,11 @@ void sgz_verify_names_span(sgz_verify_names *t, size_t span)
         payload_done(t);
 }
 
+const sgz_notes *sgz_verify_names_notes(const sgz_verify_names *t)
+{
+    return &t->notes;
+}
+
 void sgz_verify_names_break(sgz_verify_names *t)
 {
     t->state = BROKEN;
@@ -236,6 +245,40 @@ static int same_name(const sgz_verify_names *t, uint32_t toc_name, uint32_t made
     return same_bytes(a, a_len, b, b_len);
 }
 
+static int compare_xattrs(const void *a, const void *b)
+{
+    const sgz_xattr *x = a, *y = b;
+    return sgz_compare(x->key, x->key_len, y->key, y->key_len);
+}
+
+/* Whether xattrs of the TOC are the tar's under the names that stand there: Go's programs leave
+ * them escaped. */
+static int same_unescaped(const char *toc, size_t toc_len, const char *made, size_t made_len)
+{
+    if (!toc_len || !memchr(toc, '%', toc_len))
+        return 0;
+    char *copy = malloc(toc_len);
+    sgz_xattr *list = NULL, x;
+    size_t count = 0, cap = 0;
+    int same = copy != NULL;
+    if (copy)
+        memcpy(copy, toc, toc_len);
+    for (const char *at = copy, *end = copy + toc_len; same && sgz_xattrs_next(&at, end, &x);) {
+        x.key_len = (uint32_t)sgz_tar_unescape(copy + (x.key - copy), x.key_len);
+        if (!SGZ_PUSH(list, count, cap, x))
+            same = 0;
+    }
+    if (same && count)
+        qsort(list, count, sizeof *list, compare_xattrs);
+    const char *end = made + made_len;
+    for (size_t i = 0; same && i < count; i++)
+        same = sgz_xattrs_next(&made, end, &x) && !compare_xattrs(&x, &list[i])
+            && same_bytes(x.value, x.value_len, list[i].value, list[i].value_len);
+    free(copy);
+    free(list);
+    return same && made == end;
+}
+
 /* One entry of the TOC against the same name's in the tar; reports the first difference. */
 static void compare(sgz_verify_names *t, const uint32_t *by_row, uint32_t row, uint32_t uname,
                     uint32_t gname)
@@ -261,14 +304,16 @@ static void compare(sgz_verify_names *t, const uint32_t *by_row, uint32_t row, u
         differ(t, t->toc, a, "its user name is not the tar's");
     else if (!same_name(t, a->gname, gname))
         differ(t, t->toc, a, "its group name is not the tar's");
-    else if (a->mtime != b->mtime)
+    else if (a->mtime != (b->mtime == SGZ_NO_TIME ? 0 : b->mtime))
         differ(t, t->toc, a, "its modification time is %lld in the TOC, %lld in the tar",
                (long long)a->mtime, (long long)b->mtime);
     else if (a->dev_major != b->dev_major || a->dev_minor != b->dev_minor)
         differ(t, t->toc, a, "its device is %u:%u in the TOC, %u:%u in the tar", a->dev_major,
                a->dev_minor, b->dev_major, b->dev_minor);
     else if (!same_bytes(a_text + a->xattr_off, a->xattr_len, b_text + b->xattr_off,
-                         b->xattr_len))
+                         b->xattr_len)
+             && !same_unescaped(a_text + a->xattr_off, a->xattr_len, b_text + b->xattr_off,
+                                b->xattr_len))
         differ(t, t->toc, a, "its extended attributes are not the tar's");
     else if (a->type == SGZ_REG && a->size && t->files[made_row] != row)
         differ(t, t->toc, a, "its data in the tar is not where the TOC says");

@@ -3,6 +3,7 @@
 #ifndef SGZ_VERIFY_CLAIMED_NAMES_H
 #define SGZ_VERIFY_CLAIMED_NAMES_H
 
+#include "base/notes.h"
 #include "read/spans.h"
 
 typedef void (*sgz_verify_take_error)(void *arg, const sgz_error *err);
@@ -19,6 +20,8 @@ void sgz_verify_names_gap(sgz_verify_names *tree, const uint8_t *data, size_t le
 void sgz_verify_names_span(sgz_verify_names *tree, size_t span);
 /* Bytes are missing from here on: there is no tree to compare. */
 void sgz_verify_names_break(sgz_verify_names *tree);
+/* What other readers take otherwise in the headers that went by. */
+const sgz_notes *sgz_verify_names_notes(const sgz_verify_names *tree);
 /* The tar ended. Compares every entry; returns the status of a failure of its own. */
 sgz_status sgz_verify_names_finish(sgz_verify_names *tree, sgz_error *err);
 

@@ -245,6 +245,8 @@ sgz_status sgz_verify_finish(sgz_verify *v, sgz_verify_result *result, sgz_error
     sgz_status st = sgz_base_job_join(v->job, err);
     if (!st && v->tree)
         st = sgz_verify_names_finish(v->tree, err);
+    if (v->tree)
+        v->result.notes = *sgz_verify_names_notes(v->tree);
     v->result.bytes = atomic_load(&v->bytes);
     v->result.chunks = atomic_load(&v->chunks);
     *result = v->result;

@@ -10,6 +10,7 @@
 #define SGZ_VERIFY_VERIFY_H
 
 #include "base/job.h"
+#include "base/notes.h"
 #include "read/spans.h"
 
 #define SGZ_VERIFY_ERRORS 100 /* kept in full; the rest are only counted */
@@ -29,6 +30,7 @@ typedef struct {
     uint64_t chunks;          /* chunks whose bytes were all there, and their digest right */
     uint64_t bytes;           /* decoded, of the whole blob */
     uint64_t error_count;     /* all errors */
+    sgz_notes notes;          /* on the tar's headers */
     size_t kept;              /* errors in `errors`, in blob order */
     sgz_error errors[SGZ_VERIFY_ERRORS];
 } sgz_verify_result;

@@ -2,6 +2,7 @@
 #ifndef SGZ_WRITE_BLOB_WRITER_H
 #define SGZ_WRITE_BLOB_WRITER_H
 
+#include "base/notes.h"
 #include "codec/gzip.h"
 #include "codec/hasher.h"
 #include "io/sink.h"
@@ -12,7 +13,8 @@ typedef struct {
     uint8_t tail_digest[32]; /* sha256 of the blob from toc_offset on */
     int64_t size, uncompressed_size, toc_offset;
     uint64_t toc_size;      /* of the JSON */
-    uint64_t entries, chunks, members, bad_names;
+    uint64_t entries, chunks, members;
+    sgz_notes notes;
 } sgz_write_result;
 
 typedef struct {

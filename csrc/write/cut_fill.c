@@ -111,9 +111,9 @@ static int64_t progress(void *arg)
     return ((sgz_write_cutter *)arg)->input->source_pos;
 }
 
-static uint64_t bad_names(void *arg)
+static const sgz_notes *notes(void *arg)
 {
-    return ((sgz_write_cutter *)arg)->bad_names;
+    return &((sgz_write_cutter *)arg)->notes;
 }
 
 const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
@@ -127,6 +127,6 @@ const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
                                    .lock = &c->lock,
                                    .fill = fill,
                                    .progress = progress,
-                                   .bad_names = bad_names};
+                                   .notes = notes};
     return &c->filler;
 }

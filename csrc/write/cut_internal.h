@@ -56,7 +56,7 @@ struct sgz_write_cutter {
 
     uint8_t *back;          /* bytes put back to the input */
     size_t back_pos, back_len, back_cap;
-    uint64_t bad_names;
+    sgz_notes notes;
 };
 
 static inline sgz_status sgz_write_cut_no_memory(sgz_error *err)

@@ -90,7 +90,9 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
         c->phase = IN_SKIP;
         return SGZ_OK;
     }
-    int rewrite = entry->type == 'S' || (entry->global && !c->options.lossless);
+    int rewrite = entry->type == 'S' || (entry->rewrite && !c->options.lossless);
+    /* Global headers are folded into the others, which leaves nothing to tell. */
+    unsigned folded = c->options.lossless ? 0 : SGZ_NOTE_BIT(GLOBAL);
     if (entry->type == 'S' && c->options.lossless)
         return sgz_base_fail(
             err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
@@ -103,6 +105,7 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     if (status)
         return status;
     c->entries++;
+    sgz_base_note(&c->notes, entry->notes & ~folded, entry->name, entry->name_len);
     if (rewrite) {
         uint8_t *header;
         size_t len;
@@ -123,7 +126,7 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     else
         c->file_size = c->file_done = 0;
     if (c->phase != IN_SPARSE)
-        c->phase = c->tar.data ? IN_PAYLOAD : AT_HEADER;
+        c->phase = !c->tar.data ? AT_HEADER : rewrite && entry->type == '5' ? IN_SKIP : IN_PAYLOAD;
     return status;
 }
 
@@ -307,7 +310,7 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         status = sgz_write_cut_close_member(c, err);
     if (!status) {
         pthread_mutex_lock(&c->lock);
-        status = sgz_toc_rows_finish(c->apply, &c->bad_names, err);
+        status = sgz_toc_rows_finish(c->apply, &c->notes.count[SGZ_NOTE_NAME], err);
         pthread_mutex_unlock(&c->lock);
     }
     c->phase = AT_END;

@@ -17,8 +17,8 @@ typedef struct {
     sgz_status (*fill)(void *arg, sgz_write_slab *slab, int *end, sgz_error *err);
     /* Bytes of the source so far; between calls of fill. */
     int64_t (*progress)(void *arg);
-    /* How many names are no UTF-8; after the last fill. */
-    uint64_t (*bad_names)(void *arg);
+    /* After the last fill. */
+    const sgz_notes *(*notes)(void *arg);
 
     /* The rest may be NULL. worker_new makes what one thread needs for loading. */
     void *(*worker_new)(void *arg, sgz_error *err);

@@ -211,7 +211,7 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
     if (status)
         return status;
     sgz_codec_sha256_init(c->codecs, &c->tail_sha);
-    c->result.bad_names = c->filler.bad_names(c->filler.arg);
+    c->result.notes = *c->filler.notes(c->filler.arg);
     c->writer.tail = &c->tail_sha;
     status = sgz_write_blob_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
                                    &c->result, err);

@@ -32,6 +32,21 @@ cdef extern from "base/status.h" nogil:
 cdef object to_exception(const sgz_error *err, str source)
 
 
+cdef extern from "base/notes.h" nogil:
+    ctypedef enum sgz_note:
+        SGZ_NOTE_KINDS
+
+    ctypedef struct sgz_notes:
+        uint64_t *count
+        char (*first)[160]
+
+    const char *sgz_base_note_text(sgz_note)
+
+
+# A line of text for each kind that came.
+cdef list notes_of(const sgz_notes *notes)
+
+
 cdef extern from "codec/codecs.h" nogil:
     ctypedef struct sgz_isal:
         int pinned

@@ -41,6 +41,19 @@ cdef dict FORMAT_ERRORS = {
 }
 
 
+cdef list notes_of(const sgz_notes *notes):
+    cdef int kind
+    cdef str first, text
+    cdef list found = []
+    for kind in range(SGZ_NOTE_KINDS):
+        if notes.count[kind]:
+            first = notes.first[kind].decode("utf-8", "backslashreplace")
+            text = sgz_base_note_text(<sgz_note>kind).decode()
+            text += f" (the first: '{first}')" if first else ""
+            found.append(f"{notes.count[kind]} {text}")
+    return found
+
+
 cdef object to_exception(const sgz_error *err, str source):
     cdef str name = err.name.decode("utf-8", "backslashreplace")
     cdef str message = err.message.decode("utf-8", "replace")

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.base cimport sgz_base_job, sgz_codecs, sgz_error, sgz_status
+from stargz._engine.base cimport sgz_base_job, sgz_codecs, sgz_error, sgz_notes, sgz_status
 from stargz._engine.toc cimport TOC, sgz_toc
 
 
@@ -94,6 +94,7 @@ cdef extern from "verify/verify.h" nogil:
         uint64_t chunks
         uint64_t bytes
         uint64_t error_count
+        sgz_notes notes
         size_t kept
         sgz_error errors[100]
 

@@ -23,6 +23,7 @@ from stargz._engine.base cimport (
     Buffer,
     Job,
     follow,
+    notes_of,
     sgz_codecs,
     sgz_error,
     sgz_status,
@@ -450,8 +451,9 @@ cdef class Reader:
 
         Returns a dict: files, chunks, bytes, undigested (chunks that nothing in the TOC has a
         digest of), error_count, and errors, a list of dicts with
-        name, offset (None where it is not known) and message. With `size_only` nothing is
-        hashed or compared. `blob` is another way to the same bytes.
+        name, offset (None where it is not known) and message; and notes, lines about headers
+        that other readers take otherwise. With `size_only` nothing is hashed or compared.
+        `blob` is another way to the same bytes.
         """
         cdef sgz_error err
         cdef sgz_status status
@@ -495,6 +497,7 @@ cdef class Reader:
                     "bytes": result.bytes,
                     "error_count": result.error_count,
                     "errors": [problem(&result.errors[i]) for i in range(result.kept)],
+                    "notes": notes_of(&result.notes),
                 }
             finally:
                 free(result)

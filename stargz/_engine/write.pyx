@@ -13,12 +13,14 @@ from stargz._engine.base cimport (
     Reader,
     Writer,
     follow,
+    notes_of,
     sgz_base_job,
     sgz_base_job_join,
     sgz_base_job_start,
     sgz_base_stop,
     sgz_codecs,
     sgz_error,
+    sgz_notes,
     sgz_sink,
     sgz_source,
     sgz_status,
@@ -127,7 +129,7 @@ cdef extern from "write/pipeline.h" nogil:
         uint64_t entries
         uint64_t chunks
         uint64_t members
-        uint64_t bad_names
+        sgz_notes notes
 
     ctypedef struct sgz_write_pipeline:
         pass
@@ -167,7 +169,7 @@ cdef dict fields_of(const sgz_write_result *result):
         "entries": result.entries,
         "chunks": result.chunks,
         "members": result.members,
-        "bad_names": result.bad_names,
+        "notes": notes_of(&result.notes),
     }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, say
 from stargz.cli._layers import open_layer, registry_options
-from stargz.cli._output import print_json, size_text
+from stargz.cli._output import print_json, size_text, warn
 from stargz.cli._progress import Progress
 
 if TYPE_CHECKING:
@@ -55,10 +55,13 @@ def run(args: argparse.Namespace) -> int:
                 "error_count": result.error_count,
                 "verified": result.verified,
                 "toc_digest": toc_digest,
+                "warnings": list(result.warnings),
             }
         )
     for error in errors:
         _say(args.src, error["name"], error["offset"], error["message"])
+    for text in result.warnings:
+        warn(args, f"{args.src}: {text}")
     if not args.json:
         word = "ok" if result.ok else "FAILED"
         counts = f"{result.files:,} files, {result.chunks:,} chunks, {size_text(result.bytes)}"

@@ -76,7 +76,7 @@ static void check_expanded(const sgz_tar_entry *e)
         CHECK(!sgz_tar_feed(parser, out + at, (int64_t)at, &event, &f, &err));
     }
     CHECK(event == SGZ_TAR_ENTRY && sgz_tar_idle(parser));
-    CHECK(f.type == (e->type == 'S' ? '0' : e->type) && f.size == e->size && !f.global);
+    CHECK(f.type == (e->type == 'S' ? '0' : e->type) && f.size == e->size && !f.rewrite);
     CHECK(f.mtime == e->mtime && f.mtime_nsec == e->mtime_nsec && f.mode == e->mode);
     CHECK(f.uid == e->uid && f.gid == e->gid);
     CHECK(f.dev_major == e->dev_major && f.dev_minor == e->dev_minor);

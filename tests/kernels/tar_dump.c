@@ -39,9 +39,9 @@ static void print_entry(const sgz_tar_entry *e, int64_t data_at)
                e->sparse[i].len);
     printf("], \"size\": %" PRId64 ", \"payload\": %" PRId64 ", \"data_at\": %" PRId64
            ", \"mtime\": %" PRId64 ", \"nsec\": %u, \"mode\": %u, \"uid\": %u, \"gid\": %u, "
-           "\"dev\": [%u, %u], \"global\": %d}\n",
+           "\"dev\": [%u, %u], \"rewrite\": %d}\n",
            e->size, e->payload, data_at, e->mtime, e->mtime_nsec, e->mode, e->uid, e->gid,
-           e->dev_major, e->dev_minor, e->global);
+           e->dev_major, e->dev_minor, e->rewrite);
 }
 
 static int write_zeros(int64_t count)

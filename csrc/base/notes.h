@@ -1,0 +1,56 @@
+/* What was not taken as it stands in the input, which its owner should know of: how often, and
+ * where first. */
+#ifndef SGZ_BASE_NOTES_H
+#define SGZ_BASE_NOTES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SGZ_NOTE_NAME_MAX 160
+
+/* NOTE(kind, what follows the count) */
+#define SGZ_NOTES(NOTE)                                                                       \
+    NOTE(NAME, "names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold "\
+               "it")                                                                          \
+    NOTE(TIME, "times are outside the years 1 to 9999: the TOC goes without them")            \
+    NOTE(OWNER, "owners are no numbers of 32 bits: they are taken modulo 2^32, and as 65534 " \
+                "without set-id bits where they are over 33 bits")                            \
+    NOTE(XATTR, "entries have xattrs with % or = in their names, which tars hold as %25 and " \
+                "%3D: GNU tar reads them as this layer has them, Go programs leave them so")  \
+    NOTE(PREFIX, "names have a prefix in a GNU header: it is part of the name, as for Go; "   \
+                 "GNU tar leaves it out")                                                     \
+    NOTE(TWICE, "entries have two extended headers of one kind: the last counts, as for GNU " \
+                "tar and Go; others take the first")                                          \
+    NOTE(SOLARIS, "entries have Solaris extended headers, which count as PAX headers, as for "\
+                  "GNU tar; Go takes them for files")                                         \
+    NOTE(EMPTY, "entries have empty PAX records or long names, which do not count, as for "   \
+                "Go; GNU tar takes them as they are")                                         \
+    NOTE(SIZES, "files have another size in their PAX header than in their tar header: that " \
+                "of the PAX header counts")                                                   \
+    NOTE(SIZED, "entries that have no contents state a size, which does not count, as for "   \
+                "GNU tar and Go when they extract; others look for the next header behind it")\
+    NOTE(SLASH, "files are directories by the slash behind their names, as for GNU tar; to "  \
+                "Go they are files")                                                          \
+    NOTE(DUMPDIR, "directories of GNU incremental archives are plain ones here, without "     \
+                  "their lists of names; Go does not know them")                              \
+    NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")
+
+typedef enum {
+#define SGZ_NOTE_KIND(kind, text) SGZ_NOTE_##kind,
+    SGZ_NOTES(SGZ_NOTE_KIND)
+#undef SGZ_NOTE_KIND
+    SGZ_NOTE_KINDS
+} sgz_note;
+
+#define SGZ_NOTE_BIT(kind) (1u << SGZ_NOTE_##kind)
+
+typedef struct {
+    uint64_t count[SGZ_NOTE_KINDS];
+    char first[SGZ_NOTE_KINDS][SGZ_NOTE_NAME_MAX]; /* the entry, truncated; may be empty */
+} sgz_notes;
+
+/* Count one of each kind whose bit is set. */
+void sgz_base_note(sgz_notes *notes, unsigned kinds, const char *name, size_t len);
+const char *sgz_base_note_text(sgz_note kind);
+
+#endif
