@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import gc
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import blobs
 import layouts
 import pytest
+import zstandard
 from blobs import sha256
 from command import run
 from hypothesis import given, settings
@@ -177,13 +181,22 @@ def simple(path: Path, *layers: bytes, tags: list[str] | None = None) -> Path:
     )
 
 
-@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zstd": zstandard.compress,
+    "zstd behind a skippable frame": lambda data: (
+        b"\x5a\x2a\x4d\x18\4\0\0\0skip" + zstandard.compress(data)
+    ),
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+}
+
+
+@pytest.mark.parametrize("kind", PACKERS)
 def test_an_archive_that_is_compressed_as_a_whole(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import zstandard
-
-    pack: Callable[[bytes], bytes] = gzip.compress if kind == "gzip" else zstandard.compress
+    pack = PACKERS[kind]
     plain = simple(tmp_path / "plain.tar", BASE, TOP)
     packed = tmp_path / "a.tar.gz"
     packed.write_bytes(pack(plain.read_bytes()))
@@ -205,12 +218,80 @@ def test_an_archive_that_is_compressed_as_a_whole(
     assert str(packed) in str(caught.value)
 
 
+STREAMS: dict[str, Callable[[bytes], bytes]] = {
+    "xz of two streams": lambda data: (
+        lzma.compress(data[:5000]) + bytes(8) + lzma.compress(data[5000:]) + bytes(4)
+    ),
+    "bzip2 of two streams": lambda data: bz2.compress(data[:5000]) + bz2.compress(data[5000:]),
+    **{kind: PACKERS[kind] for kind in ("xz", "bzip2")},
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_layers_of_any_compression(tmp_path: Path, kind: str) -> None:
+    layers = [BASE, TOP, BASE]
+    path = write(
+        tmp_path / "a.tar",
+        *(member(f"{n}.tar", STREAMS[kind](layer)) for n, layer in enumerate(layers)),
+        member("config.json", config_of(*layers)),
+        manifest(image(["0.tar", "1.tar", "2.tar"])),
+    )
+    check(f"docker-archive:{path}", layers)
+    archive = tmp_path / "b.tar"
+    archive.write_bytes(STREAMS[kind](path.read_bytes()))
+    check(f"docker-archive:{archive}", layers)
+
+
+@pytest.mark.parametrize("kind", ["xz", "bzip2"])
+def test_layers_whose_compression_is_damaged(tmp_path: Path, kind: str) -> None:
+    packed = PACKERS[kind](TOP)
+    flipped = bytearray(packed)
+    flipped[len(packed) // 2] ^= 1
+    for number, data in enumerate((packed[:-1], bytes(flipped), packed + b"garbage")):
+        path = write(
+            tmp_path / f"{number}.tar",
+            member("0.tar", data),
+            member("config.json", config_of(TOP)),
+            manifest(image(["0.tar"])),
+        )
+        with (
+            pytest.raises(FormatError, match=f"'0.tar': it cannot be unpacked: .*{kind} data"),
+            open_repository(f"docker-archive:{path}") as found,
+        ):
+            found.root()
+    other = write(
+        tmp_path / "other.tar",
+        member("0.tar", PACKERS[kind](BASE)),
+        member("config.json", config_of(TOP)),
+        manifest(image(["0.tar"])),
+    )
+    with open_repository(f"docker-archive:{other}") as found:
+        (entry,) = found.root().layers
+        with pytest.raises(DigestError), closing(found.stream_blob(entry)) as stream:
+            stream.read()
+
+
+def test_an_archive_that_needs_too_much_memory(tmp_path: Path) -> None:
+    data = bytearray(lzma.compress(b"x"))
+    end = 12 + 4 * data[12]  # of the block's header, without its CRC
+    assert data[14:16] == b"\x21\1"  # LZMA2, and one byte for the size of its dictionary
+    data[16] = 40  # 4 GiB
+    data[end : end + 4] = zlib.crc32(data[12:end]).to_bytes(4, "little")
+    path = tmp_path / "a.tar.xz"
+    path.write_bytes(data)
+    with (
+        pytest.raises(FormatError, match="more memory than 512 MiB"),
+        open_repository(f"docker-archive:{path}"),
+    ):
+        pass
+
+
 def test_a_compressed_archive_stops_before_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = tmp_path / "a.tar.gz"
     packed.write_bytes(gzip.compress(bytes(32 << 20), 1))
-    monkeypatch.setattr("stargz.oci.formats.archive._SPARED", 1.01)
+    monkeypatch.setattr("stargz.sources.spool._SPARED", 1.01)
     with pytest.raises(SourceError, match="TMPDIR"), open_repository(f"docker-archive:{packed}"):
         pass
 

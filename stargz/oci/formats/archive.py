@@ -1,10 +1,10 @@
 """Images in the archives that `docker save` and its likes write (docker-archive:).
 
-A tar with a `manifest.json`: a list of {"Config", "RepoTags", "Layers"}, which name other members
-(Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset Format"). Layers are
-plain tars as a rule; newer ones are blobs of an OCI layout in the same tar, compressed or not.
-They are read where they lie. What has no manifest of a registry's kind gets one here (Docker
-schema 2).
+A tar, compressed or not, with a `manifest.json`: a list of {"Config", "RepoTags", "Layers"}, which
+name other members (Docker's image specification 1.2, "Combined Image JSON + Filesystem Changeset
+Format"). Layers are plain tars as a rule; newer ones are blobs of an OCI layout in the same tar,
+compressed or not. They are read where they lie, but for those in xz or bzip2. What has no manifest
+of a registry's kind gets one here (Docker schema 2).
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stargz.digests import digest_of, is_digest
-from stargz.errors import FormatError, GzipError, SourceError, TarError, UsageError
+from stargz.errors import FormatError, SourceError, UsageError
 from stargz.oci.formats.manifest import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
@@ -35,17 +33,17 @@ from stargz.oci.formats.manifest import (
     load_json,
     parse_manifest,
 )
+from stargz.oci.formats.packing import HEAD, Packing, packing, unpacked
 from stargz.oci.formats.reference import parse_reference
 from stargz.oci.formats.tar_index import Member, TarIndex
 from stargz.sources import LocalSource
 from stargz.sources.base import check_range
+from stargz.sources.spool import Spool, unpack
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _MAX_IMAGES = 100_000
 _PIECE = 1 << 20
-_SPARED = 0.05  # of the disk, when a compressed archive is unpacked
 _BLOB = re.compile(r"(?:\./)*blobs/sha256/([0-9a-f]{64})")
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +101,21 @@ class Archive:
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = f"docker-archive:{path}"
-        fd = _open_file(path, self.name)
-        if os.pread(fd.fd, 4, 0)[:2] == _GZIP or os.pread(fd.fd, 4, 0) == _ZSTD:
-            fd = _unpack(fd, self.name)
-        self._source = LocalSource(path, fd.fd, keep=fd)
-        self._index = TarIndex(fd.fd, self._source.size, self.name)
+        file = _open_file(path, self.name)
+        self._source = LocalSource(path, file.fd, keep=file)
+        kind = packing(os.pread(file.fd, HEAD, 0))
+        if kind:
+            whole = Member("file", 0, self._source.size)
+            spool = Spool(self.name, None)
+            _unpack(self._source, whole, kind, spool, self.name)
+            self._source = LocalSource(path, spool.fd, keep=spool)
+        assert self._source.fd is not None
+        self._index = TarIndex(self._source.fd, self._source.size, self.name)
         self._images = self._read_images()
+        self._spool: Spool | None = None  # of layers in xz and bzip2
         self._lock = threading.Lock()
         self._manifests: dict[int, Manifest] = {}
-        self._blobs: dict[str, Member] = {}  # by digest
+        self._blobs: dict[str, tuple[LocalSource, Member]] = {}  # by digest
         self._digests: dict[int, str] = {}  # by offset
 
     def refs(self) -> list[str]:
@@ -129,13 +133,14 @@ class Archive:
 
     def open_blob(self, entry: Descriptor) -> MemberSource:
         """A config or layer of a manifest that was made; its digest is not checked."""
-        member = self._blobs.get(entry.digest)
+        found = self._blobs.get(entry.digest)
         name = f"{self.name}@{entry.digest}"
-        if member is None:
+        if found is None:
             raise SourceError(f"{name}: no such blob in the archive")
+        source, member = found
         if member.size != entry.size:
             raise FormatError(f"{member.size} bytes, where its descriptor says {entry.size}", name)
-        return MemberSource(self._source, member.offset, member.size, name)
+        return MemberSource(source, member.offset, member.size, name)
 
     # --- what is in it ------------------------------------------------------------------
 
@@ -212,17 +217,27 @@ class Archive:
 
     def _layer(self, path: str, diff_id: str) -> dict[str, Any]:
         member = self._index.find(path)
-        magic = self._source.read_at(member.offset, min(4, member.size))
-        packed = ".gzip" if magic[:2] == _GZIP else ".zstd" if magic == _ZSTD else ""
+        source = self._source
+        kind = packing(source.read_at(member.offset, min(HEAD, member.size)))
         digest = diff_id  # checked by whoever reads the layer whole
-        if packed:
+        if kind in ("gzip", "zstd"):
             named = _BLOB.fullmatch(path)
             digest = f"sha256:{named[1]}" if named else self._hash(member)
-        self._keep(digest, member)
-        return {"mediaType": f"{_LAYER}{packed}", "size": member.size, "digest": digest}
+        elif kind:  # there is no media type for it: the layer is what is in it
+            if diff_id not in self._blobs:
+                where = f"{self.name}: {path!r:.200}"
+                self._spool = self._spool or Spool(self.name, None)
+                at, size = _unpack(source, member, kind, self._spool, where)
+                source = LocalSource(path, self._spool.fd, keep=self._spool)
+                self._blobs[diff_id] = source, Member("file", at, size)
+            source, member = self._blobs[diff_id]
+            kind = None
+        self._keep(digest, member, source)
+        suffix = f".{kind}" if kind else ""
+        return {"mediaType": f"{_LAYER}{suffix}", "size": member.size, "digest": digest}
 
-    def _keep(self, digest: str, member: Member) -> None:
-        known = self._blobs.setdefault(digest, member)
+    def _keep(self, digest: str, member: Member, source: LocalSource | None = None) -> None:
+        _, known = self._blobs.setdefault(digest, (source or self._source, member))
         if known.size != member.size:
             raise FormatError(
                 f"two members of {known.size} and {member.size} bytes have one digest: {digest}",
@@ -284,26 +299,25 @@ def _open_file(path: str, name: str) -> _Open:
     return fd
 
 
-def _unpack(packed: _Open, name: str) -> _Open:
-    """The tar in a compressed archive, in a temporary file that has no name."""
-    from stargz._engine.write import unwrap
+def _unpack(
+    packed: LocalSource, at: Member, kind: Packing, spool: Spool, name: str
+) -> tuple[int, int]:
+    """Append the tar in something compressed to a spool: where it is there, and its bytes."""
+    done = 0
 
-    folder = tempfile.gettempdir()
+    def read(size: int) -> bytes:
+        nonlocal done
+        piece = packed.read_at(at.offset + done, min(size, at.size - done))
+        done += len(piece)
+        return piece
 
-    def check(_done: int, _total: int) -> None:
-        usage = shutil.disk_usage(folder)
-        if usage.free < usage.total * _SPARED:
-            raise SourceError(
-                f"{name}: no space to unpack it in {folder} (less than {_SPARED:.0%} are free); "
-                "let TMPDIR name a larger place"
-            )
-
-    with tempfile.TemporaryFile(prefix="stargz-") as file:
-        try:
-            unwrap(packed.fd, file.fileno(), source_name=name, progress=check)
-        except (GzipError, TarError) as error:
-            raise FormatError(f"it cannot be unpacked: {error.message}", name) from error
-        return _Open(os.dup(file.fileno()))
+    begin = os.lseek(spool.fd, 0, os.SEEK_END)
+    try:
+        plain = unpacked(read, kind, name) if kind in ("xz", "bzip2") else read
+        _, size = unpack(plain, spool.fd, name)
+    except FormatError as error:
+        raise FormatError(f"it cannot be unpacked: {error.message}", name) from error
+    return begin, size
 
 
 # --- checks ---------------------------------------------------------------------------------
