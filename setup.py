@@ -14,6 +14,10 @@ from setuptools.command.build_clib import build_clib
 
 CORES = len(os.sched_getaffinity(0))
 FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread"]
+SANITIZE = []
+if sanitizers := os.environ.get("STARGZ_SANITIZE"):  # tests/sanitized sets it
+    SANITIZE = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    FLAGS += [*SANITIZE, "-O1", "-g", "-fno-omit-frame-pointer"]
 KERNELS = sorted(map(str, Path("csrc").glob("*/*.c")))
 HEADERS = sorted(map(str, Path("csrc").glob("*/*.h")))
 MODULES = sorted(path.stem for path in Path("stargz/_engine").glob("*.pyx"))
@@ -57,7 +61,7 @@ if __name__ == "__main__":
                     depends=[*KERNELS, *HEADERS],
                     include_dirs=["csrc"],
                     extra_compile_args=FLAGS,
-                    extra_link_args=["-pthread"],
+                    extra_link_args=["-pthread", *SANITIZE],
                     libraries=["dl"],
                 )
                 for name in MODULES

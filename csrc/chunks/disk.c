@@ -26,11 +26,6 @@ static void name_of(const uint8_t digest[32], char name[NAME_LEN + 1])
     *sgz_put_hex(to, digest + 1, 31) = 0;
 }
 
-static void count(uint64_t *counter, uint64_t by)
-{
-    __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
-}
-
 sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32], uint8_t *out,
                                size_t len, int *found, sgz_error *err)
 {
@@ -45,7 +40,7 @@ sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32],
         (uint64_t)info.st_size != len) {
         if (fd >= 0)
             close(fd);
-        count(&store->misses, 1);
+        atomic_fetch_add(&store->misses, 1);
         return SGZ_OK;
     }
     sgz_sha256 sha;
@@ -71,7 +66,7 @@ sgz_status sgz_chunks_disk_get(sgz_chunks_disk *store, const uint8_t digest[32],
         (void)!unlinkat(store->dir, name, 0);
     }
     close(fd);
-    count(good ? &store->hits : &store->misses, 1);
+    atomic_fetch_add(good ? &store->hits : &store->misses, 1);
     return SGZ_OK;
 }
 
@@ -123,7 +118,7 @@ sgz_status sgz_chunks_disk_put(sgz_chunks_disk *store, const uint8_t digest[32],
     int good = !sgz_base_write_all(fd, data, len, -1);
     good = !close(fd) && good;
     if (good && !renameat(store->dir, temp, store->dir, name)) {
-        count(&store->added, len);
+        atomic_fetch_add(&store->added, len);
         *kept = 1;
     } else {
         (void)!unlinkat(store->dir, temp, 0);

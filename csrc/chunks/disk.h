@@ -6,13 +6,15 @@
 #ifndef SGZ_CHUNKS_DISK_H
 #define SGZ_CHUNKS_DISK_H
 
+#include <stdatomic.h>
+
 #include "codec/codecs.h"
 
 typedef struct {
     int dir;                   /* descriptor of the folder; not owned */
     const sgz_codecs *codecs;
-    uint64_t added;            /* bytes written by this process; read and written atomically */
-    uint64_t hits, misses;     /* likewise */
+    _Atomic uint64_t added;    /* bytes written by this process */
+    _Atomic uint64_t hits, misses;
 } sgz_chunks_disk;
 
 /* Read the chunk of this digest and length into out. *found is 0 when it is not there, cannot
