@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import handmade
 import pytest
 import zstandard
 from oracle import TOC_NAME, sha256, toc_json, toc_offset
@@ -709,3 +711,24 @@ def test_a_descriptor_that_blocks_does_not_stop_an_interrupt(tmp_path: Path) -> 
             child.kill()
         assert b"KeyboardInterrupt" in err
         assert list(tmp_path.iterdir()) == []
+
+
+def test_the_epoch_is_a_time_and_landmarks_have_none() -> None:
+    """The reference leaves the epoch out, and its reader then shows the year 1."""
+    tar = make_tar([("d/", "d", None), ("f", "f", b"x")])
+    kinds: list[dict[str, Any]] = [{}, {"lossless": True}, {"format": "stargz"}]
+    for options in kinds:
+        blob = convert(tar, **options)
+        times = {e["name"]: e.get("modtime") for e in entries(blob)}
+        assert times.pop(".no.prefetch.landmark", None) is None
+        assert set(times.values()) == {"1970-01-01T00:00:00Z"} and len(times) == 2
+        # A layer of another writer, or of an earlier version, has no time there.
+        with stargz.open(blob) as layer:
+            at = layer.toc_offset
+            text = re.sub(rb'"modtime": "[^"]*",', b"", layer.read_toc())
+        header = handmade.header("stargz.index.json", len(text))
+        member = handmade.member(header + text + bytes(-len(text) % 512) + bytes(1024))
+        legacy = options.get("format") == "stargz"
+        with stargz.open(blob[:at] + member + handmade.footer(at, legacy)) as layer:
+            assert layer.verify().ok and layer.entry("f").mtime == 0
+            assert not stargz.diff(layer, blob)

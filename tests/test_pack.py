@@ -530,3 +530,13 @@ def test_command(tree: Path, layer: Path, tmp_path: Path) -> None:
     assert "UID:GID" in command.fails(2, "pack", tree, tmp_path / "x", "--owner", "me")
     piped = command.run("pack", tree, "-", "--chunk-size", CHUNK, "-q", text=False)
     assert piped.stdout == layer.read_bytes()
+
+
+def test_the_epoch_is_a_time(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/f").write_bytes(b"x")
+    stargz.pack(tmp_path / "in", tmp_path / "out", mtime=0)
+    with stargz.open(tmp_path / "out") as layer:
+        found = {e["name"]: e.get("modtime") for e in json.loads(layer.read_toc())["entries"]}
+        assert found == {".no.prefetch.landmark": None, "f": "1970-01-01T00:00:00Z"}
+        assert layer.verify().ok

@@ -47,6 +47,12 @@ def go_json(entries: list[dict[str, Any]]) -> str:
     return f'{{\n\t"version": 1,\n\t"entries": {entries_text}\n}}'
 
 
+def dated(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As they are written again: what has no time has that of the epoch."""
+    epoch = "1970-01-01T00:00:00Z"
+    return [e if e["type"] == "chunk" else {"modtime": epoch, **e} for e in entries]
+
+
 def entry(name: str, type: str = "dir", **keys: Any) -> dict[str, Any]:
     return {"name": name, "type": type, **keys}
 

@@ -118,7 +118,8 @@ static sgz_status add_copied(sgz_pack *p, sgz_write_slab *slab, sgz_pack_plan *p
 static sgz_status put_landmark(sgz_pack *p, sgz_write_slab *slab, sgz_error *err)
 {
     sgz_tar_entry entry = {.type = '0', .name = SGZ_NO_LANDMARK,
-                           .name_len = strlen(SGZ_NO_LANDMARK), .size = 1, .payload = 1};
+                           .name_len = strlen(SGZ_NO_LANDMARK), .size = 1, .payload = 1,
+                           .mtime = SGZ_NO_TIME};
     sgz_write_piece piece = {.start = SGZ_TAR_BLOCK, .len = 1, .whole = 1, .last = 1};
     sgz_status status = add_member(slab, SGZ_TAR_BLOCK, 0, err);
     if (status)

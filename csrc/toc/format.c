@@ -258,8 +258,6 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
                  sgz_toc_id_map *groups)
 {
     const sgz_entry *row = &toc->rows[number];
-    /* The reference leaves out its zero time, too: the year 1. */
-    const int64_t zero_time = -62135596800;
     const char *type = sgz_toc_type_name(row->type);
     const char *text;
     size_t len;
@@ -274,7 +272,8 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
     if (row->type == SGZ_REG)
         NUMBER("size", row->size);
     if (row->type != SGZ_CHUNK) {
-        if (row->mtime && row->mtime != zero_time) {
+        /* Of the epoch, too, which the reference leaves out: its reader then shows the year 1. */
+        if (row->mtime != SGZ_NO_TIME) {
             KEY("modtime");
             put_time(w, counting, row->mtime);
         }

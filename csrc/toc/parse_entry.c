@@ -413,6 +413,8 @@ static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz
     row->dev_minor = (uint32_t)FIELD(f, KEY_DEV_MINOR);
     if (f->texts[KEY_MODTIME].ptr)
         row->mtime = read_time(&f->texts[KEY_MODTIME]);
+    if (row->mtime == SGZ_NO_TIME)
+        row->mtime = 0;
     if ((status = store_owner(parser, &f->texts[KEY_UNAME], &parser->users, row->uid, row,
                               &row->uname, err)) ||
         (status = store_owner(parser, &f->texts[KEY_GNAME], &parser->groups, row->gid, row,

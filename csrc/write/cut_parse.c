@@ -30,7 +30,7 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
     const char *name = c->options.prefetch ? SGZ_LANDMARK : SGZ_NO_LANDMARK;
     uint8_t block[SGZ_TAR_BLOCK];
     sgz_tar_entry entry = {.type = '0', .name = name, .name_len = strlen(name), .size = 1,
-                           .payload = 1};
+                           .payload = 1, .mtime = SGZ_NO_TIME};
     uint32_t row;
     c->landmark_done = 1;
     sgz_tar_plain_header(block, name, 1);
