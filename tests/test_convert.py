@@ -466,7 +466,7 @@ def test_truncated_input_is_refused_wherever_it_ends() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"hello world", b"\xff" * 5000, bz2.compress(b"x"), b"\x1f\x8b\x08", b"PK\x03\x04"],
+    [b"hello world", b"\xff" * 5000, bz2.compress(b"x"), b"\x1f\x8b\x08", b"PK\x03\x04"],
 )
 def test_what_is_no_tar_is_refused(data: bytes) -> None:
     with pytest.raises((TarError, GzipError)):
@@ -732,3 +732,53 @@ def test_the_epoch_is_a_time_and_landmarks_have_none() -> None:
         with stargz.open(blob[:at] + member + handmade.footer(at, legacy)) as layer:
             assert layer.verify().ok and layer.entry("f").mtime == 0
             assert not stargz.diff(layer, blob)
+
+
+RESERVED = ("stargz.index.json", ".prefetch.landmark", ".no.prefetch.landmark")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize("shape", ["{}", "./{}", "{}/", "{}/below", "a/../{}", "./" * 40 + "{}"])
+@pytest.mark.parametrize("options", [{}, {"prioritized": ["f"]}])
+def test_a_user_is_told_of_a_file_that_has_a_name_of_the_layers(
+    name: str, shape: str, options: dict[str, Any]
+) -> None:
+    kind, content = ("d", None) if shape.endswith("/") else ("f", b"mine")
+    tar = make_tar([(shape.format(name), kind, content), ("f", "f", b"x")])
+    out = io.BytesIO()
+    result = stargz.convert(io.BytesIO(tar), out, **options)
+    assert [name in text and "were left out" in text for text in result.warnings] == [True]
+    with stargz.open(out.getvalue()) as layer:
+        assert layer.read("f") == b"x" and layer.verify().ok
+    below = make_tar([(f"d/{name}", "f", b"mine"), ("f", "f", b"x")])
+    result = stargz.convert(io.BytesIO(below), out := io.BytesIO(), **options)
+    assert result.warnings == ()
+    with stargz.open(out.getvalue()) as layer:
+        assert layer.read(f"d/{name}") == b"mine"
+
+
+@pytest.mark.parametrize("options", [{}, {"prioritized": ["f"]}, {"format": "stargz"}])
+@pytest.mark.parametrize("again", [{}, {"prioritized": ["f"]}])
+def test_what_an_earlier_conversion_left_is_dropped_in_silence(
+    options: dict[str, Any], again: dict[str, Any], goldens: list[dict[str, Any]], data: Path
+) -> None:
+    blob = convert(make_tar([("f", "f", b"x")]), **options)
+    assert stargz.convert(io.BytesIO(blob), io.BytesIO(), **again).warnings == ()
+    for golden in goldens:
+        if golden["blob"].endswith(".esgz"):  # of the reference
+            source = data / golden["blob"]
+            warnings = stargz.convert(source, io.BytesIO(), **again, allow_missing=True).warnings
+            assert not any("left out" in text for text in warnings)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("options", [{}, {"prioritized": ["f"]}, {"lossless": True}])
+def test_a_layer_of_no_bytes_is_empty(pack: Any, options: dict[str, Any]) -> None:
+    out = io.BytesIO()
+    result = stargz.convert(io.BytesIO(pack(b"")), out, allow_missing=True, **options)
+    assert [text for text in result.warnings if "no bytes" in text] == list(result.warnings[:1])
+    with stargz.open(out.getvalue()) as layer:
+        assert [name for name in layer.names() if "landmark" not in name] == []
+        assert layer.verify().ok
+    end = stargz.convert(io.BytesIO(pack(bytes(1024))), io.BytesIO(), allow_missing=True, **options)
+    assert not [text for text in end.warnings if "no bytes" in text]

@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 # Without what follows in all of the above.
 ENDS: dict[str, tuple[bytes, dict[str, bytes] | str]] = {
-    "nothing at all": (b"", "empty"),
+    "nothing at all": (b"", {}),
     "no end": (block() + ABC, {"f": b"abc"}),
     "one block of zeros": (block() + ABC + bytes(512), {"f": b"abc"}),
     "behind the end": (block() + ABC + END + b"garbage" * 99, {"f": b"abc"}),

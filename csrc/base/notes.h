@@ -33,7 +33,10 @@
                 "Go they are files")                                                          \
     NOTE(DUMPDIR, "directories of GNU incremental archives are plain ones here, without "     \
                   "their lists of names; Go does not know them")                              \
-    NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")
+    NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")          \
+    NOTE(TOC, "entries were left out, as the layer has its TOC under this name")              \
+    NOTE(LANDMARK, "entries were left out, as the layer has its landmark under such a name") \
+    NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty")
 
 typedef enum {
 #define SGZ_NOTE_KIND(kind, text) SGZ_NOTE_##kind,

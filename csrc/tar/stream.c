@@ -68,8 +68,6 @@ sgz_status sgz_tar_stream_take(sgz_tar_stream *s, const uint8_t *data, size_t le
 sgz_status sgz_tar_stream_end(const sgz_tar_stream *s, int padded, sgz_error *err)
 {
     int64_t end = s->pos + (int64_t)s->block_len;
-    if (!end)
-        return sgz_base_fail(err, SGZ_ETAR, 0, NULL, 0, "the input is empty: not a tar archive");
     if (s->data || (padded && s->padding) || s->block_len || !sgz_tar_idle(s->parser))
         return sgz_base_fail(err, SGZ_ETAR, end, NULL, 0,
                              "truncated: the input ends inside an entry");

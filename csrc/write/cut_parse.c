@@ -1,5 +1,7 @@
 #include "write/cut_internal.h"
 
+#include "base/bytes.h"
+
 #include <stdlib.h>
 
 /* Move n parsed bytes to where the output goes on. */
@@ -55,11 +57,22 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
 
 int sgz_write_cut_marker(const char *name, size_t len)
 {
-    char scratch[64];
-    if (len > 48)
+    char scratch[4096]; /* more is no path of Linux */
+    if (len > sizeof scratch)
         return 0;
     name = sgz_toc_clean_name(name, len, scratch, &len);
-    return sgz_toc_marker(name, len);
+    const char *slash = len ? memchr(name, '/', len) : NULL;
+    return sgz_toc_marker(name, slash ? (size_t)(slash - name) : len);
+}
+
+unsigned sgz_write_cut_marker_note(const sgz_tar_entry *entry, int marker)
+{
+    /* sgz_tar_plain_header, as all writers of layers have it: no file of a user looks so. */
+    const char *name = marker == 2 ? SGZ_TOC_NAME
+                     : entry->name_len == strlen(SGZ_LANDMARK) ? SGZ_LANDMARK : SGZ_NO_LANDMARK;
+    int own = entry->type == '0' && sgz_is(entry->name, entry->name_len, name) && !entry->mode
+        && !entry->uid && !entry->gid && !entry->mtime && (marker == 2 || entry->size == 1);
+    return own ? 0 : marker == 2 ? SGZ_NOTE_BIT(TOC) : SGZ_NOTE_BIT(LANDMARK);
 }
 
 /* Keep the map of a sparse file: the parser's is gone at its next block. */
@@ -86,6 +99,8 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
             "the input has a TOC already and cannot be kept byte for byte; convert "
             "the original layer, or convert without lossless");
     if (marker == 2 || (marker && c->options.landmarks)) {
+        sgz_base_note(&c->notes, sgz_write_cut_marker_note(entry, marker), entry->name,
+                      entry->name_len);
         c->put = c->header_start;
         c->phase = IN_SKIP;
         return SGZ_OK;
@@ -300,6 +315,8 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
             err, SGZ_ETAR, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
             "is; convert without lossless");
+    if (!c->tar.pos && !c->input->extents)
+        sgz_base_note(&c->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
     if (!c->landmark_done) {
         if (c->entries < c->options.landmark_after)
             return sgz_base_fail(err, SGZ_ETAR, c->tar.pos, NULL, 0,

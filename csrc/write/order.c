@@ -27,6 +27,7 @@ struct sgz_write_order {
     sgz_extent *globals;     /* PAX global headers: they go first */
     size_t global_count, global_cap;
     uint8_t *picked;         /* rows that already have a place */
+    sgz_notes notes;         /* on what has none */
 };
 
 static sgz_status no_memory(sgz_error *err)
@@ -69,8 +70,12 @@ void sgz_write_order_free(sgz_write_order *s)
 static sgz_status on_entry(sgz_write_order *s, const sgz_tar_entry *entry, sgz_error *err)
 {
     uint32_t row;
-    if (sgz_write_cut_marker(entry->name, entry->name_len))
+    int marker = sgz_write_cut_marker(entry->name, entry->name_len);
+    if (marker) {
+        sgz_base_note(&s->notes, sgz_write_cut_marker_note(entry, marker), entry->name,
+                      entry->name_len);
         return SGZ_OK; /* left out: the cut would drop it */
+    }
     sgz_status status = sgz_toc_rows_entry(s->apply, entry, s->tar.start, &row, err);
     if (status)
         return status;
@@ -122,6 +127,8 @@ sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)
     if (status || got == STEP || interrupted)
         return status;
     *end = 1;
+    if (!s->tar.pos)
+        sgz_base_note(&s->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
     status = sgz_tar_stream_end(&s->tar, 0, err);
     return status ? status : sgz_toc_rows_finish(s->apply, &bad_names, err);
 }
@@ -204,7 +211,7 @@ sgz_status sgz_write_order_sort(sgz_write_order *s, const char *const *names, si
 {
     size_t cap = 0;
     sgz_status status = SGZ_OK;
-    memset(order, 0, sizeof *order);
+    *order = (sgz_write_ordered){.notes = s->notes};
     s->picked = calloc(s->toc->count + 1, 1);
     if (!s->picked)
         return no_memory(err);

@@ -20,6 +20,7 @@ typedef struct {
     sgz_extent *extents;     /* malloc'ed: the tar in its new order */
     size_t extent_count;
     int64_t prioritized;     /* entries before the landmark */
+    sgz_notes notes;         /* on what is left out, which the cut does not see */
 } sgz_write_ordered;
 
 /* Order the entries: each prioritized name after its parent directories and, for a hard

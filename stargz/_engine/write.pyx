@@ -66,6 +66,7 @@ cdef extern from "write/order.h" nogil:
         sgz_extent *extents
         size_t extent_count
         int64_t prioritized
+        sgz_notes notes
 
     sgz_write_order *sgz_write_order_new(sgz_input *, int)
     void sgz_write_order_free(sgz_write_order *)
@@ -385,6 +386,7 @@ cdef class Conversion:
         if status != SGZ_OK:
             self._raise(&err)
         fields = fields_of(&self.result)
+        fields["notes"] += notes_of(&self.order.notes)
         fields["trailing_garbage"] = bool(self.input.inflater.garbage or self.garbage)
         return fields
 
