@@ -301,14 +301,44 @@ def test_a_directory_that_exists_keeps_what_is_in_it(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "dir").stat().st_mode) == 0o750
 
 
-def test_modes_are_the_archives_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        run(handmade.blob([directory("d", mode=0o777), reg("d/f", b"", mode=0o666)]), tmp_path)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o777
-    assert stat.S_IMODE((tmp_path / "d/f").stat().st_mode) == 0o666
+# Extracts the layer on stdin twice: what the second needs was imported by the first, as root.
+AS_ANOTHER = """
+import os, sys, stargz
+blob = sys.stdin.buffer.read()
+first, second, umask, user = sys.argv[1], sys.argv[2], int(sys.argv[3], 8), int(sys.argv[4])
+for path, who in ((first, 0), (second, user)):
+    if who:
+        os.setgroups([]), os.setgid(who), os.setuid(who)
+    os.umask(umask)
+    with stargz.open(blob) as layer:
+        layer.extractall(path)
+"""
+
+
+@pytest.mark.parametrize("user", [0, 65534])
+@pytest.mark.parametrize("umask", [0, 0o077, 0o777])
+def test_modes_are_the_archives_whatever_the_umask(umask: int, user: int) -> None:
+    if user and os.getuid():
+        pytest.skip("only root can become another user")
+    modes = {"d": 0o777, "d/f": 0o666, "d/e": 0o700, "r": 0o500, "r/f": 0o400, "i/j/f": 0o755}
+    blob = handmade.blob(
+        [
+            directory(name, mode=mode) if name in ("d", "d/e", "r") else reg(name, b"", mode=mode)
+            for name, mode in modes.items()
+        ]
+    )
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is root's alone
+        Path(folder).chmod(0o755)
+        targets = [Path(folder) / name for name in ("first", "second")]
+        for target in targets:
+            target.mkdir()
+            target.chmod(0o777)
+        command = [sys.executable, "-c", AS_ANOTHER, *targets, f"{umask:o}", str(user)]
+        subprocess.run(command, input=blob, check=True)
+        for target in targets:
+            names = [*modes, "i", "i/j"]
+            found = {name: stat.S_IMODE((target / name).stat().st_mode) for name in names}
+            assert found == modes | {"i": 0o755, "i/j": 0o755}  # as they are listed
 
 
 def test_the_target_is_made(tmp_path: Path) -> None:

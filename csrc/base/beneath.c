@@ -88,6 +88,30 @@ int sgz_base_beneath_open(int root, const char *path, int use_openat2)
     return walk(root, path);
 }
 
+/* Open a directory that was just made. The umask may have taken from its owner what that needs. */
+static int open_made(int parent, const char *name, mode_t mode)
+{
+    int fd = openat(parent, name, OPEN_DIR);
+    if (fd < 0 && errno == EACCES) {
+        char path[32];
+        int there = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (there < 0)
+            return there;
+        snprintf(path, sizeof path, "/proc/self/fd/%d", there);
+        fd = chmod(path, mode) == 0 ? openat(there, ".", OPEN_DIR) : -1;
+        int error = errno;
+        close(there);
+        errno = error;
+    }
+    if (fd >= 0 && fchmod(fd, mode) != 0) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
 int sgz_base_beneath_make(int parent, const char *name, mode_t mode, int *made)
 {
     *made = 0;
@@ -96,7 +120,7 @@ int sgz_base_beneath_make(int parent, const char *name, mode_t mode, int *made)
             *made = 1;
         else if (errno != EEXIST)
             return -errno;
-        int fd = openat(parent, name, OPEN_DIR);
+        int fd = *made ? open_made(parent, name, mode) : openat(parent, name, OPEN_DIR);
         if (fd >= 0)
             return fd;
         if (errno == ENOTDIR || errno == ELOOP) {

@@ -12,8 +12,9 @@
  * has no openat2 or forbids it, the path is walked one component at a time. */
 int sgz_base_beneath_open(int root, const char *path, int use_openat2);
 
-/* Open the directory `name` in `parent`, made with `mode` where it is missing. Anything
- * else in its place, a link above all, is unlinked. *made says whether it is new. */
+/* Open the directory `name` in `parent`, made with `mode`, whatever the umask, where it
+ * is missing. Anything else in its place, a link above all, is unlinked. *made says whether it is
+ * new. */
 int sgz_base_beneath_make(int parent, const char *name, mode_t mode, int *made);
 
 /* Rename `from` to `to`, both in `dir`. A file or link in the way is replaced, an empty
