@@ -16,6 +16,7 @@ from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     DEFAULT_LEVEL,
     ConvertOptions,
+    check_memory,
     codec_name,
     thread_count,
 )
@@ -71,6 +72,7 @@ def convert(
     lossless: bool = False,
     format: str = "estargz",
     threads: int | None = None,
+    memory: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertResult:
     """Convert a tar, tar.gz or tar.zst into a seekable layer.
@@ -90,6 +92,7 @@ def convert(
     format: "estargz", or "stargz" for the layout of google/crfs.
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
         the chunk size at the default chunk size.
+    memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
     progress: called with (bytes done, bytes in all or 0 when not known), at most some tens of
         times a second.
 
@@ -102,7 +105,7 @@ def convert(
     options = ConvertOptions(
         level, chunk_size, min_chunk_size, tuple(prioritized), allow_missing, lossless, format
     )
-    return convert_as(options, src, dst, threads, progress)
+    return convert_as(options, src, dst, threads, progress, memory)
 
 
 def convert_as(
@@ -111,10 +114,12 @@ def convert_as(
     dst: Sink,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    memory: int | None = None,
 ) -> ConvertResult:
     """`convert`, with the options in one."""
     names = [os.fsencode(name) for name in options.prioritized]
     threads = thread_count(threads)
+    check_memory(memory)
     from stargz._engine.write import Conversion
 
     begin = time.perf_counter()
@@ -136,6 +141,7 @@ def convert_as(
             sink_name=sink_name,
             progress=progress,
             source_size=source_size,
+            memory=memory,
         )
         missing: tuple[str, ...] = ()
         if names:
@@ -189,8 +195,8 @@ def _prioritize(
 def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
     """What the maker of a layer should know of it."""
     yield from fields["notes"]
-    if fields.get("trailing_garbage"):
-        yield "bytes behind the last gzip member were ignored"
+    if fields.get("trailing"):
+        yield f"{fields['trailing']} were ignored"
     if fields["toc_size"] > TOC_SIZE_WARNING:
         yield (
             f"the TOC is {fields['toc_size'] >> 20} MiB; containers/storage refuses more than 150"

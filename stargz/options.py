@@ -63,6 +63,12 @@ def check_chunk_size(size: int) -> None:
         raise UsageError(f"chunk size {size} is not in 1 KiB to 1 GiB")
 
 
+def check_memory(size: int | None) -> None:
+    """UsageError for memory that no frame of zstd could do with."""
+    if size is not None and size not in range(1 << 10, 1 << 63):
+        raise UsageError(f"memory of {size} bytes is not 1 KiB or more")
+
+
 def default_threads() -> int:
     """The processors this process may run on."""
     return len(os.sched_getaffinity(0))

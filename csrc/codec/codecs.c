@@ -310,6 +310,7 @@ sgz_status sgz_codec_load_zstd(sgz_codecs *codecs, const char *path, sgz_error *
         {"ZSTD_createDStream", offsetof(sgz_zstd, create_dstream)},
         {"ZSTD_freeDStream", offsetof(sgz_zstd, free_dstream)},
         {"ZSTD_initDStream", offsetof(sgz_zstd, init_dstream)},
+        {"ZSTD_DCtx_setParameter", offsetof(sgz_zstd, set_parameter)},
         {"ZSTD_decompressStream", offsetof(sgz_zstd, decompress_stream)},
         {"ZSTD_isError", offsetof(sgz_zstd, is_error)},
         {"ZSTD_getErrorName", offsetof(sgz_zstd, error_name)},

@@ -104,6 +104,7 @@ typedef struct {
     void *(*create_dstream)(void);
     size_t (*free_dstream)(void *);
     size_t (*init_dstream)(void *);
+    size_t (*set_parameter)(void *, int, int);
     size_t (*decompress_stream)(void *, sgz_zstd_out *, sgz_zstd_in *);
     unsigned (*is_error)(size_t);
     const char *(*error_name)(size_t);

@@ -8,6 +8,7 @@ def unwrap(
     source_name: str,
     progress: Callable[[int, int], object] | None = None,
     source_size: int = 0,
+    memory: int | None = None,
 ) -> tuple[str, int]: ...
 
 class TarEntry:
@@ -45,6 +46,7 @@ class Conversion:
         sink_name: str,
         progress: Callable[[int, int], None] | None,
         source_size: int,
+        memory: int | None = None,
     ) -> None: ...
     def prioritize(self, names: list[bytes], spool: int, reread: bool) -> None: ...
     def run(self) -> dict[str, str | int | bool]: ...

@@ -47,13 +47,14 @@ cdef extern from "io/input.h" nogil:
         int garbage
 
     ctypedef struct sgz_input:
+        int padded
         sgz_wrap wrap
         sgz_inflater inflater
         int64_t source_pos
 
     sgz_status sgz_io_input_open(sgz_input *, const sgz_codecs *, sgz_source, sgz_error *)
     sgz_status sgz_io_input_peek(sgz_input *, sgz_error *)
-    sgz_status sgz_io_input_begin(sgz_input *, sgz_error *)
+    sgz_status sgz_io_input_begin(sgz_input *, int64_t, sgz_error *)
     sgz_status sgz_io_input_open_extents(sgz_input *, const sgz_codecs *, int, const sgz_extent *,
                                          size_t, sgz_error *)
     void sgz_io_input_close(sgz_input *)
@@ -174,7 +175,8 @@ cdef dict fields_of(const sgz_write_result *result):
     }
 
 
-cdef sgz_status _open(sgz_input *input, sgz_source where, sgz_error *err) except *:
+cdef sgz_status _open(sgz_input *input, sgz_source where, int64_t memory,
+                      sgz_error *err) except *:
     """Find out what the input is wrapped in, and load what that needs."""
     cdef sgz_status status = sgz_io_input_open(input, table(), where, err)
     while status == SGZ_OK:
@@ -187,16 +189,17 @@ cdef sgz_status _open(sgz_input *input, sgz_source where, sgz_error *err) except
     if status == SGZ_OK:
         if input.wrap == SGZ_WRAP_ZSTD:
             need("zstd")
-        status = sgz_io_input_begin(input, err)
+        status = sgz_io_input_begin(input, memory, err)
     return status
 
 
-def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t source_size=0):
+def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t source_size=0,
+           memory=None):
     """The DiffID of a tar and its bytes: (digest, size).
 
     The source is a descriptor, read from its position on, or a callable read(n); `sink` is the
     descriptor of a file that gets the plain tar, -1 for none. progress(done, source_size) gets
-    bytes of the source after each 8 MiB of the tar.
+    bytes of the source after each 8 MiB of the tar. `memory` bounds the window of a zstd frame.
     """
     cdef sgz_input input
     cdef sgz_hasher hasher
@@ -218,7 +221,7 @@ def unwrap(source, int sink=-1, *, str source_name, progress=None, int64_t sourc
         plain.buf = <uint8_t *>malloc(SGZ_PLAIN_BUF)
         if plain.buf == NULL:
             raise MemoryError
-        status = _open(&input, reader.source, &err)
+        status = _open(&input, reader.source, memory or 0, &err)
         if status == SGZ_OK:
             status = sgz_codec_hasher_init(&hasher, table(), &err)
         while status == SGZ_OK and not end:
@@ -258,7 +261,7 @@ cdef class Conversion:
     cdef object source_name, progress
     cdef int64_t source_size
     cdef readonly list missing
-    cdef int garbage            # seen by the first pass
+    cdef str trailing           # what was ignored behind the input, as far as it was read
 
     def __cinit__(self):
         memset(&self.input, 0, sizeof(self.input))
@@ -272,7 +275,7 @@ cdef class Conversion:
 
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  bint legacy, bint lossless, int threads, str source_name,
-                 str sink_name, progress, int64_t source_size):
+                 str sink_name, progress, int64_t source_size, memory=None):
         cdef sgz_error err
         cdef sgz_status status
         if level > 2:
@@ -281,6 +284,7 @@ cdef class Conversion:
         self.source_size = source_size
         self.progress = progress
         self.missing = []
+        self.trailing = ""
         self.options.level = level
         self.options.legacy = legacy
         self.options.threads = threads
@@ -296,7 +300,7 @@ cdef class Conversion:
         self.reader.source.stop = &self.job.job.stop
         self.sink = Writer(sink, sink_name)
         self.sink.sink.stop = &self.job.job.stop
-        status = _open(&self.input, self.reader.source, &err)
+        status = _open(&self.input, self.reader.source, memory or 0, &err)
         if status != SGZ_OK:
             self._raise(&err)
 
@@ -304,6 +308,11 @@ cdef class Conversion:
     def plain(self):
         """Whether the input is a tar that is not compressed."""
         return self.input.wrap == SGZ_WRAP_NONE
+
+    cdef str _behind(self):
+        if self.input.padded:
+            return "zeros behind the last zstd frame"
+        return "bytes behind the last gzip member" if self.input.inflater.garbage else ""
 
     cdef _raise(self, const sgz_error *err):
         self.reader.check()
@@ -352,7 +361,7 @@ cdef class Conversion:
         self.missing = [name for name, gone in zip(names, missing, strict=False) if gone]
         self.cut.prefetch = 1
         self.cut.landmark_after = self.order.prioritized
-        self.garbage = self.input.inflater.garbage
+        self.trailing = self._behind()
         sgz_io_input_close(&self.input)
         if sgz_io_input_open_extents(&self.input, table(), spool, self.order.extents,
                                      self.order.extent_count, &err) != SGZ_OK:
@@ -387,7 +396,7 @@ cdef class Conversion:
             self._raise(&err)
         fields = fields_of(&self.result)
         fields["notes"] += notes_of(&self.order.notes)
-        fields["trailing_garbage"] = bool(self.input.inflater.garbage or self.garbage)
+        fields["trailing"] = self.trailing or self._behind()
         return fields
 
 

@@ -118,6 +118,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help="layers to convert at the same time (default: one for each core, at most 8)",
     )
     _options.add_threads(parser)
+    _options.add_memory(parser)
     group = parser.add_argument_group("registries")
     _options.add_registry_options(group)
     group.add_argument(
@@ -148,6 +149,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "access": _access(args),
         "jobs": args.jobs,
         "threads": args.threads,
+        "memory": args.memory,
     }
 
 

@@ -78,6 +78,16 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """--memory."""
+    parser.add_argument(
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="memory that the window of a zstd frame may take (default: 512M, zstd --long=29)",
+    )
+
+
 def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """SRC, which may be `optional`, and how far its TOC is trusted: for every command that reads
     a layer."""

@@ -26,8 +26,6 @@ _KEYS = (
     "uncompressed_size", "prefetch_size",
 )  # fmt: skip
 
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz info`."""
@@ -98,10 +96,12 @@ def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
 
 def _plain(blob: ByteSource) -> str | None:
     """How a tar without a TOC is compressed; None for what is no tar."""
+    from stargz.oci.formats.packing import packing
+
     head = blob.read_at(0, min(blob.size, 512))
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
-            return name
+    kind = packing(head)
+    if kind in ("gzip", "zstd"):
+        return kind
     # ustar, PAX and GNU have the word; an empty tar is zeros.
     return "none" if head[257:262] == b"ustar" or head == bytes(512) else None
 

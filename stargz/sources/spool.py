@@ -24,10 +24,13 @@ def unlinked() -> int:
         return os.dup(file.fileno())
 
 
-def unpack(source: int | Callable[[int], bytes], fd: int, name: str) -> tuple[str, int]:
+def unpack(
+    source: int | Callable[[int], bytes], fd: int, name: str, memory: int | None = None
+) -> tuple[str, int]:
     """Write the plain tar in a packed or plain one to a temporary file: its DiffID, and bytes.
 
-    The source is a descriptor or a read(n), `name` what errors call it. Raises GzipError and
+    The source is a descriptor or a read(n), `name` what errors call it; `memory` is that of
+    `stargz.convert`. Raises GzipError and
     TarError; SourceError where there is no room.
     """
     from stargz._engine.write import unwrap
@@ -45,7 +48,7 @@ def unpack(source: int | Callable[[int], bytes], fd: int, name: str) -> tuple[st
             raise full(f"less than {_SPARED:.0%} of it are free")
 
     try:
-        return unwrap(source, fd, source_name=name, progress=check)
+        return unwrap(source, fd, source_name=name, progress=check, memory=memory)
     except OSError as error:
         if not isinstance(error, SourceError) and error.errno in _FULL:
             raise full("no space is left") from error

@@ -71,7 +71,7 @@ static outcome cut(const uint8_t *data, size_t len, size_t piece,
     sgz_toc *toc = sgz_toc_new();
     CHECK(toc && !sgz_io_input_open(&input, fuzz_codecs(), source, &err));
     CHECK(!sgz_io_input_peek(&input, &err));
-    if ((o.status = sgz_io_input_begin(&input, &err))) { /* another compression's magic */
+    if ((o.status = sgz_io_input_begin(&input, 0, &err))) { /* another compression's magic */
         memcpy(o.message, err.message, sizeof o.message);
         sgz_io_input_close(&input);
         sgz_toc_free(toc);

@@ -80,7 +80,7 @@ static sgz_status convert(int threads, int level, size_t read_fails, size_t writ
     sgz_base_job_init(&job);
     sgz_toc *toc = sgz_toc_new();
     CHECK(toc && !sgz_io_input_open(&input, &codecs, source, &err));
-    CHECK(!sgz_io_input_peek(&input, &err) && !sgz_io_input_begin(&input, &err));
+    CHECK(!sgz_io_input_peek(&input, &err) && !sgz_io_input_begin(&input, 0, &err));
     sgz_write_cutter *cutter = sgz_write_cutter_new(&input, toc, &cut);
     CHECK(cutter && !sgz_write_pipeline_start(&c, &job, &codecs, sgz_write_cutter_filler(cutter),
                                               &sink, toc, &options, &err));

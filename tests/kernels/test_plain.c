@@ -54,7 +54,7 @@ static sgz_status unwrap(memory m, int sink, int64_t *size, uint8_t out[32])
     CHECK(!sgz_codec_hasher_init(&hasher, &codecs, &err));
     sgz_status status = sgz_io_input_peek(&input, &err);
     if (!status)
-        status = sgz_io_input_begin(&input, &err);
+        status = sgz_io_input_begin(&input, 0, &err);
     sgz_plain plain = {&input, &hasher, buf, sink, 0};
     while (!status && !end)
         status = sgz_io_plain_step(&plain, &end, &err);

@@ -375,7 +375,6 @@ def damaged(tar: bytes, at: int, data: bytes, *, check: bool = True) -> bytes:
 
 GOOD = layer_of((info("a"), b"abc"), (info("b"), b"def"))
 HOSTILE = {
-    "empty": (b"", "empty"),
     "no tar": (b"x" * 2048, "checksum"),
     "checksum": (damaged(GOOD, 0, b"z", check=False), "checksum"),
     "second header": (GOOD[:1024] + b"!" + GOOD[1025:], "checksum"),
@@ -427,3 +426,10 @@ def test_any_flipped_byte_is_an_error_or_harmless() -> None:
         except TarError:
             continue
         assert len(found) % BLOCK == 0
+
+
+def test_a_layer_of_no_bytes_adds_nothing() -> None:
+    with merged_tar([io.BytesIO(GOOD), io.BytesIO(b""), io.BytesIO(gzip.compress(b""))]) as found:
+        merged = found.read()
+    with merged_tar([io.BytesIO(GOOD)]) as found:
+        assert found.read() == merged

@@ -54,6 +54,7 @@ def bulk(
     state: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     dry_run: bool = False,
@@ -71,6 +72,7 @@ def bulk(
         is remembered.
     jobs, threads: layers that are converted at the same time (default: one for each core, at
         most 8), and the threads of each.
+    memory: of each layer, as for `stargz.convert`.
     executor: converts the layers instead, in processes or on other machines; it is not shut down.
         `dask` is the address of a Dask scheduler, or its file, whose workers do.
     reports: files to write at the end, .json or .html, with every image and layer.
@@ -100,16 +102,17 @@ def bulk(
         strict,
         access or Access(),
         threads,
+        memory,
     )
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(images.access))
         found = discover(src, dst, client=client, include=include, exclude=exclude, upgrade=upgrade)
         targets = [report_target(path) for path in reports]
-        memory = stack.enter_context(State(state, read_only=dry_run))
+        known = stack.enter_context(State(state, read_only=dry_run))
         used = stop = None
         if not dry_run:
             used, stop, jobs = stack.enter_context(_executor(executor, dask, jobs))
-        run = _Run(memory, client, images, jobs or 1, progress)
+        run = _Run(known, client, images, jobs or 1, progress)
         began = time.time()
         begin = time.perf_counter()
         first = next(found, None)
@@ -119,15 +122,15 @@ def bulk(
         if used is None or stop is None:
             run.dry(found, src)
         else:
-            memory.begin(src, dst, began)
-            client.uploads = partial(_Uploads, memory)
+            known.begin(src, dst, began)
+            client.uploads = partial(_Uploads, known)
             stack.callback(setattr, client, "uploads", None)
             run.cancel_uploads()
             run.convert(found, src, used, stop)
         totals = run.totals()
         seconds = time.perf_counter() - begin
         if not dry_run:
-            memory.end(seconds, totals)
+            known.end(seconds, totals)
         report = BulkReport(
             source=src,
             destination=dst,
@@ -137,7 +140,7 @@ def bulk(
             totals=totals,
             failures=tuple(
                 Failure(one.source, one.destination, one.error or "")
-                for one in memory.outcomes("failed", reports=False)
+                for one in known.outcomes("failed", reports=False)
             ),
             stale=tuple(run.stale()),
             dry_run=dry_run,

@@ -31,7 +31,9 @@ class Reader(Protocol):
 
 
 @contextmanager
-def merged_tar(layers: Sequence[Reader], *, lone_as_is: bool = False) -> Iterator[MergedTar]:
+def merged_tar(
+    layers: Sequence[Reader], *, lone_as_is: bool = False, memory: int | None = None
+) -> Iterator[MergedTar]:
     """One tar of the tars of `layers`, the lowest first; to be read with `read(n)`. With
     `lone_as_is` a single one without whiteouts is that tar as it stands.
 
@@ -46,7 +48,7 @@ def merged_tar(layers: Sequence[Reader], *, lone_as_is: bool = False) -> Iterato
             name = getattr(layer, "name", None)
             source = name if isinstance(name, str) else f"layer {number + 1}"
             spools.append(unlinked())
-            _, size = unpack(layer.read, spools[-1], source)
+            _, size = unpack(layer.read, spools[-1], source, memory)
             stack.apply(number, size, source)
         alone = lone_as_is and len(spools) == 1 and not stack.hides
         yield MergedTar(spools, [(0, 0, size)] if alone else stack.plan())

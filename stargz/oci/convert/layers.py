@@ -89,6 +89,7 @@ class LayerTask:
     options: LayerOptions = field(default_factory=LayerOptions)
     access: Access = field(default_factory=Access)
     threads: int | None = None
+    memory: int | None = None
     flatten: bool = False
 
     @property
@@ -215,7 +216,7 @@ class _Work:
                 _Input(_describe(self.source, entry), stream, self._told)
                 for entry, stream in zip(entries, streams, strict=True)
             ]
-            tar = stack.enter_context(merged_tar(inputs, lone_as_is=True))
+            tar = stack.enter_context(merged_tar(inputs, lone_as_is=True, memory=self.task.memory))
             writer = stack.enter_context(self.destination.writer())
             name = f"{self.source.name}: its layers merged" if len(inputs) > 1 else inputs[0].name
             result = self._engine(_Input(name, tar), writer)
@@ -232,7 +233,8 @@ class _Work:
         options = self.task.options.filled()
         fd = writer.fd
         sink: Any = writer if fd is None else _descriptor(fd, writer.name, "w")
-        return convert_as(options, source, sink, self.task.threads, self._tell)
+        task = self.task
+        return convert_as(options, source, sink, task.threads, self._tell, task.memory)
 
     def _tell(self, done: int, total: int) -> None:
         # What is read a second time, or merged, is counted behind what was read.
@@ -307,7 +309,7 @@ class _Work:
         tar = unlinked()
         try:
             os.lseek(spool.fd, 0, os.SEEK_SET)
-            found, size = unpack(spool.fd, tar, spool.name)
+            found, size = unpack(spool.fd, tar, spool.name, self.task.memory)
             entries = sum(1 for _ in TarEntries(tar, size, spool.name, any_type=True))
         finally:
             os.close(tar)
