@@ -27,7 +27,13 @@ FOOTER_SIZE = 51
 LEGACY_FOOTER_SIZE = 47
 EXTERNAL_FOOTER_SIZE = 46
 ZSTD_FOOTER_SIZE = 48
-MAX_FOOTER_SIZE = FOOTER_SIZE
+TARSPLIT_FOOTER_SIZE = 72
+MAX_FOOTER_SIZE = TARSPLIT_FOOTER_SIZE
+
+NOT_READ = (
+    "zstd:chunked is not read by this version, but for the tar.zst that it is: convert it to "
+    "eStargz (stargz convert, or stargz image convert)"
+)
 
 Kind = Literal["estargz", "stargz", "external-toc", "zstd:chunked"]
 
@@ -35,8 +41,9 @@ _HEADER = bytes.fromhex("1f8b08040000000000ff")
 _TAIL = bytes.fromhex("010000ffff") + bytes(8)
 _MAGIC = b"STARGZ"
 _EXTERNAL = b"STARGZEXTERNALTOC"
-_ZSTD_HEADER = bytes.fromhex("502a4d18") + (40).to_bytes(4, "little")
-_ZSTD_MAGIC = b"GnUlInUx"
+_SKIPPABLE = bytes.fromhex("502a4d18")
+# Of stargz-snapshotter, which containers/storage wrote too before it had a tar-split; and its own.
+_ZSTD = ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -141,13 +148,15 @@ def _parse_stargz(tail: bytes, blob_size: int, source: str) -> Footer | None:
 
 
 def _parse_zstd(tail: bytes, blob_size: int, source: str) -> Footer | None:
-    footer = tail[-ZSTD_FOOTER_SIZE:]
-    if len(footer) < ZSTD_FOOTER_SIZE or not footer.startswith(_ZSTD_HEADER):
-        return None
-    if footer[-8:] != _ZSTD_MAGIC:
+    for length, magic in _ZSTD:
+        footer = tail[-length:]
+        head = _SKIPPABLE + (length - 8).to_bytes(4, "little")
+        if len(footer) == length and footer.startswith(head) and footer.endswith(magic):
+            break
+    else:
         return None
     offset, size, _, kind = (int.from_bytes(footer[n : n + 8], "little") for n in (8, 16, 24, 32))
-    where = blob_size - ZSTD_FOOTER_SIZE
+    where = blob_size - length
     if kind != 1:
         raise FooterError(f"a zstd:chunked TOC of type {kind}; only 1 is known", source, where)
     _inside(offset, where, source)
@@ -155,7 +164,7 @@ def _parse_zstd(tail: bytes, blob_size: int, source: str) -> Footer | None:
         raise FooterError(
             f"a TOC of {size} bytes at {offset} does not end before the footer", source, where
         )
-    return Footer("zstd:chunked", offset, ZSTD_FOOTER_SIZE, size)
+    return Footer("zstd:chunked", offset, length, size)
 
 
 def _inside(toc_offset: int, where: int, source: str) -> int:

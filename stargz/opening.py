@@ -17,7 +17,7 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
-from stargz.footer import MAX_FOOTER_SIZE, Footer, parse_footer
+from stargz.footer import MAX_FOOTER_SIZE, NOT_READ, Footer, parse_footer
 from stargz.layer import Layer, Place
 from stargz.options import MAX_TOC_SIZE, thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
@@ -214,11 +214,7 @@ def _connect(
 def _find_footer(tail: bytes, size: int, name: str) -> Footer:
     footer = parse_footer(tail[-MAX_FOOTER_SIZE:], size, name)
     if footer.kind == "zstd:chunked":
-        raise FormatError(
-            "zstd:chunked is not read by this version; convert the layer to eStargz",
-            name,
-            size - footer.size,
-        )
+        raise FormatError(NOT_READ, name, size - footer.size)
     return footer
 
 

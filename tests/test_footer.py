@@ -14,6 +14,7 @@ from stargz.footer import (
     EXTERNAL_FOOTER_SIZE,
     FOOTER_SIZE,
     LEGACY_FOOTER_SIZE,
+    TARSPLIT_FOOTER_SIZE,
     ZSTD_FOOTER_SIZE,
     Footer,
     make_footer,
@@ -27,6 +28,13 @@ GOLDENS = {case["name"]: case for case in json.loads((DATA / "manifest.json").re
 def zstd_footer(offset: int, size: int, kind: int = 1, magic: bytes = b"GnUlInUx") -> bytes:
     numbers = b"".join(n.to_bytes(8, "little") for n in (offset, size, 7, kind))
     return bytes.fromhex("502a4d1828000000") + numbers + magic
+
+
+def tarsplit_footer(offset: int, size: int, kind: int = 1, magic: bytes = b"GNUlInUx") -> bytes:
+    """As containers/storage writes it: with the place of its tar-split."""
+    values = (offset, size, 7, kind, offset + size + 8, 20, 30)
+    numbers = b"".join(n.to_bytes(8, "little") for n in values)
+    return bytes.fromhex("502a4d1840000000") + numbers + magic
 
 
 @pytest.mark.parametrize("name", [n for n, case in GOLDENS.items() if case["kind"] == "gzip"])
@@ -112,6 +120,10 @@ PLAIN_GZIP = bytes.fromhex("1f8b0800000000000003") + bytes(90)
         (zstd_footer(900, 0), 1000, 952, "does not end before the footer"),
         (zstd_footer(900, 52, kind=2), 1000, 952, "type 2"),
         (zstd_footer(900, 52, magic=b"GNUlInUx"), 1000, 949, "no footer of a known kind"),
+        (tarsplit_footer(900, 28, magic=b"GnUlInUx"), 1000, 949, "no footer of a known kind"),
+        (tarsplit_footer(900, 28, kind=2), 1000, 928, "type 2"),
+        (tarsplit_footer(928, 1), 1000, 928, "not inside"),
+        (tarsplit_footer(900, 29), 1000, 928, "does not end before the footer"),
     ],
 )
 def test_refused(tail: bytes, size: int, offset: int, message: str) -> None:
@@ -126,6 +138,13 @@ def test_refused(tail: bytes, size: int, offset: int, message: str) -> None:
 def test_unwritable_offsets(offset: int) -> None:
     with pytest.raises(ValueError, match="cannot be written"):
         make_footer(offset)
+
+
+def test_both_footers_of_zstd_chunked() -> None:
+    tail = bytes(100) + zstd_footer(900, 52)
+    assert parse_footer(tail, 1000) == Footer("zstd:chunked", 900, ZSTD_FOOTER_SIZE, 52)
+    tail = bytes(100) + tarsplit_footer(900, 28)
+    assert parse_footer(tail, 1000) == Footer("zstd:chunked", 900, TARSPLIT_FOOTER_SIZE, 28)
 
 
 def test_zstd_is_not_written() -> None:

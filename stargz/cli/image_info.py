@@ -11,6 +11,7 @@ from stargz.cli import _options
 from stargz.cli._errors import OK
 from stargz.cli._layers import registry_options
 from stargz.cli._output import print_json, print_table, shown, size_text
+from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
     from stargz.oci.image import ImageManifest
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         if key != "layers"
     )
     for layer in report["layers"]:
-        toc = f"TOC {layer['toc_digest']}" if layer["toc_digest"] else "not seekable"
+        toc = f"TOC {layer['toc_digest']}" if layer["seekable"] else "not seekable"
+        if layer["kind"] is not None:
+            toc = f"{layer['kind']}: {NOT_READ}"
         print(shown(f"layer {layer['number']}  {layer['digest']}  {layer['size']:,} bytes  {toc}"))
     return OK
 
@@ -57,7 +60,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _report(image: ImageManifest) -> dict[str, Any]:
-    from stargz.oci.formats.manifest import UNCOMPRESSED_SIZE
+    from stargz.oci.formats.manifest import UNCOMPRESSED_SIZE, is_zstd_chunked
     from stargz.oci.formats.platforms import platform_of
 
     found = image.config.get("rootfs")
@@ -72,6 +75,8 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             "media_type": entry.media_type,
             "diff_id": diff_id if isinstance(diff_id, str) else None,
             "toc_digest": image.toc_digest(number - 1),
+            "kind": "zstd:chunked" if is_zstd_chunked(entry) else None,
+            "seekable": bool(image.toc_digest(number - 1)) and not is_zstd_chunked(entry),
             "uncompressed_size": _number(entry.annotations.get(UNCOMPRESSED_SIZE)),
         }
         for number, (entry, diff_id) in enumerate(zip(image.descriptors, diff_ids, strict=True), 1)
@@ -88,7 +93,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         "platform": str(image.platform) if image.platform else None,
         "platforms": platforms,
         "size": sum(entry.size for entry in image.descriptors),
-        "seekable": all(layer["toc_digest"] for layer in layers),
+        "seekable": all(layer["seekable"] for layer in layers),
         "layers": layers,
     }
 

@@ -13,6 +13,7 @@ from stargz.cli import _options
 from stargz.cli._errors import OK
 from stargz.cli._layers import Found, open_source, source
 from stargz.cli._output import print_json, print_table, size_text
+from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
     from stargz.layer import Layer
@@ -116,8 +117,9 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             return "yes" if value else "no"
         return f"{value:,}" if isinstance(value, int) and key != "toc_offset" else str(value)
 
-    return [
+    rows = [
         (key, text(key, value))
         for key, value in report.items()
-        if value is not None or report["kind"] != "plain"
+        if value is not None or report["kind"] not in ("plain", "zstd:chunked")
     ]
+    return [*rows, ("note", NOT_READ)] if report["kind"] == "zstd:chunked" else rows

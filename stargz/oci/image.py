@@ -19,12 +19,13 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
-from stargz.footer import kind_of
+from stargz.footer import NOT_READ, kind_of
 from stargz.layer import Layer
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
     descend,
+    is_zstd_chunked,
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
@@ -365,6 +366,8 @@ def _open_one(
 
 
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:
+    if is_zstd_chunked(image.descriptors[number]):
+        return FooterError(NOT_READ, image.describe(number))
     media_type = image.descriptors[number].media_type or "no media type"
     return FooterError(
         f"{image.describe(number)} ({media_type}) is not a seekable layer ({error.message}); "

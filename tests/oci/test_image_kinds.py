@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import registries
+import zstandard
 from blobs import noise, sha256, tar_of
-from command import fails, run
+from command import fails, ok, run
 from layouts import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, TOC_DIGEST, Layout
 
 import stargz
@@ -27,6 +28,7 @@ from stargz.errors import (
     TarError,
     UnindexableError,
 )
+from stargz.footer import NOT_READ
 from stargz.oci.bulk import bulk
 from stargz.oci.conversion import ImageReport, convert_image
 from stargz.oci.formats.layout import Layout as Reading
@@ -601,3 +603,82 @@ def test_flatten_of_one_layer_without_whiteouts_is_its_conversion(tmp_path: Path
     kept = convert(tmp_path / "plain", tmp_path / "kept", flatten=True)
     assert [layer.status for layer in kept.layers] == ["kept"]
     assert (kept.status, kept.digest) == ("unchanged", plain.digest)
+
+
+# --- zstd:chunked -------------------------------------------------------------------------------
+
+
+def chunked(data: Path, dialect: str) -> tuple[bytes, dict[str, str]]:
+    """A zstd:chunked layer and its annotations, as stargz-snapshotter and as containers/storage
+    end and annotate it."""
+    blob = (data / "zstd_chunked.zst").read_bytes()
+    cases = json.loads((data / "manifest.json").read_text())
+    (notes,) = (case["annotations"] for case in cases if case["name"] == "zstd_chunked")
+    if dialect == "stargz-snapshotter":
+        return blob, notes
+    offset, size, inflated, kind = map(int, notes[f"{S}manifest-position"].split(":"))
+    split = noise("split", 40)
+    place = len(blob) - 48 + 8
+    numbers = (offset, size, inflated, kind, place, len(split), 99)
+    footer = b"".join(number.to_bytes(8, "little") for number in numbers) + b"GNUlInUx"
+    frames = b"".join(
+        bytes.fromhex("502a4d18") + len(one).to_bytes(4, "little") + one for one in (split, footer)
+    )
+    checksum = f"{C}manifest-checksum"
+    position = f"{offset}:{size}:{inflated}:{kind}"
+    return blob[:-48] + frames, {checksum: sha256(b"?"), f"{C}manifest-position": position}
+
+
+S, C = "io.containers.zstd-chunked.", "io.github.containers.zstd-chunked."
+OCI_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+
+@pytest.mark.parametrize("dialect", ["stargz-snapshotter", "containers/storage"])
+def test_zstd_chunked_is_one_thing_to_all_commands(
+    tmp_path: Path, data: Path, dialect: str
+) -> None:
+    blob, notes = chunked(data, dialect)
+    path = tmp_path / "layer.zst"
+    path.write_bytes(blob)
+    info = json.loads(ok("info", "--json", path))
+    assert (info["kind"], info["toc_digest"]) == ("zstd:chunked", None)
+    said = {fails(1, command, path) for command in ("verify", "ls", "toc")}
+    said |= {fails(1, "cat", path, "x"), fails(1, "extract", path, "-C", tmp_path / "x")}
+    (text,) = said
+    assert text.endswith(NOT_READ)
+    assert NOT_READ in ok("info", path)
+    layout = Layout(tmp_path / "src")
+    tar = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(blob), read_across_frames=True)
+    layer = layout.plain_layer(tar.read(), blob) | {"mediaType": OCI_ZSTD, "annotations": notes}
+    layout.tag(layout.manifest([layer]), "v1")
+    source = f"oci:{layout.path}:v1"
+    for words in (["image", "ls"], ["verify", "--layer", "1"]):
+        assert fails(1, *words, "--platform", "linux/amd64", source).endswith(NOT_READ)
+    found = json.loads(ok("image", "info", "--json", "--platform", "linux/amd64", source))
+    assert (found["seekable"], found["layers"][0]["kind"]) == (False, "zstd:chunked")
+    assert NOT_READ in ok("image", "info", "--platform", "linux/amd64", source)
+    result = verify_image(source)
+    assert (result.ok, result.verified) == (True, False)
+    (there,) = result.images[0].layers
+    assert (there.status, there.kind) == ("not seekable", "zstd:chunked")
+    assert not verify_image(source, require_verified=True).ok
+    # What can be done with it.
+    report = convert(layout, tmp_path / "dst", verify=True)
+    assert [one.status for one in report.layers] == ["converted"]
+    assert report.warnings == ()
+    assert verify_image(f"oci:{tmp_path}/dst:v1").verified
+    assert not any("zstd" in key for key in written(tmp_path / "dst").layers[0].annotations)
+    ok("-q", "convert", path, tmp_path / "layer.esgz")
+
+
+def test_annotations_tell_of_zstd_chunked_without_a_footer(tmp_path: Path, data: Path) -> None:
+    blob, _ = chunked(data, "stargz-snapshotter")
+    layout = Layout(tmp_path / "src")
+    plain = blob[:-48]
+    tar = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(plain), read_across_frames=True)
+    notes = {f"{C}manifest-position": "26368:1470:7680:1"}
+    layer = layout.plain_layer(tar.read(), plain) | {"mediaType": OCI_ZSTD, "annotations": notes}
+    layout.tag(layout.manifest([layer]), "v1")
+    source = f"oci:{layout.path}:v1"
+    assert fails(1, "image", "ls", "--platform", "linux/amd64", source).endswith(NOT_READ)
+    assert [one.kind for one in verify_image(source).images[0].layers] == ["zstd:chunked"]

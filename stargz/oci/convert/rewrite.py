@@ -30,6 +30,7 @@ from stargz.oci.formats.manifest import (
     SOCI_INDEX,
     TOC_DIGEST,
     UNCOMPRESSED_SIZE,
+    ZSTD_CHUNKED,
     Descriptor,
     Manifest,
     check_keys,
@@ -39,7 +40,6 @@ from stargz.oci.formats.manifest import (
 )
 
 _UNCOMPRESSED = "containerd.io/uncompressed"  # the DiffID, as containerd knows it
-_STALE = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunked.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def layer_descriptor(entry: Descriptor, new: NewLayer, types: Types) -> dict[str
     annotations = {
         key: text
         for key, text in entry.annotations.items()
-        if not key.startswith(_STALE) and (new.toc_digest or key != TOC_DIGEST)
+        if not key.startswith(ZSTD_CHUNKED) and (new.toc_digest or key != TOC_DIGEST)
     }
     if _UNCOMPRESSED in annotations:
         annotations[_UNCOMPRESSED] = new.diff_id

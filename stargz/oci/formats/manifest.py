@@ -60,6 +60,8 @@ OCI_TYPES = {
     f"{_DOCKER}.foreign.diff.tar": f"{_OCI}.nondistributable.v1.tar",
     f"{_DOCKER}.foreign.diff.tar.gzip": f"{_OCI}.nondistributable.v1.tar+gzip",
 }
+# The beginnings of annotations about zstd:chunked, of stargz-snapshotter and containers/storage.
+ZSTD_CHUNKED = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunked.")
 DOCKER_TYPES = {oci: docker for docker, oci in OCI_TYPES.items()}
 
 # What SOCI calls an index of an image's layers, and where the two name each other.
@@ -316,6 +318,11 @@ def layer_kind(entry: Descriptor) -> LayerKind:
     ):
         return "foreign"
     return "other"
+
+
+def is_zstd_chunked(entry: Descriptor) -> bool:
+    """Whether a layer's annotations say that it is zstd:chunked."""
+    return any(key.startswith(ZSTD_CHUNKED) for key in entry.annotations)
 
 
 def about(entry: Descriptor) -> str | None:
