@@ -126,8 +126,8 @@ class Board:
 
 def image_line(event: Mapping[str, Any]) -> str:
     """What became of an image, on a line."""
-    if event["status"] == "failed":
-        return f"failed: {failure_line(event['source'], event['error'])}"
+    if event["status"] in ("failed", "skipped"):
+        return f"{event['status']}: {failure_line(event['source'], event['error'])}"
     return (
         f"{event['status']}: {event['source']} -> {event['destination']} {event['seconds']:.3f} s"
     )

@@ -128,10 +128,12 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
     if not totals["images"]:
         warn(args, f"{args.src}: no images found")
     print_table(_planned(totals) if report.dry_run else _done(report))
+    for one in report.skipped:
+        print(shown(f"skipped  {failure_line(one.source, one.error)}"))
     for failure in report.failures:
         print(shown(f"failed  {failure_line(failure.source, failure.error)}"))
-    for one in report.stale:
-        print(shown(f"stale  {one['kind']} {one['name']} (for {one['source']} as it was)"))
+    for stale in report.stale:
+        print(shown(f"stale  {stale['kind']} {stale['name']} (for {stale['source']} as it was)"))
 
 
 def _planned(totals: dict[str, int]) -> list[tuple[str, str]]:
@@ -139,7 +141,7 @@ def _planned(totals: dict[str, int]) -> list[tuple[str, str]]:
         (
             "images",
             f"{totals['images']:,}: {totals['to_do']:,} to do, {totals['unchanged']:,} done, "
-            f"{totals['failed']:,} failed",
+            f"{totals['failed']:,} failed{_some(totals, 'skipped')}",
         ),
         (
             "layers",
@@ -147,6 +149,11 @@ def _planned(totals: dict[str, int]) -> list[tuple[str, str]]:
         ),
         ("to do", size_text(totals["bytes"])),
     ]
+
+
+def _some(totals: dict[str, int], key: str, what: str = "") -> str:
+    """A number that is told if there are any."""
+    return f", {totals[key]:,} {what or key}" if totals[key] else ""
 
 
 def _done(report: BulkReport) -> list[tuple[str, str]]:
@@ -158,12 +165,13 @@ def _done(report: BulkReport) -> list[tuple[str, str]]:
         (
             "images",
             f"{totals['images']:,}: {totals['converted']:,} converted, {totals['unchanged']:,} "
-            f"unchanged, {totals['failed']:,} failed",
+            f"unchanged, {totals['failed']:,} failed{_some(totals, 'skipped')}",
         ),
         (
             "layers",
             f"{totals['layers']:,}: {totals['layers_converted']:,} converted, "
-            f"{totals['layers_kept']:,} kept, {totals['layers_reused']:,} known from before",
+            f"{totals['layers_kept']:,} kept, {totals['layers_reused']:,} known from before"
+            f"{_some(totals, 'layers_not_seekable', 'not seekable')}",
         ),
         ("before", size_text(before)),
         ("after", f"{size_text(after)}{share}"),

@@ -204,7 +204,7 @@ def test_hostile_manifests_fail_alone(tmp_path: Path) -> None:
         "huge": {"layers": [{"digest": "sha256:" + "a" * 64, "size": 1 << 62}]},
         "path": {"layers": [{"digest": "sha256:../../../etc/passwd", "size": 1}]},
         "negative": {"layers": [{"digest": "sha256:" + "a" * 64, "size": -1}]},
-        "null": {"layers": None},
+        "text": {"layers": "none"},
     }
     for name, more in hostile.items():
         made = layouts.Layout(folder / name)

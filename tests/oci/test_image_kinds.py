@@ -682,3 +682,39 @@ def test_annotations_tell_of_zstd_chunked_without_a_footer(tmp_path: Path, data:
     source = f"oci:{layout.path}:v1"
     assert fails(1, "image", "ls", "--platform", "linux/amd64", source).endswith(NOT_READ)
     assert [one.kind for one in verify_image(source).images[0].layers] == ["zstd:chunked"]
+
+
+# --- many images --------------------------------------------------------------------------------
+
+
+def test_bulk_skips_caches_and_lists_layers_that_stay(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    cache(layout)
+    odd = layout.plain_layer(UNINDEXABLE["a hard link into a lower layer"])
+    layout.tag(layout.manifest([layout.plain_layer(TAR), odd]), "odd")
+    reports = [tmp_path / "report.json", tmp_path / "report.html"]
+    words = ["image", "bulk", "--state", tmp_path / "state", f"oci:{layout.path}"]
+    dry = json.loads(ok(*words, f"oci:{tmp_path}/dst", "--dry-run", "--json"))
+    assert [dry["totals"][key] for key in ("images", "to_do", "skipped", "failed")] == [2, 1, 1, 0]
+    done = run(*words, f"oci:{tmp_path}/dst", *(f"--report={path}" for path in reports))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"skipped  oci:{layout.path}:cache: it is no image, but an artifact" in done.stdout
+    assert "1 skipped" in done.stdout and "1 not seekable" in done.stdout
+    found = json.loads(reports[0].read_text())
+    assert [one["source"] for one in found["skipped"]] == [f"oci:{layout.path}:cache"]
+    assert (found["failures"], found["totals"]["skipped"]) == ([], 1)
+    assert found["totals"]["layers_not_seekable"] == 1
+    skipped, image = sorted(found["images"], key=lambda one: str(one["source"]))
+    assert (skipped["status"], skipped["error"]) == ("skipped", None)
+    assert CACHE in skipped["warnings"][0]
+    assert [layer["status"] for layer in image["layers"]] == ["converted", "not seekable"]
+    page = reports[1].read_text()
+    assert "Layers that are not seekable" in page and "hard link" in page
+    assert "Failed" not in page
+    # Again nothing is to be done; asked to be strict, it is.
+    assert bulk(f"oci:{layout.path}", f"oci:{tmp_path}/dst", state=tmp_path / "state").ok
+    strict = bulk(
+        f"oci:{layout.path}", f"oci:{tmp_path}/dst", state=tmp_path / "state", strict=True
+    )
+    assert [odd["digest"] in failure.error for failure in strict.failures] == [True]
+    assert [one.destination for one in strict.skipped] == [f"oci:{tmp_path}/dst:cache"]

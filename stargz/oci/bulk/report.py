@@ -27,11 +27,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkReport:
-    """What a bulk run did. `totals` has images, converted, unchanged, failed, layers (distinct
-    ones of the images that were converted), layers_converted, layers_kept, layers_reused (known
-    from runs before), bytes_before, bytes_after (of those layers), bytes_read and bytes_written (of
-    those made in this run); of a dry run images, unchanged, failed, layers, layers_known, bytes (of
-    the layers to be made) and to_do (images)."""
+    """What a bulk run did. `totals` has images, converted, unchanged, failed, skipped, layers
+    (distinct ones of the images that were converted), layers_converted, layers_kept,
+    layers_not_seekable, layers_reused (known from runs before), bytes_before, bytes_after (of those
+    layers), bytes_read and bytes_written (of those made in this run); of a dry run images,
+    unchanged, failed, skipped, layers, layers_known, bytes (of the layers to be made) and to_do
+    (images)."""
 
     source: str
     destination: str | None
@@ -41,6 +42,7 @@ class BulkReport:
     options: dict[str, Any]
     totals: dict[str, int]
     failures: tuple[Failure, ...] = ()
+    skipped: tuple[Failure, ...] = ()  # what is no image, and what it is instead
     stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
 
     @property
@@ -50,8 +52,8 @@ class BulkReport:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        lists = {"failures": list(map(asdict, self.failures)), "stale": list(self.stale)}
-        return {**asdict(self), **lists}
+        lists = {key: list(map(asdict, getattr(self, key))) for key in ("failures", "skipped")}
+        return {**asdict(self), **lists, "stale": list(self.stale)}
 
 
 def report_target(path: str | os.PathLike[str]) -> str:

@@ -62,13 +62,20 @@ c=typeof x==="number"?x-y:x.localeCompare(y);return down?-c:c;})
 def write_page(file: IO[bytes], report: Mapping[str, Any]) -> None:
     """Write the page of a report (see `stargz.oci.bulk.report.write_report`)."""
     with ExitStack() as stack:
-        rows, failed, stale = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        rows, failed, left, stale = (
+            stack.enter_context(tempfile.TemporaryFile()) for _ in range(4)
+        )
         seen = _Seen()
         for image in report.get("images", ()):
             seen.add(image)
             _write(rows, _image_row(image))
             if image.get("status") == "failed":
                 _write(failed, _row(_cell(image.get("source")), _error(image)))
+            for layer in image.get("layers") or ():
+                if layer.get("status") == "not seekable":
+                    why = (layer.get("warnings") or [""])[-1]
+                    digest = layer.get("source_digest")
+                    _write(left, _row(_cell(image.get("source")), _cell(digest), _cell(why)))
             for one in image.get("stale") or ():
                 keys = ("name", "kind", "digest")
                 cells = (_cell(one.get(key)) for key in keys)
@@ -80,6 +87,7 @@ def write_page(file: IO[bytes], report: Mapping[str, Any]) -> None:
             _write(file, text)
         for text in seen.slowest_layers():
             _write(file, text)
+        _table(file, "Layers that are not seekable", ("Image", "Layer", "Why"), left)
         _table(file, "Signatures and the like that no longer match", _STALE_HEADS, stale)
         _table(file, "All images", _IMAGE_HEADS, rows, sorts=True)
         _write(file, f"<script>{_SCRIPT}</script>\n</body>\n</html>\n")

@@ -18,7 +18,7 @@ from itertools import chain
 from queue import Empty, Full, Queue
 from typing import Any
 
-from stargz.errors import RegistryError, StargzError, StateError, UsageError
+from stargz.errors import ArtifactError, RegistryError, StargzError, StateError, UsageError
 from stargz.oci.bulk.discover import Pair, discover
 from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
 from stargz.oci.bulk.state import Outcome, State
@@ -81,8 +81,9 @@ def bulk(
         "status", "error", "seconds"}, from any thread.
 
     An image that fails is in the report, and the others go on; those that failed for want of
-    the network are tried once more at the end. Raises what keeps all of them from being
-    converted: UsageError, StateError, and errors of a source that cannot be listed.
+    the network are tried once more at the end. An index of blobs, as BuildKit's cache, is no image,
+    and skipped. Raises what keeps all of them from being converted: UsageError, StateError, and
+    errors of a source that cannot be listed.
     KeyboardInterrupt ends it at once, and the state knows what was finished.
     """
     if executor is not None and dask is not None:
@@ -141,6 +142,10 @@ def bulk(
             failures=tuple(
                 Failure(one.source, one.destination, one.error or "")
                 for one in known.outcomes("failed", reports=False)
+            ),
+            skipped=tuple(
+                Failure(one.source, one.destination, one.error or "")
+                for one in memory.outcomes("skipped", reports=False)
             ),
             stale=tuple(run.stale()),
             dry_run=dry_run,
@@ -363,8 +368,9 @@ class _Run:
         self, number: int, pair: Pair, error: BaseException, seconds: float, again: bool
     ) -> None:
         text = describe(error)
-        self._state.finish(number, "failed", seconds, error=text, transient=again)
-        self._tell_image(pair, "failed", text, seconds)
+        status = "skipped" if isinstance(error, ArtifactError) else "failed"
+        self._state.finish(number, status, seconds, error=text, transient=again)
+        self._tell_image(pair, status, text, seconds)
 
     def _is_done(self, pair: Pair) -> bool:
         """Whether source and destination are what they were when it was converted."""
@@ -440,6 +446,7 @@ class _Run:
         if self._dry:
             del found["converted"]
             found["to_do"] = found["images"] - found["unchanged"] - found["failed"]
+            found["to_do"] -= found["skipped"]
             found["layers"] = len(self._layers)
             found["layers_known"] = self._known
             found["bytes"] = sum(self._layers.values())
@@ -478,6 +485,7 @@ class _Uploads:
 
 def _image_entry(outcome: Outcome) -> dict[str, Any]:
     made = outcome.report or {}
+    skipped = outcome.status == "skipped"
     return {
         "source": outcome.source,
         "destination": outcome.destination,
@@ -487,9 +495,9 @@ def _image_entry(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "size_before": made.get("size_before", 0),
         "size_after": made.get("size_after", 0),
-        "error": outcome.error,
+        "error": None if skipped else outcome.error,
         "stale": made.get("stale", []),
-        "warnings": made.get("warnings", []),
+        "warnings": [outcome.error] if skipped else made.get("warnings", []),
         "layers": made.get("layers", []),
     }
 

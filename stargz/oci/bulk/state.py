@@ -87,7 +87,7 @@ class Outcome:
     number: int
     source: str
     destination: str
-    status: str  # running, converted, unchanged, failed
+    status: str  # running, converted, unchanged, failed, skipped
     error: str | None
     seconds: float
     report: dict[str, Any] | None
@@ -376,6 +376,7 @@ class State:
                 "converted": counts.get("converted", 0),
                 "unchanged": counts.get("unchanged", 0),
                 "failed": counts.get("failed", 0),
+                "skipped": counts.get("skipped", 0),
             }
             if not self.run:
                 return found
@@ -383,6 +384,7 @@ class State:
                 "SELECT count(*), "
                 "coalesce(sum(made = ?1 AND status = 'converted'), 0), "
                 "coalesce(sum(made = ?1 AND status = 'kept'), 0), "
+                "coalesce(sum(made = ?1 AND status = 'not seekable'), 0), "
                 "coalesce(sum(made <> ?1), 0), "
                 "coalesce(sum(bytes_before), 0), coalesce(sum(bytes_after), 0), "
                 "coalesce(sum(CASE WHEN made = ?1 THEN bytes_before END), 0), "
@@ -390,11 +392,9 @@ class State:
                 "FROM layers WHERE used = ?1",
                 (self.run,),
             ).fetchone()
-            names = "layers layers_converted layers_kept layers_reused bytes_before bytes_after"
-            return {
-                **found,
-                **dict(zip(f"{names} bytes_read bytes_written".split(), row, strict=True)),
-            }
+            layers = "layers layers_converted layers_kept layers_not_seekable layers_reused"
+            names = f"{layers} bytes_before bytes_after bytes_read bytes_written"
+            return found | dict(zip(names.split(), row, strict=True))
 
     def _has(self, table: str) -> bool:
         return bool(self._number("SELECT count(*) FROM sqlite_schema WHERE name = ?", table))
