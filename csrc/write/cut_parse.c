@@ -110,7 +110,7 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     unsigned folded = c->options.lossless ? 0 : SGZ_NOTE_BIT(GLOBAL);
     if (entry->type == 'S' && c->options.lossless)
         return sgz_base_fail(
-            err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
+            err, SGZ_ENOTOC, c->tar.start, entry->name, entry->name_len,
             "a sparse file cannot be read from a lossless layer; convert without "
             "lossless");
     uint32_t row;
@@ -312,7 +312,7 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         return status;
     if (c->options.lossless && (c->tar.pos % SGZ_TAR_BLOCK))
         return sgz_base_fail(
-            err, SGZ_ETAR, c->tar.pos, NULL, 0,
+            err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
             "is; convert without lossless");
     if (!c->tar.pos && !c->input->extents)

@@ -31,6 +31,7 @@ from stargz.errors import (
 from stargz.footer import NOT_READ
 from stargz.oci.bulk import bulk
 from stargz.oci.conversion import ImageReport, convert_image
+from stargz.oci.convert.layers import LayerOptions
 from stargz.oci.formats.layout import Layout as Reading
 from stargz.oci.formats.manifest import DOCKER_TYPES, OCI_TYPES, Manifest, parse_manifest
 from stargz.oci.image import load_image
@@ -219,6 +220,17 @@ def test_what_is_not_known_stays(tmp_path: Path, kind: str, served: registries.R
     assert there.digest == report.digest
     one = convert(layout, tmp_path / "one", platforms=["linux/amd64"])
     assert one.warnings == ()
+
+
+def test_bulk_knows_what_is_whole(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    other = index_with(layout, layout.blob(b"?", "text/plain"))
+    source, to = f"oci:{layout.path}", f"oci:{tmp_path}/dst"
+    made = [bulk(source, to, state=tmp_path / "state").totals for _ in range(2)]
+    assert [totals["converted"] for totals in made] == [1, 0]
+    (tmp_path / "dst/blobs/sha256" / other["digest"][7:]).unlink()
+    assert bulk(source, to, state=tmp_path / "state").totals["converted"] == 1
+    named(tmp_path / "dst")
 
 
 def test_a_manifest_that_is_missing(tmp_path: Path, served: registries.Registry) -> None:
@@ -513,6 +525,19 @@ def test_a_layer_that_a_toc_cannot_hold_stays(tmp_path: Path, kind: str, packing
     assert (again.status, again.digest) == ("unchanged", report.digest)
 
 
+def test_what_a_lossless_layer_cannot_hold_stays(tmp_path: Path) -> None:
+    """There the tar's bytes have to be those of the files."""
+    sparse = {"GNU.sparse.size": "9", "GNU.sparse.map": "2,2"}
+    tar = tar_of([("f", b"ab")], pax_headers=sparse)
+    layout = Layout(tmp_path / "src")
+    layout.tag(layout.manifest([layout.plain_layer(tar)]), "v1")
+    options = LayerOptions(lossless=True)
+    report = convert(layout, tmp_path / "dst", options=options, verify=True)
+    assert [layer.status for layer in report.layers] == ["not seekable"]
+    report = convert(layout, tmp_path / "other", verify=True)
+    assert [layer.status for layer in report.layers] == ["converted"]
+
+
 def damaged(kind: str) -> tuple[bytes, bytes]:
     """A tar that a TOC cannot hold, and what is stored in its place."""
     tar = UNINDEXABLE["a hard link into a lower layer"]
@@ -565,6 +590,17 @@ def test_a_command_tells_of_layers_that_stay(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1 and odd["digest"] in done.stderr
     assert f"{odd['digest']}  not seekable" in done.stdout
     assert odd["digest"] in fails(1, *words, "--strict")
+
+
+def test_manifests_have_a_limit_of_layers(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    layout.tag(layout.manifest([layout.plain_layer(TAR)] * 4097), "v1")
+    text = "4097 layers are more than 4096"
+    with pytest.raises(FormatError, match=text):
+        convert(layout, tmp_path / "dst")
+    source = f"oci:{layout.path}:v1"
+    assert text in fails(1, "image", "info", "--platform", "linux/amd64", source)
+    assert [text in error.message for error in verify_image(source).errors] == [True]
 
 
 def test_configs_have_a_limit(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from stargz.durable import NewFile, complete_or_absent, sync_folder
 from stargz.errors import FormatError, SourceError, StargzError
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.manifest import (
+    KNOWN,
     MAX_MANIFEST_SIZE,
     OCI_INDEX,
     REF_NAME,
@@ -98,6 +99,10 @@ class LayoutDestination:
                 if entry.digest in seen:
                     continue
                 seen.add(entry.digest)
+                if entry.media_type not in KNOWN:
+                    if not self.has_blob(entry):
+                        return False
+                    continue
                 found = layout.manifest(entry)
                 if found.kind == "index":
                     left.extend(found.manifests)
