@@ -416,6 +416,15 @@ def docker(layout: Layout, layers: list[dict[str, Any]]) -> dict[str, Any]:
     return layout.manifest(layers, mediaType=DOCKER_MANIFEST) | {"mediaType": DOCKER_MANIFEST}
 
 
+def test_a_soci_index_by_itself_is_copied(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    soci = with_soci(layout, [layout.layer(TAR)])
+    data = (layout.blobs / soci[7:]).read_bytes()
+    layout.tag(layout.blob(data, OCI_MANIFEST), "soci")
+    assert convert(layout, tmp_path / "dst", "soci").digest == soci
+    named(tmp_path / "dst")
+
+
 # --- media types --------------------------------------------------------------------------------
 
 

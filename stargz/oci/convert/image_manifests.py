@@ -162,7 +162,7 @@ class ImageManifests:
         below = [node for node in self._nodes if node is not root]
         for height in range(root.height):
             all_of([helpers.submit(self._write, node) for node in below if node.height == height])
-        self._write_config(root)
+        self._write_blobs(root)
         if replaces is not None:
             now = self._destination.digest()
             if now not in (None, replaces):
@@ -173,7 +173,10 @@ class ImageManifests:
         made = self._made[root]
         return self._destination.write_manifest(made.data, made.media_type, named=True)
 
-    def _write_config(self, node: Node) -> None:
+    def _write_blobs(self, node: Node) -> None:
+        """What only a manifest that stays refers to."""
+        if node.manifest.artifact_type == SOCI_V2:
+            self._layers.bring(node.blobs)
         config = self._configs.get(node)
         if config is not None:
             self._destination.write_blob(config.data, config.digest)
@@ -183,9 +186,7 @@ class ImageManifests:
         if node.kind == "other":
             self._write_other(made)
             return
-        if node.manifest.artifact_type == SOCI_V2:
-            self._layers.bring(node.blobs)
-        self._write_config(node)
+        self._write_blobs(node)
         self._destination.write_manifest(made.data, made.media_type, named=False)
 
     def _write_other(self, made: Written) -> None:
