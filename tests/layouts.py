@@ -52,7 +52,7 @@ class Layout:
 
     def plain_layer(self, tar: bytes, packed: bytes | None = None) -> Descriptor:
         """A layer as other tools make it: one gzip member and no TOC."""
-        found = self.blob(packed or gzip.compress(tar, 1, mtime=0), OCI_LAYER)
+        found = self.blob(gzip.compress(tar, 1, mtime=0) if packed is None else packed, OCI_LAYER)
         self._diff_ids[found["digest"]] = sha256(tar)
         return found
 

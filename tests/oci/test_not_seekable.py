@@ -15,7 +15,7 @@ import zstandard
 from blobs import noise, sha256, tar_of
 from command import fails, ok, run
 from conversions import CACHE, TAR, cache, convert, docker, written
-from layouts import TOC_DIGEST, Layout
+from layouts import OCI_LAYER, TOC_DIGEST, Layout
 
 import stargz
 from stargz.errors import (
@@ -321,3 +321,28 @@ def test_bulk_skips_caches_and_lists_layers_that_stay(tmp_path: Path) -> None:
     )
     assert [odd["digest"] in failure.error for failure in strict.failures] == [True]
     assert [one.destination for one in strict.skipped] == [f"oci:{tmp_path}/dst:cache"]
+
+
+# --- layers without a byte ----------------------------------------------------------------------
+
+NOTHING: dict[str, tuple[bytes, str]] = {
+    "tar": (b"", "application/vnd.oci.image.layer.v1.tar"),
+    "gzip": (gzip.compress(b"", mtime=0), OCI_LAYER),
+    "zstd": (zstandard.compress(b""), OCI_ZSTD),
+}
+
+
+@pytest.mark.parametrize("packing", NOTHING)
+@pytest.mark.parametrize("flatten", [False, True])
+def test_a_layer_of_no_bytes_is_empty(tmp_path: Path, packing: str, flatten: bool) -> None:
+    layout = Layout(tmp_path / "src")
+    data, media_type = NOTHING[packing]
+    empty = layout.plain_layer(b"", data) | {"mediaType": media_type}
+    layout.tag(layout.manifest([layout.plain_layer(TAR), empty]), "v1")
+    layout.tag(layout.manifest([empty]), "alone")
+    assert verify_image(f"oci:{layout.path}:v1").ok
+    for ref, layers in (("v1", 1 if flatten else 2), ("alone", 1)):
+        report = convert(layout, tmp_path / "dst", ref, flatten=flatten, verify=True)
+        assert [layer.status for layer in report.layers] == ["converted"] * layers
+        assert verify_image(f"oci:{tmp_path}/dst:{ref}").verified
+    assert report.layers[0].entries == 1  # the landmark

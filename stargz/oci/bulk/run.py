@@ -145,7 +145,7 @@ def bulk(
             ),
             skipped=tuple(
                 Failure(one.source, one.destination, one.error or "")
-                for one in memory.outcomes("skipped", reports=False)
+                for one in known.outcomes("skipped", reports=False)
             ),
             stale=tuple(run.stale()),
             dry_run=dry_run,
