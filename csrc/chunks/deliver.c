@@ -63,22 +63,34 @@ sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_chunks_job *job, const sg
                               sgz_error *err)
 {
     sgz_chunks_active *a = find_active(c, job->id);
-    sgz_reader r;
+    sgz_reader *r = NULL;
     sgz_error other;
     if (!a)
         return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "there is no such request");
     sgz_chunks_layer *layer = a->chunks[0]->layer;
-    sgz_status st = sgz_read_reader_init(&r, c->codecs, layer->spans, data, err);
-    if (st)
-        return st;
+    /* What is read in steps goes on where the request before stopped. */
+    int keep = job->in_steps && !data->data;
+    if (keep) {
+        pthread_mutex_lock(&c->lock);
+        r = sgz_chunks_take_reader(c, layer, job->first, a->chunks[0]->window);
+        pthread_mutex_unlock(&c->lock);
+    }
+    if (!r && !(r = sgz_chunks_new_reader(c, layer, data, err)))
+        return err->code;
+    r->decoder.blob = data;
+    r->fetched = 1;
+    sgz_status st = SGZ_OK;
     for (size_t i = 0; i < a->count; i++) {
         if (a->chunks[i]->state != SGZ_FLYING)
             continue;
-        sgz_status one = sgz_chunks_decode(c, &r, a->chunks[i], st ? &other : err);
+        sgz_status one = sgz_chunks_decode(c, r, a->chunks[i], st ? &other : err);
         if (!st)
             st = one;
     }
-    sgz_read_reader_free(&r);
+    if (keep && !st)
+        sgz_chunks_give_reader(c, layer, r);
+    else
+        sgz_chunks_free_reader(r);
     to_disk(c, a);
     if (st)
         return st;

@@ -117,6 +117,13 @@ static int take(sgz_chunks *c, sgz_chunks_active *a, sgz_chunks_layer *layer, si
             return -1;
         taken += a->count && a->chunks[a->count - 1] == k;
     }
+    /* Windows in the order in which they are decoded. */
+    for (size_t i = 1; i < a->count && a->chunks[i]->span == span; i++)
+        for (size_t j = i; j && a->chunks[j - 1]->window > a->chunks[j]->window; j--) {
+            sgz_chunks_chunk *k = a->chunks[j];
+            a->chunks[j] = a->chunks[j - 1];
+            a->chunks[j - 1] = k;
+        }
     if (taken || !unasked || !worth(c, layer, span, priority))
         return taken;
     sgz_chunks_chunk *k = sgz_chunks_make(layer, span, 0);
@@ -157,8 +164,9 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
             *last = span; /* the rest later, once some of it was used */
             break;
         }
+        int64_t packed = sgz_chunks_packed_end(layer, span);
         int single = sgz_chunks_alone(layer, span);
-        if (single && a->count && !(span == first && wanted)) {
+        if (a->count && packed > end && (single ? !(span == first && wanted) : a->job.in_steps)) {
             *last = span;
             break;
         }
@@ -169,13 +177,10 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
             drop(c, a);
             return -1;
         }
-        if (taken)
-            end = sgz_chunks_packed_end(layer, span);
-        if (taken && single) {
-            a->job.in_steps = 1;
-            *last = span + 1;
-            break;
-        }
+        if (taken && packed > end)
+            end = packed;
+        if (taken && single)
+            a->job.in_steps = 1; /* then only for what its bytes have */
     }
     if (!a->count || c->stopped)
         return drop(c, a);

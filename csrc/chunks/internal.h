@@ -1,6 +1,6 @@
 /* The table of chunks as the files of this room share it: table.c, want.c (who waits), ahead.c
  * (how far to read ahead), extent.c (where bytes are), fetch.c (which requests are made),
- * deliver.c (what comes back). */
+ * deliver.c (what comes back), pool.c (decoders that wait to go on). */
 #ifndef SGZ_CHUNKS_INTERNAL_H
 #define SGZ_CHUNKS_INTERNAL_H
 
@@ -9,8 +9,8 @@
 #include "base/vec.h"
 #include "chunks/table.h"
 
-/* Idle decoders of local blobs, about 350 KB each; a thread that goes on where it decoded, or
- * within what was read of the blob, finds its own. */
+/* Idle decoders, about 350 KB each; a thread that goes on where it decoded, or within what was read
+ * of the blob, finds its own. */
 #define SGZ_POOL 8
 /* Places per layer at which reads go forward. */
 #define SGZ_STREAMS 8
@@ -163,7 +163,17 @@ void sgz_chunks_fetch_want(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
 /* Nothing but background requests is queued or under way. */
 int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
 
-/* These without the lock. Decode a pinned, flying chunk and wake who waits for it; one that fails
+/* An idle decoder for the layer: one that can go on to the chunk or window without reading anything
+ * twice if there is one; NULL: none. */
+sgz_reader *sgz_chunks_take_reader(sgz_chunks *chunks, const sgz_chunks_layer *layer, size_t span,
+                                   uint32_t window);
+
+/* These without the lock. */
+sgz_reader *sgz_chunks_new_reader(sgz_chunks *chunks, const sgz_chunks_layer *layer,
+                                  const sgz_blob *blob, sgz_error *err);
+void sgz_chunks_give_reader(sgz_chunks *chunks, sgz_chunks_layer *layer, sgz_reader *reader);
+void sgz_chunks_free_reader(sgz_reader *reader);
+/* Decode a pinned, flying chunk and wake who waits for it; one that fails
  * goes on flying. */
 sgz_status sgz_chunks_decode(sgz_chunks *chunks, sgz_reader *reader, sgz_chunks_chunk *chunk,
                              sgz_error *err);

@@ -59,11 +59,8 @@ void sgz_chunks_free(sgz_chunks *c)
         free(layer);
     }
     free(c->layers);
-    while (c->pooled) {
-        sgz_reader *r = c->pool[--c->pooled].reader;
-        sgz_read_reader_free(r);
-        free(r);
-    }
+    while (c->pooled)
+        sgz_chunks_free_reader(c->pool[--c->pooled].reader);
     pthread_cond_destroy(&c->work);
     pthread_mutex_destroy(&c->lock);
     free(c);

@@ -13,8 +13,6 @@
 #include "read/chunk.h"
 #include "chunks/disk.h"
 
-#define SGZ_WINDOW ((int64_t)64 << 20)
-
 typedef struct sgz_chunks sgz_chunks;
 
 /* `memory` is how many bytes of decoded chunks to hold on to; `store` may be NULL. */

@@ -17,55 +17,6 @@
 
 /* --- decoding ------------------------------------------------------------------------------ */
 
-/* An idle decoder for the layer: one that can go on to `e` without reading anything twice if
- * there is one. NULL: none (no lock needed for those that are made). */
-static sgz_reader *take_reader(sgz_chunks *c, const sgz_chunks_layer *layer, const sgz_entry *e)
-{
-    int best = -1, score = 0;
-    for (int i = 0; i < c->pooled; i++) {
-        if (c->pool[i].layer != layer)
-            continue;
-        int here = sgz_read_reader_near(c->pool[i].reader, e);
-        if (here >= score) {
-            score = here;
-            best = i;
-        }
-    }
-    if (best < 0)
-        return NULL;
-    sgz_reader *r = c->pool[best].reader;
-    c->pool[best] = c->pool[--c->pooled];
-    return r;
-}
-
-static sgz_reader *new_reader(sgz_chunks *c, const sgz_chunks_layer *layer, sgz_error *err)
-{
-    sgz_reader *r = malloc(sizeof *r);
-    if (!r) {
-        sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
-        return NULL;
-    }
-    if (sgz_read_reader_init(r, c->codecs, layer->spans, layer->blob, err)) {
-        free(r);
-        return NULL;
-    }
-    return r;
-}
-
-/* Give a decoder back; returns one that the pool has no room for. */
-static sgz_reader *give_reader(sgz_chunks *c, sgz_chunks_layer *layer, sgz_reader *r)
-{
-    sgz_reader *old = NULL;
-    if (c->pooled == SGZ_POOL) {
-        old = c->pool[0].reader;
-        memmove(c->pool, c->pool + 1, (SGZ_POOL - 1) * sizeof *c->pool);
-        c->pooled--;
-    }
-    c->pool[c->pooled].layer = layer;
-    c->pool[c->pooled++].reader = r;
-    return old;
-}
-
 sgz_status sgz_chunks_decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
 {
     uint8_t *data = malloc(k->len);
@@ -137,19 +88,13 @@ static sgz_status decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *
     sgz_chunks_layer *layer = k->layer;
     const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
     if (!r)
-        r = new_reader(c, layer, err);
+        r = sgz_chunks_new_reader(c, layer, layer->blob, err);
     if (!r)
         return decode(c, NULL, k, err);
     if (e->inner_offset > 0 && e->chunk_size <= SGZ_WINDOW)
         on_the_way(c, r, k);
     sgz_status st = decode(c, r, k, err);
-    pthread_mutex_lock(&c->lock);
-    r = give_reader(c, layer, r);
-    pthread_mutex_unlock(&c->lock);
-    if (r) {
-        sgz_read_reader_free(r);
-        free(r);
-    }
+    sgz_chunks_give_reader(c, layer, r);
     return st;
 }
 
@@ -224,7 +169,7 @@ static sgz_chunks_chunk *acquire(sgz_chunks *c, sgz_chunks_layer *layer, size_t 
     }
     touch(c, k);
     if (layer->direct) {
-        sgz_reader *r = take_reader(c, layer, sgz_chunks_span_entry(layer, span));
+        sgz_reader *r = sgz_chunks_take_reader(c, layer, span, window);
         pthread_mutex_unlock(&c->lock);
         sgz_status st = decode_direct(c, r, k, err);
         pthread_mutex_lock(&c->lock);
@@ -336,7 +281,7 @@ void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
         if (!k)
             continue;
         sgz_error err; /* whoever wants the chunk will see it */
-        sgz_reader *r = take_reader(c, layer, e);
+        sgz_reader *r = sgz_chunks_take_reader(c, layer, span, 0);
         pthread_mutex_unlock(&c->lock);
         decode_direct(c, r, k, &err);
         pthread_mutex_lock(&c->lock);

@@ -191,19 +191,40 @@ sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size
     return decode(d, out, cap, got, 0, err);
 }
 
-sgz_status sgz_codec_decoder_read_checked(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
-                                          sgz_error *err)
+sgz_status sgz_codec_decoder_read_unit(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                                       int *ended, sgz_error *err)
 {
-    sgz_status st;
-    uint64_t members;
-    size_t n;
-    *got = 0;
-    do {
-        members = d->inflater.members;
-        st = decode(d, out + *got, cap - *got, &n, 1, err);
-        *got += n;
-    } while (!st && *got < cap && (n || d->inflater.members != members));
+    uint64_t members = d->inflater.members;
+    sgz_status st = decode(d, out, cap, got, 1, err);
+    *ended = d->inflater.members != members;
     return st;
+}
+
+sgz_status sgz_codec_decoder_mark(const sgz_decoder *d, sgz_decoder_mark *mark, sgz_error *err)
+{
+    sgz_status st = SGZ_OK;
+    if (!mark->inflater.state)
+        st = sgz_codec_inflater_init(&mark->inflater, d->inflater.codecs, err);
+    if (!st)
+        st = sgz_codec_inflater_copy(&mark->inflater, &d->inflater, err);
+    mark->next = d->next;
+    mark->end = d->end;
+    return st;
+}
+
+void sgz_codec_decoder_return(sgz_decoder *d, sgz_decoder_mark *mark)
+{
+    sgz_inflater there = mark->inflater;
+    mark->inflater = d->inflater;
+    d->inflater = there;
+    d->next = mark->next;
+    d->end = mark->end;
+}
+
+void sgz_codec_decoder_mark_free(sgz_decoder_mark *mark)
+{
+    if (mark->inflater.state)
+        sgz_codec_inflater_free(&mark->inflater);
 }
 
 sgz_status sgz_codec_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err)

@@ -81,15 +81,29 @@ void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead);
  * in *got. Nothing is decoded beyond `cap` bytes. */
 sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                   sgz_error *err);
-/* The same, but does not go on into a unit that no byte of *got is from: so an error is about
- * these bytes, and an open unit holds the last of them. */
-sgz_status sgz_codec_decoder_read_checked(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
-                                          sgz_error *err);
+/* The same, but stops behind a unit that ends, whose check sum was right then (*ended). An error
+ * is about the unit of these bytes. */
+sgz_status sgz_codec_decoder_read_unit(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
+                                       int *ended, sgz_error *err);
+/* Whether no unit is open. */
+static inline int sgz_codec_decoder_between(const sgz_decoder *d)
+{
+    return sgz_codec_inflater_at_member_end(&d->inflater);
+}
 /* Decode and drop the rest of the open unit, if there is one, so that its check sum is
  * compared. *ended is 0 when it has more than `limit` bytes left. */
 sgz_status sgz_codec_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err);
 /* Decode `len` bytes and drop them; *got < len when the units end first. */
 sgz_status sgz_codec_decoder_skip(sgz_decoder *d, int64_t len, int64_t *got, sgz_error *err);
+/* A place to come back to. All zero is an unused one. */
+typedef struct {
+    sgz_inflater inflater;
+    int64_t next, end;
+} sgz_decoder_mark;
+/* Note where the decoder stands; to return there, once, for each time it was noted. */
+sgz_status sgz_codec_decoder_mark(const sgz_decoder *d, sgz_decoder_mark *mark, sgz_error *err);
+void sgz_codec_decoder_return(sgz_decoder *d, sgz_decoder_mark *mark);
+void sgz_codec_decoder_mark_free(sgz_decoder_mark *mark);
 /* Whether bytes that are no unit followed on one: they are ignored. */
 static inline int sgz_codec_decoder_garbage(const sgz_decoder *d)
 {

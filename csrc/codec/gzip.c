@@ -197,6 +197,21 @@ void sgz_codec_inflater_free(sgz_inflater *z)
     memset(z, 0, sizeof *z);
 }
 
+sgz_status sgz_codec_inflater_copy(sgz_inflater *to, const sgz_inflater *from, sgz_error *err)
+{
+    sgz_inflater own = *to;
+    if (!SGZ_FIT(own.header, own.header_cap, from->header_len))
+        return no_memory(err);
+    *to = *from;
+    to->state = own.state;
+    to->header = own.header;
+    to->header_cap = own.header_cap;
+    memcpy(to->state, from->state, sizeof *to->state);
+    if (from->header_len)
+        memcpy(to->header, from->header, from->header_len);
+    return SGZ_OK;
+}
+
 void sgz_codec_inflater_reset(sgz_inflater *z, int64_t offset)
 {
     z->phase = PHASE_HEADER;

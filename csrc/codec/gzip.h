@@ -80,6 +80,8 @@ typedef struct {
 
 sgz_status sgz_codec_inflater_init(sgz_inflater *z, const sgz_codecs *codecs, sgz_error *err);
 void sgz_codec_inflater_free(sgz_inflater *z);
+/* Make `to`, which was initialised, stand where `from` does. Fails only for want of memory. */
+sgz_status sgz_codec_inflater_copy(sgz_inflater *to, const sgz_inflater *from, sgz_error *err);
 /* Begin a new stream whose first byte stands at `offset` of the blob. */
 void sgz_codec_inflater_reset(sgz_inflater *z, int64_t offset);
 

@@ -3,12 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/vec.h"
+
 #define SINK ((size_t)64 << 10)
 /* Bytes are hashed while they are still in the L2 cache. */
 #define PIECE ((size_t)256 << 10)
-/* How far away the check sum may be behind a chunk that it alone vouches for: headers of two
- * million entries without data. More is refused rather than decoded without end. */
+/* How many bytes that are no chunk's may be in one unit whose check sum has to vouch for chunks:
+ * headers of two million entries without data. More is refused rather than decoded without end. */
 #define RUN_MAX ((int64_t)1 << 30)
+/* After how many failures bytes that are fetched anew each time are given up. */
+#define FETCHED_TRIES 16
 
 /* --- digests ---------------------------------------------------------------------------- */
 
@@ -89,7 +93,7 @@ sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const s
                                 const sgz_blob *blob, sgz_error *err)
 {
     memset(r, 0, sizeof *r);
-    r->entered = -1;
+    r->entered = r->refused = -1;
     r->sink = malloc(SINK);
     if (!r->sink)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
@@ -103,69 +107,248 @@ sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const s
 
 void sgz_read_reader_free(sgz_reader *r)
 {
+    if (r->part.ctx)
+        sgz_codec_sha256_free(r->check.codecs, &r->part);
     sgz_read_check_free(&r->check);
     sgz_codec_decoder_free(&r->decoder);
+    sgz_codec_decoder_mark_free(&r->mark);
+    free(r->watch.seen);
     free(r->sink);
     memset(r, 0, sizeof *r);
 }
 
-int sgz_read_reader_near(const sgz_reader *r, const sgz_entry *e)
+int sgz_read_reader_near(const sgz_reader *r, const sgz_entry *e, int64_t from)
 {
-    return r->entered == e->offset && r->at <= e->inner_offset ? 2
-           : sgz_codec_decoder_holds(&r->decoder, e->offset)   ? 1
-                                                               : 0;
+    return r->entered == e->offset && r->at <= e->inner_offset + from ? 2
+           : sgz_codec_decoder_holds(&r->decoder, e->offset)          ? 1
+                                                                      : 0;
 }
 
-/* Say whose bytes an error of the decoder is about, and that it stands nowhere. */
-static sgz_status failed(sgz_reader *r, sgz_status st, sgz_error *err)
+/* Say whose bytes an error of the decoder is about. */
+static sgz_status named_error(const sgz_reader *r, sgz_status st, sgz_error *err)
 {
     const sgz_toc *toc = r->check.spans->toc;
-    r->entered = -1;
-    if (st != SGZ_ECALLBACK)
+    if (st && st != SGZ_ECALLBACK)
         sgz_base_name(err, sgz_toc_row_name(toc, r->named), toc->rows[r->named].name_len);
     return st;
+}
+
+/* And that it stands nowhere. */
+static sgz_status failed(sgz_reader *r, sgz_status st, sgz_error *err)
+{
+    r->entered = -1;
+    return named_error(r, st, err);
+}
+
+/* --- what goes by, for what has no digest of its own --- */
+
+/* The bytes of window `w` of a chunk. */
+static int64_t window_len(const sgz_entry *e, uint32_t w)
+{
+    int64_t left = e->chunk_size - w * SGZ_WINDOW;
+    return left < SGZ_WINDOW ? left : SGZ_WINDOW;
+}
+
+static void watch_piece(sgz_reader *r, size_t span, uint32_t window)
+{
+    sgz_read_watch *w = &r->watch;
+    w->span = span;
+    w->window = window;
+    w->crc = 0;
+    w->bare = span < w->last && !sgz_read_span_digest(r->check.spans, span);
+}
+
+static void watch_from(sgz_reader *r, size_t span)
+{
+    sgz_read_watch *w = &r->watch;
+    w->at = w->began = w->gap = 0;
+    w->seen_count = 0;
+    w->last = sgz_read_span_next(r->check.spans, span);
+    watch_piece(r, sgz_read_span_first(r->check.spans, span), 0);
+}
+
+/* A piece went by. It is the one that was right before, or has to wait for its check sum. */
+static void watch_end(sgz_reader *r)
+{
+    sgz_read_watch *w = &r->watch;
+    sgz_read_seen seen = {.span = w->span, .window = w->window, .crc = w->crc};
+    uint8_t sum[32];
+    if (sgz_read_vouched_get(r->check.spans->vouched, w->span, w->window, sum))
+        w->changed |= w->span == r->span && memcmp(sum, &seen.crc, sizeof seen.crc) != 0;
+    else if (!SGZ_PUSH(w->seen, w->seen_count, w->seen_cap, seen))
+        w->seen_count = 0; /* forgotten */
+}
+
+static void watch(sgz_reader *r, const uint8_t *data, size_t len)
+{
+    sgz_read_watch *w = &r->watch;
+    for (size_t n; len; data += n, len -= n) {
+        const sgz_entry *e =
+            w->span < w->last ? sgz_read_span_row(r->check.spans, w->span) : NULL;
+        int64_t start = e ? e->inner_offset + w->window * SGZ_WINDOW : INT64_MAX;
+        int inside = w->at >= start;
+        int64_t left = inside ? start + window_len(e, w->window) - w->at : start - w->at;
+        n = left < (int64_t)len ? (size_t)left : len;
+        w->at += (int64_t)n;
+        if (!inside) {
+            w->gap += (int64_t)n;
+            continue;
+        }
+        if (w->bare)
+            w->crc = sgz_codec_crc32(r->check.codecs, w->crc, data, n);
+        if ((int64_t)n < left)
+            continue;
+        if (w->bare)
+            watch_end(r);
+        int more = (w->window + 1) * SGZ_WINDOW < e->chunk_size;
+        watch_piece(r, more ? w->span : w->span + 1, more ? w->window + 1 : 0);
+    }
+}
+
+static sgz_status too_far(sgz_reader *r, sgz_error *err)
+{
+    int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
+    sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                  "this chunk has no digest, and its %s goes on for too long to check the CRC; "
+                  "read it without verification",
+                  sgz_codec_point_unit(sgz_codec_point(offset)));
+    sgz_read_vouched_refuse(r->check.spans->vouched, offset, r->watch.began, r->watch.at, err);
+    return SGZ_EDATA;
+}
+
+/* A unit ended, and its check sum was right. */
+static void watch_unit(sgz_reader *r)
+{
+    sgz_read_watch *w = &r->watch;
+    sgz_error err;
+    uint8_t sum[32] = {0};
+    if (w->gap > RUN_MAX) {
+        too_far(r, &err);
+        w->far = 1;
+        w->bare = 0; /* of what goes on in the next unit, this one's part is not checked */
+        w->seen_count = 0;
+    }
+    for (size_t i = 0; i < w->seen_count; i++) {
+        memcpy(sum, &w->seen[i].crc, sizeof w->seen[i].crc);
+        sgz_read_vouched_put(r->check.spans->vouched, w->seen[i].span, w->seen[i].window, sum);
+    }
+    w->seen_count = 0;
+    w->gap = 0;
+    w->began = w->at;
+}
+
+/* Decode at most `len` bytes, to the end of a unit where things are watched. */
+static sgz_status step(sgz_reader *r, uint8_t *out, size_t len, size_t *got, int *ended,
+                       sgz_error *err)
+{
+    sgz_status st;
+    *got = 0;
+    *ended = 0;
+    if (r->stop && atomic_load_explicit(r->stop, memory_order_relaxed))
+        return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+    if (!r->watching) {
+        st = sgz_codec_decoder_read(&r->decoder, out, len, got, err);
+    } else {
+        st = sgz_codec_decoder_read_unit(&r->decoder, out, len, got, ended, err);
+        watch(r, out, *got);
+        if (*ended)
+            watch_unit(r);
+    }
+    r->at += (int64_t)*got;
+    return st;
+}
+
+/* What has no digest and is in a unit that is broken from somewhere on, is not asked for again. */
+static sgz_status broken(sgz_reader *r, sgz_status st, sgz_error *err)
+{
+    int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
+    if (st == SGZ_EDATA && r->sum && r->refused != offset) {
+        sgz_read_vouched_refuse(r->check.spans->vouched, offset, r->watch.began, INT64_MAX, err);
+        r->refused = offset; /* once, for all of its chunks that are asked for here */
+    }
+    return failed(r, st, err);
 }
 
 /* Decode exactly `len` bytes: they are the ones wanted, even if what follows is broken. But where
  * only the blob's check sum can tell, one that passes must be right, also one right behind them. */
 static sgz_status exactly(sgz_reader *r, uint8_t *out, size_t len, sgz_error *err)
 {
-    size_t got;
-    if (r->stop && atomic_load_explicit(r->stop, memory_order_relaxed))
-        return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-    sgz_status st = r->sum ? sgz_codec_decoder_read_checked(&r->decoder, out, len, &got, err)
-                           : sgz_codec_decoder_read(&r->decoder, out, len, &got, err);
-    r->at += (int64_t)got;
-    if (!st && got < len)
-        st = sgz_read_cut_off(r->check.spans, r->span, r->named, err);
+    sgz_status st = SGZ_OK;
+    size_t got = 0;
+    while (got < len && !st) {
+        size_t n;
+        int ended;
+        st = step(r, out + got, len - got, &n, &ended, err);
+        got += n;
+        if (!st && !n && !ended)
+            st = sgz_read_cut_off(r->check.spans, r->span, r->named, err);
+    }
     if (st)
-        failed(r, st, err);
+        broken(r, st, err);
     return got == len && !r->sum ? SGZ_OK : st;
 }
 
-sgz_status sgz_read_begin(sgz_reader *r, size_t span, uint32_t named, int verify, sgz_error *err)
+/* Whether all windows of the bytes wanted were right once. */
+static int known(const sgz_reader *r)
+{
+    uint8_t sum[32];
+    for (int64_t at = r->from; at < r->from + r->len; at += SGZ_WINDOW)
+        if (!sgz_read_vouched_get(r->check.spans->vouched, r->span,
+                                  (uint32_t)(at / SGZ_WINDOW), sum))
+            return 0;
+    return 1;
+}
+
+static int refused(const sgz_reader *r, sgz_error *err)
+{
+    const sgz_entry *e = sgz_read_span_row(r->check.spans, r->span);
+    int64_t start = e->inner_offset + r->from;
+    return sgz_read_vouched_refused(r->check.spans->vouched, e->offset, start, start + r->len,
+                                    r->fetched && r->refused != e->offset ? FETCHED_TRIES : 1,
+                                    err);
+}
+
+/* Go to bytes [from, from + len) of a chunk: all of it, or one window. */
+static sgz_status begin(sgz_reader *r, size_t span, uint32_t named, int verify, int64_t from,
+                        int64_t len, sgz_error *err)
 {
     const sgz_spans *spans = r->check.spans;
     const sgz_entry *e = sgz_read_span_row(spans, span);
+    int64_t start = e->inner_offset + from;
     r->span = span;
     r->named = named;
+    r->from = from;
+    r->len = len;
     r->hash = verify && sgz_read_span_digest(spans, span);
     r->sum = verify && !r->hash;
-    if (r->entered != e->offset || r->at > e->inner_offset) {
+    r->watching = verify && spans->vouched;
+    r->known = r->sum && known(r);
+    if (r->sum && !r->known && refused(r, err))
+        return named_error(r, SGZ_EDATA, err);
+    if (r->entered != e->offset || r->at > start || (r->watching && r->watch.at != r->at)) {
         sgz_codec_decoder_enter(&r->decoder, sgz_codec_point(e->offset),
                                 sgz_read_span_end(spans, span));
         r->entered = e->offset;
         r->at = 0;
+        if (r->watching)
+            watch_from(r, span);
     }
-    while (r->at < e->inner_offset) {
-        int64_t left = e->inner_offset - r->at;
+    while (r->at < start) {
+        int64_t left = start - r->at;
         sgz_status st = exactly(r, r->sink, left < (int64_t)SINK ? (size_t)left : SINK, err);
         if (st)
             return st;
     }
+    r->watch.changed = r->watch.far = 0;
     if (r->hash)
         sgz_codec_sha256_init(r->check.codecs, &r->check.sha);
     return SGZ_OK;
+}
+
+sgz_status sgz_read_begin(sgz_reader *r, size_t span, uint32_t named, int verify, sgz_error *err)
+{
+    return begin(r, span, named, verify, 0, sgz_read_span_row(r->check.spans, span)->chunk_size,
+                 err);
 }
 
 sgz_status sgz_read_bytes(sgz_reader *r, uint8_t *out, size_t len, sgz_error *err)
@@ -183,6 +366,63 @@ sgz_status sgz_read_bytes(sgz_reader *r, uint8_t *out, size_t len, sgz_error *er
     return SGZ_OK;
 }
 
+/* Whoever looks ahead for what vouches for a piece comes back to the end of it. */
+static void mark_here(sgz_reader *r)
+{
+    sgz_error err; /* without memory it is decoded anew */
+    r->marked = !sgz_codec_decoder_mark(&r->decoder, &r->mark, &err);
+    r->marked_at = r->at;
+    r->marked_watch = r->watch;
+}
+
+static void come_back(sgz_reader *r)
+{
+    if (!r->marked) {
+        r->entered = -1;
+        return;
+    }
+    sgz_read_watch now = r->watch;
+    sgz_codec_decoder_return(&r->decoder, &r->mark);
+    r->at = r->marked_at;
+    r->watch = r->marked_watch;
+    r->marked = 0;
+    r->watch.seen = now.seen;
+    r->watch.seen_cap = now.seen_cap;
+    if (now.began != r->watch.began) /* what was seen by then has had its check sum */
+        r->watch.seen_count = 0;
+}
+
+/* Decode on until the check sum of the unit that holds the last byte has passed. */
+static sgz_status look_ahead(sgz_reader *r, sgz_error *err)
+{
+    const sgz_read_watch *w = &r->watch;
+    sgz_status st = SGZ_OK;
+    int back = !sgz_codec_decoder_between(&r->decoder) && w->span < w->last;
+    if (back)
+        mark_here(r);
+    while (!sgz_codec_decoder_between(&r->decoder) && !st) {
+        size_t n;
+        int ended;
+        if (w->gap > RUN_MAX)
+            st = too_far(r, err);
+        else if ((st = step(r, r->sink, SINK, &n, &ended, err)))
+            return broken(r, st, err);
+    }
+    if (!st && w->far)
+        st = too_far(r, err);
+    if (back)
+        come_back(r);
+    return named_error(r, st, err);
+}
+
+static sgz_status changed(sgz_reader *r, sgz_error *err)
+{
+    int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
+    sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                  "this chunk was right before, and is another now");
+    return failed(r, SGZ_EDATA, err);
+}
+
 sgz_status sgz_read_end(sgz_reader *r, const uint8_t *whole, sgz_error *err)
 {
     if (r->hash) {
@@ -191,17 +431,9 @@ sgz_status sgz_read_end(sgz_reader *r, const uint8_t *whole, sgz_error *err)
     }
     if (!r->sum)
         return SGZ_OK;
-    int ended;
-    sgz_status st = sgz_codec_decoder_finish(&r->decoder, RUN_MAX, &ended, err);
-    r->entered = -1;
-    if (!st && !ended) {
-        int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
-        st = sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
-                           "this chunk has no digest, and its %s goes on for too long to check "
-                           "the CRC; read it without verification",
-                           sgz_codec_point_unit(sgz_codec_point(offset)));
-    }
-    return st ? failed(r, st, err) : SGZ_OK;
+    if (!r->known)
+        return look_ahead(r, err);
+    return r->watch.changed ? changed(r, err) : SGZ_OK;
 }
 
 /* Bytes of the chunk that are only checked. */
@@ -215,16 +447,83 @@ static sgz_status drop(sgz_reader *r, int64_t len, sgz_error *err)
     return st;
 }
 
+/* Decode a window, to `out` unless that is NULL, and tell its digest. */
+static sgz_status hash_window(sgz_reader *r, int64_t len, uint8_t *out, uint8_t sum[32],
+                              sgz_error *err)
+{
+    const sgz_codecs *codecs = r->check.codecs;
+    sgz_status st = SGZ_OK;
+    sgz_codec_sha256_init(codecs, &r->part);
+    for (int64_t n; len > 0 && !st; len -= n) {
+        n = len < (int64_t)SINK ? len : (int64_t)SINK;
+        uint8_t *to = out ? out : r->sink;
+        st = sgz_read_bytes(r, to, (size_t)n, err);
+        if (!st)
+            sgz_codec_sha256_update(codecs, &r->part, to, (size_t)n);
+        if (out)
+            out += n;
+    }
+    sgz_codec_sha256_final(codecs, &r->part, sum);
+    return st;
+}
+
+/* A window of a chunk whose digest needs all of it: that is checked once, and from then on each
+ * window by a digest of its own. */
+static sgz_status read_window(sgz_reader *r, size_t span, int64_t from, int64_t len, uint8_t *out,
+                              sgz_error *err)
+{
+    const sgz_spans *spans = r->check.spans;
+    const sgz_entry *e = sgz_read_span_row(spans, span);
+    uint32_t wanted = (uint32_t)(from / SGZ_WINDOW), count = 0;
+    uint8_t sum[32], actual[32], (*sums)[32] = NULL;
+    size_t cap = 0;
+    sgz_status st = SGZ_OK;
+    r->marked = 0;
+    if (!r->part.ctx)
+        st = sgz_codec_sha256_new(r->check.codecs, &r->part, err);
+    if (st)
+        return st;
+    if (sgz_read_vouched_get(spans->vouched, span, wanted, sum)) {
+        st = begin(r, span, spans->files[span], 1, from, len, err);
+        r->hash = 0;
+        if (!st)
+            st = hash_window(r, len, out, actual, err);
+        return st || !memcmp(sum, actual, 32) ? st : changed(r, err);
+    }
+    st = begin(r, span, spans->files[span], 1, 0, e->chunk_size, err);
+    for (uint32_t w = 0; w * SGZ_WINDOW < e->chunk_size && !st; w++) {
+        st = hash_window(r, window_len(e, w), w == wanted ? out : NULL, sum, err);
+        if (!st && SGZ_FIT(sums, cap, count + 1u))
+            memcpy(sums[count++], sum, 32);
+        if (w == wanted)
+            mark_here(r);
+    }
+    if (!st)
+        st = sgz_read_end(r, NULL, err);
+    for (uint32_t w = 0; w < count && !st; w++)
+        sgz_read_vouched_put(spans->vouched, span, w, sums[w]);
+    free(sums);
+    come_back(r);
+    return st;
+}
+
 sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, size_t len,
                           uint8_t *out, sgz_error *err)
 {
     const sgz_spans *spans = r->check.spans;
-    sgz_status st = sgz_read_begin(r, span, spans->files[span], verify, err);
+    const sgz_entry *e = sgz_read_span_row(spans, span);
+    int window = verify && (int64_t)len < e->chunk_size && from % SGZ_WINDOW == 0 &&
+                 (int64_t)len == window_len(e, (uint32_t)(from / SGZ_WINDOW));
+    if (window && sgz_read_span_digest(spans, span))
+        return read_window(r, span, from, (int64_t)len, out, err);
+    int64_t begun = window || !verify ? from : 0;
+    int64_t whole = window || !verify ? (int64_t)len : e->chunk_size;
+    sgz_status st = begin(r, span, spans->files[span], verify, begun, whole, err);
     if (!st)
-        st = drop(r, from, err);
+        st = drop(r, from - begun, err);
     if (!st)
         st = sgz_read_bytes(r, out, len, err);
-    if (!st && verify)
-        st = drop(r, sgz_read_span_row(spans, span)->chunk_size - from - (int64_t)len, err);
+    if (!st)
+        st = drop(r, begun + whole - from - (int64_t)len, err);
     return st || !verify ? st : sgz_read_end(r, NULL, err);
 }

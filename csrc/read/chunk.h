@@ -2,7 +2,10 @@
  *
  * What vouches for a chunk is its digest, or, of a file's only chunk, the file's. Where the TOC
  * has neither, the check sum that the blob itself has behind the bytes must: decoding goes on
- * until it has passed, and if that is more than 1 GiB away, the chunk is refused.
+ * until it has passed, unless more than 1 GiB of the member is no chunk's: then its chunks are
+ * refused. All chunks that go by are remembered with its verdict (read/vouched.h), and the reader
+ * comes back to where it was: so nothing is decoded more than twice in a row of reads, and that is
+ * how windows of a large chunk are read, too.
  *
  * A sgz_reader enters the blob where a chunk asks for. Who decodes all of the blob anyway, so
  * that every check sum passes, lets the bytes go by (sgz_read_pass). */
@@ -52,6 +55,25 @@ int sgz_read_pass(sgz_read_check *c, sgz_read_passing *p, const uint8_t *data, s
 
 /* --- a chunk by itself ------------------------------------------------------------------ */
 
+/* A piece without a digest that went by, and whose check sum has not. */
+typedef struct {
+    size_t span;
+    uint32_t window, crc;
+} sgz_read_seen;
+
+/* Where what is decoded from the entry point on stands among the pieces. */
+typedef struct {
+    int64_t at;
+    int64_t began, gap;    /* of the open unit: where it did, its bytes that are no chunk's */
+    size_t span, last;     /* the piece that goes by or comes next, of spans before `last` */
+    uint32_t window, crc;
+    uint8_t bare;          /* it has no digest */
+    uint8_t changed;       /* a piece that is wanted is not what it was */
+    uint8_t far;           /* the gaps of a unit were more than can be looked at */
+    sgz_read_seen *seen;
+    size_t seen_count, seen_cap;
+} sgz_read_watch;
+
 /* What one thread needs to read chunks. */
 typedef struct {
     sgz_read_check check;
@@ -61,18 +83,29 @@ typedef struct {
     /* Where the decoder stands: `at` bytes from the entry point at blob offset `entered`, or
      * anywhere (-1). A later chunk of the same entry point goes on from there. */
     int64_t entered, at;
-    size_t span; /* the chunk under way */
+    size_t span; /* the chunk under way, and which of its bytes are wanted */
+    int64_t from, len;
     uint32_t named;
     uint8_t hash, sum; /* what is to vouch for it: its digest, the blob's check sum */
+    uint8_t known;     /* which has passed before */
+    uint8_t watching;
+    uint8_t fetched;   /* set by whoever has the blob's bytes fetched: they may be right next time */
+    int64_t refused;   /* blob offset of the entry point that failed last; -1 */
+    sgz_read_watch watch;
+    sgz_sha256 part;   /* of a window */
+    sgz_decoder_mark mark;
+    uint8_t marked;
+    int64_t marked_at;
+    sgz_read_watch marked_watch;
 } sgz_reader;
 
 sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const sgz_spans *spans,
                                 const sgz_blob *blob, sgz_error *err);
 /* Also of one that is all zeros. */
 void sgz_read_reader_free(sgz_reader *r);
-/* How near it is to a chunk: 2, it goes on decoding; 1, the chunk begins in bytes that it has;
- * 0, neither. */
-int sgz_read_reader_near(const sgz_reader *r, const sgz_entry *e);
+/* How near it is to byte `from` of a chunk: 2, it goes on decoding; 1, the chunk begins in bytes that
+ * it has; 0, neither. */
+int sgz_read_reader_near(const sgz_reader *r, const sgz_entry *e, int64_t from);
 
 /* Errors have the name of row `named`: the chunk's file, or a hard link to it. Without `verify`
  * decoded bytes are the ones wanted, even if what follows on them is broken. */
@@ -84,7 +117,8 @@ sgz_status sgz_read_bytes(sgz_reader *r, uint8_t *out, size_t len, sgz_error *er
 sgz_status sgz_read_end(sgz_reader *r, const uint8_t *whole, sgz_error *err);
 
 /* Copy bytes [from, from + len) of the chunk into out. With `verify` all of the chunk is decoded
- * and checked, without it nothing beyond the last byte wanted is decoded. */
+ * and checked, or, if they are one window of it, that was done once; without it nothing beyond the
+ * last byte wanted is decoded. */
 sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, size_t len,
                           uint8_t *out, sgz_error *err);
 

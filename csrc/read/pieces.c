@@ -15,15 +15,33 @@ typedef struct {
     sgz_base_job job;
 } task;
 
+/* The next pieces: those of one entry point, which one decoder passes. */
+static int claim(task *t, size_t *first, size_t *last)
+{
+    size_t i = atomic_load(&t->next), end;
+    do {
+        if (i >= t->count)
+            return 0;
+        const sgz_entry *e = sgz_read_span_row(t->spans, t->pieces[i].span);
+        for (end = i + 1; end < t->count; end++)
+            if (sgz_read_span_row(t->spans, t->pieces[end].span)->offset != e->offset ||
+                t->pieces[end].blob != t->pieces[i].blob)
+                break;
+    } while (!atomic_compare_exchange_weak(&t->next, &i, end));
+    *first = i;
+    *last = end;
+    return 1;
+}
+
 static sgz_status work(void *arg, int number, sgz_error *err)
 {
     task *t = arg;
     sgz_reader r;
     const sgz_blob *blob = NULL;
-    size_t i;
+    size_t i = 0, last = 0;
     (void)number;
     memset(&r, 0, sizeof r);
-    while ((i = atomic_fetch_add(&t->next, 1)) < t->count && !sgz_base_job_passed(&t->job, i)) {
+    for (; (i < last || claim(t, &i, &last)) && !sgz_base_job_passed(&t->job, i); i++) {
         const sgz_read_piece *p = &t->pieces[i];
         sgz_status st = SGZ_OK;
         if (p->blob != blob) {

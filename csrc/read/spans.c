@@ -64,6 +64,12 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end
         spans->rows[spans->count] = i;
         spans->files[spans->count++] = file;
     }
+    int vouched = 0;
+    for (size_t i = 0; i < spans->count && !vouched; i++)
+        vouched = !sgz_read_span_digest(spans, i) ||
+                  sgz_read_span_row(spans, i)->chunk_size > SGZ_WINDOW;
+    if (!st && vouched && !(spans->vouched = sgz_read_vouched_new()))
+        st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the chunk index");
     if (!st && last)
         st = check_fits(toc, spans->rows[spans->count - 1], end, err);
     if (st)
@@ -75,10 +81,25 @@ void sgz_read_spans_free(sgz_spans *spans)
 {
     free(spans->rows);
     free(spans->files);
+    sgz_read_vouched_free(spans->vouched);
     memset(spans, 0, sizeof *spans);
 }
 
-int64_t sgz_read_span_end(const sgz_spans *spans, size_t span)
+size_t sgz_read_span_first(const sgz_spans *spans, size_t span)
+{
+    const sgz_entry *rows = spans->toc->rows;
+    size_t low = 0, high = span;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (rows[spans->rows[middle]].offset < rows[spans->rows[span]].offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+size_t sgz_read_span_next(const sgz_spans *spans, size_t span)
 {
     const sgz_entry *rows = spans->toc->rows;
     int64_t offset = rows[spans->rows[span]].offset;
@@ -96,7 +117,13 @@ int64_t sgz_read_span_end(const sgz_spans *spans, size_t span)
         else
             high = middle;
     }
-    return high < spans->count ? rows[spans->rows[high]].offset : spans->end;
+    return high;
+}
+
+int64_t sgz_read_span_end(const sgz_spans *spans, size_t span)
+{
+    size_t next = sgz_read_span_next(spans, span);
+    return next < spans->count ? spans->toc->rows[spans->rows[next]].offset : spans->end;
 }
 
 int sgz_read_span_is_file(const sgz_spans *spans, size_t span)

@@ -3,9 +3,13 @@
 #define SGZ_READ_SPANS_H
 
 #include "codec/decode.h"
+#include "read/vouched.h"
 #include "toc/toc.h"
 
-/* Far beyond what a blob can hold, and small enough to be counted in windows (chunks/table.h). */
+/* Chunks of more bytes than this are read by windows of so many, so that memory is bounded whatever
+ * a layer's chunk size is. */
+#define SGZ_WINDOW ((int64_t)64 << 20)
+/* Far beyond what a blob can hold, and small enough to be counted in windows. */
 #define SGZ_CHUNK_MAX ((int64_t)1 << 50)
 
 /* The rows that have data, in blob order. Each is a span: `offset` is that of an entry point (see
@@ -17,6 +21,7 @@ typedef struct {
     uint32_t *files;  /* the row of the regular file it belongs to */
     size_t count;
     int64_t end;      /* where the bytes of chunks end in the blob */
+    sgz_read_vouched *vouched; /* NULL: every chunk is told by one digest, and no window */
 } sgz_spans;
 
 /* Fails with SGZ_ETOC when the rows do not ascend, overlap, or leave [0, end). */
@@ -25,6 +30,9 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end
 void sgz_read_spans_free(sgz_spans *spans);
 /* Blob offset at which the bytes of span number `span` end: the next entry point. */
 int64_t sgz_read_span_end(const sgz_spans *spans, size_t span);
+/* The spans of the same entry point: the first, and the one behind the last. */
+size_t sgz_read_span_first(const sgz_spans *spans, size_t span);
+size_t sgz_read_span_next(const sgz_spans *spans, size_t span);
 static inline const sgz_entry *sgz_read_span_row(const sgz_spans *spans, size_t span)
 {
     return &spans->toc->rows[spans->rows[span]];

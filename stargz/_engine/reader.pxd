@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from stargz._engine.base cimport sgz_base_job, sgz_codecs, sgz_error, sgz_notes, sgz_status
-from stargz._engine.toc cimport TOC, sgz_toc
+from stargz._engine.toc cimport TOC, sgz_entry, sgz_toc
 
 
 cdef extern from "base/file.h" nogil:
@@ -60,6 +60,7 @@ cdef extern from "read/chunk.h" nogil:
     sgz_status sgz_read_reader_init(sgz_reader *, const sgz_codecs *, const sgz_spans *,
                                     const sgz_blob *, sgz_error *)
     void sgz_read_reader_free(sgz_reader *)
+    int sgz_read_reader_near(const sgz_reader *, const sgz_entry *, int64_t)
     sgz_status sgz_read_chunk(sgz_reader *, size_t, int, int64_t, size_t, uint8_t *,
                               sgz_error *)
 

@@ -406,7 +406,9 @@ cdef class Reader:
         cdef int threads = self.threads if count > 1 and total >= PARALLEL else 1
         cdef sgz_reader *reader = NULL
         cdef int verify = self.verified
+        cdef int near, nearest = 0, best = 0
         cdef size_t i
+        cdef const sgz_entry *first = &self.toc.ptr.rows[self.index.spans.rows[pieces[0].span]]
         if threads > 1:
             with nogil:
                 status = sgz_read_pieces(self.codecs, &self.index.spans, pieces, count, verify,
@@ -415,9 +417,15 @@ cdef class Reader:
                 raise self.blob.failure(&err)
             return 0
         with self.lock:
+            # The one that can go on from where it is, or another.
+            for i in range(self.pooled):
+                near = sgz_read_reader_near(self.pool[i], first, pieces[0].at)
+                if near >= nearest:
+                    nearest, best = near, i
             if self.pooled:
                 self.pooled -= 1
-                reader = self.pool[self.pooled]
+                reader = self.pool[best]
+                self.pool[best] = self.pool[self.pooled]
         if reader == NULL:
             reader = <sgz_reader *>calloc(1, sizeof(sgz_reader))
             if reader == NULL:

@@ -1,0 +1,363 @@
+"""How often members are decoded, counted by the bytes of the blob that are read for it.
+
+Contents are stored, so that whoever decodes a member anew reads it anew."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import blobs
+import pytest
+from faraway import Faraway
+
+import stargz
+from stargz._engine.chunks import Chunks
+from stargz._engine.patch import walk
+from stargz.errors import DigestError, GzipError
+from stargz.layer import Layer
+
+CHUNKS, SIZE = 300, 2000
+CONTENT = blobs.noise("content", CHUNKS * SIZE)
+RUN = 4000  # headers in the member of the chunks: 2 MiB
+# What a decoder reads of a file at a time, and what else a test may read.
+SLACK = 600_000
+
+
+def bare(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        row.pop("digest", None)
+        row.pop("chunkDigest", None)
+
+
+def made(pack: int = CHUNKS) -> blobs.Made:
+    tar = blobs.tar_of([("f", CONTENT)] + [(f"d{n}", None) for n in range(RUN)])
+    return blobs.build(tar, chunk_size=SIZE, pack=pack, level=0, edit=bare)
+
+
+def many_members() -> blobs.Made:
+    """All chunks are of one entry point, three of them in each of its members."""
+    first = blobs.member(b"headers")
+    parts = [CONTENT[at : at + 3 * SIZE] for at in range(0, len(CONTENT), 3 * SIZE)]
+    data = b"".join(blobs.member(part, 0) for part in parts)
+    rows = [
+        {
+            "name": "f",
+            "type": "chunk" if at else "reg",
+            "size": 0 if at else len(CONTENT),
+            "offset": len(first),
+            "chunkOffset": at,
+            "innerOffset": at,
+            "chunkSize": SIZE,
+        }
+        for at in range(0, len(CONTENT), SIZE)
+    ]
+    text = json.dumps({"version": 1, "entries": rows}).encode()
+    return blobs.Made(blobs.with_toc(first + data, text), text, len(first + data))
+
+
+MADE = {"one member": made(), "members": many_members(), "a third": made(CHUNKS // 3)}
+
+
+@pytest.fixture(params=MADE)
+def blob(request: pytest.FixtureRequest) -> blobs.Made:
+    return MADE[request.param]
+
+
+@pytest.fixture
+def path(blob: blobs.Made, tmp_path: Path) -> Path:
+    path = tmp_path / "layer"
+    path.write_bytes(blob.data)
+    return path
+
+
+@pytest.fixture
+def local(path: Path) -> Iterator[Layer]:
+    with stargz.open(path) as layer:
+        yield layer
+
+
+def bytes_read() -> int:
+    for line in Path("/proc/self/io").read_text().splitlines():
+        key, _, value = line.partition(": ")
+        if key == "rchar":
+            return int(value)
+    raise AssertionError("no rchar")
+
+
+def cost(work: Callable[[], object]) -> int:
+    before = bytes_read()
+    work()
+    return bytes_read() - before
+
+
+def pieces(size: int = SIZE) -> list[tuple[int, int]]:
+    return [(at, size) for at in range(0, len(CONTENT), size)]
+
+
+def read_whole(layer: Layer) -> None:
+    assert layer.read("f") == CONTENT
+
+
+def read_pieces(layer: Layer) -> None:
+    for at, size in pieces():
+        assert layer.read("f", at, size) == CONTENT[at : at + size]
+
+
+def read_file(layer: Layer) -> None:
+    with layer.open("f") as file:
+        assert b"".join(iter(lambda: file.read(7000), b"")) == CONTENT
+
+
+def read_table(layer: Layer) -> None:
+    """As mounts do."""
+    table = Chunks(0)
+    table.add(layer.reader)
+    for at, size in pieces(5000):
+        out = bytearray(size)
+        table.read_into(0, layer._file("f"), at, size, out)
+        assert out == CONTENT[at : at + size]
+
+
+READS = [read_whole, read_pieces, read_file, read_table]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_members_are_decoded_twice_at_most(
+    blob: blobs.Made, local: Layer, read: Callable[[Layer], None]
+) -> None:
+    read(local)  # modules, the index
+    with stargz.open(local.name) as layer:
+        layer.chunks("f")
+        assert cost(lambda: read(layer)) < 2 * len(blob.data) + SLACK
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_second_time_no_check_sum_is_looked_for(
+    blob: blobs.Made, local: Layer, read: Callable[[Layer], None]
+) -> None:
+    read(local)
+    assert cost(lambda: read(local)) < len(blob.data) + SLACK
+
+
+def test_backwards_only_what_is_before_a_chunk_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "layer"
+    path.write_bytes(MADE["one member"].data)
+    with stargz.open(path) as layer:
+        layer.read("f", 0, 1)
+        few = [len(CONTENT) - SIZE, len(CONTENT) // 2, 0] * 4
+        assert cost(lambda: [layer.read("f", at, SIZE) for at in few]) < 14 * len(CONTENT)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_threads_do_not_share_a_member(blob: blobs.Made, path: Path, threads: int) -> None:
+    with stargz.open(path, threads=threads) as layer:
+        layer.chunks("f")
+        # Enough of it for threads: the index is all there is in between.
+        assert cost(lambda: read_whole(layer)) < 2 * len(blob.data) + SLACK
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_extract(blob: blobs.Made, local: Layer, threads: int, tmp_path: Path) -> None:
+    def extract() -> None:
+        local.extractall(tmp_path / str(next(numbers)), ["f"], threads=threads)
+
+    numbers = itertools.count()
+    extract()
+    assert cost(extract) < 2 * len(blob.data) + SLACK
+    assert (tmp_path / "1/f").read_bytes() == CONTENT
+
+
+def test_verify_and_members(blob: blobs.Made, local: Layer) -> None:
+    def members() -> None:
+        walk(local.blob, local._rows, local.data_end, local._members_end(), 2)
+
+    local.verify()
+    assert cost(local.verify) < len(blob.data) + SLACK
+    assert cost(members) < len(blob.data) + SLACK
+
+
+def test_a_blob_that_is_fetched(blob: blobs.Made) -> None:
+    source = Faraway(blob.data)
+    with stargz.open(source, cache=False) as layer:
+        source.log.clear()
+        assert layer.read("f") == CONTENT
+        assert source.total < 2 * len(blob.data)
+        assert layer.read("f") == CONTENT
+        assert source.total < 4 * len(blob.data)
+
+
+# --- what is broken ------------------------------------------------------------------------------
+
+
+def spoiled(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_a_member_that_was_broken_is_not_decoded_again(table: bool, tmp_path: Path) -> None:
+    blob = MADE["one member"]
+    path = tmp_path / "layer"
+    path.write_bytes(spoiled(blob.data, blob.toc_offset - 8))  # its CRC
+    with stargz.open(path) as layer:
+        chunks = Chunks(0)
+        chunks.add(layer.reader)
+
+        def read(at: int, size: int) -> None:
+            if table:
+                chunks.read_into(0, layer._file("f"), at, size, bytearray(size))
+            else:
+                layer.read("f", at, size)
+
+        def read_all() -> None:
+            for at, size in pieces():
+                with pytest.raises(GzipError, match=r"'f': .*CRC-32 is .* trailer says"):
+                    read(at, size)
+
+        assert cost(read_all) < len(blob.data) + SLACK
+
+
+def test_a_member_before_a_broken_one_is_right(tmp_path: Path) -> None:
+    blob = MADE["members"]
+    path = tmp_path / "layer"
+    bad = blob.data.index(CONTENT[60 * SIZE : 60 * SIZE + 100])  # the 21st member's
+    path.write_bytes(spoiled(blob.data, bad))
+    with stargz.open(path) as layer:
+        for _ in range(2):
+            for at, size in [*pieces()[::-7], *pieces()]:
+                if at < 60 * SIZE:
+                    assert layer.read("f", at, size) == CONTENT[at : at + size]
+                else:
+                    with pytest.raises(GzipError, match="CRC-32"):
+                        layer.read("f", at, size)
+
+
+def test_fetched_bytes_that_were_broken_may_be_right_later() -> None:
+    blob = MADE["one member"]
+    source = Faraway(blob.data)
+    with stargz.open(source, cache=False) as layer:
+        bad = blob.data.index(CONTENT[5 * SIZE : 5 * SIZE + 100])
+
+        source.plan = lambda number, offset, size: spoiled(blob.data, bad)[offset : offset + size]
+        with pytest.raises(GzipError, match="CRC-32"):
+            layer.read("f", 0, 1)
+        source.plan = None
+        assert layer.read("f") == CONTENT
+        # What was right once is checked again when it is fetched again.
+        table = Chunks(0)
+        table.add(layer.reader)
+        caught = _deliver_wrong(table, layer, spoiled(blob.data, bad))
+        assert isinstance(caught, GzipError)
+        assert "right before" in str(caught)
+
+
+def _deliver_wrong(table: Chunks, layer: Layer, data: bytes) -> Exception | None:
+    out = bytearray(10)
+    failed: list[Exception] = []
+
+    def read() -> None:
+        try:
+            table.read_into(0, layer._file("f"), 5 * SIZE, 10, out)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    job = table.next(0, 30_000)
+    assert job is not None
+    try:
+        table.deliver(job, data[job.offset : job.offset + job.size])
+    except GzipError as error:
+        table.fail(job, error)
+    thread.join()
+    return failed[0] if failed else None
+
+
+# --- chunks of several windows -------------------------------------------------------------------
+
+WINDOW = 64 << 20
+LARGE = 2 * WINDOW + (2 << 20)
+
+
+@pytest.fixture(scope="module", params=["digest", "none"])
+def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of one chunk, in a member of a tenth of its size."""
+    folder = tmp_path_factory.mktemp("large")
+    block = os.urandom(1024)
+    with (folder / "f").open("wb") as file:
+        for at in range(0, LARGE, 1 << 18):
+            piece = os.urandom(20_000) + block * 250
+            file.write(piece[: min(1 << 18, LARGE - at)].ljust(1 << 18, b"x"))
+    with tarfile.open(folder / "f.tar", "w") as tar:
+        tar.add(folder / "f", "f")
+    kind = "estargz" if request.param == "digest" else "stargz"
+    stargz.convert(folder / "f.tar", folder / "layer", chunk_size=1 << 30, format=kind, level=1)
+    (folder / "f.tar").unlink()
+    if request.param == "none":
+        with stargz.open(folder / "layer") as layer:
+            rows = json.loads(layer.read_toc())["entries"]
+            end, kind = layer.toc_offset, layer.kind
+        bare(rows)
+        text = json.dumps({"version": 1, "entries": rows}).encode()
+        blob = (folder / "layer").read_bytes()[:end]
+        (folder / "layer").write_bytes(blobs.with_toc(blob, text, kind))
+    return folder
+
+
+def test_windows_go_on_where_they_stopped(large: Path) -> None:
+    size = (large / "layer").stat().st_size
+    assert size > 10 * SLACK
+    content = (large / "f").read_bytes()
+    with stargz.open(large / "layer") as layer, layer.open("f") as file:
+        layer.chunks("f")
+
+        def read() -> None:
+            for at in range(0, LARGE, 1 << 20):
+                assert file.read(1 << 20) == content[at : at + (1 << 20)]
+
+        assert cost(read) < 2 * size + 2 * SLACK
+    with stargz.open(large / "layer") as layer:
+        layer.chunks("f")
+        table = Chunks(0)
+        table.add(layer.reader)
+
+        def read_table() -> None:
+            for at in range(0, LARGE, 1 << 20):
+                out = bytearray(1 << 20)
+                table.read_into(0, layer._file("f"), at, 1 << 20, out)
+                assert out == content[at : at + (1 << 20)]
+
+        assert cost(read_table) < 2 * size + 2 * SLACK
+        assert cost(layer.verify) < size + 2 * SLACK
+
+
+def test_windows_that_are_fetched_go_on_too(large: Path) -> None:
+    data, content = (large / "layer").read_bytes(), (large / "f").read_bytes()
+    source = Faraway(data)
+    with stargz.open(source, cache=False) as layer:
+        source.log.clear()
+        with layer.open("f") as file:
+            for at in range(0, LARGE, 1 << 20):
+                assert file.read(1 << 20) == content[at : at + (1 << 20)]
+        print(source.log)
+        assert source.total < 2 * len(data) + (16 << 20)
+
+
+def test_a_window_that_is_another_the_second_time(large: Path, tmp_path: Path) -> None:
+    path = tmp_path / "layer"
+    data = bytearray((large / "layer").read_bytes())
+    path.write_bytes(data)
+    with stargz.open(path) as layer:
+        layer.read("f", 0, 1)
+        for at in range(len(data) * 3 // 4, len(data) * 3 // 4 + 4000, 37):
+            data[at] ^= 1
+        path.write_bytes(data)
+        with pytest.raises((GzipError, DigestError)):
+            layer.read("f", 2 * WINDOW - (1 << 20), 1)
+            layer.read("f", 2 * WINDOW + 1, 1)
