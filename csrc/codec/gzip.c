@@ -143,17 +143,23 @@ sgz_status sgz_codec_member_piece(sgz_codec_member_stream *m, const uint8_t *in,
 
 /* --- reading ----------------------------------------------------------------------- */
 
-sgz_status sgz_codec_gzip_header(const uint8_t *data, size_t len, size_t *header_len,
-                                 sgz_error *err)
+sgz_status sgz_codec_gzip_header(const sgz_codecs *codecs, const uint8_t *data, size_t len,
+                                 size_t *header_len, int *is_member, sgz_error *err)
 {
-    static const uint8_t magic[] = {0x1f, 0x8b, 8};
+    static const uint8_t magic[] = {0x1f, 0x8b};
     *header_len = 0;
+    *is_member = 0;
     size_t seen = len < sizeof magic ? len : sizeof magic;
     if (memcmp(data, magic, seen))
         return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0, "not a gzip member");
     if (len < SGZ_GZIP_HEADER)
         return SGZ_OK;
+    *is_member = 1;
     uint8_t flags = data[3];
+    if (data[2] != 8)
+        return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0,
+                             "gzip header with compression method %u, which is not deflate",
+                             (unsigned)data[2]);
     if (flags & 0xe0)
         return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0, "gzip header with reserved flags");
     size_t at = SGZ_GZIP_HEADER;
@@ -170,8 +176,16 @@ sgz_status sgz_codec_gzip_header(const uint8_t *data, size_t len, size_t *header
             return SGZ_OK;
         at = (size_t)(end - data) + 1;
     }
-    if (flags & 2)
+    if (flags & 2) {
+        if (len < at + 2)
+            return SGZ_OK;
+        uint16_t crc = (uint16_t)sgz_codec_crc32(codecs, 0, data, at);
+        uint16_t said = (uint16_t)(data[at] | data[at + 1] << 8);
+        if (crc != said)
+            return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0,
+                                 "corrupt gzip header: CRC-16 is %04x, it says %04x", crc, said);
         at += 2;
+    }
     if (at <= len)
         *header_len = at;
     return SGZ_OK;
@@ -236,11 +250,11 @@ static void take(sgz_inflater *z, const uint8_t **in, size_t *in_len, size_t n)
 }
 
 /* Zeros or other bytes behind a member are ignored, as gzip does; before the first one
- * they are an error. */
-static sgz_status not_a_member(sgz_inflater *z, const uint8_t **in, size_t *in_len,
+ * they are an error, and so is a member that cannot be decoded. */
+static sgz_status not_a_member(sgz_inflater *z, int is_member, const uint8_t **in, size_t *in_len,
                                sgz_error *err)
 {
-    if (!z->members) {
+    if (is_member || !z->members) {
         err->offset = z->member_offset;
         return SGZ_EDATA;
     }
@@ -253,14 +267,15 @@ static sgz_status not_a_member(sgz_inflater *z, const uint8_t **in, size_t *in_l
 static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_len, sgz_error *err)
 {
     size_t header_len;
+    int is_member;
     sgz_error trial;
     if (!z->header_len)
         z->member_offset = z->base;
     if (!z->header_len) {
-        if (sgz_codec_gzip_header(*in, *in_len, &header_len, &trial)) {
+        if (sgz_codec_gzip_header(z->codecs, *in, *in_len, &header_len, &is_member, &trial)) {
             if (err)
                 *err = trial;
-            return not_a_member(z, in, in_len, err ? err : &trial);
+            return not_a_member(z, is_member, in, in_len, err ? err : &trial);
         }
         if (header_len) {
             take(z, in, in_len, header_len);
@@ -280,10 +295,11 @@ static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_le
         memcpy(z->header + z->header_len, *in, step);
         z->header_len += step;
         take(z, in, in_len, step);
-        if (sgz_codec_gzip_header(z->header, z->header_len, &header_len, &trial)) {
+        if (sgz_codec_gzip_header(z->codecs, z->header, z->header_len, &header_len, &is_member,
+                                  &trial)) {
             if (err)
                 *err = trial;
-            return not_a_member(z, in, in_len, err ? err : &trial);
+            return not_a_member(z, is_member, in, in_len, err ? err : &trial);
         }
         if (header_len) {
             size_t back = z->header_len - header_len;

@@ -53,10 +53,11 @@ sgz_status sgz_codec_member_piece(sgz_codec_member_stream *m, const uint8_t *in,
 
 /* --- reading ----------------------------------------------------------------------- */
 
-/* Parse the member header at data[0..len). Returns SGZ_OK and *header_len = 0 when more
- * bytes are needed; SGZ_EDATA when it is not a gzip member. */
-sgz_status sgz_codec_gzip_header(const uint8_t *data, size_t len, size_t *header_len,
-                                 sgz_error *err);
+/* Parse the member header at data[0..len), and check its own CRC if it has one (RFC 1952, 2.3.1).
+ * Returns SGZ_OK and *header_len = 0 when more bytes are needed; SGZ_EDATA when it is not a gzip
+ * member, or one that cannot be decoded (*is_member). */
+sgz_status sgz_codec_gzip_header(const sgz_codecs *codecs, const uint8_t *data, size_t len,
+                                 size_t *header_len, int *is_member, sgz_error *err);
 
 /* A streaming decoder of concatenated members. Belongs to one thread at a time. */
 typedef struct {

@@ -87,7 +87,8 @@ static void round_trip(const uint8_t *data, size_t size, int level, int toc_extr
           SGZ_OK);
     CHECK(made <= cap);
     size_t header = 0;
-    CHECK(sgz_codec_gzip_header(member, made, &header, &err) == SGZ_OK &&
+    int is_member;
+    CHECK(sgz_codec_gzip_header(fuzz_codecs(), member, made, &header, &is_member, &err) == SGZ_OK &&
           header >= SGZ_GZIP_HEADER);
     outcome o = inflate_all(member, made, back, made, OUT_MAX, 0);
     CHECK(o.status == SGZ_OK && o.members == 1 && o.at_end && !o.garbage && o.len == size);
