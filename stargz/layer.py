@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from stargz import footer as _footer
 from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob, JSONStream, Reader
 from stargz.errors import (
+    DigestError,
     EntryNotFoundError,
     FormatError,
     UsageError,
@@ -21,7 +23,7 @@ from stargz.sources import ByteSource
 from stargz.toc import PREFETCH_LANDMARK, TOC, Chunk, Entry
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
     from stargz.extract import ExtractResult
 
@@ -269,13 +271,29 @@ class Layer:
         """At most `size` bytes (all when negative) of a file from `offset` on.
 
         Hard links are followed, symlinks are not. Raises EntryNotFoundError, DigestError for
-        contents that do not match, GzipError for a damaged blob.
+        contents that do not match, GzipError for a damaged blob. Where chunks have no digest
+        of their own, that of the file is checked when all of it is read; a part of it has the
+        CRC alone (`verified` is false then).
         """
         return self.read_row(self._file(name), offset, size)
 
     def read_row(self, row: int, offset: int = 0, size: int = -1) -> bytes:
         """The same of a regular file's row, as `stargz.tree.Tree` knows them."""
-        return self.reader.read(row, *_clamp(self._rows.size(row), offset, size))
+        total = self._rows.size(row)
+        offset, size = _clamp(total, offset, size)
+        data = self.reader.read(row, offset, size)
+        if offset == 0 and size == total:
+            check = self._whole_file(row)
+            if check is not None:
+                check.update(0, data)
+        return data
+
+    def _whole_file(self, row: int, name: str | None = None) -> WholeFile | None:
+        """What checks a file that is read from start to end, where its chunks' digests do not."""
+        expected = self._rows.whole_digest(row) if self.reader.verified else ""
+        if not expected:
+            return None
+        return WholeFile(name or self._rows.name(row), expected, self._rows.size(row), self.name)
 
     def read_rows(self, requests: Sequence[tuple[int, int, int]]) -> list[bytes]:
         """`read_row` of several (row, offset, size), in the order asked for.
@@ -297,7 +315,9 @@ class Layer:
     def open_row(self, row: int, name: str) -> io.BufferedReader:
         """The same of a regular file's row; `name` is what the file object is called."""
         self.reader.check()
-        return io.BufferedReader(_File(self.reader, row, self._rows.size(row), name), _BUFFER)
+        check = self._whole_file(row, name)
+        file = _File(self.reader, row, self._rows.size(row), name, check)
+        return io.BufferedReader(file, _BUFFER)
 
     def extractall(
         self,
@@ -373,13 +393,38 @@ def _clamp(total: int, offset: int, size: int) -> tuple[int, int]:
     return offset, total - offset if size < 0 else min(size, total - offset)
 
 
+class WholeFile:
+    """The digest of a file whose bytes come in order, from the start; others are let by."""
+
+    def __init__(self, name: str, expected: str, size: int, source: str) -> None:
+        self._name, self._expected, self._size, self._source = name, expected, size, source
+        self._at = 0
+        self._hash = hashlib.sha256()
+
+    def update(self, offset: int, data: ReadableBuffer) -> None:
+        """Bytes from `offset` on. DigestError when they are the last ones, and it is another."""
+        if offset == 0:
+            self._at, self._hash = 0, hashlib.sha256()
+        if offset != self._at or self._at == self._size:
+            return
+        self._hash.update(data)
+        self._at += memoryview(data).nbytes
+        if self._at == self._size:
+            actual = "sha256:" + self._hash.hexdigest()
+            if actual != self._expected:
+                raise DigestError(self._name, self._expected, actual, self._source)
+
+
 class _File(io.RawIOBase):
     """The contents of one file."""
 
-    def __init__(self, reader: Reader, row: int, size: int, name: str) -> None:
+    def __init__(
+        self, reader: Reader, row: int, size: int, name: str, check: WholeFile | None
+    ) -> None:
         self._reader = reader
         self._row = row
         self._size = size
+        self._check = check
         self._at = 0
         self.name = name
 
@@ -393,12 +438,17 @@ class _File(io.RawIOBase):
         with memoryview(buffer) as view:
             offset, size = _clamp(self._size, self._at, view.nbytes)
         self._reader.read_into(self._row, offset, size, buffer)
+        if self._check is not None:
+            with memoryview(buffer) as view:
+                self._check.update(offset, view.cast("B")[:size])
         self._at = offset + size
         return size
 
     def readall(self) -> bytes:
         offset, size = _clamp(self._size, self._at, -1)
         data = self._reader.read(self._row, offset, size)
+        if self._check is not None:
+            self._check.update(offset, data)
         self._at = offset + size
         return data
 

@@ -157,6 +157,7 @@ cdef class TOC:
     cdef object lock
 
     cdef const sgz_entry *row(self, object number) except NULL
+    cdef const uint8_t *whole(self, size_t n) noexcept nogil
     cdef int build_tree(self) except -1
 
 

@@ -261,7 +261,40 @@ cdef class TOC:
             if n == self.ptr.count or self.ptr.rows[n].type != SGZ_CHUNK:
                 return chunks
 
+    # The digest of a file of several chunks that do not have one each; NULL: of any other.
+    cdef const uint8_t *whole(self, size_t n) noexcept nogil:
+        cdef size_t i = n
+        cdef bint bare = False
+        if self.ptr.rows[n].type != SGZ_REG or not self.ptr.rows[n].size:
+            return NULL
+        while True:
+            bare |= not self.ptr.rows[i].flags & SGZ_HAS_CHUNK_DIGEST
+            i += 1
+            if i == self.ptr.count or self.ptr.rows[i].type != SGZ_CHUNK:
+                break
+        if not bare or i - n < 2:
+            return NULL
+        return sgz_toc_digest(self.ptr, <uint32_t>n)
+
+    def whole_digest(self, number):
+        """The sha256 of a regular file that only this vouches for: some of its chunks have no
+        digest of their own. "" of any other."""
+        self.row(number)
+        cdef const uint8_t *digest = self.whole(number)
+        return "" if digest == NULL else digest_text(digest)
+
     # --- all rows -----------------------------------------------------------------------
+
+    def whole_digests(self):
+        """(row, digest) of every file that has a `whole_digest`."""
+        cdef size_t i
+        cdef const uint8_t *digest
+        cdef list found = []
+        for i in range(self.ptr.count):
+            digest = self.whole(i)
+            if digest != NULL:
+                found.append((i, digest_text(digest)))
+        return found
 
     def entries(self):
         """The numbers of the rows that are entries: neither chunks nor replaced."""
