@@ -399,17 +399,19 @@ class WholeFile:
     def __init__(self, name: str, expected: str, size: int, source: str) -> None:
         self._name, self._expected, self._size, self._source = name, expected, size, source
         self._at = 0
+        self._done = False
         self._hash = hashlib.sha256()
 
     def update(self, offset: int, data: ReadableBuffer) -> None:
         """Bytes from `offset` on. DigestError when they are the last ones, and it is another."""
         if offset == 0:
-            self._at, self._hash = 0, hashlib.sha256()
-        if offset != self._at or self._at == self._size:
+            self._at, self._done, self._hash = 0, False, hashlib.sha256()
+        if offset != self._at or self._done:
             return
         self._hash.update(data)
         self._at += memoryview(data).nbytes
-        if self._at == self._size:
+        self._done = self._at == self._size
+        if self._done:
             actual = "sha256:" + self._hash.hexdigest()
             if actual != self._expected:
                 raise DigestError(self._name, self._expected, actual, self._source)

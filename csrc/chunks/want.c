@@ -128,7 +128,8 @@ static int from_disk(sgz_chunks *c, sgz_chunks_chunk *k)
     const uint8_t *digest = sgz_read_span_digest(k->layer->spans, k->span);
     int64_t size = sgz_chunks_span_entry(k->layer, k->span)->chunk_size;
     int found = 0;
-    if (!c->store || !digest || size > SGZ_WINDOW || !k->layer->verify)
+    if (!c->store || !digest || size > SGZ_WINDOW || !k->layer->verify ||
+        sgz_read_span_contradicts(k->layer->spans, k->span))
         return 0;
     uint8_t *data = malloc(k->len);
     if (!data)

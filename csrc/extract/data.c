@@ -237,7 +237,14 @@ sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t batch, sgz_er
 
 sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_error *err)
 {
-    return write_file(w, &w->ex->plan.objects[object], NULL, 0, err);
+    sgz_extract_object *o = &w->ex->plan.objects[object];
+    const sgz_toc *toc = w->ex->plan.toc;
+    const uint8_t *digest = w->ex->options.verify ? sgz_toc_digest(toc, o->row) : NULL;
+    if (digest && memcmp(digest, sgz_toc_empty_digest, 32))
+        return sgz_base_fail_digest(err, toc->rows[o->row].offset, sgz_toc_row_name(toc, o->dest),
+                                    toc->rows[o->dest].name_len, digest, sgz_toc_empty_digest,
+                                    "the file");
+    return write_file(w, o, NULL, 0, err);
 }
 
 void sgz_extract_remove_begun(sgz_extract_worker *w)

@@ -38,6 +38,8 @@ sgz_status sgz_read_verdict(const sgz_read_check *c, size_t span, const uint8_t 
     const sgz_entry *e = sgz_read_span_row(c->spans, span);
     const uint8_t *expected = sgz_read_span_digest(c->spans, span);
     const char *what = e->flags & SGZ_HAS_CHUNK_DIGEST ? "a chunk" : "the file";
+    if (!whole && sgz_read_span_is_file(c->spans, span))
+        whole = sgz_toc_digest(toc, c->spans->files[span]);
     if (!expected || !memcmp(expected, c->actual, 32)) {
         if (!whole || whole == expected || !memcmp(whole, c->actual, 32))
             return SGZ_OK;

@@ -29,8 +29,8 @@ sgz_status sgz_read_check_init(sgz_read_check *c, const sgz_codecs *codecs,
                                const sgz_spans *spans, sgz_error *err);
 /* Also of one that is all zeros. */
 void sgz_read_check_free(sgz_read_check *c);
-/* Whether the chunk that ended, number `span`, is right: its digest and, unless NULL, that of
- * the whole file. SGZ_EDIGEST has the name of row `named`. */
+/* Whether the chunk that ended, number `span`, is right: its digest and that of the whole file,
+ * which is `whole` unless it is all of it. SGZ_EDIGEST has the name of row `named`. */
 sgz_status sgz_read_verdict(const sgz_read_check *c, size_t span, const uint8_t *whole,
                             uint32_t named, sgz_error *err);
 /* The error for a chunk of which bytes are missing. */

@@ -141,6 +141,15 @@ const uint8_t *sgz_read_span_digest(const sgz_spans *spans, size_t span)
                                               : NULL;
 }
 
+int sgz_read_span_contradicts(const sgz_spans *spans, size_t span)
+{
+    const uint8_t *digest = sgz_read_span_digest(spans, span);
+    const uint8_t *whole = sgz_read_span_is_file(spans, span)
+                               ? sgz_toc_digest(spans->toc, spans->files[span])
+                               : NULL;
+    return digest && whole && memcmp(digest, whole, 32) != 0;
+}
+
 /* First span whose file is >= `file`. */
 static size_t file_bound(const sgz_spans *spans, uint64_t file)
 {

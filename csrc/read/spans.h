@@ -48,6 +48,8 @@ int sgz_read_span_is_file(const sgz_spans *spans, size_t span);
 /* What a span's bytes must hash to: the digest of the chunk, or, of a file's only chunk, that
  * of the file. NULL where the TOC has neither. */
 const uint8_t *sgz_read_span_digest(const sgz_spans *spans, size_t span);
+/* Whether the file that it is all of has another digest than it: then no bytes are right. */
+int sgz_read_span_contradicts(const sgz_spans *spans, size_t span);
 /* The spans [*first, *last) of a file that touch [offset, offset + size). SGZ_ETOC when the
  * chunks do not cover that range. */
 sgz_status sgz_read_spans_find(const sgz_spans *spans, uint32_t file, int64_t offset,

@@ -81,6 +81,8 @@ uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len);
 uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len);
 const char *sgz_toc_string(const sgz_toc *toc, uint32_t number, size_t *len);
 
+/* The digest of a file without bytes. */
+extern const uint8_t sgz_toc_empty_digest[32];
 /* The whole file's digest of a row, or NULL where it is not known. */
 const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t row);
 

@@ -59,7 +59,6 @@ struct sgz_verify {
     size_t segment_count;
     sgz_verify_big *big;
     size_t big_count;
-    uint8_t empty_digest[32];
 
     sgz_base_job *job;
     int toc_claimed;                 /* with the job's lock, as what follows */

@@ -59,6 +59,7 @@ cdef extern from "toc/toc.h" nogil:
     void sgz_toc_free(sgz_toc *)
     const char *sgz_toc_string(const sgz_toc *, uint32_t, size_t *)
     const uint8_t *sgz_toc_digest(const sgz_toc *, uint32_t)
+    const uint8_t sgz_toc_empty_digest[32]
     uint32_t sgz_toc_lookup(const sgz_toc *, const char *, size_t)
     uint32_t sgz_toc_resolve(const sgz_toc *, uint32_t)
     const char *sgz_toc_type_name(int)

@@ -7,7 +7,7 @@ from cpython cimport array
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from stargz._engine.base cimport (
     SGZ_ECALLBACK,
@@ -261,24 +261,29 @@ cdef class TOC:
             if n == self.ptr.count or self.ptr.rows[n].type != SGZ_CHUNK:
                 return chunks
 
-    # The digest of a file of several chunks that do not have one each; NULL: of any other.
+    # The digest of a file that no chunk's digest stands for: some of its several chunks have none,
+    # or it is empty and has one that cannot be right. NULL: of any other.
     cdef const uint8_t *whole(self, size_t n) noexcept nogil:
         cdef size_t i = n
         cdef bint bare = False
-        if self.ptr.rows[n].type != SGZ_REG or not self.ptr.rows[n].size:
+        cdef const uint8_t *digest
+        if self.ptr.rows[n].type != SGZ_REG:
             return NULL
+        digest = sgz_toc_digest(self.ptr, <uint32_t>n)
+        if digest == NULL:
+            return NULL
+        if not self.ptr.rows[n].size:
+            return NULL if memcmp(digest, sgz_toc_empty_digest, 32) == 0 else digest
         while True:
             bare |= not self.ptr.rows[i].flags & SGZ_HAS_CHUNK_DIGEST
             i += 1
             if i == self.ptr.count or self.ptr.rows[i].type != SGZ_CHUNK:
                 break
-        if not bare or i - n < 2:
-            return NULL
-        return sgz_toc_digest(self.ptr, <uint32_t>n)
+        return digest if bare and i - n > 1 else NULL
 
     def whole_digest(self, number):
-        """The sha256 of a regular file that only this vouches for: some of its chunks have no
-        digest of their own. "" of any other."""
+        """The sha256 of a regular file that only this vouches for, or rules out: some of its chunks
+        have no digest of their own, or it is empty and has a wrong one. "" of any other."""
         self.row(number)
         cdef const uint8_t *digest = self.whole(number)
         return "" if digest == NULL else digest_text(digest)
