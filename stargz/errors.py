@@ -23,6 +23,16 @@ def mask(text: str) -> str:
     return _QUERY.sub(r"\1?...", _USER.sub("***@", text))
 
 
+def mask_reference(text: str) -> str:
+    """The same of what should be the name of an image, with a scheme or without."""
+    return re.sub(r"^(?!\S*://)\S*@(?!sha\d+:)", "***@", mask(text))
+
+
+def retryable(status: int) -> bool:
+    """Whether an HTTP answer may be another one when asked again."""
+    return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in (501, 505))
+
+
 class StargzError(Exception):
     """Base of all errors of this package."""
 
@@ -130,6 +140,7 @@ class SourceError(StargzError, OSError):
     """Bytes could not be had from where they are; `status` is that of HTTP's last answer."""
 
     status: int | None = None
+    throttled = False  # the host refused all that was asked, for as long as it may
     answer: Any = None  # the client's Response, if its body may say more
 
 
@@ -153,4 +164,4 @@ class RegistryError(SourceError):
     @property
     def transient(self) -> bool:
         """Whether what was answered, or that nothing was, may be otherwise later."""
-        return self.status is None or self.status in (408, 429) or self.status >= 500
+        return self.status is None or retryable(self.status)

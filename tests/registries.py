@@ -429,5 +429,5 @@ def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
 @contextmanager
 def quick(**options: Any) -> Iterator[RegistryClient]:
     """A client that does not try for long."""
-    with Client(backoff=0.01, tries=2) as http:
+    with Client(backoff=0.01, tries=2, host_patience=0) as http:
         yield RegistryClient(http=http, **options)

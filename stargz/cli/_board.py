@@ -37,7 +37,7 @@ class Board:
         )
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._counts = {"converted": 0, "unchanged": 0, "failed": 0, "to do": 0}
+        self._counts = {"converted": 0, "unchanged": 0, "failed": 0, "throttled": 0, "to do": 0}
         self._found = 0
         self._layers: dict[str, tuple[int, int]] = {}  # under way: bytes done, and in all
         self._bytes = 0  # of layers that are finished
@@ -126,7 +126,7 @@ class Board:
 
 def image_line(event: Mapping[str, Any]) -> str:
     """What became of an image, on a line."""
-    if event["status"] in ("failed", "skipped"):
+    if event["status"] in ("failed", "throttled", "skipped"):
         return f"{event['status']}: {failure_line(event['source'], event['error'])}"
     return (
         f"{event['status']}: {event['source']} -> {event['destination']} {event['seconds']:.3f} s"

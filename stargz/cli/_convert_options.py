@@ -120,7 +120,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     _options.add_threads(parser)
     _options.add_memory(parser)
     group = parser.add_argument_group("registries")
-    _options.add_registry_options(group)
+    _options.add_registry_options(group, patience="15m")
     group.add_argument(
         "--allow-upload-host",
         action="append",

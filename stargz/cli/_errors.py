@@ -7,7 +7,7 @@ import os
 import sys
 
 from stargz.cli._signals import Signalled
-from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError
+from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError, mask
 
 OK = 0
 FAILED = 1
@@ -35,7 +35,7 @@ def say(text: str) -> None:
     """One line on stderr."""
     if sys.stderr is not None:
         try:
-            print(f"stargz: {printable(text)}", file=sys.stderr, flush=True)
+            print(f"stargz: {printable(mask(text))}", file=sys.stderr, flush=True)
         except OSError:
             return  # nobody reads stderr: the exit code still tells
 
@@ -45,7 +45,7 @@ def report(error: BaseException) -> int:
     if os.environ.get("STARGZ_DEBUG") == "1" and sys.stderr is not None:
         import traceback
 
-        traceback.print_exception(error)
+        print(mask("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         return 128 + error.signum if isinstance(error, Signalled) else INTERRUPTED
     if isinstance(error, OSError) and error.errno == errno.EPIPE:

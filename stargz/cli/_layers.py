@@ -48,7 +48,7 @@ def open_layer(args: argparse.Namespace) -> Iterator[Layer]:
         from stargz.oci.image import is_verified
         from stargz.oci.image import open_layer as open_one
 
-        _relay_warnings(args)
+        relay_warnings(args)
         options = {**layer_options(args), **registry_options(args)}
         with open_one(args.src, args.layer, **options) as layer:
             _tell(args, layer, "verified" if is_verified(layer) else "unverified")
@@ -76,7 +76,7 @@ def open_source(found: Found, args: argparse.Namespace) -> Layer:
     import stargz
 
     if not isinstance(found.source, str) or "://" in found.source:
-        _relay_warnings(args)
+        relay_warnings(args)
     options = layer_options(args)
     digest = options.pop("toc_digest") or found.toc_digest
     layer = stargz.open(found.source, toc_digest=digest, **options)
@@ -90,7 +90,7 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
     `opened` gets each as soon as it is there."""
     from stargz.oci.image import open_image as open_all
 
-    _relay_warnings(args)
+    relay_warnings(args)
     reading = {"require_verified": args.require_verified, "threads": args.threads}
     options = {**reading, **cache_options(args), **registry_options(args)}
     image = open_all(args.src, opened=opened, **options)
@@ -100,7 +100,7 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
     return image
 
 
-def _relay_warnings(args: argparse.Namespace) -> None:
+def relay_warnings(args: argparse.Namespace) -> None:
     """What the package logs while it reads what is remote, as the command's own warnings."""
     import logging
 
@@ -142,6 +142,7 @@ def registry_options(args: argparse.Namespace) -> dict[str, Any]:
         "ca_file": args.ca_file,
         "plain_http": args.plain_http,
         "mirrors": mirrors,
+        "patience": args.patience,
     }
 
 

@@ -204,8 +204,8 @@ def add_remote_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-cache", action="store_true", help="keep nothing on disk")
 
 
-def add_registry_options(group: argparse._ArgumentGroup) -> None:
-    """How registries are reached."""
+def add_registry_options(group: argparse._ArgumentGroup, patience: str = "2m") -> None:
+    """How registries are reached; `patience` is the default of --patience."""
     group.add_argument(
         "--authfile",
         metavar="FILE",
@@ -227,6 +227,22 @@ def add_registry_options(group: argparse._ArgumentGroup) -> None:
         metavar="HOST=URL",
         help="try this first for images of the registry HOST (repeatable)",
     )
+    group.add_argument(
+        "--patience",
+        type=duration,
+        default=patience,
+        metavar="TIME",
+        help="how long a registry may refuse because it is asked too often (429, 503), such as "
+        f"90s, 15m or 2h (default: {patience})",
+    )
+
+
+def duration(text: str) -> float:
+    """Seconds of '90', '90s', '15m' or '2h'."""
+    found = re.fullmatch(r"(\d{1,9})([smh]?)", text.strip().lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 15m or 2h")
+    return float(int(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]])
 
 
 def mirror(text: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from stargz.cli import _convert_options, _options
 from stargz.cli._board import Board, failure_line
 from stargz.cli._errors import FAILED, OK
+from stargz.cli._layers import relay_warnings
 from stargz.cli._output import log, print_json, print_table, shown, size_text, warn
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from stargz.oci.bulk.state import default_path
 
     _few_arenas()
+    relay_warnings(args)
     state = args.state or default_path(args.src, args.dst)
     log(args, f"state: {state}")
     with Board(args) as board:
@@ -131,7 +133,7 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
     for one in report.skipped:
         print(shown(f"skipped  {failure_line(one.source, one.error)}"))
     for failure in report.failures:
-        print(shown(f"failed  {failure_line(failure.source, failure.error)}"))
+        print(shown(f"{failure.status}  {failure_line(failure.source, failure.error)}"))
     for stale in report.stale:
         print(shown(f"stale  {stale['kind']} {stale['name']} (for {stale['source']} as it was)"))
 
@@ -165,7 +167,8 @@ def _done(report: BulkReport) -> list[tuple[str, str]]:
         (
             "images",
             f"{totals['images']:,}: {totals['converted']:,} converted, {totals['unchanged']:,} "
-            f"unchanged, {totals['failed']:,} failed{_some(totals, 'skipped')}",
+            f"unchanged, {totals['failed']:,} failed{_some(totals, 'throttled')}"
+            f"{_some(totals, 'skipped')}",
         ),
         (
             "layers",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _convert_options, _options
 from stargz.cli._errors import OK, CommandError
+from stargz.cli._layers import relay_warnings
 from stargz.cli._output import log, print_json, print_table, shown, size_text, warn
 from stargz.cli._progress import Progress
 from stargz.errors import EntryNotFoundError
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.oci.conversion import convert_image
 
+    relay_warnings(args)
     with Progress(args.src, args) as progress:
         try:
             report = convert_image(

@@ -5,7 +5,6 @@ urllib3 is imported when the first request is made.
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
 import socket
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from stargz.errors import SourceError
+from stargz.sources.pace import THROTTLING, Pace, asked_to_wait, retry_after
 from stargz.sources.tries import TransientError, Tries, retryable
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ PIECE = 256 << 10
 _DRAIN = 64 << 10
 # What a redirect to another scheme, host or port still gets: anything else may be a secret.
 _HARMLESS = frozenset({"accept", "accept-encoding", "content-type", "range", "user-agent"})
+_MAX_PACES = 10_000  # hosts
+_NAP = 0.2  # seconds after which who waits for a host looks whether it should
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -98,6 +100,7 @@ class Reply:
         self.url = url
         self.public_only = public_only
         self.private = False
+        self.pace: Pace | None = None
 
     def until(self, deadline: float) -> None:
         """Give the body until then (time.monotonic)."""
@@ -118,18 +121,6 @@ class Reply:
         text = self.headers.get("Content-Length", "")
         return int(text) if re.fullmatch(r"\d{1,18}", text) else None
 
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds that the server wants to be left alone."""
-        text = self.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"\d{1,9}", text):
-            return float(text)
-        try:
-            when = email.utils.parsedate_to_datetime(text).timestamp()
-        except (ValueError, OverflowError):
-            return None
-        return max(0.0, when - time.time())
-
     def said(self) -> str:
         """The status as an error names it."""
         reason = re.sub(r"[^ -~]", "?", self._raw.reason or "")[:60]
@@ -137,7 +128,12 @@ class Reply:
 
     def transient(self) -> TransientError:
         """For an answer that is worth asking again for."""
-        return TransientError(self.said(), status=self.status, retry_after=self.retry_after)
+        return TransientError(
+            self.said(),
+            status=self.status,
+            retry_after=retry_after(self.headers),
+            pace=self.pace if self.status in THROTTLING else None,
+        )
 
     def drain(self) -> None:
         """Be done with it; the connection is kept if little is left of the body."""
@@ -168,7 +164,9 @@ class Client:
     size needs at `min_rate` bytes a second) for a whole request, so that a server that trickles
     ends too. An operation is tried `tries` times within `patience` seconds (plus the same),
     after pauses from `backoff` seconds up, doubled and jittered, or what Retry-After says, each
-    at most `max_wait`. `headers` go to every host that is asked for, not to where it redirects.
+    at most `max_wait`. A host that answers 429 or 503 slows all threads down, and is waited for as
+    it says; it may refuse for `host_patience` seconds (but `tries` times anyway). `headers` go to
+    every host that is asked for, not to where it redirects.
     Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY. A redirect from a public to a
     private address is refused unless `allow_private`.
     """
@@ -180,6 +178,7 @@ class Client:
         timeout: float = 20.0,
         tries: int = 5,
         patience: float = 120.0,
+        host_patience: float = 120.0,
         backoff: float = 0.25,
         max_wait: float = 30.0,
         min_rate: float = 16 << 10,
@@ -191,6 +190,7 @@ class Client:
         self.timeout = timeout
         self.tries = max(1, tries)
         self.patience = patience
+        self.host_patience = host_patience
         self.backoff = backoff
         self.max_wait = max_wait
         self.min_rate = min_rate
@@ -209,6 +209,7 @@ class Client:
         self._routes: dict[tuple[str, str], tuple[PoolManager, bool]] = {}  # by scheme and host
         self._executor: ThreadPoolExecutor | None = None
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._paces: dict[str, Pace] = {}  # by origin
 
     # --- requests -----------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class Client:
         false. `public_only` refuses to connect to private, loopback and link-local addresses.
         """
         expected = len(body) if isinstance(body, bytes) else size or 0
-        budget = Tries(self, name or redact(url), expected + limit, tries)
+        budget = Tries(self, name or redact(url), expected + limit, tries, patient=tries is None)
         while True:
             try:
                 return self.once(
@@ -278,7 +279,8 @@ class Client:
             url,
             headers,
             body,
-            deadline=max(budget.deadline(expected), time.monotonic() + (patience or 0.0)),
+            budget=budget,
+            size=expected,
             follow=follow,
             public_only=public_only,
             bare=bare,
@@ -329,7 +331,8 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Body = None,
         *,
-        deadline: float,
+        budget: Tries,
+        size: int = 0,
         follow: bool = True,
         public_only: bool = False,
         bare: bool = False,
@@ -338,12 +341,21 @@ class Client:
         """One try, redirects followed; the body of the answer is still to be read.
 
         Raises TransientError for a connection that fails or may not be made. With `bare` the
-        client's own headers stay out, as after a redirect to another host.
+        client's own headers stay out, as after a redirect to another host. `size` is that of the
+        request's body.
         """
         own = harmless(self._headers) if bare else self._headers
         sent = {**own, **(headers or {})}
         for _ in range(MAX_REDIRECTS + 1):
+            pace = self._turn(url, budget)
+            begun = time.monotonic()
+            deadline = max(budget.deadline(size), begun + (patience or 0.0))
             reply, private = self._once(method, url, sent, body, deadline, public_only, patience)
+            if reply.status in THROTTLING:
+                pace.refused(begun, asked_to_wait(reply.headers))
+            else:
+                pace.answered()
+            reply.pace = pace
             location = reply.headers.get("Location")
             if (
                 not follow
@@ -373,6 +385,30 @@ class Client:
         raise TransientError(
             f"more than {MAX_REDIRECTS} redirects", hint="check the address", final=True
         )
+
+    def _turn(self, url: str, budget: Tries) -> Pace:
+        """Wait until the host may be asked. TransientError if that is too long."""
+        from stargz.sources import connection
+
+        place = origin(url)
+        with self._lock:
+            pace = self._paces.get(place)
+            if pace is None:
+                if len(self._paces) >= _MAX_PACES:
+                    self._paces.clear()
+                pace = Pace(self.backoff, self.max_wait, self.host_patience)
+                self._paces[place] = pace
+        while wait := pace.enter():
+            if pace.blocked():
+                budget.check(pace)
+            leave = connection.current.leave
+            if leave is not None and leave():
+                raise TransientError("given up", final=True)
+            begun = time.monotonic()
+            if self.closing.wait(min(wait, _NAP)):
+                raise ValueError(f"{redact(url)}: the client is closed")
+            budget.wait(time.monotonic() - begun)
+        return pace
 
     def _once(
         self,

@@ -32,7 +32,9 @@ class _Current(threading.local):
     private = False
     sock: Any = None
     opened: Callable[[socket.socket], None] | None = None
-    watch: Callable[[socket.socket], None] | None = None  # of the thread, whatever it asks
+    # Of the thread, whatever it asks: who is told of its sockets, and whether it should give up.
+    watch: Callable[[socket.socket], None] | None = None
+    leave: Callable[[], bool] | None = None
 
     def take(self) -> Any:
         sock, self.sock = self.sock, None

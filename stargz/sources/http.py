@@ -243,7 +243,7 @@ class HTTPSource:
                 method,
                 place.url,
                 {**place.headers, **extra},
-                deadline=budget.deadline(),
+                budget=budget,
                 public_only=place.public_only,
                 bare=place.bare,
             )

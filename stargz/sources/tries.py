@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from typing import TYPE_CHECKING
 
-from stargz.errors import SourceError
+from stargz.errors import SourceError, retryable
 
 if TYPE_CHECKING:
     from stargz.sources.client import Client, Response
+    from stargz.sources.pace import Pace
 
-_NOT_RETRIED = (501, 505)
+__all__ = ["TransientError", "Tries", "retryable"]
 
-
-def retryable(status: int) -> bool:
-    """Whether an answer may be another one when asked again."""
-    return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in _NOT_RETRIED)
+_log = logging.getLogger("stargz")
+_TOLD = 5.0  # seconds of a wait that is worth a word
 
 
 class TransientError(Exception):
@@ -32,6 +32,7 @@ class TransientError(Exception):
         final: bool = False,
         tries: int | None = None,
         answer: Response | None = None,
+        pace: Pace | None = None,
     ) -> None:
         super().__init__(why)
         self.why = why
@@ -40,16 +41,27 @@ class TransientError(Exception):
         self.retry_after = retry_after
         self.tries = 1 if final else tries  # after which it is certain
         self.answer = answer  # what says more about it
+        self.pace = pace  # of the host that refused it for want of time
 
 
 class Tries:
     """The budget of one operation, made of requests: how many tries, and how much time."""
 
-    def __init__(self, client: Client, what: str, size: int = 0, tries: int | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        what: str,
+        size: int = 0,
+        tries: int | None = None,
+        *,
+        patient: bool = True,
+    ) -> None:
         self._client = client
         self.what = what
         self.made = 0
         self._tries = client.tries if tries is None else tries
+        self._patience = client.host_patience if patient else 0.0
+        self._since: float | None = None  # when a host refused for want of time
         self._until = time.monotonic() + client.patience + size / client.min_rate
 
     def deadline(self, size: int = 0) -> float:
@@ -73,6 +85,12 @@ class Tries:
     def pause(self, failure: TransientError) -> float:
         """Seconds to wait before the next try, which is counted; see `again`."""
         self.made += 1
+        if failure.pace is not None:
+            self.check(failure.pace, failure)
+            blocked = failure.pace.blocked()
+            if blocked > _TOLD:
+                _log.warning("%s: %s: waiting %.0f s", self.what, failure.why, blocked)
+            return 0.0  # whoever asks the host waits for it
         client = self._client
         wait: float = client.backoff * 2 ** (self.made - 1) * random.uniform(0.5, 1.0)
         if failure.retry_after is not None:
@@ -80,10 +98,31 @@ class Tries:
         wait = min(wait, client.max_wait)
         tries = self._tries if failure.tries is None else min(self._tries, failure.tries)
         if self.made >= tries or time.monotonic() + wait >= self._until:
-            error = self.error(failure.why, failure.hint, failure.status)
-            error.answer = failure.answer
-            raise error from failure
+            raise self._ended(failure, failure.why, failure.hint)
         return wait
+
+    def check(self, pace: Pace, failure: TransientError | None = None) -> None:
+        """Raise the error of a host that refuses for too long. Who has no patience has a few
+        tries."""
+        now = time.monotonic()
+        if failure is not None and self._since is None:
+            self._since = now
+        waited = 0.0 if self._since is None else now - self._since
+        left = min(pace.left(), self._patience - waited)
+        few = self.made < self._tries and (pace.left() > 0 or pace.patience <= 0)
+        wait = pace.blocked()
+        if wait > max(left, self._client.max_wait if few else 0.0):
+            failure = failure or TransientError("it refuses to be asked again so soon", status=429)
+            hint = f"try again in {wait:.0f} s, or with more --patience"
+            error = self._ended(failure, failure.why, hint)
+            error.throttled = True
+            raise error
+
+    def _ended(self, failure: TransientError, why: str, hint: str) -> SourceError:
+        error = self.error(why, hint, failure.status)
+        error.answer = failure.answer
+        error.__cause__ = failure
+        return error
 
     def error(self, why: str, hint: str, status: int | None = None) -> SourceError:
         """The error that ends the operation."""

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +21,7 @@ import pytest
 import registries
 from command import command, environment, fails, ok, run
 from registries import Registry
-from servers import Fault, FaultProxy
+from servers import Fault, FaultProxy, Request
 
 from stargz.errors import RegistryError, StateError, UsageError
 from stargz.oci.bulk import bulk
@@ -135,6 +136,61 @@ def test_tags_that_share_an_image(tmp_path: Path, target: Registry) -> None:
             )
             assert set(puts.values()) == {1}
             assert len(puts) == 10 + 2 + 2 + 4  # tags, manifests, configs, layers
+
+
+def test_a_registry_that_throttles(source: Registry, target: Registry, tmp_path: Path) -> None:
+    """Whatever it says, or nothing: all comes through."""
+    lock, taken, began = threading.Lock(), [0, 0], time.monotonic()
+
+    def bucket(request: Request) -> Fault | None:
+        with lock:
+            if taken[0] < 5 + 40 * (time.monotonic() - began):
+                taken[0] += 1
+                return None
+            taken[1] += 1
+        limits = [{}, {"RateLimit-Reset": "0"}, {"Retry-After": "0"}]
+        return Fault(status=429, headers=limits[taken[1] % 3])
+
+    with FaultProxy(f"http://{target.host}") as proxy:
+        proxy.reset(bucket)
+        dst = f"docker://{proxy.url.partition('://')[2]}"
+        report = bulk(f"docker://{source.host}", dst, jobs=8, include=["*/app0[0-3]"])
+    assert report.failures == () and report.totals["converted"] == 4
+    assert taken[1]
+    for number in range(4):
+        fleets.check(f"docker://{target.host}/{fleets.name(number)}:v1", number)
+
+
+def test_what_is_throttled_is_told(source: Registry, tmp_path: Path) -> None:
+    listed = tmp_path / "list"
+    with FaultProxy(f"http://{source.host}") as proxy:
+        late = {"Retry-After": "3600"}
+        proxy.reset(
+            lambda request: Fault(status=429, headers=late) if "/blobs/" in request.path else None
+        )
+        host = proxy.url.partition("://")[2]
+        listed.write_text(
+            "".join(
+                f"{host}/{fleets.name(number)}:v1 oci:{tmp_path}/a{number}\n" for number in (0, 1)
+            )
+            + f"{source.host}/{fleets.name(2)}:v1 oci:{tmp_path}/b\n"
+        )
+        report = tmp_path / "report.json"
+        options = ["--state", tmp_path / "state", "--report", report, "--patience", "20m"]
+        done = run("image", "bulk", listed, *options)
+        asked = [one for one in proxy.log if "/blobs/" in one.path]
+    assert done.returncode == 1
+    assert "1 converted, 0 unchanged, 0 failed, 2 throttled" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith("throttled  ")]
+    assert len(lines) == 2 and all("--patience" in line for line in lines)
+    assert len(asked) < 10  # those that were on their way together
+    written = json.loads(report.read_text())
+    assert sorted(one["status"] for one in written["images"]) == [
+        "converted", "throttled", "throttled"
+    ]  # fmt: skip
+    assert {one["status"] for one in written["failures"]} == {"throttled"}
+    assert written["totals"]["throttled"] == 2
+    fleets.check(f"oci:{tmp_path}/b", 2)
 
 
 def manifests(served: Registry) -> list[Path]:

@@ -172,6 +172,56 @@ def test_the_store_of_all_credentials(tmp_path: Path, environ: dict[str, str]) -
     assert find(environ, "third.example/a") is None
 
 
+HUB = "https://index.docker.io/v1/"
+HUB_NAMES = [HUB, "docker.io", "index.docker.io", "registry-1.docker.io"]
+
+
+@pytest.mark.parametrize("filed", [*HUB_NAMES, "https://docker.io", "https://index.docker.io"])
+@pytest.mark.parametrize("known", HUB_NAMES)
+@pytest.mark.parametrize("repository", ["alpine", "docker.io/me/private"])
+def test_a_helper_for_docker_hub(
+    filed: str, known: str, repository: str, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Under whatever name the file has it, and whatever the helper has the account."""
+    log = tmp_path / "asked"
+    found = f'{{"Username": "me", "Secret": "{SECRET}"}}'
+    script = f"""read server || [ "$server" ]
+echo "$server" >> {log}
+[ "$server" = {known} ] && echo '{found}' && exit 0
+echo credentials not found in native keychain; exit 1"""
+    helper(tmp_path / "bin", "hub", script)
+    write(tmp_path / "home/.docker/config.json", {"credHelpers": {filed: "hub"}})
+    assert find(environ, repository) == Credentials("me", SECRET)
+    assert log.read_text().split() == HUB_NAMES[: HUB_NAMES.index(known) + 1]
+
+
+def test_docker_hub_as_docker_has_it(tmp_path: Path, environ: dict[str, str]) -> None:
+    for name in ("one", "two"):
+        helper(tmp_path / "bin", name, f'echo \'{{"Username": "{name}", "Secret": "x"}}\'')
+    for helpers in ({HUB: "one", "docker.io": "two"}, {"docker.io": "two", HUB: "one"}):
+        write(tmp_path / "home/.docker/config.json", {"credHelpers": helpers})
+        assert find(environ, "alpine") == Credentials("one", "x")
+    for name in HUB_NAMES:
+        write(tmp_path / "home/.docker/config.json", {"auths": {name: entry("file")}})
+        assert find(environ, "alpine") == Credentials("file", SECRET)
+
+
+@pytest.mark.parametrize(
+    "filed", ["{}", "https://{}", "https://{}/", "http://{}", "https://{}/v2/"]
+)
+@pytest.mark.parametrize("known", ["{}", "https://{}"])
+def test_a_helper_for_a_url(
+    filed: str, known: str, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    script = f"""read server || true
+[ "$server" = {known.format(HOST)} ] && echo '{{"Username": "me", "Secret": "x"}}' && exit 0
+echo credentials not found in native keychain; exit 1"""
+    helper(tmp_path / "bin", "url", script)
+    for config in ({"credHelpers": {filed.format(HOST): "url"}}, {"credsStore": "url"}):
+        write(tmp_path / "home/.docker/config.json", config)
+        assert find(environ) == Credentials("me", "x")
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/b", "a b", "A", "", "a;b", "a\n", 7, None, ["a"]])
 def test_names_that_no_helper_has(name: object, tmp_path: Path, environ: dict[str, str]) -> None:
     path = write(tmp_path / "home/.docker/config.json", {"credHelpers": {HOST: name}})
@@ -183,7 +233,15 @@ def test_names_that_no_helper_has(name: object, tmp_path: Path, environ: dict[st
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        (f"echo {SECRET}; echo {SECRET} >&2; exit 3", "exit code 3"),
+        ("echo no keyring; echo is it\\ locked? >&2; exit 3", r"3\): no keyring; is it locked\?$"),
+        ("echo the same; echo the same >&2; exit 1", r"code 1\): the same$"),
+        ("exit 1", r"exit code 1\)$"),
+        (f"echo 'bad password: {SECRET}'; exit 3", r"code 3\): bad password: \*\*\*$"),
+        (f"echo 'https://me:{SECRET}@host: no'; exit 3", r"3\): https://\*\*\*@host: no$"),
+        (f'echo \'{{"Secret": "{SECRET}"}}\'; echo why >&2; exit 3', r"exit code 3\): why$"),
+        ("printf '\\033[2Jclear'; exit 3", r"code 3\): \?\[2Jclear$"),
+        ("yes | head -c 9999999; exit 3", r"y y .{180,200}\.\.\.$"),
+        ("echo oops >&2", "no Username and Secret for .*: oops$"),
         (f"echo {SECRET}", "no Username and Secret"),
         (f'echo \'{{"Secret": "{SECRET}"}}\'', "no Username and Secret"),
         (f'echo \'{{"Username": 1, "Secret": "{SECRET}"}}\'', "no Username and Secret"),

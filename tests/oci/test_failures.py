@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from command import run
 from registries import PASSWORD, USER, lying, no_secret_in
 
 from stargz.errors import RegistryError, SourceError, UsageError, mask
@@ -164,3 +165,42 @@ def test_what_a_token_server_says():
         client = RegistryClient(http=http, credentials=Credentials(USER, PASSWORD))
         with pytest.raises(RegistryError, match=r"log in again \(DENIED: no \*\*\*\)$"):
             client.manifest(Reference(server.host, "some/image", "v1"))
+
+
+@pytest.mark.parametrize(
+    "words_of_a_command",
+    [
+        "image ls docker://bob:s3cret@host.example/x",
+        "image ls docker://bob:s3/cret@host.example/x",
+        "image info bob:s3cret@host.example/x",
+        "image convert oci:nothing docker://bob:s3cret@host.example/x",
+        "image convert docker://bob:s3cret@host.example/x@sha256:12 oci:out",
+        "image bulk docker://bob:s3cret@host.example oci:out",
+        "image bulk docker://s3cret@host.example oci:out",
+        "image bulk oci:nothing docker://bob:s3cret@host.example/x",
+        "ls http://bob:s3cret@127.0.0.1:1/x?sig=s3cret",
+        "ls -v https://bob:s3cret@[::1/x?sig=s3cret",
+        "ls docker://host.example/x --layer 1 --mirror host.example=https://bob:s3cret@m.example",
+        "ls docker://host.example/x --layer 1 --mirror host.example=bob:s3cret@m.example",
+        "ls docker://host.example/x --layer 1 --mirror https://bob:s3cret@m.example",
+    ],
+)
+def test_passwords_on_the_command_line_are_not_repeated(words_of_a_command, tmp_path):
+    done = run(*words_of_a_command.split(), env={"STARGZ_DEBUG": "1"}, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "Traceback" in done.stderr and "\nstargz: " in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr and "cret@" not in done.stderr
+    assert [path for path in tmp_path.rglob("*") if "cret" in path.name] == []
+
+
+def test_passwords_in_a_list_are_not_kept(tmp_path):
+    listed = tmp_path / "list"
+    listed.write_text("bob:s3cret@host.example/x oci:out\ndocker://bob:s3cret@host.example/y\n")
+    state, report, page = (tmp_path / name for name in ("state.db", "r.json", "r.html"))
+    options = ("--state", state, "--report", report, "--report", page)
+    for json_or_not in ((), ("--json",)):
+        done = run("image", "bulk", listed, *options, *json_or_not, "-v", cwd=tmp_path)
+        assert done.returncode == 1 and "***@host.example" in done.stdout
+        assert "s3cret" not in done.stdout + done.stderr
+    for path in tmp_path.iterdir():
+        assert path == listed or b"s3cret" not in path.read_bytes()

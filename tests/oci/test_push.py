@@ -39,6 +39,7 @@ BLOB = blobs.noise("pushed", 5 * STREAMED + 7)
 DIGEST = blobs.sha256(BLOB)
 ENTRY = Descriptor("", DIGEST, len(BLOB))
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": layouts.OCI_INDEX, "manifests": []})
+QUICK = {"backoff": 0.01, "tries": 3, "timeout": 10.0, "host_patience": 0, "max_wait": 0.1}
 
 
 class Sessions:
@@ -67,7 +68,7 @@ def pushing(
     **options: Any,
 ) -> Iterator[Destination]:
     """A destination, with a client that is quick to give up."""
-    with Client(**{"backoff": 0.01, "tries": 3, "timeout": 10.0, **(http or {})}) as made:
+    with Client(**{**QUICK, **(http or {})}) as made:
         client = RegistryClient(http=made, credentials=account, **options)
         with open_destination(f"docker://{host}/{name}{tag}", client=client, uploads=uploads) as to:
             yield to

@@ -61,7 +61,7 @@ class Served:
     def client(
         self, account: Credentials | None = ACCOUNT, **options: Any
     ) -> Iterator[RegistryClient]:
-        with Client(ca_file=self.ca_file, backoff=0.01, tries=3) as http:
+        with Client(ca_file=self.ca_file, backoff=0.01, tries=3, host_patience=0) as http:
             yield RegistryClient(http=http, credentials=account, **options)
 
 

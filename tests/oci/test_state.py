@@ -72,9 +72,10 @@ def test_outcomes_and_totals() -> None:
         assert found["d"].status == "running"
         assert [one.source for one in state.outcomes("failed")] == ["b"]
         assert state.totals() == {
-            "images": 4, "converted": 1, "unchanged": 1, "failed": 1, "skipped": 0, "layers": 1,
-            "layers_converted": 1, "layers_kept": 0, "layers_not_seekable": 0, "layers_reused": 0,
-            "bytes_before": 7, "bytes_after": 5, "bytes_read": 7, "bytes_written": 5,
+            "images": 4, "converted": 1, "unchanged": 1, "failed": 1, "throttled": 0, "skipped": 0,
+            "layers": 1, "layers_converted": 1, "layers_kept": 0, "layers_not_seekable": 0,
+            "layers_reused": 0, "bytes_before": 7, "bytes_after": 5, "bytes_read": 7,
+            "bytes_written": 5,
         }  # fmt: skip
 
 

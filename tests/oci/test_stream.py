@@ -56,7 +56,7 @@ def streaming(
 ) -> Iterator[BlobStream]:
     reference = Reference(url.partition("://")[2], NAME, "v1")
     with (
-        Client(**{"backoff": 0.01, "tries": 3, **(http or {})}) as used,
+        Client(**{"backoff": 0.01, "tries": 3, "host_patience": 0, **(http or {})}) as used,
         RegistryClient(http=used, **options) as client,
         closing(RegistryStream(RegistryBlob(client, reference, entry))) as stream,
     ):

@@ -17,7 +17,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stargz.digests import is_digest
-from stargz.errors import RegistryError, SourceError, StargzError, UsageError
+from stargz.errors import (
+    RegistryError,
+    SourceError,
+    StargzError,
+    UsageError,
+    mask_reference,
+)
 from stargz.oci.bulk.places import Places, is_below, is_host, normal, same_root
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.reference import (
@@ -348,7 +354,8 @@ def _listed(path: Path, chosen: Filter) -> Iterator[Found]:
             try:
                 found = _line(words)
             except (StargzError, OSError) as error:
-                yield Found(words[0], words[0], "", error=UsageError(f"{where}: {error}"))
+                shown = mask_reference(words[0])
+                yield Found(shown, shown, "", error=UsageError(f"{where}: {error}"))
                 continue
             if chosen.has(found.repository, found.tag):
                 yield found

@@ -23,16 +23,17 @@ class Failure:
     source: str
     destination: str  # "" where none was found for it
     error: str
+    status: str = "failed"  # or "throttled": a host refused for want of time, as long as it may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkReport:
-    """What a bulk run did. `totals` has images, converted, unchanged, failed, skipped, layers
-    (distinct ones of the images that were converted), layers_converted, layers_kept,
+    """What a bulk run did. `totals` has images, converted, unchanged, failed, throttled, skipped,
+    layers (distinct ones of the images that were converted), layers_converted, layers_kept,
     layers_not_seekable, layers_reused (known from runs before), bytes_before, bytes_after (of those
     layers), bytes_read and bytes_written (of those made in this run); of a dry run images,
-    unchanged, failed, skipped, layers, layers_known, bytes (of the layers to be made) and to_do
-    (images)."""
+    unchanged, failed, throttled, skipped, layers, layers_known, bytes (of the layers to be made)
+    and to_do (images)."""
 
     source: str
     destination: str | None

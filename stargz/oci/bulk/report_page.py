@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
+from stargz.oci.bulk.state import FAILED
+
 TOP = 20  # bars of a chart, rows of the table of slowest layers
 
 Image = Mapping[str, Any]
@@ -69,7 +71,7 @@ def write_page(file: IO[bytes], report: Mapping[str, Any]) -> None:
         for image in report.get("images", ()):
             seen.add(image)
             _write(rows, _image_row(image))
-            if image.get("status") == "failed":
+            if image.get("status") in FAILED:
                 _write(failed, _row(_cell(image.get("source")), _error(image)))
             for layer in image.get("layers") or ():
                 if layer.get("status") == "not seekable":
@@ -253,7 +255,7 @@ def _image_row(image: Image) -> str:
     return _row(
         _cell(image.get("source")),
         _cell(image.get("destination")),
-        _cell(status, "failed" if status == "failed" else ""),
+        _cell(status, "failed" if status in FAILED else ""),
         _size(before),
         _size(after),
         _amount(change, f"{change:+.1%}" if before and after else ""),

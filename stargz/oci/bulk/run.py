@@ -18,10 +18,17 @@ from itertools import chain
 from queue import Empty, Full, Queue
 from typing import Any
 
-from stargz.errors import ArtifactError, RegistryError, StargzError, StateError, UsageError
+from stargz.errors import (
+    ArtifactError,
+    RegistryError,
+    SourceError,
+    StargzError,
+    StateError,
+    UsageError,
+)
 from stargz.oci.bulk.discover import Pair, discover
 from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
-from stargz.oci.bulk.state import Outcome, State
+from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
 from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
 from stargz.oci.convert.layers import LayerOptions, LayerTask
@@ -140,8 +147,9 @@ def bulk(
             options=_shown(images, jobs or 0, include, exclude),
             totals=totals,
             failures=tuple(
-                Failure(one.source, one.destination, one.error or "")
-                for one in known.outcomes("failed", reports=False)
+                Failure(one.source, one.destination, one.error or "", one.status)
+                for status in FAILED
+                for one in known.outcomes(status, reports=False)
             ),
             skipped=tuple(
                 Failure(one.source, one.destination, one.error or "")
@@ -368,7 +376,10 @@ class _Run:
         self, number: int, pair: Pair, error: BaseException, seconds: float, again: bool
     ) -> None:
         text = describe(error)
-        status = "skipped" if isinstance(error, ArtifactError) else "failed"
+        throttled = isinstance(error, SourceError) and error.throttled
+        status = "throttled" if throttled else "failed"
+        if isinstance(error, ArtifactError):
+            status = "skipped"
         self._state.finish(number, status, seconds, error=text, transient=again)
         self._tell_image(pair, status, text, seconds)
 
@@ -445,8 +456,8 @@ class _Run:
         found = self._state.totals()
         if self._dry:
             del found["converted"]
-            found["to_do"] = found["images"] - found["unchanged"] - found["failed"]
-            found["to_do"] -= found["skipped"]
+            found["to_do"] = found["images"] - found["unchanged"] - found["skipped"]
+            found["to_do"] -= found["failed"] + found["throttled"]
             found["layers"] = len(self._layers)
             found["layers_known"] = self._known
             found["bytes"] = sum(self._layers.values())

@@ -21,6 +21,7 @@ from stargz.errors import StateError
 
 _APPLICATION = 0x53475A42  # "SGZB", in the file's header
 _VERSION = 1
+FAILED = ("failed", "throttled")  # what becomes of images that are not converted
 _PATIENCE = 0.3  # seconds that another process may need to end
 
 _SCHEMA = """
@@ -87,7 +88,7 @@ class Outcome:
     number: int
     source: str
     destination: str
-    status: str  # running, converted, unchanged, failed, skipped
+    status: str  # running, converted, unchanged, failed, throttled, skipped
     error: str | None
     seconds: float
     report: dict[str, Any] | None
@@ -376,6 +377,7 @@ class State:
                 "converted": counts.get("converted", 0),
                 "unchanged": counts.get("unchanged", 0),
                 "failed": counts.get("failed", 0),
+                "throttled": counts.get("throttled", 0),
                 "skipped": counts.get("skipped", 0),
             }
             if not self.run:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stargz.digests import check_digest
-from stargz.errors import UsageError
+from stargz.errors import UsageError, mask_reference
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -126,7 +126,7 @@ def parse_image(src: str) -> ImageReference:
     if src.startswith("storage:"):
         return _parse_storage(src)
     raise UsageError(
-        f"{src!r} is not an image: give docker://host/repo:tag, oci:DIR[:ref], "
+        f"{mask_reference(src)!r} is not an image: give docker://host/repo:tag, oci:DIR[:ref], "
         "docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
     )
 
@@ -134,8 +134,13 @@ def parse_image(src: str) -> ImageReference:
 def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
     rest, at, digest = text.partition("@")
+    if at and not re.match(r"[a-z0-9+._-]+:", digest):
+        raise UsageError(
+            f"{mask_reference(text)!r}: what is behind @ is not a digest; and a user or password "
+            "has no place in a reference: log in, or give a file of them (--authfile)"
+        )
     if at:
-        check_digest(digest, repr(text))
+        check_digest(digest, repr(mask_reference(text)))
     first, slash, remainder = rest.partition("/")
     if slash and (set(first) & set(".:[") or first == "localhost" or first != first.lower()):
         registry, rest = first, remainder
@@ -161,7 +166,8 @@ def check_registry(registry: str, source: str = "") -> str:
     """`host[:port]` with old names replaced; raises UsageError for what is none."""
     found = _REGISTRY.fullmatch(registry)
     if not found or int(found[1] or 1) not in range(1, 65536):
-        raise UsageError(f"{source or registry!r}: {registry!r} is not host[:port]")
+        shown, where = mask_reference(registry), mask_reference(source)
+        raise UsageError(f"{where or repr(shown)}: {shown!r} is not host[:port]")
     return _OLD_NAMES.get(registry.lower(), registry)
 
 

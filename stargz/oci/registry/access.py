@@ -21,6 +21,7 @@ class Access:
     plain_http: bool | tuple[str, ...] = False
     mirrors: tuple[tuple[str, tuple[str, ...]], ...] = ()
     upload_hosts: tuple[str, ...] = ()
+    patience: float = 900.0
 
     @classmethod
     def of(
@@ -31,6 +32,7 @@ class Access:
         plain_http: bool | Sequence[str] = False,
         mirrors: Mapping[str, Sequence[str]] | None = None,
         upload_hosts: Sequence[str] = (),
+        patience: float = 900.0,
     ) -> Access:
         """From the arguments of RegistryClient."""
         return cls(
@@ -39,6 +41,7 @@ class Access:
             plain_http if isinstance(plain_http, bool) else tuple(plain_http),
             tuple((host, tuple(urls)) for host, urls in (mirrors or {}).items()),
             tuple(upload_hosts),
+            patience,
         )
 
     def client(self) -> RegistryClient:

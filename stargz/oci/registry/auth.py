@@ -162,7 +162,9 @@ class Authorizer:
                 return slot.value
             if slot.failed is not None and slot.made != before:
                 failed = slot.failed
-                raise RegistryError(failed.message, failed.source, failed.status) from failed
+                error = RegistryError(failed.message, failed.source, failed.status)
+                error.throttled = failed.throttled
+                raise error from failed
             slot.value, slot.failed = None, None
             try:
                 slot.value, seconds = self._make(scope, challenges, source, own)

@@ -60,8 +60,9 @@ class RegistryClient:
     are used for every registry instead of any file's. `plain_http` allows http to hosts that are
     not loopback: all, or those named. `mirrors` gives for a registry the hosts or URLs to try
     first, in their order; nothing is ever written to them. `upload_hosts` are other hosts
-    (host[:port]) that a registry may have uploads sent to; they get no credentials. `ca_file` and
-    `http` are those of the HTTP client; an `http` that is given is not closed here.
+    (host[:port]) that a registry may have uploads sent to; they get no credentials. `patience`
+    is for how many seconds a host may refuse because it is asked too often. `ca_file` and `http`
+    are those of the HTTP client; an `http` that is given is not closed here.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class RegistryClient:
         mirrors: Mapping[str, Sequence[str]] | None = None,
         ca_file: str | None = None,
         upload_hosts: Sequence[str] = (),
+        patience: float = 120.0,
         http: Client | None = None,
     ) -> None:
         self.upload_hosts = frozenset(host.lower() for host in upload_hosts)
@@ -80,7 +82,7 @@ class RegistryClient:
         self.uploads: Callable[[Reference], Any] | None = None
         self.turns = Turns()  # of writers: host, repository, digest
         self._owned = http is None
-        self.http = http or Client(ca_file=ca_file)
+        self.http = http or Client(ca_file=ca_file, host_patience=patience)
         accounts = credentials or CredentialStore(authfile)
         self.hosts = Hosts(self.http, accounts, plain_http, mirrors or {})
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from stargz.errors import SourceError
 from stargz.oci.formats.reference import DEFAULT_REGISTRY, Reference
+from stargz.oci.registry.failures import words
 
 _MAX_FILE = 4 << 20
 _HELPER_NAME = re.compile(r"[a-z0-9-]+")
@@ -116,15 +117,17 @@ class CredentialStore:
         self, config: dict[str, Any], path: Path, reference: Reference
     ) -> Credentials | None:
         keys = _keys(reference)
-        helpers = _table(config, "credHelpers", path)
-        for key in keys:
+        helpers = _plain_keys(_table(config, "credHelpers", path))
+        # Only docker knows helpers of single registries by Docker Hub's URL: it comes first.
+        hub = [_plain_key(_HUB_KEY)] if reference.registry == DEFAULT_REGISTRY else []
+        for key in [*hub, *keys]:
             if key in helpers:
                 return self._ask(helpers[key], reference, path)
         if config.get("credsStore"):
             found = self._ask(config["credsStore"], reference, path)
             if found is not None:
                 return found
-        auths = {_plain_key(key): value for key, value in _table(config, "auths", path).items()}
+        auths = _plain_keys(_table(config, "auths", path))
         for key in keys:
             # An empty entry only says that a helper has the secret.
             found = _entry(auths[key], key, path) if auths.get(key) else None
@@ -137,22 +140,21 @@ class CredentialStore:
             raise SourceError(
                 f"{path}: a credential helper's name has only a-z, 0-9 and -; correct the file"
             )
-        server = _HUB_KEY if reference.registry == DEFAULT_REGISTRY else reference.registry
-        answer = self._run(f"docker-credential-{helper}", server, path)
-        if answer is None:
-            return None
-        username, secret = answer
-        if username == "<token>":
-            return Credentials(identity_token=secret)
-        return Credentials(username, secret)
+        for server in _servers(reference):
+            answer = self._run(f"docker-credential-{helper}", server, path)
+            if answer is not None:
+                username, secret = answer
+                if username == "<token>":
+                    return Credentials(identity_token=secret)
+                return Credentials(username, secret)
+        return None
 
     def _run(self, program: str, server: str, path: Path) -> tuple[str, str] | None:
         try:
             done = subprocess.run(
                 [program, "get"],
                 input=server.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                capture_output=True,
                 timeout=_HELPER_SECONDS,
                 env=dict(self._environ),
                 check=False,
@@ -167,11 +169,13 @@ class CredentialStore:
                 "file (--authfile)"
             ) from None
         if done.returncode:
-            # The helpers' own words; anything else that a helper says may hold a secret.
+            # What helpers say, in the words of the library that most of them are made with.
             if b"credentials not found" in done.stdout[:_MAX_ANSWER].lower():
                 return None
+            said = _words(done.stdout, done.stderr)
             raise SourceError(
                 f"{path}: {program} failed for {server} (exit code {done.returncode})"
+                + (f": {said}" if said else "")
             )
         try:
             answer = json.loads(done.stdout[:_MAX_ANSWER])
@@ -179,17 +183,36 @@ class CredentialStore:
         except (ValueError, TypeError, KeyError, RecursionError):
             username = secret = None
         if not isinstance(username, str) or not isinstance(secret, str):
-            raise SourceError(f"{path}: {program} gave no Username and Secret for {server}")
+            said = _words(b"", done.stderr)
+            raise SourceError(
+                f"{path}: {program} gave no Username and Secret for {server}"
+                + (f": {said}" if said else "")
+            )
         return (username, secret) if username or secret else None
 
 
+def _words(stdout: bytes, stderr: bytes) -> str:
+    """What a helper says of its failure; a JSON value could be the secret."""
+    said = [words(text) for text in (stdout, stderr) if not text.lstrip().startswith((b"{", b"["))]
+    return "; ".join(dict.fromkeys(filter(None, said)))
+
+
 def _keys(reference: Reference) -> list[str]:
-    """What an entry for the repository may be filed under, the most specific first."""
+    """What an entry for the repository may be filed under, without a scheme, the most specific
+    first."""
     parts = reference.name.split("/")
     keys = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
     if reference.registry == DEFAULT_REGISTRY:
         keys += ["index.docker.io", reference.api_host]
     return keys
+
+
+def _servers(reference: Reference) -> list[str]:
+    """What a helper may know a registry by, in the order to ask: as docker logs in there, as podman
+    does, and as others do."""
+    if reference.registry == DEFAULT_REGISTRY:
+        return [_HUB_KEY, DEFAULT_REGISTRY, "index.docker.io", reference.api_host]
+    return [reference.registry, f"https://{reference.registry}"]
 
 
 def _plain_key(key: str) -> str:
@@ -198,6 +221,16 @@ def _plain_key(key: str) -> str:
     if not separator or scheme not in ("http", "https"):
         return key
     return re.sub(r"/(v[12]/?)?$", "", rest)
+
+
+def _plain_keys(table: dict[str, Any]) -> dict[str, Any]:
+    """The table by plain keys; of several that are the same then, a URL's entry counts if it is
+    Docker Hub's, else that of the host itself."""
+    plain = {_plain_key(key): value for key, value in table.items()}
+    plain.update({key: value for key, value in table.items() if "://" not in key and value})
+    if table.get(_HUB_KEY):
+        plain[_plain_key(_HUB_KEY)] = table[_HUB_KEY]
+    return plain
 
 
 def _table(config: dict[str, Any], name: str, path: Path) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def registry_error(error: SourceError, masked: Callable[[bytes], bytes] = bytes)
     said = ""
     if error.answer is not None:
         said = words_of(replace(error.answer, data=masked(error.answer.data)))
-    return RegistryError(f"{error} ({said})" if said else str(error), status=error.status)
+    found = RegistryError(f"{error} ({said})" if said else str(error), status=error.status)
+    found.throttled = error.throttled
+    return found
 
 
 # What a registry may say of blobs and manifests that it got a moment ago, while another writer is

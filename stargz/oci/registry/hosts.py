@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from stargz.errors import UsageError
+from stargz.errors import UsageError, mask_reference
 from stargz.oci.formats.reference import Reference, check_registry
 from stargz.oci.registry.auth import Authorizer
 from stargz.oci.registry.credentials import Credentials, CredentialStore
@@ -102,7 +102,9 @@ def _mirror(text: str) -> tuple[str, str]:
         or parts.query
         or parts.fragment
     ):
-        raise UsageError(f"{text!r} is not a mirror: give host[:port] or https://host[/prefix]")
+        raise UsageError(
+            f"{mask_reference(text)!r} is not a mirror: give host[:port] or https://host[/prefix]"
+        )
     check_registry(parts.netloc, text)
     prefix = parts.path.strip("/")
     if prefix and quote(prefix) != prefix:

@@ -176,6 +176,7 @@ class BlobUpload:
                 from stargz.sources import connection
 
                 connection.current.watch = self._watch
+                connection.current.leave = lambda: self._stopping
             self._upload()
         except BaseException as error:
             with self._news:
@@ -201,7 +202,9 @@ class BlobUpload:
                 if self._step():
                     break
             except TransientError as error:
-                broken = self._parts = True
+                # A host that is asked too often has not looked at a request that can be repeated.
+                broken = not (self._whole and error.pace is not None)
+                self._parts = True
                 if budget is None:
                     budget = Tries(self._http, self._what(), self._spool.size)
                 self._pause(budget.pause(error))
