@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import sqlite3
 import subprocess
@@ -153,6 +154,129 @@ def test_reading_changes_nothing(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_killed_while_it_is_made(path: Path) -> None:
+    """Whenever that is, the next run has a state."""
+    script = f"""
+import os, signal, sqlite3, sys
+from pathlib import Path
+from stargz.oci.bulk.state import State
+class Deadly(sqlite3.Connection):
+    def execute(self, *args):
+        global left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().execute(*args)
+connect = sqlite3.connect
+sqlite3.connect = lambda *args, **options: connect(*args, factory=Deadly, **options)
+for number in range(1, 100):
+    path = Path({str(path.parent)!r}) / str(number)
+    child = os.fork()
+    if not child:
+        left = number
+        State(path).begin("src", "dst", 0.0)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+sqlite3.connect = connect
+for number in range(1, number + 1):
+    path = Path({str(path.parent)!r}) / str(number)
+    State(path, read_only=True).close()
+    state = State(path)
+    state.begin("src", "dst", 0.0)
+    print(number, state.run)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, env=environment(), check=True, stdout=subprocess.PIPE, text=True, timeout=120
+    )
+    runs = [int(line.split()[1]) for line in done.stdout.splitlines()]
+    assert len(runs) > 10 and set(runs[:-1]) == {1} and runs[-1] == 2
+
+
+# --- what is spoilt ---------------------------------------------------------------------
+
+
+def known_of(path: Path) -> list[object]:
+    """What a run is told of a state file; the errors of a file that is none."""
+    try:
+        with State(path, read_only=True) as state:
+            read_only = [state.layer(KEY), state.image("oci:d")]
+        with begun(path) as state:
+            told: list[object] = [state.layer(KEY), state.image("oci:d"), *state.uploads()]
+            number = state.claim("oci:s", "oci:d")
+            state.finish(number, "unchanged", 1.0)
+            told.extend(outcome.report for outcome in state.outcomes())
+            state.totals()
+            assert told[:2] == read_only or None in read_only
+            return told
+    except StateError as error:
+        assert str(error).startswith(f"{path}: ") and "--state" in str(error)
+        return []
+
+
+@pytest.fixture
+def made(path: Path) -> bytes:
+    with begun(path) as state:
+        state.keep_layer(KEY, LAYER, "docker://host/repo")
+        number = state.claim("oci:s", "oci:d")
+        state.finish(number, "converted", 1.5, options="o", report=REPORT)
+        state.upload_began("http://host/upload", "host/repo")
+    return path.read_bytes()
+
+
+GOOD: list[object] = [
+    KnownLayer(LAYER, "docker://host/repo"),
+    KnownImage("oci:s", "sha256:s", "o", "sha256:d"),
+    ("http://host/upload", "host/repo"),
+    REPORT,
+    None,
+]
+
+
+def test_any_flipped_bit(path: Path, made: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """What is told is right, or nothing is."""
+    assert known_of(path) == GOOD[:-1]
+    rng = random.Random(7)
+    texts = [made.index(one) for one in (b"sha256:b", b"sha256:d", b"oci:s", b"/upload", b'"size"')]
+    places = [at + n for at in texts for n in range(8)]
+    places += [*range(0, 112, 3), *(rng.randrange(len(made)) for _ in range(100))]
+    told = 0
+    for place in places:
+        spoilt = bytearray(made)
+        spoilt[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(spoilt)
+        found = known_of(path)
+        assert all(one in GOOD for one in found), (place, found)
+        told += found == GOOD[:-1]
+        for other in path.parent.glob("state.db-*"):
+            other.unlink()
+    assert 50 < told < len(places)
+    assert "is damaged: done anew" in caplog.text
+
+
+def test_a_spoilt_row_is_forgotten_and_made_anew(path: Path, made: bytes) -> None:
+    path.write_bytes(made.replace(b"sha256:b", b"sha256:c").replace(b"sha256:d", b"sha256:e"))
+    with begun(path) as state:
+        assert state.layer(KEY) is None and state.image("oci:d") is None
+        state.keep_layer(KEY, LAYER, "docker://host/repo")
+        state.finish(state.claim("oci:s", "oci:d"), "converted", 1.0, options="o", report=REPORT)
+    assert known_of(path)[:2] == GOOD[:2]
+
+
+def test_a_page_that_is_gone(path: Path) -> None:
+    with begun(path) as state:
+        for number in range(200):
+            state.keep_layer(LayerKey("r", f"s{number}", "o"), LAYER, "oci:x" * 50)
+    data = bytearray(path.read_bytes())
+    data[4096:] = bytes(len(data) - 4096)
+    path.write_bytes(data)
+    damaged = pytest.raises(StateError, match=r"damaged .*; delete it, or name another")
+    with damaged as caught, begun(path) as state:
+        state.layer(LayerKey("r", "s7", "o"))
+    assert str(path) in str(caught.value)
+
+
 # --- what is refused --------------------------------------------------------------------
 
 
@@ -162,10 +286,20 @@ def foreign(path: Path) -> None:
     db.close()
 
 
-def newer(path: Path) -> None:
+def newer(path: Path, version: int = 99) -> None:
     begun(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version=99")
+        db.execute(f"PRAGMA user_version={version}")
+    db.close()
+
+
+def older(path: Path) -> None:
+    newer(path, 1)
+
+
+def alien(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA application_id=7")
     db.close()
 
 
@@ -175,10 +309,20 @@ def newer(path: Path) -> None:
         (lambda path: path.write_bytes(b"a report, say\n" * 100), "not a state file of stargz"),
         (lambda path: path.write_bytes(b"x"), "not a state file of stargz"),
         (foreign, "not a state file of stargz"),
+        (alien, "not a state file of stargz"),
         (newer, "a newer version of stargz"),
+        (older, "an older version of stargz"),
         (Path.mkdir, "cannot be opened"),
     ],
-    ids=["text", "one byte", "another program's", "newer", "folder"],
+    ids=[
+        "text",
+        "one byte",
+        "another program's",
+        "empty, but another's",
+        "newer",
+        "older",
+        "folder",
+    ],
 )
 @pytest.mark.parametrize("read_only", [False, True])
 def test_refused_and_left_alone(path: Path, make: Any, match: str, read_only: bool) -> None:

@@ -1,16 +1,19 @@
 """What a bulk run knows: an SQLite file that outlives it, however it ends.
 
 Every finished layer and image is one small transaction. A rerun reads what was done; a process
-that was killed loses what was under way and nothing else.
+that was killed loses what was under way and nothing else. Rows that outlive a run have a checksum:
+one that has been spoilt since is as good as absent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ from urllib.parse import quote
 from stargz.errors import StateError
 
 _APPLICATION = 0x53475A42  # "SGZB", in the file's header
-_VERSION = 1
+_VERSION = 2
 FAILED = ("failed", "throttled")  # what becomes of images that are not converted
 _PATIENCE = 0.3  # seconds that another process may need to end
 
@@ -28,19 +31,35 @@ _SCHEMA = """
 CREATE TABLE layers (
     root TEXT, sources TEXT, options TEXT, report TEXT NOT NULL, place TEXT NOT NULL,
     made INTEGER NOT NULL, used INTEGER NOT NULL, bytes_before INTEGER, bytes_after INTEGER,
-    status TEXT, PRIMARY KEY (root, sources, options)
+    status TEXT, sum TEXT, PRIMARY KEY (root, sources, options)
 ) WITHOUT ROWID;
 CREATE TABLE images (
     destination TEXT PRIMARY KEY, source TEXT NOT NULL, source_digest TEXT, options TEXT,
     digest TEXT, status TEXT NOT NULL, error TEXT, seconds REAL, size_before INTEGER,
-    size_after INTEGER, report TEXT
+    size_after INTEGER, report TEXT, sum TEXT
 ) WITHOUT ROWID;
-CREATE TABLE uploads (url TEXT PRIMARY KEY, repository TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE uploads (url TEXT PRIMARY KEY, repository TEXT NOT NULL, sum TEXT) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY, source TEXT NOT NULL, destination TEXT, started REAL NOT NULL,
     seconds REAL, totals TEXT
 );
 """
+# The columns that `sum` is of, which begin with the key.
+_SEALED = {
+    "layers": (
+        *("root", "sources", "options", "report"),
+        *("place", "bytes_before", "bytes_after", "status"),
+    ),
+    "images": (
+        *("destination", "source", "source_digest", "options", "digest", "status"),
+        *("error", "seconds", "size_before", "size_after", "report"),
+    ),
+    "uploads": ("url", "repository"),
+}
+_MAGIC = b"SQLite format 3\0"
+
+_log = logging.getLogger("stargz")
+
 # Of the run under way, and of the last one until the next begins.
 _OUTCOMES = """
 CREATE {kind} TABLE IF NOT EXISTS outcomes (
@@ -121,6 +140,8 @@ class State:
                 isolation_level=None,
                 check_same_thread=False,
             )
+        # A row whose text is none any more is one that is spoilt, and no reason to end.
+        self._db.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
             with self._explained():
                 self._prepare(known, read_only and known)
@@ -134,14 +155,16 @@ class State:
         run("PRAGMA locking_mode=EXCLUSIVE")
         tables = self._number("SELECT count(*) FROM sqlite_schema")
         version = self._number("PRAGMA user_version")
-        ours = self._number("PRAGMA application_id") == _APPLICATION
-        # (SQLite takes a file of a few bytes for an empty one.)
-        other = tables or version or read_only or (known and Path(self.name).stat().st_size)
-        if not ours and other:
+        application = self._number("PRAGMA application_id")
+        ours = application == _APPLICATION
+        # What a process leaves that is killed before its first transaction is new, too.
+        blank = not (tables or version or application) and (not known or self._is_database())
+        if not ours and not blank:
             raise StateError(f"{self.name}: not a state file of stargz; name another (--state)")
-        if ours and version > _VERSION:
+        if ours and version != _VERSION:
+            which = "a newer" if version > _VERSION else "an older"
             raise StateError(
-                f"{self.name}: a newer version of stargz wrote this state file (its version is "
+                f"{self.name}: {which} version of stargz wrote this state file (its version is "
                 f"{version}, known is {_VERSION}); use that one, or name another (--state)"
             )
         run("PRAGMA temp_store=MEMORY")
@@ -161,6 +184,11 @@ class State:
             run(statement)
         run("COMMIT")
 
+    def _is_database(self) -> bool:
+        """Whether the file is empty or SQLite's (who takes one of a few bytes for an empty one)."""
+        with Path(self.name).open("rb") as file:
+            return file.read(len(_MAGIC)) in (b"", _MAGIC)
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -175,6 +203,29 @@ class State:
 
     def _number(self, query: str, *values: object) -> int:
         return int(self._db.execute(query, values).fetchone()[0] or 0)
+
+    def _row(self, db: sqlite3.Connection, table: str, *key: object) -> dict[str, Any] | None:
+        """The sealed columns of a row, unless they are not what they were; then it is forgotten."""
+        columns = _SEALED[table]
+        where = " AND ".join(f"{name} = ?" for name in columns[: len(key)])
+        found = db.execute(
+            f"SELECT {', '.join(columns)}, sum FROM {table} WHERE {where}", key
+        ).fetchone()
+        if found is None:
+            return None
+        if found[-1] == _sum(found[:-1]):
+            return dict(zip(columns, found, strict=False))
+        _log.warning("%s: the row of %s is damaged: done anew", self.name, key[:2][-1])
+        if self.run:
+            db.execute(f"DELETE FROM {table} WHERE {where}", key)
+        return None
+
+    def _seal(self, db: sqlite3.Connection, table: str, *key: object) -> None:
+        """A row is as it should be; in the transaction that makes it so."""
+        columns = _SEALED[table]
+        where = " AND ".join(f"{name} = ?" for name in columns[: len(key)])
+        row = db.execute(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}", key).fetchone()
+        db.execute(f"UPDATE {table} SET sum = ? WHERE {where}", (_sum(row), *key))
 
     # --- runs ---------------------------------------------------------------------------
 
@@ -224,12 +275,11 @@ class State:
         with self._using() as db:
             if not self.run and not self._has("images"):
                 return None
-            found = db.execute(
-                "SELECT source, source_digest, options, digest FROM images "
-                "WHERE destination = ? AND digest IS NOT NULL",
-                (destination,),
-            ).fetchone()
-            return KnownImage(*found) if found else None
+            found = self._row(db, "images", destination)
+            if found is None or found["digest"] is None:
+                return None
+            names = ("source", "source_digest", "options", "digest")
+            return KnownImage(*(found[name] for name in names))
 
     def finish(
         self,
@@ -255,7 +305,7 @@ class State:
             ).fetchone()
             if report is not None:
                 db.execute(
-                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, ?, ?, '')",
                     (
                         destination,
                         source,
@@ -277,6 +327,8 @@ class State:
                     "source = excluded.source, status = excluded.status, error = excluded.error",
                     (destination, source, status, error, seconds),
                 )
+            if report is not None or (error is not None and self.run and destination):
+                self._seal(db, "images", destination)
             db.execute("COMMIT")
 
     def transient(self) -> list[tuple[int, str, str]]:
@@ -290,20 +342,20 @@ class State:
         """The images of this run, in the order in which they began; read one at a time."""
         stored = reports and bool(self.run)
         select = (
-            "SELECT number, o.source, o.destination, o.status, o.error, o.seconds, "
-            f"{'i.report' if stored else 'NULL'} FROM outcomes o "
-            f"{'LEFT JOIN images i ON i.destination = o.destination ' if stored else ''}"
-            "WHERE number > ? AND (? IS NULL OR o.status = ?) ORDER BY number LIMIT 1"
+            "SELECT number, source, destination, status, error, seconds FROM outcomes "
+            "WHERE number > ? AND (? IS NULL OR status = ?) ORDER BY number LIMIT 1"
         )
         last = 0
         while True:
             with self._using() as db:
                 row = db.execute(select, (last, status, status)).fetchone()
-            if row is None:
-                return
+                if row is None:
+                    return
+                done = stored and row[3] in ("converted", "unchanged")
+                image = self._row(db, "images", row[2]) if done else None
             last = row[0]
-            done = row[3] in ("converted", "unchanged") and row[6]
-            report = json.loads(row[6]) if done else None
+            text = image["report"] if image is not None else None
+            report = json.loads(text) if text else None
             yield Outcome(row[0], row[1], row[2], row[3], row[4], row[5], report)
 
     # --- layers -------------------------------------------------------------------------
@@ -313,20 +365,24 @@ class State:
         with self._using() as db:
             if not self.run and not self._has("layers"):
                 return None
-            where = "WHERE root = ? AND sources = ? AND options = ?"
             values = key.root, key.sources, key.options
-            found = db.execute(f"SELECT report, place, used FROM layers {where}", values).fetchone()
+            found = self._row(db, "layers", *values)
             if found is None:
                 return None
-            if self.run and found[2] != self.run:
-                db.execute(f"UPDATE layers SET used = ? {where}", (self.run, *values))
-            return KnownLayer(json.loads(found[0]), found[1])
+            if self.run:
+                db.execute(
+                    "UPDATE layers SET used = ?1 WHERE root = ? AND sources = ? AND options = ? "
+                    "AND used <> ?1",
+                    (self.run, *values),
+                )
+            return KnownLayer(json.loads(found["report"]), found["place"])
 
     def keep_layer(self, key: LayerKey, report: dict[str, Any], place: str) -> None:
         """A layer is finished."""
         with self._using() as db:
+            db.execute("BEGIN")
             db.execute(
-                "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
                 (
                     key.root,
                     key.sources,
@@ -340,6 +396,8 @@ class State:
                     report["status"],
                 ),
             )
+            self._seal(db, "layers", key.root, key.sources, key.options)
+            db.execute("COMMIT")
 
     def forget_layer(self, key: LayerKey) -> None:
         """A finished layer's blob is gone from where it was."""
@@ -354,7 +412,8 @@ class State:
     def upload_began(self, url: str, repository: str) -> None:
         """A registry keeps an upload of ours, which a killed process would leave behind."""
         with self._using() as db:
-            db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?)", (url, repository))
+            values = url, repository
+            db.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?)", (*values, _sum(values)))
 
     def upload_ended(self, url: str) -> None:
         """It was completed or cancelled."""
@@ -364,7 +423,8 @@ class State:
     def uploads(self) -> list[tuple[str, str]]:
         """The uploads that a run has left, and their repositories (host/repo)."""
         with self._using() as db:
-            return db.execute("SELECT url, repository FROM uploads").fetchall()
+            rows = db.execute("SELECT url, repository, sum FROM uploads").fetchall()
+            return [row[:-1] for row in rows if row[-1] == _sum(row[:-1])]
 
     # --- sums ---------------------------------------------------------------------------
 
@@ -416,13 +476,17 @@ class State:
 def default_path(src: str, dst: str | None) -> Path:
     """The state file of a source and a destination: $XDG_STATE_HOME/stargz/bulk-HEX.db, below
     ~/.local/state by default."""
-    import hashlib
-
     home = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state"
     places = [_absolute(place) for place in (src, dst or "")]
     name = hashlib.sha256("\0".join(places).encode(errors="surrogateescape")).hexdigest()[:20]
     return folder / "stargz" / f"bulk-{name}.db"
+
+
+def _sum(values: Iterable[object]) -> str:
+    """The checksum of a row."""
+    text = repr(tuple(values)).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def _absolute(place: str) -> str:
@@ -447,8 +511,13 @@ def _meaning(error: sqlite3.Error) -> str:
     text = str(error)
     if "locked" in text or "busy" in text:
         return "another bulk run uses this state file; wait for its end, or name another (--state)"
-    if "not a database" in text or "malformed" in text:
+    if "not a database" in text:
         return f"not a state file of stargz ({text}); name another (--state)"
+    if "malformed" in text or "corrupt" in text:
+        return (
+            f"the state file is damaged ({text}); delete it, or name another (--state): what was "
+            "done is then done anew"
+        )
     if "unable to open" in text:
         return "the state file cannot be opened; name another (--state)"
-    return f"the state cannot be kept: {text}"
+    return f"the state cannot be kept: {text}; name another state file (--state)"
