@@ -202,7 +202,8 @@ def known_of(path: Path) -> list[object]:
     try:
         with State(path, read_only=True) as state:
             read_only = [state.layer(KEY), state.image("oci:d")]
-        with begun(path) as state:
+        with State(path) as state:
+            state.begin("src", "dst", 0.0)
             told: list[object] = [state.layer(KEY), state.image("oci:d"), *state.uploads()]
             number = state.claim("oci:s", "oci:d")
             state.finish(number, "unchanged", 1.0)
@@ -245,6 +246,7 @@ def test_any_flipped_bit(path: Path, made: bytes, caplog: pytest.LogCaptureFixtu
     for place in places:
         spoilt = bytearray(made)
         spoilt[place] ^= 1 << rng.randrange(8)
+        path.unlink()
         path.write_bytes(spoilt)
         found = known_of(path)
         assert all(one in GOOD for one in found), (place, found)
@@ -272,7 +274,8 @@ def test_a_page_that_is_gone(path: Path) -> None:
     data[4096:] = bytes(len(data) - 4096)
     path.write_bytes(data)
     damaged = pytest.raises(StateError, match=r"damaged .*; delete it, or name another")
-    with damaged as caught, begun(path) as state:
+    with damaged as caught, State(path) as state:
+        state.begin("src", "dst", 0.0)
         state.layer(LayerKey("r", "s7", "o"))
     assert str(path) in str(caught.value)
 

@@ -194,7 +194,9 @@ class State:
         try:
             yield
         except sqlite3.Error as error:
-            raise StateError(f"{self.name}: {_meaning(error)}") from error
+            raise StateError(f"{self.name}: {_meaning(str(error))}") from error
+        except UnicodeDecodeError as error:  # SQLite's own message, about names that are spoilt
+            raise StateError(f"{self.name}: {_meaning('malformed schema')}") from error
 
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
@@ -507,8 +509,7 @@ def _make_folder(folder: Path) -> None:
         raise StateError(f"{folder}: {error.strerror}; --state names the state file") from error
 
 
-def _meaning(error: sqlite3.Error) -> str:
-    text = str(error)
+def _meaning(text: str) -> str:
     if "locked" in text or "busy" in text:
         return "another bulk run uses this state file; wait for its end, or name another (--state)"
     if "not a database" in text:
