@@ -15,7 +15,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -29,6 +28,7 @@ from typing import Any
 
 from absence import absent
 from layouts import OCI_MANIFEST
+from servers import end, free_port, listens
 
 from stargz.oci.formats.reference import Reference
 from stargz.oci.registry.client import RegistryClient
@@ -48,13 +48,6 @@ def program(*names: str) -> str:
         if found:
             return found
     absent(f"{names[0]} is not installed")
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- keys and certificates --------------------------------------------------------------
@@ -410,19 +403,16 @@ def registry(
                 yield Registry(f"127.0.0.1:{port}", storage, tokens, basic, process)
                 return
         finally:
-            process.terminate()
-            process.wait()
+            end(process)
         assert attempt < 2, (folder / "log").read_text()
 
 
 def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:
     until = time.monotonic() + 20
     while time.monotonic() < until and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+        if listens(process, port):
             return True
-        except OSError:
-            time.sleep(0.01)
+        time.sleep(0.01)
     return False
 
 

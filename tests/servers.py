@@ -44,6 +44,45 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def closed_port() -> int:
+    """A TCP port that refuses connections, as long as this process lives: nobody else gets it."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    _closed.append(sock)
+    return int(sock.getsockname()[1])
+
+
+_closed: list[socket.socket] = []
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Have a program end, by force if need be."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it is this very process that accepts connections on a port: another program may
+    have taken it meanwhile, and would be spoken to instead."""
+    ours = set()
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                ours.add(str(link.readlink()))
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]:
+                words = line.split()
+                here = words[1].endswith(f":{port:04X}") and words[3] == "0A"
+                if here and f"socket:[{words[9]}]" in ours:
+                    return True
+    return False
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str | os.PathLike[str]], port: int, log: Path, **options: Any
@@ -58,7 +97,7 @@ def running(
         for _ in range(1000):
             if process.poll() is not None:
                 break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            if listens(process, port):
                 break
             time.sleep(0.01)
         else:
@@ -67,12 +106,7 @@ def running(
             raise RuntimeError(f"{command[0]} ended with {process.returncode}: {log.read_text()}")
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def find_nginx() -> str | None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,27 +45,36 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def mounted(proxy: FaultProxy, tmp_path: Path) -> Iterator[tuple[Mount, Path, list[str]]]:
+    with mounting(proxy, tmp_path, 1 << 20) as made:
+        yield made
+
+
+@contextmanager
+def mounting(
+    proxy: FaultProxy, tmp_path: Path, memory: int
+) -> Iterator[tuple[Mount, Path, list[str]]]:
     proxy.reset()
     lines: list[str] = []
     directory = tmp_path / "mnt"
     directory.mkdir()
     url = f"{proxy.url}/layer"
     try:
-        with mount(url, directory, cache=False, log=lines.append, memory=1 << 20) as made:
+        with mount(url, directory, cache=False, log=lines.append, memory=memory) as made:
             yield made, directory, lines
     finally:
         clean_up(directory)
 
 
-def test_reads_what_is_read(proxy: FaultProxy, mounted: tuple[Mount, Path, list[str]]) -> None:
-    made, directory, lines = mounted
-    assert (directory / "small").read_bytes() == b"small\n"
-    assert proxy.bytes < 1_500_000
-    assert (directory / "large").read_bytes() == LARGE
-    usage = made.usage()
-    assert usage.files == 2 and usage.failed == 0
-    assert 4_900_000 < usage.fetched <= usage.blob_bytes + 2_000_000
-    assert not lines
+def test_reads_what_is_read(proxy: FaultProxy, tmp_path: Path) -> None:
+    # In less memory, what is fetched ahead of a slow reader is fetched again.
+    with mounting(proxy, tmp_path, 16 << 20) as (made, directory, lines):
+        assert (directory / "small").read_bytes() == b"small\n"
+        assert proxy.bytes < 1_500_000
+        assert (directory / "large").read_bytes() == LARGE
+        usage = made.usage()
+        assert usage.files == 2 and usage.failed == 0
+        assert 4_900_000 < usage.fetched <= usage.blob_bytes
+        assert not lines
 
 
 def test_a_source_that_goes_away(proxy: FaultProxy, mounted: tuple[Mount, Path, list[str]]) -> None:

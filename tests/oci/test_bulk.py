@@ -21,7 +21,7 @@ import pytest
 import registries
 from command import command, environment, fails, ok, run
 from registries import Registry
-from servers import Fault, FaultProxy, Request
+from servers import Fault, FaultProxy, Request, closed_port
 
 from stargz.errors import RegistryError, StateError, UsageError
 from stargz.oci.bulk import bulk
@@ -323,7 +323,7 @@ def test_two_runs_on_one_state(source: Registry, tmp_path: Path) -> None:
 
 
 def test_an_unreachable_destination_is_one_error(source: Registry, tmp_path: Path) -> None:
-    port = registries.free_port()
+    port = closed_port()
     with pytest.raises(RegistryError, match=str(port)):
         bulk(f"docker://{source.host}", f"docker://127.0.0.1:{port}")
 

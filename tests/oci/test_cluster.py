@@ -20,7 +20,7 @@ import registries
 from absence import absent
 from command import ROOT, environment, fails
 from registries import Registry
-from servers import Fault, FaultProxy
+from servers import Fault, FaultProxy, closed_port, free_port
 
 from stargz.errors import SourceError, UsageError
 from stargz.oci.bulk import bulk
@@ -60,7 +60,7 @@ def processes(*commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 @contextmanager
 def scheduler() -> Iterator[str]:
-    port = registries.free_port()
+    port = free_port()
     words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
     with processes([*words, "--port", str(port), "--no-dashboard"]):
         assert _listens(port)
@@ -186,7 +186,7 @@ def test_no_scheduler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("stargz.oci.bulk.cluster._CONNECT", 0.5)
     with (
         pytest.raises(SourceError, match="no Dask scheduler answers"),
-        connect(f"127.0.0.1:{registries.free_port()}"),
+        connect(f"127.0.0.1:{closed_port()}"),
     ):
         pass
     with pytest.raises(UsageError, match="not a Dask scheduler"), connect("nonsense"):

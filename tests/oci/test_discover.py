@@ -12,7 +12,7 @@ import layouts
 import pytest
 import registries
 from registries import Registry
-from servers import FaultProxy
+from servers import FaultProxy, closed_port
 
 from stargz.errors import RegistryError, SourceError, UsageError
 from stargz.oci.bulk.discover import Pair, discover
@@ -308,7 +308,7 @@ def test_sources_that_are_not_there(tmp_path: Path, served: Registry) -> None:
         with pytest.raises(SourceError, match=str(tmp_path)):
             find(src, "oci:d")
     with pytest.raises(RegistryError, match="127"):
-        find(f"docker://127.0.0.1:{registries.free_port()}", "oci:d")
+        find(f"docker://127.0.0.1:{closed_port()}", "oci:d")
     with pytest.raises(RegistryError, match="no/such"):
         find(f"docker://{served.host}/no/such", "oci:d")
 

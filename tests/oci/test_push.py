@@ -17,7 +17,7 @@ import layouts
 import pytest
 import registries
 from registries import PASSWORD, USER, Identity, TokenServer, lying, no_secret_in
-from servers import Fault, FaultProxy, Request
+from servers import Fault, FaultProxy, Request, free_port
 from uploads import Asked, UploadServer, upload_server
 
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError, UsageError
@@ -366,7 +366,7 @@ def test_random_faults(seed: int, proxy: FaultProxy) -> None:
 
 def test_a_registry_that_is_killed_and_returns(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        port = registries.free_port()
+        port = free_port()
         first = stack.enter_context(registries.registry(tmp_path, at=port))
         to = stack.enter_context(pushing(first.host, http={"tries": 30, "max_wait": 0.2}))
         with to.writer() as writer:

@@ -27,7 +27,7 @@ from registries import (
     no_secret_in,
     quick,
 )
-from servers import Fault, FaultProxy, SignedURLs, flip
+from servers import Fault, FaultProxy, SignedURLs, closed_port, flip
 
 from stargz.errors import (
     DigestError,
@@ -506,7 +506,7 @@ def test_a_registry_over_tls(plain: Served, signer: Identity, tmp_path: Path) ->
 
 def test_mirrors_that_fail(plain: Served, liar: Lying) -> None:
     """One that is not there, one without the image, one with wrong bytes of its blob."""
-    dead = f"127.0.0.1:{registries.free_port()}"
+    dead = f"127.0.0.1:{closed_port()}"
     with FaultProxy(f"http://{plain.registry.host}") as proxy:
         proxy.reset(lambda request: Fault(status=503) if "/blobs/" in request.path else None)
         for mirror in (dead, liar.host, f"{liar.url}/prefix", proxy.url):
@@ -568,7 +568,7 @@ def test_a_registry_that_recovers_or_does_not(status: int, plain: Served) -> Non
 
 
 def test_a_registry_that_is_not_there() -> None:
-    reference = Reference(f"127.0.0.1:{registries.free_port()}", NAME, "v1")
+    reference = Reference(f"127.0.0.1:{closed_port()}", NAME, "v1")
     with quick() as client, pytest.raises(RegistryError, match="connect") as caught:
         client.manifest(reference)
     assert caught.value.status is None

@@ -362,10 +362,10 @@ def test_what_no_retry_mends(proxy: FaultProxy, client: Client, status: int) -> 
 
 
 def test_nobody_listens(client: Client, tmp_path: Path) -> None:
-    from servers import free_port
+    from servers import closed_port
 
     with pytest.raises(SourceError, match=r"cannot connect: Connection refused \(4 tries\)"):
-        HTTPSource(f"http://127.0.0.1:{free_port()}/blob", client=client)
+        HTTPSource(f"http://127.0.0.1:{closed_port()}/blob", client=client)
     with pytest.raises(SourceError, match="not a URL"):
         HTTPSource("http://host:port/blob", client=client)
 
