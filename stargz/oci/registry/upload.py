@@ -21,7 +21,7 @@ from stargz.digests import check_digest
 from stargz.errors import RegistryError, SourceError, StargzError
 from stargz.oci.formats.reference import Reference
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.registry.failures import failure, is_fresh, registry_error
+from stargz.oci.registry.failures import codes, failure, is_fresh, registry_error
 from stargz.oci.registry.sessions import GONE, Uploads, check_stated, has, location, request
 from stargz.sources.client import PIECE, Body, Response, shut
 from stargz.sources.spool import Spool
@@ -285,10 +285,11 @@ class BlobUpload:
             raise TransientError(_said(answer), status=answer.status)
         error = failure(answer, self._reference.with_digest(self._digest), writing=True)
         if is_fresh(answer):
-            # What arrived is not what was sent: once more from the beginning.
+            # Once more from the beginning; what does not arrive as it was sent, not for long.
             self._cancel()
-            why = "the registry got other bytes than were sent"
-            raise TransientError(why, status=400, tries=2)
+            changed = "DIGEST_INVALID" in codes(answer)
+            why = error.message + (": it got other bytes than were sent" if changed else "")
+            raise TransientError(why, status=answer.status, tries=2 if changed else None)
         raise error
 
     def _recover(self) -> bool:
