@@ -19,6 +19,8 @@ from faraway import Faraway
 from mounts import cli_mount, needs_fuse
 
 import stargz
+from stargz._engine.chunks import Chunks
+from stargz._engine.patch import walk
 from stargz.errors import DigestError, GzipError
 
 CONTENT = noise("content", 5000)
@@ -231,3 +233,96 @@ def test_a_trailer_too_far_away_to_look_at(mib: int, fine: bool, tmp_path: Path)
         assert not (tmp_path / "f").exists()
         layer.extractall(tmp_path, verify=False)
     assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+# --- members that end otherwise -----------------------------------------------------------------
+
+
+def stored(data: bytes, last: bool = True) -> bytes:
+    """Deflate blocks that are not compressed; without `last` none is the last one."""
+    blocks = b""
+    for at in range(0, len(data), 1000):
+        piece = data[at : at + 1000]
+        final = last and at + 1000 >= len(data)
+        blocks += bytes([final]) + len(piece).to_bytes(2, "little")
+        blocks += (len(piece) ^ 0xFFFF).to_bytes(2, "little") + piece
+    return blocks
+
+
+def trailer(data: bytes, wrong: int = 0) -> bytes:
+    crc = zlib.crc32(data) ^ wrong
+    return crc.to_bytes(4, "little") + len(data).to_bytes(4, "little")
+
+
+HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+BEHIND = bytes(3000)
+WHOLE = CONTENT + BEHIND
+# The chunk's member, which is the blob's last, and whether it vouches for its bytes.
+ENDS = {
+    "stored": (HEAD + stored(WHOLE) + trailer(WHOLE), True),
+    "stored, CRC": (HEAD + stored(WHOLE) + trailer(WHOLE, 1), False),
+    "no trailer": (HEAD + stored(WHOLE), False),
+    "half a trailer": (HEAD + stored(WHOLE) + trailer(WHOLE)[:4], False),
+    "no last block": (HEAD + stored(WHOLE, last=False) + trailer(WHOLE), False),
+    "no last block, no trailer": (HEAD + stored(WHOLE, last=False), False),
+    "cut in a block behind": (HEAD + stored(WHOLE)[:-500], False),
+    "exactly the chunk": (HEAD + stored(CONTENT) + trailer(CONTENT), True),
+    "exactly the chunk, CRC": (HEAD + stored(CONTENT) + trailer(CONTENT, 1), False),
+    "exactly the chunk, no trailer": (HEAD + stored(CONTENT), False),
+    "length": (HEAD + stored(WHOLE) + trailer(WHOLE)[:4] + bytes(4), False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("chunks", [1, 5])
+@pytest.mark.parametrize("short", [0, 1500])
+def test_ends_of_members(name: str, chunks: int, short: int, tmp_path: Path) -> None:
+    """Also where the size in the TOC ends amid the member's bytes."""
+    data, fine = ENDS[name]
+    before = member(b"a header")
+    content = CONTENT[: 5000 - short]
+    step = -(-len(content) // chunks)
+    rows = [
+        {
+            "name": "f",
+            "type": "chunk" if at else "reg",
+            "size": 0 if at else len(content),
+            "offset": len(before),
+            "innerOffset": at,
+            "chunkOffset": at,
+            "chunkSize": min(step, len(content) - at),
+        }
+        for at in range(0, len(content), step)
+    ]
+    rows.append({"name": "empty", "type": "reg"})
+    text = json.dumps({"version": 1, "entries": rows}).encode()
+    path = tmp_path / "layer"
+    path.write_bytes(with_toc(before + data, text))
+    outcomes: dict[str, object] = {}
+    with stargz.open(path) as layer, stargz.open(Faraway(path.read_bytes())) as far:
+        table = Chunks(0)
+        table.add(layer.reader)
+
+        def by_table() -> bytes:
+            out = bytearray(len(content))
+            table.read_into(0, layer._file("f"), 0, len(out), out)
+            return bytes(out)
+
+        def by_extraction() -> bytes:
+            layer.extractall(tmp_path / "out", ["f"])
+            return (tmp_path / "out/f").read_bytes()
+
+        def by_members() -> bytes:
+            walk(layer.blob, layer._rows, layer.data_end, layer._members_end(), 1)
+            return content
+
+        reads = [lambda: layer.read("f"), lambda: far.read("f"), lambda: layer.open("f").read()]
+        for number, read in enumerate([*reads, by_table, by_extraction, by_members]):
+            try:
+                outcomes[str(number)] = read() == content
+            except GzipError:
+                outcomes[str(number)] = "refused"
+        assert set(outcomes.values()) == {True if fine else "refused"}, outcomes
+        assert layer.read("empty") == b""
+        broken = [error for error in layer.verify().errors if "gzip" in error.message]
+        assert bool(broken) == (not fine)
