@@ -151,6 +151,18 @@ static sgz_status input(sgz_decoder *d, const uint8_t **in, size_t *in_len, sgz_
     return SGZ_OK;
 }
 
+/* Whether to go on: after `n` more bytes, of which there are never so many that a signal waits. */
+static sgz_status look(sgz_decoder *d, size_t n, sgz_error *err)
+{
+    int stop = d->stop && atomic_load_explicit(d->stop, memory_order_relaxed);
+    d->unpolled += n;
+    if (!stop && d->blob->poll && d->unpolled >= SGZ_POLL) {
+        d->unpolled = 0;
+        stop = d->blob->poll();
+    }
+    return stop ? sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled") : SGZ_OK;
+}
+
 static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, int one_member,
                          sgz_error *err)
 {
@@ -158,16 +170,18 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
     *got = 0;
     while (*got < cap) {
         const uint8_t *in;
-        size_t in_len, n = 0;
+        size_t in_len, n = 0, room = cap - *got < SGZ_POLL ? cap - *got : SGZ_POLL;
         sgz_status st = input(d, &in, &in_len, err);
         if (st)
             return st;
         size_t before = in_len;
         /* Also with no input left: the decoder may still hold output. */
-        st = sgz_codec_inflate(&d->inflater, &in, &in_len, out + *got, cap - *got, &n,
-                               one_member, err);
+        st = sgz_codec_inflate(&d->inflater, &in, &in_len, out + *got, room, &n, one_member,
+                               err);
         d->next += (int64_t)(before - in_len);
         *got += n;
+        if (!st)
+            st = look(d, n, err);
         if (st)
             return st;
         if (d->inflater.garbage || (one_member && d->inflater.members != members))

@@ -3,6 +3,7 @@
 #define SGZ_CODEC_DECODE_H
 
 #include "base/file.h"
+#include "base/job.h"
 #include "codec/gzip.h"
 
 /* Where a blob's bytes come from: memory, a file (pread, never mmap: a file truncated
@@ -15,7 +16,11 @@ typedef struct {
     int (*read_at)(void *arg, int64_t offset, uint8_t *out, size_t len); /* 0, or stops */
     void *arg;
     int64_t size;
+    int (*poll)(void);     /* asked after each SGZ_POLL bytes that a thread decodes of it: non-zero
+                              ends that with SGZ_ECANCELLED; may be NULL */
 } sgz_blob;
+
+#define SGZ_POLL ((size_t)16 << 20)
 
 /* Whether it is read at once: there is nothing to be gained by asking for much of it. */
 static inline int sgz_codec_blob_direct(const sgz_blob *blob)
@@ -65,6 +70,8 @@ typedef struct {
     size_t step;           /* how much the next refill asks for */
     int64_t next, end;     /* blob range not yet decoded */
     int64_t ahead;         /* refills may read on to here when that is beyond `end` */
+    const sgz_base_stop *stop; /* SGZ_ECANCELLED once this is not 0; may be NULL */
+    size_t unpolled;       /* bytes since the blob's poll was asked */
 } sgz_decoder;
 
 sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, const sgz_blob *blob,

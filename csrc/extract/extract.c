@@ -85,7 +85,7 @@ static sgz_status init_worker(sgz_extract_worker *w)
         w->dirs[i].fd = -1;
     sgz_status st = sgz_read_reader_init(&w->reader, o->codecs, &w->ex->plan.spans, o->blob,
                                          &w->err);
-    w->reader.stop = &w->ex->job->stop;
+    w->reader.decoder.stop = &w->ex->job->stop;
     if (!st && !(w->buffer = malloc(SGZ_PIECE)))
         st = sgz_base_fail(&w->err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
     return st;

@@ -198,6 +198,7 @@ static sgz_status begin_members(sgz_patch_maker *m, sgz_error *err)
                                                 err);
     if (!status)
         status = sgz_codec_decoder_init(&m->decoder, m->codecs, m->base, err);
+    m->decoder.stop = &m->ring.job->stop;
     if (!status)
         sgz_codec_decoder_read_ahead(&m->decoder, m->head.base_size);
     m->member = -1;

@@ -25,7 +25,6 @@ sgz_status sgz_patch_lines_init(sgz_patch_lines *t, const sgz_codecs *codecs,
     int64_t found;
     memset(t, 0, sizeof *t);
     t->left = json_size;
-    t->stop = stop;
     t->take = take;
     t->arg = arg;
     t->buf = malloc(BUF_CAP);
@@ -34,6 +33,7 @@ sgz_status sgz_patch_lines_init(sgz_patch_lines *t, const sgz_codecs *codecs,
     sgz_status status = sgz_codec_decoder_init(&t->decoder, codecs, blob, err);
     if (status)
         return status;
+    t->decoder.stop = stop;
     if (!json_size) /* as where BASE's TOC is not in the blob */
         return SGZ_OK;
     status = sgz_toc_seek(&t->decoder, offset, end, &found, err);
@@ -63,8 +63,6 @@ static sgz_status flush(sgz_patch_lines *t, sgz_error *err)
 /* Have more behind what is there, and at least OFFSET_LINE_MAX bytes, or all that are left. */
 static sgz_status refill(sgz_patch_lines *t, sgz_error *err)
 {
-    if (t->stop && *t->stop)
-        return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
     sgz_status status = flush(t, err);
     if (status)
         return status;

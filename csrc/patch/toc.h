@@ -15,7 +15,6 @@ typedef struct {
     uint8_t *buf;
     size_t taken, pos, len;     /* of buf: what was passed and not yet taken begins at `taken` */
     int taking;
-    const sgz_base_stop *stop;
     sgz_patch_take_text take;
     void *arg;
 } sgz_patch_lines;

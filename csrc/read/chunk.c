@@ -246,8 +246,6 @@ static sgz_status step(sgz_reader *r, uint8_t *out, size_t len, size_t *got, int
     sgz_status st;
     *got = 0;
     *ended = 0;
-    if (r->stop && atomic_load_explicit(r->stop, memory_order_relaxed))
-        return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
     if (!r->watching) {
         st = sgz_codec_decoder_read(&r->decoder, out, len, got, err);
     } else {
@@ -287,7 +285,7 @@ static sgz_status exactly(sgz_reader *r, uint8_t *out, size_t len, sgz_error *er
     }
     if (st)
         broken(r, st, err);
-    return got == len && !r->sum ? SGZ_OK : st;
+    return got == len && !r->sum && st != SGZ_ECANCELLED ? SGZ_OK : st;
 }
 
 /* Whether all windows of the bytes wanted were right once. */

@@ -12,8 +12,6 @@
 #ifndef SGZ_READ_CHUNK_H
 #define SGZ_READ_CHUNK_H
 
-#include <stdatomic.h>
-
 #include "read/spans.h"
 
 /* --- digests ---------------------------------------------------------------------------- */
@@ -79,7 +77,6 @@ typedef struct {
     sgz_read_check check;
     sgz_decoder decoder;
     uint8_t *sink;          /* for decoded bytes that nobody wants */
-    const atomic_int *stop; /* SGZ_ECANCELLED once this is not 0; may be NULL */
     /* Where the decoder stands: `at` bytes from the entry point at blob offset `entered`, or
      * anywhere (-1). A later chunk of the same entry point goes on from there. */
     int64_t entered, at;

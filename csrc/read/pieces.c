@@ -48,11 +48,12 @@ static sgz_status work(void *arg, int number, sgz_error *err)
             sgz_read_reader_free(&r);
             st = sgz_read_reader_init(&r, t->codecs, t->spans, p->blob, err);
             blob = st ? NULL : p->blob;
+            r.decoder.stop = &t->job.stop;
         }
         if (!st)
             st = sgz_read_chunk(&r, p->span, t->verify, p->from, p->len, p->out, err);
-        if (st)
-            sgz_base_job_fail(&t->job, i, err);
+        if (st) /* what is interrupted ends them all */
+            sgz_base_job_fail(&t->job, st == SGZ_ECANCELLED ? 0 : i, err);
     }
     sgz_read_reader_free(&r);
     return SGZ_OK;

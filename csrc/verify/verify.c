@@ -129,6 +129,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_verify_worker w = {.v = v};
     (void)number;
     sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob, err);
+    w.decoder.stop = &v->job->stop;
     if (!st)
         st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, err);
     if (!st && !(w.piece = malloc(PIECE)))

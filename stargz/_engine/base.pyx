@@ -9,6 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
+from posix.unistd cimport getpid
 
 import importlib.util
 import io
@@ -29,6 +30,12 @@ from stargz.errors import (
     TOCError,
     UnindexableError,
 )
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long SYS_gettid
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long, ...)
 
 # --- errors ---------------------------------------------------------------------------------
 
@@ -54,13 +61,42 @@ cdef list notes_of(const sgz_notes *notes):
     return found
 
 
+# What a signal's handler raised while the main thread was in a kernel.
+cdef object raised = None
+
+
+cdef int poll_signals() noexcept nogil:
+    if syscall(SYS_gettid) != getpid():
+        return 0  # signals are the main thread's
+    with gil:
+        return look_for_signals()
+
+
+cdef int look_for_signals() noexcept:
+    global raised
+    try:
+        PyErr_CheckSignals()
+        return 0
+    except BaseException as error:
+        raised = error
+        return 1
+
+
+cdef object interruption():
+    global raised
+    if raised is None or syscall(SYS_gettid) != getpid():
+        return KeyboardInterrupt()
+    error, raised = raised, None
+    return error
+
+
 cdef object to_exception(const sgz_error *err, str source):
     cdef str name = err.name.decode("utf-8", "backslashreplace")
     cdef str message = err.message.decode("utf-8", "replace")
     if err.code == SGZ_ENOMEM:
         return MemoryError()
     if err.code == SGZ_ECANCELLED:
-        return KeyboardInterrupt()
+        return interruption()
     if err.code == SGZ_EIO:
         if err.sys_errno == 0:
             where = name or source

@@ -22,6 +22,7 @@ cdef extern from "codec/decode.h" nogil:
         int (*read_at)(void *, int64_t, uint8_t *, size_t) noexcept nogil
         void *arg
         int64_t size
+        int (*poll)() noexcept nogil
 
     ctypedef struct sgz_decoder:
         pass

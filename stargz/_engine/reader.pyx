@@ -24,6 +24,7 @@ from stargz._engine.base cimport (
     Job,
     follow,
     notes_of,
+    poll_signals,
     sgz_codecs,
     sgz_error,
     sgz_status,
@@ -77,6 +78,7 @@ cdef class Blob:
         self.name = source.name
         self.blob.fd = -1
         self.blob.size = source.size
+        self.blob.poll = poll_signals
         fd = getattr(source, "fd", None) if data is None else None
         buffer = getattr(source, "buffer", None) if data is None else data
         named = getattr(source, "named", None) if data is None else None

@@ -1,0 +1,197 @@
+"""Signals end a command in the middle of long work in C: at once, and with nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import handmade
+import layouts
+import pytest
+from command import command, environment
+
+SIZE = 16 << 30  # some ten seconds of work for each command, or much more
+STEP = 16 << 20
+BUSY = 0.7  # seconds of processor time after which a command is at it
+
+
+def zeros(head: bytes) -> Iterator[bytes]:
+    """A gzip member of `head` and SIZE zeros."""
+
+    def packed(data: bytes) -> bytes:
+        packer = zlib.compressobj(9, wbits=-15)
+        return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
+
+    yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + packed(head)
+    step = packed(bytes(STEP))
+    for _ in range(SIZE // STEP):
+        yield step
+    packer = zlib.compressobj(9, wbits=-15)
+    yield packer.flush() + struct.pack("<II", 0, (len(head) + SIZE) & 0xFFFFFFFF)
+
+
+def layer(path: Path, name: str, *, digest: bool) -> None:
+    """One file of one chunk."""
+    front = handmade.member(handmade.header(name, 0))
+    entry = {"name": name, "type": "reg", "size": SIZE, "offset": len(front), "mode": 0o644}
+    wrong = "sha256:" + "0" * 64
+    toc = {
+        "version": 1,
+        "entries": [entry | ({"digest": wrong, "chunkDigest": wrong} if digest else {})],
+    }
+    text = json.dumps(toc).encode()
+    with path.open("wb") as file:
+        file.write(front)
+        file.writelines(zeros(b""))
+        end = file.tell()
+        tar = handmade.header("stargz.index.json", len(text)) + text
+        file.write(handmade.member(tar + bytes(-len(tar) % 512 + 1024)) + handmade.footer(end))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    layer(folder / "one", "f", digest=True)
+    layer(folder / "two", "g", digest=True)
+    layer(folder / "bare", "f", digest=False)
+    header = handmade.header("f", 0)
+    header = bytearray(header)
+    # A size of more than 11 octal digits is a number of base 256.
+    header[124:136] = b"\x80" + SIZE.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    with (folder / "tar.gz").open("wb") as file:
+        file.writelines(zeros(bytes(header)))
+    (folder / "dir").mkdir()
+    with (folder / "dir/f").open("wb") as file:
+        file.truncate(SIZE)
+    layout = layouts.Layout(folder / "layout")
+    packed = (folder / "tar.gz").read_bytes()
+    layout.tag(layout.manifest([layout.plain_layer(b"", packed)]), "t")
+    return folder
+
+
+def processor_time(pid: int) -> float:
+    """Of all threads, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def busy(place: Path, folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`stargz WORDS` in the middle of its work; temporary files are in `folder`."""
+    options = {"env": environment(TMPDIR=str(folder)), "cwd": place}
+    with subprocess.Popen(
+        command("-q", *words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options
+    ) as process:
+        try:
+            until = time.monotonic() + 60
+            while processor_time(process.pid) < BUSY:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.kill()
+
+
+COMMANDS = [
+    "cat one f",
+    "cat bare f",
+    "extract one -C {}",
+    "extract bare -C {} --threads 1",
+    "verify one",
+    "convert tar.gz {}/out",
+    "convert tar.gz {}/out --lossless --level 6 --chunk-size 64M",
+    "convert tar.gz {}/out --prioritize f",
+    "pack dir {}/out",
+    "delta one two -o {}/out",
+    "verify oci:layout:t",
+    "image convert oci:layout:t oci:{}/out --flatten",
+    "image bulk layout oci:{}/out",
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_long_work_is_interrupted(words: str, place: Path, tmp_path: Path) -> None:
+    number = signal.SIGTERM if COMMANDS.index(words) % 2 else signal.SIGINT
+    with busy(place, tmp_path, *words.format(tmp_path).split()) as process:
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + number
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    # A layout may have been made: of nothing.
+    assert [p for p in left if p.name not in ("oci-layout", "index.json")] == []
+
+
+CODE = """
+import io, signal, sys, tarfile, threading
+import stargz
+
+out = io.BytesIO()
+tar = tarfile.open(fileobj=(made := io.BytesIO()), mode="w")
+info = tarfile.TarInfo("f")
+info.size = 192 << 20
+tar.addfile(info, open("/dev/zero", "rb"))
+tar.close()
+stargz.convert(made.getvalue(), out, chunk_size=192 << 20)
+order = []
+
+def read():
+    with stargz.open(out.getvalue(), threads=1) as layer:
+        assert layer.read("f", 0, 4096) == bytes(4096)
+    order.append("read")
+"""
+
+
+def run(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE + code],
+        env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_handlers_run_during_a_read() -> None:
+    """One that raises nothing changes nothing; what one raises is what the read raises."""
+    run("""
+signal.signal(signal.SIGPROF, lambda *_: order.append("handler"))
+signal.setitimer(signal.ITIMER_PROF, 0.02)
+read()
+assert order == ["handler", "read"], order
+def handler(*_):
+    raise LookupError("mine")
+signal.signal(signal.SIGPROF, handler)
+signal.setitimer(signal.ITIMER_PROF, 0.02)
+try:
+    read()
+except LookupError as error:
+    assert str(error) == "mine"
+else:
+    sys.exit("not raised")
+read()
+assert order == ["handler", "read", "read"], order
+""")
+
+
+def test_reads_of_other_threads_go_on() -> None:
+    run("""
+thread = threading.Thread(target=read)
+thread.start()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    order.append("raised")
+thread.join()
+assert order == ["raised", "read"], order
+""")
