@@ -32,6 +32,7 @@ typedef struct sgz_chunks_chunk {
     uint32_t window, pins;
     uint8_t state, listed;
     uint8_t queued;           /* in the queue of wanted chunks */
+    uint8_t slow;             /* sgz_chunks_slow decodes it, or will */
     uint8_t unasked;          /* read ahead, and not wanted so far */
     uint8_t cold;             /* the first to be evicted */
     uint8_t spared;           /* was to be evicted once */
@@ -41,7 +42,7 @@ typedef struct sgz_chunks_chunk {
     int64_t reach;            /* of a queued one: how many bytes its request may have */
     struct sgz_chunks_chunk *chain;         /* other windows of the span */
     struct sgz_chunks_chunk *newer, *older; /* READY and not pinned: by last use */
-    struct sgz_chunks_chunk *next;          /* in the queue */
+    struct sgz_chunks_chunk *next;          /* in the queue, of those to fetch or that are slow */
 } sgz_chunks_chunk;
 
 /* A place at which reads go forward: spans [low, next) are there or on their way. */
@@ -74,6 +75,7 @@ typedef struct sgz_chunks_layer {
     size_t run_next;
     uint32_t run;
     uint8_t looking;
+    uint8_t slow;             /* a thread of sgz_chunks_slow decodes a chunk of it */
 } sgz_chunks_layer;
 
 /* What a parked want holds on to, so that what has come is still there when the rest comes. */
@@ -104,6 +106,7 @@ struct sgz_chunks {
     pthread_mutex_t lock;
     pthread_cond_t work;
     int stopped;
+    sgz_base_stop ended;      /* the same, for decoders */
     unsigned kinds;
     sgz_chunks_layer **layers;
     uint32_t layer_count;
@@ -112,6 +115,8 @@ struct sgz_chunks {
     struct { sgz_chunks_layer *layer; sgz_reader *reader; } pool[SGZ_POOL];
     int pooled;
     sgz_chunks_chunk *queue, **queue_end;
+    sgz_chunks_chunk *slow, **slow_end;
+    unsigned slow_threads;
     sgz_chunks_range aheads[SGZ_AHEADS];
     unsigned ahead_count;
     sgz_chunks_active *active;

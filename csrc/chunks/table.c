@@ -20,6 +20,7 @@ sgz_status sgz_chunks_new(sgz_chunks **chunks, const sgz_codecs *codecs, size_t 
     c->kinds = 1u << SGZ_AHEAD;
     c->by_use.newer = c->by_use.older = &c->by_use;
     c->queue_end = &c->queue;
+    c->slow_end = &c->slow;
     pthread_mutex_init(&c->lock, NULL);
     sgz_base_cond_init(&c->work);
     *chunks = c;
@@ -283,6 +284,7 @@ void sgz_chunks_stop(sgz_chunks *c)
     sgz_chunks_want *wants = NULL;
     pthread_mutex_lock(&c->lock);
     c->stopped = 1;
+    c->ended = 1;
     for (uint32_t i = 0; i < c->layer_count; i++)
         for (size_t s = 0; s < c->layers[i]->count; s++)
             for (sgz_chunks_chunk *k = c->layers[i]->heads[s]; k; k = k->chain)

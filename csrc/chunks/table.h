@@ -3,7 +3,8 @@
  *
  * Every chunk is in the table at most once, whoever wants it: what is being decoded or fetched
  * is waited for, never done twice. A want that cannot be met at once is parked, and its owner
- * told when to try again; no thread waits in here but the workers, in sgz_chunks_next.
+ * told when to try again; no thread waits in here but the workers, in sgz_chunks_next and
+ * sgz_chunks_slow.
  *
  * Chunks of more than SGZ_WINDOW bytes are held by windows of that size, so that memory is
  * bounded whatever a layer's chunk size is. */
@@ -48,6 +49,10 @@ typedef struct sgz_chunks_want {
  * by then: the next want tries anew. */
 sgz_status sgz_chunks_read(sgz_chunks *chunks, sgz_chunks_want *want, uint8_t *out, int *parked,
                            sgz_error *err);
+/* Decode what takes long of direct blobs, one chunk of a layer at a time, until the table is
+ * stopped: for one or some threads of the caller's. As long as there are any, no want takes long:
+ * it is parked on such a chunk, so that no layer keeps who serves others. */
+void sgz_chunks_slow(sgz_chunks *chunks);
 /* A thread that has nothing better to do may decode ahead of reads of a direct blob that go
  * forward, by the `layer` of the last one; it comes back soon. */
 void sgz_chunks_idle(sgz_chunks *chunks, uint32_t layer);

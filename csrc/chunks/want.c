@@ -13,6 +13,8 @@
 #define RUN_MIN 3
 #define LOOK_AHEAD ((int64_t)256 << 10)
 #define FEW 16
+/* What takes more bytes, in and out, than this (30 ms) is left to sgz_chunks_slow. */
+#define AT_ONCE ((int64_t)64 << 20)
 #define NOT_QUEUED (-1) /* of sgz_chunks_chunk.reach: to be fetched, not yet in the queue */
 
 /* --- decoding ------------------------------------------------------------------------------ */
@@ -36,17 +38,33 @@ sgz_status sgz_chunks_decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, 
     return SGZ_OK;
 }
 
-/* The same for a chunk of a direct blob, which is tried once; without a decoder it fails. */
+/* A chunk that took too long is another thread's. With the lock held. */
+static int put_off(sgz_chunks *c, const sgz_reader *r, sgz_chunks_chunk *k)
+{
+    if (!r || r->decoder.budget >= 0 || c->stopped)
+        return 0;
+    sgz_chunks_pin(k);
+    k->slow = 1;
+    k->next = NULL;
+    *c->slow_end = k;
+    c->slow_end = &k->next;
+    pthread_cond_broadcast(&c->work);
+    return 1;
+}
+
+/* The same for a chunk of a direct blob, which is tried once; without a decoder it fails. One that
+ * takes too long goes on flying. */
 static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
 {
     sgz_status st = r ? sgz_chunks_decode(c, r, k, err) : err->code;
     if (!st)
         return SGZ_OK;
     pthread_mutex_lock(&c->lock);
-    sgz_chunks_want *wants = sgz_chunks_mark_failed(c, k, err);
+    int later = st == SGZ_ECANCELLED && put_off(c, r, k);
+    sgz_chunks_want *wants = later ? NULL : sgz_chunks_mark_failed(c, k, err);
     pthread_mutex_unlock(&c->lock);
     sgz_chunks_wake(wants);
-    return st;
+    return later ? SGZ_OK : st;
 }
 
 /* What the decoder passes on its way to chunk `k` is kept. */
@@ -77,13 +95,13 @@ static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
         pthread_mutex_lock(&c->lock);
         sgz_chunks_unpin(c, other);
         pthread_mutex_unlock(&c->lock);
-        if (st)
+        if (st || r->decoder.budget < 0)
             break;
     }
 }
 
 static sgz_status decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k,
-                                sgz_error *err)
+                                int64_t budget, sgz_error *err)
 {
     sgz_chunks_layer *layer = k->layer;
     const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
@@ -91,11 +109,48 @@ static sgz_status decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *
         r = sgz_chunks_new_reader(c, layer, layer->blob, err);
     if (!r)
         return decode(c, NULL, k, err);
+    r->decoder.stop = &c->ended;
+    r->decoder.budget = budget;
     if (e->inner_offset > 0 && e->chunk_size <= SGZ_WINDOW)
         on_the_way(c, r, k);
     sgz_status st = decode(c, r, k, err);
     sgz_chunks_give_reader(c, layer, r);
     return st;
+}
+
+void sgz_chunks_slow(sgz_chunks *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->slow_threads++;
+    while (!c->stopped) {
+        sgz_chunks_chunk **at = &c->slow, *k;
+        while (*at && (*at)->layer->slow)
+            at = &(*at)->next;
+        k = *at;
+        if (!k) {
+            pthread_cond_wait(&c->work, &c->lock);
+            continue;
+        }
+        *at = k->next;
+        if (!*at)
+            c->slow_end = at;
+        k->layer->slow = 1;
+        sgz_error err;
+        if (k->pins > 1) { /* someone still wants it */
+            sgz_reader *r = sgz_chunks_take_reader(c, k->layer, k->span, k->window);
+            pthread_mutex_unlock(&c->lock);
+            decode_direct(c, r, k, 0, &err);
+            pthread_mutex_lock(&c->lock);
+        } else {
+            sgz_base_fail(&err, SGZ_ECANCELLED, -1, NULL, 0, "nobody wants it");
+            sgz_chunks_mark_failed(c, k, &err);
+        }
+        k->layer->slow = k->slow = 0;
+        sgz_chunks_unpin(c, k);
+        pthread_cond_broadcast(&c->work); /* its layer's next one */
+    }
+    c->slow_threads--;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* --- reading ------------------------------------------------------------------------------- */
@@ -170,9 +225,10 @@ static sgz_chunks_chunk *acquire(sgz_chunks *c, sgz_chunks_layer *layer, size_t 
     }
     touch(c, k);
     if (layer->direct) {
+        int64_t budget = c->slow_threads ? AT_ONCE : 0;
         sgz_reader *r = sgz_chunks_take_reader(c, layer, span, window);
         pthread_mutex_unlock(&c->lock);
-        sgz_status st = decode_direct(c, r, k, err);
+        sgz_status st = decode_direct(c, r, k, budget, err);
         pthread_mutex_lock(&c->lock);
         if (st) {
             sgz_chunks_unpin(c, k);
@@ -282,9 +338,10 @@ void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
         if (!k)
             continue;
         sgz_error err; /* whoever wants the chunk will see it */
+        int64_t budget = c->slow_threads ? AT_ONCE : 0;
         sgz_reader *r = sgz_chunks_take_reader(c, layer, span, 0);
         pthread_mutex_unlock(&c->lock);
-        decode_direct(c, r, k, &err);
+        decode_direct(c, r, k, budget, &err);
         pthread_mutex_lock(&c->lock);
         sgz_chunks_unpin(c, k);
     }
@@ -297,15 +354,16 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
 {
     sgz_chunks_chunk *few[FEW], **held = few;
     size_t count = 0, room = FEW;
-    int missed = 0, first_use = 0;
+    int missed = 0, first_use = 0, slow = 0;
     sgz_status st = SGZ_OK;
     pthread_mutex_lock(&c->lock);
     if (layer->direct)
         note_run(layer, first, last);
-    for (size_t span = first; span < last && !st; span++) {
+    /* What follows on a slow one would likely be as slow, and is asked for again anyway. */
+    for (size_t span = first; span < last && !st && !slow; span++) {
         uint32_t w, end;
         windows_of(want, sgz_chunks_span_entry(layer, span), &w, &end);
-        for (; w < end && !st; w++) {
+        for (; w < end && !st && !slow; w++) {
             if (count == room) {
                 sgz_chunks_chunk **more = malloc(2 * room * sizeof *more);
                 if (!more) {
@@ -321,7 +379,7 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
             if (c->stopped)
                 st = cancelled(err);
             else if ((held[count] = acquire(c, layer, span, w, &missed, &first_use, err)))
-                count++;
+                slow = held[count++]->slow;
             else
                 st = err->code;
         }

@@ -151,11 +151,14 @@ static sgz_status input(sgz_decoder *d, const uint8_t **in, size_t *in_len, sgz_
     return SGZ_OK;
 }
 
-/* Whether to go on: after `n` more bytes, of which there are never so many that a signal waits. */
+/* Whether to go on: after `n` more bytes in and out, never so many that a signal waits. */
 static sgz_status look(sgz_decoder *d, size_t n, sgz_error *err)
 {
     int stop = d->stop && atomic_load_explicit(d->stop, memory_order_relaxed);
     d->unpolled += n;
+    if (d->budget > 0 && (d->budget -= (int64_t)n) <= 0)
+        d->budget = -1;
+    stop |= d->budget < 0;
     if (!stop && d->blob->poll && d->unpolled >= SGZ_POLL) {
         d->unpolled = 0;
         stop = d->blob->poll();
@@ -181,7 +184,7 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
         d->next += (int64_t)(before - in_len);
         *got += n;
         if (!st)
-            st = look(d, n, err);
+            st = look(d, n + (before - in_len), err);
         if (st)
             return st;
         if (d->inflater.garbage || (one_member && d->inflater.members != members))

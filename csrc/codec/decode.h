@@ -72,6 +72,8 @@ typedef struct {
     int64_t ahead;         /* refills may read on to here when that is beyond `end` */
     const sgz_base_stop *stop; /* SGZ_ECANCELLED once this is not 0; may be NULL */
     size_t unpolled;       /* bytes since the blob's poll was asked */
+    int64_t budget;        /* bytes that may still be read or made, then SGZ_ECANCELLED; 0: any
+                              number; -1: it is spent */
 } sgz_decoder;
 
 sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, const sgz_blob *blob,

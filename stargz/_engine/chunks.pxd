@@ -35,6 +35,7 @@ cdef extern from "chunks/table.h" nogil:
                               uint32_t *, sgz_error *)
     sgz_status sgz_chunks_read(sgz_chunks *, sgz_chunks_want *, uint8_t *, int *, sgz_error *)
     int sgz_chunks_cancel(sgz_chunks *, sgz_chunks_want *)
+    void sgz_chunks_slow(sgz_chunks *)
     void sgz_chunks_ahead(sgz_chunks *, uint32_t, uint32_t, int64_t, int64_t)
 
     enum:

@@ -256,6 +256,12 @@ cdef class Chunks:
         finally:
             PyBuffer_Release(&view)
 
+    def slow(self):
+        """Decode what takes long of local layers, until the end; for some threads of the caller's.
+        Meanwhile no other read takes long: it waits for such a chunk."""
+        with nogil:
+            sgz_chunks_slow(self.ptr)
+
     def ahead(self, uint32_t layer, uint32_t row, int64_t offset, int64_t size):
         """A part of a file will be read: fetch it at low priority."""
         with nogil:

@@ -52,6 +52,11 @@ class Contents:
             self._fetcher.start()
         return number
 
+    def decode(self) -> None:
+        """Decode what takes long, until the end, so that who serves others does not. For threads
+        of the caller's."""
+        self.chunks.slow()
+
     def stats(self) -> dict[str, int]:
         """See Chunks.stats."""
         return self._fetcher.stats()

@@ -32,6 +32,8 @@ _LINES, _LINES_SECONDS = 20, 10.0
 _NODES_TRIED = 10_000
 # Threads for look-ups that may need the network. What does not is never behind them.
 _ASKED_THREADS = 8
+# Threads for what takes long to decode, a chunk of a layer at a time.
+_DECODE_THREADS = 2
 
 
 class Asked(Protocol):
@@ -137,6 +139,7 @@ class Mount:
     def _start(self, server: Server, attachment: Attachment, threads: int) -> None:
         loops = [("serve", self._serve)] * threads + [("answer", server.answer)]
         loops.append(("events", self._events))
+        loops += [("decode", self._contents.decode)] * _DECODE_THREADS
         if self._asked is not None:
             loops += [("look-up", self._answer_slow)] * _ASKED_THREADS
         for name, loop in loops:

@@ -2,75 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import bombs
 import handmade
 import layouts
 import pytest
 from command import command, environment
 
 SIZE = 16 << 30  # some ten seconds of work for each command, or much more
-STEP = 16 << 20
 BUSY = 0.7  # seconds of processor time after which a command is at it
-
-
-def zeros(head: bytes) -> Iterator[bytes]:
-    """A gzip member of `head` and SIZE zeros."""
-
-    def packed(data: bytes) -> bytes:
-        packer = zlib.compressobj(9, wbits=-15)
-        return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
-
-    yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + packed(head)
-    step = packed(bytes(STEP))
-    for _ in range(SIZE // STEP):
-        yield step
-    packer = zlib.compressobj(9, wbits=-15)
-    yield packer.flush() + struct.pack("<II", 0, (len(head) + SIZE) & 0xFFFFFFFF)
-
-
-def layer(path: Path, name: str, *, digest: bool) -> None:
-    """One file of one chunk."""
-    front = handmade.member(handmade.header(name, 0))
-    entry = {"name": name, "type": "reg", "size": SIZE, "offset": len(front), "mode": 0o644}
-    wrong = "sha256:" + "0" * 64
-    toc = {
-        "version": 1,
-        "entries": [entry | ({"digest": wrong, "chunkDigest": wrong} if digest else {})],
-    }
-    text = json.dumps(toc).encode()
-    with path.open("wb") as file:
-        file.write(front)
-        file.writelines(zeros(b""))
-        end = file.tell()
-        tar = handmade.header("stargz.index.json", len(text)) + text
-        file.write(handmade.member(tar + bytes(-len(tar) % 512 + 1024)) + handmade.footer(end))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("long")
-    layer(folder / "one", "f", digest=True)
-    layer(folder / "two", "g", digest=True)
-    layer(folder / "bare", "f", digest=False)
-    header = handmade.header("f", 0)
-    header = bytearray(header)
+    bombs.layer(folder / "one", ["f"], SIZE)
+    bombs.layer(folder / "two", ["g"], SIZE)
+    bombs.layer(folder / "bare", ["f"], SIZE, digest=False)
+    header = bytearray(handmade.header("f"))
     # A size of more than 11 octal digits is a number of base 256.
     header[124:136] = b"\x80" + SIZE.to_bytes(11, "big")
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     with (folder / "tar.gz").open("wb") as file:
-        file.writelines(zeros(bytes(header)))
+        file.writelines(bombs.zeros(SIZE, bytes(header)))
     (folder / "dir").mkdir()
     with (folder / "dir/f").open("wb") as file:
         file.truncate(SIZE)

@@ -9,10 +9,12 @@ import random
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import bombs
 import layouts
 import pytest
 import registries
@@ -339,6 +341,41 @@ def test_without_descriptors_nothing_is_said_to_be_absent(tmp_path: Path) -> Non
         assert (mounted / "l1/file").read_bytes() == b"1"
         with pytest.raises(FileNotFoundError):
             (mounted / "l3").stat()
+
+
+def test_a_layer_does_not_keep_all_threads(tmp_path: Path) -> None:
+    """What takes minutes to decode is not done by who serves: other reads are answered meanwhile,
+    a reader can be killed, and the mount can end."""
+    read = "import os, sys; os.pread(os.open(sys.argv[1], os.O_RDONLY), 1, 0)"
+    names = [f"f{number}" for number in range(6)]
+    readers: list[subprocess.Popen[bytes]] = []
+
+    def reader(path: Path) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", read, str(path)]
+        readers.append(subprocess.Popen(words, stderr=subprocess.DEVNULL))
+        return readers[-1]
+
+    local, where = tmp_path / "local", tmp_path / "mnt"
+    local.mkdir()
+    where.mkdir()
+    bombs.layer(local / "bomb", names, 16 << 30)
+    stargz.convert(tar_of([("file", b"good")]), local / "good")
+    try:
+        with mount(crfs.Root(local=local), where, cache=False, threads=2) as mounted:
+            held = [reader(where / "layers/local/bomb" / name) for name in names]
+            wait_for(lambda: mounted.server.stats()["parked"] >= 6)
+            assert reader(where / "layers/local/good/file").wait(timeout=60) == 0
+            assert all(process.poll() is None for process in held)
+            for process in held[:3]:
+                process.kill()
+                process.wait(timeout=60)
+        assert [t.name for t in threading.enumerate() if t.name == "stargz-serve"] == []
+        assert all(process.wait(timeout=60) for process in held)
+    finally:
+        for process in readers:
+            process.kill()
+            process.wait()
+        clean_up(where)
 
 
 def test_a_local_layer_that_is_replaced(tmp_path: Path) -> None:
