@@ -472,6 +472,25 @@ def test_what_is_asked_for_is_made(tmp_path: Path) -> None:
     assert result.skipped == {}
 
 
+@pytest.mark.skipif(not ROOT, reason="xattrs of symlinks and devices are for root only")
+def test_xattrs_of_what_cannot_be_opened(tmp_path: Path) -> None:
+    """They are set on what was made, not on what a symlink leads to."""
+    xattrs = {"trusted.mine": b64(b"x")}
+    blob = handmade.blob([
+        reg("target", b"t"),
+        {"name": "link", "type": "symlink", "linkName": "target", "xattrs": xattrs},
+        {"name": "fifo", "type": "fifo", "mode": 0o640, "xattrs": xattrs},
+        {"name": "null", "type": "char", "devMajor": 1, "devMinor": 3, "xattrs": xattrs},
+    ])  # fmt: skip
+    result = run(blob, tmp_path, devices=True, xattrs="all")
+    for name in ("link", "fifo", "null"):
+        path = tmp_path / name
+        assert os.getxattr(path, "trusted.mine", follow_symlinks=False) == b"x"
+        assert path.lstat().st_mtime == 0
+    assert os.listxattr(tmp_path / "target") == []
+    assert result.skipped == {}
+
+
 def test_no_xattrs(tmp_path: Path) -> None:
     result = run(handmade.blob(SPECIAL), tmp_path, xattrs="none")
     assert os.listxattr(tmp_path / "attrs") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import collections
 import errno
 import hashlib
@@ -276,6 +277,21 @@ def test_overlay_turns_whiteouts_into_what_overlayfs_stacks() -> None:
         assert tree.xattrs("implied") == {}
         assert tree.read("file") == b"f"
         assert not found["file"].whiteout
+
+
+@pytest.mark.parametrize("whiteouts", ["apply", "hide", "raw", "overlay"])
+def test_a_layer_does_not_speak_for_overlayfs(whiteouts: Any) -> None:
+    """What overlayfs notes in xattrs (a name elsewhere, data elsewhere) is its own."""
+    own = {"user.mine": b"1", "trusted.overlays": b"2", "user.overlay": b"3"}
+    forged = {
+        f"{name}.overlay.{what}": b"y"
+        for name in ("user", "trusted")
+        for what in ("opaque", "redirect", "metacopy", "overlay.opaque", "")
+    }
+    xattrs = {key: base64.b64encode(value).decode() for key, value in (own | forged).items()}
+    entry = {"name": "d", "type": "dir", "mode": 0o755, "xattrs": xattrs}
+    with tree_of([entry], whiteouts=whiteouts) as tree:
+        assert tree.xattrs("d") == (own | forged if whiteouts == "raw" else own)
 
 
 @given(layers(most=12))

@@ -177,7 +177,7 @@ static int wanted_xattr(int policy, const char *key)
            strncmp(key, "user.overlay.", 13);
 }
 
-/* To `fd`, or when that is -1 to `path`, whose last component is not followed. */
+/* To `fd`, or when that is -1 to where `path` leads. */
 static sgz_status set_xattrs(sgz_extract_worker *w, uint32_t row, int fd, const char *path,
                              sgz_error *err)
 {
@@ -198,7 +198,7 @@ static sgz_status set_xattrs(sgz_extract_worker *w, uint32_t row, int fd, const 
             continue;
         }
         int bad = fd >= 0 ? fsetxattr(fd, key, x.value, x.value_len, 0)
-                          : lsetxattr(path, key, x.value, x.value_len, 0);
+                          : setxattr(path, key, x.value, x.value_len, 0);
         if (!bad)
             continue;
         if (errno == ENOSPC || errno == EDQUOT || errno == EIO)
@@ -250,33 +250,27 @@ sgz_status sgz_extract_write_directory(sgz_extract_worker *w, uint32_t node, sgz
 }
 
 /* The same for what cannot be opened for reading or writing: a symlink, fifo or device that
- * was just made under `name` and is held as the O_PATH descriptor fd. */
-static sgz_status set_metadata_of_path(sgz_extract_worker *w, uint32_t row, int dir,
-                                       const char *name, int fd, sgz_error *err)
+ * was just made and is held as the O_PATH descriptor fd. Many calls refuse those; the link in
+ * /proc leads to the same inode, also a symlink's own, whatever has its name by now. */
+static sgz_status set_metadata_of_path(sgz_extract_worker *w, uint32_t row, int fd,
+                                       sgz_error *err)
 {
     const sgz_toc *toc = w->ex->plan.toc;
     const sgz_entry *e = &toc->rows[row];
     char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (w->ex->options.same_owner && fchownat(fd, "", e->uid, e->gid, AT_EMPTY_PATH) != 0)
         return sgz_extract_fail_row(toc, row, errno, NO_OWNER, err);
     if (e->xattr_len) {
-        snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir, name);
         sgz_status st = set_xattrs(w, row, -1, path, err);
         if (st)
             return st;
     }
-    if (e->type != SGZ_SYMLINK) {
-        /* fchmod refuses O_PATH descriptors; the link in /proc leads to the same inode. */
-        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-        if (chmod(path, mode_of(w, e)) != 0)
-            return sgz_extract_fail_row(toc, row, errno, "cannot set the mode", err);
-    }
+    if (e->type != SGZ_SYMLINK && chmod(path, mode_of(w, e)) != 0)
+        return sgz_extract_fail_row(toc, row, errno, "cannot set the mode", err);
     struct timespec times[2];
     times_of(e, times);
-    int bad = utimensat(fd, "", times, AT_EMPTY_PATH);
-    if (bad && errno == EINVAL) /* before Linux 5.8 */
-        bad = utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
-    if (bad)
+    if (utimensat(AT_FDCWD, path, times, 0) != 0)
         return sgz_extract_fail_row(toc, row, errno, "cannot set the time", err);
     return SGZ_OK;
 }
@@ -329,7 +323,7 @@ static sgz_status write_node(sgz_extract_worker *w, uint32_t object, const char 
     else if (!is_ours(e, fd))
         st = sgz_base_fail(err, SGZ_EUNSAFE, -1, toc->arena + e->name_off, e->name_len, CHANGED);
     else
-        st = set_metadata_of_path(w, o->row, dir, temp, fd, err);
+        st = set_metadata_of_path(w, o->row, fd, err);
     if (fd >= 0)
         close(fd);
     if (!st) {

@@ -351,6 +351,7 @@ sgz_status sgz_toc_tree_build(sgz_toc_tree *tree, const sgz_toc_tree_layer *laye
 {
     merge m = {.tree = tree, .whiteouts = whiteouts};
     memset(tree, 0, sizeof *tree);
+    tree->raw = whiteouts == SGZ_WHITEOUTS_RAW;
     if (count > SGZ_TREE_LAYERS_MAX)
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
                              "%u layers are more than a tree can have, %d", count,
@@ -483,6 +484,15 @@ const char *sgz_toc_tree_target(const sgz_toc_tree *tree, uint32_t node, size_t 
     return tree->layers[tree->nodes[node].layer].toc->arena + row->link_off;
 }
 
+static int of_overlay(const sgz_xattr *x)
+{
+    static const char *const own[] = {"trusted.overlay.", "user.overlay."};
+    for (size_t i = 0, n; i < 2; i++)
+        if (x->key_len >= (n = strlen(own[i])) && !memcmp(x->key, own[i], n))
+            return 1;
+    return 0;
+}
+
 int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_each each,
                         void *arg)
 {
@@ -498,8 +508,7 @@ int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_e
     const char *end = at + row->xattr_len;
     sgz_xattr x;
     while (!stop && sgz_xattrs_next(&at, end, &x))
-        if (!opaque ||
-            (!sgz_is(x.key, x.key_len, marks[0].key) && !sgz_is(x.key, x.key_len, marks[1].key)))
+        if (tree->raw || !of_overlay(&x))
             stop = each(arg, &x);
     return stop;
 }

@@ -52,6 +52,7 @@ typedef struct {
     uint32_t count;
     uint64_t bytes;          /* sum of the sizes of all regular files, each inode once */
     uint32_t inodes;         /* distinct ones */
+    int raw;                 /* as the layer has it */
 } sgz_toc_tree;
 
 /* `layers` from the lowest up; they must outlive the tree. */
@@ -86,7 +87,9 @@ void sgz_toc_tree_attr(const sgz_toc_tree *tree, uint32_t node, sgz_toc_attr *at
 /* The target of a symlink. */
 const char *sgz_toc_tree_target(const sgz_toc_tree *tree, uint32_t node, size_t *len);
 
-/* Call `each` with every xattr of a node until it returns non-zero, which is returned. */
+/* Call `each` with every xattr of a node until it returns non-zero, which is returned. Those by
+ * which overlayfs keeps its books are a layer's own only in the raw view: an overlay over a mount
+ * would take them for its word. */
 typedef int (*sgz_toc_xattr_each)(void *arg, const sgz_xattr *xattr);
 int sgz_toc_tree_xattrs(const sgz_toc_tree *tree, uint32_t node, sgz_toc_xattr_each each,
                         void *arg);
