@@ -23,6 +23,7 @@ import synthetic
 import trees
 
 import stargz
+from stargz.errors import TarError
 
 Tool = Callable[[str], str]
 CHUNK = 4096
@@ -80,7 +81,8 @@ def layer(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("packed") / "tree.stargz"
     result = stargz.pack(tree, path, chunk_size=CHUNK)
     assert result.warnings == (
-        "1 names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold it",
+        "1 names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold it "
+        "(the first: 'not \ufffd utf-8')",
     )
     return path
 
@@ -453,11 +455,11 @@ def test_an_empty_tree(tmp_path: Path) -> None:
 
 
 def test_deep_and_wide(tmp_path: Path) -> None:
-    """A path longer than any system call takes."""
+    """A path as long as a system call takes; what is longer, nobody could extract."""
     fd = os.open(tmp_path, os.O_RDONLY)
     (tmp_path / "tree").mkdir()
     here = os.open("tree", os.O_RDONLY, dir_fd=fd)
-    for _ in range(40):
+    for _ in range(20):
         os.mkdir("n" * 200, dir_fd=here)
         below = os.open("n" * 200, os.O_RDONLY, dir_fd=here)
         os.close(here)
@@ -468,9 +470,15 @@ def test_deep_and_wide(tmp_path: Path) -> None:
         os.close(each)
     stargz.pack(tmp_path / "tree", tmp_path / "out")
     names = [m.name for m in members(tmp_path / "out")]
-    assert names[-1] == "/".join(["n" * 200] * 40 + ["file"])
+    assert names[-1] == "/".join(["n" * 200] * 20 + ["file"])
     with stargz.open(tmp_path / "out") as layer:
         assert layer.read(names[-1]) == b"deep"
+    below = tmp_path / "/".join(["tree"] + ["n" * 200] * 10)
+    os.chdir(below)
+    Path("/".join(["n" * 200] * 10 + ["m" * 200])).mkdir()
+    os.chdir(tmp_path)
+    with pytest.raises(TarError, match=r"nnn.*has 4221 bytes, over the limit of 4095"):
+        stargz.pack(tmp_path / "tree", tmp_path / "out")
 
 
 def test_the_reference_reads_it(layer: Path, reference: Callable[..., Any]) -> None:

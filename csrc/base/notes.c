@@ -22,3 +22,12 @@ const char *sgz_base_note_text(sgz_note kind)
     };
     return texts[kind];
 }
+
+void sgz_base_notes_add(sgz_notes *notes, const sgz_notes *more)
+{
+    for (unsigned kind = 0; kind < SGZ_NOTE_KINDS; kind++) {
+        if (!notes->count[kind])
+            memcpy(notes->first[kind], more->first[kind], sizeof notes->first[kind]);
+        notes->count[kind] += more->count[kind];
+    }
+}

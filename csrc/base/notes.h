@@ -10,7 +10,7 @@
 
 /* NOTE(kind, what follows the count) */
 #define SGZ_NOTES(NOTE)                                                                       \
-    NOTE(NAME, "names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold "\
+    NOTE(NAME, "names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold " \
                "it")                                                                          \
     NOTE(TIME, "times are outside the years 1 to 9999: the TOC goes without them")            \
     NOTE(OWNER, "owners are no numbers of 32 bits: they are taken modulo 2^32, and as 65534 " \
@@ -21,22 +21,27 @@
                  "GNU tar leaves it out")                                                     \
     NOTE(TWICE, "entries have two extended headers of one kind: the last counts, as for GNU " \
                 "tar and Go; others take the first")                                          \
-    NOTE(SOLARIS, "entries have Solaris extended headers, which count as PAX headers, as for "\
+    NOTE(SOLARIS, "entries have Solaris extended headers, which count as PAX headers, as for " \
                   "GNU tar; Go takes them for files")                                         \
     NOTE(EMPTY, "entries have empty PAX records or long names, which do not count, as for "   \
                 "Go; GNU tar takes them as they are")                                         \
     NOTE(SIZES, "files have another size in their PAX header than in their tar header: that " \
                 "of the PAX header counts")                                                   \
     NOTE(SIZED, "entries that have no contents state a size, which does not count, as for "   \
-                "GNU tar and Go when they extract; others look for the next header behind it")\
+                "GNU tar and Go when they extract; others look for the next header behind it") \
     NOTE(SLASH, "files are directories by the slash behind their names, as for GNU tar; to "  \
                 "Go they are files")                                                          \
     NOTE(DUMPDIR, "directories of GNU incremental archives are plain ones here, without "     \
                   "their lists of names; Go does not know them")                              \
     NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")          \
     NOTE(TOC, "entries were left out, as the layer has its TOC under this name")              \
-    NOTE(LANDMARK, "entries were left out, as the layer has its landmark under such a name") \
-    NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty")
+    NOTE(LANDMARK, "entries were left out, as the layer has its landmark under such a name")  \
+    NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty") \
+    NOTE(SAME_FILE, "hard links to the file that their name leads to already are left out, as by " \
+                    "GNU tar")                                                                \
+    NOTE(BELOW_LINK, "entries below symlinks of the layer are in the TOC where extraction "   \
+                     "puts them, below the layer's root")                                     \
+    NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer are left out")
 
 typedef enum {
 #define SGZ_NOTE_KIND(kind, text) SGZ_NOTE_##kind,
@@ -54,6 +59,8 @@ typedef struct {
 
 /* Count one of each kind whose bit is set. */
 void sgz_base_note(sgz_notes *notes, unsigned kinds, const char *name, size_t len);
+/* Count what another has counted. */
+void sgz_base_notes_add(sgz_notes *notes, const sgz_notes *more);
 const char *sgz_base_note_text(sgz_note kind);
 
 #endif

@@ -435,7 +435,7 @@ sgz_status sgz_pack_fill(void *arg, sgz_write_slab *slab, int *end, sgz_error *e
         } else {
             *end = full = 1;
             pthread_mutex_lock(&p->toc_lock);
-            status = sgz_toc_rows_finish(p->apply, &p->notes.count[SGZ_NOTE_NAME], err);
+            status = sgz_toc_rows_finish(p->apply, &p->notes, err);
             pthread_mutex_unlock(&p->toc_lock);
         }
     }

@@ -4,6 +4,7 @@
 
 #include "base/vec.h"
 #include "toc/hash.h"
+#include "toc/limits.h"
 
 static inline const char *sgz_toc_entry_name(const sgz_toc *toc, const sgz_entry *row)
 {
@@ -23,6 +24,31 @@ typedef struct {
 
 /* Those up to the name's first `len` bytes, which are its parent. 0: no memory. */
 int sgz_toc_ancestors(const sgz_toc *toc, const char *name, size_t len, sgz_toc_above *out);
+
+/* Bytes of a path, and of its longest component, as they were before what is no UTF-8 became
+ * U+FFFD: each of those was one. */
+static inline size_t sgz_toc_path_len(const char *path, size_t len, size_t *longest)
+{
+    size_t count = 0, base = 0;
+    *longest = len;
+    if (len <= SGZ_TOC_BASE_MAX)
+        return len;
+    *longest = 0;
+    for (size_t at = 0; at < len; count++) {
+        int bad = len - at >= 3 && !memcmp(path + at, "\xef\xbf\xbd", 3);
+        base = path[at] == '/' ? 0 : base + 1;
+        *longest = base > *longest ? base : *longest;
+        at += bad ? 3 : 1;
+    }
+    return count;
+}
+
+/* Whether a cleaned name is that of a whiteout, which is about the layers below. */
+static inline int sgz_toc_is_whiteout(const char *name, size_t len)
+{
+    size_t parent = sgz_toc_parent_len(name, len), base = parent ? parent + 1 : 0;
+    return len - base >= 4 && !memcmp(name + base, ".wh.", 4);
+}
 
 /* Room for `len` more arena bytes at toc->arena + toc->arena_len; 0: no memory. */
 int sgz_toc_reserve(sgz_toc *toc, size_t len);

@@ -1,8 +1,7 @@
 /* Tar entries to TOC rows: replacement by name, hard links, names that are not UTF-8. */
 #include "toc/rows.h"
-#include "toc/internal.h"
-
 #include "base/bytes.h"
+#include "toc/place.h"
 
 /* Different names of bad bytes (and links to such) that one TOC may hold. */
 #define BAD_NAMES_MAX ((size_t)1 << 20)
@@ -38,7 +37,10 @@ struct sgz_toc_rows {
     size_t text_cap;
     char *clean;          /* scratch */
     size_t clean_cap;
-    sgz_toc_above above; /* scratch */
+    char *joined;         /* scratch */
+    size_t joined_cap;
+    sgz_toc_place place;  /* where the entry goes, and then, where its hard link leads */
+    sgz_notes notes;
     stored_xattrs *xattrs;
     size_t xattr_count, xattr_cap;
     sgz_map xattr_names; /* by contents */
@@ -48,7 +50,7 @@ sgz_toc_rows *sgz_toc_rows_new(sgz_toc *toc)
 {
     sgz_toc_rows *a = calloc(1, sizeof *a);
     if (a) {
-        a->toc = toc;
+        a->toc = a->place.toc = toc;
         a->last = SGZ_NO_ROW;
         a->raw_seed = sgz_toc_mix(toc->seed, 0xe7037ed1a0b428dbu);
     }
@@ -66,7 +68,8 @@ void sgz_toc_rows_free(sgz_toc_rows *a)
     sgz_map_free(&a->xattr_names);
     free(a->text);
     free(a->clean);
-    free(a->above.list);
+    free(a->joined);
+    sgz_toc_place_free(&a->place);
     free(a);
 }
 
@@ -322,24 +325,184 @@ static sgz_status replaced(sgz_toc_rows *a, uint32_t row, sgz_error *err)
     return sgz_toc_index(toc, row, &previous, err);
 }
 
+/* What Linux can extract: see toc/limits.h. */
+static sgz_status check_length(const sgz_tar_entry *entry, const char *text, size_t len,
+                               const char *what, int64_t offset, sgz_error *err)
+{
+    size_t base;
+    len = sgz_toc_path_len(text, len, &base);
+    if (len > SGZ_TOC_PATH_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "%s has %zu bytes, over the limit of %d", what, len,
+                             SGZ_TOC_PATH_MAX);
+    if (base > SGZ_TOC_BASE_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "%s has a component of %zu bytes, over the limit of %d", what, base,
+                             SGZ_TOC_BASE_MAX);
+    return SGZ_OK;
+}
+
+/* --- where entries go ------------------------------------------------------------------ */
+
+static sgz_status too_long(const sgz_tar_entry *entry, const char *what, int64_t offset,
+                           sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                         "%s leads to a path of more than %d bytes", what, SGZ_TOC_PATH_MAX);
+}
+
+/* Find the directory of a cleaned name. `what` the name is, for errors. */
+static sgz_status find_dir(sgz_toc_rows *a, const sgz_tar_entry *entry, const char *name,
+                           size_t len, const char *what, int64_t offset, sgz_toc_placed *found,
+                           sgz_error *err)
+{
+    sgz_toc_place *place = &a->place;
+    *found = sgz_toc_place_find(place, name, sgz_toc_parent_len(name, len));
+    uint32_t row;
+    switch (*found) {
+    case SGZ_PLACE_FOUND:
+        return SGZ_OK;
+    case SGZ_PLACE_NO_MEMORY:
+        return no_memory(err);
+    case SGZ_PLACE_NO_DIR:
+        row = sgz_toc_resolve(a->toc, sgz_toc_lookup(a->toc, place->path, place->len));
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "'%.*s' is used as a directory by %s, but is a %s",
+                             place->len > 120 ? 120 : (int)place->len, place->path, what,
+                             sgz_toc_type_name(a->toc->rows[row].type));
+    case SGZ_PLACE_LOOP:
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "%s leads through more than %d symlinks of the tar", what,
+                             SGZ_TOC_SYMLINKS_MAX);
+    case SGZ_PLACE_TOO_LONG:
+        break;
+    }
+    return too_long(entry, what, offset, err);
+}
+
+/* A cleaned name whose directory was found behind symlinks: in the arena, as it is without. */
+static sgz_status store_placed(sgz_toc_rows *a, const sgz_tar_entry *entry, const char *name,
+                               size_t len, int bad, int64_t offset, uint64_t *at,
+                               uint32_t *stored, sgz_error *err)
+{
+    size_t parent = sgz_toc_parent_len(name, len), base = parent ? parent + 1 : 0;
+    size_t dir = a->place.len, start = dir ? dir + 1 : 0, total = start + len - base;
+    if (total > SGZ_TOC_PATH_MAX)
+        return too_long(entry, "this name", offset, err);
+    if (!SGZ_FIT(a->joined, a->joined_cap, total))
+        return no_memory(err);
+    memcpy(a->joined, a->place.path, dir);
+    if (dir)
+        a->joined[dir] = '/';
+    memcpy(a->joined + start, name + base, len - base);
+    /* Which of the names that read like it is meant cannot be told behind a link. */
+    if (bad || scan_utf8(a->joined, total))
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "a path through a symlink that is not UTF-8; rename it");
+    if (sgz_toc_marker(a->joined, total))
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "a path through a symlink that leads to a name which a seekable "
+                             "layer has for itself; rename it");
+    *at = sgz_toc_store(a->toc, a->joined, total);
+    *stored = (uint32_t)total;
+    return *at == UINT64_MAX ? no_memory(err) : SGZ_OK;
+}
+
 /* The row that a hard link ends at. */
-static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, const sgz_entry *row,
-                              int64_t offset, uint32_t *target, sgz_error *err)
+static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row,
+                              int bad, int64_t offset, uint32_t *target, sgz_error *err)
 {
     const sgz_toc *toc = a->toc;
-    const char *link = toc->arena + row->link_off;
+    size_t len;
+    sgz_toc_placed placed;
+    if (!SGZ_FIT(a->clean, a->clean_cap, row->link_len + (size_t)1))
+        return no_memory(err);
+    const char *link = sgz_toc_clean_name(toc->arena + row->link_off, row->link_len, a->clean,
+                                          &len);
+    sgz_status status = find_dir(a, entry, link, len, "the target of this hard link", offset,
+                                 &placed, err);
+    if (!status && a->place.followed) {
+        row->flags |= SGZ_PINNED;
+        status = store_placed(a, entry, link, len, bad, offset, &row->link_off, &row->link_len,
+                              err);
+    }
+    if (status)
+        return status;
+    link = toc->arena + row->link_off;
     uint32_t found = sgz_toc_lookup(toc, link, row->link_len);
     int shown = row->link_len > 150 ? 150 : (int)row->link_len;
     if (found == SGZ_NO_ROW)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is not in the tar before it", shown,
                              link);
-    if (toc->rows[found].type == SGZ_HARDLINK)
-        found = (uint32_t)toc->rows[found].target;
-    if (toc->rows[found].type == SGZ_DIR)
+    *target = sgz_toc_resolve(toc, found);
+    if (toc->rows[*target].type == SGZ_DIR)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is a directory", shown, link);
-    *target = found;
+    return SGZ_OK;
+}
+
+/* The entry's name is that of the place where it goes; SGZ_DROPPED if that is nowhere. */
+static sgz_status place_row(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row, int bad,
+                            int64_t offset, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    size_t len;
+    sgz_toc_placed placed;
+    const char *name = toc->arena + row->name_off;
+    if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
+        return no_memory(err);
+    const char *clean = sgz_toc_clean_name(name, row->name_len, a->clean, &len);
+    if (clean == name && len == row->name_len)
+        row->flags |= SGZ_CLEAN_NAME;
+    if (!len)
+        return row->type == SGZ_DIR
+                   ? SGZ_OK
+                   : sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                                   "the root of the layer is not a directory");
+    int whiteout = sgz_toc_is_whiteout(clean, len);
+    sgz_status status = find_dir(a, entry, clean, len, "this name", offset, &placed, err);
+    if (placed == SGZ_PLACE_NO_DIR && whiteout) {
+        row->flags |= SGZ_DROPPED;
+        sgz_base_note(&a->notes, SGZ_NOTE_BIT(NOT_BELOW), entry->name, entry->name_len);
+        return SGZ_OK;
+    }
+    if (status)
+        return status;
+    if (a->place.followed) {
+        sgz_base_note(&a->notes, SGZ_NOTE_BIT(BELOW_LINK), entry->name, entry->name_len);
+        row->flags |= SGZ_PINNED | SGZ_CLEAN_NAME;
+        status = store_placed(a, entry, clean, len, bad, offset, &row->name_off, &row->name_len,
+                              err);
+    }
+    if (!status && !whiteout && sgz_toc_place_enter(&a->place))
+        status = no_memory(err);
+    return status;
+}
+
+/* What stands at the cleaned name of a row that is to be added, which may not take the place of
+ * each. */
+static sgz_status see_previous(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row,
+                               int64_t offset, uint32_t *previous, sgz_error *err)
+{
+    sgz_toc *toc = a->toc;
+    size_t len;
+    if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
+        return no_memory(err);
+    const char *name = sgz_toc_clean_name(toc->arena + row->name_off, row->name_len, a->clean,
+                                          &len);
+    uint64_t hash = sgz_toc_hash_name(toc->seed, name, len);
+    *previous = sgz_toc_find(toc, hash, name, len);
+    int in_use = *previous == SGZ_NO_ROW
+                     ? sgz_toc_place_implied(&a->place, hash, name, len)
+                     : toc->rows[*previous].type == SGZ_DIR && toc->rows[*previous].in_use;
+    if (row->type == SGZ_DIR)
+        row->in_use = (unsigned)in_use;
+    else if (in_use)
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "a %s takes the place of a directory with entries, of which some "
+                             "tools keep the one, some the other",
+                             sgz_toc_type_name(row->type));
     return SGZ_OK;
 }
 
@@ -402,32 +565,37 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
     if (is_link && (status = store_text(a, entry->link, entry->link_len, bad_link,
                                         &row.link_off, &row.link_len, err)))
         return status;
+    if ((status = check_length(entry, toc->arena + row.name_off, row.name_len, "the name", offset,
+                               err)) ||
+        (status = check_length(entry, toc->arena + row.link_off, row.link_len,
+                               "the link's target", offset, err)))
+        return status;
+    if (row.type == SGZ_SYMLINK && !row.link_len)
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "a symlink without a target, which no system can make");
     if ((status = store_user(a, entry, entry->uname, entry->uname_len, offset, &row.uname, err))
         || (status = store_user(a, entry, entry->gname, entry->gname_len, offset, &row.gname,
                                 err))
         || (status = store_xattrs(a, entry, offset, &row.xattr_off, &row.xattr_len, err)))
         return status;
 
-    if (!SGZ_FIT(a->clean, a->clean_cap, row.name_len + (size_t)1))
-        return no_memory(err);
-    size_t clean_len;
-    const char *name = toc->arena + row.name_off;
-    const char *clean = sgz_toc_clean_name(name, row.name_len, a->clean, &clean_len);
-    if (clean == name && clean_len == row.name_len)
-        row.flags |= SGZ_CLEAN_NAME;
-    if (!clean_len && row.type != SGZ_DIR)
-        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
-                             "the root of the layer is not a directory");
-
-    uint32_t target = SGZ_NO_ROW, previous;
-    if (row.type == SGZ_HARDLINK) {
-        if ((status = find_target(a, entry, &row, offset, &target, err)))
+    uint32_t target = SGZ_NO_ROW, previous = SGZ_NO_ROW;
+    if ((status = place_row(a, entry, &row, bad_name, offset, err)))
+        return status;
+    if (!(row.flags & SGZ_DROPPED)) {
+        if (row.type == SGZ_HARDLINK &&
+            (status = find_target(a, entry, &row, bad_link, offset, &target, err)))
             return status;
+        if ((status = see_previous(a, entry, &row, offset, &previous, err)))
+            return status;
+    }
+    if (target != SGZ_NO_ROW) {
         row.target = target;
-        /* A file linked to itself: GNU tar leaves it alone. */
-        uint64_t hash = sgz_toc_hash_name(toc->seed, clean, clean_len);
-        if (sgz_toc_find(toc, hash, clean, clean_len) == target)
+        /* A name linked to the file that it has already: GNU tar leaves it alone. */
+        if (previous != SGZ_NO_ROW && sgz_toc_resolve(toc, previous) == target) {
             row.flags |= SGZ_DROPPED;
+            sgz_base_note(&a->notes, SGZ_NOTE_BIT(SAME_FILE), entry->name, entry->name_len);
+        }
     }
     sgz_entry *added = sgz_toc_append(toc);
     if (!added)
@@ -452,6 +620,9 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
         return status;
     if (previous == SGZ_NO_ROW)
         return SGZ_OK;
+    sgz_toc_place_forget(&a->place);
+    if (toc->rows[previous].type == SGZ_SYMLINK && toc->rows[previous].in_use)
+        toc->rows[previous].flags |= SGZ_PINNED;
     status = replaced(a, previous, err);
     toc->rows[*number].flags |= toc->rows[previous].flags & SGZ_PINNED;
     return status;
@@ -476,40 +647,38 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *a, uint32_t *number, sgz_error *err)
 
 /* --- the end -------------------------------------------------------------------------- */
 
-/* No ancestor of a row is anything but a directory. The nearest one that has a row is
- * enough: it is a row itself. */
-static sgz_status check_parents(sgz_toc_rows *a, const sgz_entry *row, sgz_error *err)
+/* A whiteout below what became a file or a symlink since: what it hides is hidden by that. */
+static sgz_status place_whiteout(sgz_toc_rows *a, uint32_t number, sgz_error *err)
 {
     sgz_toc *toc = a->toc;
+    const sgz_entry *row = &toc->rows[number];
+    const char *raw = toc->arena + row->name_off;
     size_t len;
     if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
         return no_memory(err);
-    const char *name = sgz_toc_clean_name(toc->arena + row->name_off, row->name_len, a->clean,
-                                          &len);
-    if (!sgz_toc_ancestors(toc, name, sgz_toc_parent_len(name, len), &a->above))
-        return no_memory(err);
-    for (size_t depth = a->above.count; depth--;) {
-        len = a->above.list[depth].len;
-        uint32_t parent = sgz_toc_find(toc, a->above.list[depth].hash, name, len);
-        if (parent == SGZ_NO_ROW)
-            continue;
-        if (toc->rows[parent].type == SGZ_DIR)
-            return SGZ_OK;
-        return sgz_base_fail(err, SGZ_ENOTOC, -1, toc->arena + row->name_off, row->name_len,
-                             "'%.*s' is used as a directory, but the tar says it is a %s",
-                             len > 150 ? 150 : (int)len, name,
-                             sgz_toc_type_name(toc->rows[parent].type));
+    const char *name = sgz_toc_clean_name(raw, row->name_len, a->clean, &len);
+    if (!sgz_toc_is_whiteout(name, len))
+        return SGZ_OK;
+    sgz_toc_placed placed = sgz_toc_place_find(&a->place, name, sgz_toc_parent_len(name, len));
+    if (placed == SGZ_PLACE_FOUND && !a->place.followed)
+        placed = sgz_toc_place_enter(&a->place);
+    else if (placed != SGZ_PLACE_NO_MEMORY) {
+        sgz_base_note(&a->notes, SGZ_NOTE_BIT(NOT_BELOW), raw, row->name_len);
+        drop(toc, number);
     }
-    return SGZ_OK;
+    return placed == SGZ_PLACE_NO_MEMORY ? no_memory(err) : SGZ_OK;
 }
 
-/* The link's name was taken by something else since: name the target itself. */
-static void retarget(sgz_toc *toc, sgz_entry *row)
+/* The link's name was taken by something else since: name the target itself. A name that was
+ * linked later is not good either, since its link may lead here. */
+static void retarget(sgz_toc *toc, uint32_t number)
 {
+    sgz_entry *row = &toc->rows[number];
     uint32_t found = sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len);
-    if (found != SGZ_NO_ROW && toc->rows[found].type == SGZ_HARDLINK)
-        found = (uint32_t)toc->rows[found].target;
     if (found == row->target)
+        return;
+    if (found < number && toc->rows[found].type == SGZ_HARDLINK &&
+        toc->rows[found].target == row->target)
         return;
     const sgz_entry *target = &toc->rows[row->target];
     row->link_off = target->name_off;
@@ -526,11 +695,10 @@ void sgz_toc_rows_empty(sgz_toc_rows *a, uint32_t row)
     a->toc->rows[row].flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
 }
 
-sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, uint64_t *bad_names, sgz_error *err)
+sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err)
 {
     sgz_toc *toc = a->toc;
     const sgz_entry *file = NULL;
-    *bad_names = 0;
     for (size_t i = 0; i < toc->count; i++) {
         sgz_entry *row = &toc->rows[i];
         if (row->type == SGZ_CHUNK && file) { /* the file may have got another name */
@@ -543,12 +711,17 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, uint64_t *bad_names, sgz_error *
         file = row;
         if (row->flags & SGZ_DROPPED)
             continue;
-        *bad_names += (row->flags & SGZ_BAD_UTF8) != 0;
-        if (row->type == SGZ_HARDLINK)
-            retarget(toc, row);
-        sgz_status status = check_parents(a, row, err);
+        sgz_status status = place_whiteout(a, (uint32_t)i, err);
         if (status)
             return status;
+        if (row->flags & SGZ_DROPPED)
+            continue;
+        if (row->flags & SGZ_BAD_UTF8)
+            sgz_base_note(&a->notes, SGZ_NOTE_BIT(NAME), toc->arena + row->name_off,
+                          row->name_len);
+        if (row->type == SGZ_HARDLINK)
+            retarget(toc, (uint32_t)i);
     }
+    sgz_base_notes_add(notes, &a->notes);
     return SGZ_OK;
 }

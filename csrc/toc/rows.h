@@ -2,10 +2,14 @@
  *
  * Used by the writer to make the TOC and by verify to check one. The rules are format
  * section 4: a later entry of the same cleaned name replaces the earlier one; a hard link
- * made to a file that is replaced later keeps the earlier contents. */
+ * made to a file that is replaced later keeps the earlier contents. Entries below a symlink of the
+ * layer have the name of the place that it leads to (toc/place.h). Whiteouts below what is no
+ * directory are left out. What tools would not agree on is refused: entries below a file, and a
+ * directory with entries that something else replaces. */
 #ifndef SGZ_TOC_ROWS_H
 #define SGZ_TOC_ROWS_H
 
+#include "base/notes.h"
 #include "tar/tar.h"
 #include "toc/toc.h"
 
@@ -21,7 +25,7 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *apply, const sgz_tar_entry *entry, i
 sgz_status sgz_toc_rows_chunk(sgz_toc_rows *apply, uint32_t *row, sgz_error *err);
 /* A row is an empty file's: it has no chunk, but a digest, that of nothing. */
 void sgz_toc_rows_empty(sgz_toc_rows *apply, uint32_t row);
-/* After the last entry: no file is used as a directory. Also counts. */
-sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, uint64_t *bad_names, sgz_error *err);
+/* After the last entry. Notes are added. */
+sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, sgz_notes *notes, sgz_error *err);
 
 #endif

@@ -419,9 +419,9 @@ sgz_status sgz_verify_names_finish(sgz_verify_names *t, sgz_error *err)
              &bad);
         return SGZ_OK;
     }
-    uint64_t bad_names;
+    sgz_notes notes = {0};
     sgz_error bad;
-    st = sgz_toc_rows_finish(t->apply, &bad_names, &bad);
+    st = sgz_toc_rows_finish(t->apply, &notes, &bad);
     if (st) {
         fail(t, st, &bad);
         if (t->fatal && err)

@@ -327,7 +327,7 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         status = sgz_write_cut_close_member(c, err);
     if (!status) {
         pthread_mutex_lock(&c->lock);
-        status = sgz_toc_rows_finish(c->apply, &c->notes.count[SGZ_NOTE_NAME], err);
+        status = sgz_toc_rows_finish(c->apply, &c->notes, err);
         pthread_mutex_unlock(&c->lock);
     }
     c->phase = AT_END;

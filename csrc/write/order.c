@@ -109,7 +109,7 @@ static sgz_status spool(sgz_write_order *s, const uint8_t *data, size_t len, sgz
 sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)
 {
     size_t got, used;
-    uint64_t bad_names;
+    sgz_notes notes = {0};
     *end = 0;
     sgz_status status = sgz_io_input_read(s->input, s->buf, STEP, &got, err);
     int interrupted = status == SGZ_ECANCELLED;
@@ -130,7 +130,7 @@ sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)
     if (!s->tar.pos)
         sgz_base_note(&s->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
     status = sgz_tar_stream_end(&s->tar, 0, err);
-    return status ? status : sgz_toc_rows_finish(s->apply, &bad_names, err);
+    return status ? status : sgz_toc_rows_finish(s->apply, &notes, err);
 }
 
 /* --- order ----------------------------------------------------------------------------- */
@@ -148,6 +148,15 @@ static sgz_status place(sgz_write_order *s, sgz_write_ordered *order, size_t *ca
     return SGZ_PUSH(order->extents, order->extent_count, *cap, extent) ? SGZ_OK : no_memory(err);
 }
 
+static sgz_status cannot_move(const sgz_write_order *s, uint32_t row, const char *name,
+                              size_t len, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETAR, s->where[row].start, name, len,
+                         "what this name means depends on where it stands (a hard link keeps an "
+                         "earlier file, or a symlink leads to it), so it cannot be moved; convert "
+                         "without prioritizing it");
+}
+
 /* Place the directories above a cleaned name that the tar names, from the root down. */
 static sgz_status place_parents(sgz_write_order *s, sgz_write_ordered *order, size_t *cap,
                                 const char *name, size_t len, sgz_error *err)
@@ -162,6 +171,10 @@ static sgz_status place_parents(sgz_write_order *s, sgz_write_ordered *order, si
                          : sgz_toc_lookup(s->toc, "", 0);
         if (row == SGZ_NO_ROW || s->picked[row])
             continue;
+        if (s->toc->rows[row].flags & SGZ_PINNED) {
+            status = cannot_move(s, row, name, len, err);
+            break;
+        }
         status = place(s, order, cap, row, err);
         order->prioritized++;
     }
@@ -185,9 +198,7 @@ static sgz_status prioritize(sgz_write_order *s, sgz_write_ordered *order, size_
         goto done;
     const sgz_entry *entry = &s->toc->rows[row];
     if (entry->flags & SGZ_PINNED)
-        status = sgz_base_fail(err, SGZ_ETAR, s->where[row].start, name, len,
-                               "a hard link keeps an earlier file of this name, so it cannot be "
-                               "moved; convert without prioritizing it");
+        status = cannot_move(s, row, name, len, err);
     else if (depth > LINK_DEPTH)
         status = sgz_base_fail(err, SGZ_ETAR, -1, name, len, "hard links go in a circle");
     if (!status)

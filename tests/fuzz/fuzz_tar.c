@@ -131,7 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sgz_toc_rows *apply = sgz_toc_rows_new(toc);
     sgz_status status = SGZ_OK;
     sgz_error err = {0};
-    uint64_t bad_names;
+    sgz_notes notes = {0};
     int64_t offset = 0;
     for (size_t at = 0; at < size && !status; at += SGZ_TAR_BLOCK) {
         uint8_t block[SGZ_TAR_BLOCK] = {0};
@@ -158,7 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (status)
         CHECK((status == SGZ_ETAR || status == SGZ_ENOTOC) && err.message[0]);
-    else if (!sgz_toc_rows_finish(apply, &bad_names, &err))
+    else if (!sgz_toc_rows_finish(apply, &notes, &err))
         check_rows(toc);
     sgz_toc_rows_free(apply);
     sgz_toc_free(toc);

@@ -145,9 +145,9 @@ int main(int argc, char **argv)
     }
     if (!status && !sgz_tar_idle(parser))
         status = sgz_base_fail(&err, SGZ_ETAR, at, NULL, 0, "cut off") != 0;
-    uint64_t bad_names;
-    if (!status && rows && !(status = sgz_toc_rows_finish(apply, &bad_names, &err) != SGZ_OK))
-        print_rows(toc, bad_names);
+    sgz_notes notes = {0};
+    if (!status && rows && !(status = sgz_toc_rows_finish(apply, &notes, &err) != SGZ_OK))
+        print_rows(toc, notes.count[SGZ_NOTE_NAME]);
     if (!status && expand)
         status = write_zeros(1024);
     if (status)

@@ -1,6 +1,8 @@
 /* csrc/toc/rows.c: what a tree is once its entries were applied in order. */
 #include "toc/rows.h"
 
+#include "toc/limits.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +22,8 @@ static int passed, failed;
 static sgz_toc *toc;
 static sgz_toc_rows *apply;
 static sgz_error err;
-static uint64_t bad_names;
+static sgz_notes notes;
+#define bad_names notes.count[SGZ_NOTE_NAME]
 
 static void end(void)
 {
@@ -31,6 +34,7 @@ static void end(void)
 static void begin(void)
 {
     end();
+    notes = (sgz_notes){0};
     toc = sgz_toc_new();
     apply = sgz_toc_rows_new(toc);
 }
@@ -68,7 +72,7 @@ static int leaves(const char *spec, const char *expected)
     char left[4096] = "";
     size_t used = 0;
     begin();
-    if (add_all(spec) || sgz_toc_rows_finish(apply, &bad_names, &err)) {
+    if (add_all(spec) || sgz_toc_rows_finish(apply, &notes, &err)) {
         printf("%s (%s)\n", err.message, err.name);
         return 0;
     }
@@ -92,8 +96,9 @@ static int fails(const char *spec, const char *name, const char *message)
     begin();
     sgz_status status = add_all(spec);
     if (!status)
-        status = sgz_toc_rows_finish(apply, &bad_names, &err);
-    if ((status == SGZ_ENOTOC || status == SGZ_ETAR) && !strcmp(err.name, name) && strstr(err.message, message))
+        status = sgz_toc_rows_finish(apply, &notes, &err);
+    if ((status == SGZ_ENOTOC || status == SGZ_ETAR) && !strcmp(err.name, name) &&
+        strstr(err.message, message))
         return 1;
     printf("status %d: %s (%s)\n", (int)status, status ? err.message : "", err.name);
     return 0;
@@ -107,9 +112,13 @@ static void replacing(void)
     EXPECT(leaves("0a 5a/ 0a/b", "5a/ 0a/b"));
     EXPECT(leaves("5./ 0/a 0../a", "5./ 0../a"));
     EXPECT(leaves("2a>b 2a>c", "2a>c"));
-    EXPECT(fails("5d 0d/x 0d", "d/x", "'d' is used as a directory, but the tar says it is a reg"));
-    EXPECT(fails("2d>e 0d/x/y", "d/x/y", "symlink"));
-    EXPECT(fails("0a/b/c 0a", "a/b/c", "'a' is used"));
+    EXPECT(fails("5d 0d/x 0d", "d", "a reg takes the place of a directory with entries"));
+    EXPECT(fails("5d 0d/x 6d 5d", "d", "a fifo takes the place"));
+    EXPECT(fails("5d 5d/e 5d 2d>x", "d", "a symlink takes the place"));
+    EXPECT(fails("0a/b/c 0a", "a", "a reg takes the place"));
+    EXPECT(fails("0a/b/c 5a/b 0a/b 5a/b", "a/b", "a reg takes the place"));
+    EXPECT(fails("0d 0d/x/y", "d/x/y", "'d' is used as a directory by this name, but is a reg"));
+    EXPECT(leaves("5d 0d 5d 0d/x", "5d 0d/x"));
     EXPECT(fails("0.", ".", "root"));
     EXPECT(fails("2/../>x", "/../", "root"));
     EXPECT(fails("5a +", "", "chunk without"));
@@ -119,7 +128,11 @@ static void hard_links(void)
 {
     EXPECT(leaves("0a 1b>a 1c>b", "0a 1b>a 1c>b"));
     EXPECT(leaves("0a 1b>a 1a>a", "0a 1b>a"));
-    EXPECT(leaves("0a 1b>a 1a>b", "0a 1b>a"));
+    EXPECT(leaves("0a 1b>a 1a>b", "0a 1b>a") && notes.count[SGZ_NOTE_SAME_FILE] == 1);
+    EXPECT(leaves("0a 1b>a 1b>b", "0a 1b>a"));
+    EXPECT(leaves("0a 1b>a 1c>b 1b>c", "0a 1b>a 1c>b"));
+    EXPECT(leaves("0a 0x 1b>a 1c>b 1b>x 1b>c", "0a 0x 1c>a 1b>c"));
+    EXPECT(leaves("0a 2b>a 1b>b", "0a 2b>a"));
     EXPECT(leaves("0a + 1b>a 0a", "0b +b 0a"));
     EXPECT(leaves("0a + 1b>a 1c>a 1d>./b 0a", "0b +b 1c>b 1d>./b 0a"));
     EXPECT(leaves("0a 1b>a 1c>a 0b 0a", "0c 0b 0a"));
@@ -149,7 +162,7 @@ static void hard_links(void)
         snprintf(name, sizeof name, "l%d", i);
         ok = ok && !add('0', name, "");
     }
-    ok = ok && !sgz_toc_rows_finish(apply, &bad_names, &err);
+    ok = ok && !sgz_toc_rows_finish(apply, &notes, &err);
     EXPECT(ok && !strncmp(toc->arena + toc->rows[0].name_off, name, 2));
     snprintf(name, sizeof name, "l%d", LINKS - 1);
     EXPECT(toc->rows[0].name_len == strlen(name)
@@ -229,25 +242,78 @@ static void equal_xattrs(void)
     EXPECT(toc->arena_len < 10000 * 5 + 100 * 17);
 }
 
-/* A name of very many components is checked in one pass. */
-static void deep(void)
+static void below_links(void)
 {
-    size_t len = 1 << 20;
-    char *name = malloc(len + 2);
-    for (size_t i = 0; i < len; i++)
-        name[i] = i % 2 ? '/' : 'a';
-    name[len] = 'b';
-    name[len + 1] = 0;
+    EXPECT(leaves("5d 2s>d 0s/x", "5d 2s>d 0d/x"));
+    EXPECT(leaves("5a 5a/b 2a/s>b 2t>a/s 0t/x", "5a 5a/b 2a/s>b 2t>a/s 0a/b/x"));
+    EXPECT(leaves("5d 2s>/d 0s/x", "5d 2s>/d 0d/x"));
+    EXPECT(leaves("5a 5b 2a/s>../../../b 0a/s/x", "5a 5b 2a/s>../../../b 0b/x"));
+    EXPECT(leaves("2s>gone/far 0s/x/y", "2s>gone/far 0gone/far/x/y"));
+    EXPECT(leaves("5b 2b/b>. 0b/b/d 5b/b", "5b 0b/d 5b/b"));
+    EXPECT(leaves("5d 2s>d 0s/x 0d/x", "5d 2s>d 0d/x"));
+    EXPECT(leaves("5d 2s>d 0d/x 1s/y>s/x 1z>d/y", "5d 2s>d 0d/x 1d/y>d/x 1z>d/y"));
+    EXPECT(leaves("5d 5e 2s>d 0s/x 2s>e 0s/x", "5d 5e 0d/x 2s>e 0e/x"));
+    EXPECT(leaves("5d 2s>d 1t>s 0t/x", "5d 2s>d 1t>s 0d/x")); /* a link to the symlink itself */
+    EXPECT(leaves("5d 2d/up>.. 0d/up/d/up/x", "5d 2d/up>.. 0x"));
+    EXPECT(leaves("5a 5a/b 2s>a/b 2t>s/../c 5a/c 0t/x", "5a 5a/b 2s>a/b 2t>s/../c 5a/c 0a/c/x"));
+    EXPECT(fails("2s>s 0s/x", "s/x", "more than 40 symlinks"));
+    EXPECT(fails("2s>t 2t>s 0s/x", "s/x", "more than 40 symlinks"));
+    EXPECT(fails("0f 2s>f 0s/x", "s/x", "'f' is used as a directory"));
+    EXPECT(fails("2s>/ 0s/stargz.index.json", "s/stargz.index.json", "for itself"));
+    EXPECT(fails("2s>d 1y>s/x", "y", "which is not in the tar before it"));
+    EXPECT(fails("2s>\xff 0s/x", "s/x", "not UTF-8"));
+    EXPECT(leaves("5d 2s>d 0s/x", "5d 2s>d 0d/x") && notes.count[SGZ_NOTE_BELOW_LINK] == 1 &&
+           !strcmp(notes.first[SGZ_NOTE_BELOW_LINK], "s/x"));
+}
+
+static void whiteouts(void)
+{
+    EXPECT(leaves("0f 0f/.wh.a", "0f") && notes.count[SGZ_NOTE_NOT_BELOW] == 1);
+    EXPECT(leaves("0f/.wh.a 0f/.wh.b 0f", "0f") && notes.count[SGZ_NOTE_NOT_BELOW] == 2);
+    EXPECT(leaves("0f/.wh.a 2f>g", "2f>g"));
+    EXPECT(leaves("5f 0f/.wh..wh..opq 2f>g", "2f>g"));
+    EXPECT(leaves("5d 2s>d 0s/.wh.a", "5d 2s>d 0d/.wh.a"));
+    EXPECT(leaves("0d/.wh.a 5d", "0d/.wh.a 5d") && notes.count[SGZ_NOTE_NOT_BELOW] == 0);
+    EXPECT(fails("0d/.wh.a 0d/b 0d", "d", "takes the place"));
+}
+
+/* Names beyond what a system can have. */
+static void lengths(void)
+{
+    char name[SGZ_TOC_PATH_MAX + 2];
+    memset(name, '/', sizeof name);
+    for (size_t i = 0; i < SGZ_TOC_PATH_MAX; i += 2)
+        name[i] = 'a';
+    name[SGZ_TOC_PATH_MAX] = 0;
     begin();
-    EXPECT(!add('0', name, "") && !sgz_toc_rows_finish(apply, &bad_names, &err));
-    EXPECT(!add('0', "a/a", "") && sgz_toc_rows_finish(apply, &bad_names, &err)
-                                         == SGZ_ENOTOC);
-    for (size_t i = 0; i < len; i += 2)
-        name[i] = '\xff';
+    EXPECT(!add('0', name, "") && !add('1', "b", name) &&
+           !sgz_toc_rows_finish(apply, &notes, &err));
+    name[SGZ_TOC_PATH_MAX] = '/';
+    name[SGZ_TOC_PATH_MAX + 1] = 0;
+    EXPECT(add('0', name, "") == SGZ_ETAR && strstr(err.message, "over the limit of 4095"));
+    EXPECT(add('2', "c", name) == SGZ_ETAR && strstr(err.message, "over the limit of 4095"));
+    memset(name, 'n', 256);
+    name[255] = 0;
+    EXPECT(!add('0', name, ""));
+    name[255] = 'n';
+    name[256] = 0;
+    EXPECT(add('0', name, "") == SGZ_ETAR && strstr(err.message, "a component of 256 bytes"));
     begin();
-    EXPECT(!add('0', name, "") && !sgz_toc_rows_finish(apply, &bad_names, &err) &&
-           bad_names == 1);
-    free(name);
+    memset(name, 'n', sizeof name);
+    for (size_t i = 249; i < sizeof name; i += 250)
+        name[i] = '/';
+    name[3000] = 0;
+    EXPECT(!add('2', "s", name));
+    memcpy(name, "s/", 2);
+    name[2000] = 0;
+    EXPECT(add('0', name, "") == SGZ_ETAR &&
+           strstr(err.message, "leads to a path of more than 4095"));
+    name[1098] = 0; /* 3000 bytes of the target, and 1096 */
+    EXPECT(add('0', name, "") == SGZ_ETAR &&
+           strstr(err.message, "leads to a path of more than 4095"));
+    name[1097] = 0;
+    EXPECT(!add('0', name, ""));
+    EXPECT(add('2', "t", "") == SGZ_ENOTOC && strstr(err.message, "without a target"));
 }
 
 int main(void)
@@ -257,7 +323,9 @@ int main(void)
     bad_bytes();
     metadata();
     equal_xattrs();
-    deep();
+    below_links();
+    whiteouts();
+    lengths();
     end();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;

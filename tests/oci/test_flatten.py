@@ -397,6 +397,30 @@ HOSTILE = {
 }
 
 
+def test_below_symlinks_of_the_layer() -> None:
+    """A layer's entries go where its own symlinks lead, and stay there when those are replaced."""
+    base = layer_of(info("d", tarfile.DIRTYPE), (info("d/old"), b"0"), (info("d/gone"), b"0"))
+    top = layer_of(
+        info("d", tarfile.DIRTYPE), info("s", tarfile.SYMTYPE, "/d"), (info("s/new"), b"1"),
+        info("s/.wh.gone"), info("h", tarfile.LNKTYPE, "s/new"),
+    )  # fmt: skip
+    found = members(merged(base, top))
+    assert set(found) == {"d", "d/old", "d/new", "s", "h"}
+    assert found["h"].linkname == "d/new"
+    last = layer_of(info("s", tarfile.DIRTYPE), (info("s/f"), b"2"))
+    assert set(members(merged(base, top, last))) == {"d", "d/old", "d/new", "s", "s/f", "h"}
+    with pytest.raises(TarError, match="more than 40 symlinks"):
+        merged(layer_of(info("s", tarfile.SYMTYPE, "s"), (info("s/f"), b"1")))
+
+
+def test_whiteouts_below_a_file_of_the_layer() -> None:
+    base = layer_of(info("d", tarfile.DIRTYPE), (info("d/a"), b"0"))
+    file, gone = (info("d"), b"1"), info("d/.wh.a")
+    for top in (layer_of(file, gone), layer_of(gone, file)):
+        found = members(merged(base, top))
+        assert {name: member.type for name, member in found.items()} == {"d": tarfile.REGTYPE}
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_tars(name: str) -> None:
     data, says = HOSTILE[name]

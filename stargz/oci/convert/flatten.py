@@ -19,6 +19,7 @@ from stargz.sources.spool import unlinked, unpack
 
 _HIDDEN = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
 MAX_DEPTH = 4096  # more than a path of a system's can have
+MAX_LINKS = 40  # symlinks that Linux follows in one path
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 
@@ -99,8 +100,17 @@ class _Stack:
         """Put a layer's entries over what is there."""
         self._sizes.append(size)
         added: list[tuple[list[bytes], TarEntry, bool]] = []
+        linked: dict[int, list[bytes]] = {}  # to what, of entries by where they start
+        links: dict[bytes, bytes] = {}  # the layer's symlinks, and where they lead
         for entry in TarEntries(self._spools[number], size, source):
             path = _clean(entry.name)
+            if links:
+                path = _placed(path, links, entry, source)
+                links.pop(b"/".join(path), None)
+            if entry.type == b"1":
+                linked[entry.start] = _placed(_clean(entry.link), links, entry, source)
+            elif entry.type == b"2":
+                links[b"/".join(path)] = entry.link
             if len(path) == 1 and path[0] in _HIDDEN:
                 continue
             if len(path) > MAX_DEPTH:
@@ -111,10 +121,10 @@ class _Stack:
                 self._hide(path)
             added.append((path, entry, hides))
         for path, entry, hides in added:
-            if hides:  # its directory is there all the same
+            if not hides:
+                self._add(number, path, entry, linked.get(entry.start, []), source)
+            elif not self._is_below_file(number, path):  # its directory is there all the same
                 self._folder(number, path[:-1], entry, source)
-            else:
-                self._add(number, path, entry, source)
 
     def _find(self, path: Sequence[bytes]) -> _Node | None:
         node: _Node | None = self._root
@@ -130,6 +140,15 @@ class _Stack:
             folder.kids.clear()
         else:
             folder.kids.pop(path[-1][len(_WHITEOUT) :], None)
+
+    def _is_below_file(self, number: int, path: Sequence[bytes]) -> bool:
+        """Whether the layer itself has a file on the way."""
+        node: _Node | None = self._root
+        for part in path[:-1]:
+            node = node.kids.get(part) if node is not None and node.kids is not None else None
+            if node is not None and node.kids is None and node.number == number:
+                return True
+        return False
 
     def _folder(self, number: int, path: Sequence[bytes], entry: TarEntry, source: str) -> _Node:
         """The directory of a path, made if it is not there."""
@@ -149,7 +168,9 @@ class _Stack:
             node = below
         return node
 
-    def _add(self, number: int, path: list[bytes], entry: TarEntry, source: str) -> None:
+    def _add(
+        self, number: int, path: list[bytes], entry: TarEntry, link: list[bytes], source: str
+    ) -> None:
         if entry.type == b"5":
             node = self._root
             if path:
@@ -167,7 +188,7 @@ class _Stack:
             )
         file = _File(number, entry)
         if entry.type == b"1":
-            target = self._find(_clean(entry.link))
+            target = self._find(link)
             if target is None or target.file is None:
                 what = "not there" if target is None else "a directory"
                 raise TarError(
@@ -212,7 +233,7 @@ class _Stack:
         parts: list[_Part] = []
         for number, _, name, node in found:
             if node.file is None:
-                self._copy(parts, number, node.entry)
+                self._copy(parts, number, node.entry, name)
             elif (first := names.setdefault(id(node.file), name)) is name:
                 self._put_file(parts, name, node)
             else:
@@ -221,12 +242,13 @@ class _Stack:
         parts.append(bytes(2 * BLOCK))
         return parts
 
-    def _copy(self, parts: list[_Part], number: int, entry: TarEntry | None) -> None:
-        """An entry as it stands in its layer."""
+    def _copy(self, parts: list[_Part], number: int, entry: TarEntry | None, path: bytes) -> None:
+        """An entry as it stands in its layer, which is at `path`."""
         assert entry is not None
         start = entry.start
-        if entry.shared:
-            parts.append(renamed(self._spools[number], entry, entry.name))
+        placed = b"/".join(_clean(entry.name)) == path
+        if entry.shared or not placed:
+            parts.append(renamed(self._spools[number], entry, entry.name if placed else path))
             start = entry.header + BLOCK
         self._range(parts, number, start, entry.end)
 
@@ -235,7 +257,7 @@ class _Stack:
         file = node.file
         assert file is not None
         if node.entry is file.entry:
-            self._copy(parts, file.number, file.entry)
+            self._copy(parts, file.number, file.entry, path)
             return
         parts.append(renamed(self._spools[file.number], file.entry, path))
         self._range(parts, file.number, file.entry.header + BLOCK, file.entry.end)
@@ -244,7 +266,7 @@ class _Stack:
         entry = node.entry
         assert entry is not None
         linked = entry.type == b"1" and b"/".join(_clean(entry.link)) == first
-        if linked and not entry.shared:
+        if linked and not entry.shared and b"/".join(_clean(entry.name)) == path:
             self._range(parts, node.number, entry.start, entry.end)
         else:
             parts.append(renamed(self._spools[node.number], entry, path, first))
@@ -275,6 +297,35 @@ def _clean(name: bytes) -> list[bytes]:
         elif part not in (b"", b"."):
             parts.append(part)
     return parts
+
+
+def _placed(
+    path: list[bytes], links: dict[bytes, bytes], entry: TarEntry, source: str
+) -> list[bytes]:
+    """Where extracting the layer puts an entry: its symlinks lead on, below the root."""
+    found: list[bytes] = []
+    left = path[-2::-1]  # the directories to come, the next one last
+    followed = 0
+    while left:
+        part = left.pop()
+        if part == b"..":
+            del found[-1:]
+            continue
+        found.append(part)
+        target = links.get(b"/".join(found))
+        if target is None:
+            continue
+        followed += 1
+        if followed > MAX_LINKS:
+            raise TarError(
+                f"{os.fsdecode(entry.name)!r}: its path leads through more than {MAX_LINKS} "
+                "symlinks of the layer",
+                source,
+                entry.start,
+            )
+        del found[0 if target.startswith(b"/") else -1 :]
+        left += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
+    return found + path[-1:]
 
 
 class MergedTar:

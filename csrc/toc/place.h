@@ -1,0 +1,58 @@
+/* Where extraction puts the entries of a tar: symlinks of the layer lead on, below the root that it
+ * is extracted to, as for containerd and umoci (and GNU tar, where a link does not leave). */
+#ifndef SGZ_TOC_PLACE_H
+#define SGZ_TOC_PLACE_H
+
+#include "toc/internal.h"
+
+/* Names in the arena, of directories that no entry names: a set. */
+typedef struct {
+    uint64_t off;
+    uint32_t len;
+} sgz_toc_dir;
+
+typedef struct {
+    sgz_toc *toc;
+    sgz_toc_dir *implied;
+    size_t implied_count, implied_cap;
+    sgz_map implied_names;
+    sgz_toc_above above;    /* scratch */
+    char *rest;             /* scratch: what is still to be walked */
+    size_t rest_cap;
+    char *next;             /* scratch */
+    size_t next_cap;
+
+    /* The directory that was asked for last, cleaned; kept for its neighbours. */
+    char *asked;
+    size_t asked_len, asked_cap;
+    int kept;
+
+    /* The answer: */
+    char *path;             /* of the directory */
+    size_t len, path_cap;
+    uint32_t row;           /* its row; SGZ_NO_ROW: it is implied */
+    int followed;           /* a symlink led here */
+} sgz_toc_place;
+
+typedef enum {
+    SGZ_PLACE_FOUND,
+    SGZ_PLACE_NO_MEMORY,
+    SGZ_PLACE_NO_DIR,       /* path[0..len) is no directory */
+    SGZ_PLACE_LOOP,         /* too many symlinks */
+    SGZ_PLACE_TOO_LONG
+} sgz_toc_placed;
+
+void sgz_toc_place_free(sgz_toc_place *place);
+/* Find the directory of this cleaned name. */
+sgz_toc_placed sgz_toc_place_find(sgz_toc_place *place, const char *dir, size_t len);
+/* Something is put into the directory found last: it is there from now on. */
+sgz_toc_placed sgz_toc_place_enter(sgz_toc_place *place);
+/* A name leads elsewhere now: what was kept is not good any more. */
+static inline void sgz_toc_place_forget(sgz_toc_place *place)
+{
+    place->kept = 0;
+}
+/* Whether entries imply a directory of this cleaned name, which no entry names. */
+int sgz_toc_place_implied(const sgz_toc_place *place, uint64_t hash, const char *name, size_t len);
+
+#endif
