@@ -131,7 +131,7 @@ def test_names_that_cannot_be_are_refused_before_anything(
 @pytest.mark.parametrize("name", ["n" * 256, "d/" + "n" * 256, "n" * 256 + "/f", "x/" * 2100 + "f"])
 def test_names_that_are_too_long_are_refused_before_anything(name: str, place: Place) -> None:
     inside, _ = place
-    with pytest.raises(OSError, match="File name too long"):
+    with pytest.raises(errors.TOCError, match=r"over the limit of (255|4095)"):
         run([reg("before", b"before"), reg(name, b"x")], inside)
     assert not list(inside.iterdir())
 
@@ -378,17 +378,15 @@ def test_names_that_imply_too_many_directories(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(handmade.blob([directory(f"{n:05}/" + "a/" * 2040) for n in range(4000)]))
     code = (
-        "with stargz.open(sys.argv[1]) as layer:\n"
-        "    before = peak()\n"
-        "    try:\n"
-        "        layer.extractall(sys.argv[2])\n"
-        "    except stargz.TOCError as error:\n"
-        "        print(peak() - before, error)\n"
+        "before = peak()\n"
+        "try:\n"
+        "    stargz.open(sys.argv[1])\n"
+        "except stargz.TOCError as error:\n"
+        "    print(peak() - before, error)\n"
     )
-    memory, message = bounded.run(code, path, tmp_path / "out").split(" ", 1)
+    memory, message = bounded.run(code, path).split(" ", 1)
     assert "imply too many directories" in message
-    assert int(memory) < 64
-    assert not list((tmp_path / "out").glob("*"))
+    assert int(memory) < 74
 
 
 def test_as_many_directories_as_layers_have(place: Place) -> None:

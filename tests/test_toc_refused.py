@@ -174,7 +174,7 @@ SYNTAX = [
     (b'{"version":1,"entries":[],"x":"\n"}', 31, "control character"),
     (b'{"version":1,"entries":[],"x":"\\x"}', 32, "escape that JSON does not"),
     (b'{"version":1,"entries":[],"x":"\\u12g4"}', None, "four hex digits"),
-    (b'{"version":1,"entries":[],"x":' + b"[" * 64 + b"]" * 64 + b"}", None, "too deeply"),
+    (b'{"version":1,"entries":[],"x":' + b"[" * 2048 + b"]" * 2048 + b"}", None, "too deeply"),
     (raw("1.0"), 56, "without fraction"),
     (raw("1e2"), 56, "without fraction"),
     (raw("-1"), 56, "must not be negative"),

@@ -109,57 +109,18 @@ static sgz_json_result skip_number(sgz_json_cursor *c)
     return JSON_OK;
 }
 
-static sgz_json_result skip_container(sgz_json_cursor *c, int depth)
-{
-    int object = *c->p == '{';
-    char close = object ? '}' : ']';
-    sgz_json_result r;
-    sgz_json_span key;
-    if (depth >= SGZ_JSON_DEPTH)
-        return json_bad(c, "the JSON is nested too deeply");
-    c->p++;
-    if ((r = sgz_json_space(c)))
-        return r;
-    if (*c->p == close) {
-        c->p++;
-        return JSON_OK;
-    }
-    for (;;) {
-        if (object) {
-            if (*c->p != '"')
-                return json_bad(c, "expected a key");
-            if ((r = sgz_json_string(c, &key)) || (r = sgz_json_space(c)))
-                return r;
-            if (*c->p != ':')
-                return json_bad(c, "expected a colon");
-            c->p++;
-        }
-        if ((r = sgz_base_json_skip(c, depth + 1)) || (r = sgz_json_space(c)))
-            return r;
-        if (*c->p == close) {
-            c->p++;
-            return JSON_OK;
-        }
-        if (*c->p != ',')
-            return json_bad(c, "expected a comma or the end of the object or array");
-        c->p++;
-        if ((r = sgz_json_space(c)))
-            return r;
-    }
-}
-
-sgz_json_result sgz_base_json_skip(sgz_json_cursor *c, int depth)
+/* A value that holds no others, or the opening of one that does: *opens is its bracket. */
+static sgz_json_result skip_scalar(sgz_json_cursor *c, char *opens)
 {
     sgz_json_span span;
-    sgz_json_result r = sgz_json_space(c);
-    if (r)
-        return r;
+    *opens = 0;
     switch (*c->p) {
     case '"':
         return sgz_json_string(c, &span);
     case '{':
     case '[':
-        return skip_container(c, depth);
+        *opens = *c->p++;
+        return JSON_OK;
     case 'n':
         return sgz_base_json_word(c, "null");
     case 't':
@@ -171,6 +132,70 @@ sgz_json_result sgz_base_json_skip(sgz_json_cursor *c, int depth)
             return json_bad(c, "expected a value");
         return skip_number(c);
     }
+}
+
+static sgz_json_result skip_key(sgz_json_cursor *c)
+{
+    sgz_json_span key;
+    sgz_json_result r;
+    if (*c->p != '"')
+        return json_bad(c, "expected a key");
+    if ((r = sgz_json_string(c, &key)) || (r = sgz_json_space(c)))
+        return r;
+    if (*c->p != ':')
+        return json_bad(c, "expected a colon");
+    c->p++;
+    return sgz_json_space(c);
+}
+
+sgz_json_result sgz_base_json_skip(sgz_json_cursor *c, int depth)
+{
+    uint8_t objects[SGZ_JSON_DEPTH / 8] = {0}; /* of each level, whether it is one */
+    int level = depth;
+    sgz_json_result r = sgz_json_space(c);
+    while (!r) {
+        char opens;
+        if ((r = skip_scalar(c, &opens)))
+            return r;
+        if (opens) {
+            if (level >= SGZ_JSON_DEPTH) {
+                c->p--;
+                return json_bad(c, "the JSON is nested too deeply");
+            }
+            uint8_t bit = (uint8_t)(1 << level % 8);
+            objects[level / 8] = (uint8_t)(opens == '{' ? objects[level / 8] | bit
+                                                        : objects[level / 8] & ~bit);
+            level++;
+            if ((r = sgz_json_space(c)))
+                return r;
+            if (*c->p != (opens == '{' ? '}' : ']')) {
+                r = opens == '{' ? skip_key(c) : JSON_OK;
+                continue;
+            }
+            c->p++;
+            level--;
+        }
+        /* Behind a value: the ends of what holds it, or the next one. */
+        for (;;) {
+            if (level == depth)
+                return JSON_OK;
+            int object = objects[(level - 1) / 8] >> (level - 1) % 8 & 1;
+            if ((r = sgz_json_space(c)))
+                return r;
+            if (*c->p == (object ? '}' : ']')) {
+                c->p++;
+                level--;
+                continue;
+            }
+            if (*c->p != ',')
+                return json_bad(c, "expected a comma or the end of the object or array");
+            c->p++;
+            if (!(r = sgz_json_space(c)) && object)
+                r = skip_key(c);
+            break;
+        }
+    }
+    return r;
 }
 
 static size_t put_utf8(char *out, uint32_t c)

@@ -9,7 +9,8 @@
 #include <emmintrin.h>
 #endif
 
-#define SGZ_JSON_DEPTH 64
+/* Brackets within brackets. Nothing recurses: a level costs a bit. */
+#define SGZ_JSON_DEPTH 2048
 
 /* JSON_MORE: all is well so far, but the memory ends inside the value. */
 typedef enum { JSON_OK, JSON_MORE, JSON_BAD } sgz_json_result;

@@ -11,8 +11,8 @@ static sgz_status no_memory(sgz_error *err)
 static sgz_status add_node(sgz_extract_plan *plan, const char *path, uint32_t len, uint32_t base,
                            uint32_t parent, uint64_t hash, sgz_error *err)
 {
-    size_t rows = plan->toc->count; /* each may be a directory itself */
-    if (plan->node_count > rows + sgz_toc_implied_max(rows))
+    size_t rows = plan->toc->count; /* each may be a directory itself; and members are asked for */
+    if (plan->node_count > rows + plan->toc->implied + plan->asked)
         return sgz_base_fail(err, SGZ_ETOC, -1, path, len,
                              "the names imply too many directories");
     if (!SGZ_FIT(plan->nodes, plan->node_cap, plan->node_count + 1))
@@ -278,6 +278,7 @@ static sgz_status select_members(sgz_extract_plan *plan, sgz_extract_member *mem
         sgz_extract_member *m = &members[i];
         uint32_t row = sgz_toc_lookup(plan->toc, m->name, m->len);
         m->node = SGZ_NO_ROW;
+        plan->asked += m->len; /* at least as many components */
         if (row != SGZ_NO_ROW && plan->toc->rows[row].type != SGZ_DIR) {
             picked[row] = 1;
             continue;

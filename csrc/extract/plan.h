@@ -62,6 +62,7 @@ typedef struct {
     sgz_spans spans;
     sgz_extract_node *nodes;
     uint32_t node_count;
+    size_t asked;           /* bytes of the members that were asked for: directories at most */
     size_t node_cap;
     sgz_map names; /* of nodes */
     sgz_extract_object *objects;

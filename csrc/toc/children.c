@@ -61,7 +61,8 @@ static sgz_status add_implied(const sgz_toc *toc, sgz_toc_children *tree, uint32
                               uint64_t hash, const char *name, uint32_t len, uint32_t *node,
                               sgz_error *err)
 {
-    if (tree->implied_count >= sgz_toc_implied_max(tree->row_count) ||
+    /* The root too. How many there are was bounded when the TOC was read. */
+    if (tree->implied_count > toc->implied ||
         tree->row_count + (uint64_t)tree->implied_count >= SGZ_NO_ROW - 1)
         return sgz_base_fail(err, SGZ_ETOC, -1, name, len,
                              "the names imply too many directories");

@@ -55,12 +55,6 @@ static inline size_t sgz_toc_parent_len(const char *name, size_t len)
 /* The row of a cleaned name whose hash is known; SGZ_NO_ROW. */
 uint32_t sgz_toc_find(const sgz_toc *toc, uint64_t hash, const char *name, size_t len);
 
-/* More implied directories than this is no layer but an attack on memory. */
-static inline uint64_t sgz_toc_implied_max(uint64_t rows)
-{
-    return rows * 16 + 65536;
-}
-
 /* --- ids ------------------------------------------------------------------------------ */
 
 /* uid or gid -> number of the name last seen for it, not 0. All zero but the seed is empty. */

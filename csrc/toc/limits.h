@@ -3,6 +3,8 @@
 #ifndef SGZ_TOC_LIMITS_H
 #define SGZ_TOC_LIMITS_H
 
+#include "toc/toc.h"
+
 /* Linux makes no path of more bytes, and no component: nothing with a longer name could be
  * extracted or mounted. Of cleaned names, and of links' targets. */
 #define SGZ_TOC_PATH_MAX 4095
@@ -10,5 +12,37 @@
 
 /* Symlinks that Linux follows in one path. */
 #define SGZ_TOC_SYMLINKS_MAX 40
+
+/* Linux's own, of one file: the length of a name, and how many names of one byte behind their
+ * namespace go into a list of 64 KiB. */
+#define SGZ_TOC_XATTR_KEY_MAX 255
+#define SGZ_TOC_XATTRS_MAX 8192
+
+/* Bytes of JSON; README and stargz/options.py have the same. */
+#define SGZ_TOC_SIZE_MAX ((uint64_t)1 << 30)
+
+/* What a TOC takes in memory: a row with its places in the index and in lists of directories; a
+ * directory that only names imply; the name of an owner, or an id that has one. */
+#define SGZ_TOC_ROW_BYTES (sizeof(sgz_entry) + 40)
+#define SGZ_TOC_IMPLIED_BYTES 64
+#define SGZ_TOC_OWNER_BYTES 64
+
+/* An open layer takes at most one and a half times its TOC, and 50 MB of which this is for what
+ * is larger in memory than as JSON: half a million directories with short names and nothing in
+ * them (the least that our JSON says of one is 100 bytes; of a file it is 190). */
+#define SGZ_TOC_MEMORY_FREE ((uint64_t)40 << 20)
+
+typedef struct {
+    uint64_t rows, bytes;   /* of names and the like */
+    uint64_t owners;        /* names of users and groups, and ids that have one */
+    uint64_t implied;
+} sgz_toc_weight;
+
+static inline int sgz_toc_fits(sgz_toc_weight weight, uint64_t json)
+{
+    return weight.rows * SGZ_TOC_ROW_BYTES + weight.bytes +
+               weight.owners * SGZ_TOC_OWNER_BYTES + weight.implied * SGZ_TOC_IMPLIED_BYTES <=
+           json + json / 2 + SGZ_TOC_MEMORY_FREE;
+}
 
 #endif

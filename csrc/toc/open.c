@@ -99,7 +99,7 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
         else
             sgz_codec_sha256_init(codecs, &sha);
         if (parser)
-            sgz_toc_parser_limit(parser, blob_end);
+            sgz_toc_parser_limit(parser, blob_end), sgz_toc_parser_expect(parser, *json_size);
     }
     for (int64_t left = *json_size; !st && left > 0;) {
         size_t want = (uint64_t)left < PIECE ? (size_t)left : PIECE, got;

@@ -328,6 +328,7 @@ static sgz_status finish(sgz_toc_parser *parser, int64_t blob_end, sgz_error *er
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC has no version");
     if (!parser->seen_entries)
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC has no entries");
+    sgz_toc_parser_expect(parser, parser->consumed);
     sgz_status status = sgz_toc_close_file(parser, err);
     return status ? status : sgz_toc_check(parser, blob_end, err);
 }

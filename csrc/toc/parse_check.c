@@ -1,4 +1,5 @@
 #include "toc/parser.h"
+#include "toc/place.h"
 
 #define RESOLVING (SGZ_NO_ROW - 1)
 
@@ -31,19 +32,56 @@ static sgz_status check_offsets(sgz_toc_parser *parser, int64_t blob_end, sgz_er
     return SGZ_OK;
 }
 
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the TOC");
+}
+
+/* Note the directories that the name implies, up to one that is noted already or (the first
+ * `there` ancestors) has a row. */
+static sgz_status note_implied(const sgz_toc_parser *parser, const sgz_entry *row,
+                               const sgz_toc_above *ancestors, size_t there, sgz_toc_dirs *dirs,
+                               sgz_error *err)
+{
+    const sgz_toc *toc = parser->toc;
+    const char *name = sgz_toc_entry_name(toc, row);
+    for (size_t i = ancestors->count; i-- > there;) {
+        uint64_t hash = ancestors->list[i].hash;
+        sgz_toc_dir dir = {row->name_off, ancestors->list[i].len};
+        if (sgz_toc_dirs_have(dirs, toc, hash, name, dir.len))
+            break;
+        if (!sgz_toc_dirs_add(dirs, toc, hash, dir))
+            return no_memory(err);
+    }
+    sgz_toc_weight weight = sgz_toc_parser_weight(parser);
+    weight.implied = dirs->count;
+    if (sgz_toc_fits(weight, parser->json_size))
+        return SGZ_OK;
+    return fail_row(toc, row, err,
+                    "the names to here imply too many directories: more memory than one and a "
+                    "half times the TOC and 50 MB, which is the limit");
+}
+
 /* No ancestor of the name is anything but a directory. Only the nearest that has a row is
  * looked at: its own row is checked as well. */
-static sgz_status check_parents(const sgz_toc *toc, const sgz_entry *row, size_t parent_len,
-                                sgz_toc_above *ancestors, sgz_error *err)
+static sgz_status check_parents(const sgz_toc_parser *parser, const sgz_entry *row,
+                                size_t parent_len, sgz_toc_above *ancestors, sgz_toc_dirs *dirs,
+                                sgz_error *err)
 {
+    const sgz_toc *toc = parser->toc;
     const char *name = sgz_toc_entry_name(toc, row);
     uint32_t found = sgz_toc_find(toc, sgz_toc_hash_name(toc->seed, name, parent_len), name,
                                   parent_len);
     if (found == SGZ_NO_ROW) {
         if (!sgz_toc_ancestors(toc, name, parent_len, ancestors))
-            return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the TOC");
-        for (size_t i = ancestors->count; i-- > 0 && found == SGZ_NO_ROW;)
-            found = sgz_toc_find(toc, ancestors->list[i].hash, name, ancestors->list[i].len);
+            return no_memory(err);
+        size_t there = ancestors->count;
+        for (; there && found == SGZ_NO_ROW; there -= found == SGZ_NO_ROW)
+            found = sgz_toc_find(toc, ancestors->list[there - 1].hash, name,
+                                 ancestors->list[there - 1].len);
+        sgz_status status = note_implied(parser, row, ancestors, there, dirs, err);
+        if (status)
+            return status;
     }
     if (found == SGZ_NO_ROW || toc->rows[found].type == SGZ_DIR)
         return SGZ_OK;
@@ -100,6 +138,7 @@ sgz_status sgz_toc_check(sgz_toc_parser *parser, int64_t blob_end, sgz_error *er
     const char *last = NULL; /* the parent that was found good last */
     size_t last_len = 0;
     sgz_toc_above ancestors = {0};
+    sgz_toc_dirs dirs = {0};
     for (size_t i = 0; i < toc->count && !status; i++) {
         const sgz_entry *row = &toc->rows[i];
         if (row->type == SGZ_CHUNK || row->flags & SGZ_DROPPED)
@@ -109,13 +148,15 @@ sgz_status sgz_toc_check(sgz_toc_parser *parser, int64_t blob_end, sgz_error *er
         if (!row->name_len && row->type != SGZ_DIR)
             status = fail_row(toc, row, err, "the root is no directory");
         else if (len && (!last || len != last_len || memcmp(name, last, len))) {
-            status = check_parents(toc, row, len, &ancestors, err);
+            status = check_parents(parser, row, len, &ancestors, &dirs, err);
             last = name;
             last_len = len;
         }
         if (!status && is_open_link(row, SGZ_NO_ROW))
             status = resolve_link(toc, (uint32_t)i, err);
     }
+    toc->implied = dirs.count;
+    sgz_toc_dirs_free(&dirs);
     free(ancestors.list);
     return status;
 }

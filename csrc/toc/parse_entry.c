@@ -124,6 +124,21 @@ static int64_t read_time(const sgz_json_span *span)
     return days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - zone;
 }
 
+/* What Linux can have: see toc/limits.h. */
+static sgz_status check_length(sgz_toc_parser *parser, const sgz_entry *row, const char *text,
+                               size_t len, const char *what, sgz_error *err)
+{
+    size_t base;
+    len = sgz_toc_path_len(text, len, &base);
+    if (len > SGZ_TOC_PATH_MAX)
+        return FAIL(parser, row, err, "%s has %zu bytes, over the limit of %d", what, len,
+                    SGZ_TOC_PATH_MAX);
+    if (base > SGZ_TOC_BASE_MAX)
+        return FAIL(parser, row, err, "%s has a component of %zu bytes, over the limit of %d",
+                    what, base, SGZ_TOC_BASE_MAX);
+    return SGZ_OK;
+}
+
 /* --- names ------------------------------------------------------------------------------ */
 
 static sgz_status store_name(sgz_toc_parser *parser, const sgz_json_span *span, sgz_entry *row,
@@ -140,6 +155,9 @@ static sgz_status store_name(sgz_toc_parser *parser, const sgz_json_span *span, 
     row->name_len = (uint32_t)len;
     if (len && memchr(name, 0, len))
         return FAIL(parser, row, err, "the name has a NUL in it");
+    sgz_status status = check_length(parser, row, name, len, "the name", err);
+    if (status)
+        return status;
     const char *clean = sgz_toc_clean_name(name, len, name + room, &len);
     if (clean != name)
         memmove(name, clean, len);
@@ -166,7 +184,7 @@ static sgz_status store_link(sgz_toc_parser *parser, const sgz_json_span *span, 
     row->link_len = (uint32_t)len;
     row->flags |= bad ? SGZ_BAD_UTF8 : 0;
     toc->arena_len += len;
-    return SGZ_OK;
+    return check_length(parser, row, link, len, "the link's target", err);
 }
 
 /* A user or group name; without one, the last that the same id had. */
@@ -213,6 +231,8 @@ static sgz_status read_pairs(sgz_toc_parser *parser, const sgz_json_span *object
     if (!SGZ_FIT(parser->scratch, parser->scratch_cap, 3 * object->len))
         return no_memory(err);
     for (sgz_json_space(&c); *c.p != '}'; sgz_json_space(&c)) {
+        if (count == SGZ_TOC_XATTRS_MAX)
+            return FAIL(parser, row, err, "it has more than %d xattrs", SGZ_TOC_XATTRS_MAX);
         if (!SGZ_FIT(parser->pairs, parser->pair_cap, count + 1))
             return no_memory(err);
         sgz_toc_pair *pair = &parser->pairs[count++];
@@ -242,6 +262,9 @@ static sgz_status read_pairs(sgz_toc_parser *parser, const sgz_json_span *object
         pair->key = parser->scratch + pair->key_at;
         if (pair->key_len && memchr(pair->key, 0, pair->key_len))
             return FAIL(parser, row, err, "an xattr's key has a NUL in it");
+        if (pair->key_len > SGZ_TOC_XATTR_KEY_MAX)
+            return FAIL(parser, row, err, "an xattr's key has %zu bytes, over the limit of %d",
+                        pair->key_len, SGZ_TOC_XATTR_KEY_MAX);
     }
     return SGZ_OK;
 }
@@ -459,5 +482,12 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     if (!row)
         return no_memory(err);
     row->type = (uint8_t)type;
-    return type == SGZ_CHUNK ? add_chunk(parser, f, row, err) : add_named(parser, f, row, err);
+    sgz_status status = type == SGZ_CHUNK ? add_chunk(parser, f, row, err)
+                                          : add_named(parser, f, row, err);
+    if (!status && !sgz_toc_fits(sgz_toc_parser_weight(parser), parser->json_size))
+        status = FAIL(parser, &toc->rows[toc->count - 1], err,
+                      "the entries to here take more memory than one and a half times the TOC's "
+                      "%llu bytes and 50 MB, which is the limit",
+                      (unsigned long long)parser->json_size);
+    return status;
 }

@@ -9,6 +9,7 @@ sgz_toc_parser *sgz_toc_parser_new(sgz_toc *toc)
         parser->owner = parser->data_row = SGZ_NO_ROW;
         parser->users.seed = parser->groups.seed = toc->seed;
         parser->max_rows = UINT64_MAX;
+        parser->json_size = SGZ_TOC_SIZE_MAX;
     }
     return parser;
 }
@@ -30,4 +31,9 @@ void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end)
     uint64_t bytes = blob_end > 0 ? (uint64_t)blob_end : 0;
     if (bytes < UINT64_MAX / (2 * SGZ_TOC_ROWS_PER_BYTE))
         parser->max_rows = bytes * SGZ_TOC_ROWS_PER_BYTE + SGZ_TOC_ROWS_FREE;
+}
+
+void sgz_toc_parser_expect(sgz_toc_parser *parser, int64_t json_size)
+{
+    parser->json_size = json_size > 0 ? (uint64_t)json_size : 0;
 }

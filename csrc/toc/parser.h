@@ -66,6 +66,7 @@ struct sgz_toc_parser {
     int64_t data_offset, data_end; /* its member, and where it ends in there, decoded */
     int64_t total;       /* bytes of all chunks */
     uint64_t max_rows;
+    uint64_t json_size;  /* as far as it is known */
     sgz_toc_id_map users, groups;
 
     char *scratch;       /* decoded texts of one entry */
@@ -82,6 +83,15 @@ const char *sgz_toc_key_name(int key);
 size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1]);
 /* Read one entry; the cursor is at its opening brace. */
 sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *fields);
+
+/* What the rows so far take, without the directories that they imply. */
+static inline sgz_toc_weight sgz_toc_parser_weight(const sgz_toc_parser *parser)
+{
+    return (sgz_toc_weight){.rows = parser->toc->count,
+                            .bytes = parser->toc->arena_len,
+                            .owners = parser->toc->string_count + parser->users.map.used +
+                                      parser->groups.map.used};
+}
 
 /* Append the row of an entry. */
 sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *fields,

@@ -2,34 +2,56 @@
 
 #define ROOM (3 * SGZ_TOC_PATH_MAX) /* of a path, all of whose bytes became U+FFFD */
 
-void sgz_toc_place_free(sgz_toc_place *p)
-{
-    free(p->implied);
-    sgz_map_free(&p->implied_names);
-    free(p->above.list);
-    free(p->rest);
-    free(p->next);
-    free(p->asked);
-    free(p->path);
-}
-
 /* --- directories that no entry names ---------------------------------------------------- */
 
-static size_t implied_slot(const sgz_toc_place *p, uint64_t hash, const char *name, size_t len)
+void sgz_toc_dirs_free(sgz_toc_dirs *dirs)
 {
-    size_t at = sgz_map_first(&p->implied_names, hash);
-    for (; sgz_map_taken(&p->implied_names, at);
-         at = sgz_map_next(&p->implied_names, hash, at)) {
-        const sgz_toc_dir *dir = &p->implied[sgz_map_number(&p->implied_names, at)];
-        if (dir->len == len && !memcmp(p->toc->arena + dir->off, name, len))
+    free(dirs->list);
+    sgz_map_free(&dirs->names);
+}
+
+static size_t dir_slot(const sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t hash,
+                       const char *name, size_t len)
+{
+    size_t at = sgz_map_first(&dirs->names, hash);
+    for (; sgz_map_taken(&dirs->names, at); at = sgz_map_next(&dirs->names, hash, at)) {
+        const sgz_toc_dir *dir = &dirs->list[sgz_map_number(&dirs->names, at)];
+        if (dir->len == len && !memcmp(toc->arena + dir->off, name, len))
             break;
     }
     return at;
 }
 
+int sgz_toc_dirs_have(const sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t hash,
+                      const char *name, size_t len)
+{
+    return sgz_map_taken(&dirs->names, dir_slot(dirs, toc, hash, name, len));
+}
+
+int sgz_toc_dirs_add(sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t hash, sgz_toc_dir dir)
+{
+    if (!sgz_map_reserve(&dirs->names, 1) || !SGZ_PUSH(dirs->list, dirs->count, dirs->cap, dir))
+        return 0;
+    size_t slot = dir_slot(dirs, toc, hash, toc->arena + dir.off, dir.len);
+    sgz_map_put(&dirs->names, slot, hash, (uint32_t)dirs->count - 1);
+    return 1;
+}
+
 int sgz_toc_place_implied(const sgz_toc_place *p, uint64_t hash, const char *name, size_t len)
 {
-    return sgz_map_taken(&p->implied_names, implied_slot(p, hash, name, len));
+    return sgz_toc_dirs_have(&p->implied, p->toc, hash, name, len);
+}
+
+/* --- life ------------------------------------------------------------------------------- */
+
+void sgz_toc_place_free(sgz_toc_place *p)
+{
+    sgz_toc_dirs_free(&p->implied);
+    free(p->above.list);
+    free(p->rest);
+    free(p->next);
+    free(p->asked);
+    free(p->path);
 }
 
 sgz_toc_placed sgz_toc_place_enter(sgz_toc_place *p)
@@ -49,21 +71,14 @@ sgz_toc_placed sgz_toc_place_enter(sgz_toc_place *p)
         uint64_t hash = p->above.list[i].hash;
         uint32_t len = p->above.list[i].len;
         uint32_t row = sgz_toc_find(toc, hash, p->path, len);
-        if (row != SGZ_NO_ROW) {
+        if (row != SGZ_NO_ROW)
             toc->rows[row].in_use = 1;
+        if (row != SGZ_NO_ROW || sgz_toc_place_implied(p, hash, p->path, len))
             break;
-        }
-        size_t slot = implied_slot(p, hash, p->path, len);
-        if (sgz_map_taken(&p->implied_names, slot))
-            break;
-        if (off == UINT64_MAX)
-            off = sgz_toc_store(toc, p->path, len);
-        sgz_toc_dir dir = {off, len};
-        if (off == UINT64_MAX || !sgz_map_reserve(&p->implied_names, 1) ||
-            !SGZ_PUSH(p->implied, p->implied_count, p->implied_cap, dir))
+        if (off == UINT64_MAX && (off = sgz_toc_store(toc, p->path, p->len)) == UINT64_MAX)
             return SGZ_PLACE_NO_MEMORY;
-        slot = implied_slot(p, hash, p->path, len); /* slots may have moved */
-        sgz_map_put(&p->implied_names, slot, hash, (uint32_t)p->implied_count - 1);
+        if (!sgz_toc_dirs_add(&p->implied, toc, hash, (sgz_toc_dir){off, len}))
+            return SGZ_PLACE_NO_MEMORY;
     }
     return SGZ_PLACE_FOUND;
 }

@@ -5,17 +5,27 @@
 
 #include "toc/internal.h"
 
-/* Names in the arena, of directories that no entry names: a set. */
+/* A cleaned name in the arena, of a directory that no entry names; and a set of them. */
 typedef struct {
     uint64_t off;
     uint32_t len;
 } sgz_toc_dir;
 
 typedef struct {
+    sgz_toc_dir *list;
+    size_t count, cap;
+    sgz_map names;
+} sgz_toc_dirs;
+
+void sgz_toc_dirs_free(sgz_toc_dirs *dirs);
+int sgz_toc_dirs_have(const sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t hash,
+                      const char *name, size_t len);
+/* Add one that is not there. 0: no memory. */
+int sgz_toc_dirs_add(sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t hash, sgz_toc_dir dir);
+
+typedef struct {
     sgz_toc *toc;
-    sgz_toc_dir *implied;
-    size_t implied_count, implied_cap;
-    sgz_map implied_names;
+    sgz_toc_dirs implied;
     sgz_toc_above above;    /* scratch */
     char *rest;             /* scratch: what is still to be walked */
     size_t rest_cap;

@@ -41,6 +41,7 @@ struct sgz_toc_rows {
     size_t joined_cap;
     sgz_toc_place place;  /* where the entry goes, and then, where its hard link leads */
     sgz_notes notes;
+    uint64_t json;        /* about what the rows so far take as JSON, rather less */
     stored_xattrs *xattrs;
     size_t xattr_count, xattr_cap;
     sgz_map xattr_names; /* by contents */
@@ -255,11 +256,18 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
         return SGZ_OK;
     for (size_t i = 0; i < entry->xattr_count; i++) {
         const sgz_xattr *xattr = &entry->xattrs[i];
+        if (xattr->key_len > SGZ_TOC_XATTR_KEY_MAX)
+            return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                                 "the name of an xattr has %u bytes, over the limit of %d",
+                                 xattr->key_len, SGZ_TOC_XATTR_KEY_MAX);
         if (!sgz_is_utf8(xattr->key, xattr->key_len))
             return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                                  "the name of an xattr is not UTF-8, which a TOC cannot hold");
         total += sgz_xattrs_size(xattr->key_len, xattr->value_len);
     }
+    if (entry->xattr_count > SGZ_TOC_XATTRS_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "it has more than %d xattrs", SGZ_TOC_XATTRS_MAX);
     if (total > UINT32_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                              "the xattrs of one entry are over 4 GiB");
@@ -506,6 +514,27 @@ static sgz_status see_previous(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_
     return SGZ_OK;
 }
 
+/* No more than what is read again (toc/limits.h): the exact check is made when the JSON is there,
+ * this one before memory is gone. */
+static sgz_status check_room(sgz_toc_rows *a, const sgz_tar_entry *entry, const sgz_entry *row,
+                             int64_t offset, sgz_error *err)
+{
+    a->json += 85 + row->name_len + row->link_len + row->xattr_len / 3 * 4;
+    if (row->type == SGZ_REG)
+        a->json += 88 + (row->size ? 120 : 0);
+    if (a->json > SGZ_TOC_SIZE_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "the TOC of the entries to here has more than %llu bytes, which is "
+                             "the limit", (unsigned long long)SGZ_TOC_SIZE_MAX);
+    sgz_toc_weight weight = {.rows = a->toc->count, .bytes = a->toc->arena_len,
+                             .owners = a->toc->string_count, .implied = a->place.implied.count};
+    if (!sgz_toc_fits(weight, a->json))
+        return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
+                             "the entries to here take more memory than one and a half times "
+                             "their TOC and 50 MB, which is the limit");
+    return SGZ_OK;
+}
+
 static uint8_t row_type(char type)
 {
     switch (type) {
@@ -597,6 +626,8 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
             sgz_base_note(&a->notes, SGZ_NOTE_BIT(SAME_FILE), entry->name, entry->name_len);
         }
     }
+    if ((status = check_room(a, entry, &row, offset, err)))
+        return status;
     sgz_entry *added = sgz_toc_append(toc);
     if (!added)
         return no_memory(err);
@@ -637,6 +668,7 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *a, uint32_t *number, sgz_error *err)
     if (!row)
         return no_memory(err);
     const sgz_entry *file = &toc->rows[a->last];
+    a->json += 250 + file->name_len;
     row->type = SGZ_CHUNK;
     row->name_off = file->name_off;
     row->name_len = file->name_len;
@@ -722,6 +754,30 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
         if (row->type == SGZ_HARDLINK)
             retarget(toc, (uint32_t)i);
     }
+    toc->implied = a->place.implied.count;
     sgz_base_notes_add(notes, &a->notes);
     return SGZ_OK;
+}
+
+sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc)
+{
+    sgz_toc_weight weight = {.implied = toc->implied};
+    sgz_toc_id_map users = {.seed = toc->seed}, groups = {.seed = toc->seed};
+    for (size_t i = 0; i < toc->count; i++) {
+        const sgz_entry *row = &toc->rows[i];
+        if (row->flags & SGZ_DROPPED)
+            continue;
+        weight.rows++;
+        if (row->type != SGZ_CHUNK)
+            weight.bytes += row->name_len + row->link_len + row->xattr_len;
+        if (row->type == SGZ_REG)
+            weight.bytes += 32; /* a digest of its own */
+        if ((row->uname && !sgz_toc_id_map_put(&users, row->uid, row->uname)) ||
+            (row->gname && !sgz_toc_id_map_put(&groups, row->gid, row->gname)))
+            break; /* no memory, which others will say */
+    }
+    weight.owners = toc->string_count + users.map.used + groups.map.used;
+    sgz_toc_id_map_free(&users);
+    sgz_toc_id_map_free(&groups);
+    return weight;
 }

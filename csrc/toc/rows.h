@@ -11,6 +11,7 @@
 
 #include "base/notes.h"
 #include "tar/tar.h"
+#include "toc/limits.h"
 #include "toc/toc.h"
 
 typedef struct sgz_toc_rows sgz_toc_rows;
@@ -27,5 +28,8 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *apply, uint32_t *row, sgz_error *err
 void sgz_toc_rows_empty(sgz_toc_rows *apply, uint32_t row);
 /* After the last entry. Notes are added. */
 sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, sgz_notes *notes, sgz_error *err);
+
+/* What a TOC of the rows will take once it was read (toc/limits.h): at least that. */
+sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc);
 
 #endif

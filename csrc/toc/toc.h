@@ -69,6 +69,7 @@ typedef struct {
     size_t string_cap;
     sgz_map names;        /* cleaned: to rows */
     sgz_map string_names; /* to numbers of strings */
+    uint64_t implied;     /* directories that only names imply; once all is there */
     uint64_t seed;        /* of the hashes: hostile names must not collide at will */
 } sgz_toc;
 
@@ -150,6 +151,8 @@ void sgz_toc_parser_free(sgz_toc_parser *parser);
 /* Tell the parser early how large the blob is: a TOC with more entries than the blob has
  * room for then fails before it takes the memory (finish checks the same too late). */
 void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end);
+/* Tell it how long the JSON is: it bounds the memory that the rows may take (toc/limits.h). */
+void sgz_toc_parser_expect(sgz_toc_parser *parser, int64_t json_size);
 sgz_status sgz_toc_parse(sgz_toc_parser *parser, const char *data, size_t len, sgz_error *err);
 /* End of the JSON: complete value, nothing after it but white space; then every check of
  * format section 9 that needs no blob content. blob_end bounds the offsets (the TOC's own

@@ -1,0 +1,151 @@
+"""Small inputs do not take much memory: limits that open and convert share."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import blobs
+import bounded
+import pytest
+
+import stargz
+from stargz.errors import TarError
+
+OPEN = """
+with stargz.open(sys.argv[2]) as layer:
+    layer.toc.listdir()
+before = peak()
+try:
+    with stargz.open(sys.argv[1]) as layer:
+        layer.toc.listdir()
+    what = "opened"
+except stargz.FormatError as error:
+    what = str(error)
+print(peak() - before, what)
+"""
+MANY = 150_000
+
+
+def numbered(entry: str, count: int = MANY) -> Iterator[str]:
+    return (entry.replace("#", str(n)) for n in range(count))
+
+
+def chunks() -> Iterator[str]:
+    yield f'{{"type":"reg","name":"f","size":{MANY},"offset":1,"chunkSize":1}}'
+    for n in range(1, MANY):
+        yield (f'{{"type":"chunk","offset":1,"innerOffset":{n},"chunkOffset":{n},"chunkSize":1}}')
+
+
+# Shapes of a TOC: what is opened, and how what is not is refused.
+SHAPES: dict[str, tuple[Iterator[str], str]] = {
+    "the same": (numbered('{"type":"dir","name":"a"}', 400_000), "'a': the entries to here"),
+    "short names": (numbered('{"type":"dir","name":"#"}', 400_000), "the entries to here take"),
+    "long names": (
+        numbered('{"type":"dir","name":"#' + ("/" + "n" * 200) * 10 + '"}', 9000), "opened",
+    ),
+    "deep names": (numbered('{"type":"dir","name":"#/' + "a/" * 2000 + '"}', 5000), "imply too"),
+    "one deep place": (numbered('{"type":"dir","name":"' + "a/" * 2000 + '#"}', 5000), "opened"),
+    "too deep": (numbered('{"type":"dir","name":"#/' + "a/" * 2100 + '"}', 1), "limit of 4095"),
+    "bad bytes": (
+        numbered('{"type":"dir","name":"#' + ("/" + "\udcff" * 200) * 4 + '"}', 50_000),
+        "the entries to here take",
+    ),
+    "escapes": (numbered('{"type":"dir","name":"#' + "\\u00e9" * 99 + '"}', 30_000), "opened"),
+    "xattrs": (
+        numbered(
+            '{"type":"dir","name":"#","xattrs":{'
+            + ",".join(f'"{n:x}":""' for n in range(4000)) + "}}", 200,
+        ),
+        "opened",
+    ),
+    "more xattrs": (
+        iter(['{"type":"dir","name":"a","xattrs":{'
+              + ",".join(f'"{n}":""' for n in range(300_000)) + "}}"]),
+        "more than 8192 xattrs",
+    ),
+    "chunks": (chunks(), "opened"),
+    "links": (
+        numbered('{"type":"hardlink","name":"h#","linkName":"h/../f"}', 400_000),
+        "the entries to here take",
+    ),
+    "owners": (numbered('{"type":"dir","name":"#","userName":"u#","uid":#}'), "opened"),
+    "brackets": (iter(['{"type":"dir","name":"a","x":' + "[" * 2040 + "]" * 2040 + "}"]), "opened"),
+    "deeper brackets": (
+        iter(['{"type":"dir","name":"a","x":' + "[" * 2050 + "]" * 2050 + "}"]), "too deeply",
+    ),
+    "a long value": (iter(['{"type":"dir","name":"a","x":"' + "x" * (15 << 20) + '"}']), "opened"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_toc_takes_one_and_a_half_times_its_size(tmp_path: Path, shape: str) -> None:
+    entries, says = SHAPES[shape]
+    text = '{"version":1,"entries":[' + ",".join(entries) + "]}"
+    data = text.encode(errors="surrogateescape")
+    path = tmp_path / "blob"
+    # Noise: else there are more entries than a blob of this size could have.
+    path.write_bytes(blobs.with_toc(blobs.member(blobs.noise("room", 1 << 20)), data))
+    small = tmp_path / "small"
+    small.write_bytes(blobs.with_toc(b"", b'{"version":1,"entries":[]}'))
+    memory, what = bounded.run(OPEN, path, small, seconds=30).split(" ", 1)
+    assert says in what
+    assert int(memory) <= (1.5 * len(data) + 50e6) / (1 << 20)
+
+
+CONVERT = """
+before = peak()
+try:
+    stargz.convert(sys.argv[1], sys.argv[2], threads=1)
+    what = "converted"
+except stargz.FormatError as error:
+    what = str(error)
+print(peak() - before, what)
+"""
+
+
+def tar_of(names: Iterator[str], kind: bytes, **headers: str) -> bytes:
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1) as packed:
+        if headers:
+            packed.write(tarfile.TarInfo.create_pax_global_header(headers))
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            packed.write(info.tobuf(tarfile.GNU_FORMAT))
+        packed.write(bytes(1024))
+    return out.getvalue()
+
+
+TARS: dict[str, tuple[bytes, str]] = {
+    "names of a MiB": (
+        tar_of(numbered("#" + "x" * (1 << 19), 100), tarfile.DIRTYPE), "over the limit of 4095",
+    ),
+    "slashes": (tar_of(numbered("#" + "/." * (1 << 18), 100), tarfile.DIRTYPE), "limit of 4095"),
+    "deep names": (tar_of(numbered("#/" + "a/" * 2000, 1000), tarfile.DIRTYPE), "more memory than"),
+    "short names": (tar_of(numbered("#", 600_000), tarfile.DIRTYPE), "more memory than"),
+    "a component": (tar_of(iter(["a/" + "x" * 256]), tarfile.REGTYPE), "component of 256 bytes"),
+    "a long xattr name": (
+        tar_of(iter("a"), tarfile.REGTYPE, **{"SCHILY.xattr.user." + "x" * 251: "1"}),
+        "the name of an xattr has 256 bytes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TARS)
+def test_what_would_not_be_opened_is_not_written(tmp_path: Path, kind: str) -> None:
+    data, says = TARS[kind]
+    (tmp_path / "tar").write_bytes(data)
+    memory, what = bounded.run(CONVERT, tmp_path / "tar", tmp_path / "blob").split(" ", 1)
+    assert says in what
+    assert int(memory) < 200
+    assert not (tmp_path / "blob").exists()
+
+
+def test_a_global_xattr_over_many_entries(tmp_path: Path) -> None:
+    data = tar_of(numbered("#", 14_000), tarfile.REGTYPE, **{"SCHILY.xattr.user.a": "v" * 60_000})
+    with pytest.raises(TarError, match=r"has more than 1073741824 bytes, which is the limit"):
+        stargz.convert(data, tmp_path / "blob")
