@@ -782,3 +782,53 @@ def test_a_layer_of_no_bytes_is_empty(pack: Any, options: dict[str, Any]) -> Non
         assert layer.verify().ok
     end = stargz.convert(io.BytesIO(pack(bytes(1024))), io.BytesIO(), allow_missing=True, **options)
     assert not [text for text in end.warnings if "no bytes" in text]
+
+
+# --- holes --------------------------------------------------------------------------------------
+
+
+def hole(name: str, size: int) -> bytes:
+    """A sparse file of nothing: a map of no data."""
+    info = tarfile.TarInfo("x")
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": name,
+        "GNU.sparse.realsize": str(size),
+    }
+    body = (b"1\n%d\n0\n" % size).ljust(512, b"\0")
+    info.size = len(body)
+    return info.tobuf(tarfile.PAX_FORMAT) + body
+
+
+def test_all_sparse_files_together_have_a_limit() -> None:
+    size = 1 << 40
+    with pytest.raises(TarError, match=r"'a': the holes .* more than the limit of 8589934592"):
+        convert(hole("a", size) + bytes(1024))
+    many = b"".join(hole(f"f{n}", 1 << 20) for n in range(3)) + hole(
+        "f3", (8 << 30) - (3 << 20) + 1
+    )
+    with pytest.raises(TarError, match=r"'f3': the holes .* are 8589934593 bytes"):
+        convert(many + bytes(1024))
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_a_hole_is_the_same_as_zeros(level: int) -> None:
+    """Members of zeros are made once and copied, by each thread: the bytes are those of any."""
+    size = (9 << 20) + 12345
+    sparse = convert(hole("f", size) + bytes(1024), level=level, threads=2)
+    info = tarfile.TarInfo("f")
+    info.size = size
+    info.mode = 0o644
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(bytes(size)))
+    plain = convert(out.getvalue(), level=level, threads=1)
+    chunks = [
+        [(e.get("chunkDigest"), e.get("chunkSize")) for e in entries(b)] for b in (sparse, plain)
+    ]
+    assert chunks[0] == chunks[1]
+    starts = [[e["offset"] for e in entries(b)[1:]] for b in (sparse, plain)]
+    assert [b - a for a, b in zip(starts[0], starts[0][1:], strict=False)] == [
+        b - a for a, b in zip(starts[1], starts[1][1:], strict=False)
+    ]

@@ -12,6 +12,8 @@
 #define SGZ_TAR_TIME_MIN (-62135596800LL)
 #define SGZ_TAR_TIME_MAX 253402300799LL
 #define SGZ_TAR_SPARSE_MAX ((int64_t)1 << 40) /* expanded size of a sparse file */
+#define SGZ_TAR_HOLES_MAX ((int64_t)8 << 30)  /* holes of all sparse files of a tar: a layer has
+                                                 them as zeros, hashed and compressed */
 
 typedef struct { int64_t offset, len; } sgz_tar_run; /* one run of real data */
 

@@ -48,6 +48,7 @@ struct sgz_write_cutter {
 
     sgz_tar_run *runs;      /* IN_SPARSE: the file's map */
     size_t run_count, run_at;
+    int64_t holes;          /* of all sparse files so far */
 
     uint8_t *carry;         /* between slabs: the open member and what was read */
     size_t carry_put, carry_len, carry_cap, carry_run;

@@ -69,6 +69,10 @@ typedef struct {
     sgz_deflater deflater;
     void *loader;
     size_t part;                    /* of a slab, for LOAD and COMPRESS */
+    struct {                        /* the member of so many zeros that was made last */
+        uint8_t *out;
+        size_t len, out_len;
+    } zeros;
 } sgz_write_worker;
 
 /* The stages; each runs without the lock. */

@@ -151,6 +151,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     pthread_mutex_unlock(&c->job->lock);
     if (w.deflater.codecs)
         sgz_codec_deflater_free(&w.deflater);
+    free(w.zeros.out);
     if (w.loader)
         c->filler.worker_free(c->filler.arg, w.loader);
     return status;

@@ -11,6 +11,9 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
+/* Smaller members of zeros are made anew. */
+#define ZEROS_MIN ((size_t)64 << 10)
+
 static int next_in_batch(const sgz_write_slab *in, size_t i, const sgz_write_batch *j,
                          size_t bytes)
 {
@@ -74,6 +77,34 @@ sgz_status sgz_write_load(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err
     return c->filler.load(c->filler.arg, w->loader, &s->in, w->part, err);
 }
 
+static int is_zeros(const uint8_t *data, size_t len)
+{
+    return !data[0] && !memcmp(data, data + 1, len - 1);
+}
+
+/* Compress one member. What is a hole in a sparse file is many members of zeros, each the same: made
+ * once, and copied. */
+static sgz_status deflate(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
+                          size_t room, size_t *out_len, sgz_error *err)
+{
+    if (len < ZEROS_MIN || !is_zeros(data, len))
+        return sgz_codec_deflate_member(&w->deflater, data, len, 0, out, room, out_len, err);
+    if (w->zeros.len == len) {
+        memcpy(out, w->zeros.out, *out_len = w->zeros.out_len);
+        return SGZ_OK;
+    }
+    sgz_status status = sgz_codec_deflate_member(&w->deflater, data, len, 0, out, room, out_len,
+                                                 err);
+    uint8_t *kept = status ? NULL : realloc(w->zeros.out, *out_len);
+    w->zeros.len = kept ? len : 0;
+    if (kept) {
+        w->zeros.out = kept;
+        w->zeros.out_len = *out_len;
+        memcpy(kept, out, *out_len);
+    }
+    return status;
+}
+
 sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
@@ -88,8 +119,8 @@ sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
             status = c->filler.reuse(c->filler.arg, w->loader, &s->in, j->first_member + i, out,
                                      room, &member->out_len, err);
         if (!status && !member->out_len)
-            status = sgz_codec_deflate_member(&w->deflater, s->in.buf + member->start,
-                                              member->len, 0, out, room, &member->out_len, err);
+            status = deflate(w, s->in.buf + member->start, member->len, out, room,
+                             &member->out_len, err);
         if (status)
             return status;
         if (c->filler.crcs)
