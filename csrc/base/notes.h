@@ -37,10 +37,12 @@
     NOTE(TOC, "entries were left out, as the layer has its TOC under this name")              \
     NOTE(LANDMARK, "entries were left out, as the layer has its landmark under such a name")  \
     NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty") \
-    NOTE(SAME_FILE, "hard links to the file that their name has already are left out, as by "  \
+    NOTE(SAME_FILE, "hard links to the file that their name has already are left out, as by " \
                     "GNU tar")                                                                \
     NOTE(BELOW_LINK, "entries below symlinks of the layer are in the TOC where extraction "   \
                      "puts them, below the layer's root")                                     \
+    NOTE(DOTS, "names have .. in them, or end with a . where no directory is: GNU tar does "  \
+               "not extract such entries")                                                    \
     NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer are left out")
 
 typedef enum {

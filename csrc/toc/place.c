@@ -163,7 +163,8 @@ static sgz_toc_placed walk(sgz_toc_place *p, const char *text, const char *end)
             return SGZ_PLACE_NO_MEMORY;
         uint32_t file = row == SGZ_NO_ROW ? row : sgz_toc_resolve(p->toc, row);
         uint8_t type = file == SGZ_NO_ROW ? SGZ_DIR : p->toc->rows[file].type;
-        if (type == SGZ_SYMLINK) {
+        /* Whiteouts lead nowhere, and what they stood in may be gone. */
+        if (type == SGZ_SYMLINK && !sgz_toc_is_whiteout(p->path, at)) {
             if (++links > SGZ_TOC_SYMLINKS_MAX)
                 return SGZ_PLACE_LOOP;
             if (!follow(p, &p->toc->rows[file], at, &text, &end))

@@ -41,6 +41,7 @@ struct sgz_toc_rows {
     size_t joined_cap;
     sgz_toc_place place;  /* where the entry goes, and then, where its hard link leads */
     sgz_notes notes;
+    int lost;             /* whiteouts: the index has names that are nobody's */
     uint64_t json;        /* about what the rows so far take as JSON, rather less */
     stored_xattrs *xattrs;
     size_t xattr_count, xattr_cap;
@@ -450,6 +451,21 @@ static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
     return SGZ_OK;
 }
 
+/* Whether GNU tar extracts nothing of this name. */
+static int has_dots(const char *name, size_t len, int is_dir)
+{
+    for (size_t at = 0; at < len;) {
+        const char *slash = memchr(name + at, '/', len - at);
+        size_t n = slash ? (size_t)(slash - name) - at : len - at;
+        if (n == 2 && name[at] == '.' && name[at + 1] == '.')
+            return 1;
+        if (n == 1 && name[at] == '.' && at + n == len && !is_dir)
+            return 1;
+        at += n + 1;
+    }
+    return 0;
+}
+
 /* The entry's name is that of the place where it goes; SGZ_DROPPED if that is nowhere. */
 static sgz_status place_row(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row, int bad,
                             int64_t offset, sgz_error *err)
@@ -463,12 +479,14 @@ static sgz_status place_row(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_ent
     const char *clean = sgz_toc_clean_name(name, row->name_len, a->clean, &len);
     if (clean == name && len == row->name_len)
         row->flags |= SGZ_CLEAN_NAME;
+    else if (has_dots(name, row->name_len, row->type == SGZ_DIR))
+        sgz_base_note(&a->notes, SGZ_NOTE_BIT(DOTS), entry->name, entry->name_len);
     if (!len)
         return row->type == SGZ_DIR
                    ? SGZ_OK
                    : sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                                    "the root of the layer is not a directory");
-    int whiteout = sgz_toc_is_whiteout(clean, len);
+    int whiteout = row->type != SGZ_DIR && sgz_toc_is_whiteout(clean, len);
     sgz_status status = find_dir(a, entry, clean, len, "this name", offset, &placed, err);
     if (placed == SGZ_PLACE_NO_DIR && whiteout) {
         row->flags |= SGZ_DROPPED;
@@ -618,6 +636,9 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
         if ((status = see_previous(a, entry, &row, offset, &previous, err)))
             return status;
     }
+    if (row.type == SGZ_DIR && previous != SGZ_NO_ROW && toc->rows[previous].type != SGZ_DIR &&
+        has_dots(entry->name, entry->name_len, 0))
+        sgz_base_note(&a->notes, SGZ_NOTE_BIT(DOTS), entry->name, entry->name_len);
     if (target != SGZ_NO_ROW) {
         row.target = target;
         /* A name linked to the file that it has already: GNU tar leaves it alone. */
@@ -689,24 +710,27 @@ static sgz_status place_whiteout(sgz_toc_rows *a, uint32_t number, sgz_error *er
     if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
         return no_memory(err);
     const char *name = sgz_toc_clean_name(raw, row->name_len, a->clean, &len);
-    if (!sgz_toc_is_whiteout(name, len))
+    if (row->type == SGZ_DIR || !sgz_toc_is_whiteout(name, len))
         return SGZ_OK;
     sgz_toc_placed placed = sgz_toc_place_find(&a->place, name, sgz_toc_parent_len(name, len));
     if (placed == SGZ_PLACE_FOUND && !a->place.followed)
         placed = sgz_toc_place_enter(&a->place);
     else if (placed != SGZ_PLACE_NO_MEMORY) {
         sgz_base_note(&a->notes, SGZ_NOTE_BIT(NOT_BELOW), raw, row->name_len);
-        drop(toc, number);
+        a->lost = 1;
+        return replaced(a, number, err); /* it may have been linked to */
     }
     return placed == SGZ_PLACE_NO_MEMORY ? no_memory(err) : SGZ_OK;
 }
 
 /* The link's name was taken by something else since: name the target itself. A name that was
  * linked later is not good either, since its link may lead here. */
-static void retarget(sgz_toc *toc, uint32_t number)
+static void retarget(const sgz_toc_rows *a, uint32_t number)
 {
+    sgz_toc *toc = a->toc;
     sgz_entry *row = &toc->rows[number];
-    uint32_t found = sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len);
+    uint32_t found = a->lost ? SGZ_NO_ROW
+                             : sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len);
     if (found == row->target)
         return;
     if (found < number && toc->rows[found].type == SGZ_HARDLINK &&
@@ -732,6 +756,13 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
     sgz_toc *toc = a->toc;
     const sgz_entry *file = NULL;
     for (size_t i = 0; i < toc->count; i++) {
+        if (toc->rows[i].type == SGZ_CHUNK || toc->rows[i].flags & SGZ_DROPPED)
+            continue;
+        sgz_status status = place_whiteout(a, (uint32_t)i, err);
+        if (status)
+            return status;
+    }
+    for (size_t i = 0; i < toc->count; i++) {
         sgz_entry *row = &toc->rows[i];
         if (row->type == SGZ_CHUNK && file) { /* the file may have got another name */
             row->name_off = file->name_off;
@@ -743,16 +774,11 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
         file = row;
         if (row->flags & SGZ_DROPPED)
             continue;
-        sgz_status status = place_whiteout(a, (uint32_t)i, err);
-        if (status)
-            return status;
-        if (row->flags & SGZ_DROPPED)
-            continue;
         if (row->flags & SGZ_BAD_UTF8)
             sgz_base_note(&a->notes, SGZ_NOTE_BIT(NAME), toc->arena + row->name_off,
                           row->name_len);
         if (row->type == SGZ_HARDLINK)
-            retarget(toc, (uint32_t)i);
+            retarget(a, (uint32_t)i);
     }
     toc->implied = a->place.implied.count;
     sgz_base_notes_add(notes, &a->notes);

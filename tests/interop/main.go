@@ -190,6 +190,19 @@ func verify(args []string) (any, error) {
 	}, nil
 }
 
+// each verifies many blobs: of each its result, or {"error": why not}.
+func each(args []string) (any, error) {
+	found := map[string]any{}
+	for _, name := range args {
+		value, err := verify([]string{name})
+		if err != nil {
+			value = map[string]any{"error": err.Error()}
+		}
+		found[name] = value
+	}
+	return found, nil
+}
+
 // open times opening a blob up to the first look-up.
 func open(args []string) (any, error) {
 	fs := flag.NewFlagSet("open", flag.ExitOnError)
@@ -219,10 +232,10 @@ func open(args []string) (any, error) {
 
 func main() {
 	commands := map[string]func([]string) (any, error){
-		"build": build, "verify": verify, "open": open,
+		"build": build, "verify": verify, "each": each, "open": open,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: reference build|verify|open ...")
+		fmt.Fprintln(os.Stderr, "usage: reference build|verify|each|open ...")
 		os.Exit(2)
 	}
 	value, err := commands[os.Args[1]](os.Args[2:])
