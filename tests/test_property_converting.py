@@ -74,7 +74,7 @@ def is_mistaken(tar: bytes) -> bool:
     leave: set[str] = set()
     with tarfile.open(fileobj=io.BytesIO(tar + bytes(1024))) as archive:
         for member in archive:
-            name = posixpath.normpath("/" + member.name)[1:]
+            name = posixpath.normpath("/" + member.name.lstrip("/"))[1:]
             if name in leave:
                 return True
             if member.issym() and (member.linkname[0] == "/" or ".." in member.linkname):

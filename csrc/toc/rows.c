@@ -454,6 +454,8 @@ static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
 /* Whether GNU tar extracts nothing of this name. */
 static int has_dots(const char *name, size_t len, int is_dir)
 {
+    while (len && name[len - 1] == '/')
+        len--;
     for (size_t at = 0; at < len;) {
         const char *slash = memchr(name + at, '/', len - at);
         size_t n = slash ? (size_t)(slash - name) - at : len - at;
