@@ -1,7 +1,7 @@
 """Whatever convert accepts, everything else does, and all see the same tree: open, verify, extract,
 GNU tar and the reference implementation. Or a warning says that they do not.
 
-500 tars; STARGZ_CONVERTED=20000 for more of them, STARGZ_CONVERTED_FROM=N from the Nth on.
+500 tars; STARGZ_PROPERTY_ROUNDS=20000 for more of them, STARGZ_PROPERTY_SEED=N from the Nth on.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import stargz
 from stargz.errors import TarError
 
 BATCH = 100
-COUNT = int(os.environ.get("STARGZ_CONVERTED", "500"))
-FIRST = int(os.environ.get("STARGZ_CONVERTED_FROM", "0"))
+COUNT = int(os.environ.get("STARGZ_PROPERTY_ROUNDS", "500"))
+FIRST = int(os.environ.get("STARGZ_PROPERTY_SEED", "0"))
 OURS = {".no.prefetch.landmark", "stargz.index.json"}
 # Tars that GNU tar takes otherwise, or not at all, and of which that is said.
 TOLD = ("below symlinks", "left out", "have .. in them")
