@@ -68,18 +68,18 @@ def toc(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return kinds, files
 
 
-def is_mistaken(tar: bytes) -> bool:
-    """GNU tar makes symlinks last that might leave: by mistake even in the place of what replaced
-    them, if that happens to get the inode of their placeholder."""
-    leave: set[str] = set()
+def is_put_off(tar: bytes) -> bool:
+    """GNU tar makes last what might leave the root: symlinks, and hard links to those or by a name
+    with .. in it. Until then an empty file stands there. An entry that replaces one may get its
+    inode, and is then taken for it; and a hard link leads to what has its target's name by then."""
+    names: list[str] = []
+    leaves = False
     with tarfile.open(fileobj=io.BytesIO(tar + bytes(1024))) as archive:
         for member in archive:
-            name = posixpath.normpath("/" + member.name.lstrip("/"))[1:]
-            if name in leave:
-                return True
-            if member.issym() and (member.linkname[0] == "/" or ".." in member.linkname):
-                leave.add(name)
-    return False
+            names.append(posixpath.normpath("/" + member.name.lstrip("/")))
+            up = ".." in member.linkname.split("/")
+            leaves |= up or (member.issym() and member.linkname.startswith("/"))
+    return leaves and len(set(names)) < len(names)
 
 
 @pytest.mark.parametrize("start", range(FIRST, FIRST + COUNT, BATCH))
@@ -103,7 +103,7 @@ def test_whatever_convert_accepts(
         if any(told in warning for warning in made.warnings for told in TOLD):
             continue
         # Devices are not extracted, nor the directories that they are in.
-        if "char" in accepted[str(blob)][1].values() or is_mistaken(mutated_tar(seed)):
+        if "char" in accepted[str(blob)][1].values() or is_put_off(mutated_tar(seed)):
             continue
         done = subprocess.run(
             [tool("tar"), "-xpzf", blob, "-C", tmp_path / "theirs", "--no-same-owner"],

@@ -39,8 +39,8 @@
     NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty") \
     NOTE(SAME_FILE, "hard links to the file that their name has already are left out, as by " \
                     "GNU tar")                                                                \
-    NOTE(BELOW_LINK, "entries below symlinks of the layer are in the TOC where extraction "   \
-                     "puts them, below the layer's root")                                     \
+    NOTE(BELOW_LINK, "entries or targets of hard links below symlinks of the layer are in "   \
+                     "the TOC where extraction puts them, below the layer's root")            \
     NOTE(DOTS, "names have .. in them, or end with a . where no directory is: GNU tar does "  \
                "not extract such entries")                                                    \
     NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer are left out")

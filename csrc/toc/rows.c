@@ -431,6 +431,7 @@ static sgz_status find_target(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
     sgz_status status = find_dir(a, entry, link, len, "the target of this hard link", offset,
                                  &placed, err);
     if (!status && a->place.followed) {
+        sgz_base_note(&a->notes, SGZ_NOTE_BIT(BELOW_LINK), entry->name, entry->name_len);
         row->flags |= SGZ_PINNED;
         status = store_placed(a, entry, link, len, bad, offset, &row->link_off, &row->link_len,
                               err);
