@@ -16,6 +16,7 @@ from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     DEFAULT_LEVEL,
     ConvertOptions,
+    check_max_sparse,
     check_memory,
     codec_name,
     thread_count,
@@ -73,6 +74,7 @@ def convert(
     format: str = "estargz",
     threads: int | None = None,
     memory: int | None = None,
+    max_sparse: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertResult:
     """Convert a tar, tar.gz or tar.zst into a seekable layer.
@@ -93,6 +95,8 @@ def convert(
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
         the chunk size at the default chunk size.
     memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
+    max_sparse: bytes that the holes of all sparse files may have, which a layer stores as zeros
+        (default: 8 GiB).
     progress: called with (bytes done, bytes in all or 0 when not known), at most some tens of
         times a second.
 
@@ -105,7 +109,7 @@ def convert(
     options = ConvertOptions(
         level, chunk_size, min_chunk_size, tuple(prioritized), allow_missing, lossless, format
     )
-    return convert_as(options, src, dst, threads, progress, memory)
+    return convert_as(options, src, dst, threads, progress, memory, max_sparse)
 
 
 def convert_as(
@@ -115,11 +119,13 @@ def convert_as(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     memory: int | None = None,
+    max_sparse: int | None = None,
 ) -> ConvertResult:
     """`convert`, with the options in one."""
     names = [os.fsencode(name) for name in options.prioritized]
     threads = thread_count(threads)
     check_memory(memory)
+    check_max_sparse(max_sparse)
     from stargz._engine.write import Conversion
 
     begin = time.perf_counter()
@@ -142,6 +148,7 @@ def convert_as(
             progress=progress,
             source_size=source_size,
             memory=memory,
+            max_sparse=max_sparse,
         )
         missing: tuple[str, ...] = ()
         if names:

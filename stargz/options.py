@@ -69,6 +69,12 @@ def check_memory(size: int | None) -> None:
         raise UsageError(f"memory of {size} bytes is not 1 KiB or more")
 
 
+def check_max_sparse(size: int | None) -> None:
+    """UsageError for bytes of holes that cannot be counted."""
+    if size is not None and size not in range(1, 1 << 62):
+        raise UsageError(f"holes of {size} bytes are not 1 B to 4 EiB")
+
+
 def default_threads() -> int:
     """The processors this process may run on."""
     return len(os.sched_getaffinity(0))

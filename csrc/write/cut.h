@@ -16,6 +16,7 @@ typedef struct {
     int64_t landmark_after; /* entries that stand before the landmark */
     int prefetch;           /* which landmark: .prefetch.landmark or .no.prefetch.landmark */
     int lossless;           /* keep every byte of the input */
+    int64_t max_sparse;     /* holes of all sparse files together; 0: SGZ_TAR_HOLES_MAX */
 } sgz_write_cut_options;
 
 typedef struct sgz_write_cutter sgz_write_cutter;

@@ -78,13 +78,14 @@ unsigned sgz_write_cut_marker_note(const sgz_tar_entry *entry, int marker)
 /* Keep the map of a sparse file: the parser's is gone at its next block. */
 static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
 {
+    int64_t limit = c->options.max_sparse ? c->options.max_sparse : SGZ_TAR_HOLES_MAX;
     c->holes += entry->size - entry->payload; /* of each at most 1 TiB */
-    if (c->holes > SGZ_TAR_HOLES_MAX)
+    if (c->holes > limit)
         return sgz_base_fail(err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
                              "the holes of the sparse files to here are %lld bytes, more than the "
                              "limit of %lld for a layer, which stores them as zeros; leave the "
-                             "file out",
-                             (long long)c->holes, (long long)SGZ_TAR_HOLES_MAX);
+                             "file out, or allow more (--max-sparse SIZE)",
+                             (long long)c->holes, (long long)limit);
     free(c->runs);
     c->runs = malloc((entry->sparse_count + 1) * sizeof *c->runs);
     if (!c->runs)

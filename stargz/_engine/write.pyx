@@ -104,6 +104,7 @@ cdef extern from "write/cut.h" nogil:
         int64_t landmark_after
         int prefetch
         int lossless
+        int64_t max_sparse
 
     ctypedef struct sgz_write_cutter:
         pass
@@ -275,7 +276,7 @@ cdef class Conversion:
 
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  bint legacy, bint lossless, int threads, str source_name,
-                 str sink_name, progress, int64_t source_size, memory=None):
+                 str sink_name, progress, int64_t source_size, memory=None, max_sparse=None):
         cdef sgz_error err
         cdef sgz_status status
         if level > 2:
@@ -291,6 +292,7 @@ cdef class Conversion:
         self.cut.chunk_size = chunk_size
         self.cut.min_chunk_size = min_chunk_size
         self.cut.lossless = lossless
+        self.cut.max_sparse = max_sparse or 0
         self.cut.landmarks = not legacy and not lossless
         self.toc = sgz_toc_new()
         if self.toc == NULL:

@@ -118,7 +118,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help="layers to convert at the same time (default: one for each core, at most 8)",
     )
     _options.add_threads(parser)
-    _options.add_memory(parser)
+    _options.add_limits(parser)
     group = parser.add_argument_group("registries")
     _options.add_registry_options(group, patience="15m")
     group.add_argument(
@@ -150,6 +150,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "jobs": args.jobs,
         "threads": args.threads,
         "memory": args.memory,
+        "max_sparse": args.max_sparse,
     }
 
 

@@ -78,13 +78,20 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_memory(parser: argparse.ArgumentParser) -> None:
-    """--memory."""
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """--memory and --max-sparse."""
     parser.add_argument(
         "--memory",
         type=size,
         metavar="SIZE",
         help="memory that the window of a zstd frame may take (default: 512M, zstd --long=29)",
+    )
+    parser.add_argument(
+        "--max-sparse",
+        type=size,
+        metavar="SIZE",
+        help="bytes that the holes of a tar's sparse files may have together, which a layer stores "
+        "as zeros (default: 8G)",
     )
 
 

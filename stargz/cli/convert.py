@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _convert_options.add_layout_options(parser)
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
     _options.add_threads(parser)
-    _options.add_memory(parser)
+    _options.add_limits(parser)
     _options.add_output_options(parser)
 
 
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         "format": args.format,
         "threads": args.threads,
         "memory": args.memory,
+        "max_sparse": args.max_sparse,
     }
     source: str | BinaryIO
     if args.src == "-":

@@ -40,7 +40,7 @@ from stargz.oci.formats.reference import (
 )
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.repository import Companion, open_repository
-from stargz.options import check_memory, default_threads
+from stargz.options import check_max_sparse, check_memory, default_threads
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
 
@@ -90,10 +90,12 @@ class ImageOptions:
     access: Access = field(default_factory=Access)
     threads: int | None = None
     memory: int | None = None
+    max_sparse: int | None = None
 
     def __post_init__(self) -> None:
         self.layers.filled()  # UsageError
         check_memory(self.memory)
+        check_max_sparse(self.max_sparse)
 
     @property
     def key(self) -> str:
@@ -119,6 +121,7 @@ def convert_image(
     jobs: int | None = None,
     threads: int | None = None,
     memory: int | None = None,
+    max_sparse: int | None = None,
     executor: Executor | None = None,
     store: LayerStore | None = None,
     progress: Callable[[Mapping[str, Any]], object] | None = None,
@@ -138,7 +141,7 @@ def convert_image(
     verify: check what was written, by reading it again.
     strict: a layer that a TOC cannot hold is an error; else it stays as it is, with a warning.
     jobs: layers at the same time (default: one for each core, at most 8); threads: of each.
-    memory: of each layer, as for `stargz.convert`.
+    memory, max_sparse: of each layer, as for `stargz.convert`.
     executor: runs the conversions of layers, in threads, processes or on other machines; `store`
         decides instead which layers there are already. Neither is shut down here.
     progress: gets events, from any thread: {"event": "plan", "layers", "bytes"} once, {"event":
@@ -163,6 +166,7 @@ def convert_image(
         access or Access(),
         threads,
         memory,
+        max_sparse,
     )
     if store is not None:
         return convert_as(wanted, src, dst, store, progress)
@@ -195,7 +199,7 @@ def convert_as(
         try:
             plan = make_plan(source, options.platforms, helpers)
             names = _absolute(src), _absolute(dst)
-            limits = options.threads, options.memory
+            limits = options.threads, options.memory, options.max_sparse
             task = LayerTask(*names, (), options.layers, options.access, *limits)
             layers = ImageLayers(plan, task, source, destination, options.flatten)
             if progress is not None:

@@ -967,6 +967,33 @@ def test_command(tmp_path: Path) -> None:
     assert "prioritized path is not there: no" in done.stderr
 
 
+def test_holes_over_the_limit(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("lastlog")
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "lastlog",
+        "GNU.sparse.realsize": str(2 << 20),
+    }
+    info.size = 512
+    head = info.tobuf(tarfile.PAX_FORMAT)
+    layout = Layout(tmp_path / "src")
+    tar = head + b"0\n".ljust(512, b"\0") + bytes(1024)
+    layout.tag(layout.manifest([layout.plain_layer(tar)]), "v1")
+    for kind, src, dst in ("convert", ":v1", ":v1"), ("bulk", "", ""):
+        words = ("image", kind, f"oci:{layout.path}{src}", f"oci:{tmp_path}/{kind}{dst}")
+        done = run(*words, "--max-sparse", (2 << 20) - 1)
+        assert done.returncode == 1
+        said = done.stdout + done.stderr
+        assert "'lastlog': the holes of the sparse files" in said
+        assert "allow more (--max-sparse SIZE)" in said
+        assert run(*words, "--max-sparse", "2M").returncode == 0
+    path = tmp_path / "lastlog.tar"
+    path.write_bytes(tar)
+    assert "--max-sparse" in fails(1, "convert", path, "--max-sparse", "1M")
+    assert run("convert", path, "--max-sparse", "2M").returncode == 0
+
+
 def test_command_errors(tmp_path: Path) -> None:
     layout = source(tmp_path / "src")
     name = f"oci:{layout.path}:v1"

@@ -62,6 +62,7 @@ def bulk(
     jobs: int | None = None,
     threads: int | None = None,
     memory: int | None = None,
+    max_sparse: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     dry_run: bool = False,
@@ -79,7 +80,7 @@ def bulk(
         is remembered.
     jobs, threads: layers that are converted at the same time (default: one for each core, at
         most 8), and the threads of each.
-    memory: of each layer, as for `stargz.convert`.
+    memory, max_sparse: of each layer, as for `stargz.convert`.
     executor: converts the layers instead, in processes or on other machines; it is not shut down.
         `dask` is the address of a Dask scheduler, or its file, whose workers do.
     reports: files to write at the end, .json or .html, with every image and layer.
@@ -111,6 +112,7 @@ def bulk(
         access or Access(),
         threads,
         memory,
+        max_sparse,
     )
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(images.access))

@@ -90,6 +90,7 @@ class LayerTask:
     access: Access = field(default_factory=Access)
     threads: int | None = None
     memory: int | None = None
+    max_sparse: int | None = None
     flatten: bool = False
 
     @property
@@ -234,7 +235,8 @@ class _Work:
         fd = writer.fd
         sink: Any = writer if fd is None else _descriptor(fd, writer.name, "w")
         task = self.task
-        return convert_as(options, source, sink, task.threads, self._tell, task.memory)
+        limits = task.memory, task.max_sparse
+        return convert_as(options, source, sink, task.threads, self._tell, *limits)
 
     def _tell(self, done: int, total: int) -> None:
         # What is read a second time, or merged, is counted behind what was read.
