@@ -150,6 +150,18 @@ WHITEOUTS: dict[str, tuple[list[Item], dict[str, str]]] = {
     "a file, then": ([("f", "f", "1"), ("f/.wh.a", "f", "")], {"f": "1"}),
     "a file, before": ([("f/.wh.a", "f", ""), ("f", "f", "1")], {"f": "1"}),
     "a file, opaque": ([("f", "d", ""), ("f/.wh..wh..opq", "f", ""), ("f", "f", "1")], {"f": "1"}),
+    "a file, then a directory": (
+        [("f/.wh.a", "f", ""), ("f", "f", "1"), ("f", "d", ""), ("f", "d", "")], {"f": "dir"},
+    ),
+    "a file, then a directory, above": (
+        [("f/g/h/.wh.a", "f", ""), ("f", "f", "1"), ("f", "d", ""), ("f/g/h", "d", "")],
+        {"f": "dir", "f/g/h": "dir"},
+    ),
+    "a file, then a directory, which has another": (
+        [("f", "d", ""), ("f/.wh.a", "f", ""), ("f", "s", "g"), ("f", "d", ""),
+         ("f/.wh.b", "f", ""), ("f", "d", "")],
+        {"f": "dir", "f/.wh.b": ""},
+    ),
     "a symlink, before": ([("f/.wh.a", "f", ""), ("f", "s", "g")], {"f": "symlink g"}),
 }  # fmt: skip
 

@@ -43,7 +43,8 @@
                      "the TOC where extraction puts them, below the layer's root")            \
     NOTE(DOTS, "names have .. in them, or end with a . where no directory is: GNU tar does "  \
                "not extract such entries")                                                    \
-    NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer are left out")
+    NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer, or was none for a "      \
+                    "while after them, are left out")
 
 typedef enum {
 #define SGZ_NOTE_KIND(kind, text) SGZ_NOTE_##kind,

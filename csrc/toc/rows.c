@@ -41,6 +41,7 @@ struct sgz_toc_rows {
     size_t joined_cap;
     sgz_toc_place place;  /* where the entry goes, and then, where its hard link leads */
     sgz_notes notes;
+    int made_anew;        /* a directory took the place of something else */
     int lost;             /* whiteouts: the index has names that are nobody's */
     uint64_t json;        /* about what the rows so far take as JSON, rather less */
     stored_xattrs *xattrs;
@@ -525,9 +526,12 @@ static sgz_status see_previous(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_
     int in_use = *previous == SGZ_NO_ROW
                      ? sgz_toc_place_implied(&a->place, hash, name, len)
                      : toc->rows[*previous].type == SGZ_DIR && toc->rows[*previous].in_use;
-    if (row->type == SGZ_DIR)
-        row->in_use = (unsigned)in_use;
-    else if (in_use)
+    if (row->type == SGZ_DIR) {
+        row->in_use = (uint32_t)in_use;
+        if (*previous != SGZ_NO_ROW)
+            row->since = toc->rows[*previous].type == SGZ_DIR ? toc->rows[*previous].since
+                                                              : (uint32_t)toc->count;
+    } else if (in_use)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a %s takes the place of a directory with entries, of which some "
                              "tools keep the one, some the other",
@@ -639,9 +643,11 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
         if ((status = see_previous(a, entry, &row, offset, &previous, err)))
             return status;
     }
-    if (row.type == SGZ_DIR && previous != SGZ_NO_ROW && toc->rows[previous].type != SGZ_DIR &&
-        has_dots(entry->name, entry->name_len, 0))
-        sgz_base_note(&a->notes, SGZ_NOTE_BIT(DOTS), entry->name, entry->name_len);
+    if (row.type == SGZ_DIR && previous != SGZ_NO_ROW && toc->rows[previous].type != SGZ_DIR) {
+        a->made_anew = 1;
+        if (has_dots(entry->name, entry->name_len, 0))
+            sgz_base_note(&a->notes, SGZ_NOTE_BIT(DOTS), entry->name, entry->name_len);
+    }
     if (target != SGZ_NO_ROW) {
         row.target = target;
         /* A name linked to the file that it has already: GNU tar leaves it alone. */
@@ -703,6 +709,23 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *a, uint32_t *number, sgz_error *err)
 
 /* --- the end -------------------------------------------------------------------------- */
 
+/* Whether a directory on the way to the place found was made anew since this row was read: the row
+ * went with what was there before. *gone is the answer; 0: no memory. */
+static int find_gone(sgz_toc_place *place, uint32_t number, int *gone)
+{
+    const sgz_toc *toc = place->toc;
+    *gone = 0;
+    if (!sgz_toc_ancestors(toc, place->path, place->len, &place->above))
+        return 0;
+    for (size_t i = place->above.count; i-- && !*gone;) {
+        uint32_t row = sgz_toc_find(toc, place->above.list[i].hash, place->path,
+                                    place->above.list[i].len);
+        *gone = row != SGZ_NO_ROW && toc->rows[row].type == SGZ_DIR
+             && toc->rows[row].since > number;
+    }
+    return 1;
+}
+
 /* A whiteout below what became a file or a symlink since: what it hides is hidden by that. */
 static sgz_status place_whiteout(sgz_toc_rows *a, uint32_t number, sgz_error *err)
 {
@@ -716,7 +739,10 @@ static sgz_status place_whiteout(sgz_toc_rows *a, uint32_t number, sgz_error *er
     if (row->type == SGZ_DIR || !sgz_toc_is_whiteout(name, len))
         return SGZ_OK;
     sgz_toc_placed placed = sgz_toc_place_find(&a->place, name, sgz_toc_parent_len(name, len));
-    if (placed == SGZ_PLACE_FOUND && !a->place.followed)
+    int gone = placed != SGZ_PLACE_FOUND || a->place.followed;
+    if (!gone && a->made_anew && !find_gone(&a->place, number, &gone))
+        placed = SGZ_PLACE_NO_MEMORY;
+    if (!gone && placed == SGZ_PLACE_FOUND)
         placed = sgz_toc_place_enter(&a->place);
     else if (placed != SGZ_PLACE_NO_MEMORY) {
         sgz_base_note(&a->notes, SGZ_NOTE_BIT(NOT_BELOW), raw, row->name_len);

@@ -42,8 +42,11 @@ typedef struct {
     union {
         uint64_t digest_off; /* into the arena */
         uint64_t target;     /* of a hard link: the row it leads to */
-        uint64_t in_use;     /* while a tar is read, of a directory: it has entries; of a
-                                symlink: entries were put below it */
+        struct {             /* while a tar is read: */
+            uint32_t in_use; /* a directory has entries; entries were put below a symlink */
+            uint32_t since;  /* the row that made the directory in the place of something else,
+                                0: it always was one */
+        };
     };
     uint32_t name_len, link_len, xattr_len;
     uint32_t uname, gname; /* string numbers, 0 = none; sgz_toc_string */
