@@ -64,6 +64,9 @@ UNINDEXABLE = {
     "a hard link to a directory": special(
         ("d/", tarfile.DIRTYPE, ""), ("alias", tarfile.LNKTYPE, "d")
     ),
+    "a fifo in the place of a directory with entries": special(
+        ("d/", tarfile.DIRTYPE, ""), ("d/f", tarfile.REGTYPE, ""), ("d", tarfile.FIFOTYPE, "")
+    ),
     "an entry of another type": of_type(b"q"),
 }
 PACKED: dict[str, Callable[[bytes], bytes]] = {
