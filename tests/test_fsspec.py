@@ -140,10 +140,10 @@ def test_walk_is_fsspecs(fs: StargzFileSystem, options: dict[str, Any]) -> None:
 
 
 def test_a_deep_tree_is_walked(tmp_path: Path) -> None:
-    deep = "/".join(["d"] * 3000)
+    deep = "/".join(["d"] * 2000)
     with StargzFileSystem(fo=io.BytesIO(blob([reg(f"{deep}/f")]))) as fs:
         assert fs.find("") == [f"{deep}/f"]
-        assert sum(1 for _ in fs.walk("")) == 3001
+        assert sum(1 for _ in fs.walk("")) == 2001
 
 
 def test_what_is_there_and_what_is_not(fs: StargzFileSystem) -> None:

@@ -517,7 +517,7 @@ def test_entries_without_end(tmp_path: Path) -> None:
     _, ok, *wrong = bounded.run(VERIFY, path, seconds=60).splitlines()
     assert ok == "False"
     assert len(wrong) == 1
-    assert "far more than the TOC's" in wrong[0]
+    assert "take more memory than" in wrong[0]
 
 
 def test_owners_chosen_to_collide(tmp_path: Path) -> None:
@@ -541,8 +541,8 @@ def test_owners_chosen_to_collide(tmp_path: Path) -> None:
 def test_names_that_are_long_before_they_are_cleaned(tmp_path: Path, kind: str) -> None:
     # Each cleaned again at every look-up that came by its place would take minutes.
     if kind == "deep names":
-        names = [f"{n:05}/.//" + "b/" * 2000 for n in range(420)]
-        names += [f"{n}/" + "a/" * 2000 + "a" for n in range(80)]
+        names = [f"{n:05}/.//" + "b/" * 2000 for n in range(150)]
+        names += [f"{n}/" + "a/" * 2000 + "a" for n in range(50)]
     else:
         names = ["d" + "/." * 2000, *(f"d/{n}" for n in range(40_000))]
     tar, path = tmp_path / "tar", tmp_path / "blob"

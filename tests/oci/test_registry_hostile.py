@@ -65,7 +65,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "deep": (b'{"layers":' + b"[" * 200_000, "JSON"),
     "not UTF-8": (b"\xff\xfe{}", "JSON"),
     "large": (b" " * (5 << 20), "4194304 bytes"),
-    "schema 1": ({"schemaVersion": 1, "fsLayers": [], "history": []}, "fsLayers"),
+    "schema 1": ({"schemaVersion": 1, "fsLayers": [], "history": []}, "schema 1"),
     "both": (image(manifests=[]), "manifests"),
     "both, as an index": (index(layers=[]), "mediaType|layers|calls itself"),
     "no layers": ({"schemaVersion": 2, "mediaType": layouts.OCI_MANIFEST}, "layers"),
