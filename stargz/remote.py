@@ -95,6 +95,13 @@ class Fetcher:
         self.start()
         self.chunks.read_into(layer, row, offset, size, buffer)
 
+    def decode(self) -> None:
+        """Decode what takes long, until the end, so that neither readers nor workers do; for some
+        threads of the caller's."""
+        while (job := self.chunks.slow()) is not None:
+            _handle(self.chunks, self._sources[job.layer], job, self._stopped, again=True)
+            del job
+
     def stats(self) -> dict[str, int]:
         """What was fetched and read: see `Chunks.stats`."""
         return self.chunks.stats()
@@ -155,33 +162,50 @@ def _work(
 ) -> None:
     pause = _PAUSE_MIN
     while (job := chunks.next(lowest)) is not None:
-        try:
-            _fetch(chunks, sources[job.layer], job)
-        except BaseException as error:
-            # Whatever a source raises ends its request, never the worker.
-            chunks.fail(job, error)
-            with contextlib.suppress(Exception):  # what a log handler raises
-                _report(error, sources[job.layer], job)
-            if job.priority >= PREFETCH:
-                # The source may be down: no use in asking on and on.
-                del job
-                if stopped.wait(pause):
-                    return
-                pause = min(2 * pause, _PAUSE_MAX)
-                continue
-        else:
+        if _handle(chunks, sources[job.layer], job, stopped):
             pause = _PAUSE_MIN
             if cache is not None:
                 cache.tidy()
                 if job.priority == BACKGROUND and cache.store.added > cache.size // 2:
                     # More would push out what is of use.
                     chunks.unasked(prefetch=False, background=False)
+        elif job.priority >= PREFETCH:
+            # The source may be down: no use in asking on and on.
+            del job
+            if stopped.wait(pause):
+                return
+            pause = min(2 * pause, _PAUSE_MAX)
+            continue
         del job
 
 
-def _fetch(chunks: Chunks, source: ByteSource, job: Job) -> None:
+def _handle(
+    chunks: Chunks,
+    source: ByteSource,
+    job: Job,
+    stopped: threading.Event,
+    *,
+    again: bool = False,
+) -> bool:
+    """Do a job, which has its bytes already if it is given out again; whether it succeeded."""
     try:
-        _deliver(chunks, source, job)
+        _fetch(chunks, source, job, again)
+    except BaseException as error:
+        # Whatever a source raises ends its request, never the worker.
+        chunks.fail(job, error)
+        if not stopped.is_set():
+            with contextlib.suppress(Exception):  # what a log handler raises
+                _report(error, source, job)
+        return False
+    return True
+
+
+def _fetch(chunks: Chunks, source: ByteSource, job: Job, again: bool) -> None:
+    try:
+        if again:
+            chunks.deliver(job)
+        else:
+            _deliver(chunks, source, job)
     except (DigestError, FormatError) as error:
         # Bytes may be damaged on the way: once more.
         _log.info("%s: fetching %d bytes at %d again", error, job.size, job.offset)

@@ -28,13 +28,17 @@ def zeros(size: int, head: bytes = b"") -> Iterator[bytes]:
     yield packer.flush() + struct.pack("<II", 0, (len(head) + size) & 0xFFFFFFFF)
 
 
-def layer(path: Path, names: Sequence[str], size: int, *, digest: bool = True) -> None:
-    """Write a layer of files of one chunk each."""
+def layer(
+    path: Path, names: Sequence[str], size: int, *, digest: bool = True, behind: bool = False
+) -> None:
+    """Write a layer of files of one chunk each: of `size` bytes, or of ten `behind` so many."""
     rows = []
     with path.open("wb") as file:
         for name in names:
             file.write(handmade.member(handmade.header(name)))
             row = {"name": name, "type": "reg", "size": size, "offset": file.tell(), "mode": 0o644}
+            if behind:
+                row |= {"size": 10, "innerOffset": size - 10}
             if digest:
                 row |= dict.fromkeys(("digest", "chunkDigest"), "sha256:" + "0" * 64)
             rows.append(row)

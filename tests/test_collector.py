@@ -16,7 +16,7 @@ from faraway import Faraway
 import stargz
 from stargz.errors import SourceError
 
-ENGINE = Path(stargz.__file__).parent / "_engine"
+ENGINE = Path(__file__).parents[1] / "stargz/_engine"
 
 
 class Breaking(Faraway):

@@ -9,9 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import blobs
+import bombs
 import bounded
 import command
 import pytest
@@ -508,3 +510,92 @@ def test_a_source_that_stalls_leaves_workers_for_others(small_files: bytes) -> N
         for thread in threads:
             thread.join()
     fetcher.close()
+
+
+# --- what takes long to decode ------------------------------------------------------------------
+
+
+@contextmanager
+def decoding(fetcher: Fetcher) -> Iterator[None]:
+    """With threads for what takes long, as mounts have."""
+    threads = [threading.Thread(target=fetcher.decode, name="stargz-fetch-slow") for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    fetcher.start()
+    try:
+        yield
+    finally:
+        fetcher.close()
+        for thread in threads:
+            thread.join(60)
+        ended()
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["large chunks", "chunks behind much"])
+def test_layers_do_not_keep_all_workers(tmp_path: Path, behind: bool) -> None:
+    """Two would, of the four requests of each: others are answered meanwhile, and all can end."""
+    names = [f"f{number}" for number in range(4)]
+    bombs.layer(tmp_path / "bomb", names, 8 << 30, behind=behind)
+    bomb = (tmp_path / "bomb").read_bytes()
+    fetcher = Fetcher()
+    failed: list[Exception] = []
+
+    def read(number: int, row: int) -> None:
+        try:
+            fetcher.read_into(number, row, 0, 1, bytearray(1))
+        except Exception as error:
+            failed.append(error)
+
+    layers = [stargz.open(Faraway(bomb, name=f"bomb{n}"), cache=False) for n in range(2)]
+    good = stargz.open(Faraway(layer_of({"file": b"good"})), cache=False)
+    readers = []
+    for layer in layers:
+        number = fetcher.add(layer.reader)
+        for name in names:
+            readers.append(threading.Thread(target=read, args=(number, layer._file(name))))
+    number = fetcher.add(good.reader)
+    with decoding(fetcher):
+        before = [len(layer.source.log) for layer in layers]
+        for reader in readers:
+            reader.start()
+        for layer, count in zip(layers, before, strict=True):
+            until = time.monotonic() + 60
+            while len(layer.source.log) < count + 4 and time.monotonic() < until:
+                time.sleep(0.01)
+        out = bytearray(4)
+        fetcher.read_into(number, good._file("file"), 0, 4, out)
+        assert out == b"good"
+        assert not failed and all(reader.is_alive() for reader in readers)
+    for reader in readers:
+        reader.join(60)
+    assert [type(error) for error in failed] == [ValueError] * 8
+    for layer in (*layers, good):
+        layer.close()
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["chunks behind others", "a large chunk"])
+def test_what_takes_long_is_right(large: bool) -> None:
+    """It is decoded once more, by another thread, and wrong bytes are told."""
+    content = b"%8d" * (9 << 19) % tuple(range(9 << 19))
+    half = len(content) // 2
+    if large:
+        files, options = {"a": content + content}, {"chunk_size": 1 << 30}
+    else:
+        files = {"a": content, "b": content[:10]}
+        options = {"chunk_size": half + 1, "pack": 3}
+    data = layer_of(files, level=1, **options)
+    name, content = [*files.items()][-1]
+    source = Faraway(data)
+    with stargz.open(source, cache=False) as layer:
+        for wrong in (False, True):
+            fetcher = Fetcher()
+            number = fetcher.add(layer.reader)
+            out = bytearray(len(content))
+            with decoding(fetcher):
+                if wrong:
+                    source.plan = lambda _, offset, size: flip(data[offset : offset + size])
+                    with pytest.raises((DigestError, GzipError)):
+                        fetcher.read_into(number, layer._file(name), 0, 10, out)
+                else:
+                    fetcher.read_into(number, layer._file(name), 0, len(out), out)
+                    assert out == content

@@ -24,10 +24,12 @@ static void end(sgz_chunks *c, sgz_chunks_active *a)
         at = &(*at)->next;
     *at = a->next;
     c->under_way[a->job.priority]--;
-    c->layers[a->job.layer]->demanding -= a->job.priority == SGZ_DEMAND;
+    sgz_chunks_layer *layer = c->layers[a->job.layer];
+    layer->demanding -= a->job.priority == SGZ_DEMAND;
+    layer->slow = layer->slow && !a->slow;
     for (size_t i = 0; i < a->count; i++)
         sgz_chunks_unpin(c, a->chunks[i]);
-    if (sgz_chunks_fetch_idle(c) || c->ahead_count || c->queue)
+    if (sgz_chunks_fetch_idle(c) || c->ahead_count || c->queue || c->slow)
         pthread_cond_broadcast(&c->work);
     free(a->chunks);
     free(a);
@@ -59,45 +61,92 @@ static void to_disk(sgz_chunks *c, const sgz_chunks_active *a)
     }
 }
 
+/* Of what takes long only that is decoded which someone waits for. Says what is left. */
+static sgz_chunks_chunk *still_wanted(sgz_chunks *c, const sgz_chunks_active *a)
+{
+    sgz_chunks_chunk *first = NULL;
+    sgz_error err;
+    for (size_t i = a->count; i--;) {
+        sgz_chunks_chunk *k = a->chunks[i];
+        if (k->state != SGZ_FLYING)
+            continue;
+        if (k->pins > 1) {
+            first = k;
+            continue;
+        }
+        sgz_base_fail(&err, SGZ_ECANCELLED, -1, NULL, 0, "nobody wants it");
+        sgz_chunks_mark_failed(c, k, &err);
+    }
+    return first;
+}
+
+/* Decode what is missing of a request, within the decoder's budget. */
+static sgz_status decode(sgz_chunks *c, const sgz_chunks_active *a, sgz_reader *r, sgz_error *err)
+{
+    sgz_status st = SGZ_OK, one = SGZ_OK;
+    sgz_error other;
+    for (size_t i = 0; i < a->count && one != SGZ_ECANCELLED; i++) {
+        if (a->chunks[i]->state != SGZ_FLYING)
+            continue;
+        one = sgz_chunks_decode(c, r, a->chunks[i], st ? &other : err);
+        if (!st || one == SGZ_ECANCELLED)
+            st = one;
+    }
+    return st;
+}
+
 sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_chunks_job *job, const sgz_blob *data,
-                              sgz_error *err)
+                              int *later, sgz_error *err)
 {
     sgz_chunks_active *a = find_active(c, job->id);
     sgz_reader *r = NULL;
-    sgz_error other;
+    *later = 0;
     if (!a)
         return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "there is no such request");
     sgz_chunks_layer *layer = a->chunks[0]->layer;
     /* What is read in steps goes on where the request before stopped. */
     int keep = job->in_steps && !data->data;
-    if (keep) {
-        pthread_mutex_lock(&c->lock);
-        r = sgz_chunks_take_reader(c, layer, job->first, a->chunks[0]->window);
-        pthread_mutex_unlock(&c->lock);
+    pthread_mutex_lock(&c->lock);
+    if (!a->counted) { /* before a reader has its bytes */
+        c->stats.fetched_bytes += (uint64_t)job->size;
+        c->stats.fetched_requests++;
+        a->counted = 1;
     }
+    if (keep)
+        r = sgz_chunks_take_reader(c, layer, job->first, a->chunks[0]->window);
+    int64_t budget = a->slow ? 0 : sgz_chunks_budget(c);
+    if (budget && sgz_chunks_span_entry(layer, job->first)->chunk_size > SGZ_WINDOW)
+        budget = -1; /* that is known beforehand */
+    if (a->slow)
+        still_wanted(c, a);
+    pthread_mutex_unlock(&c->lock);
     if (!r && !(r = sgz_chunks_new_reader(c, layer, data, err)))
         return err->code;
     r->decoder.blob = data;
+    r->decoder.stop = &c->ended;
+    r->decoder.budget = budget;
     r->fetched = 1;
-    sgz_status st = SGZ_OK;
-    for (size_t i = 0; i < a->count; i++) {
-        if (a->chunks[i]->state != SGZ_FLYING)
-            continue;
-        sgz_status one = sgz_chunks_decode(c, r, a->chunks[i], st ? &other : err);
-        if (!st)
-            st = one;
-    }
+    sgz_status st = decode(c, a, r, err);
+    int spent = st == SGZ_ECANCELLED && r->decoder.budget < 0;
     if (keep && !st)
         sgz_chunks_give_reader(c, layer, r);
     else
         sgz_chunks_free_reader(r);
     to_disk(c, a);
-    if (st)
+    if (st && !spent)
         return st;
     pthread_mutex_lock(&c->lock);
-    c->stats.fetched_bytes += (uint64_t)job->size;
-    c->stats.fetched_requests++;
-    end(c, a);
+    if (c->stopped && spent) {
+        pthread_mutex_unlock(&c->lock);
+        return st;
+    }
+    sgz_chunks_chunk *slow = spent ? still_wanted(c, a) : NULL;
+    if (slow) {
+        sgz_chunks_put_off(c, slow);
+        *later = 1;
+    } else {
+        end(c, a);
+    }
     pthread_mutex_unlock(&c->lock);
     return SGZ_OK;
 }
@@ -120,6 +169,10 @@ void sgz_chunks_fail(sgz_chunks *c, const sgz_chunks_job *job, const sgz_error *
         return;
     pthread_mutex_lock(&c->lock);
     c->stats.failures++;
+    if (a->counted) {
+        c->stats.fetched_bytes -= (uint64_t)job->size;
+        c->stats.fetched_requests--;
+    }
     if (job->priority == SGZ_BACKGROUND)
         once_more(c->layers[job->layer], job->first);
     for (size_t i = 0; i < a->count; i++) {

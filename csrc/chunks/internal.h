@@ -1,6 +1,7 @@
 /* The table of chunks as the files of this room share it: table.c, want.c (who waits), ahead.c
  * (how far to read ahead), extent.c (where bytes are), fetch.c (which requests are made),
- * deliver.c (what comes back), pool.c (decoders that wait to go on). */
+ * deliver.c (what comes back), decode.c, slow.c (what takes long to decode), pool.c (decoders that
+ * wait to go on). */
 #ifndef SGZ_CHUNKS_INTERNAL_H
 #define SGZ_CHUNKS_INTERNAL_H
 
@@ -32,7 +33,7 @@ typedef struct sgz_chunks_chunk {
     uint32_t window, pins;
     uint8_t state, listed;
     uint8_t queued;           /* in the queue of wanted chunks */
-    uint8_t slow;             /* sgz_chunks_slow decodes it, or will */
+    uint8_t slow;             /* flying, and left to sgz_chunks_slow */
     uint8_t unasked;          /* read ahead, and not wanted so far */
     uint8_t cold;             /* the first to be evicted */
     uint8_t spared;           /* was to be evicted once */
@@ -75,7 +76,7 @@ typedef struct sgz_chunks_layer {
     size_t run_next;
     uint32_t run;
     uint8_t looking;
-    uint8_t slow;             /* a thread of sgz_chunks_slow decodes a chunk of it */
+    uint8_t slow;             /* a slow chunk of it is being decoded */
 } sgz_chunks_layer;
 
 /* What a parked want holds on to, so that what has come is still there when the rest comes. */
@@ -89,6 +90,8 @@ typedef struct sgz_chunks_active {
     sgz_chunks_job job;
     sgz_chunks_chunk **chunks; /* pinned */
     size_t count, cap;
+    uint8_t counted;           /* in the statistics */
+    uint8_t slow;              /* sgz_chunks_slow gave it out */
     struct sgz_chunks_active *next;
 } sgz_chunks_active;
 
@@ -116,7 +119,7 @@ struct sgz_chunks {
     int pooled;
     sgz_chunks_chunk *queue, **queue_end;
     sgz_chunks_chunk *slow, **slow_end;
-    unsigned slow_threads;
+    int has_slow;             /* some threads come to sgz_chunks_slow, again and again */
     sgz_chunks_range aheads[SGZ_AHEADS];
     unsigned ahead_count;
     sgz_chunks_active *active;
@@ -173,11 +176,20 @@ int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
 sgz_reader *sgz_chunks_take_reader(sgz_chunks *chunks, const sgz_chunks_layer *layer, size_t span,
                                    uint32_t window);
 
+/* How much a decoder may read and make before sgz_chunks_slow is to do it; 0: any number. */
+int64_t sgz_chunks_budget(const sgz_chunks *chunks);
+/* A flying chunk on which that was spent is left to it. */
+void sgz_chunks_put_off(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
+
 /* These without the lock. */
 sgz_reader *sgz_chunks_new_reader(sgz_chunks *chunks, const sgz_chunks_layer *layer,
                                   const sgz_blob *blob, sgz_error *err);
 void sgz_chunks_give_reader(sgz_chunks *chunks, sgz_chunks_layer *layer, sgz_reader *reader);
 void sgz_chunks_free_reader(sgz_reader *reader);
+/* Decode a pinned, flying chunk of a direct blob. One that fails is tried no more; one that takes
+ * too long for the budget is put off, and goes on flying: SGZ_OK. */
+sgz_status sgz_chunks_decode_direct(sgz_chunks *chunks, sgz_reader *reader,
+                                    sgz_chunks_chunk *chunk, int64_t budget, sgz_error *err);
 /* Decode a pinned, flying chunk and wake who waits for it; one that fails
  * goes on flying. */
 sgz_status sgz_chunks_decode(sgz_chunks *chunks, sgz_reader *reader, sgz_chunks_chunk *chunk,

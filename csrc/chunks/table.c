@@ -245,6 +245,7 @@ sgz_chunks_want *sgz_chunks_mark_ready(sgz_chunks *c, sgz_chunks_chunk *k, uint8
 {
     k->data = data;
     k->state = SGZ_READY;
+    k->slow = 0;
     c->used += k->len + CHUNK_COST;
     trim(c);
     return take_waiters(k, SGZ_OK, NULL);
@@ -253,6 +254,7 @@ sgz_chunks_want *sgz_chunks_mark_ready(sgz_chunks *c, sgz_chunks_chunk *k, uint8
 sgz_chunks_want *sgz_chunks_mark_failed(sgz_chunks *c, sgz_chunks_chunk *k, const sgz_error *err)
 {
     k->state = SGZ_FAILED;
+    k->slow = 0;
     k->error = malloc(sizeof *k->error);
     if (k->error)
         *k->error = *err;

@@ -49,10 +49,6 @@ typedef struct sgz_chunks_want {
  * by then: the next want tries anew. */
 sgz_status sgz_chunks_read(sgz_chunks *chunks, sgz_chunks_want *want, uint8_t *out, int *parked,
                            sgz_error *err);
-/* Decode what takes long of direct blobs, one chunk of a layer at a time, until the table is
- * stopped: for one or some threads of the caller's. As long as there are any, no want takes long:
- * it is parked on such a chunk, so that no layer keeps who serves others. */
-void sgz_chunks_slow(sgz_chunks *chunks);
 /* A thread that has nothing better to do may decode ahead of reads of a direct blob that go
  * forward, by the `layer` of the last one; it comes back soon. */
 void sgz_chunks_idle(sgz_chunks *chunks, uint32_t layer);
@@ -89,14 +85,23 @@ void sgz_chunks_unasked(sgz_chunks *chunks, unsigned kinds);
 int sgz_chunks_next(sgz_chunks *chunks, unsigned lowest, int timeout_ms, sgz_chunks_job *job);
 /* Decode and check the job's chunks from `data`, which has the job's bytes, wake who waits,
  * and then keep them on disk. A chunk that fails is the error returned, and the job goes on
- * living: the caller fetches once more, or calls fail. */
+ * living: the caller fetches once more, or calls fail. *later is 1 when they take too long to
+ * decode, and the job is sgz_chunks_slow's: as long as someone wants them. */
 sgz_status sgz_chunks_deliver(sgz_chunks *chunks, const sgz_chunks_job *job,
-                              const sgz_blob *data, sgz_error *err);
+                              const sgz_blob *data, int *later, sgz_error *err);
 /* The chunks of the job that are still missing cannot be had. */
 void sgz_chunks_fail(sgz_chunks *chunks, const sgz_chunks_job *job, const sgz_error *err);
 
+/* --- what takes long -------------------------------------------------------------------- */
+
+/* For some threads of the caller's, in a loop: decodes what takes long of direct blobs, and gives
+ * out requests whose chunks do, to be delivered once more. One chunk or request of a layer at a
+ * time: no layer keeps all of these threads, and, once there are any, none of the others, which
+ * park wants on such chunks. 1: *job; -1: stopped. */
+int sgz_chunks_slow(sgz_chunks *chunks, sgz_chunks_job *job);
+
 typedef struct {
-    uint64_t fetched_bytes, fetched_requests; /* delivered jobs */
+    uint64_t fetched_bytes, fetched_requests; /* jobs whose bytes came */
     uint64_t read_bytes;       /* handed out */
     uint64_t touched_bytes;    /* decoded size of distinct chunks that were wanted */
     uint64_t disk_bytes;       /* served from the disk cache */

@@ -4,156 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of chunks that are decoded from one entry point, what comes on the way to the wanted one is
- * kept, up to this many bytes. */
-#define ON_THE_WAY ((int64_t)16 << 20)
 /* After this many reads in a row that went on to the next chunk an idle thread decodes ahead,
  * this many bytes of the blob far. A tar of a mounted Debian layer, mostly small files read one
  * after the other, then takes 0.84 s, and without it 1.17 s. */
 #define RUN_MIN 3
 #define LOOK_AHEAD ((int64_t)256 << 10)
 #define FEW 16
-/* What takes more bytes, in and out, than this (30 ms) is left to sgz_chunks_slow. */
-#define AT_ONCE ((int64_t)64 << 20)
 #define NOT_QUEUED (-1) /* of sgz_chunks_chunk.reach: to be fetched, not yet in the queue */
-
-/* --- decoding ------------------------------------------------------------------------------ */
-
-sgz_status sgz_chunks_decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
-{
-    uint8_t *data = malloc(k->len);
-    if (!data)
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
-                             k->len);
-    sgz_status st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len,
-                                   data, err);
-    if (st) {
-        free(data);
-        return st;
-    }
-    pthread_mutex_lock(&c->lock);
-    sgz_chunks_want *wants = sgz_chunks_mark_ready(c, k, data);
-    pthread_mutex_unlock(&c->lock);
-    sgz_chunks_wake(wants);
-    return SGZ_OK;
-}
-
-/* A chunk that took too long is another thread's. With the lock held. */
-static int put_off(sgz_chunks *c, const sgz_reader *r, sgz_chunks_chunk *k)
-{
-    if (!r || r->decoder.budget >= 0 || c->stopped)
-        return 0;
-    sgz_chunks_pin(k);
-    k->slow = 1;
-    k->next = NULL;
-    *c->slow_end = k;
-    c->slow_end = &k->next;
-    pthread_cond_broadcast(&c->work);
-    return 1;
-}
-
-/* The same for a chunk of a direct blob, which is tried once; without a decoder it fails. One that
- * takes too long goes on flying. */
-static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
-{
-    sgz_status st = r ? sgz_chunks_decode(c, r, k, err) : err->code;
-    if (!st)
-        return SGZ_OK;
-    pthread_mutex_lock(&c->lock);
-    int later = st == SGZ_ECANCELLED && put_off(c, r, k);
-    sgz_chunks_want *wants = later ? NULL : sgz_chunks_mark_failed(c, k, err);
-    pthread_mutex_unlock(&c->lock);
-    sgz_chunks_wake(wants);
-    return later ? SGZ_OK : st;
-}
-
-/* What the decoder passes on its way to chunk `k` is kept. */
-static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
-{
-    sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    int64_t from = r->entered == e->offset && r->at <= e->inner_offset ? r->at : 0;
-    int64_t bound = (int64_t)(c->memory / 4) < ON_THE_WAY ? (int64_t)(c->memory / 4) : ON_THE_WAY;
-    size_t first = k->span;
-    while (first) {
-        const sgz_entry *before = sgz_chunks_span_entry(layer, first - 1);
-        if (before->offset != e->offset || before->inner_offset < from ||
-            e->inner_offset - before->inner_offset > bound)
-            break;
-        first--;
-    }
-    for (; first < k->span; first++) {
-        sgz_error err;
-        sgz_chunks_chunk *other = NULL;
-        pthread_mutex_lock(&c->lock);
-        if (!layer->heads[first])
-            other = sgz_chunks_make(layer, first, 0);
-        pthread_mutex_unlock(&c->lock);
-        if (!other)
-            continue;
-        sgz_status st = decode(c, r, other, &err);
-        pthread_mutex_lock(&c->lock);
-        sgz_chunks_unpin(c, other);
-        pthread_mutex_unlock(&c->lock);
-        if (st || r->decoder.budget < 0)
-            break;
-    }
-}
-
-static sgz_status decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k,
-                                int64_t budget, sgz_error *err)
-{
-    sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    if (!r)
-        r = sgz_chunks_new_reader(c, layer, layer->blob, err);
-    if (!r)
-        return decode(c, NULL, k, err);
-    r->decoder.stop = &c->ended;
-    r->decoder.budget = budget;
-    if (e->inner_offset > 0 && e->chunk_size <= SGZ_WINDOW)
-        on_the_way(c, r, k);
-    sgz_status st = decode(c, r, k, err);
-    sgz_chunks_give_reader(c, layer, r);
-    return st;
-}
-
-void sgz_chunks_slow(sgz_chunks *c)
-{
-    pthread_mutex_lock(&c->lock);
-    c->slow_threads++;
-    while (!c->stopped) {
-        sgz_chunks_chunk **at = &c->slow, *k;
-        while (*at && (*at)->layer->slow)
-            at = &(*at)->next;
-        k = *at;
-        if (!k) {
-            pthread_cond_wait(&c->work, &c->lock);
-            continue;
-        }
-        *at = k->next;
-        if (!*at)
-            c->slow_end = at;
-        k->layer->slow = 1;
-        sgz_error err;
-        if (k->pins > 1) { /* someone still wants it */
-            sgz_reader *r = sgz_chunks_take_reader(c, k->layer, k->span, k->window);
-            pthread_mutex_unlock(&c->lock);
-            decode_direct(c, r, k, 0, &err);
-            pthread_mutex_lock(&c->lock);
-        } else {
-            sgz_base_fail(&err, SGZ_ECANCELLED, -1, NULL, 0, "nobody wants it");
-            sgz_chunks_mark_failed(c, k, &err);
-        }
-        k->layer->slow = k->slow = 0;
-        sgz_chunks_unpin(c, k);
-        pthread_cond_broadcast(&c->work); /* its layer's next one */
-    }
-    c->slow_threads--;
-    pthread_mutex_unlock(&c->lock);
-}
-
-/* --- reading ------------------------------------------------------------------------------- */
 
 /* Only with the lock held. */
 static void release(sgz_chunks *c, sgz_chunks_chunk **held, size_t count)
@@ -225,10 +82,10 @@ static sgz_chunks_chunk *acquire(sgz_chunks *c, sgz_chunks_layer *layer, size_t 
     }
     touch(c, k);
     if (layer->direct) {
-        int64_t budget = c->slow_threads ? AT_ONCE : 0;
+        int64_t budget = sgz_chunks_budget(c);
         sgz_reader *r = sgz_chunks_take_reader(c, layer, span, window);
         pthread_mutex_unlock(&c->lock);
-        sgz_status st = decode_direct(c, r, k, budget, err);
+        sgz_status st = sgz_chunks_decode_direct(c, r, k, budget, err);
         pthread_mutex_lock(&c->lock);
         if (st) {
             sgz_chunks_unpin(c, k);
@@ -338,10 +195,10 @@ void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
         if (!k)
             continue;
         sgz_error err; /* whoever wants the chunk will see it */
-        int64_t budget = c->slow_threads ? AT_ONCE : 0;
+        int64_t budget = sgz_chunks_budget(c);
         sgz_reader *r = sgz_chunks_take_reader(c, layer, span, 0);
         pthread_mutex_unlock(&c->lock);
-        decode_direct(c, r, k, budget, &err);
+        sgz_chunks_decode_direct(c, r, k, budget, &err);
         pthread_mutex_lock(&c->lock);
         sgz_chunks_unpin(c, k);
     }

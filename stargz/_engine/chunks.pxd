@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from stargz._engine.base cimport sgz_codecs, sgz_error, sgz_status
-from stargz._engine.reader cimport Reader, sgz_blob, sgz_spans
+from stargz._engine.reader cimport Blob, Reader, sgz_blob, sgz_spans
 
 
 cdef extern from "chunks/disk.h" nogil:
@@ -35,7 +35,6 @@ cdef extern from "chunks/table.h" nogil:
                               uint32_t *, sgz_error *)
     sgz_status sgz_chunks_read(sgz_chunks *, sgz_chunks_want *, uint8_t *, int *, sgz_error *)
     int sgz_chunks_cancel(sgz_chunks *, sgz_chunks_want *)
-    void sgz_chunks_slow(sgz_chunks *)
     void sgz_chunks_ahead(sgz_chunks *, uint32_t, uint32_t, int64_t, int64_t)
 
     enum:
@@ -56,8 +55,9 @@ cdef extern from "chunks/table.h" nogil:
 
     void sgz_chunks_unasked(sgz_chunks *, unsigned)
     int sgz_chunks_next(sgz_chunks *, unsigned, int, sgz_chunks_job *)
-    sgz_status sgz_chunks_deliver(sgz_chunks *, const sgz_chunks_job *, const sgz_blob *,
+    sgz_status sgz_chunks_deliver(sgz_chunks *, const sgz_chunks_job *, const sgz_blob *, int *,
                                   sgz_error *)
+    int sgz_chunks_slow(sgz_chunks *, sgz_chunks_job *)
     void sgz_chunks_fail(sgz_chunks *, const sgz_chunks_job *, const sgz_error *)
 
     ctypedef struct sgz_chunks_stats:
@@ -92,6 +92,7 @@ cdef class Store:
 cdef class Job:
     cdef sgz_chunks_job job
     cdef sgz_error error        # of the last delivery
+    cdef Blob blob              # of the last delivery, while it is not at its end
 
 
 # The table of decoded chunks of some layers, and what its workers call.
@@ -102,6 +103,7 @@ cdef class Chunks:
     cdef tuple layers
     cdef int pid
     cdef size_t piece
+    cdef dict delivering        # number -> Job
     cdef dict causes            # token -> exception of a failed request; oldest first
     cdef int reading            # threads that may ask for one
     cdef uint64_t tokens

@@ -155,6 +155,7 @@ cdef class Chunks:
         cdef sgz_error err
         self.store = store
         self.layers = ()
+        self.delivering = {}
         self.causes = {}
         self.lock = threading.Lock()
         self.pid = getpid()
@@ -256,12 +257,6 @@ cdef class Chunks:
         finally:
             PyBuffer_Release(&view)
 
-    def slow(self):
-        """Decode what takes long of local layers, until the end; for some threads of the caller's.
-        Meanwhile no other read takes long: it waits for such a chunk."""
-        with nogil:
-            sgz_chunks_slow(self.ptr)
-
     def ahead(self, uint32_t layer, uint32_t row, int64_t offset, int64_t size):
         """A part of a file will be read: fetch it at low priority."""
         with nogil:
@@ -291,20 +286,30 @@ cdef class Chunks:
         """Decode and check a request's chunks, wake who waits for them, and keep them on disk.
 
         From `data`, its bytes, or, where they are too many to hold, from a ByteSource of the
-        blob. Raises DigestError or GzipError when they are wrong, and what the source raises:
-        the job is not at its end then.
+        blob; one that `slow` gave has its bytes. Raises DigestError or GzipError when they are
+        wrong, and what the source raises: the job is not at its end then.
         """
         cdef sgz_status status
-        cdef Blob blob
+        cdef Blob blob = job.blob
+        cdef int later = 0
         if data is not None:
             if len(data) != job.job.size:
                 raise ValueError(f"{job.job.size} bytes are wanted, {len(data)} given")
             blob = Blob(self.layers[job.job.layer][1].source, data, job.job.offset)
-        else:
+        elif source is not None:
             blob = Blob(source)
+        elif blob is None:
+            raise ValueError("there are no bytes of this request")
         memset(&job.error, 0, sizeof(job.error))
+        # Another thread goes on with it, maybe before this one is back.
+        job.blob = blob
+        self.delivering[job.job.id] = job
         with nogil:
-            status = sgz_chunks_deliver(self.ptr, &job.job, &blob.blob, &job.error)
+            status = sgz_chunks_deliver(self.ptr, &job.job, &blob.blob, &later, &job.error)
+        if later:
+            return
+        del self.delivering[job.job.id]
+        job.blob = None
         if status != SGZ_OK:
             error = blob.failure(&job.error)
             if status == SGZ_ECALLBACK:
@@ -334,6 +339,16 @@ cdef class Chunks:
                         del self.causes[next(iter(self.causes))]
         with nogil:
             sgz_chunks_fail(self.ptr, &job.job, &err)
+
+    def slow(self):
+        """For some threads of the caller's, in a loop: decodes what takes long of local layers, and
+        returns a job whose chunks do, to be delivered again; None once stopped. From the first
+        call on no other thread takes long: reads wait for such a chunk."""
+        cdef sgz_chunks_job job
+        cdef int got
+        with nogil:
+            got = sgz_chunks_slow(self.ptr, &job)
+        return self.delivering[job.id] if got > 0 else None
 
     def stats(self):
         """Counts as a dict: fetched_bytes and fetched_requests (delivered), read_bytes (handed

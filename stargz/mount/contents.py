@@ -53,9 +53,8 @@ class Contents:
         return number
 
     def decode(self) -> None:
-        """Decode what takes long, until the end, so that who serves others does not. For threads
-        of the caller's."""
-        self.chunks.slow()
+        """See Fetcher.decode."""
+        self._fetcher.decode()
 
     def stats(self) -> dict[str, int]:
         """See Chunks.stats."""

@@ -32,6 +32,17 @@ static void waiting_init(waiting *w)
     pthread_cond_init(&w->cond, NULL);
 }
 
+/* Whoever is told that bytes came finds them counted. */
+static sgz_chunks *counting;
+
+static void ready_and_counted(sgz_chunks_want *want)
+{
+    sgz_chunks_stats stats;
+    sgz_chunks_get_stats(counting, &stats);
+    CHECK(stats.fetched_requests == 1 && stats.fetched_bytes > 0);
+    ready(want);
+}
+
 static sgz_status read_through(sgz_chunks *c, waiting *w, uint8_t *out, sgz_error *err)
 {
     for (;;) {
@@ -70,7 +81,7 @@ static void *worker(void *arg)
     thread_args *a = arg;
     sgz_chunks_job job;
     sgz_error err;
-    int got;
+    int got, later;
     while ((got = sgz_chunks_next(a->chunks, a->lowest, 50, &job)) >= 0) {
         if (!got)
             continue;
@@ -87,11 +98,11 @@ static void *worker(void *arg)
             size_t at = mine(&a->seed, (uint32_t)job.size);
             if (a->faults && !mine(&a->seed, (uint32_t)a->faults))
                 bytes[at] ^= 0x40;
-            sgz_status st = sgz_chunks_deliver(a->chunks, &job, &data, &err);
+            sgz_status st = sgz_chunks_deliver(a->chunks, &job, &data, &later, &err);
             if (st) {
                 CHECK(st == SGZ_EDIGEST || st == SGZ_EDATA);
                 memcpy(bytes, l->data + job.offset, (size_t)job.size);
-                CHECK(!sgz_chunks_deliver(a->chunks, &job, &data, &err));
+                CHECK(!sgz_chunks_deliver(a->chunks, &job, &data, &later, &err));
             }
         }
         free(bytes);
@@ -295,7 +306,7 @@ static void requests_in_order(void)
     uint32_t number;
     sgz_chunks_job job, other;
     waiting w;
-    int parked;
+    int parked, later;
     uint8_t *out = malloc(65536);
     waiting_init(&w);
     CHECK(!sgz_chunks_new(&c, &codecs, 64 << 20, NULL, &err));
@@ -315,7 +326,7 @@ static void requests_in_order(void)
             requests++;
             largest = job.size > largest ? job.size : largest;
             ahead += job.priority == SGZ_AHEAD;
-            CHECK(!sgz_chunks_deliver(c, &job, &data, &err));
+            CHECK(!sgz_chunks_deliver(c, &job, &data, &later, &err));
         }
         CHECK(w.woken == parked);
         if (parked)
@@ -371,22 +382,24 @@ static void wrong_bytes(void)
     uint32_t number;
     sgz_chunks_job job;
     waiting w;
-    int parked;
+    int parked, later;
     uint8_t out[5000];
     waiting_init(&w);
     CHECK(!sgz_chunks_new(&c, &codecs, 1 << 20, NULL, &err));
     CHECK(!sgz_chunks_add(c, &l.spans, &blob, 1, 0, &number, &err));
+    counting = c;
+    w.want.ready = ready_and_counted;
     w.want.file = l.rows[3];
     w.want.size = l.sizes[3];
     CHECK(!sgz_chunks_read(c, &w.want, out, &parked, &err) && parked);
     CHECK(sgz_chunks_next(c, SGZ_DEMAND, 0, &job) == 1 && job.last > job.first + 1);
     int64_t middle = l.toc->rows[l.spans.rows[job.first]].offset + 30;
     l.data[middle] ^= 1;
-    sgz_status st = sgz_chunks_deliver(c, &job, &data, &err);
+    sgz_status st = sgz_chunks_deliver(c, &job, &data, &later, &err);
     CHECK(st == SGZ_EDIGEST || st == SGZ_EDATA);
     CHECK(!w.woken);
     l.data[middle] ^= 1;
-    CHECK(!sgz_chunks_deliver(c, &job, &data, &err) && w.woken);
+    CHECK(!sgz_chunks_deliver(c, &job, &data, &later, &err) && w.woken);
     CHECK(!sgz_chunks_read(c, &w.want, out, &parked, &err) && !parked);
     CHECK(!memcmp(out, l.contents[3], l.sizes[3]));
     sgz_chunks_free(c);
@@ -410,7 +423,7 @@ static void background(void)
     sgz_error err;
     sgz_chunks_job job;
     waiting w;
-    int parked;
+    int parked, later;
     uint32_t number;
     uint64_t fetched = 0;
     uint8_t *out = malloc(30000);
@@ -435,10 +448,10 @@ static void background(void)
                 CHECK(!sgz_chunks_read(c, &w.want, out, &parked, &err) && parked);
                 CHECK(sgz_chunks_next(c, SGZ_BACKGROUND, 0, &more) == 1 && !more.priority);
                 CHECK(sgz_chunks_next(c, SGZ_BACKGROUND, 0, &(sgz_chunks_job){0}) == 0);
-                CHECK(!sgz_chunks_deliver(c, &more, &data, &err));
+                CHECK(!sgz_chunks_deliver(c, &more, &data, &later, &err));
                 CHECK(!sgz_chunks_read(c, &w.want, out, &parked, &err) && !parked);
             }
-            CHECK(!sgz_chunks_deliver(c, &job, &data, &err));
+            CHECK(!sgz_chunks_deliver(c, &job, &data, &later, &err));
         }
         CHECK(round || asked);
         sgz_chunks_stats stats;
