@@ -49,6 +49,11 @@ class ConvertOptions:
             raise UsageError("format stargz has no landmarks: no prioritized files with it")
         if self.lossless and self.prioritized:
             raise UsageError("lossless keeps the order of the input: no prioritized files with it")
+        for name in self.prioritized:
+            if any("\ud800" <= char < "\udc80" or "\udcff" < char <= "\udfff" for char in name):
+                raise UsageError(
+                    f"prioritized path {name[:100]!a}: half of a surrogate pair is in no name"
+                )
 
 
 def check_level(level: int) -> None:

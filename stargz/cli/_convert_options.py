@@ -193,7 +193,7 @@ def _listed(file: str | None) -> list[str]:
             # The snapshotter's recorder writes {"path": ..., ...}, one object a line.
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
             if isinstance(record, dict) and "path" in record:
                 path = record["path"]

@@ -86,7 +86,10 @@ class Response:
 
     def json(self) -> Any:
         """The body as JSON; ValueError if it is not."""
-        return json.loads(self.data)
+        try:
+            return json.loads(self.data)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
 
 
 class Reply:

@@ -216,7 +216,13 @@ class State:
         if found is None:
             return None
         if found[-1] == _sum(found[:-1]):
-            return dict(zip(columns, found, strict=False))
+            row = dict(zip(columns, found, strict=False))
+            try:
+                if row.get("report") is not None:
+                    row["report"] = dict(json.loads(row["report"]))
+                return row
+            except (ValueError, TypeError, RecursionError):
+                pass
         _log.warning("%s: the row of %s is damaged: done anew", self.name, key[:2][-1])
         if self.run:
             db.execute(f"DELETE FROM {table} WHERE {where}", key)
@@ -356,8 +362,7 @@ class State:
                 done = stored and row[3] in ("converted", "unchanged")
                 image = self._row(db, "images", row[2]) if done else None
             last = row[0]
-            text = image["report"] if image is not None else None
-            report = json.loads(text) if text else None
+            report = image["report"] if image is not None else None
             yield Outcome(row[0], row[1], row[2], row[3], row[4], row[5], report)
 
     # --- layers -------------------------------------------------------------------------
@@ -377,7 +382,7 @@ class State:
                     "AND used <> ?1",
                     (self.run, *values),
                 )
-            return KnownLayer(json.loads(found["report"]), found["place"])
+            return KnownLayer(found["report"], found["place"])
 
     def keep_layer(self, key: LayerKey, report: dict[str, Any], place: str) -> None:
         """A layer is finished."""
