@@ -65,6 +65,8 @@ typedef struct {
     size_t len, cap;
 } sgz_tar_buffer;
 
+typedef enum { TAR_V7, TAR_USTAR, TAR_STAR, TAR_GNU } sgz_tar_format;
+
 typedef enum { TAR_AT_HEADER, TAR_AT_BODY, TAR_AT_OLD_MAP, TAR_AT_MAP } sgz_tar_state;
 
 struct sgz_tar_parser {
@@ -122,6 +124,25 @@ static inline sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, c
     return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len, "%s", what);
 }
 
+static inline sgz_tar_text field_text(const uint8_t *header, size_t at, size_t len)
+{
+    const char *text = (const char *)header + at;
+    const char *nul = memchr(text, 0, len);
+    return (sgz_tar_text){text, nul ? (size_t)(nul - text) : len};
+}
+
+static inline sgz_tar_format header_format(const uint8_t *header)
+{
+    if (!memcmp(header + TAR_MAGIC, "ustar  ", 8))
+        return TAR_GNU;
+    if (memcmp(header + TAR_MAGIC, "ustar", 6))
+        return TAR_V7;
+    return memcmp(header + 508, "tar", 4) ? TAR_USTAR : TAR_STAR;
+}
+
+/* tar/entry.c: p->entry is what the header and the extended ones before it say. */
+sgz_status sgz_tar_set_entry(sgz_tar_parser *p, int64_t offset, sgz_error *err);
+
 /* tar/pax.c */
 /* Decimal digits with an optional minus. 0 when well formed and in range. */
 int sgz_tar_decimal(const char *text, size_t len, int64_t *value);
@@ -132,8 +153,8 @@ sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err);
 sgz_status sgz_tar_merge_xattrs(sgz_tar_parser *p, sgz_tar_entry *entry, sgz_error *err);
 sgz_status sgz_tar_add_run(sgz_tar_parser *p, int64_t offset, int64_t len, sgz_error *err);
 
-/* tar/tar.c: an octal or base-256 number; blanks and NULs around it, and an empty field, as GNU
- * tar and Go accept them. */
+/* tar/number.c: an octal or base-256 number; blanks and NULs around it, and an empty field, as
+ * GNU tar and Go accept them. */
 int sgz_tar_number(const uint8_t *header, size_t at, size_t len, int64_t *value);
 
 /* tar/sparse.c: the pairs of an old GNU header or extension block, up to an empty one. */
