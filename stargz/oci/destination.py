@@ -105,7 +105,8 @@ def open_destination(
     """
     reference = parse_image(dst)
     if isinstance(reference, LayoutReference):
-        yield LayoutDestination(reference)
+        with closing(LayoutDestination(reference)) as layout:
+            yield layout
     elif not isinstance(reference, Reference):
         raise UsageError(
             f"{dst!r}: images are written to docker://host/repo[:tag] and oci:DIR[:ref] alone"

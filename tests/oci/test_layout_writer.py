@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import blobs
+import command
 import layouts
 import pytest
 
@@ -359,7 +360,7 @@ with open_destination(f"oci:{sys.argv[1]}") as to:
     )
     assert done.returncode == 0, done.stderr
     assert "File too large" in done.stdout and f"{tmp_path}/made" in done.stdout
-    assert files(tmp_path / "made") == ["index.json", "oci-layout"]
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_source_that_lies_leaves_nothing(source: layouts.Layout, tmp_path: Path) -> None:
@@ -373,4 +374,43 @@ def test_a_source_that_lies_leaves_nothing(source: layouts.Layout, tmp_path: Pat
         with pytest.raises(StargzError, match=entry.digest):
             copy_blob(there, to, entry)
         assert not to.has_blob(entry)
-    assert files(tmp_path / "made") == ["index.json", "oci-layout"]
+        assert files(tmp_path / "made") == ["index.json", "oci-layout"]
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_layout_that_was_made_for_nothing_is_taken_away(tmp_path: Path) -> None:
+    """Also the directories above; not one that was there, is in use, or has anything."""
+    before, there = files(tmp_path), tmp_path / "there"
+    for _ in range(2):
+        with (
+            suppress(KeyboardInterrupt),
+            open_destination(f"oci:{tmp_path}/a/b/c") as outer,
+            open_destination(f"oci:{tmp_path}/a/b/c") as to,
+            to.writer(),
+        ):
+            assert index(tmp_path / "a/b/c")["manifests"] == []
+            raise KeyboardInterrupt
+        assert files(tmp_path) == before and not (tmp_path / "a").exists()
+    with open_destination(f"oci:{there}") as outer:
+        with open_destination(f"oci:{there}") as to:
+            to.writer().__exit__()
+            with open_destination(f"oci:{there}") as other:
+                other.writer().__exit__()
+            assert (there / "index.json").exists()
+        assert not there.exists()
+        outer.write_blob(DATA, DIGEST)
+    made = files(there)
+    assert made == [f"blobs/sha256/{DIGEST[7:]}", "index.json", "oci-layout"]
+    (there / made[0]).unlink()
+    with open_destination(f"oci:{there}") as to:
+        to.writer().__exit__()
+    assert files(there) == made[1:]
+
+
+def test_an_image_that_fails_leaves_no_layout(tmp_path: Path) -> None:
+    layout = layouts.image(tmp_path / "source", [blobs.varied_tar()])
+    with load_image(f"oci:{layout.path}") as image:
+        path = layout.path / "blobs/sha256" / image.descriptors[-1].digest[7:]
+    path.write_bytes(path.read_bytes()[:-40] + bytes(40))
+    command.fails(3, "image", "convert", f"oci:{layout.path}", f"oci:{tmp_path}/out/new:v")
+    assert not (tmp_path / "out").exists()

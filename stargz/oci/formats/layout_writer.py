@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +35,8 @@ _INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 
 class LayoutDestination:
     """A Destination in a layout's directory, which is made when the first thing is written.
-    Any number of threads and processes may write to one directory."""
+    Any number of threads and processes may write to one directory. `close` takes away a layout
+    that was not there before, if nothing was put into it."""
 
     def __init__(self, reference: LayoutReference) -> None:
         self.reference: Reference | LayoutReference
@@ -43,6 +44,9 @@ class LayoutDestination:
         self.name = str(reference)
         self._path = Path(os.path.abspath(reference.path))  # noqa: PTH100
         self._made = False
+        self._new = [path for path in (self._path, *self._path.parents) if not path.exists()]
+        self._was_there = (self._path / "oci-layout").exists()
+        self._used: int | None = None  # keeps `blobs` locked: others do not take it away
 
     def has_blob(self, entry: Descriptor) -> bool:
         """See Destination.has_blob."""
@@ -146,6 +150,35 @@ class LayoutDestination:
     def interrupt(self) -> None:
         """See Destination.interrupt: nothing here waits for long."""
 
+    def close(self) -> None:
+        """Give back what it holds; nothing stays of a layout that was made for nothing."""
+        with suppress(OSError):  # it is there for good, or another still writes to it
+            if not self._was_there:
+                self._take_away()
+        if self._used is not None:
+            os.close(self._used)
+            self._used = None
+
+    def _take_away(self) -> None:
+        folder = self._path / "blobs"
+        with self._lock():
+            fd = _open_folder(folder)
+            try:
+                if self._used is not None:
+                    fcntl.flock(self._used, fcntl.LOCK_UN)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if Layout(self._path).index.manifests or any(folder.glob("*/*")):
+                    return
+                for name in folder.iterdir():
+                    name.rmdir()
+                folder.rmdir()
+                for marker in ("index.json", "oci-layout"):
+                    (self._path / marker).unlink()
+            finally:
+                os.close(fd)
+            for path in self._new:
+                path.rmdir()
+
     # --- the directory ------------------------------------------------------------------
 
     def _blob(self, digest: str) -> Path:
@@ -154,9 +187,12 @@ class LayoutDestination:
 
     def _make(self) -> None:
         """Have a layout in the directory; SourceError if there is something else."""
-        if self._made:
-            return
-        self._path.mkdir(parents=True, exist_ok=True)
+        while not self._made:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with suppress(_GoneError):
+                self._make_there()
+
+    def _make_there(self) -> None:
         with self._lock():
             marker = self._path / "oci-layout"
             if not marker.exists():
@@ -172,14 +208,22 @@ class LayoutDestination:
             if not (self._path / "index.json").exists():
                 self._write_index(dict(_INDEX))
             Layout(self._path)  # of a version that is known
+            if self._used is None:
+                self._used = _open_folder(self._path / "blobs")
+                fcntl.flock(self._used, fcntl.LOCK_SH)
         sync_folder(str(self._path.parent))
         self._made = True
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = _open_folder(self._path)
+        except FileNotFoundError:
+            raise _GoneError from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
+            if not _is_folder(fd, self._path):
+                raise _GoneError
             for name in ("oci-layout", "index.json"):  # of who was killed
                 for left in self._path.glob(f".{name}.*.partial"):
                     left.unlink()
@@ -210,6 +254,10 @@ class LayoutDestination:
             raise FormatError(f"{too_large(len(data))}; give another directory", str(path))
         with complete_or_absent(str(path)) as fd:
             _write_all(fd, data)
+
+
+class _GoneError(FileNotFoundError):
+    """Another who made the directory took it away."""
 
 
 class LayoutBlob:
@@ -250,6 +298,17 @@ class LayoutBlob:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+
+def _open_folder(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _is_folder(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _has_layouts(path: Path) -> bool:
