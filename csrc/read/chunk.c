@@ -8,9 +8,6 @@
 #define SINK ((size_t)64 << 10)
 /* Bytes are hashed while they are still in the L2 cache. */
 #define PIECE ((size_t)256 << 10)
-/* How many bytes that are no chunk's may be in one unit whose check sum has to vouch for chunks:
- * headers of two million entries without data. More is refused rather than decoded without end. */
-#define RUN_MAX ((int64_t)1 << 30)
 /* After how many failures bytes that are fetched anew each time are given up. */
 #define FETCHED_TRIES 16
 
@@ -142,103 +139,6 @@ static sgz_status failed(sgz_reader *r, sgz_status st, sgz_error *err)
     return named_error(r, st, err);
 }
 
-/* --- what goes by, for what has no digest of its own --- */
-
-/* The bytes of window `w` of a chunk. */
-static int64_t window_len(const sgz_entry *e, uint32_t w)
-{
-    int64_t left = e->chunk_size - w * SGZ_WINDOW;
-    return left < SGZ_WINDOW ? left : SGZ_WINDOW;
-}
-
-static void watch_piece(sgz_reader *r, size_t span, uint32_t window)
-{
-    sgz_read_watch *w = &r->watch;
-    w->span = span;
-    w->window = window;
-    w->crc = 0;
-    w->bare = span < w->last && !sgz_read_span_digest(r->check.spans, span);
-}
-
-static void watch_from(sgz_reader *r, size_t span)
-{
-    sgz_read_watch *w = &r->watch;
-    w->at = w->began = w->gap = 0;
-    w->seen_count = 0;
-    w->last = sgz_read_span_next(r->check.spans, span);
-    watch_piece(r, sgz_read_span_first(r->check.spans, span), 0);
-}
-
-/* A piece went by. It is the one that was right before, or has to wait for its check sum. */
-static void watch_end(sgz_reader *r)
-{
-    sgz_read_watch *w = &r->watch;
-    sgz_read_seen seen = {.span = w->span, .window = w->window, .crc = w->crc};
-    uint8_t sum[32];
-    if (sgz_read_vouched_get(r->check.spans->vouched, w->span, w->window, sum))
-        w->changed |= w->span == r->span && memcmp(sum, &seen.crc, sizeof seen.crc) != 0;
-    else if (!SGZ_PUSH(w->seen, w->seen_count, w->seen_cap, seen))
-        w->seen_count = 0; /* forgotten */
-}
-
-static void watch(sgz_reader *r, const uint8_t *data, size_t len)
-{
-    sgz_read_watch *w = &r->watch;
-    for (size_t n; len; data += n, len -= n) {
-        const sgz_entry *e =
-            w->span < w->last ? sgz_read_span_row(r->check.spans, w->span) : NULL;
-        int64_t start = e ? e->inner_offset + w->window * SGZ_WINDOW : INT64_MAX;
-        int inside = w->at >= start;
-        int64_t left = inside ? start + window_len(e, w->window) - w->at : start - w->at;
-        n = left < (int64_t)len ? (size_t)left : len;
-        w->at += (int64_t)n;
-        if (!inside) {
-            w->gap += (int64_t)n;
-            continue;
-        }
-        if (w->bare)
-            w->crc = sgz_codec_crc32(r->check.codecs, w->crc, data, n);
-        if ((int64_t)n < left)
-            continue;
-        if (w->bare)
-            watch_end(r);
-        int more = (w->window + 1) * SGZ_WINDOW < e->chunk_size;
-        watch_piece(r, more ? w->span : w->span + 1, more ? w->window + 1 : 0);
-    }
-}
-
-static sgz_status too_far(sgz_reader *r, sgz_error *err)
-{
-    int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
-    sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
-                  "this chunk has no digest, and its %s goes on for too long to check the CRC; "
-                  "read it without verification",
-                  sgz_codec_point_unit(sgz_codec_point(offset)));
-    sgz_read_vouched_refuse(r->check.spans->vouched, offset, r->watch.began, r->watch.at, err);
-    return SGZ_EDATA;
-}
-
-/* A unit ended, and its check sum was right. */
-static void watch_unit(sgz_reader *r)
-{
-    sgz_read_watch *w = &r->watch;
-    sgz_error err;
-    uint8_t sum[32] = {0};
-    if (w->gap > RUN_MAX) {
-        too_far(r, &err);
-        w->far = 1;
-        w->bare = 0; /* of what goes on in the next unit, this one's part is not checked */
-        w->seen_count = 0;
-    }
-    for (size_t i = 0; i < w->seen_count; i++) {
-        memcpy(sum, &w->seen[i].crc, sizeof w->seen[i].crc);
-        sgz_read_vouched_put(r->check.spans->vouched, w->seen[i].span, w->seen[i].window, sum);
-    }
-    w->seen_count = 0;
-    w->gap = 0;
-    w->began = w->at;
-}
-
 /* Decode at most `len` bytes, to the end of a unit where things are watched. */
 static sgz_status step(sgz_reader *r, uint8_t *out, size_t len, size_t *got, int *ended,
                        sgz_error *err)
@@ -250,9 +150,9 @@ static sgz_status step(sgz_reader *r, uint8_t *out, size_t len, size_t *got, int
         st = sgz_codec_decoder_read(&r->decoder, out, len, got, err);
     } else {
         st = sgz_codec_decoder_read_unit(&r->decoder, out, len, got, ended, err);
-        watch(r, out, *got);
+        sgz_read_watch_pass(&r->watch, r->check.codecs, r->check.spans, r->span, out, *got);
         if (*ended)
-            watch_unit(r);
+            sgz_read_watch_unit(&r->watch, r->check.spans, r->entered);
     }
     r->at += (int64_t)*got;
     return st;
@@ -331,7 +231,7 @@ static sgz_status begin(sgz_reader *r, size_t span, uint32_t named, int verify, 
         r->entered = e->offset;
         r->at = 0;
         if (r->watching)
-            watch_from(r, span);
+            sgz_read_watch_from(&r->watch, spans, span);
     }
     while (r->at < start) {
         int64_t left = start - r->at;
@@ -403,13 +303,13 @@ static sgz_status look_ahead(sgz_reader *r, sgz_error *err)
     while (!sgz_codec_decoder_between(&r->decoder) && !st) {
         size_t n;
         int ended;
-        if (w->gap > RUN_MAX)
-            st = too_far(r, err);
+        if (sgz_read_watch_lost(w))
+            st = sgz_read_watch_refuse(w, r->check.spans, r->entered, err);
         else if ((st = step(r, r->sink, SINK, &n, &ended, err)))
             return broken(r, st, err);
     }
     if (!st && w->far)
-        st = too_far(r, err);
+        st = sgz_read_watch_refuse(w, r->check.spans, r->entered, err);
     if (back)
         come_back(r);
     return named_error(r, st, err);
@@ -492,7 +392,7 @@ static sgz_status read_window(sgz_reader *r, size_t span, int64_t from, int64_t 
     }
     st = begin(r, span, spans->files[span], 1, 0, e->chunk_size, err);
     for (uint32_t w = 0; w * SGZ_WINDOW < e->chunk_size && !st; w++) {
-        st = hash_window(r, window_len(e, w), w == wanted ? out : NULL, sum, err);
+        st = hash_window(r, sgz_read_window_len(e, w), w == wanted ? out : NULL, sum, err);
         if (!st && SGZ_FIT(sums, cap, count + 1u))
             memcpy(sums[count++], sum, 32);
         if (w == wanted)
@@ -513,7 +413,7 @@ sgz_status sgz_read_chunk(sgz_reader *r, size_t span, int verify, int64_t from, 
     const sgz_spans *spans = r->check.spans;
     const sgz_entry *e = sgz_read_span_row(spans, span);
     int window = verify && (int64_t)len < e->chunk_size && from % SGZ_WINDOW == 0 &&
-                 (int64_t)len == window_len(e, (uint32_t)(from / SGZ_WINDOW));
+                 (int64_t)len == sgz_read_window_len(e, (uint32_t)(from / SGZ_WINDOW));
     if (window && sgz_read_span_digest(spans, span))
         return read_window(r, span, from, (int64_t)len, out, err);
     int64_t begun = window || !verify ? from : 0;

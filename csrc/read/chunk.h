@@ -12,7 +12,7 @@
 #ifndef SGZ_READ_CHUNK_H
 #define SGZ_READ_CHUNK_H
 
-#include "read/spans.h"
+#include "read/watch.h"
 
 /* --- digests ---------------------------------------------------------------------------- */
 
@@ -52,25 +52,6 @@ int sgz_read_pass(sgz_read_check *c, sgz_read_passing *p, const uint8_t *data, s
                   size_t *n);
 
 /* --- a chunk by itself ------------------------------------------------------------------ */
-
-/* A piece without a digest that went by, and whose check sum has not. */
-typedef struct {
-    size_t span;
-    uint32_t window, crc;
-} sgz_read_seen;
-
-/* Where what is decoded from the entry point on stands among the pieces. */
-typedef struct {
-    int64_t at;
-    int64_t began, gap;    /* of the open unit: where it did, its bytes that are no chunk's */
-    size_t span, last;     /* the piece that goes by or comes next, of spans before `last` */
-    uint32_t window, crc;
-    uint8_t bare;          /* it has no digest */
-    uint8_t changed;       /* a piece that is wanted is not what it was */
-    uint8_t far;           /* the gaps of a unit were more than can be looked at */
-    sgz_read_seen *seen;
-    size_t seen_count, seen_cap;
-} sgz_read_watch;
 
 /* What one thread needs to read chunks. */
 typedef struct {
