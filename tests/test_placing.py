@@ -166,6 +166,13 @@ WHITEOUTS: dict[str, tuple[list[Item], dict[str, str]]] = {
 }  # fmt: skip
 
 
+def test_whiteouts_that_are_one_file_below_what_is_no_directory(tmp_path: Path) -> None:
+    items = [("f", "f", "1"), ("d/.wh.a", "l", "f"), ("d/.wh.b", "l", "f"), ("f", "f", "2")]
+    made = stargz.convert(io.BytesIO(make_tar([*items, ("d", "f", "3")])), tmp_path / "blob")
+    assert names(tmp_path / "blob") == {"f": "2", "d": "3"}
+    assert made.warnings[0].startswith("2 whiteouts below")
+
+
 @pytest.mark.parametrize("case", WHITEOUTS)
 def test_whiteouts_below_what_is_no_directory(tmp_path: Path, case: str) -> None:
     items, right = WHITEOUTS[case]
@@ -187,6 +194,8 @@ def test_a_whiteout_below_a_symlink_hides_what_is_there(tmp_path: Path) -> None:
         ([("a", "d", ""), ("a/f", "f", "1"), ("a", "s", "b"), ("a", "d", "")], "takes the place"),
         ([("s", "s", "/"), ("s/stargz.index.json", "f", "1")], "for itself"),
         ([("s", "s", "d"), ("h", "l", "s/f")], "not in the tar before it"),
+        ([("d/.wh.a", "f", ""), ("d/.wh.b", "l", "d/.wh.a")], "'d/.wh.b'.*a whiteout and no file"),
+        ([(".wh..wh..opq", "f", ""), ("h", "l", "./.wh..wh..opq")], "a whiteout and no file"),
     ],
 )
 def test_what_tools_do_not_agree_on_is_refused(items: list[Item], says: str) -> None:

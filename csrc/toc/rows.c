@@ -291,9 +291,13 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
     for (size_t i = 0; i < toc->count; i++) {
         if (toc->rows[i].type == SGZ_CHUNK || toc->rows[i].flags & SGZ_DROPPED)
             continue;
-        sgz_status status = place_whiteout(a, (uint32_t)i, err);
-        if (status)
-            return status;
+        uint64_t name; /* an heir's may be a whiteout again */
+        do {
+            name = toc->rows[i].name_off;
+            sgz_status status = place_whiteout(a, (uint32_t)i, err);
+            if (status)
+                return status;
+        } while (!(toc->rows[i].flags & SGZ_DROPPED) && toc->rows[i].name_off != name);
     }
     for (size_t i = 0; i < toc->count; i++) {
         sgz_entry *row = &toc->rows[i];

@@ -93,6 +93,10 @@ sgz_status sgz_toc_rows_target(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is not in the tar before it", shown,
                              link);
+    /* Who applies layers makes no file of a whiteout, so that it cannot be linked to. */
+    if (sgz_toc_is_whiteout(link, row->link_len))
+        return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
+                             "hard link to '%.*s', which is a whiteout and no file", shown, link);
     *target = sgz_toc_resolve(toc, found);
     if (toc->rows[*target].type == SGZ_DIR)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,

@@ -275,8 +275,9 @@ static void whiteouts(void)
     EXPECT(leaves("5d 2s>d 0s/.wh.a", "5d 2s>d 0d/.wh.a"));
     EXPECT(leaves("0d/.wh.a 5d", "0d/.wh.a 5d") && notes.count[SGZ_NOTE_NOT_BELOW] == 0);
     EXPECT(fails("0d/.wh.a 0d/b 0d", "d", "takes the place"));
-    /* What a whiteout is linked to lives on; a directory is none; and nothing is below one. */
-    EXPECT(leaves("0d/.wh.a 1x>d/.wh.a 1y>d/.wh.a 2d>e", "0x 1y>x 2d>e"));
+    /* Nothing is linked to a whiteout; a directory is none; and nothing is below one. */
+    EXPECT(leaves("0f 1d/.wh.a>f 1d/.wh.b>f 0f 2d>e", "0f 2d>e"));
+    EXPECT(fails("0d/.wh.a 1x>d/.wh.a", "x", "a whiteout and no file"));
     EXPECT(fails("5d/.wh.a 2d>e", "d", "takes the place"));
     EXPECT(fails("5e 2d/.wh.a>/e 0d/.wh.a/x", "d/.wh.a/x", "is used as a directory"));
 }
