@@ -9,6 +9,7 @@ patterns are refused, also those that they happen to take.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -47,6 +48,7 @@ _POSIX = {
 }
 # Of all patterns of a file, since each state takes memory and a little time for each name.
 _STATES_MAX = 200_000
+_SIZE_MAX = 1 << 20  # bytes of a file; those in use have some kilobytes
 _SHOWN = 200  # characters of a pattern that is wrong
 
 
@@ -389,6 +391,16 @@ class IgnoreFile:
         self._exceptions = [p for p in patterns if p.exception]
         # Which patterns matched a directory: of each one that was asked about.
         self._matched: dict[str, tuple[bool, ...]] = {"": (False,) * len(patterns)}
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> IgnoreFile:
+        """Parse the ignore file, or pipe, at `path`. OSError; UsageError, also for over 1 MiB."""
+        name = os.fspath(path)
+        with open(name, "rb") as file:  # noqa: PTH123
+            text = file.read(_SIZE_MAX + 1)
+        if len(text) > _SIZE_MAX:
+            raise UsageError(f"{name}: over {_SIZE_MAX >> 20} MiB, which is no ignore file")
+        return cls.parse(text, name)
 
     @classmethod
     def parse(cls, text: bytes, source: str) -> IgnoreFile:

@@ -272,7 +272,7 @@ def _decider(ignore: StrPath | IgnoreFile | None) -> Callable[[bytes, bool], int
     from stargz.ignore import IgnoreFile
 
     if isinstance(ignore, (str, os.PathLike)):
-        ignore = IgnoreFile.parse(Path(ignore).read_bytes(), os.fspath(ignore))
+        ignore = IgnoreFile.read(ignore)
     return ignore.decide
 
 

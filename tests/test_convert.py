@@ -315,6 +315,23 @@ def test_garbage_behind_the_gzip_is_ignored_with_a_warning() -> None:
     assert again.warnings == result.warnings
 
 
+@pytest.mark.parametrize("behind", [b"garbage", b"\0" * 9, b"\x1f\x00 damaged"])
+def test_garbage_where_the_tar_goes_on_is_refused(behind: bytes) -> None:
+    """Else what follows on it would be lost: of a damaged member, or of a joint of two inputs."""
+    tar = make_tar(BASIC)
+    entries = len(tar.rstrip(b"\0"))
+    entries += -entries % 512
+    first, second = gzip.compress(tar[:entries]), gzip.compress(tar[entries:])
+    assert convert(first + second) == convert(tar)
+    for data in (first + behind, first + behind + second):
+        for options in ({}, {"prioritized": ["e"]}, {"lossless": True}):
+            with pytest.raises(GzipError, match="has not ended") as caught:
+                stargz.convert(data, io.BytesIO(), **options)  # type: ignore[arg-type]
+            assert caught.value.offset == len(first)
+        with pytest.raises(GzipError, match="has not ended"):
+            stargz.conversion.diff_id(data)
+
+
 def test_a_missing_last_padding_is_made_up() -> None:
     tar = make_tar([("a", "f", b"123")])
     assert convert(tar[:515]) == convert(tar)

@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stargz
+from stargz.errors import UsageError
 from stargz.ignore import IgnoreFile
 
 
@@ -309,3 +311,16 @@ def test_as_docker(docker: Callable[[list[str]], list[Any]]) -> None:
         assert [file.decide(name, True) > 0 for name in NAMES] == theirs["ignored"], text
         used += any(theirs["ignored"]) and not all(theirs["ignored"])
     assert used > 1000 and refused < 300
+
+
+def test_a_file_without_end(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "abd").touch()
+    for text in (b"abc\n" * (1 << 18), b"#" * (1 << 20)):
+        (tmp_path / "ignore").write_bytes(text)
+        stargz.pack(tmp_path / "tree", tmp_path / "layer", ignore=tmp_path / "ignore")
+    for endless in ("/dev/zero", tmp_path / "ignore"):
+        if endless != "/dev/zero":
+            (tmp_path / "ignore").write_bytes(b"#" * ((1 << 20) + 1))
+        with pytest.raises(UsageError, match="over 1 MiB"):
+            stargz.pack(tmp_path / "tree", tmp_path / "layer", ignore=endless)

@@ -21,6 +21,8 @@
 
 /* Inflate in steps whose output is still in the second-level cache for its CRC. */
 #define INFLATE_STEP (256u << 10)
+/* What a tar ends in: two blocks of zeros. */
+#define TAR_END 1024
 
 sgz_wrap sgz_io_wrap_of(const uint8_t *data, size_t len)
 {
@@ -242,6 +244,14 @@ static sgz_status read_plain(sgz_input *input, uint8_t *out, size_t cap, size_t 
     return SGZ_OK;
 }
 
+static void count_zeros(sgz_input *input, const uint8_t *data, size_t len)
+{
+    size_t zeros = 0;
+    while (zeros < len && zeros < TAR_END && !data[len - 1 - zeros])
+        zeros++;
+    input->zeros = zeros == len ? input->zeros + len : zeros;
+}
+
 static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *got,
                             sgz_error *err)
 {
@@ -258,7 +268,12 @@ static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *
         if (status)
             return status;
         input->buf_pos = input->buf_len - in_len;
+        count_zeros(input, out + *got, made);
         *got += made;
+        if (input->inflater.garbage && input->zeros < TAR_END)
+            return sgz_base_fail(err, SGZ_EDATA, input->inflater.member_offset, NULL, 0,
+                                 "bytes that are no gzip member, where the tar has not ended: "
+                                 "the input is damaged; get it again");
         if (at_end && !made) {
             if (!sgz_codec_inflater_at_member_end(&input->inflater))
                 return sgz_base_fail(err, SGZ_EDATA, input->source_pos, NULL, 0,

@@ -41,6 +41,7 @@ typedef struct {
     int64_t source_pos;         /* bytes taken from the source: progress */
     int64_t memory;             /* the largest window of a zstd frame */
     int source_end, frame_open;
+    size_t zeros;               /* that the tar ends in, so far; of gzip */
     int padded;                 /* zeros behind the last zstd frame were passed over */
 } sgz_input;
 

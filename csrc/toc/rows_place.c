@@ -1,6 +1,11 @@
 /* Where an entry of a tar goes, and its hard link leads: see toc/place.h. */
 #include "toc/rows_internal.h"
 
+static const char *kind(int type)
+{
+    return type == SGZ_REG ? "file" : sgz_toc_type_name(type);
+}
+
 static sgz_status too_long(const sgz_tar_entry *entry, const char *what, int64_t offset,
                            sgz_error *err)
 {
@@ -26,7 +31,7 @@ static sgz_status find_dir(sgz_toc_rows *a, const sgz_tar_entry *entry, const ch
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "'%.*s' is used as a directory by %s, but is a %s",
                              place->len > 120 ? 120 : (int)place->len, place->path, what,
-                             sgz_toc_type_name(a->toc->rows[row].type));
+                             kind(a->toc->rows[row].type));
     case SGZ_PLACE_LOOP:
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "%s leads through more than %d symlinks of the tar", what,
@@ -186,6 +191,6 @@ sgz_status sgz_toc_rows_previous(sgz_toc_rows *a, const sgz_tar_entry *entry, sg
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a %s takes the place of a directory with entries, which some "
                              "tools keep and others remove; leave one of them out",
-                             sgz_toc_type_name(row->type));
+                             kind(row->type));
     return SGZ_OK;
 }
