@@ -256,6 +256,21 @@ def flip(block: bytes) -> bytes:
     return bytes(byte ^ 0x55 for byte in block)
 
 
+# What a server may send as a URL, and nobody can ask for.
+NO_URLS = (
+    "http://[::1",
+    "https://[::1/x",
+    "//[bad",
+    "//[1:::2]/x",
+    "http://[::ffff:1.2.3.4.5]/x",
+    "http://host:99999/x",
+    "http://host:x/",
+    "//host:-1/",
+    "http://@/x",
+    "http://user:word@:80/",
+)
+
+
 def redirect(url: str, status: int = 307) -> Fault:
     """Sent elsewhere."""
     return Fault(status=status, headers={"Location": url})

@@ -68,6 +68,16 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
+def target(base: str, text: str) -> str | None:
+    """The http or https URL that a server at `base` means by `text`; None if it is none."""
+    try:
+        url = urljoin(base, text)
+        origin(url)
+    except (ValueError, SourceError):
+        return None
+    return url
+
+
 def harmless(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that are known to hold no secret."""
     return {key: value for key, value in headers.items() if key.lower() in _HARMLESS}
@@ -368,23 +378,23 @@ class Client:
             ):
                 return reply
             reply.drain()
-            target = urljoin(url, location)
-            if urlsplit(target).scheme not in ("http", "https"):
+            there = target(url, location)
+            if there is None:
                 raise TransientError(
                     "the server redirects to what is no http or https URL",
                     hint="check the address",
                     final=True,
                 )
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+            if origin(url).startswith("https:") and not origin(there).startswith("https:"):
                 raise TransientError(
-                    f"the server redirects from https to plain http ({redact(target)})",
+                    f"the server redirects from https to plain http ({redact(there)})",
                     hint="this is refused; ask for the address that it means",
                     final=True,
                 )
-            if origin(target) != origin(url):
+            if origin(there) != origin(url):
                 sent = harmless(sent)
                 public_only = public_only or not (private or self.allow_private)
-            url = target
+            url = there
         raise TransientError(
             f"more than {MAX_REDIRECTS} redirects", hint="check the address", final=True
         )

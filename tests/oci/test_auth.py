@@ -11,6 +11,7 @@ import registries
 from hypothesis import given
 from hypothesis import strategies as st
 from registries import PASSWORD, USER, Identity, TokenServer, lying, no_secret_in
+from servers import NO_URLS
 
 from stargz.errors import RegistryError
 from stargz.oci.registry.auth import Authorizer, Challenge, parse_challenges
@@ -119,7 +120,7 @@ def test_a_public_registry_cannot_name_a_private_token_server(
         "", "x", "/token", "//host.example/token", "ftp://host.example", "file:///etc/passwd",
         "http://host.example/token", "http://registry.example/token", "https://", "https://[x/",
         "https://user:pw@host.example/", "https://host.example:x/", "https://host.example/é",
-        "javascript:alert(1)", "https://host.example/\x7f",
+        "javascript:alert(1)", "https://host.example/\x7f", *NO_URLS,
     ],
 )  # fmt: skip
 def test_what_is_no_token_server(realm: str, signer: Identity) -> None:

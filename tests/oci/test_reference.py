@@ -65,6 +65,8 @@ BAD = [
     "http://host.example/a",
     "[::1/a",
     "[zz]/a",
+    "[1:::2]/a",
+    "[::1.2]:5000/a",
     "host.example/a:",
     "host.example/a:-x",
     "host.example/a:" + "x" * 129,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registries import NAME, PASSWORD, USER, Lying, lying, no_secret_in, quick
+from servers import NO_URLS
 
 from stargz.digests import is_digest
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError
@@ -241,6 +242,10 @@ def test_pages_that_lead_astray(liar: Lying) -> None:
         for elsewhere in ("http://127.0.0.1:1/x", "https://host.example/x", "//host.example/x"):
             tag_page(liar, "n=1000", ["a"], f'<{elsewhere}>; rel="next"')
             with pytest.raises(RegistryError, match="another host"):
+                list(client.tags(liar.reference()))
+        for nowhere in ("ftp://host.example/x", *NO_URLS):
+            tag_page(liar, "n=1000", ["a"], f'<{nowhere}>; rel="next"')
+            with pytest.raises(RegistryError, match=r"^127.*pages lead to what is no http or ht"):
                 list(client.tags(liar.reference()))
         for body in (b"[]", b'{"tags": 7}', b'{"tags": [7]}', b"x"):
             liar.answers[f"{path}?n=1000"] = (200, {}, body)

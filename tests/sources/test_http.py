@@ -17,7 +17,17 @@ from typing import Any
 
 import pytest
 from absence import absent
-from servers import Fault, FaultProxy, Request, SignedURLs, find_nginx, flip, nginx, redirect
+from servers import (
+    NO_URLS,
+    Fault,
+    FaultProxy,
+    Request,
+    SignedURLs,
+    find_nginx,
+    flip,
+    nginx,
+    redirect,
+)
 
 import stargz
 from stargz.errors import DigestError, FormatError, SourceError
@@ -545,10 +555,14 @@ def test_redirects_end(proxy: FaultProxy, client: Client) -> None:
     with pytest.raises(SourceError, match="more than 5 redirects"):
         HTTPSource(f"{proxy.url}/blob", client=client)
     assert proxy.requests == 6
-    for target in ("ftp://127.0.0.1/blob", "file:///etc/passwd"):
-        proxy.reset([redirect(target)])
-        with pytest.raises(SourceError, match="redirects to what is no http or https URL"):
-            HTTPSource(f"{proxy.url}/blob", client=client)
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/blob", "file:///etc/passwd", *NO_URLS])
+def test_redirects_to_what_cannot_be_asked(target: str, proxy: FaultProxy, client: Client) -> None:
+    proxy.plan = [redirect(target)]
+    with pytest.raises(SourceError, match="redirects to what is no http or https URL") as caught:
+        HTTPSource(f"{proxy.url}/blob", client=client)
+    assert str(caught.value).startswith(f"{proxy.url}/blob: ")
 
 
 def test_private_addresses_are_refused_on_demand(proxy: FaultProxy, client: Client) -> None:

@@ -7,6 +7,7 @@ mean something else there is let through.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -165,7 +166,13 @@ def parse_reference(text: str) -> Reference:
 def check_registry(registry: str, source: str = "") -> str:
     """`host[:port]` with old names replaced; raises UsageError for what is none."""
     found = _REGISTRY.fullmatch(registry)
-    if not found or int(found[1] or 1) not in range(1, 65536):
+    good = found is not None and int(found[1] or 1) in range(1, 65536)
+    if good and registry.startswith("["):
+        try:
+            ipaddress.IPv6Address(registry[1 : registry.index("]")])
+        except ValueError:
+            good = False
+    if not good:
         shown, where = mask_reference(registry), mask_reference(source)
         raise UsageError(f"{where or repr(shown)}: {shown!r} is not host[:port]")
     return _OLD_NAMES.get(registry.lower(), registry)

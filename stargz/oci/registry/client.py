@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urljoin
 
 from stargz.digests import is_digest
 from stargz.errors import RegistryError, SourceError
@@ -33,7 +32,7 @@ from stargz.oci.registry.credentials import Credentials, CredentialStore
 from stargz.oci.registry.failures import as_registry_error, failure
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.oci.registry.turns import Turns
-from stargz.sources.client import Body, Client, Response, origin
+from stargz.sources.client import Body, Client, Response, origin, target
 from stargz.sources.tries import Tries
 
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
@@ -368,7 +367,11 @@ class RegistryClient:
             link = _LINK.search(answer.headers.get("Link", "")[:_MAX_LINK])
             if not link:
                 return
-            url = urljoin(answer.url, link[1])
+            url = target(answer.url, link[1])
+            if url is None:
+                raise RegistryError(
+                    "its pages lead to what is no http or https URL", reference.name
+                )
             if url in seen:
                 raise RegistryError("its pages lead in a circle", reference.name)
             seen.add(url)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from stargz.digests import is_digest
 from stargz.errors import DigestError, RegistryError, SourceError
 from stargz.oci.formats.reference import Reference
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.hosts import Endpoint
-from stargz.sources.client import Body, Response, origin, redact
+from stargz.sources.client import Body, Response, origin, redact, target
 from stargz.sources.tries import TransientError, Tries
 
 WRITE = "pull,push"  # one token for looking and for writing
@@ -75,15 +75,13 @@ def location(answer: Response, host: Endpoint, client: RegistryClient, reference
     text = answer.headers.get("Location", "")
     if not text or len(text) > _MAX_LOCATION or not text.isascii() or not text.isprintable():
         raise RegistryError("the registry names no place for the upload", str(reference))
-    try:
-        url = urljoin(answer.url, text)
-        parts = urlsplit(url)
-        place = origin(url)
-    except (ValueError, SourceError):
+    url = target(answer.url, text)
+    if url is None:
         raise RegistryError(
             "the registry wants the upload sent to what is no http or https URL", str(reference)
-        ) from None
-    if place != origin(host.url):
+        )
+    if origin(url) != origin(host.url):
+        parts = urlsplit(url)
         secure = parts.scheme == "https" or urlsplit(host.url).scheme == "http"
         name = parts.netloc.rpartition("@")[2].lower()
         if name not in client.upload_hosts or not secure:
