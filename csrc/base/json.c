@@ -137,15 +137,8 @@ static sgz_json_result skip_scalar(sgz_json_cursor *c, char *opens)
 static sgz_json_result skip_key(sgz_json_cursor *c)
 {
     sgz_json_span key;
-    sgz_json_result r;
-    if (*c->p != '"')
-        return json_bad(c, "expected a key");
-    if ((r = sgz_json_string(c, &key)) || (r = sgz_json_space(c)))
-        return r;
-    if (*c->p != ':')
-        return json_bad(c, "expected a colon");
-    c->p++;
-    return sgz_json_space(c);
+    sgz_json_result r = sgz_json_key(c, &key);
+    return r ? r : sgz_json_space(c);
 }
 
 sgz_json_result sgz_base_json_skip(sgz_json_cursor *c, int depth)

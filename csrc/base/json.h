@@ -77,6 +77,20 @@ static inline sgz_json_result sgz_json_string(sgz_json_cursor *c, sgz_json_span 
     return JSON_OK;
 }
 
+/* The key of a member, and its colon. */
+static inline sgz_json_result sgz_json_key(sgz_json_cursor *c, sgz_json_span *key)
+{
+    sgz_json_result r;
+    if (*c->p != '"')
+        return json_bad(c, "expected a key");
+    if ((r = sgz_json_string(c, key)) || (r = sgz_json_space(c)))
+        return r;
+    if (*c->p != ':')
+        return json_bad(c, "expected a colon");
+    c->p++;
+    return JSON_OK;
+}
+
 /* An integer of 64 bits; no fraction, no exponent. */
 sgz_json_result sgz_base_json_int(sgz_json_cursor *c, int64_t *value);
 

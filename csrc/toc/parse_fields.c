@@ -160,13 +160,8 @@ sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *f)
     for (;;) {
         const char *start = c->p;
         f->key = KEY_UNKNOWN;
-        if (*c->p != '"')
-            return json_bad(c, "expected a key");
-        if ((r = sgz_json_string(c, &key)) || (r = sgz_json_space(c)))
+        if ((r = sgz_json_key(c, &key)))
             return r;
-        if (*c->p != ':')
-            return json_bad(c, "expected a colon");
-        c->p++;
         int code = f->key = match_key(&key);
         if (code != KEY_UNKNOWN) {
             if (f->seen & 1u << code) {
