@@ -365,6 +365,7 @@ class Client:
             deadline = max(budget.deadline(size), begun + (patience or 0.0))
             reply, private = self._once(method, url, sent, body, deadline, public_only, patience)
             if reply.status in THROTTLING:
+                pace.said = reply.said(), reply.status
                 pace.refused(begun, asked_to_wait(reply.headers))
             else:
                 pace.answered()
@@ -408,20 +409,28 @@ class Client:
             pace = self._paces.get(place)
             if pace is None:
                 if len(self._paces) >= _MAX_PACES:
-                    self._paces.clear()
+                    self._forget_paces()
                 pace = Pace(self.backoff, self.max_wait, self.host_patience)
                 self._paces[place] = pace
-        while wait := pace.enter():
-            if pace.blocked():
-                budget.check(pace)
-            leave = connection.current.leave
-            if leave is not None and leave():
-                raise TransientError("given up", final=True)
-            begun = time.monotonic()
-            if self.closing.wait(min(wait, _NAP)):
-                raise ValueError(f"{redact(url)}: the client is closed")
-            budget.wait(time.monotonic() - begun)
+        with pace.queue(budget.rank) as enter:
+            while wait := enter():
+                if pace.blocked():
+                    budget.check(pace)
+                leave = connection.current.leave
+                if leave is not None and leave():
+                    raise TransientError("given up", final=True)
+                begun = time.monotonic()
+                if self.closing.wait(min(wait, _NAP)):
+                    raise ValueError(f"{redact(url)}: the client is closed")
+                budget.wait(time.monotonic() - begun)
         return pace
+
+    def _forget_paces(self) -> None:
+        """Those at rest; if none is, that of the host that may be asked the soonest."""
+        paces = self._paces
+        self._paces = {place: pace for place, pace in paces.items() if not pace.at_rest()}
+        if len(self._paces) == len(paces):
+            del self._paces[min(paces, key=lambda place: paces[place].blocked())]
 
     def _once(
         self,

@@ -1,8 +1,9 @@
 """How fast a host is asked: one pace for all threads that share a client.
 
 A host that answers 429 or 503 is left alone for as long as it says, or for a time that doubles
-from one refusal to the next; after that requests begin one by one, with a gap that grows with
-refusals and shrinks with answers.
+from one refusal to the next; after that requests begin one by one, the eldest first, with a gap
+that grows with refusals (up to a part of the time that the host says, if it does) and shrinks with
+answers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+Rank = tuple[bool, float]  # see Tries.rank
 
 THROTTLING = (429, 503)
 _SHRINK = 0.8  # of the gap, with each answer
@@ -39,14 +43,33 @@ class Pace:
         self._next = 0.0  # when one may begin
         self._until = 0.0  # when the host may be asked again
         self._changed = -1.0
+        self._waiting: list[Rank] = []
         self._since: float | None = None  # the first refusal after the last answer
+        self.said: tuple[str, int] = ("it refuses to be asked again so soon", 429)
 
-    def enter(self) -> float:
-        """Seconds to wait before the next request, whose turn is then; 0 if it is now. Ask again
-        after waiting: the host may have refused another meanwhile."""
+    @contextmanager
+    def queue(self, rank: Rank) -> Iterator[Callable[[], float]]:
+        """Who waits for a turn: gives the function that tells the seconds to wait before the
+        request may be made, whose turn is then; 0 if it is now. Ask again after waiting: the host
+        may have refused another meanwhile.
+
+        A host that refuses gets first what has the lowest rank, so that a request which needs
+        several tries has them, and others do not all need theirs at the same time.
+        """
+        with self._lock:
+            self._waiting.append(rank)
+        try:
+            yield lambda: self._enter(rank)
+        finally:
+            with self._lock:
+                self._waiting.remove(rank)
+
+    def _enter(self, rank: Rank) -> float:
         with self._lock:
             now = self._clock()
             at = max(now, self._next, self._until)
+            if at <= now and self._gap and min(self._waiting) < rank:
+                return self._gap
             if at <= now:
                 self._next = now + self._gap
             return at - now
@@ -62,6 +85,11 @@ class Pace:
             waited = 0.0 if self._since is None else self._clock() - self._since
             return self.patience - waited
 
+    def at_rest(self) -> bool:
+        """Whether it is as that of a host that was never asked."""
+        with self._lock:
+            return self._since is None and self._gap == 0 and self._until <= self._clock()
+
     def refused(self, begun: float, said: float | None) -> None:
         """The host refused a request that was begun then, and said how long to wait, if it did."""
         with self._lock:
@@ -72,6 +100,8 @@ class Pace:
             if begun >= self._changed:
                 self._gap = min(max(2 * self._gap, self._first), self._most)
                 self._changed = now
+            if said is not None:  # it does the pacing; we only keep from coming all at once
+                self._gap = min(self._gap, max(self._first, said / 4))
             if said is None:
                 wait = self._gap * random.uniform(0.5, 1.0)
             else:  # not all at the same moment, and not before it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from typing import TYPE_CHECKING
@@ -61,8 +62,16 @@ class Tries:
         self.made = 0
         self._tries = client.tries if tries is None else tries
         self._patience = client.host_patience if patient else 0.0
-        self._since: float | None = None  # when a host refused for want of time
-        self._until = time.monotonic() + client.patience + size / client.min_rate
+        self._asked = 0.0  # seconds that the host which refused it last asked for
+        self._waited = 0.0  # and those before, together
+        self._began = time.monotonic()
+        self._until = self._began + client.patience + size / client.min_rate
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The lower, the sooner is its turn at a host that refuses: the eldest, unless it has had
+        its tries; then the host may have answers for others."""
+        return self.made >= self._tries, self._began
 
     def deadline(self, size: int = 0) -> float:
         """When the next step must have ended, which moves `size` bytes."""
@@ -102,18 +111,19 @@ class Tries:
         return wait
 
     def check(self, pace: Pace, failure: TransientError | None = None) -> None:
-        """Raise the error of a host that refuses for too long. Who has no patience has a few
-        tries."""
-        now = time.monotonic()
-        if failure is not None and self._since is None:
-            self._since = now
-        waited = 0.0 if self._since is None else now - self._since
-        left = min(pace.left(), self._patience - waited)
-        few = self.made < self._tries and (pace.left() > 0 or pace.patience <= 0)
+        """Raise the error of a host that refuses for too long: this request, for all that it was
+        told to wait, or any. What others wait for does not count. Who has no patience has a few
+        tries, unless others have lost theirs."""
         wait = pace.blocked()
-        if wait > max(left, self._client.max_wait if few else 0.0):
-            failure = failure or TransientError("it refuses to be asked again so soon", status=429)
-            hint = f"try again in {wait:.0f} s, or with more --patience"
+        if failure is not None:
+            self._waited += self._asked
+            self._asked = max(wait, self._client.backoff)
+        patient = wait <= min(pace.left(), self._patience - self._waited)
+        lost = pace.left() <= 0 and pace.patience > 0
+        few = self.made < self._tries and wait <= self._client.max_wait and not lost
+        if wait and not patient and not few:
+            failure = failure or TransientError(pace.said[0], status=pace.said[1])
+            hint = f"try again in {math.ceil(wait)} s, or with more --patience"
             error = self._ended(failure, failure.why, hint)
             error.throttled = True
             raise error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 from registries import lying
 from servers import Fault, FaultProxy, Raw, Request
 
 from stargz.errors import RegistryError, SourceError, retryable
+from stargz.sources import client as client_module
 from stargz.sources.client import Client
 from stargz.sources.http import HTTPSource
 from stargz.sources.pace import Pace, asked_to_wait
@@ -76,18 +80,23 @@ class Clock:
         return self.now
 
 
+def enter(pace: Pace, rank: tuple[bool, float] = (False, 0.0)) -> float:
+    with pace.queue(rank) as wait:
+        return wait()
+
+
 def test_a_host_that_does_not_say_is_left_alone_for_longer_and_longer():
     clock = Clock()
     pace = Pace(1.0, 30.0, 900.0, clock)
-    assert pace.enter() == 0 and pace.left() == 900
+    assert enter(pace) == 0 and pace.left() == 900
     waits = []
     for _ in range(8):
         pace.refused(clock.now, None)
-        wait = pace.enter()
+        wait = enter(pace)
         assert wait >= pace.blocked() > 0
         waits.append(wait)
         clock.now += wait
-        assert pace.enter() == 0
+        assert enter(pace) == 0
     for number, wait in enumerate(waits):
         gap = min(2.0**number, 30.0)
         assert gap / 2 <= wait <= gap
@@ -108,16 +117,16 @@ def test_as_it_says_and_one_by_one_after_that():
     clock = Clock()
     pace = Pace(1.0, 30.0, 900.0, clock)
     pace.refused(clock.now, 60.0)
-    assert 60 <= pace.enter() <= 61
+    assert 60 <= enter(pace) <= 61
     clock.now += 61
-    assert pace.enter() == 0
-    assert pace.enter() == pytest.approx(1)  # the next has to wait
+    assert enter(pace) == 0
+    assert enter(pace) == pytest.approx(1)  # the next has to wait
     clock.now += 1
-    assert pace.enter() == 0
+    assert enter(pace) == 0
     for _ in range(20):
         pace.answered()
     clock.now += 1
-    assert [pace.enter() for _ in range(5)] == 5 * [0]
+    assert [enter(pace) for _ in range(5)] == 5 * [0]
     assert pace.left() == 900
 
 
@@ -128,8 +137,8 @@ def test_the_pace_settles_at_what_a_host_allows():
     tokens, filled, good, bad = 3.0, clock.now, 0, 0
     begun = clock.now
     while good < 300:
-        clock.now += pace.enter() or 0.01
-        if pace.enter():
+        clock.now += enter(pace) or 0.01
+        if enter(pace):
             continue
         tokens, filled = min(3.0, tokens + 3 * (clock.now - filled)), clock.now
         if tokens >= 1:
@@ -141,6 +150,74 @@ def test_the_pace_settles_at_what_a_host_allows():
             pace.refused(clock.now, None)
     assert good / (clock.now - begun) > 1  # of the three
     assert bad < good
+
+
+@pytest.mark.parametrize("said", [0.0, 1.0, 8.0])
+def test_what_it_says_bounds_the_gap(said):
+    clock = Clock()
+    pace = Pace(0.25, 30.0, 900.0, clock)
+    for _ in range(20):
+        pace.refused(clock.now, said)
+        assert said <= pace.blocked() <= said + 1
+        clock.now += pace.blocked()
+        assert enter(pace) == 0
+        assert 0 < enter(pace) <= max(0.25, said / 4)
+        clock.now += enter(pace)
+    assert enter(pace) == 0 and enter(pace) == pytest.approx(max(0.25, said / 4))
+
+
+def test_the_eldest_has_its_tries_first():
+    """Each request is refused twice: not all have their first refusal before one has an answer."""
+    clock = Clock()
+    begun = clock.now
+    pace = Pace(0.25, 30.0, 5.0, clock)
+    refusals = dict.fromkeys(range(6), 0)
+    while refusals:
+        with ExitStack() as stack:
+            turns = {n: stack.enter_context(pace.queue((False, n))) for n in refusals}
+            waits = {n: turns[n]() for n in random.sample(sorted(turns), len(turns))}
+        free = [n for n in waits if not waits[n]]
+        for n in free:
+            refusals[n] += 1
+            if refusals[n] <= 2:
+                pace.refused(clock.now, 1.0)
+            else:
+                pace.answered()
+                del refusals[n]
+        assert pace.left() > 1
+        clock.now += 0 if free else min(waits.values())
+    assert clock.now - begun < 6 * 3
+
+
+def test_who_had_all_its_tries_lets_others_go_first():
+    clock = Clock()
+    pace = Pace(1.0, 30.0, 900.0, clock)
+    pace.refused(clock.now, None)
+    clock.now += 1
+    with pace.queue((True, 1.0)) as old, pace.queue((False, 2.0)) as new:
+        assert old() > 0 and new() == 0
+        clock.now += 1
+        assert old() > 0
+    assert enter(pace, (True, 1.0)) == 0
+
+
+def test_hosts_that_are_at_rest_are_forgotten(monkeypatch):
+    monkeypatch.setattr(client_module, "_MAX_PACES", 2)
+    with lying() as one, lying() as two, lying() as three, Client(tries=1) as client:
+        for server, status in ((one, 429), (two, 200), (three, 429)):
+            server.answers["/x"] = (status, {"Retry-After": "3600"}, b"")
+        for _ in range(3):
+            for server in (one, two):
+                with suppress(SourceError):
+                    client.request("GET", f"{server.url}/x")
+        with pytest.raises(SourceError):  # in the place of the second
+            client.request("GET", f"{three.url}/x")
+        for _ in range(3):
+            with pytest.raises(SourceError, match="again in"):
+                client.request("GET", f"{three.url}/x")
+        assert [len(server.log) for server in (one, two, three)] == [1, 3, 1]
+        assert client.request("GET", f"{two.url}/x").status == 200  # in that of the first
+        assert len(client._paces) == 2
 
 
 # --- a host that refuses ----------------------------------------------------------------------
@@ -198,9 +275,11 @@ def test_a_host_that_says_too_long_is_asked_once(status):
         assert caught.value.throttled and caught.value.status == status
         # Nor is it asked for anything else meanwhile, by any thread.
         for path in ("x", "y"):
-            with pytest.raises(SourceError, match=r"try again in .* --patience") as caught:
+            with pytest.raises(
+                SourceError, match=rf"answered {status} .*; try again in .* --patience"
+            ) as caught:
                 client.request("GET", f"{server.url}/{path}")
-            assert caught.value.throttled
+            assert caught.value.throttled and caught.value.status == status
         with pytest.raises(SourceError, match=r"try again in .* --patience"):
             HTTPSource(f"{server.url}/z", client=client)
         assert len(server.log) == 1
@@ -221,6 +300,27 @@ def test_patience_comes_to_an_end():
             with pytest.raises(SourceError):
                 client.request("GET", f"{server.url}/x")
         assert len(server.log) <= asked + 5
+
+
+def test_waiting_for_others_costs_no_patience():
+    with Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello") as server:
+        seen = Counter()
+
+        def plan(request: Request) -> Fault | None:
+            seen[request.path] += 1
+            refused = seen[request.path] <= 2
+            return Fault(status=503, headers={"Retry-After": "1"}) if refused else None
+
+        with FaultProxy(server.url) as proxy:
+            proxy.reset(plan)
+            with (
+                Client(host_patience=3, tries=3, max_wait=0.5) as client,
+                ThreadPoolExecutor(2) as threads,
+            ):
+                urls = [f"{proxy.url}/{number}" for number in range(2)]
+                answers = list(threads.map(lambda url: client.request("GET", url), urls))
+            assert [answer.data for answer in answers] == 2 * [b"hello"]
+            assert proxy.requests == 6
 
 
 def test_who_waits_for_a_host_ends_with_the_client():
