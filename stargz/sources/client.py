@@ -61,7 +61,8 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        shown = re.sub(r"//[^/]*@", "//", url.partition("?")[0])  # without secrets
+        # Without secrets: a password may have what made it malformed.
+        shown = re.sub(r"//.*@", "//", url).partition("?")[0]
         raise SourceError(f"{shown[:200]}: not a URL; check its host and port") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SourceError(f"{url.partition('?')[0]}: not an http:// or https:// URL")

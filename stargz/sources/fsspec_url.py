@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 from stargz.errors import SourceError, UsageError
 from stargz.sources.base import check_range
@@ -13,6 +14,8 @@ from stargz.sources.ranges import Link, plan
 # fsspec runs the requests of one batch together; this many, so that a batch of thousands of
 # ranges does not open thousands of connections at once.
 _BATCH = 32
+# User and password; one with a slash is told from a port.
+_USER = re.compile(r"://([^/\s]*|[^/@:\s]*:(?!\d+/)[^@\s]*)@")
 
 
 class FsspecSource:
@@ -25,7 +28,8 @@ class FsspecSource:
 
     def __init__(self, url: str, **options: Any) -> None:
         # Queries and user names may be secrets.
-        self.name = re.sub(r"\?.*", "?...", re.sub(r"://[^/@]*@", "://", url))
+        self.name = re.sub(r"\?.*", "?...", _USER.sub("://", url))
+        self._secrets = _secrets(url)
         self._closed = False
         self._link = Link()
         try:
@@ -37,9 +41,11 @@ class FsspecSource:
         try:
             self._fs, self._path = fsspec.url_to_fs(url, **options)
         except ImportError as error:
-            raise UsageError(f"{self.name}: {_line(error)}") from error
+            raise UsageError(f"{self.name}: {self._line(error)}") from error
         except ValueError as error:
-            raise UsageError(f"{self.name}: fsspec cannot open this URL: {_line(error)}") from error
+            raise UsageError(
+                f"{self.name}: fsspec cannot open this URL: {self._line(error)}"
+            ) from error
         except Exception as error:
             raise self._error("cannot be opened", error) from error
         try:
@@ -56,7 +62,14 @@ class FsspecSource:
             return SourceError(f"{self.name}: there is no such blob; check the URL")
         if isinstance(error, PermissionError):
             return SourceError(f"{self.name}: access is denied; check the credentials")
-        return SourceError(f"{self.name}: {what}: {_line(error)}")
+        return SourceError(f"{self.name}: {what}: {self._line(error)}")
+
+    def _line(self, error: BaseException) -> str:
+        """What an exception of another package says, on one line, without secrets of the URL."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        if self._secrets is not None:
+            text = self._secrets.sub("***", text)
+        return re.sub(r"\?[^\s'\"]*", "?...", text)[:200]
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`; SourceError if they cannot be had."""
@@ -103,7 +116,17 @@ class FsspecSource:
         self._closed = True
 
 
-def _line(error: BaseException) -> str:
-    """What an exception of another package says, on one line, without a URL's query."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"\?[^\s'\"]*", "?...", text)[:200]
+def _secrets(url: str) -> re.Pattern[str] | None:
+    """What is found where a file system repeats users and passwords of the URL, as it is or
+    quoted, together or alone."""
+    found: set[str] = set()
+    for match in _USER.finditer(url):
+        user, _, password = match[1].partition(":")
+        parts = *match[1].split("/"), *password.split("/")  # in case it is read as a path
+        for text in (match[1], user, password, *parts):
+            plain = unquote(text)
+            found |= {text, plain, quote(plain), quote(plain, safe="")}
+    pieces = sorted(filter(None, found), key=len, reverse=True)
+    # A short one is in many words.
+    words = [re.escape(one) if len(one) > 3 else rf"\b{re.escape(one)}\b" for one in pieces]
+    return re.compile("|".join(words)) if words else None

@@ -99,6 +99,29 @@ def test_refused(text: str) -> None:
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user:s3cret@host.example/a",
+        "user:s3cret@host.example",
+        "user:s3cret@127.0.0.1:5000/team/a:1.0",
+        "user:s3cret@host.example:5000/a",
+        "user:s3cret@localhost:5000",
+        "user:s3cret@host.example/a:1.0",
+        f"user:s3cret@host.example:5000/a@{SHA256}",
+        f"user:s3cret@host.example/a:1@{SHA256}",
+        "user:s3/cret@host.example:5000/a",
+        "user:s3@cret@host.example:5000/a:1",
+        "s3cret@host.example:5000/a",
+        "user:s3cret@[::1]:5000/a:1",
+    ],
+)
+def test_users_and_passwords(text: str) -> None:
+    with pytest.raises(UsageError, match="password has no place in a reference: log in") as caught:
+        parse_image(f"docker://{text}")
+    assert "cret" not in str(caught.value) and "user:" not in str(caught.value)
+
+
 def test_what_a_registry_is_asked() -> None:
     assert parse_reference("alpine").target == "latest"
     assert parse_reference("alpine:3").target == "3"

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 
 import stargz
-from stargz.errors import SourceError, UsageError
+from stargz.errors import SourceError, StargzError, UsageError
 from stargz.sources import as_source
+from stargz.sources.client import Client
 from stargz.sources.fsspec_url import FsspecSource
 
 BLOB = b"".join(hashlib.sha256(n.to_bytes(2, "big")).digest() for n in range(8192))
@@ -80,6 +83,62 @@ def test_what_cannot_be_opened(memory: Any, url: str, error: type, message: str)
     with pytest.raises(error, match=message) as caught:
         as_source(url)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+class Repeats(AbstractFileSystem):  # type: ignore[misc]
+    """A file system that says all it was told."""
+
+    protocol = "repeats"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        netloc, _, rest = path.partition("://")[2].partition("/")
+        user, _, host = unquote(netloc).rpartition("@")
+        raise OSError(
+            f"{path}, {path!r}, {quote(path)}: {user.split(':')} may not see {rest}, {host}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3://key1:s3cret@bucket/x", "cannot be opened: .*bucket"),
+        ("s3://key1:s3/cret@bucket/x", "s3://bucket/x: cannot be opened"),
+        ("simplecache::s3://key1:s3cret@bucket/x", "simplecache::s3://bucket/x: .*bucket"),
+        ("nothing://key1:s3cret@host/x", "nothing://host/x: fsspec cannot open"),
+        ("repeats://key1:s3cret@host/x", "repeats://host/x: .*may not see x, host"),
+        ("repeats://key1:s3%2Fcret@host/x", "may not see x"),
+        ("repeats://key1:s3/cret@host/x", "repeats://host/x: "),
+        ("repeats://key1:s3@cret@host/x", "repeats://host/x: "),
+        ("repeats://s3cret@host/x", "may not see x"),
+        (
+            "repeats://u:s3cret@user/upper",
+            r"repeats://user/upper: .*'\*\*\*'\] may not see upper, user",
+        ),
+        ("simplecache::repeats://key1:s3cret@host/x", "host/x"),
+        ("https://key1:s3/cret@127.0.0.1:1/x", "https://127.0.0.1:1/x: not a URL"),
+        ("https://key1:s3?cret@127.0.0.1:1/x", "https://127.0.0.1:1/x: not a URL"),
+        ("https://key1:s3cret@[::1/x", r"https://\[::1/x: not a URL"),
+        ("http://key1:s3cret@127.0.0.1:1/x", "http://127.0.0.1:1/x: .*cannot connect"),
+    ],
+)
+def test_no_error_repeats_a_secret(url: str, says: str) -> None:
+    fsspec.register_implementation("repeats", Repeats, clobber=True)
+    with pytest.raises(StargzError, match=says) as caught, Client(tries=1) as client:
+        as_source(url, client=client)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # others have other credentials
+    text = str(caught.value)
+    assert not [secret for secret in ("key1", "s3cret", "s3/", "cret@") if secret in text], text
+
+
+@pytest.mark.parametrize("url", ["repeats://host:80/a@b", "repeats://host/key:a@b"])
+def test_an_at_in_a_path_is_no_secret(url: str) -> None:
+    fsspec.register_implementation("repeats", Repeats, clobber=True)
+    with pytest.raises(SourceError, match=f"^{url}: cannot be opened: {url}, "):
+        as_source(url)
 
 
 def test_without_fsspec() -> None:

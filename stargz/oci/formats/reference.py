@@ -135,7 +135,7 @@ def parse_image(src: str) -> ImageReference:
 def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
     rest, at, digest = text.partition("@")
-    if at and not re.match(r"[a-z0-9+._-]+:", digest):
+    if at and not re.match(r"(?:sha|md)[0-9]+:", digest):
         raise UsageError(
             f"{mask_reference(text)!r}: what is behind @ is not a digest; and a user or password "
             "has no place in a reference: log in, or give a file of them (--authfile)"
