@@ -240,7 +240,12 @@ def test_names_that_no_helper_has(name: object, tmp_path: Path, environ: dict[st
         (f"echo 'https://me:{SECRET}@host: no'; exit 3", r"3\): https://\*\*\*@host: no$"),
         (f'echo \'{{"Secret": "{SECRET}"}}\'; echo why >&2; exit 3', r"exit code 3\): why$"),
         ("printf '\\033[2Jclear'; exit 3", r"code 3\): \?\[2Jclear$"),
-        ("yes | head -c 9999999; exit 3", r"y y .{180,200}\.\.\.$"),
+        ("yes | head -c 999999; exit 3", r"y y .{180,200}\.\.\.$"),
+        ("exec yes", r"docker-credential-bad gave over 1048576 bytes for "),
+        ("exec yes >&2", r"docker-credential-bad gave over 1048576 bytes for "),
+        ("yes; exit 0", r"docker-credential-bad gave over 1048576 bytes for "),
+        ("exec >&- 2>&-; exec sleep 60", "did not answer"),
+        ("exec <&-; sleep 0.1; exit 4", r"exit code 4\)$"),
         ("echo oops >&2", "no Username and Secret for .*: oops$"),
         (f"echo {SECRET}", "no Username and Secret"),
         (f'echo \'{{"Secret": "{SECRET}"}}\'', "no Username and Secret"),
@@ -262,6 +267,17 @@ def test_helpers_that_fail(
         find(environ)
     assert str(path) in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+def test_a_helper_that_says_much(tmp_path: Path, environ: dict[str, str]) -> None:
+    answer = '{"Username": "me", "Secret": "word"}'
+    helper(
+        tmp_path / "bin",
+        "much",
+        f"yes | head -c 1000000 >&2; echo '{answer}'; yes '' | head -c 900000",
+    )
+    write(tmp_path / "home/.docker/config.json", {"credHelpers": {HOST: "much"}})
+    assert find(environ) == Credentials("me", "word")
 
 
 def test_a_helper_that_is_not_installed(tmp_path: Path, environ: dict[str, str]) -> None:

@@ -12,8 +12,11 @@ import binascii
 import json
 import os
 import re
+import selectors
 import subprocess
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,44 +154,84 @@ class CredentialStore:
 
     def _run(self, program: str, server: str, path: Path) -> tuple[str, str] | None:
         try:
-            done = subprocess.run(
-                [program, "get"],
-                input=server.encode(),
-                capture_output=True,
-                timeout=_HELPER_SECONDS,
-                env=dict(self._environ),
-                check=False,
-            )
+            code, stdout, stderr = _output(program, server, self._environ)
         except subprocess.TimeoutExpired:
             raise SourceError(
                 f"{path}: {program} did not answer within {_HELPER_SECONDS} s for {server}"
+            ) from None
+        except _TooMuchError:
+            raise SourceError(
+                f"{path}: {program} gave over {_MAX_ANSWER} bytes for {server}; is it a credential "
+                "helper?"
             ) from None
         except OSError as error:
             raise SourceError(
                 f"{path}: {program} cannot be run ({error.strerror}); install it, or give another "
                 "file (--authfile)"
             ) from None
-        if done.returncode:
+        if code:
             # What helpers say, in the words of the library that most of them are made with.
-            if b"credentials not found" in done.stdout[:_MAX_ANSWER].lower():
+            if b"credentials not found" in stdout.lower():
                 return None
-            said = _words(done.stdout, done.stderr)
+            said = _words(stdout, stderr)
             raise SourceError(
-                f"{path}: {program} failed for {server} (exit code {done.returncode})"
+                f"{path}: {program} failed for {server} (exit code {code})"
                 + (f": {said}" if said else "")
             )
         try:
-            answer = json.loads(done.stdout[:_MAX_ANSWER])
+            answer = json.loads(stdout)
             username, secret = answer["Username"], answer["Secret"]
         except (ValueError, TypeError, KeyError, RecursionError):
             username = secret = None
         if not isinstance(username, str) or not isinstance(secret, str):
-            said = _words(b"", done.stderr)
+            said = _words(b"", stderr)
             raise SourceError(
                 f"{path}: {program} gave no Username and Secret for {server}"
                 + (f": {said}" if said else "")
             )
         return (username, secret) if username or secret else None
+
+
+class _TooMuchError(Exception):
+    """A helper gives more than any has to say."""
+
+
+def _output(program: str, server: str, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+    """What a helper gives for a server: exit code, standard output and standard error; OSError,
+    TimeoutExpired, and _TooMuchError, which end it."""
+    until = time.monotonic() + _HELPER_SECONDS
+    command = [program, "get"]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=dict(environ)
+        ) as process,
+        selectors.DefaultSelector() as waiting,
+    ):
+        assert process.stdin and process.stdout and process.stderr
+        try:
+            with suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(server.encode())
+            said = {stream.fileno(): bytearray() for stream in (process.stdout, process.stderr)}
+            for number in said:
+                waiting.register(number, selectors.EVENT_READ)
+            while waiting.get_map():
+                ready = waiting.select(until - time.monotonic())
+                if time.monotonic() >= until:
+                    raise subprocess.TimeoutExpired(command, _HELPER_SECONDS)
+                for key, _ in ready:
+                    piece = os.read(key.fd, 64 << 10)
+                    if not piece:
+                        waiting.unregister(key.fd)
+                    said[key.fd] += piece
+                    if len(said[key.fd]) > _MAX_ANSWER:
+                        raise _TooMuchError
+            code = process.wait(max(0.0, until - time.monotonic()))
+        except BaseException:
+            process.kill()
+            raise
+        stdout, stderr = map(bytes, said.values())
+        return code, stdout, stderr
 
 
 def _words(stdout: bytes, stderr: bytes) -> str:
