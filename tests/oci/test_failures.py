@@ -26,11 +26,15 @@ def answer(status: int, body: object = b"", kind: str = "application/json") -> R
 @pytest.mark.parametrize(
     ("status", "body", "text"),
     [
-        (400, {"errors": [{"code": "NAME_INVALID"}]}, "answered 400 (NAME_INVALID)"),
+        (
+            400,
+            {"errors": [{"code": "NAME_INVALID"}]},
+            "answered 400: check the host and the name; its logs may say why (NAME_INVALID)",
+        ),
         (
             400,
             {"errors": [{"code": "DENIED", "message": "no more\n space"}, {"message": "two"}]},
-            "answered 400 (DENIED: no more space; two)",
+            "its logs may say why (DENIED: no more space; two)",
         ),
         (
             404,
@@ -39,15 +43,30 @@ def answer(status: int, body: object = b"", kind: str = "application/json") -> R
         ),
         (403, {"errors": [{"code": "DENIED", "detail": "quota"}]}, "(DENIED: quota)"),
         (415, {"errors": [{"message": "manifest v2 only"}]}, "media type (manifest v2 only)"),
-        (500, {"errors": [{"code": "UNKNOWN", "detail": "foreign"}]}, "500 (UNKNOWN: foreign)"),
+        (
+            500,
+            {"errors": [{"code": "UNKNOWN", "detail": "foreign"}]},
+            "500: try again later (UNKNOWN: foreign)",
+        ),
         (400, {"errors": 7 * [{"code": "A"}]}, "(A; A; A; A; A; 2 more)"),
         (400, {"errors": [{"code": "A", "message": 300 * "b"}]}, f"(A: {200 * 'b'}...)"),
         (400, {"errors": [{"code": "no code", "message": "\x1b[31mred"}]}, "(?[31mred)"),
-        (400, {"errors": ["x", 5, {}, {"code": 5}]}, "answered 400"),
-        (400, {"errors": {"code": "A"}}, "answered 400"),
-        (400, [], "answered 400"),
-        (400, b"nonsense", "answered 400"),
-        (400, 5000 * b"[", "answered 400"),
+        (
+            400,
+            {"errors": ["x", 5, {}, {"code": 5}]},
+            "answered 400: check the host and the name; its logs may say why",
+        ),
+        (
+            400,
+            {"errors": {"code": "A"}},
+            "answered 400: check the host and the name; its logs may say why",
+        ),
+        (400, [], "answered 400: check the host and the name; its logs may say why"),
+        (400, b"nonsense", "answered 400: check the host and the name; its logs may say why"),
+        (418, b"", "answered 418: check the host and the name; its logs may say why"),
+        (501, b"", "answered 501: check the host and the name; its logs may say why"),
+        (503, b"", "answered 503: try again later"),
+        (400, 5000 * b"[", "answered 400: check the host and the name; its logs may say why"),
     ],
 )
 def test_all_that_a_server_says(status, body, text):

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from stargz.errors import RegistryError
 from stargz.oci.registry.credentials import Credentials
-from stargz.oci.registry.failures import as_registry_error, words_of
+from stargz.oci.registry.failures import answered, as_registry_error, words_of
 from stargz.sources.client import Client, Response
 
 _DEFAULT_SECONDS = 60.0  # of a token whose server does not say (token specification)
@@ -228,7 +228,7 @@ class Authorizer:
                     else "the credentials are not accepted: log in again"
                 )
             else:
-                why = f"it answered {answer.status}"
+                why = f"it {answered(answer.status)}"
             said = words_of(replace(answer, data=self.masked(answer.data)))
             said = f" ({said})" if said else ""
             raise RegistryError(f"no token from {name}; {why}{said}", source, answer.status)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from stargz.errors import RegistryError, SourceError, mask
+from stargz.errors import RegistryError, SourceError, mask, retryable
 from stargz.oci.formats.reference import Reference
 from stargz.sources.client import Response
 
@@ -74,9 +74,15 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
         + ("such a repository can be there" if writing else "it has been pushed"),
         413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
         415: "the registry does not take this media type",
-    }.get(answer.status, f"the registry answered {answer.status}")
+    }.get(answer.status, f"the registry {answered(answer.status)}")
     said = words_of(answer)
     return RegistryError(f"{meaning}{f' ({said})' if said else ''}", str(reference), answer.status)
+
+
+def answered(status: int) -> str:
+    """Of a status that has no meaning of its own here, what to do."""
+    hint = "check the host and the name; its logs may say why"
+    return f"answered {status}: {'try again later' if retryable(status) else hint}"
 
 
 def words_of(answer: Response) -> str:
