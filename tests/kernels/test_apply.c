@@ -112,12 +112,12 @@ static void replacing(void)
     EXPECT(leaves("0a 5a/ 0a/b", "5a/ 0a/b"));
     EXPECT(leaves("5./ 0/a 0../a", "5./ 0../a"));
     EXPECT(leaves("2a>b 2a>c", "2a>c"));
-    EXPECT(fails("5d 0d/x 0d", "d", "a reg takes the place of a directory with entries"));
+    EXPECT(fails("5d 0d/x 0d", "d", "a file takes the place of a directory with entries"));
     EXPECT(fails("5d 0d/x 6d 5d", "d", "a fifo takes the place"));
     EXPECT(fails("5d 5d/e 5d 2d>x", "d", "a symlink takes the place"));
-    EXPECT(fails("0a/b/c 0a", "a", "a reg takes the place"));
-    EXPECT(fails("0a/b/c 5a/b 0a/b 5a/b", "a/b", "a reg takes the place"));
-    EXPECT(fails("0d 0d/x/y", "d/x/y", "'d' is used as a directory by this name, but is a reg"));
+    EXPECT(fails("0a/b/c 0a", "a", "a file takes the place"));
+    EXPECT(fails("0a/b/c 5a/b 0a/b 5a/b", "a/b", "a file takes the place"));
+    EXPECT(fails("0d 0d/x/y", "d/x/y", "'d' is used as a directory by this name, but is a file"));
     EXPECT(leaves("5d 0d 5d 0d/x", "5d 0d/x"));
     EXPECT(fails("0.", ".", "root"));
     EXPECT(fails("2/../>x", "/../", "root"));
