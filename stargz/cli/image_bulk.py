@@ -130,8 +130,10 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
     if not totals["images"]:
         warn(args, f"{args.src}: no images found")
     print_table(_planned(totals) if report.dry_run else _done(report))
-    for one in report.skipped:
-        print(shown(f"skipped  {failure_line(one.source, one.error)}"))
+    for one in report.warnings:
+        warn(args, f"{one['source']}: {one['warning']}")
+    for skip in report.skipped:
+        print(shown(f"skipped  {failure_line(skip.source, skip.error)}"))
     for failure in report.failures:
         print(shown(f"{failure.status}  {failure_line(failure.source, failure.error)}"))
     for stale in report.stale:

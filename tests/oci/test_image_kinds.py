@@ -4,6 +4,7 @@ that say what they are about."""
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from blobs import noise, sha256, tar_of
 from command import fails
 from conversions import CACHE, TAR, cache, convert, docker, written
 from layouts import OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Layout
+from servers import Fault, FaultProxy, Request
 
 from stargz.errors import (
     ArtifactError,
     FormatError,
+    RegistryError,
     SourceError,
 )
 from stargz.oci.bulk import bulk
@@ -197,6 +200,25 @@ def test_what_is_not_known_stays(tmp_path: Path, kind: str, served: registries.R
     assert there.digest == report.digest
     one = convert(layout, tmp_path / "one", platforms=["linux/amd64"])
     assert one.warnings == ()
+
+
+def test_what_a_registry_does_not_take(tmp_path: Path, served: registries.Registry) -> None:
+    """CNCF's distribution, from version 3 on, takes no index of what it has as a blob."""
+    layout = Layout(tmp_path / "src")
+    kind = "application/vnd.example.thing.v1+json"
+    index_with(layout, layout.blob(b"{}", kind))
+    body = b'{"errors":[{"code":"MANIFEST_INVALID","message":"no such blob"}]}'
+
+    def plan(asked: Request) -> Fault | None:
+        index = asked.method == "PUT" and asked.path.endswith("/manifests/v1")
+        return Fault(status=400, body=body) if index else None
+
+    with FaultProxy(f"http://{served.host}") as proxy:
+        proxy.plan = plan
+        to = f"docker://{proxy.url.removeprefix('http://')}/refused/app:v1"
+        text = f"no such blob.*\\({re.escape(kind)}\\): choose the platforms.*--platform"
+        with pytest.raises(RegistryError, match=text):
+            convert_image(f"oci:{layout.path}:v1", to)
 
 
 def test_bulk_knows_what_is_whole(tmp_path: Path) -> None:

@@ -114,12 +114,21 @@ def test_refused(text: str) -> None:
         "user:s3@cret@host.example:5000/a:1",
         "s3cret@host.example:5000/a",
         "user:s3cret@[::1]:5000/a:1",
+        "user:s3 cret@host.example/a:1",
+        "user:s3@cr et cret@host.example/a:1",
     ],
 )
 def test_users_and_passwords(text: str) -> None:
     with pytest.raises(UsageError, match="password has no place in a reference: log in") as caught:
         parse_image(f"docker://{text}")
     assert "cret" not in str(caught.value) and "user:" not in str(caught.value)
+
+
+def test_a_registry_is_no_directory() -> None:
+    with pytest.raises(UsageError, match="docker://HOST/REPO") as caught:
+        parse_image("oci://user:s3cret@host.example/a")
+    assert "cret" not in str(caught.value)
+    assert str(parse_image("oci:///srv/images:v1")) == "oci:///srv/images:v1"
 
 
 def test_what_a_registry_is_asked() -> None:

@@ -45,6 +45,7 @@ class BulkReport:
     failures: tuple[Failure, ...] = ()
     skipped: tuple[Failure, ...] = ()  # what is no image, and what it is instead
     stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
+    warnings: tuple[dict[str, str], ...] = ()  # the image's source, and the warning
 
     @property
     def ok(self) -> bool:
@@ -54,7 +55,7 @@ class BulkReport:
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         lists = {key: list(map(asdict, getattr(self, key))) for key in ("failures", "skipped")}
-        return {**asdict(self), **lists, "stale": list(self.stale)}
+        return {**asdict(self), **lists, "stale": list(self.stale), "warnings": list(self.warnings)}
 
 
 def report_target(path: str | os.PathLike[str]) -> str:

@@ -158,6 +158,7 @@ def bulk(
                 for one in known.outcomes("skipped", reports=False)
             ),
             stale=tuple(run.stale()),
+            warnings=tuple(run.warnings()),
             dry_run=dry_run,
         )
         if targets and not dry_run:
@@ -470,6 +471,12 @@ class _Run:
         for outcome in self._state.outcomes("converted"):
             for one in (outcome.report or {}).get("stale", ()):
                 yield {**one, "source": outcome.source}
+
+    def warnings(self) -> Iterator[dict[str, str]]:
+        """What there is to know of the images that were converted."""
+        for outcome in self._state.outcomes("converted"):
+            for text in (outcome.report or {}).get("warnings", ()):
+                yield {"source": outcome.source, "warning": text}
 
     def report(self, report: BulkReport) -> dict[str, Any]:
         """All of it, for report.write_report."""

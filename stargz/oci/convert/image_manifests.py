@@ -170,8 +170,7 @@ class ImageManifests:
                     f"{self._destination.name}: it became another image ({now}) while {replaces} "
                     "was converted; convert that"
                 )
-        made = self._made[root]
-        return self._destination.write_manifest(made.data, made.media_type, named=True)
+        return self._write_manifest(root, named=True)
 
     def _write_blobs(self, node: Node) -> None:
         """What only a manifest that stays refers to."""
@@ -187,7 +186,23 @@ class ImageManifests:
             self._write_other(made)
             return
         self._write_blobs(node)
-        self._destination.write_manifest(made.data, made.media_type, named=False)
+        self._write_manifest(node, named=False)
+
+    def _write_manifest(self, node: Node, *, named: bool) -> str:
+        made = self._made[node]
+        try:
+            return self._destination.write_manifest(made.data, made.media_type, named=named)
+        except RegistryError as error:
+            children = [child for _, child in node.children if child.kind == "other"]
+            kinds = ", ".join(sorted({child.manifest.media_type for child in children}))
+            if not kinds or error.status not in _NO_MANIFEST:
+                raise
+            raise RegistryError(
+                f"{error.message}; the index lists what not all registries take ({kinds}): choose "
+                "the platforms that are images (--platform)",
+                error.source,
+                error.status,
+            ) from error
 
     def _write_other(self, made: Written) -> None:
         """As a manifest, if it may be one and is taken for one; else as a blob."""

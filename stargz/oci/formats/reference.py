@@ -136,8 +136,9 @@ def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
     rest, at, digest = text.partition("@")
     if at and not re.match(r"(?:sha|md)[0-9]+:", digest):
+        host = text.rpartition("@")[2]
         raise UsageError(
-            f"{mask_reference(text)!r}: what is behind @ is not a digest; and a user or password "
+            f"{f'***@{host}'!r}: what is behind @ is not a digest; and a user or password "
             "has no place in a reference: log in, or give a file of them (--authfile)"
         )
     if at:
@@ -207,6 +208,11 @@ def _parse_layout(src: str) -> LayoutReference:
     path, ref = _split(src.removeprefix("oci:"), Path.is_dir)
     if not path:
         raise UsageError(f"{src!r} names no directory: give oci:DIR[:ref]")
+    if re.match(r"//[^/]", path):
+        raise UsageError(
+            f"{mask_reference(src)!r}: oci:DIR[:ref] is a directory; docker://HOST/REPO is in a "
+            "registry"
+        )
     return LayoutReference(path, ref)
 
 

@@ -69,8 +69,9 @@ class RegistryDestination:
     def _mount(self, entry: Descriptor, other: Reference) -> bool:
         mine = self._reference
         try:
-            if other.repository == mine.repository:
-                return self.has_blob(entry)
+            there = self.has_blob(entry)  # a mount would write its link again, below other readers
+            if there or other.repository == mine.repository:
+                return there
             scopes = (
                 self._host.scope(mine.repository, WRITE),
                 self._host.scope(other.repository, "pull"),
