@@ -20,14 +20,17 @@ static void check_entry(const sgz_tar_entry *e, int64_t offset)
 {
     CHECK(e->type && strchr("0123456S", e->type));
     CHECK(e->size >= 0 && e->payload >= 0 && e->payload <= INT64_MAX - offset - 1024);
-    CHECK(e->type == '0' || e->type == 'S' || (!e->size && !e->payload));
+    CHECK(e->type == '0' || e->type == 'S' || !e->size);
+    CHECK(e->type == '0' || e->type == 'S' || !e->payload ||
+          (e->type == '5' && e->notes & SGZ_NOTE_BIT(DUMPDIR)));
     CHECK(e->type != '0' || e->size == e->payload);
     CHECK(e->name && e->link && e->uname && e->gname);
     CHECK(e->name_len || e->type == '5');
     CHECK(!memchr(e->name, 0, e->name_len) && !memchr(e->link, 0, e->link_len));
     CHECK((e->type == '1' || e->type == '2') == (e->link_len > 0));
     CHECK(e->mtime_nsec < 1000000000);
-    CHECK(e->mtime >= -62135596800 && e->mtime <= 253402300799);
+    CHECK((e->mtime < SGZ_TAR_TIME_MIN || e->mtime > SGZ_TAR_TIME_MAX)
+          == !!(e->notes & SGZ_NOTE_BIT(TIME)));
     volatile int sink = sums(e->name, e->name_len) + sums(e->link, e->link_len)
                         + sums(e->uname, e->uname_len) + sums(e->gname, e->gname_len);
     for (size_t i = 0; i < e->xattr_count; i++) {
