@@ -65,7 +65,7 @@ class Destination(Protocol):
 
     def mount_blob(self, entry: Descriptor, other: ImageReference) -> bool:
         """Have the blob of another repository (of the same registry) here without moving its
-        bytes; False where that is not possible, whatever the reason."""
+        bytes, if it is not here; False where that is not possible, whatever the reason."""
 
     def writer(self, size: int | None = None) -> BlobWriter:
         """Begin a blob (of `size` bytes, where that is known)."""

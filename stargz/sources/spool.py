@@ -30,8 +30,7 @@ def unpack(
     """Write the plain tar in a packed or plain one to a temporary file: its DiffID, and bytes.
 
     The source is a descriptor or a read(n), `name` what errors call it; `memory` is that of
-    `stargz.convert`. Raises GzipError and
-    TarError; SourceError where there is no room.
+    `stargz.convert`. Raises GzipError and TarError; SourceError where there is no room.
     """
     from stargz._engine.write import unwrap
 

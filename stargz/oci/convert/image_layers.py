@@ -137,7 +137,7 @@ class ImageLayers:
             entry = Descriptor("", report.digest, report.size)
             place = store.place(task)
             elsewhere = place is not None and not _is_place_of(place, self._destination)
-            # What is made for many images is, as a rule, mounted: then nothing else is asked.
+            # What is made for many images is, as a rule, there or mounted: nothing else is asked.
             if elsewhere and place is not None and self._destination.mount_blob(entry, place):
                 return report
             if self._destination.has_blob(entry):

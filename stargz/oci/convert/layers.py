@@ -333,12 +333,11 @@ class _Work:
         }
 
     def _copy(self, entry: Descriptor, spool: Spool) -> None:
-        if self.destination.has_blob(entry):
-            return
         origin = parse_image(self.task.source)
-        if isinstance(origin, (Reference, LayoutReference)) and self.destination.mount_blob(
-            entry, origin
-        ):
+        can_mount = isinstance(origin, (Reference, LayoutReference))
+        if can_mount and self.destination.mount_blob(entry, origin):  # or it is there
+            return
+        if self.destination.has_blob(entry):
             return
         with self.destination.writer(entry.size) as writer:
             at = 0
