@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-from stargz.errors import SourceError
+from stargz.errors import SourceError, retryable
 from stargz.sources.pace import THROTTLING, Pace, asked_to_wait, retry_after
-from stargz.sources.tries import TransientError, Tries, retryable
+from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from stargz.errors import retryable
 from stargz.sources.base import TAIL, check_range
 from stargz.sources.client import PIECE, Client, Reply, Response, harmless, origin, redact
 from stargz.sources.ranges import Link, plan
 from stargz.sources.spool import Spool
-from stargz.sources.tries import TransientError, Tries, retryable
+from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -8,13 +8,11 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from stargz.errors import SourceError, retryable
+from stargz.errors import SourceError
 
 if TYPE_CHECKING:
     from stargz.sources.client import Client, Response
     from stargz.sources.pace import Pace
-
-__all__ = ["TransientError", "Tries", "retryable"]
 
 _log = logging.getLogger("stargz")
 _TOLD = 5.0  # seconds of a wait that is worth a word

@@ -234,7 +234,7 @@ class Authorizer:
             raise RegistryError(f"no token from {name}; {why}{said}", source, answer.status)
         try:
             found = answer.json()
-        except (ValueError, RecursionError):
+        except ValueError:
             found = None
         if not isinstance(found, dict):
             raise RegistryError(f"{name} gave no token", source, answer.status)

@@ -298,7 +298,7 @@ class RegistryClient:
                 if not all(isinstance(tag, str) for tag in tags):
                     raise TypeError
                 names = [tag for tag in tags if is_tag(tag)]
-            except (ValueError, AttributeError, TypeError, RecursionError):
+            except (ValueError, AttributeError, TypeError):
                 raise RegistryError("its list of tags is malformed", reference.name) from None
             count += len(names)
             if count > _MAX_TAGS:
@@ -327,7 +327,7 @@ class RegistryClient:
             try:
                 names = page.json()["repositories"] or []
                 good = [name for name in names if is_repository(name, reference.registry)]
-            except (ValueError, LookupError, TypeError, RecursionError):
+            except (ValueError, LookupError, TypeError):
                 raise RegistryError("its catalog is malformed", reference.name) from None
             if len(good) != len(names):
                 _log.warning("%s: its catalog has names of no repository", reference.name)

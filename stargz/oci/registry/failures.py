@@ -100,7 +100,7 @@ def _errors(answer: Response) -> list[tuple[str, str]]:
     """Code and words of each error in an answer."""
     try:
         listed = answer.json()["errors"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         return []
     found = []
     for one in listed if isinstance(listed, list) else ():
