@@ -190,8 +190,7 @@ void sgz_chunks_free_reader(sgz_reader *reader);
  * too long for the budget is put off, and goes on flying: SGZ_OK. */
 sgz_status sgz_chunks_decode_direct(sgz_chunks *chunks, sgz_reader *reader,
                                     sgz_chunks_chunk *chunk, int64_t budget, sgz_error *err);
-/* Decode a pinned, flying chunk and wake who waits for it; one that fails
- * goes on flying. */
+/* Decode a pinned, flying chunk and wake who waits for it; one that fails goes on flying. */
 sgz_status sgz_chunks_decode(sgz_chunks *chunks, sgz_reader *reader, sgz_chunks_chunk *chunk,
                              sgz_error *err);
 void sgz_chunks_wake(sgz_chunks_want *wants);

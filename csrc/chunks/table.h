@@ -24,9 +24,10 @@ void sgz_chunks_stop(sgz_chunks *chunks);
 /* Only once no thread uses it; the layers may be gone by then. */
 void sgz_chunks_free(sgz_chunks *chunks);
 
-/* Add a layer; what it points to is there for as long as the table is used. A blob with a descriptor or memory is
- * decoded by the thread that wants a chunk; any other is fetched. [0, prefetch_end) of the blob
- * holds the prioritized files. *layer numbers the layers from 0 up. */
+/* Add a layer; what it points to is there for as long as the table is used. A blob with a
+ * descriptor or memory is decoded by the thread that wants a chunk; any other is fetched.
+ * [0, prefetch_end) of the blob holds the prioritized files. *layer numbers the layers from 0
+ * up. */
 sgz_status sgz_chunks_add(sgz_chunks *chunks, const sgz_spans *spans, const sgz_blob *blob,
                           int verify, int64_t prefetch_end, uint32_t *layer, sgz_error *err);
 

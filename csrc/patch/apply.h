@@ -29,7 +29,8 @@ typedef struct sgz_patch_apply sgz_patch_apply;
 /* Start the job's threads: three, or one that does everything. Its progress is in bytes of BASE
  * and NEW together. `reader` has read `head`. BASE is head's base_size bytes long. With `spool`
  * >= 0, the descriptor of an empty temporary file, NEW's bytes from its TOC on are kept there
- * until NEW's digest is right. NEW has at most `max_size` bytes; 0: as above. Everything pointed to must live until sgz_patch_apply_finish. */
+ * until NEW's digest is right. NEW has at most `max_size` bytes; 0: as above. Everything pointed to
+ * must live until sgz_patch_apply_finish. */
 sgz_status sgz_patch_apply_start(sgz_patch_apply **apply, sgz_base_job *job,
                                  const sgz_codecs *codecs, sgz_patch_reader *reader,
                                  const sgz_patch_head *head, const sgz_blob *base,

@@ -393,7 +393,7 @@ static sgz_status read_window(sgz_reader *r, size_t span, int64_t from, int64_t 
     st = begin(r, span, spans->files[span], 1, 0, e->chunk_size, err);
     for (uint32_t w = 0; w * SGZ_WINDOW < e->chunk_size && !st; w++) {
         st = hash_window(r, sgz_read_window_len(e, w), w == wanted ? out : NULL, sum, err);
-        if (!st && SGZ_FIT(sums, cap, count + 1u))
+        if (!st && count == w && SGZ_FIT(sums, cap, count + 1u))
             memcpy(sums[count++], sum, 32);
         if (w == wanted)
             mark_here(r);

@@ -67,7 +67,7 @@ typedef struct {
     uint8_t hash, sum; /* what is to vouch for it: its digest, the blob's check sum */
     uint8_t known;     /* which has passed before */
     uint8_t watching;
-    uint8_t fetched;   /* set by whoever has the blob's bytes fetched: they may be right next time */
+    uint8_t fetched;   /* set by who has the blob's bytes fetched: they may be right next time */
     int64_t refused;   /* blob offset of the entry point that failed last; -1 */
     sgz_read_watch watch;
     sgz_sha256 part;   /* of a window */
@@ -81,8 +81,8 @@ sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const s
                                 const sgz_blob *blob, sgz_error *err);
 /* Also of one that is all zeros. */
 void sgz_read_reader_free(sgz_reader *r);
-/* How near it is to byte `from` of a chunk: 2, it goes on decoding; 1, the chunk begins in bytes that
- * it has; 0, neither. */
+/* How near it is to byte `from` of a chunk: 2, it goes on decoding; 1, the chunk begins in bytes
+ * that it has; 0, neither. */
 int sgz_read_reader_near(const sgz_reader *r, const sgz_entry *e, int64_t from);
 
 /* Errors have the name of row `named`: the chunk's file, or a hard link to it. Without `verify`

@@ -21,8 +21,8 @@ sgz_status sgz_tar_stream_take(sgz_tar_stream *stream, const uint8_t *data, size
                                sgz_error *err);
 /* Pass over at most n bytes of payload and padding unseen; returns how many there were. */
 int64_t sgz_tar_stream_pass(sgz_tar_stream *stream, int64_t n);
-/* The bytes have ended: may they, here? A layer of no files may be one of no bytes. Some writers leave the last padding out, which is an
- * error only if the tar must be `padded`. */
+/* The bytes have ended: may they, here? A layer of no files may be one of no bytes. Some writers
+ * leave the last padding out, which is an error only if the tar must be `padded`. */
 sgz_status sgz_tar_stream_end(const sgz_tar_stream *stream, int padded, sgz_error *err);
 
 #endif

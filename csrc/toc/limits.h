@@ -28,8 +28,9 @@
 #define SGZ_TOC_OWNER_BYTES 64
 
 /* An open layer takes at most one and a half times its TOC, and 50 MB: 10 for what any open layer
- * takes, and these 40 for what is larger in memory than as JSON: half a million directories with short names and nothing in
- * them (the least that our JSON says of one is 100 bytes; of a file it is 190). */
+ * takes, and these 40 for what is larger in memory than as JSON: half a million directories with
+ * short names and nothing in them (the least that our JSON says of one is 100 bytes; of a file it is
+ * 190). */
 #define SGZ_TOC_MEMORY_FREE ((uint64_t)40 << 20)
 
 typedef struct {

@@ -82,8 +82,8 @@ static int is_zeros(const uint8_t *data, size_t len)
     return !data[0] && !memcmp(data, data + 1, len - 1);
 }
 
-/* Compress one member. What is a hole in a sparse file is many members of zeros, each the same: made
- * once, and copied. */
+/* Compress one member. What is a hole in a sparse file is many members of zeros, each the same:
+ * made once, and copied. */
 static sgz_status deflate(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
                           size_t room, size_t *out_len, sgz_error *err)
 {
