@@ -125,7 +125,11 @@ def test_null_history_of_a_flattened_image(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "src")
     layers = [layout.plain_layer(TAR), layout.plain_layer(tar_of([("b", b"b")]))]
     layout.tag(layout.manifest(layers, config={"history": None}), "v1")
-    convert(layout, tmp_path / "dst", flatten=True, verify=True)
+    report = convert(layout, tmp_path / "dst", flatten=True, verify=True)
+    assert [layer.entries for layer in report.layers] == [3]
+    with load_image(f"oci:{tmp_path}/dst:v1", platform="linux/amd64") as found:
+        config = found.config
+    assert not config.get("history") and len(config["rootfs"]["diff_ids"]) == 1
 
 
 def test_a_layout_whose_list_is_null(tmp_path: Path) -> None:
@@ -435,7 +439,11 @@ def test_the_registry_takes_foreign_layers(tmp_path: Path, served: registries.Re
     urls = ["https://registry.example/layer"]
     foreign = {"mediaType": f"{FOREIGN}.gzip", "digest": sha256(b"no"), "size": 2, "urls": urls}
     layout.tag(docker(layout, [foreign, layout.plain_layer(TAR)]), "v1")
-    convert_image(f"oci:{layout.path}:v1", f"docker://{served.host}/foreign/app:v1", verify=True)
+    to = f"docker://{served.host}/foreign/app:v1"
+    convert_image(f"oci:{layout.path}:v1", to, verify=True)
+    with load_image(to, platform="linux/amd64") as found:
+        there = found.manifest.layers[0]
+    assert there.json == foreign | {"mediaType": f"{NONDISTRIBUTABLE}+gzip"}
 
 
 def test_types_are_one_table() -> None:
