@@ -205,7 +205,7 @@ static sgz_status find_extent(sgz_pack *p, pack_extent *x, sgz_error *err)
 static unsigned notes_on(const sgz_tar_entry *entry)
 {
     unsigned notes = 0;
-    if (entry->mtime < SGZ_TAR_TIME_MIN || entry->mtime > SGZ_TAR_TIME_MAX)
+    if (!sgz_tar_time_fits(entry->mtime))
         notes |= SGZ_NOTE_BIT(TIME);
     for (size_t i = 0; i < entry->xattr_count; i++) {
         const sgz_xattr *x = &entry->xattrs[i];
@@ -226,11 +226,13 @@ static sgz_status put_entries(sgz_pack *p, size_t end, uint8_t *out, uint32_t *r
         status = sgz_pack_header(p, i, &p->header, err);
         if (!status)
             status = sgz_toc_rows_entry(p->apply, &p->header.entry, -1, row, err);
+        if (status)
+            continue;
         sgz_base_note(&p->notes, notes_on(&p->header.entry), p->header.entry.name,
                       p->header.entry.name_len);
-        if (!status && e->type == '0' && !e->size)
+        if (e->type == '0' && !e->size)
             sgz_toc_rows_empty(p->apply, *row);
-        if (status || !out)
+        if (!out)
             continue;
         uint8_t *bytes;
         size_t len;

@@ -116,7 +116,7 @@ static sgz_status set_mtime(sgz_tar_parser *p, int64_t offset, sgz_error *err)
     } else if (sgz_tar_number(p->header, TAR_MTIME, &entry->mtime)) {
         return bad_entry(entry, offset, "the mtime in the tar header is not a number", err);
     }
-    if (entry->mtime < SGZ_TAR_TIME_MIN || entry->mtime > SGZ_TAR_TIME_MAX)
+    if (!sgz_tar_time_fits(entry->mtime))
         entry->notes |= SGZ_NOTE_BIT(TIME);
     return SGZ_OK;
 }

@@ -8,12 +8,15 @@
 
 #define SGZ_TAR_BLOCK 512
 #define SGZ_TAR_LONG_MAX (1 << 20)           /* PAX records and long names of one entry */
-/* What RFC 3339, and so a TOC, can say: the years 1 to 9999. */
-#define SGZ_TAR_TIME_MIN (-62135596800LL)
-#define SGZ_TAR_TIME_MAX 253402300799LL
 #define SGZ_TAR_SPARSE_MAX ((int64_t)1 << 40) /* expanded size of a sparse file */
 #define SGZ_TAR_HOLES_MAX ((int64_t)8 << 30)  /* holes of all sparse files of a tar: a layer has
                                                  them as zeros, hashed and compressed */
+
+/* Whether RFC 3339, and so a TOC, can say the time: of the years 1 to 9999. */
+static inline int sgz_tar_time_fits(int64_t seconds)
+{
+    return seconds >= -62135596800 && seconds <= 253402300799;
+}
 
 typedef struct { int64_t offset, len; } sgz_tar_run; /* one run of real data */
 

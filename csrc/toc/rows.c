@@ -130,8 +130,7 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
     if ((status = sgz_toc_rows_texts(a, entry, &row, offset, &bad, err)))
         return status;
     row.size = row.type == SGZ_REG ? entry->size : 0;
-    row.mtime = entry->mtime < SGZ_TAR_TIME_MIN || entry->mtime > SGZ_TAR_TIME_MAX
-                    ? SGZ_NO_TIME : entry->mtime;
+    row.mtime = sgz_tar_time_fits(entry->mtime) ? entry->mtime : SGZ_NO_TIME;
     row.mode = entry->mode;
     row.uid = entry->uid;
     row.gid = entry->gid;

@@ -29,8 +29,7 @@ static void check_entry(const sgz_tar_entry *e, int64_t offset)
     CHECK(!memchr(e->name, 0, e->name_len) && !memchr(e->link, 0, e->link_len));
     CHECK((e->type == '1' || e->type == '2') == (e->link_len > 0));
     CHECK(e->mtime_nsec < 1000000000);
-    CHECK((e->mtime < SGZ_TAR_TIME_MIN || e->mtime > SGZ_TAR_TIME_MAX)
-          == !!(e->notes & SGZ_NOTE_BIT(TIME)));
+    CHECK(sgz_tar_time_fits(e->mtime) == !(e->notes & SGZ_NOTE_BIT(TIME)));
     volatile int sink = sums(e->name, e->name_len) + sums(e->link, e->link_len)
                         + sums(e->uname, e->uname_len) + sums(e->gname, e->gname_len);
     for (size_t i = 0; i < e->xattr_count; i++) {
