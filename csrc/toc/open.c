@@ -98,8 +98,10 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
             st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to read the TOC");
         else
             sgz_codec_sha256_init(codecs, &sha);
-        if (parser)
-            sgz_toc_parser_limit(parser, blob_end), sgz_toc_parser_expect(parser, *json_size);
+        if (parser) {
+            sgz_toc_parser_limit(parser, blob_end);
+            sgz_toc_parser_expect(parser, *json_size);
+        }
     }
     for (int64_t left = *json_size; !st && left > 0;) {
         size_t want = (uint64_t)left < PIECE ? (size_t)left : PIECE, got;

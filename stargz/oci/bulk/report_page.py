@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from typing import IO, Any
 
 from stargz.oci.bulk.state import FAILED
+from stargz.oci.convert.layers import NOT_SEEKABLE
 
 TOP = 20  # bars of a chart, rows of the table of slowest layers
 
@@ -74,7 +75,7 @@ def write_page(file: IO[bytes], report: Mapping[str, Any]) -> None:
             if image.get("status") in FAILED:
                 _write(failed, _row(_cell(image.get("source")), _error(image)))
             for layer in image.get("layers") or ():
-                if layer.get("status") == "not seekable":
+                if layer.get("status") == NOT_SEEKABLE:
                     why = (layer.get("warnings") or [""])[-1]
                     digest = layer.get("source_digest")
                     _write(left, _row(_cell(image.get("source")), _cell(digest), _cell(why)))

@@ -141,6 +141,7 @@ def bulk(
         seconds = time.perf_counter() - begin
         if not dry_run:
             known.end(seconds, totals)
+        stale, warnings = run.remarks()
         report = BulkReport(
             source=src,
             destination=dst,
@@ -157,8 +158,8 @@ def bulk(
                 Failure(one.source, one.destination, one.error or "")
                 for one in known.outcomes("skipped", reports=False)
             ),
-            stale=tuple(run.stale()),
-            warnings=tuple(run.warnings()),
+            stale=stale,
+            warnings=warnings,
             dry_run=dry_run,
         )
         if targets and not dry_run:
@@ -466,17 +467,18 @@ class _Run:
             found["bytes"] = sum(self._layers.values())
         return found
 
-    def stale(self) -> Iterator[dict[str, Any]]:
-        """What no longer fits the images that were converted."""
+    def remarks(self) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, str], ...]]:
+        """Of the images that were converted: what no longer fits them, and what there is to
+        know."""
+        stale: list[dict[str, Any]] = []
+        warnings: list[dict[str, str]] = []
         for outcome in self._state.outcomes("converted"):
-            for one in (outcome.report or {}).get("stale", ()):
-                yield {**one, "source": outcome.source}
-
-    def warnings(self) -> Iterator[dict[str, str]]:
-        """What there is to know of the images that were converted."""
-        for outcome in self._state.outcomes("converted"):
-            for text in (outcome.report or {}).get("warnings", ()):
-                yield {"source": outcome.source, "warning": text}
+            made = outcome.report or {}
+            stale += ({**one, "source": outcome.source} for one in made.get("stale", ()))
+            warnings += (
+                {"source": outcome.source, "warning": text} for text in made.get("warnings", ())
+            )
+        return tuple(stale), tuple(warnings)
 
     def report(self, report: BulkReport) -> dict[str, Any]:
         """All of it, for report.write_report."""
