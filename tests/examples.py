@@ -1,0 +1,191 @@
+"""The examples of README.md and docs/*.md, run as they stand there.
+
+What a page's code blocks are, by the word after the fence:
+
+    sh, python      run, each in a process of its own, all of a page in the order they have, in
+                    one directory; nothing may be on stderr, unless a `text` block follows
+    text            what the example above it prints, stdout and then stderr; `...` stands for
+                    anything, and registry.example for whatever registry it is
+    toml, json      must parse
+    (no word)       nothing is done: a picture, a layout
+
+`<!-- not run: why -->` on the line above a block leaves that block out; `<!-- demo -->` and
+`<!-- test -->` mark README's commands, which .ci/run runs.
+
+The directory has what docs/README.md says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import layouts
+from command import environment
+from mounts import clean_up, needs_fuse
+from registries import registry
+
+import stargz
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+)
+
+FILES = {
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n",
+    "usr/bin/tool": b"#!/bin/sh\n" * 1000,
+    "usr/share/table.csv": b"name,bytes\nlayer,123\n",
+}
+
+
+@dataclass
+class Block:
+    """One fenced block of a page."""
+
+    page: Path
+    line: int
+    mark: str
+    kind: str
+    text: str
+    prints: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The page and the line, as editors take it."""
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    """The code blocks of a page, in order; a `text` block belongs to the one above it."""
+    content = page.read_text()
+    found: list[Block] = []
+    for match in FENCE.finditer(content):
+        line = content.count("\n", 0, match.start("text"))
+        block = Block(page, line, match["mark"] or "", match["kind"], match["text"])
+        if block.kind == "text":
+            assert found and found[-1].prints is None, f"{block.where}: output of which example?"
+            found[-1].prints = block.text
+        else:
+            found.append(block)
+    fences = len(re.findall(r"^```", content, re.M)) // 2
+    assert fences == len(found) + sum(block.prints is not None for block in found), page
+    return found
+
+
+def runs(block: Block) -> bool:
+    """Whether a block is run, rather than read."""
+    return block.kind in ("sh", "python") and not re.match(r"not run: |demo$|test$", block.mark)
+
+
+def prepare(folder: Path) -> None:
+    """Make what docs/README.md says that the examples find, but for the registries."""
+    with tarfile.open(folder / "layer.tar.gz", "w:gz") as tar:
+        for name, content in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    stargz.convert(folder / "layer.tar.gz", folder / "layer.stargz")
+    layout = layouts.Layout(folder / "layout")
+    tar_bytes = gzip.decompress((folder / "layer.tar.gz").read_bytes())
+    layout.tag(layout.manifest([layout.plain_layer(tar_bytes)]))
+    layouts.image(folder / "lazy", [folder / "layer.tar.gz"])
+    (folder / "project/node_modules").mkdir(parents=True)
+    (folder / "project/.dockerignore").write_text("node_modules\n")
+    (folder / "project/node_modules/big").write_bytes(bytes(100_000))
+    (folder / "project/data.bin").write_bytes(bytes(range(256)) * 100)
+    (folder / "project/notes.txt").write_text("before\n")
+
+
+def programs(folder: Path, work: Path) -> None:
+    """`stargz`, the command that is tested; `ssh` and `scp`, to a host that is a directory."""
+    folder.mkdir()
+    scripts = {
+        "stargz": f'exec "{sys.executable}" -m stargz "$@"',
+        "ssh": f'cd "{work}/../$1" && shift && exec "$@"',
+        "scp": f'[ "${{2#*:}}" = "" ] && exec cp "$1" "{work}/../${{2%:}}/"',
+    }
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+@contextlib.contextmanager
+def hosts(folder: Path, work: Path) -> Iterator[dict[str, str]]:
+    """registry.example, which has app:1.0, and mirror.example, which is empty."""
+    with registry(folder / "one") as full, registry(folder / "two") as empty:
+        full.push(work / "layout", "app", "1.0")
+        yield {"registry.example": full.host, "mirror.example": empty.host}
+
+
+def run_page(page: Path, folder: Path) -> None:
+    """Run every example of a page; `folder` is an empty directory."""
+    examples = [block for block in blocks(page) if runs(block)]
+    text = "".join(block.text for block in examples)
+    work = folder / "work"
+    for path in (work, folder / "builder"):
+        path.mkdir()
+    prepare(work)
+    programs(folder / "bin", work)
+    env = environment(HOME=str(folder), XDG_STATE_HOME=str(folder / "state"))
+    env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
+    with contextlib.ExitStack() as stack:
+        names: dict[str, str] = {}
+        if "stargz mount" in text or "stargz.mount" in text:
+            needs_fuse()
+            stack.callback(clean_up, work / "mnt")
+        if ".example" in text:
+            names = stack.enter_context(hosts(folder, work))
+        for block in examples:
+            run_block(block, work, env, names)
+
+
+def run_block(block: Block, work: Path, env: dict[str, str], names: dict[str, str]) -> None:
+    """Run one example, and compare what it prints with the page."""
+    script = block.text
+    for name, host in names.items():
+        script = script.replace(name, host)
+    command = (
+        [sys.executable, "-c"] if block.kind == "python" else ["bash", "-euo", "pipefail", "-c"]
+    )
+    done = subprocess.run(
+        [*command, script],
+        cwd=work, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+    )  # fmt: skip
+    out, err = done.stdout, done.stderr
+    for name, host in names.items():
+        out, err = out.replace(host, name), err.replace(host, name)
+    assert done.returncode == 0, f"{block.where}: {out}{err}"
+    if block.prints is None:
+        assert not err, f"{block.where}: on stderr, and the page does not show it: {err}"
+    else:
+        assert same(block.prints, out + err), (
+            f"{block.where}: the page shows\n{block.prints}\nand this is printed:\n{out}{err}"
+        )
+
+
+def same(shown: str, printed: str) -> bool:
+    """Whether a page shows what was printed; `...` stands for anything."""
+    pattern = ".*?".join(map(re.escape, shown.split("...")))
+    return re.fullmatch(pattern, printed, re.S) is not None
+
+
+def parses(block: Block) -> None:
+    """A block in a language that is only read must be of that language."""
+    if block.kind == "toml":
+        tomllib.loads(block.text)
+    elif block.kind == "json":
+        json.loads(block.text)
+    else:
+        assert block.kind in ("", "sh", "python"), f"{block.where}: how is {block.kind!r} tried?"
