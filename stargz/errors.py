@@ -109,16 +109,20 @@ class DigestError(StargzError):
 
 
 class EntryNotFoundError(StargzError, KeyError):
-    """No entry of this name is there; `looked_up` is what it came to when that is another
-    name, since symlinks lead on."""
+    """No entry of this name is there, or none that a `pattern` matches; `looked_up` is what a name
+    came to when that is another one, since symlinks lead on."""
 
-    def __init__(self, name: str, source: str = "", looked_up: str = "") -> None:
+    def __init__(
+        self, name: str, source: str = "", looked_up: str = "", *, pattern: bool = False
+    ) -> None:
         self.name = name
         self.source = source
         self.looked_up = looked_up or name
+        self.pattern = pattern
         where = f"{source}: " if source else ""
         via = f" (looked up as {looked_up!r})" if looked_up else " in the layer"
-        super().__init__(f"{where}no entry {name!r}{via}")
+        what = f"no entry matches {name!r}" if pattern else f"no entry {name!r}{via}"
+        super().__init__(f"{where}{what}")
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument.

@@ -8,9 +8,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from stargz import footer as _footer
+from stargz import paths
 from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob, JSONStream, Reader
 from stargz.errors import (
@@ -19,6 +21,7 @@ from stargz.errors import (
     FormatError,
     UsageError,
 )
+from stargz.paths import Name
 from stargz.sources import ByteSource
 from stargz.toc import PREFETCH_LANDMARK, TOC, Chunk, Entry
 
@@ -244,6 +247,19 @@ class Layer:
             return self.toc.listdir(name)
         except KeyError:
             raise EntryNotFoundError(name, self.name) from None
+
+    def glob(
+        self, pattern: Name | Iterable[Name], exclude: Name | Iterable[Name] = ()
+    ) -> list[str]:
+        """The names that a pattern matches, or one of several, as `stargz.tree.Tree.glob` says."""
+        self.reader.check()
+        return paths.names(self.engine, pattern, exclude)
+
+    @cached_property
+    def engine(self) -> _toc.Tree:
+        """The layer's names by node numbers, as `stargz.paths` walks them; whiteouts are ordinary
+        entries, landmarks are left out. Made when it is first asked for."""
+        return _toc.Tree([self._rows], "raw")
 
     def chunks(self, name: str) -> list[Chunk]:
         """Where the data of a regular file lies, hard links followed; [] if it is empty."""

@@ -7,20 +7,19 @@ root, which is ""; a leading "/" is the root too. Nothing outside the layers is 
 
 from __future__ import annotations
 
-import errno
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from stargz import paths
 from stargz._engine import toc as _toc
-from stargz.errors import EntryNotFoundError, UsageError
+from stargz.errors import UsageError
 from stargz.layer import Layer
+from stargz.paths import Name
 from stargz.toc import IMPLIED_DIR_MODE, Entry, EntryType
 
 Whiteouts = Literal["apply", "hide", "raw", "overlay"]
-
-MAX_LINKS = 40  # as Linux does before it says ELOOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,50 +118,7 @@ class Tree:
 
     def node(self, path: str, *, follow: bool = True) -> int:
         """The number of what a path leads to in `engine`; `follow` a symlink at its end."""
-        engine = self.engine
-        node = engine.find(path) if ".." not in path else -1
-        if (
-            node >= 0  # then no link is on the way
-            and not path.endswith("/")
-            and not (follow and engine.type(node) == "symlink")
-        ):
-            return node
-        pending = path.split("/")[::-1]
-        node = links = 0
-        while pending:
-            part = pending.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                node = engine.parent(node)
-                continue
-            child = engine.child(node, part)
-            if child < 0:
-                raise self._missing(path, node, part)
-            if engine.type(child) != "symlink" or not (pending or follow):
-                node = child
-                continue
-            links += 1
-            if links > MAX_LINKS:
-                raise OSError(
-                    errno.ELOOP, f"more than {MAX_LINKS} symlinks on the way", self._where(path)
-                )
-            target = engine.target(child)
-            if target.startswith("/"):
-                node = 0
-            pending.extend(target.split("/")[::-1])
-        return node
-
-    def _missing(self, path: str, node: int, part: str) -> Exception:
-        at = self.engine.path(node)
-        if self.engine.type(node) != "dir":
-            via = "" if path == at else f" (on the way to {path!r})"
-            return NotADirectoryError(f"{self._where(at)} is no directory{via}")
-        found = f"{at}/{part}" if at else part
-        return EntryNotFoundError(path, self.name, "" if path.strip("/") == found else found)
-
-    def _where(self, path: str) -> str:
-        return f"{self.name}: {path}" if self.name else path
+        return paths.find(self.engine, path, follow=follow, source=self.name)
 
     def resolve(self, path: str, *, follow: bool = True) -> str:
         """The cleaned path without symlinks that `path` leads to; with `follow=False` the last
@@ -303,6 +259,18 @@ class Tree:
             directories, others = found
             yield engine.path(node), directories, others
             pending += [engine.child(node, name) for name in reversed(directories)]
+
+    def glob(
+        self, pattern: Name | Iterable[Name], exclude: Name | Iterable[Name] = ()
+    ) -> list[str]:
+        """The paths that a pattern matches, or one of several, in the order of the tree; less
+        what `exclude` matches, and all below that.
+
+        `*`, `?` and `[...]` are within a name, `**` is any number of directories and, at the
+        end, all in them; only `**` does not go through symlinked directories. What an excluded
+        pattern without a "/" matches is in any directory. A path that is so called is no pattern.
+        """
+        return paths.names(self.engine, pattern, exclude)
 
     # --- contents -----------------------------------------------------------------------
 
