@@ -68,6 +68,10 @@ class FooterError(FormatError):
     """The blob does not end in a footer of a known kind."""
 
 
+class UnsupportedError(FooterError):
+    """A layer of a kind that this version does not read; nothing is wrong with it."""
+
+
 class TOCError(FormatError):
     """The table of contents is malformed or contradicts itself."""
 
@@ -87,6 +91,10 @@ class UnindexableError(TarError):
 
 class ArtifactError(FormatError):
     """What a reference names is no image, but an artifact of another kind."""
+
+
+class PlatformError(FormatError):
+    """An image is not for the platform that was asked for."""
 
 
 class PatchError(FormatError):
@@ -146,6 +154,10 @@ class SourceError(StargzError, OSError):
     status: int | None = None
     throttled = False  # the host refused all that was asked, for as long as it may
     answer: Any = None  # the client's Response, if its body may say more
+
+
+class MissingBlobError(SourceError):
+    """A local image lacks a blob that its manifest names."""
 
 
 class StateError(StargzError):

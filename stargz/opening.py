@@ -12,8 +12,8 @@ from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
     FooterError,
-    FormatError,
     TOCError,
+    UnsupportedError,
     UnverifiedError,
     UsageError,
 )
@@ -214,7 +214,7 @@ def _connect(
 def _find_footer(tail: bytes, size: int, name: str) -> Footer:
     footer = parse_footer(tail[-MAX_FOOTER_SIZE:], size, name)
     if footer.kind == "zstd:chunked":
-        raise FormatError(NOT_READ, name, size - footer.size)
+        raise UnsupportedError(NOT_READ, name, size - footer.size)
     return footer
 
 

@@ -50,7 +50,7 @@ def report(error: BaseException) -> int:
         return 128 + error.signum if isinstance(error, Signalled) else INTERRUPTED
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return STDOUT_CLOSED
-    say(_describe(error))
+    say(describe(error))
     if isinstance(error, UsageError):
         return USAGE
     if isinstance(error, (DigestError, UnverifiedError)):
@@ -58,7 +58,8 @@ def report(error: BaseException) -> int:
     return FAILED
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """What is wrong, as a line; `say` escapes and masks it."""
     if isinstance(error, OSError) and error.strerror:
         names = [os.fsdecode(n) for n in (error.filename, error.filename2) if _is_path(n)]
         return ": ".join([" -> ".join(names), error.strerror] if names else [error.strerror])

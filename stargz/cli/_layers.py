@@ -28,10 +28,12 @@ _STDIN = "standard input"
 
 
 class Found(NamedTuple):
-    """The bytes of a layer, and the digest of its TOC where an image's manifest has it."""
+    """The bytes of a layer, and the digest of its TOC and the uncompressed size where an image's
+    manifest has them."""
 
     source: Source
     toc_digest: str | None = None
+    uncompressed_size: int | None = None
 
 
 def is_image(src: str) -> bool:
@@ -173,7 +175,9 @@ def source(args: argparse.Namespace) -> Iterator[Found]:
         with load_image(src, **registry_options(args)) as image:
             number = image.number(args.layer)
             with closing(image.open_source(number)) as blob:
-                yield Found(blob, image.toc_digest(number))
+                yield Found(
+                    blob, image.toc_digest(number), image.descriptors[number].uncompressed_size
+                )
         return
     if args.layer is not None:
         raise UsageError(f"{src}: --layer chooses a layer of an image (docker://, oci: ...)")

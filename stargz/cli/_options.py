@@ -95,13 +95,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_layer_options(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+def add_layer_options(
+    parser: argparse.ArgumentParser, *, optional: bool = False, several: bool = False
+) -> None:
     """SRC, which may be `optional`, and how far its TOC is trusted: for every command that reads
-    a layer."""
+    a layer. With `several` the SRCs are `sources`, for `_several.each`."""
     parser.add_argument(
-        "src",
+        "sources" if several else "src",
         metavar="SRC",
-        nargs="?" if optional else None,
+        nargs="+" if several else "?" if optional else None,
         help="the layer: a file, - for standard input, a URL, or an image (docker://HOST/REPO:TAG, "
         "oci:DIR[:REF], docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]) with --layer; "
         "`verify` takes a whole image too",

@@ -36,12 +36,17 @@ def print_json_list(values: Iterable[object]) -> None:
     write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def print_table(rows: Iterable[tuple[str, str]]) -> None:
-    """Names and values in two columns."""
+def table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """The lines of names and values in two columns."""
     listed = list(rows)
     width = max(len(name) for name, _ in listed)
-    for name, value in listed:
-        print(f"{name:{width}}  {printable(value)}".rstrip())
+    return [f"{name:{width}}  {printable(value)}".rstrip() for name, value in listed]
+
+
+def print_table(rows: Iterable[tuple[str, str]]) -> None:
+    """Names and values in two columns."""
+    for line in table(rows):
+        print(line)
 
 
 def print_result(

@@ -60,7 +60,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _report(image: ImageManifest) -> dict[str, Any]:
-    from stargz.oci.formats.manifest import UNCOMPRESSED_SIZE, is_zstd_chunked
+    from stargz.oci.formats.manifest import is_zstd_chunked
     from stargz.oci.formats.platforms import platform_of
 
     found = image.config.get("rootfs")
@@ -77,7 +77,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             "toc_digest": image.toc_digest(number - 1),
             "kind": "zstd:chunked" if is_zstd_chunked(entry) else None,
             "seekable": bool(image.toc_digest(number - 1)) and not is_zstd_chunked(entry),
-            "uncompressed_size": _number(entry.annotations.get(UNCOMPRESSED_SIZE)),
+            "uncompressed_size": entry.uncompressed_size,
         }
         for number, (entry, diff_id) in enumerate(zip(image.descriptors, diff_ids, strict=True), 1)
     ]
@@ -96,7 +96,3 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         "seekable": all(layer["seekable"] for layer in layers),
         "layers": layers,
     }
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() and len(text) < 19 else None

@@ -1,7 +1,9 @@
 """What a layer is: its kind, sizes, counts and digests.
 
-The uncompressed size is found by decoding all of it. A plain tar, tar.gz or tar.zst is
-reported as such."""
+Of a remote layer the footer and the TOC are fetched, no more. Its uncompressed size, and with it
+the ratio, are what an image's manifest says, or what --all finds by decoding all of it; a file is
+always decoded. A plain tar, tar.gz or tar.zst is reported as such. Of several SRCs each is told
+of."""
 
 from __future__ import annotations
 
@@ -10,16 +12,19 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
-from stargz.cli._errors import OK
 from stargz.cli._layers import Found, open_source, source
-from stargz.cli._output import print_json, print_table, size_text
+from stargz.cli._output import size_text, table
+from stargz.cli._several import Told, each
+from stargz.errors import mask
 from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
     from stargz.layer import Layer
     from stargz.sources import ByteSource
 
-EXAMPLE = "stargz info layer.stargz"
+EXAMPLE = """\
+stargz info layer.stargz
+stargz info --all https://host.example/layer.stargz"""
 
 # What other tools may count on; None where it is not known.
 _KEYS = (
@@ -28,13 +33,26 @@ _KEYS = (
 )  # fmt: skip
 
 
+_ALL = "not known (--all reads the whole layer for it)"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz info`."""
-    _options.add_layer_options(parser)
+    _options.add_layer_options(parser, several=True)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="read and decode a remote layer whole, for its uncompressed size and ratio (a local "
+        "one is decoded anyway)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell what SRC is."""
+    """Tell what every SRC is."""
+    return each(args, _info, lambda error: {**dict.fromkeys(_KEYS), "error": error})
+
+
+def _info(args: argparse.Namespace) -> Told:
     from stargz.sources import as_source
 
     with source(args) as found, closing(as_source(found.source)) as blob:
@@ -43,19 +61,21 @@ def run(args: argparse.Namespace) -> int:
             report = _without_toc(blob)
         if report is None:
             with open_source(Found(blob, found.toc_digest), args) as layer:
-                report = _with_toc(layer)
+                report = _with_toc(layer, found.uncompressed_size, decode=args.all)
     report = {**dict.fromkeys(_KEYS), **report}
-    if args.json:
-        print_json(report)
-    else:
-        print_table(_rows(report))
-    return OK
+    rows = _rows(report)
+    if len(args.sources) > 1:
+        rows.insert(0, ("source", mask(args.src)))
+    return Told(report, table(rows))
 
 
-def _with_toc(layer: Layer) -> dict[str, Any]:
+def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, Any]:
+    """`stated` is the uncompressed size that a manifest gives."""
     counts = layer.toc.counts()
     chunks = layer.toc.columns
-    uncompressed_size = layer.uncompressed_size()
+    uncompressed_size = stated
+    if decode or layer.blob.direct:
+        uncompressed_size = layer.uncompressed_size()
     landmarks = {".prefetch.landmark": "prefetch", ".no.prefetch.landmark": "no prefetch"}
     return {
         "kind": layer.kind,
@@ -68,7 +88,9 @@ def _with_toc(layer: Layer) -> dict[str, Any]:
         "uncompressed_size": uncompressed_size,
         "prefetch_size": layer.prefetch_size,
         "content_size": counts["bytes"],
-        "ratio": round(layer.size / max(uncompressed_size, 1), 4),
+        "ratio": None
+        if uncompressed_size is None
+        else round(layer.size / max(uncompressed_size, 1), 4),
         "largest_chunk": int(chunks["chunk_size"].max(initial=0)),
         "inner_offsets": bool(chunks["inner_offset"].any()),
         "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
@@ -109,8 +131,10 @@ def _plain(blob: ByteSource) -> str | None:
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     def text(key: str, value: Any) -> str:
+        if value is None and key in ("uncompressed_size", "ratio"):
+            return _ALL if report["toc_digest"] else "not known"
         if value is None:
-            return "not known"
+            return "none" if key == "landmark" else "not known"
         if key.endswith("size") or key == "largest_chunk":
             return size_text(value)
         if isinstance(value, bool):

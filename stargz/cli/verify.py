@@ -4,7 +4,10 @@ and the TOC against the tree that the tar makes when it is applied in order.
 Of an image (without --layer) all of it: manifests, configs, the digest, DiffID and TOC of every
 layer of every platform, or of --platform.
 
-Exit code 3 where anything fails."""
+Of several SRCs each is verified. Exit code 3 where anything fails verification: what was read is
+no whole true layer or image (damaged, cut short, or not seekable at all). Exit code 1 where
+something could not be read (no such file, no permission, a server that fails), and nothing
+failed."""
 
 from __future__ import annotations
 
@@ -13,66 +16,116 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
-from stargz.cli._errors import OK, UNVERIFIED, say
-from stargz.cli._layers import open_layer, registry_options
-from stargz.cli._output import print_json, size_text, warn
+from stargz.cli._errors import OK, UNVERIFIED, describe, printable, report, say
+from stargz.cli._layers import is_image, open_layer, registry_options
+from stargz.cli._output import size_text, warn
 from stargz.cli._progress import Progress
+from stargz.cli._several import Told, each
+from stargz.errors import (
+    DigestError,
+    FormatError,
+    MissingBlobError,
+    PlatformError,
+    UnsupportedError,
+    UnverifiedError,
+    UsageError,
+    mask,
+)
 
 if TYPE_CHECKING:
     from stargz.oci.verify.image import ImageProblem, ImageVerifyResult
 
 EXAMPLE = """\
 stargz verify layer.stargz
+stargz verify first.stargz second.stargz
 stargz verify docker://registry.example/app:1.0"""
 
-_IMAGES = ("docker://", "oci:", "docker-archive:", "storage:")
+# What was read, and is no whole true layer. (OSErrors tell of what could not be read.)
+_REFUSED = (FormatError, DigestError, UnverifiedError, MissingBlobError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz verify`."""
-    _options.add_layer_options(parser)
+    _options.add_layer_options(parser, several=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify SRC."""
-    if args.layer is None and args.src.startswith(_IMAGES):
+    """Verify every SRC."""
+    return each(args, _verify, _unread)
+
+
+def _verify(args: argparse.Namespace) -> Told:
+    if args.layer is None and is_image(args.src):
         return _verify_image(args)
-    with open_layer(args) as layer:
-        with Progress("verify", args) as progress:
-            result = layer.verify(progress=progress.callback)
-        toc_digest = layer.toc_digest
+    try:
+        with open_layer(args) as layer:
+            with Progress("verify", args) as progress:
+                result = layer.verify(progress=progress.callback)
+            toc_digest = layer.toc_digest
+    except (PlatformError, UnsupportedError):
+        raise
+    except _REFUSED as error:
+        report(error)
+        return Told(_refused(error), [], UNVERIFIED)
     errors: list[dict[str, Any]] = [
         {"name": e.name, "offset": e.offset, "message": e.message} for e in result.errors
     ]
-    if args.json:
-        print_json(
-            {
-                "ok": result.ok,
-                "files": result.files,
-                "chunks": result.chunks,
-                "bytes": result.bytes,
-                "errors": errors,
-                "error_count": result.error_count,
-                "verified": result.verified,
-                "toc_digest": toc_digest,
-                "warnings": list(result.warnings),
-            }
-        )
-    for error in errors:
-        _say(args.src, error["name"], error["offset"], error["message"])
+    for each_error in result.errors:
+        _say(args.src, each_error.name, each_error.offset, each_error.message)
     for text in result.warnings:
         warn(args, f"{args.src}: {text}")
-    if not args.json:
-        word = "ok" if result.ok else "FAILED"
-        counts = f"{result.files:,} files, {result.chunks:,} chunks, {size_text(result.bytes)}"
-        more = "" if result.ok else f", {result.error_count:,} errors"
-        if result.ok and not result.verified:
-            # Consistent in itself; whether it is the layer that was meant, nobody said.
-            more = " (unverified: " + (
-                "files without a digest)" if args.toc_digest else "no --toc-digest was given)"
-            )
-        print(f"{word}: {counts}{more}")
-    return OK if result.ok else UNVERIFIED
+    value = {
+        "ok": result.ok,
+        "files": result.files,
+        "chunks": result.chunks,
+        "bytes": result.bytes,
+        "errors": errors,
+        "error_count": result.error_count,
+        "verified": result.verified,
+        "toc_digest": toc_digest,
+        "warnings": list(result.warnings),
+    }
+    counts = (
+        f"{_count(result.files, 'file')}, {_count(result.chunks, 'chunk')}, "
+        f"{size_text(result.bytes)}"
+    )
+    more = "" if result.ok else f", {_count(result.error_count, 'error')}"
+    if result.ok and not result.verified:
+        # Consistent in itself; whether it is the layer that was meant, nobody said.
+        more = " (unverified: " + (
+            "files without a digest)" if args.toc_digest else "no --toc-digest was given)"
+        )
+    return _told(args, value, result.ok, counts + more)
+
+
+def _told(args: argparse.Namespace, value: dict[str, Any], good: bool, text: str) -> Told:
+    """The verdict; of several SRCs it begins with the name."""
+    name = f"{printable(mask(args.src))}: " if len(args.sources) > 1 else ""
+    lines = [] if args.quiet else [f"{name}{'ok' if good else 'FAILED'}: {text}"]
+    return Told(value, lines, OK if good else UNVERIFIED)
+
+
+def _refused(error: Exception) -> dict[str, Any]:
+    """The report of what was read, and is no whole true layer that could be gone through."""
+    if isinstance(error, FormatError):
+        return _unread(error.message, offset=error.offset)
+    if isinstance(error, DigestError):
+        return _unread(f"expected {error.expected}, got {error.actual}", error.name)
+    return _unread(describe(error))
+
+
+def _unread(message: str, name: str = "", offset: int | None = None) -> dict[str, Any]:
+    return {
+        "ok": False,
+        "files": 0,
+        "chunks": 0,
+        "bytes": 0,
+        "errors": [{"name": name, "offset": offset, "message": message}],
+        "error_count": 1,
+        "verified": False,
+        "toc_digest": None,
+        "warnings": [],
+    }
 
 
 def _say(where: str, name: str, offset: int | None, message: str) -> None:
@@ -83,8 +136,7 @@ def _say(where: str, name: str, offset: int | None, message: str) -> None:
 # --- whole images -----------------------------------------------------------------------
 
 
-def _verify_image(args: argparse.Namespace) -> int:
-    from stargz.errors import UsageError
+def _verify_image(args: argparse.Namespace) -> Told:
     from stargz.oci.registry.access import Access
     from stargz.oci.verify.image import verify_image
 
@@ -101,13 +153,9 @@ def _verify_image(args: argparse.Namespace) -> int:
             progress=progress.callback,
             require_verified=args.require_verified,
         )
-    if args.json:
-        print_json(result.to_json())
     for error in result.errors:
         _say(_place(args.src, error), error.name, error.offset, error.message)
-    if not args.json:
-        print(_verdict(result))
-    return OK if result.ok else UNVERIFIED
+    return _told(args, result.to_json(), result.ok, _counts(result))
 
 
 def _place(src: str, error: ImageProblem) -> str:
@@ -119,19 +167,19 @@ def _place(src: str, error: ImageProblem) -> str:
     return ": ".join(parts)
 
 
-def _verdict(result: ImageVerifyResult) -> str:
-    word = "ok" if result.ok else "FAILED"
+def _counts(result: ImageVerifyResult) -> str:
     images = [image for image in result.images if image.kind == "image"]
     layers = {layer.digest: layer.status for image in images for layer in image.layers}
     counts = (
-        f"{_count(len(images), 'image')}, {_count(len(layers), 'layer')}, {result.files:,} files, "
-        f"{result.chunks:,} chunks, {size_text(result.bytes)}"
+        f"{_count(len(images), 'image')}, {_count(len(layers), 'layer')}, "
+        f"{_count(result.files, 'file')}, {_count(result.chunks, 'chunk')}, "
+        f"{size_text(result.bytes)}"
     )
     if not result.ok:
-        return f"{word}: {counts}, {_count(result.error_count, 'error')}"
+        return f"{counts}, {_count(result.error_count, 'error')}"
     other = Counter(status for status in layers.values() if status != "verified")
     more = ", ".join(f"{_count(n, 'layer')} {status}" for status, n in sorted(other.items()))
-    return f"{word}: {counts}{f' ({more})' if more else ''}"
+    return f"{counts}{f' ({more})' if more else ''}"
 
 
 def _count(number: int, what: str) -> str:

@@ -16,6 +16,8 @@ from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
     FormatError,
+    PlatformError,
+    UnsupportedError,
     UnverifiedError,
     UsageError,
 )
@@ -79,7 +81,7 @@ class ImageManifest:
     def _check_platform(self, wanted: Platform) -> None:
         stated = self.platform
         if stated and stated.normal() not in wanted.acceptable():
-            raise FormatError(
+            raise PlatformError(
                 f"the image is for {stated}, not for {wanted} (--platform)", self.name
             )
 
@@ -366,8 +368,8 @@ def _open_one(
 
 
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:
-    if is_zstd_chunked(image.descriptors[number]):
-        return FooterError(NOT_READ, image.describe(number))
+    if isinstance(error, UnsupportedError) or is_zstd_chunked(image.descriptors[number]):
+        return UnsupportedError(NOT_READ, image.describe(number))
     media_type = image.descriptors[number].media_type or "no media type"
     return FooterError(
         f"{image.describe(number)} ({media_type}) is not a seekable layer ({error.message}); "

@@ -100,7 +100,7 @@ def test_bad_blobs(data: Path, tmp_path: Path) -> None:
     for content in (b"", b"x", b"\0" * 51, blob[:-1], blob[-51:], blob[:-100] + blob[-51:]):
         bad.write_bytes(content)
         assert str(bad) in fails(1, "ls", bad)
-        assert str(bad) in fails(1, "verify", bad)
+        assert str(bad) in fails(3, "verify", bad)
 
 
 def test_debug_adds_the_traceback(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from stargz.digests import check_digest, is_digest
-from stargz.errors import FormatError, SourceError
+from stargz.errors import FormatError, MissingBlobError, SourceError
 from stargz.oci.formats.manifest import (
     MAX_MANIFEST_SIZE,
     OCI_INDEX,
@@ -99,7 +99,7 @@ class Layout:
         try:
             return open_exact(path, entry.size)
         except FileNotFoundError:
-            raise SourceError(
+            raise MissingBlobError(
                 f"{self.name}: blob {entry.digest} is not in the layout ({path})"
             ) from None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stargz.digests import digest_of, is_digest
-from stargz.errors import ArtifactError, DigestError, FormatError
+from stargz.errors import ArtifactError, DigestError, FormatError, PlatformError
 from stargz.oci.formats.platforms import Platform, platform_of
 
 MAX_MANIFEST_SIZE = 4 << 20
@@ -90,6 +90,12 @@ class Descriptor:
         """The platform that an index gives for a manifest, as it stands."""
         found = self.json.get("platform")
         return found if isinstance(found, dict) else None
+
+    @property
+    def uncompressed_size(self) -> int | None:
+        """Bytes that a layer inflates to, as its annotation has it."""
+        text = self.annotations.get(UNCOMPRESSED_SIZE, "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
     def check(self, data: bytes, source: str) -> None:
         """Raise FormatError or DigestError unless `data` is what is described."""
@@ -384,7 +390,7 @@ def select(index: Manifest, wanted: Platform) -> Descriptor:
     """The entry of an index for a platform.
 
     The first with the platform, or a variant that runs on it; else the only one that states
-    none. Raises FormatError that lists the platforms there are.
+    none. Raises PlatformError that lists the platforms there are.
     """
     entries = [
         entry
@@ -400,7 +406,7 @@ def select(index: Manifest, wanted: Platform) -> Descriptor:
     if len(silent) == 1:
         return silent[0]
     there = ", ".join(dict.fromkeys(str(platform) for platform, _ in stated if platform))
-    raise FormatError(
+    raise PlatformError(
         f"no image for {wanted} in the index; it has {there[:300] or 'none'} (--platform)",
         index.source,
     )

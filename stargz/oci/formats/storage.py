@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stargz.digests import check_digest, is_digest
-from stargz.errors import FormatError, SourceError
+from stargz.errors import FormatError, MissingBlobError, SourceError
 from stargz.oci.formats.layout import open_exact, read_small
 from stargz.oci.formats.manifest import (
     MAX_MANIFEST_SIZE,
@@ -124,7 +124,7 @@ class Storage:
         try:
             return open_exact(path, entry.size)
         except FileNotFoundError:
-            raise SourceError(
+            raise MissingBlobError(
                 f"{self.name}: blob {entry.digest} is not in the storage folder ({path})"
             ) from None
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from stargz.conversion import Result
-from stargz.errors import DigestError, FormatError, SourceError
+from stargz.errors import DigestError, FormatError, PlatformError, SourceError
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import (
     KNOWN,
@@ -136,8 +136,8 @@ def verify_image(
     for, is an error too. `progress(done, total)` gets bytes, from any thread, one at a time.
     Layers that are not local are kept one by one in unlinked temporary files.
 
-    Raises RegistryError, SourceError and OSError for what cannot be read at all; FormatError for a
-    platform that is not there; UsageError.
+    Raises RegistryError, SourceError and OSError for what cannot be read at all; PlatformError for
+    one that is not there; UsageError.
     """
     threads = thread_count(threads)
     with open_repository(src, **(access or Access()).options()) as repository:
@@ -255,7 +255,7 @@ class _Verification:
             stated = platform_of(load_json(data, self._repository.name))
         for platform in wanted:
             if stated and stated.normal() not in platform.acceptable():
-                raise FormatError(
+                raise PlatformError(
                     f"the image is for {stated}, not for {platform} (--platform)",
                     self._repository.name,
                 )
