@@ -176,7 +176,7 @@ class _Walk:
             if not self.parts and not only_dirs:
                 yield base
             return
-        if end in states and base.node:
+        if end in states and base.path:
             yield base
         pending = [self._frame(base, states)]
         while pending:
