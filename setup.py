@@ -11,6 +11,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
 
 CORES = len(os.sched_getaffinity(0))
 FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread"]
@@ -38,9 +39,18 @@ class BuildKernels(build_clib):
         super().build_libraries(libraries)
 
 
+class BuildModules(build_ext):
+    """Strip what is installed; who builds in place, or with sanitizers, wants the symbols."""
+
+    def build_extension(self, ext):
+        if not (self.editable_mode or self.inplace or SANITIZE):
+            ext.extra_link_args = [*ext.extra_link_args, "-Wl,-s"]
+        super().build_extension(ext)
+
+
 if __name__ == "__main__":
     setup(
-        cmdclass={"build_clib": BuildKernels},
+        cmdclass={"build_clib": BuildKernels, "build_ext": BuildModules},
         options={"build_ext": {"parallel": CORES}},
         libraries=[
             (
