@@ -28,6 +28,11 @@ def mask_reference(text: str) -> str:
     return re.sub(r"^(?!\S*://)\S*@(?!sha\d+:)", "***@", mask(text))
 
 
+def extra(name: str) -> str:
+    """How to install what an extra of this package has."""
+    return f"pip install -e '.[{name}]' in the clone of stargz"  # it is not published
+
+
 def retryable(status: int) -> bool:
     """Whether an HTTP answer may be another one when asked again."""
     return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in (501, 505))

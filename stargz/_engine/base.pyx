@@ -29,6 +29,7 @@ from stargz.errors import (
     TarError,
     TOCError,
     UnindexableError,
+    extra,
 )
 
 cdef extern from "<sys/syscall.h>" nogil:
@@ -149,13 +150,13 @@ _LIBRARIES = {
         "STARGZ_LIBDEFLATE",
         ("deflate._deflate",),
         ("libdeflate.so.0",),
-        "pip install 'stargz[dense]', or apt install libdeflate0",
+        f"{extra('dense')}, or apt install libdeflate0",
     ),
     "zstd": (
         "STARGZ_LIBZSTD",
         ("zstandard._cffi", "zstandard.backend_c"),
         ("libzstd.so.1",),
-        "pip install 'stargz[zstd]', or apt install libzstd1",
+        f"{extra('zstd')}, or apt install libzstd1",
     ),
 }
 

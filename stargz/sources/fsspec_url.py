@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-from stargz.errors import SourceError, UsageError
+from stargz.errors import SourceError, UsageError, extra
 from stargz.sources.base import check_range
 from stargz.sources.ranges import Link, plan
 
@@ -36,7 +36,7 @@ class FsspecSource:
             import fsspec  # type: ignore[import-untyped]
         except ImportError as error:
             raise UsageError(
-                f"{self.name}: this kind of URL needs fsspec; install stargz[fsspec]"
+                f"{self.name}: this kind of URL needs fsspec: {extra('fsspec')}"
             ) from error
         try:
             self._fs, self._path = fsspec.url_to_fs(url, **options)

@@ -152,7 +152,7 @@ except stargz.UsageError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "install stargz[fsspec]" in done.stdout, done.stderr
+    assert "pip install -e '.[fsspec]'" in done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stargz.errors import SourceError, StargzError, UsageError
+from stargz.errors import SourceError, StargzError, UsageError, extra
 
 _CONNECT = 15.0  # seconds
 _LEAVE = 5.0
@@ -115,7 +115,7 @@ def connect(address: str) -> Iterator[Cluster]:
     try:
         distributed = importlib.import_module("distributed")
     except ImportError as error:
-        raise UsageError(f"--dask needs Dask ({error}): pip install 'stargz[dask]'") from None
+        raise UsageError(f"--dask needs Dask ({error}): {extra('dask')}") from None
     where: dict[str, Any] = {"address": address if "://" in address else f"tcp://{address}"}
     if "://" not in address and Path(address).is_file():
         where = {"scheduler_file": address}
