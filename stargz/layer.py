@@ -23,7 +23,7 @@ from stargz.errors import (
 )
 from stargz.paths import Name
 from stargz.sources import ByteSource
-from stargz.toc import PREFETCH_LANDMARK, TOC, Chunk, Entry
+from stargz.toc import MARKERS, PREFETCH_LANDMARK, TOC, Chunk, Entry, clean_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _BUFFER = 64 << 10
 # Reads of one batch that wait for a remote source together.
 _PARALLEL = 16
+# Entries that stand for no file of their own.
+_NO_FILES = ("", *MARKERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class VerifyResult:
     tar, its TOC included). `errors` holds the first hundred of `error_count` problems.
     `verified`: the TOC's digest was given when the layer was opened and every file has a
     digest, so that the contents, and not only their consistency, were checked. `warnings` are
-    of headers in which other readers see another tree.
+    of headers in which other readers see another tree. It is true (`if layer.verify():`) when
+    `ok` is.
     """
 
     ok: bool
@@ -65,6 +68,9 @@ class VerifyResult:
     error_count: int = 0
     verified: bool = False
     warnings: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,10 @@ class Layer:
     """An open layer; made by `stargz.open`. Use it as a context manager, or close it.
 
     Names are cleaned on the fly ("./usr//bin/" is "usr/bin"). A layer is a collection of
-    names: iteration gives them in the order of the TOC, landmarks included. Any number of
-    threads may use it. After `close` its methods raise ValueError.
+    names: iteration gives those of its files in the order of the TOC, whiteouts among them, but
+    neither the root's ("") nor what the format puts there (landmarks, the TOC). Look-ups and
+    `names()` know these too. Any number of threads may use it. After `close` its methods raise
+    ValueError.
     """
 
     def __init__(
@@ -105,7 +113,8 @@ class Layer:
     # --- what it is ---------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return f"<stargz.Layer {self.name!r} ({self.kind})>"
+        closed = ", closed" if self.closed else ""
+        return f"<stargz.Layer {self.name!r} ({self.kind}{closed})>"
 
     @property
     def name(self) -> str:
@@ -207,17 +216,18 @@ class Layer:
 
     def __len__(self) -> int:
         self.reader.check()
-        return len(self.toc)
+        return len(self.toc) - sum(self._rows.lookup(name) >= 0 for name in _NO_FILES)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names())
+        return (name for name in self.names() if name not in _NO_FILES)
 
     def __contains__(self, name: object) -> bool:
         self.reader.check()
         return isinstance(name, str) and name in self.toc
 
     def names(self) -> list[str]:
-        """The cleaned names of all entries, in the order of the TOC."""
+        """The cleaned names of all entries, in the order of the TOC: also the root's and landmarks,
+        if the TOC has them."""
         self.reader.check()
         return self._rows.names()
 
@@ -238,15 +248,16 @@ class Layer:
         return self._rows.is_dir(name)
 
     def listdir(self, name: str = "") -> list[str]:
-        """Base names of what a directory holds, sorted.
+        """Base names of what a directory holds, sorted; without landmarks and TOC in the root.
 
         Raises EntryNotFoundError, or NotADirectoryError.
         """
         self.reader.check()
         try:
-            return self.toc.listdir(name)
+            found = self.toc.listdir(name)
         except KeyError:
             raise EntryNotFoundError(name, self.name) from None
+        return found if clean_name(name) else [base for base in found if base not in MARKERS]
 
     def glob(
         self, pattern: Name | Iterable[Name], exclude: Name | Iterable[Name] = ()
@@ -316,6 +327,7 @@ class Layer:
 
         What a remote source has to fetch for them is asked for at the same time.
         """
+        self.reader.check()
         if len(requests) < 2 or self.blob.direct:
             return [self.read_row(*request) for request in requests]
         from concurrent.futures import ThreadPoolExecutor
@@ -380,6 +392,11 @@ class Layer:
         )
 
     # --- life ---------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.reader.closed
 
     def close(self) -> None:
         """Give the blob back once running reads are done. More than once is harmless."""

@@ -7,6 +7,7 @@ relative to the root, no "." or "..", the root is "".
 from __future__ import annotations
 
 import base64
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,20 @@ EntryType = Literal["dir", "reg", "symlink", "hardlink", "char", "block", "fifo"
 
 PREFETCH_LANDMARK = ".prefetch.landmark"
 NO_PREFETCH_LANDMARK = ".no.prefetch.landmark"
+LANDMARKS = (PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK)
+# What the format put into the root, which is no part of the files.
+MARKERS = (*LANDMARKS, "stargz.index.json")
 IMPLIED_DIR_MODE = 0o755
+
+_TYPE_BITS: dict[EntryType, int] = {
+    "dir": stat.S_IFDIR,
+    "reg": stat.S_IFREG,
+    "symlink": stat.S_IFLNK,
+    "hardlink": stat.S_IFREG,
+    "char": stat.S_IFCHR,
+    "block": stat.S_IFBLK,
+    "fifo": stat.S_IFIFO,
+}
 
 # The Gregorian calendar repeats after 400 years; datetime knows only those from 1 to 9999.
 _CYCLE_START = datetime(2000, 1, 1, tzinfo=UTC)
@@ -30,8 +44,9 @@ class Entry:
     """One entry: a name, what is there, and its metadata.
 
     `size` in bytes, of regular files only; `mtime` in seconds since the epoch; `mode` as the
-    tar has it, it may carry the S_IF bits; `digest` of the whole file ("sha256:..."), "" where
-    the TOC gives none. A hard link is an entry of its own, of type "hardlink".
+    tar has it, it may carry the S_IF bits (`st_mode` always does); `digest` of the whole file
+    ("sha256:..."), "" where the TOC gives none. A hard link is an entry of its own, of type
+    "hardlink".
     """
 
     name: str
@@ -48,6 +63,12 @@ class Entry:
     dev_minor: int = 0
     xattrs: dict[str, bytes] = field(default_factory=dict, hash=False)
     digest: str = ""
+
+    @property
+    def st_mode(self) -> int:
+        """Type and permissions as os.stat has them and the `stat` module understands; of a hard
+        link those of a regular file."""
+        return _TYPE_BITS[self.type] | stat.S_IMODE(self.mode)
 
     def is_dir(self) -> bool:
         """Whether this is a directory."""

@@ -52,6 +52,11 @@ class Stat:
     opaque: bool = False
 
     @property
+    def st_mode(self) -> int:
+        """`mode`, by the name that os.stat has for it."""
+        return self.mode
+
+    @property
     def name(self) -> str:
         """The base name; "" of the root."""
         return self.path.rpartition("/")[2]
@@ -79,7 +84,8 @@ class Tree:
 
     Symlinks are followed within the tree as in a chroot. Methods raise EntryNotFoundError (a
     KeyError) for what is not there, and NotADirectoryError, IsADirectoryError or OSError (ELOOP)
-    as the system would. Any number of threads may use a tree.
+    as the system would, and ValueError once a layer is closed. Any number of threads may use a
+    tree.
     """
 
     def __init__(
@@ -118,7 +124,13 @@ class Tree:
 
     def node(self, path: str, *, follow: bool = True) -> int:
         """The number of what a path leads to in `engine`; `follow` a symlink at its end."""
+        self._check()
         return paths.find(self.engine, path, follow=follow, source=self.name)
+
+    def _check(self) -> None:
+        for layer in self.layers:
+            if layer.closed:
+                layer.reader.check()
 
     def resolve(self, path: str, *, follow: bool = True) -> str:
         """The cleaned path without symlinks that `path` leads to; with `follow=False` the last

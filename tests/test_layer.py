@@ -134,8 +134,7 @@ def test_facts(goldens: list[dict[str, Any]]) -> None:
 def test_names() -> None:
     with stargz.open(DATA / "tree.esgz") as layer:
         names = layer.names()
-        assert list(layer) == names
-        assert len(layer) == len(names) == 19
+        assert len(names) == 19
         assert names[0] == ".no.prefetch.landmark"
         assert "usr/bin/tool" in layer
         assert "/./usr//bin/../bin/tool" in layer

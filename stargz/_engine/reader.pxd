@@ -147,7 +147,7 @@ cdef class Reader:
     cdef Py_ssize_t cached
     cdef uint32_t last_row      # of the last partial read that was not cached
     cdef int active
-    cdef bint closed
+    cdef readonly bint closed
     cdef object on_close
     cdef object connect         # what makes `remote`
     cdef readonly object remote  # of a blob that is not direct: see Reader.attach

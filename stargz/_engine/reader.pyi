@@ -18,6 +18,7 @@ class Reader:
     blob: Blob
     toc: TOC
     verified: bool
+    closed: bool
     def __init__(
         self,
         blob: Blob,

@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20  # bytes: whole files are never held, however long they are
 
-_TYPE_BITS = {
-    "dir": stat.S_IFDIR,
-    "reg": stat.S_IFREG,
-    "symlink": stat.S_IFLNK,
-    "hardlink": stat.S_IFREG,
-    "char": stat.S_IFCHR,
-    "block": stat.S_IFBLK,
-    "fifo": stat.S_IFIFO,
-}
-
 
 def add_ls_options(parser: argparse.ArgumentParser) -> None:
     """PATH, -l and -R."""
@@ -112,7 +102,7 @@ def _long(entry: Entry, label: str) -> str:
     """One line as `tar tv` prints it; the columns are wide enough for most layers."""
     from stargz.toc import format_time
 
-    mode = stat.filemode(_TYPE_BITS[entry.type] | (entry.mode & 0o7777))
+    mode = stat.filemode(entry.st_mode)
     owner = f"{entry.user_name or entry.uid}/{entry.group_name or entry.gid}"
     size = str(entry.size)
     if entry.type in ("char", "block"):

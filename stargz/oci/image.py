@@ -1,7 +1,7 @@
 """Images: a manifest, a config, and the layers of one platform, open for reading.
 
 with open_image("docker://host/repo:tag") as image:
-    Tree(image.layers)
+    image.tree.listdir("etc")
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from stargz.remote import Fetcher
+    from stargz.tree import Tree
 
 _PARALLEL = 8  # layers that are opened at the same time
 
@@ -52,6 +53,8 @@ class ImageManifest:
     `root` is what the reference names, an index as a rule; `manifest` the image's own. Both,
     and the config, are checked against their digests.
     """
+
+    closed = False
 
     def __init__(self, repository: Repository, platform: Platform | None) -> None:
         self.repository = repository
@@ -70,6 +73,7 @@ class ImageManifest:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The image's config, read when first asked for: a mount does without."""
+        self._check()
         data = self.repository.read_blob(self._config, MAX_CONFIG_SIZE)
         return load_json(data, f"{self.name}: config {self._config.digest}")
 
@@ -77,6 +81,10 @@ class ImageManifest:
     def platform(self) -> Platform | None:
         """What the config says that the image is for."""
         return platform_of(self.config)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError(f"{self.name}: the image is closed")
 
     def _check_platform(self, wanted: Platform) -> None:
         stated = self.platform
@@ -139,15 +147,21 @@ class ImageManifest:
 
     def open_source(self, number: int) -> ByteSource:
         """The bytes of a layer's blob; to be closed by the caller."""
+        self._check()
         return self.repository.open_blob(self.descriptors[number])
 
     def external_toc(self, digest: str) -> bytes | None:
         """The gzip'ed tar of the TOC of a layer whose TOC is external; None if there is none."""
+        self._check()
         return external_toc(self.repository, self.repository.external(), digest)
 
 
 class Image(ImageManifest):
-    """An open image; made by `open_image`. Use it as a context manager, or close it."""
+    """An open image; made by `open_image`. Use it as a context manager, or close it.
+
+    After `close` what must be read raises ValueError, and so do the layers. `closed` says whether
+    that was called.
+    """
 
     layers: list[Layer]  # the lowest first
 
@@ -155,6 +169,13 @@ class Image(ImageManifest):
         super().__init__(repository, platform)
         self.layers = []
         self._stack = ExitStack()
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The layers' files, merged."""
+        from stargz.tree import Tree
+
+        return Tree(self.layers, name=self.name)
 
     @property
     def verified(self) -> bool:
@@ -167,16 +188,19 @@ class Image(ImageManifest):
 
     def close(self) -> None:
         """Close the layers and what they are read from. More than once is harmless."""
+        self.closed = True
         self._stack.close()
 
     def __enter__(self) -> Self:
+        self._check()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<stargz image {self.name!r} ({len(self.layers)} layers)>"
+        closed = ", closed" if self.closed else ""
+        return f"<stargz image {self.name!r} ({len(self.layers)} layers{closed})>"
 
 
 def is_verified(layer: Layer) -> bool:

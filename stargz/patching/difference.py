@@ -17,14 +17,13 @@ from stargz._engine import toc as _toc
 from stargz.layer import Layer
 from stargz.opening import open as open_layer
 from stargz.sources import Source
-from stargz.toc import NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, clean_name
+from stargz.toc import LANDMARKS, clean_name
 
 Field = Literal[
     "contents", "type", "size", "mode", "uid", "gid", "mtime", "link", "device", "xattrs"
 ]
 Contents = Literal["same", "changed", "unknown"]
 
-_LANDMARKS = (PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK)
 _REG = _toc.TYPES.index("reg") + 1
 _SYMLINK = _toc.TYPES.index("symlink") + 1
 _HARDLINK = _toc.TYPES.index("hardlink") + 1
@@ -146,7 +145,7 @@ class _Side:
         self.rows = layer.toc.rows
         self.columns = layer.toc.columns
         self.numbers = dict(zip(self.rows.names(), self.rows.entries(), strict=True))
-        for name in _LANDMARKS:
+        for name in LANDMARKS:
             self.numbers.pop(name, None)
 
     def entries(self, names: list[str]) -> _Entries:
@@ -391,7 +390,7 @@ def _chunk_digests(side: _Side, *, every: bool = False) -> tuple[Any, list[bytes
 def _live(side: _Side) -> Any:
     """Rows that later ones did not replace, landmarks apart."""
     live = ~_flag(side, "dropped")
-    for name in _LANDMARKS:
+    for name in LANDMARKS:
         number = side.rows.lookup(name)
         if number >= 0:
             live[number] = False

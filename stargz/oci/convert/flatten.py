@@ -16,8 +16,9 @@ from stargz._engine.write import TarEntries, TarEntry
 from stargz.errors import SourceError, TarError
 from stargz.oci.convert.tar_headers import BLOCK, directory, renamed
 from stargz.sources.spool import unlinked, unpack
+from stargz.toc import MARKERS
 
-_HIDDEN = frozenset((b"stargz.index.json", b".prefetch.landmark", b".no.prefetch.landmark"))
+_HIDDEN = frozenset(name.encode() for name in MARKERS)
 MAX_DEPTH = 4096  # more than a path of a system's can have
 MAX_LINKS = 40  # symlinks that Linux follows in one path
 _WHITEOUT = b".wh."

@@ -99,7 +99,8 @@ class ImageVerifyResult(Result):
 
     `files`, good `chunks` and `bytes` (uncompressed) are of all distinct layers. `errors` holds
     the first hundred of `error_count`. `verified`: every layer of every image is "verified".
-    `digest` is that of what the reference names ("" if it could not be read).
+    `digest` is that of what the reference names ("" if it could not be read). It is true
+    (`if verify_image(...):`) when `ok` is.
     """
 
     ok: bool
@@ -112,6 +113,9 @@ class ImageVerifyResult(Result):
     name: str = ""
     digest: str = ""
     images: list[VerifiedManifest] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
 
 def verify_image(

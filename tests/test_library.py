@@ -1,0 +1,246 @@
+"""What those expect of an open layer who know zipfile, tarfile and the stat module."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import blobs
+import layouts
+import pytest
+
+import stargz
+from stargz.layer import Layer, VerifyResult
+from stargz.oci.image import open_image
+from stargz.oci.verify.image import ImageVerifyResult
+from stargz.toc import MARKERS
+from stargz.tree import Tree
+
+DATA = Path(__file__).parent / "data"
+TREE = DATA / "tree.esgz"
+
+
+@pytest.fixture
+def layer() -> Any:
+    """One with a root entry, a whiteout, and everything that a layer has of its own."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as out:
+        for name in ("./", "etc/"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+            out.addfile(entry)
+        for name, data in [("etc/hosts", b"here\n"), ("etc/.wh.passwd", b""), ("j", b'{"a": [1]}')]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            out.addfile(entry, io.BytesIO(data))
+        for name, kind in [("fifo", tarfile.FIFOTYPE), ("tty", tarfile.CHRTYPE)]:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = kind, 0o4600
+            out.addfile(entry)
+        for name, kind in [("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE)]:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname, entry.mode = kind, "etc/hosts", 0o777
+            out.addfile(entry)
+    data = io.BytesIO()
+    stargz.convert(tar.getvalue(), data, prioritized=["j"])
+    with stargz.open(data.getvalue()) as opened:
+        yield opened
+
+
+# --- what is iterated ---------------------------------------------------------------------
+
+
+def test_iteration_is_over_the_files(layer: Layer) -> None:
+    assert list(layer) == ["j", "etc", "etc/hosts", "etc/.wh.passwd", "fifo", "tty", "link", "hard"]
+    assert len(layer) == len(list(layer)) == 8
+    assert layer.listdir() == ["etc", "fifo", "hard", "j", "link", "tty"]
+    assert layer.listdir("./") == layer.listdir("/") == layer.listdir()
+    assert layer.listdir("etc") == [".wh.passwd", "hosts"]
+
+
+def test_look_ups_and_names_are_whole(layer: Layer) -> None:
+    assert set(layer.names()) - set(layer) == {"", ".prefetch.landmark"}
+    assert "" in layer and ".prefetch.landmark" in layer
+    assert layer.entry("").type == "dir"
+    assert layer.entry(".prefetch.landmark").size == 1
+    assert layer.read(".prefetch.landmark") == b"\x0f"
+    assert len(layer.toc) == len(layer.names()) == 10
+    assert ".prefetch.landmark" in layer.toc.listdir()
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_marker_names_below_the_root_are_files(marker: str) -> None:
+    made = blobs.build(blobs.tar_of([(f"d/{marker}", b"x"), ("f", b"")]))
+    with stargz.open(made.data) as layer:
+        assert f"d/{marker}" in list(layer)
+        assert layer.listdir("d") == [marker]
+        assert len(layer) == len(list(layer))
+        assert not {*layer.listdir(), *layer} & {*MARKERS, ""}
+
+
+def test_every_golden_layer_has_one_length(goldens: list[dict[str, Any]]) -> None:
+    for case in goldens:
+        if case["kind"] == "gzip":
+            with stargz.open(DATA / case["blob"]) as layer:
+                assert len(layer) == len(list(layer))
+                assert set(layer) == set(layer.names()) - {*MARKERS, ""}
+
+
+# --- modes --------------------------------------------------------------------------------
+
+
+def test_st_mode_is_what_the_stat_module_takes(layer: Layer) -> None:
+    shown = {entry.name: stat.filemode(entry.st_mode) for entry in layer.toc}
+    assert shown["etc"] == "drwxrwxrwt"
+    assert shown["j"] == shown["etc/.wh.passwd"] == "-rw-r--r--"
+    assert (shown["fifo"], shown["tty"]) == ("prwS------", "crwS------")
+    assert shown["link"] == "lrwxrwxrwx"
+    assert shown["hard"] == "-rwxrwxrwx"
+    assert stat.S_ISDIR(layer.entry("").st_mode)
+    assert layer.entry("etc").mode == 0o1777  # as the tar has it
+    with stargz.open(DATA / "implied_dirs.esgz") as other:
+        assert other.entry("x").st_mode == stat.S_IFDIR | 0o755
+        tree = Tree([other])
+        assert tree.stat("x").st_mode == tree.stat("x").mode == tree.entry("x").st_mode
+
+
+# --- verification -------------------------------------------------------------------------
+
+
+def test_a_verification_is_as_true_as_it_is_ok(layer: Layer) -> None:
+    assert layer.verify()
+    for kind in (VerifyResult, ImageVerifyResult):
+        assert bool(kind(True, 0, 0, 0)) is True
+        assert bool(kind(False, 0, 0, 0)) is False
+    spoilt = bytearray(TREE.read_bytes())
+    spoilt[20] ^= 0xFF
+    with stargz.open(bytes(spoilt)) as other:
+        assert not other.verify()
+
+
+# --- closed -------------------------------------------------------------------------------
+
+
+def every_method(layer: Layer) -> list[Callable[[], object]]:
+    entry = layer.toc.row("setuid")
+    return [
+        layer.names,
+        lambda: list(layer),
+        lambda: iter(layer),
+        lambda: len(layer),
+        lambda: "setuid" in layer,
+        lambda: layer.entry("setuid"),
+        lambda: layer.isdir(""),
+        layer.listdir,
+        lambda: layer.chunks("setuid"),
+        lambda: layer.read("setuid"),
+        lambda: layer.read_row(entry),
+        lambda: layer.read_rows([]),
+        lambda: layer.read_rows([(entry, 0, 1)] * 2),
+        lambda: layer.open("setuid"),
+        lambda: layer.open_row(entry, "setuid"),
+        layer.read_toc,
+        lambda: list(layer.iter_toc()),
+        layer.uncompressed_size,
+        layer.verify,
+        lambda: layer.extractall("/nonexistent/never-made"),
+        lambda: layer.extractall("/nonexistent/never-made", members=[]),
+        layer.__enter__,
+    ]
+
+
+def test_closed(tmp_path: Path) -> None:
+    layer = stargz.open(TREE)
+    calls = every_method(layer)
+    file = layer.open("setuid")
+    tree = Tree([layer])
+    assert not layer.closed
+    assert repr(layer) == f"<stargz.Layer {str(TREE)!r} (estargz)>"
+    layer.close()
+    layer.close()
+    assert layer.closed
+    assert repr(layer) == f"<stargz.Layer {str(TREE)!r} (estargz, closed)>"
+    calls += [
+        lambda: file.read(1),
+        lambda: tree.read("setuid"),
+        lambda: tree.open("setuid"),
+        lambda: tree.stat("setuid"),
+        lambda: tree.exists("setuid"),
+        lambda: tree.isdir(""),
+        lambda: tree.listdir(),
+        lambda: list(tree.walk()),
+        lambda: list(tree.entries()),
+        lambda: tree.readlink("setuid"),
+    ]
+    for number, call in enumerate(calls):
+        with pytest.raises(ValueError, match="closed") as caught:
+            call()
+        assert str(TREE) in str(caught.value), number
+    with pytest.raises(ValueError, match="closed"), layer:
+        pass
+    assert "closed" not in repr(file)
+    file.close()
+    with pytest.raises(ValueError, match="closed file"):
+        file.read()
+    repr(tree)
+
+
+def test_leaving_the_block_closes(layer: Layer) -> None:
+    with stargz.open(TREE) as opened:
+        assert not opened.closed
+    assert opened.closed
+
+
+# --- files as other libraries use them ----------------------------------------------------
+
+
+def test_files_as_other_libraries_use_them(layer: Layer, tmp_path: Path) -> None:
+    assert json.load(layer.open("j")) == {"a": [1]}
+    with layer.open("etc/hosts") as file, (tmp_path / "copy").open("wb") as copy:
+        shutil.copyfileobj(file, copy)
+    assert (tmp_path / "copy").read_bytes() == b"here\n"
+    with io.TextIOWrapper(layer.open("etc/hosts"), encoding="ascii") as text:
+        assert text.readlines() == ["here\n"]
+    with layer.open("etc/hosts") as file:
+        assert file.readable() and file.seekable() and not file.writable()
+        assert file.name == "etc/hosts"
+        assert list(file) == [b"here\n"]
+
+
+def test_a_missing_name_is_a_key_error_that_reads_well(layer: Layer) -> None:
+    with pytest.raises(KeyError) as caught:
+        layer.read("nope")
+    assert str(caught.value) == "<bytes>: no entry 'nope' in the layer"
+
+
+# --- images -------------------------------------------------------------------------------
+
+
+def test_images_close_too(tmp_path: Path) -> None:
+    tars = [blobs.tar_of([("etc/a", text)]) for text in (b"lower", b"upper")]
+    name = f"oci:{layouts.image(tmp_path / 'layout', tars).path}"
+    with open_image(name) as image:
+        assert not image.closed
+        assert repr(image).endswith("(2 layers)>")
+        assert image.tree.read("etc/a") == b"upper"
+        tree = image.tree
+    assert image.closed
+    image.close()
+    assert repr(image).endswith("(2 layers, closed)>")
+    for call in (
+        image.__enter__,
+        lambda: image.config,
+        lambda: image.open_source(0),
+        lambda: image.external_toc("sha256:" + 64 * "0"),
+        lambda: image.layers[0].read("etc/a"),
+        lambda: tree.read("etc/a"),
+        lambda: tree.listdir(),
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            call()
