@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import json
 import re
 import subprocess
@@ -30,24 +29,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import layouts
 from command import environment
 from mounts import clean_up, needs_fuse
 from registries import registry
 
 import stargz
+from stargz.cli._sample import write_layout, write_tree
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
 )
-
-FILES = {
-    "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n",
-    "usr/bin/tool": b"#!/bin/sh\n" * 1000,
-    "usr/share/table.csv": b"name,bytes\nlayer,123\n",
-}
 
 
 @dataclass
@@ -91,21 +84,12 @@ def runs(block: Block) -> bool:
 
 def prepare(folder: Path) -> None:
     """Make what docs/README.md says that the examples find, but for the registries."""
-    with tarfile.open(folder / "layer.tar.gz", "w:gz") as tar:
-        for name, content in FILES.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    stargz.convert(folder / "layer.tar.gz", folder / "layer.stargz")
-    layout = layouts.Layout(folder / "layout")
-    tar_bytes = gzip.decompress((folder / "layer.tar.gz").read_bytes())
-    layout.tag(layout.manifest([layout.plain_layer(tar_bytes)]))
-    layouts.image(folder / "lazy", [folder / "layer.tar.gz"])
-    (folder / "project/node_modules").mkdir(parents=True)
-    (folder / "project/.dockerignore").write_text("node_modules\n")
-    (folder / "project/node_modules/big").write_bytes(bytes(100_000))
-    (folder / "project/data.bin").write_bytes(bytes(range(256)) * 100)
-    (folder / "project/notes.txt").write_text("before\n")
+    tar, gz = folder / "layer.tar", folder / "layer.tar.gz"
+    with tarfile.open(tar, "w") as file:
+        write_tree(file)
+    gz.write_bytes(gzip.compress(tar.read_bytes(), mtime=0))
+    stargz.convert(gz, folder / "layer.stargz")
+    write_layout(folder / "layout", tar, gz)
 
 
 def programs(folder: Path, work: Path) -> None:
@@ -132,6 +116,8 @@ def hosts(folder: Path, work: Path) -> Iterator[dict[str, str]]:
 def run_page(page: Path, folder: Path) -> None:
     """Run every example of a page; `folder` is an empty directory."""
     examples = [block for block in blocks(page) if runs(block)]
+    if not examples:
+        return
     text = "".join(block.text for block in examples)
     work = folder / "work"
     for path in (work, folder / "builder"):

@@ -1,8 +1,9 @@
 """Convert, verify and read a real layer, made of this machine's own Python.
 
-Makes a tar.gz of the running Python's standard library and site-packages with gzip -6,
-converts it, verifies the result, reads one file out of each, and prints what that took.
-Under a minute on any machine; what it makes is removed unless --keep is given."""
+Makes a tar.gz of a small root tree and the running Python's standard library and site-packages
+with gzip -6, converts it, verifies the result, reads one file out of each, and prints what that
+took. Under a minute on any machine; what it makes is removed unless --keep is given. In DIR, where
+`layout` is an image of the tar.gz, the examples of README and docs/ can be tried."""
 
 from __future__ import annotations
 
@@ -17,15 +18,18 @@ from typing import Any, TypeVar
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, CommandError, say
 from stargz.cli._output import print_json
+from stargz.cli._sample import write_layout, write_tree
 
 EXAMPLE = """\
 stargz demo
-stargz demo --keep /tmp/stargz-demo"""
+stargz demo --keep /tmp/stargz-demo
+stargz ls -l /tmp/stargz-demo/layer.stargz usr"""
 
 # Bytes of files in the tar: gzip -6 takes 25 s for this much on a core of 5 MB/s.
 CAP = 128 << 20
 
 _FILES = ("layer.tar", "layer.tar.gz", "layer.stargz")
+_LAYOUT = "layout"
 
 T = TypeVar("T")
 
@@ -41,12 +45,14 @@ def run(args: argparse.Namespace) -> int:
     """Make, convert, verify, read; then print the table."""
     with _directory(args.keep) as directory:
         report = _measure(directory, args)
+        if args.keep:
+            write_layout(directory / _LAYOUT, *(directory / name for name in _FILES[:2]))
     if args.json:
         print_json(report)
     else:
         _print(report)
         if args.keep:
-            print(f"\nkept in {args.keep}: {', '.join(_FILES)}")
+            print(f"\nkept in {args.keep}: {', '.join((*_FILES, _LAYOUT))}")
     return OK if report["verify"]["ok"] else UNVERIFIED
 
 
@@ -60,7 +66,7 @@ def _directory(keep: str | None) -> Iterator[Path]:
         return
     directory = Path(keep)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
+    for name in (*_FILES, _LAYOUT):
         if os.path.lexists(directory / name):
             raise CommandError(f"{directory / name}: already exists; give --keep another DIR")
     yield directory
@@ -75,10 +81,8 @@ def _measure(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
             say(text)
 
     tar, gz, layer_path = (directory / name for name in _FILES)
-    step("making a tar of this Python's standard library and site-packages")
+    step("making a tar of a small root tree and this Python's standard library and site-packages")
     names = make_tar(tar, CAP)
-    if not names:
-        raise CommandError("this Python has no standard library on disk to make a layer of")
     tar_size = tar.stat().st_size
     step(f"gzip -6 of {len(names):,} files, {tar_size:,} bytes")
     program, gzip_seconds = _timed(lambda: _gzip(tar, gz))
@@ -126,7 +130,7 @@ def _measure(directory: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_tar(path: Path, cap: int) -> list[str]:
-    """Write the running Python's files as a tar of at most `cap` bytes of content.
+    """Write a small root tree and the running Python's files, of which at most `cap` bytes.
 
     Sorted, with owners and modes that say nothing about this machine: the same files give
     the same tar. Returns the names of the regular files, in order.
@@ -136,11 +140,11 @@ def make_tar(path: Path, cap: int) -> list[str]:
     import tarfile
 
     roots = {"lib": "stdlib", "site-packages": "purelib", "site-packages-64": "platlib"}
-    names: list[str] = []
     seen: set[str] = set()
     with tarfile.open(path, "w") as tar:
+        names = write_tree(tar)
         for label, key in roots.items():
-            for file, name in _walk(Path(sysconfig.get_path(key)), f"python/{label}", seen):
+            for file, name in _walk(Path(sysconfig.get_path(key)), f"opt/python/{label}", seen):
                 info = tarfile.TarInfo(name)
                 data = b""
                 try:

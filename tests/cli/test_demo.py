@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sysconfig
@@ -16,6 +17,7 @@ from command import command, environment, fails, ok, run, sha256
 
 from stargz.cli import demo as demo_module
 from stargz.cli import main
+from stargz.cli._sample import write_tree
 from stargz.cli.demo import make_tar
 
 
@@ -45,12 +47,23 @@ def test_demo_prints_a_table(demo: tuple[str, Path, Path]) -> None:
 def test_demo_keeps_a_real_layer_and_leaves_nothing_else(demo: tuple[str, Path, Path]) -> None:
     _, kept, tmp = demo
     assert not list(tmp.iterdir())
-    assert {path.name for path in kept.iterdir()} == {"layer.tar", "layer.tar.gz", "layer.stargz"}
+    assert {path.name for path in kept.iterdir()} == {
+        "layer.tar", "layer.tar.gz", "layer.stargz", "layout",
+    }  # fmt: skip
     assert ok("verify", kept / "layer.stargz").startswith("ok: ")
     names = set(ok("ls", "-R", kept / "layer.stargz").splitlines())
     with tarfile.open(kept / "layer.tar") as tar:
         assert set(tar.getnames()) <= names
-    assert "python/lib/argparse.py" in names
+    assert "opt/python/lib/argparse.py" in names
+
+
+def test_the_examples_can_be_tried_on_what_the_demo_kept(demo: tuple[str, Path, Path]) -> None:
+    _, kept, _ = demo
+    assert ok("cat", kept / "layer.stargz", "etc/passwd").startswith("root:")
+    assert ok("ls", "-l", kept / "layer.stargz", "bin").endswith("bin -> usr/bin\n")
+    ok("image", "convert", f"oci:{kept}/layout", f"oci:{kept}/lazy", "-q")
+    assert ok("image", "cat", f"oci:{kept}/lazy", "usr/share/table.csv").startswith("name,")
+    shutil.rmtree(kept / "lazy")
 
 
 def test_demo_does_not_overwrite(demo: tuple[str, Path, Path]) -> None:
@@ -79,18 +92,20 @@ def test_demo_json_without_keep_cleans_up(
 
 def test_the_tar_is_the_same_each_time_and_capped(tmp_path: Path) -> None:
     names = make_tar(tmp_path / "one.tar", 1 << 20)
+    with tarfile.open(tmp_path / "tree.tar", "w") as tar:
+        tree = len(write_tree(tar))
     assert make_tar(tmp_path / "two.tar", 1 << 20) == names
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with tarfile.open(tmp_path / "one.tar") as tar:
         members = tar.getmembers()
         files = [member for member in members if member.isreg()]
         assert [member.name for member in files] == names
-        assert 0 < sum(member.size for member in files) <= 1 << 20
+        assert 0 < sum(member.size for member in files[tree:]) <= 1 << 20
         assert {(member.uid, member.gid, member.uname) for member in members} == {(0, 0, "")}
         assert not any("__pycache__" in member.name for member in members)
-        one = next(name for name in names if name.startswith("python/lib/"))
+        one = next(name for name in names if name.startswith("opt/python/lib/"))
         content = tar.extractfile(one).read()  # type: ignore[union-attr]
-    source = Path(sysconfig.get_path("stdlib"), one.removeprefix("python/lib/"))
+    source = Path(sysconfig.get_path("stdlib"), one.removeprefix("opt/python/lib/"))
     assert content == source.read_bytes()
 
 
