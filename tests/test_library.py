@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import json
+import pydoc
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +29,7 @@ from stargz.tree import Tree
 
 DATA = Path(__file__).parent / "data"
 TREE = DATA / "tree.esgz"
+DOOR = Path(stargz.__file__)
 
 
 @pytest.fixture
@@ -51,6 +57,44 @@ def layer() -> Any:
     stargz.convert(tar.getvalue(), data, prioritized=["j"])
     with stargz.open(data.getvalue()) as opened:
         yield opened
+
+
+# --- what the package shows -----------------------------------------------------------------
+
+
+def test_names_are_imported_from_where_the_types_are() -> None:
+    (block,) = [node for node in ast.parse(DOOR.read_text()).body if isinstance(node, ast.If)]
+    homes = {
+        alias.name: str(node.module)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+        for alias in node.names
+    }
+    assert sorted([*homes, "__version__"]) == sorted(stargz.__all__) == dir(stargz)
+    for name, home in homes.items():
+        found = getattr(stargz, name)
+        assert found is getattr(importlib.import_module(home), name)
+
+
+def test_a_function_is_never_hidden_by_a_module() -> None:
+    """`stargz.bulk` stays the function when stargz.oci.bulk, or anything else, is imported."""
+    code = """
+import importlib, pkgutil, types, stargz, stargz.oci.bulk
+for info in pkgutil.walk_packages(stargz.__path__, "stargz."):
+    if info.name != "stargz.__main__":
+        importlib.import_module(info.name)
+modules = {name for name in stargz.__all__ if isinstance(getattr(stargz, name), types.ModuleType)}
+assert modules == {"errors", "mount"}, modules
+assert stargz.bulk is stargz.oci.bulk.bulk
+assert callable(stargz.mount.mount)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_shows_images() -> None:
+    shown = pydoc.plain(pydoc.render_doc(stargz))
+    for name in ("open_image", "convert_image", "bulk", "class Image", "class Tree"):
+        assert name in shown
 
 
 # --- what is iterated ---------------------------------------------------------------------

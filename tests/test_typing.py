@@ -1,8 +1,10 @@
-"""The public API is typed: mypy accepts its use and refuses its misuse."""
+"""The public API is typed: mypy and pyright accept its use and refuse its misuse."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -10,12 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from absence import absent
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "stargz"
+CASES = ["public_api.py", "misuse.py"]
 
 
-@pytest.mark.parametrize("case", ["public_api.py", "misuse.py"])
+@pytest.mark.parametrize("case", CASES)
 def test_mypy(case: str, tmp_path: Path) -> None:
     # --strict includes --warn-unused-ignores: a mistake that is not caught is an error too.
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull]
@@ -23,6 +27,26 @@ def test_mypy(case: str, tmp_path: Path) -> None:
     command += [str(TESTS / "typing_cases" / case)]
     environ = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def pyright(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """By basedpyright, which brings its Node along: pyright's wheel fetches one when it runs."""
+    if importlib.util.find_spec("basedpyright") is None:
+        absent("basedpyright is not installed: pip install basedpyright")
+    # Installed as users have it, beside their project; what they do not see is not looked for.
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def test_pyright(tmp_path: Path) -> None:
+    settings = {
+        "include": [str(TESTS / "typing_cases" / case) for case in CASES],
+        "typeCheckingMode": "strict",
+        "reportUnnecessaryTypeIgnoreComment": "error",
+    }
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = pyright(tmp_path, "--project", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,6 +1,7 @@
 """What users write, for mypy --strict to check (tests/test_typing.py); it is never run."""
 
 import io
+import stat
 from pathlib import Path
 from typing import assert_type
 
@@ -46,7 +47,9 @@ def use_layer(path: Path) -> bytes:
         names += layer.names()
         entry = layer.entry(names[0])
         size: int = entry.size
-        layer.verify()
+        assert_type(layer.closed, bool)
+        if result := layer.verify():
+            assert_type(result, stargz.VerifyResult)
         layer.extractall(path.parent / "out", members=names)
         with layer.open("etc/passwd") as file:
             assert_type(file, io.BufferedReader)
@@ -60,6 +63,28 @@ def use_layer(path: Path) -> bytes:
         except errors.DigestError as error:
             assert_type(error.expected, str)
             raise
+
+
+def use_images(src: str) -> None:
+    with stargz.open_image(src, platform="linux/amd64") as image:
+        assert_type(image, stargz.Image)
+        assert_type(image.closed, bool)
+        assert_type(image.tree, stargz.Tree)
+        tree = stargz.Tree(image.layers, whiteouts="apply")
+        assert_type(tree.stat("etc"), stargz.Stat)
+        with stargz.mount.mount(tree, "/mnt") as mounted:
+            assert_type(mounted, stargz.mount.Mount)
+    report = stargz.convert_image(src, "oci:lazy", platforms=["linux/amd64"])
+    assert_type(report, stargz.ImageReport)
+    for layer in report.layers:
+        assert_type(layer, stargz.LayerReport)
+    assert_type(stargz.bulk(src, "oci:all").totals, dict[str, int])
+    if found := stargz.verify_image(src):
+        assert_type(found, stargz.ImageVerifyResult)
+
+
+def kind(entry: stargz.Entry) -> bool:
+    return stat.S_ISDIR(entry.st_mode)
 
 
 def use_diff(first: Path, following: Path) -> None:
