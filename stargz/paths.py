@@ -104,12 +104,14 @@ def _where(path: str, source: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Match:
     """What a name or a pattern found: the path by which it was reached, where symlinked
-    directories are as they were named; its node, a symlink's own at the end; and the nodes of the
-    symlinks gone through. After ".." the path is that of the directory it leads to."""
+    directories are as they were named; its node, a symlink's own at the end; the nodes of the
+    symlinks gone through; and whether it was a pattern. After ".." the path is that of the
+    directory it leads to."""
 
     path: str
     node: int
     links: tuple[int, ...] = ()
+    by_pattern: bool = False
 
 
 def is_pattern(text: str) -> bool:
@@ -138,7 +140,7 @@ def glob(engine: _toc.Tree, pattern: str) -> Iterator[Match]:
         return
     base = engine.path(found) if ".." in parts[:first] else "/".join(parts[:first])
     walk = _Walk(engine, parts[first:], pattern)
-    yield from walk.run(Match(base, found, tuple(links)))
+    yield from walk.run(Match(base, found, tuple(links), True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ class _Walk:
                 if not after and not rest and not (stay and children(kid)):
                     continue
                 kind = type_of(kid)
-                here = Match(prefix + name, kid, above.links)
+                here = Match(prefix + name, kid, above.links, True)
                 if kind == "dir":
                     states = self._closed(after | stay)
                     if end in states:
@@ -258,7 +260,7 @@ class _Walk:
             return None
         if self.engine.type(node) != "dir" or len(links) > MAX_LINKS:
             return None
-        return Match(link.path, node, tuple(links))
+        return Match(link.path, node, tuple(links), True)
 
 
 _NONE: frozenset[int] = frozenset()

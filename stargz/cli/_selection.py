@@ -1,0 +1,71 @@
+"""PATH... and --exclude: what they are on the command line, and what they choose."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from stargz.cli._errors import CommandError
+from stargz.cli._output import warn
+from stargz.errors import EntryNotFoundError
+
+if TYPE_CHECKING:
+    from stargz._engine import toc as _toc
+    from stargz.paths import Selection
+
+_NOTES = """
+
+patterns:
+  * and ? are any text and any character of a name, [a-z] one of some; ** is any
+  number of directories, and at the end all in them. Quote them for the shell.
+  A PATH that is so called is no pattern. Symlinked directories are followed,
+  but not by **. A PATTERN to exclude that has no / is of names in any directory."""
+
+
+def add_selection_options(
+    parser: argparse.ArgumentParser,
+    help: str,
+    *,
+    nargs: Literal["*", "+"] = "*",
+) -> None:
+    """PATH, any number of times or at least once, and --exclude; `help` says what PATH is."""
+    parser.add_argument("paths", metavar="PATH", nargs=nargs, help=help)
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out what this matches, and all below it (repeatable)",
+    )
+    parser.epilog = f"{parser.epilog or ''}{_NOTES}"
+
+
+def select(engine: _toc.Tree, args: argparse.Namespace, command: str = "ls") -> Selection:
+    """What the options of `add_selection_options` choose; the root where there is no PATH.
+    `command` is what lists such a SRC."""
+    from stargz import paths
+
+    with found(args, command):
+        selection = paths.select(engine, args.paths or [""], args.exclude, args.src)
+    for pattern in selection.unmatched:
+        warn(args, f"{args.src}: nothing matches --exclude {pattern!r}")
+    return selection
+
+
+@contextmanager
+def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
+    """Say what is not there in the words of the command line."""
+    try:
+        yield
+    except EntryNotFoundError as error:
+        words = "no entry matches" if error.pattern else "no entry"
+        via = "" if error.looked_up == error.name else f" (looked up as {error.looked_up!r})"
+        hint = f"'stargz {command} -R {args.src}' shows what there is"
+        raise CommandError(f"{args.src}: {words} {error.name!r}{via}; {hint}") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise CommandError(f"{error.filename}: {error.strerror}") from None
