@@ -103,6 +103,9 @@ class Cache:
     def __repr__(self) -> str:
         return f"<stargz.Cache {self.path!r}>"
 
+    def __reduce__(self) -> tuple[type[Cache], tuple[str, int]]:
+        return Cache, (self.path, self.size)
+
     def is_current(self) -> bool:
         """Whether the folder at the path is still the one that was opened."""
         try:

@@ -33,6 +33,11 @@ def extra(name: str) -> str:
     return f"pip install -e '.[{name}]' in the clone of stargz"  # it is not published
 
 
+def may_hold_secret(url: str) -> bool:
+    """Whether a URL has a user or a query, which may be a password or a signature."""
+    return "?" in url or mask(url) != url or bool(re.search(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@", url))
+
+
 def retryable(status: int) -> bool:
     """Whether an HTTP answer may be another one when asked again."""
     return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in (501, 505))
@@ -47,6 +52,10 @@ class StargzError(Exception):
 
 class UsageError(StargzError, ValueError):
     """The caller's arguments are wrong or contradict each other."""
+
+
+class NotPicklableError(UsageError, TypeError):
+    """What is open cannot be had again elsewhere, or only with credentials."""
 
 
 class CodecError(StargzError):

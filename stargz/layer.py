@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stargz import footer as _footer
 from stargz import paths
@@ -19,6 +19,7 @@ from stargz.errors import (
     DigestError,
     EntryNotFoundError,
     FormatError,
+    NotPicklableError,
     UsageError,
 )
 from stargz.paths import Name
@@ -83,6 +84,13 @@ class Place:
     json_size: int
 
 
+class Origin(Protocol):
+    """What a layer was opened of."""
+
+    def reduce(self, name: str, toc_digest: str, trusted: bool) -> tuple[Any, ...]:
+        """What pickle makes the layer of again, for a layer that is called `name`."""
+
+
 class Layer:
     """An open layer; made by `stargz.open`. Use it as a context manager, or close it.
 
@@ -91,7 +99,13 @@ class Layer:
     neither the root's ("") nor what the format puts there (landmarks, the TOC). Look-ups and
     `names()` know these too. Any number of threads may use it. After `close` its methods raise
     ValueError.
+
+    A layer of a path, a URL or bytes can be pickled and copied, which opens it again, and needs
+    the TOC to be the same: else DigestError.
     """
+
+    # What it was opened of, with what makes of that a pickle (opening.py).
+    origin: Origin | None = None
 
     def __init__(
         self,
@@ -105,7 +119,7 @@ class Layer:
         self.reader = reader  # the engine's, for those who read rows
         self._rows = rows
         self._place = place
-        self._trusted = trusted
+        self.trusted = trusted  # whether its TOC is the one that was asked for
         self._toc: TOC | None = None
         self.footer = footer
         self.toc_digest = toc_digest
@@ -159,7 +173,7 @@ class Layer:
     @property
     def verified(self) -> bool:
         """Whether the TOC is the one that was asked for, with a digest for every chunk."""
-        return self._trusted and not self.reader.undigested()
+        return self.trusted and not self.reader.undigested()
 
     @property
     def prefetch_size(self) -> int:
@@ -387,11 +401,17 @@ class Layer:
             bytes=found["bytes"],
             errors=errors,
             error_count=found["error_count"],
-            verified=self._trusted and not found["undigested"],
+            verified=self.trusted and not found["undigested"],
             warnings=tuple(found["notes"]),
         )
 
     # --- life ---------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.reader.check()
+        if self.origin is None:
+            raise NotPicklableError(f"{self.name}: a layer that `stargz.open` did not open")
+        return self.origin.reduce(self.name, self.toc_digest, self.trusted)
 
     @property
     def closed(self) -> bool:
@@ -400,6 +420,7 @@ class Layer:
 
     def close(self) -> None:
         """Give the blob back once running reads are done. More than once is harmless."""
+        self.origin = None  # it may be memory
         self.reader.close()
 
     def __enter__(self) -> Self:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from stargz._engine.reader import Blob, Reader, read_toc
 from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
     FooterError,
+    NotPicklableError,
     TOCError,
     UnsupportedError,
     UnverifiedError,
     UsageError,
+    may_hold_secret,
 )
 from stargz.footer import MAX_FOOTER_SIZE, NOT_READ, Footer, parse_footer
 from stargz.layer import Layer, Place
 from stargz.options import MAX_TOC_SIZE, thread_count
-from stargz.sources import ByteSource, FileObjectSource, Source, as_source
+from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
 from stargz.sources.base import tail_size
 
 if TYPE_CHECKING:
@@ -103,6 +106,7 @@ def open_as(
         raise UnverifiedError(
             "require_verified needs toc_digest: without it nothing vouches for the TOC"
         )
+    origin = _Origin(_lasting(source), _lasting(toc), _lasting(options.cache), options)
     opened = as_source(source)
     owned = opened is not source
     try:
@@ -112,6 +116,7 @@ def open_as(
         if owned:
             opened.close()
         raise
+    layer.origin = origin
     if not layer.blob.direct:
         layer.reader.attach(_connect(disk, layer.prefetch_size, options))
         if options.prefetch or options.background:
@@ -128,6 +133,64 @@ def open_as(
             layer.close()
             raise
     return layer
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a layer was opened of."""
+
+    source: Source
+    toc: Source | None
+    cache: Cache | str | bool | None
+    options: OpenOptions
+
+    def reduce(self, name: str, toc_digest: str, trusted: bool) -> tuple[Any, ...]:
+        """See `stargz.layer.Origin`. Never with credentials."""
+        if self.options.fetcher is not None:
+            raise NotPicklableError(
+                f"{name}: cannot be pickled, as it shares what fetches with other layers; open the "
+                "image where the layer is needed"
+            )
+        toc = None if self.toc is None else _portable(self.toc, name)
+        source = _portable(self.source, name)
+        options = replace(self.options, cache=self.cache)
+        return _reopen, (options, source, toc, toc_digest, trusted)
+
+
+def _reopen(
+    options: OpenOptions, source: Source, toc: Source | None, toc_digest: str, trusted: bool
+) -> Layer:
+    layer = open_as(options, source, toc, toc_digest)
+    # Its TOC is the one that was seen, which is not to say that anything vouches for it.
+    layer.trusted = trusted
+    return layer
+
+
+def _lasting(source: Any) -> Any:
+    """A path that means the same when the working directory is another."""
+    if isinstance(source, str | os.PathLike) and not url_scheme(source):
+        with suppress(FileNotFoundError):  # there is no working directory: nor is there the path
+            return os.path.abspath(source)  # noqa: PTH100
+    return source
+
+
+def _portable(source: Any, name: str) -> Source:
+    """What means the same in another process."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str) and url_scheme(source):
+        if may_hold_secret(source):
+            raise NotPicklableError(
+                f"{name}: cannot be pickled, as its URL has a user or a query, which may be "
+                "secret; open it where it is needed"
+            )
+        return source
+    if isinstance(source, str | os.PathLike):
+        return source
+    raise NotPicklableError(
+        f"{name}: cannot be pickled, as it was opened of a {type(source).__name__}, not of a path, "
+        "URL or bytes; open it where it is needed"
+    )
 
 
 def _disk_cache(

@@ -99,12 +99,16 @@ class Tree:
             if not isinstance(layer, Layer):
                 raise UsageError(f"a Tree is of open layers (stargz.open), not {layer!r}")
         self.layers = tuple(layers)
+        self.whiteouts = whiteouts
         self.name = (layers[-1].name if layers else "") if name is None else name
         #: The same by node numbers, for those who read in C.
         self.engine = _toc.Tree([layer.toc.rows for layer in layers], whiteouts)
 
     def __repr__(self) -> str:
         return f"<stargz.tree.Tree {self.name!r}: {len(self)} names>"
+
+    def __reduce__(self) -> tuple[type[Tree], tuple[tuple[Layer, ...], Whiteouts, str]]:
+        return Tree, (self.layers, self.whiteouts, self.name)
 
     def __len__(self) -> int:
         """How many names there are, the root included."""

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
     FormatError,
+    NotPicklableError,
     PlatformError,
     UnsupportedError,
     UnverifiedError,
@@ -190,6 +191,11 @@ class Image(ImageManifest):
         """Close the layers and what they are read from. More than once is harmless."""
         self.closed = True
         self._stack.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            f"{self.name}: an open image cannot be pickled; open it where it is needed"
+        )
 
     def __enter__(self) -> Self:
         self._check()

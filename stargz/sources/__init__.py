@@ -15,7 +15,15 @@ from stargz.sources.memory import FileObjectSource, MemorySource
 if TYPE_CHECKING:
     from stargz.sources.client import Client
 
-__all__ = ["ByteSource", "FileObjectSource", "LocalSource", "MemorySource", "Source", "as_source"]
+__all__ = [
+    "ByteSource",
+    "FileObjectSource",
+    "LocalSource",
+    "MemorySource",
+    "Source",
+    "as_source",
+    "url_scheme",
+]
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | ByteSource
 
@@ -31,11 +39,9 @@ def as_source(source: Source, *, client: Client | None = None) -> ByteSource:
     fsspec. Raises UsageError for what is none of them, SourceError for what cannot be had.
     """
     if isinstance(source, str | os.PathLike):
-        path = os.fspath(source)
-        url = _URL.match(path) if isinstance(source, str) else None
-        if url:
-            return _from_url(source, url[1].lower(), client)  # type: ignore[arg-type]
-        return LocalSource(path)
+        if isinstance(source, str) and (scheme := url_scheme(source)):
+            return _from_url(source, scheme, client)
+        return LocalSource(os.fspath(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return MemorySource(source)
     if isinstance(source, ByteSource):
@@ -55,6 +61,12 @@ def as_source(source: Source, *, client: Client | None = None) -> ByteSource:
         f"cannot read a layer from {type(source).__name__}: give a path, bytes, a binary file "
         "object, or a ByteSource"
     )
+
+
+def url_scheme(source: object) -> str:
+    """The scheme of a URL, that of the blob in a chain; "" for what is none: also for a Path."""
+    url = _URL.match(source) if isinstance(source, str) else None
+    return url[1].lower() if url else ""
 
 
 def _from_url(url: str, scheme: str, client: Client | None) -> ByteSource:
