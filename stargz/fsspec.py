@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, cast
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
-from fsspec.utils import tokenize  # type: ignore[import-untyped]
+from fsspec.utils import stringify_path, tokenize  # type: ignore[import-untyped]
 
 from stargz import opening as _opening
 from stargz.errors import EntryNotFoundError, UsageError
@@ -106,13 +106,14 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         # Of all that was opened, with the process that did.
         self._opened: list[_Opened] = []
         weakref.finalize(self, _close_all, self._opened)
-        self.tree  # noqa: B018 - what cannot be opened is told now
+        self.file_tree  # noqa: B018 - what cannot be opened is told now
 
     # --- opening ------------------------------------------------------------------------
 
     @property
-    def tree(self) -> Tree:
-        """The tree behind it, for as long as the file system is there; opened when it must be."""
+    def file_tree(self) -> Tree:
+        """The tree behind it, for as long as the file system is there; opened when it must be.
+        (`tree()` is fsspec's, which draws one.)"""
         with self._lock:
             version = self._version()
             if self._tree is None or version != self._opened_as:
@@ -213,7 +214,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         A symlink's are those of what it leads to; type "link" where that is nothing.
         """
         path = self._strip_protocol(path)
-        tree = self.tree
+        tree = self.file_tree
         with _as_file_errors(path):
             found = tree.stat(path, follow=False)
         return self._info(tree, path, found, directories=True)
@@ -245,7 +246,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """What a directory holds, or the file itself, as paths or, with `detail`, as `info`."""
         path = self._strip_protocol(path)
-        tree = self.tree
+        tree = self.file_tree
         with _as_file_errors(path):
             if not tree.stat(path).is_dir():
                 return [self.info(path)] if detail else [path]
@@ -311,7 +312,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         if maxdepth is not None:
             return super().find(path, maxdepth, withdirs, detail, **kwargs)
         path = self._strip_protocol(path)
-        tree = self.tree
+        tree = self.file_tree
         found: dict[str, Info] = {}
         if not tree.isdir(path):
             if tree.exists(path):
@@ -328,25 +329,29 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         names = sorted(found)
         return {name: found[name] for name in names} if detail else names
 
+    def glob(self, path: Any, maxdepth: int | None = None, **kwargs: Any) -> Any:
+        """As fsspec's; a pattern may be a PurePath too, as all names may."""
+        return super().glob(stringify_path(path), maxdepth, **kwargs)
+
     def exists(self, path: str, **kwargs: Any) -> bool:
         """Whether a path leads to something."""
-        return self.tree.exists(self._strip_protocol(path))
+        return self.file_tree.exists(self._strip_protocol(path))
 
     def lexists(self, path: str, **kwargs: Any) -> bool:
         """Whether something is at a path, be it a dangling link."""
-        return self.tree.lexists(self._strip_protocol(path))
+        return self.file_tree.lexists(self._strip_protocol(path))
 
     def isfile(self, path: str) -> bool:
         """Whether a path leads to a regular file."""
-        return self.tree.isfile(self._strip_protocol(path))
+        return self.file_tree.isfile(self._strip_protocol(path))
 
     def isdir(self, path: str) -> bool:
         """Whether a path leads to a directory."""
-        return self.tree.isdir(self._strip_protocol(path))
+        return self.file_tree.isdir(self._strip_protocol(path))
 
     def islink(self, path: str) -> bool:
         """Whether a symlink is at a path."""
-        return self.tree.islink(self._strip_protocol(path))
+        return self.file_tree.islink(self._strip_protocol(path))
 
     def modified(self, path: str) -> datetime:
         """When a file was last modified, UTC. OverflowError for years datetime cannot hold."""
@@ -364,7 +369,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     def ukey(self, path: str) -> str:
         """What changes when the contents do: made of the file's digest, where it has one."""
         path = self._strip_protocol(path)
-        tree = self.tree
+        tree = self.file_tree
         with _as_file_errors(path):
             layer, row = tree.engine.row(tree.node(path))
         digest = tree.layers[layer].toc.rows.digest(row) if row >= 0 else ""
@@ -377,7 +382,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     ) -> bytes:
         """The bytes of a file, from `start` to `end` as in a slice."""
         path = self._strip_protocol(path)
-        tree = self.tree
+        tree = self.file_tree
         with _as_file_errors(path):
             return tree.read(path, *_range(tree, path, start, end))
 
@@ -398,7 +403,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         ends = ends if isinstance(ends, list) else [ends] * len(paths)
         if not len(paths) == len(starts) == len(ends):
             raise ValueError("paths, starts and ends are of different lengths")
-        tree = self.tree
+        tree = self.file_tree
         found: list[Any] = [None] * len(paths)
         requests: dict[int, tuple[str, int, int]] = {}
         for i, (name, start, end) in enumerate(zip(paths, starts, ends, strict=True)):
@@ -457,14 +462,14 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         if mode != "rb":
             _read_only(path)
         with _as_file_errors(path):
-            file = self.tree.open(path)
+            file = self.file_tree.open(path)
             return StargzFile(self, path, file.detach(), block_size)
 
     # --- what cannot be done ------------------------------------------------------------
 
-    def _refuse(self, path: str, *args: Any, **kwargs: Any) -> NoReturn:
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused, as all that writes: OSError (EROFS)."""
-        _read_only(path)
+        _read_only(str(next(iter((*args, *kwargs.values())), "")))
 
     mkdir = rmdir = rm_file = _rm = cp_file = mv = touch = _refuse
 

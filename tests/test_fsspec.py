@@ -311,7 +311,7 @@ def test_instances_are_kept(path: Path) -> None:
     assert fsspec.filesystem("stargz", fo=str(path)) is one
     other = fsspec.filesystem("stargz", fo=str(path), skip_instance_cache=True)
     assert other is not one
-    assert other.tree is other.tree is not one.tree
+    assert other.file_tree is other.file_tree is not one.file_tree
     with path.open("rb") as first, path.open("rb") as second:
         assert StargzFileSystem(fo=first) is not StargzFileSystem(fo=second)
     other.close()
@@ -480,10 +480,10 @@ def test_pyarrow_reads_a_dataset(remote: FaultProxy) -> None:
 
 def test_plain_urls_need_no_other_http_client(remote: FaultProxy) -> None:
     with fsspec.filesystem("stargz", fo=f"{remote.url}/layer.stargz", cache=False) as fs:
-        assert type(fs.tree.layers[0].source).__name__ == "HTTPSource"
+        assert type(fs.file_tree.layers[0].source).__name__ == "HTTPSource"
     options = {"target_protocol": "http", "target_options": {"client_kwargs": {"trust_env": True}}}
     with fsspec.filesystem("stargz", fo=f"{remote.url}/layer.stargz", cache=False, **options) as fs:
-        assert type(fs.tree.layers[0].source).__name__ == "FsspecSource"
+        assert type(fs.file_tree.layers[0].source).__name__ == "FsspecSource"
         assert fs.cat_file("data/table.csv", 0, 6) == b"n,text"
 
 
