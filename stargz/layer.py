@@ -94,7 +94,8 @@ class Origin(Protocol):
 class Layer:
     """An open layer; made by `stargz.open`. Use it as a context manager, or close it.
 
-    Names are cleaned on the fly ("./usr//bin/" is "usr/bin"). A layer is a collection of
+    Names are cleaned on the fly ("./usr//bin/" is "usr/bin"), and found through symlinked
+    directories as in a chroot; a name may be any `os.PathLike`. A layer is a collection of
     names: iteration gives those of its files in the order of the TOC, whiteouts among them, but
     neither the root's ("") nor what the format puts there (landmarks, the TOC). Look-ups and
     `names()` know these too. Any number of threads may use it. After `close` its methods raise
@@ -236,8 +237,13 @@ class Layer:
         return (name for name in self.names() if name not in _NO_FILES)
 
     def __contains__(self, name: object) -> bool:
-        self.reader.check()
-        return isinstance(name, str) and name in self.toc
+        if not isinstance(name, str | os.PathLike):
+            return False
+        try:
+            self._way(name)
+        except (KeyError, OSError):
+            return False
+        return True
 
     def names(self) -> list[str]:
         """The cleaned names of all entries, in the order of the TOC: also the root's and landmarks,
@@ -245,33 +251,32 @@ class Layer:
         self.reader.check()
         return self._rows.names()
 
-    def entry(self, name: str) -> Entry:
-        """The entry of a name; directories that are only implied have one too.
+    def entry(self, name: Name) -> Entry:
+        """The entry of a name; directories that are only implied have one too. Of a symlink its
+        own.
 
         Raises EntryNotFoundError, a KeyError.
         """
-        self.reader.check()
+        return self.toc.entry(self._way(name))
+
+    def isdir(self, name: Name) -> bool:
+        """Whether a name leads to a directory, listed or implied. "" is the root."""
         try:
-            return self.toc.entry(name)
-        except KeyError:
-            raise EntryNotFoundError(name, self.name) from None
+            return self._rows.is_dir(self._way(name, follow=True))
+        except (KeyError, OSError):
+            return False
 
-    def isdir(self, name: str) -> bool:
-        """Whether a name is a directory, listed or implied. "" is the root."""
-        self.reader.check()
-        return self._rows.is_dir(name)
-
-    def listdir(self, name: str = "") -> list[str]:
+    def listdir(self, name: Name = "") -> list[str]:
         """Base names of what a directory holds, sorted; without landmarks and TOC in the root.
 
         Raises EntryNotFoundError, or NotADirectoryError.
         """
-        self.reader.check()
+        path = self._way(name, follow=True)
         try:
-            found = self.toc.listdir(name)
-        except KeyError:
-            raise EntryNotFoundError(name, self.name) from None
-        return found if clean_name(name) else [base for base in found if base not in MARKERS]
+            found = self.toc.listdir(path)
+        except NotADirectoryError:
+            raise NotADirectoryError(f"{self.name}: {paths.text(name)!r} is no directory") from None
+        return found if clean_name(path) else [base for base in found if base not in MARKERS]
 
     def glob(
         self, pattern: Name | Iterable[Name], exclude: Name | Iterable[Name] = ()
@@ -286,32 +291,56 @@ class Layer:
         entries, landmarks are left out. Made when it is first asked for."""
         return _toc.Tree([self._rows], "raw")
 
-    def chunks(self, name: str) -> list[Chunk]:
-        """Where the data of a regular file lies, hard links followed; [] if it is empty."""
+    def chunks(self, name: Name) -> list[Chunk]:
+        """Where the data of the regular file that a name leads to lies; [] if it is empty."""
         return [Chunk(*chunk) for chunk in self._rows.chunks(self._file(name))]
+
+    def _way(self, name: Name, *, follow: bool = False) -> str:
+        """What the TOC calls what a name leads to; `follow` a symlink at its end too.
+
+        What the TOC has under a name, also a landmark, needs no way; one with ".." may mean
+        another directory once symlinks are followed.
+        """
+        self.reader.check()
+        path = paths.text(name)
+        row = self._rows.lookup(path)
+        there = row >= 0 or self._rows.is_dir(path)
+        last = follow and row >= 0 and self._rows.type(self._rows.resolve(row)) == "symlink"
+        if there and not last and ".." not in path:
+            return path
+        links: list[int] = []
+        try:
+            node = paths.find(self.engine, path, follow=follow, links=links, source=self.name)
+        except (EntryNotFoundError, NotADirectoryError) as error:
+            if there and not last:
+                return path
+            if links and isinstance(error, EntryNotFoundError):
+                raise
+            raise EntryNotFoundError(path, self.name) from None
+        return self.engine.path(node)
 
     # --- contents -----------------------------------------------------------------------
 
-    def _file(self, name: str) -> int:
-        """The row of a regular file, hard links followed. Symlinks are not."""
-        self.reader.check()
-        row = self._rows.lookup(name)
-        if row < 0:
-            if self._rows.is_dir(name):
-                raise IsADirectoryError(f"{self.name}: {name!r} is a directory")
-            raise EntryNotFoundError(name, self.name)
-        row = self._rows.resolve(row)
-        kind = self._rows.type(row)
+    def _file(self, name: Name) -> int:
+        """The row of the regular file that a name leads to."""
+        path = self._way(name, follow=True)
+        row = self._rows.lookup(path)
+        kind = "dir"  # an implied one
+        if row >= 0:
+            row = self._rows.resolve(row)
+            kind = self._rows.type(row)
         if kind == "dir":
-            raise IsADirectoryError(f"{self.name}: {name!r} is a directory")
+            raise IsADirectoryError(f"{self.name}: {paths.text(name)!r} is a directory")
         if kind != "reg":
-            raise UsageError(f"{self.name}: {name!r} is a {kind}; only files have contents")
+            raise UsageError(
+                f"{self.name}: {paths.text(name)!r} is a {kind}; only files have contents"
+            )
         return row
 
-    def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
+    def read(self, name: Name, offset: int = 0, size: int = -1) -> bytes:
         """At most `size` bytes (all when negative) of a file from `offset` on.
 
-        Hard links are followed, symlinks are not. Raises EntryNotFoundError, DigestError for
+        Links are followed within the layer. Raises EntryNotFoundError, DigestError for
         contents that do not match, GzipError for a damaged blob. Where chunks have no digest
         of their own, that of the file is checked when all of it is read; a part of it has the
         CRC alone (`verified` is false then).
@@ -349,10 +378,10 @@ class Layer:
         with ThreadPoolExecutor(min(len(requests), _PARALLEL), "stargz-read") as pool:
             return list(pool.map(lambda request: self.read_row(*request), requests))
 
-    def open(self, name: str) -> io.BufferedReader:
+    def open(self, name: Name) -> io.BufferedReader:
         """A file object over a file's contents: binary, seekable, for any number of threads
         that take turns; open one each to read in parallel."""
-        return self.open_row(self._file(name), name)
+        return self.open_row(self._file(name), paths.text(name))
 
     def open_row(self, row: int, name: str) -> io.BufferedReader:
         """The same of a regular file's row; `name` is what the file object is called."""

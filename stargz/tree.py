@@ -82,7 +82,8 @@ class Tree:
     devices 0:0, and the xattr of opaque directories). Landmarks and the TOC in the root are never
     shown. `name` is what errors call the tree (default: the uppermost layer's name).
 
-    Symlinks are followed within the tree as in a chroot. Methods raise EntryNotFoundError (a
+    Paths are strings or `os.PathLike`, pathlib's among them. Symlinks are followed within the tree
+    as in a chroot. Methods raise EntryNotFoundError (a
     KeyError) for what is not there, and NotADirectoryError, IsADirectoryError or OSError (ELOOP)
     as the system would, and ValueError once a layer is closed. Any number of threads may use a
     tree.
@@ -126,54 +127,54 @@ class Tree:
 
     # --- looking up ---------------------------------------------------------------------
 
-    def node(self, path: str, *, follow: bool = True) -> int:
+    def node(self, path: Name, *, follow: bool = True) -> int:
         """The number of what a path leads to in `engine`; `follow` a symlink at its end."""
         self._check()
-        return paths.find(self.engine, path, follow=follow, source=self.name)
+        return paths.find(self.engine, paths.text(path), follow=follow, source=self.name)
 
     def _check(self) -> None:
         for layer in self.layers:
             if layer.closed:
                 layer.reader.check()
 
-    def resolve(self, path: str, *, follow: bool = True) -> str:
+    def resolve(self, path: Name, *, follow: bool = True) -> str:
         """The cleaned path without symlinks that `path` leads to; with `follow=False` the last
         component may be one."""
         return self.engine.path(self.node(path, follow=follow))
 
-    def lexists(self, path: str) -> bool:
+    def lexists(self, path: Name) -> bool:
         """Whether something is at a path, a dangling symlink too."""
         return self._find(path, follow=False) >= 0
 
-    def exists(self, path: str) -> bool:
+    def exists(self, path: Name) -> bool:
         """Whether a path leads to something."""
         return self._find(path) >= 0
 
-    def isdir(self, path: str) -> bool:
+    def isdir(self, path: Name) -> bool:
         """Whether a path leads to a directory."""
         return self._is(path, "dir")
 
-    def isfile(self, path: str) -> bool:
+    def isfile(self, path: Name) -> bool:
         """Whether a path leads to a regular file."""
         return self._is(path, "reg")
 
-    def islink(self, path: str) -> bool:
+    def islink(self, path: Name) -> bool:
         """Whether a symlink is at a path."""
         return self._is(path, "symlink", follow=False)
 
-    def _find(self, path: str, *, follow: bool = True) -> int:
+    def _find(self, path: Name, *, follow: bool = True) -> int:
         try:
             return self.node(path, follow=follow)
         except (KeyError, OSError):
             return -1
 
-    def _is(self, path: str, kind: str, *, follow: bool = True) -> bool:
+    def _is(self, path: Name, kind: str, *, follow: bool = True) -> bool:
         node = self._find(path, follow=follow)
         return node >= 0 and self.engine.type(node) == kind
 
     # --- metadata -----------------------------------------------------------------------
 
-    def stat(self, path: str, follow: bool = True) -> Stat:
+    def stat(self, path: Name, follow: bool = True) -> Stat:
         """What a path leads to."""
         return self._stat(self.node(path, follow=follow))
 
@@ -198,7 +199,7 @@ class Tree:
             *engine.flags(node),
         )
 
-    def entry(self, path: str, *, follow: bool = False) -> Entry:
+    def entry(self, path: Name, *, follow: bool = False) -> Entry:
         """The TOC's entry behind a path, with its cleaned name.
 
         Of a hard link its own, of type "hardlink"; of a directory that several layers list the
@@ -213,34 +214,34 @@ class Tree:
         kind = cast(EntryType, self.engine.type(node))
         return Entry(self.engine.path(node), kind, mode=IMPLIED_DIR_MODE if kind == "dir" else 0)
 
-    def layer_of(self, path: str, *, follow: bool = True) -> int:
+    def layer_of(self, path: Name, *, follow: bool = True) -> int:
         """The number of the layer that what a path leads to is from."""
         return self.engine.row(self.node(path, follow=follow))[0]
 
-    def readlink(self, path: str) -> str:
+    def readlink(self, path: Name) -> str:
         """The target of the symlink at a path; UsageError where none is."""
         node = self.node(path, follow=False)
         if self.engine.type(node) != "symlink":
-            raise UsageError(f"{self.name}: {path!r} is no symlink")
+            raise UsageError(f"{self.name}: {paths.text(path)!r} is no symlink")
         return self.engine.target(node)
 
-    def xattrs(self, path: str, *, follow: bool = True) -> dict[str, bytes]:
+    def xattrs(self, path: Name, *, follow: bool = True) -> dict[str, bytes]:
         """The extended attributes of what a path leads to."""
         return self.engine.xattrs(self.node(path, follow=follow))
 
     # --- directories --------------------------------------------------------------------
 
-    def _directory(self, path: str) -> int:
+    def _directory(self, path: Name) -> int:
         node = self.node(path)
         if self.engine.type(node) != "dir":
-            raise NotADirectoryError(f"{self.name}: {path!r} is no directory")
+            raise NotADirectoryError(f"{self.name}: {paths.text(path)!r} is no directory")
         return node
 
-    def listdir(self, path: str = "") -> list[str]:
+    def listdir(self, path: Name = "") -> list[str]:
         """The base names in a directory, sorted by their UTF-8."""
         return [self.engine.name(kid) for kid in self.engine.children(self._directory(path))]
 
-    def nodes(self, path: str = "", *, recursive: bool = False) -> Iterator[int]:
+    def nodes(self, path: Name = "", *, recursive: bool = False) -> Iterator[int]:
         """The numbers of what a directory holds, in the order of names; with `recursive` each
         directory is followed by all below it."""
         children = self.engine.children
@@ -254,15 +255,15 @@ class Tree:
             if recursive and (below := children(kid)):
                 pending.append(iter(below))
 
-    def scandir(self, path: str = "", *, recursive: bool = False) -> Iterator[Stat]:
+    def scandir(self, path: Name = "", *, recursive: bool = False) -> Iterator[Stat]:
         """The same as Stats; no symlink among them is followed."""
         return map(self._stat, self.nodes(path, recursive=recursive))
 
-    def entries(self, path: str = "", *, recursive: bool = False) -> Iterator[Entry]:
+    def entries(self, path: Name = "", *, recursive: bool = False) -> Iterator[Entry]:
         """The same as the TOC's entries."""
         return map(self._entry, self.nodes(path, recursive=recursive))
 
-    def walk(self, path: str = "") -> Iterator[tuple[str, list[str], list[str]]]:
+    def walk(self, path: Name = "") -> Iterator[tuple[str, list[str], list[str]]]:
         """(path of a directory, names of directories in it, other names), from the top down, as
         os.walk: what the caller removes from the first list is not walked."""
         engine = self.engine
@@ -290,18 +291,20 @@ class Tree:
 
     # --- contents -----------------------------------------------------------------------
 
-    def locate(self, path: str) -> tuple[int, int]:
+    def locate(self, path: Name) -> tuple[int, int]:
         """(layer number, row): where the contents are of the regular file that a path leads
         to. IsADirectoryError; UsageError for what else has none."""
         node = self.node(path)
         kind = self.engine.type(node)
         if kind == "dir":
-            raise IsADirectoryError(f"{self.name}: {path!r} is a directory")
+            raise IsADirectoryError(f"{self.name}: {paths.text(path)!r} is a directory")
         if kind != "reg":
-            raise UsageError(f"{self.name}: {path!r} is of type {kind}; only files have contents")
+            raise UsageError(
+                f"{self.name}: {paths.text(path)!r} is of type {kind}; only files have contents"
+            )
         return self.engine.row(node)
 
-    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+    def read(self, path: Name, offset: int = 0, size: int = -1) -> bytes:
         """At most `size` bytes (all when negative) of a file from `offset` on.
 
         Raises DigestError for contents that do not match, GzipError for a damaged blob, and
@@ -310,7 +313,7 @@ class Tree:
         layer, row = self.locate(path)
         return self.layers[layer].read_row(row, offset, size)
 
-    def read_many(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    def read_many(self, requests: Sequence[tuple[Name, int, int]]) -> list[bytes]:
         """`read` of several (path, offset, size), in the order asked for; what a remote source
         has to fetch for them is asked for at the same time."""
         places = [self.locate(path) for path, _, _ in requests]
@@ -322,8 +325,8 @@ class Tree:
                 found[i] = data
         return found
 
-    def open(self, path: str) -> io.BufferedReader:
+    def open(self, path: Name) -> io.BufferedReader:
         """A file object over a file's contents: binary, seekable, for any number of threads
         that take turns; open one each to read in parallel."""
         layer, row = self.locate(path)
-        return self.layers[layer].open_row(row, path)
+        return self.layers[layer].open_row(row, paths.text(path))

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import blobs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from merged_usr import FILES, merged_usr
 
 import stargz
 from stargz.errors import (
@@ -170,12 +172,70 @@ def test_missing_name() -> None:
             assert str(caught.value).endswith("tree.esgz: no entry 'no/such/file' in the layer")
 
 
+def test_names_lead_through_symlinks() -> None:
+    blob = io.BytesIO()
+    stargz.convert(merged_usr(), blob)
+    with stargz.open(blob) as layer:
+        dash = FILES["usr/bin/dash"]
+        for name in ("bin/dash", "bin/sh", "/bin//./sh", "etc/alternatives/sh", "bin/../bin/sh",
+                     "usr/share/here/here/../bin/dash", Path("bin/dash"), PurePosixPath("/bin/sh"),
+                     "nowhere/../bin/../usr/bin/dash"):  # fmt: skip
+            assert layer.read(name) == dash
+            with layer.open(name) as file:
+                assert (file.read(), file.raw.name) == (dash, str(name))  # type: ignore[attr-defined]
+            assert layer.chunks(name) == layer.chunks("usr/bin/dash")
+            assert not layer.isdir(name)
+        # The last one is itself, as for lstat.
+        assert layer.entry("bin/sh").name == "usr/bin/sh"
+        assert layer.entry("bin").link_name == layer.entry("bin/").link_name == "usr/bin"
+        assert layer.entry(Path("lib/x86_64-linux-gnu/libc.so.6")).size == 12000
+        assert layer.entry("lib/../bin/dash").name == "usr/bin/dash"  # of /usr/lib
+        for name in ("bin/dash", Path("bin"), "etc/mtab", "usr/share/here/here/locale"):
+            assert name in layer
+        for name in ("bin/zsh", Path("bin/x/y"), "etc/mtab/x", "bin/dash/x"):
+            assert name not in layer
+            assert not layer.isdir(name)
+        assert layer.isdir("bin") and layer.isdir(Path("usr/share/here/locale"))
+        assert layer.listdir("bin") == layer.listdir(Path("usr/bin")) == ["bash", "dash", "sh"]
+        assert layer.glob("bin/*sh") == ["bin/bash", "bin/dash", "bin/sh"]
+        # What trees do not show is there by its name.
+        assert layer.read(".no.prefetch.landmark") == b"\x0f"
+        assert ".no.prefetch.landmark" in layer and layer.glob(".no.prefetch*") == []
+
+
+def test_names_that_lead_nowhere() -> None:
+    with stargz.open(blobs.build(merged_usr()).data) as layer:
+        for name, words in [
+            ("etc/mtab", r"'etc/mtab' \(looked up as 'proc'\)"),
+            ("bin/zsh", r"'bin/zsh' \(looked up as 'usr/bin/zsh'\)"),
+            ("bin/dash/x", r"'bin/dash/x' in the layer"),
+            ("usr/bin/zsh/x", r"'usr/bin/zsh/x' in the layer"),
+        ]:
+            for call in (layer.read, layer.open, layer.chunks, layer.listdir):
+                with pytest.raises(EntryNotFoundError, match=f"no entry {words}"):
+                    call(name)  # type: ignore[operator]
+        with pytest.raises(NotADirectoryError, match="'bin/sh' is no directory"):
+            layer.listdir("bin/sh")
+        with pytest.raises(IsADirectoryError, match="'usr/share/here' is a directory"):
+            layer.read("usr/share/here")
+        with pytest.raises(OSError, match="more than 40 symlinks"):
+            layer.entry("usr/share/" + "here/" * 41 + "x")
+        with pytest.raises(UsageError, match="a string or a path, not 7"):
+            layer.read(7)  # type: ignore[arg-type]
+    for call in (layer.isdir, layer.glob, layer.__contains__):
+        with pytest.raises(ValueError, match="closed"):
+            call("bin/dash")
+
+
+def test_threads_find_the_way_at_the_same_time() -> None:
+    with stargz.open(blobs.build(merged_usr()).data) as layer, ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(layer.read, ["bin/dash"] * 64)) == {FILES["usr/bin/dash"]}
+
+
 def test_what_has_no_contents() -> None:
     with stargz.open(blobs.build(blobs.varied_tar()).data) as layer:
         with pytest.raises(IsADirectoryError):
             layer.read("d")
-        with pytest.raises(UsageError, match="is a symlink"):
-            layer.read("d/soft")
         with pytest.raises(UsageError, match="is a fifo"):
             layer.open("d/fifo")
 
