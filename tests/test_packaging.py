@@ -36,5 +36,6 @@ def test_the_sdist_has_every_file_of_the_repository(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (sources,) = tmp_path.glob("*.egg-info/SOURCES.txt")
-    names = {name for name in sources.read_text().splitlines() if ".egg-info/" not in name}
+    lines = sources.read_text().splitlines()
+    names = {os.path.normpath(name) for name in lines if ".egg-info/" not in name}
     assert names - MADE == in_the_repository(tmp_path / "git") - MADE
