@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import examples
 import pytest
+from absence import absent
 
 from stargz.cli import COMMANDS
 from stargz.options import CHUNK_SIZES, MAX_TOC_SIZE
@@ -45,6 +48,34 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text()
     for page in examples.PAGES[1:]:
         assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+def test_readme_is_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text()) < 7500
+
+
+def test_containerd_reads_the_configuration(tmp_path: Path) -> None:
+    (config,) = (b.text for b in examples.blocks(ROOT / "README.md") if b.kind == "toml")
+    containerd = shutil.which("containerd") or absent(
+        "needs containerd: apt-get install containerd"
+    )
+    (tmp_path / "config.toml").write_text(config)
+    done = subprocess.run(
+        [containerd, "-c", tmp_path / "config.toml", "config", "dump"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    read = tomllib.loads(done.stdout)
+    assert read["proxy_plugins"]["stargz"]["type"] == "snapshot"
+    images = read["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]
+    assert (images["snapshotter"], images["disable_snapshot_annotations"]) == ("stargz", False)
+
+
+def test_extras_are_installed_from_the_clone() -> None:
+    """Until the package is published; errors.extra is what the package says."""
+    sources = [path for end in ("py", "pyx") for path in ROOT.glob(f"stargz/**/*.{end}")]
+    texts = [TEXT, *(path.read_text() for path in sources)]
+    assert not any("stargz[" in text for text in texts)
 
 
 @pytest.mark.parametrize(("mark", "ending"), [("demo", "stargz demo"), ("test", "pytest")])
