@@ -44,7 +44,8 @@ class ConvertResult(Result):
     `entries` counts what the TOC names, landmark included and chunks not; `chunks` the pieces
     of file contents that can be read alone. `missing` are the prioritized names that were not
     there (with allow_missing). `codec` says what compressed: levels above 2 give the same
-    bytes only with the same libdeflate.
+    bytes only with the same libdeflate. `source_size` is None where it is not known before (a
+    pipe, a file object).
     """
 
     digest: str
@@ -59,6 +60,7 @@ class ConvertResult(Result):
     codec: str
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    source_size: int | None = None
 
 
 def convert(
@@ -163,6 +165,7 @@ def convert_as(
         codec=codec_name(options.level),
         missing=missing,
         warnings=tuple(warnings_of(fields)),
+        source_size=source_size or None,
         **{name: fields[name] for name in _MADE.split()},
     )
 

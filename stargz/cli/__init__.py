@@ -66,10 +66,7 @@ def _dispatch(arguments: list[str]) -> int:
     from stargz.cli._options import Parser
     from stargz.errors import UsageError
 
-    # Options that every command knows may also stand before the command's name.
-    first = 0
-    while first < len(arguments) and arguments[first] in _COMMON_FLAGS:
-        first += 1
+    first = _skip_common(arguments)
     name = arguments[first] if first < len(arguments) else ""
     if name not in COMMANDS:
         if name and not name.startswith("-"):
@@ -80,8 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
     module = import_module(f"stargz.cli.{name}")
     rest = arguments[:first] + arguments[first + 1 :]
     if hasattr(module, "COMMANDS"):
-        while first < len(rest) and rest[first] in _COMMON_FLAGS:
-            first += 1
+        first = _skip_common(rest, first)
         inner = rest[first] if first < len(rest) else ""
         if inner not in module.COMMANDS:
             return _group(name, module, rest, inner)
@@ -91,11 +87,29 @@ def _dispatch(arguments: list[str]) -> int:
     parser = Parser(prog=f"stargz {name}", description=module.__doc__, example=module.EXAMPLE)
     module.add_arguments(parser)
     args = parser.parse(rest)
-    code: int = module.run(args) if args else 0
+    if args is None:
+        return 0
+    if args.log_level == "debug":
+        from stargz.cli._logs import relay
+
+        relay(args)
+    code: int = module.run(args)
     return code
 
 
 _COMMON_FLAGS = frozenset(("-q", "--quiet", "-v", "--verbose", "--json"))
+
+
+def _skip_common(arguments: list[str], first: int = 0) -> int:
+    """Past the options that every command knows, which may stand before its name too."""
+    while first < len(arguments):
+        word = arguments[first]
+        if word == "--log-level":
+            first += 1
+        elif word not in _COMMON_FLAGS and not word.startswith("--log-level="):
+            break
+        first += 1
+    return min(first, len(arguments))
 
 
 def _listing(commands: dict[str, str]) -> str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stargz.cli._errors import printable
-from stargz.cli._output import log
+from stargz.cli._output import log, rate_text
+from stargz.cli._screen import Screen, bar, is_terminal
 
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.live import Live
-
-_REFRESH = 4  # times a second
+_PAUSE = 0.25  # seconds between two drawings
 _WINDOW = 20.0  # seconds that the speed is of
 _ROWS = 16  # layers to show
 
@@ -29,12 +24,7 @@ class Board:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
-        self._drawn = (
-            not args.quiet
-            and sys.stderr is not None
-            and sys.stderr.isatty()
-            and os.environ.get("TERM") != "dumb"
-        )
+        self._drawn = not args.quiet and is_terminal()
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._counts = {"converted": 0, "unchanged": 0, "failed": 0, "throttled": 0, "to do": 0}
@@ -42,7 +32,8 @@ class Board:
         self._layers: dict[str, tuple[int, int]] = {}  # under way: bytes done, and in all
         self._bytes = 0  # of layers that are finished
         self._speed: deque[tuple[float, int]] = deque()
-        self._live: Live | None = None
+        self._screen = Screen()
+        self._next = self._began
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
@@ -58,38 +49,45 @@ class Board:
                 self._found = event["images"]
             elif kind == "image":
                 self._counts[event["status"]] = self._counts.get(event["status"], 0) + 1
+            drawing = self._drawn and time.monotonic() >= self._next
+            if drawing:
+                self._next = time.monotonic() + _PAUSE
+        if drawing:
+            self._screen.draw(self._lines)
         if kind == "image" and not self._drawn:
             log(self._args, image_line(event))
 
     # --- the table ----------------------------------------------------------------------
 
-    def __rich__(self) -> Group:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
+    def _lines(self, width: int, height: int) -> list[str]:
         with self._lock:
             layers = sorted(self._layers.items(), key=lambda item: -item[1][1])
             done = self._bytes + sum(have for have, _ in self._layers.values())
             counts = dict(self._counts)
             found = self._found
-        table = Table.grid(padding=(0, 1))
-        for digest, (have, total) in layers[:_ROWS]:
-            table.add_row(
-                Text(printable(digest.partition(":")[2][:12])),
-                ProgressBar(total=max(total, 1), completed=have, width=40),
-                Text(f"{have / 1e6:,.0f} of {total / 1e6:,.0f} MB", justify="right"),
+        shown = layers[: min(_ROWS, height - 1)]
+        sizes = [f"{have / 1e6:,.0f} of {total / 1e6:,.0f} MB" for _, (have, total) in shown]
+        widest = max(map(len, sizes), default=0)
+        room = min(40, width - widest - 14)
+        lines = [
+            " ".join(
+                (
+                    printable(digest.partition(":")[2][:12]),
+                    *([bar(room, have / max(total, 1))] if room > 4 else []),
+                    f"{size:>{widest}}",
+                )
             )
+            for (digest, (have, total)), size in zip(shown, sizes, strict=True)
+        ]
         ended = sum(counts.values())
         listed = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
         parts = [f"{ended:,} of {found:,} images{f' ({listed})' if listed else ''}"]
-        parts.append(f"{done / 1e6:,.0f} MB at {self._rate(done) / 1e6:,.0f} MB/s")
+        rate = rate_text(self._rate(done))
+        parts.append(f"{done / 1e6:,.0f} MB{rate and f' at {rate}'}" if done else "")
         parts.append(self._left(ended, found))
-        more = len(layers) - _ROWS
-        if more > 0:
-            parts.append(f"{more} more layers")
-        return Group(table, Text(" · ".join(filter(None, parts))))
+        more = len(layers) - len(shown)
+        parts.append(f"{more} more layer{'s' * (more > 1)}" if more else "")
+        return [*lines, ", ".join(filter(None, parts))]
 
     def _rate(self, done: int) -> float:
         """Bytes of layers a second, lately."""
@@ -109,19 +107,10 @@ class Board:
         return f"about {hours}:{seconds // 60:02}:{seconds % 60:02} left"
 
     def __enter__(self) -> Board:
-        if self._drawn:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(
-                self, console=Console(stderr=True), refresh_per_second=_REFRESH, transient=True
-            )
-            self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._screen.close()
 
 
 def image_line(event: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         type=_options.level,
         default=default(1),
         metavar="1..12",
-        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: 1)",
+        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
+        "1); -6 is the same as --level 6",
     )
     parser.add_argument(
         "--chunk-size",

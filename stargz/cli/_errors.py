@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 
+from stargz.cli import _screen
 from stargz.cli._signals import Signalled
 from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError, mask
 
@@ -35,7 +36,8 @@ def say(text: str) -> None:
     """One line on stderr."""
     if sys.stderr is not None:
         try:
-            print(f"stargz: {printable(mask(text))}", file=sys.stderr, flush=True)
+            with _screen.hidden():
+                print(f"stargz: {printable(mask(text))}", file=sys.stderr, flush=True)
         except OSError:
             return  # nobody reads stderr: the exit code still tells
 

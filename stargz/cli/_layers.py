@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
-from stargz.cli._output import log, warn
+from stargz.cli._output import log, relay, warn
 from stargz.endpoints import is_url
 from stargz.errors import UsageError
 
@@ -50,7 +50,7 @@ def open_layer(args: argparse.Namespace) -> Iterator[Layer]:
         from stargz.oci.image import is_verified
         from stargz.oci.image import open_layer as open_one
 
-        relay_warnings(args)
+        relay(args)
         options = {**layer_options(args), **registry_options(args)}
         with open_one(args.src, args.layer, **options) as layer:
             _tell(args, layer, "verified" if is_verified(layer) else "unverified")
@@ -78,7 +78,7 @@ def open_source(found: Found, args: argparse.Namespace) -> Layer:
     import stargz
 
     if not isinstance(found.source, str) or "://" in found.source:
-        relay_warnings(args)
+        relay(args)
     options = layer_options(args)
     digest = options.pop("toc_digest") or found.toc_digest
     layer = stargz.open(found.source, toc_digest=digest, **options)
@@ -92,7 +92,7 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
     `opened` gets each as soon as it is there."""
     from stargz.oci.image import open_image as open_all
 
-    relay_warnings(args)
+    relay(args)
     reading = {"require_verified": args.require_verified, "threads": args.threads}
     options = {**reading, **cache_options(args), **registry_options(args)}
     image = open_all(args.src, opened=opened, **options)
@@ -100,19 +100,6 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
         warn(args, f"{args.src}: unverified: not every layer has a TOC digest in the manifest")
     log(args, f"{args.src}: {image.digest}, {len(image.layers)} layers")
     return image
-
-
-def relay_warnings(args: argparse.Namespace) -> None:
-    """What the package logs while it reads what is remote, as the command's own warnings."""
-    import logging
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            warn(args, record.getMessage())
-
-    logger = logging.getLogger("stargz")
-    if all(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
-        logger.addHandler(Handler(logging.WARNING))
 
 
 def _tell(args: argparse.Namespace, layer: Layer, trust: str) -> None:

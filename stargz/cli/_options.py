@@ -9,6 +9,8 @@ from typing import NoReturn
 
 from stargz.errors import UsageError
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -41,14 +43,41 @@ class Parser(argparse.ArgumentParser):
         """
         until = arguments.index("--") if "--" in arguments else len(arguments)
         if not {"-h", "--help"} & set(arguments[:until]):
-            args = self.parse_intermixed_args(arguments)
+            level, words = self._gzip_level(arguments[:until])
+            args = self.parse_intermixed_args(words + arguments[until:])
+            if level is not None:
+                if args.level != level and any(w.split("=")[0] == "--level" for w in words):
+                    self.error(f"-{level} and --level {args.level} contradict each other")
+                args.level = level
             if not args.help:
+                args.log_level = args.log_level or _log_level(args)
                 return args
         print(self.format_help())
         return None
 
+    def _gzip_level(self, words: list[str]) -> tuple[int | None, list[str]]:
+        """-1 to -9 are levels, as of gzip, where there is --level; and the other words. (As options
+        of argparse they would take the negative numbers of other options away.)"""
+        known = self._option_string_actions
+        if "--level" not in known:
+            return None, words
+        levels, others = [], []
+        for before, word in zip(["", *words], words, strict=False):
+            takes_it = before in known and known[before].nargs is None
+            if re.fullmatch("-[1-9]", word) and not takes_it:
+                levels.append(-int(word))
+            else:
+                others.append(word)
+        if len(set(levels)) > 1:
+            self.error(f"-{levels[0]} and -{levels[-1]} contradict each other")
+        return (levels[0] if levels else None), others
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see '{self.prog} --help'")
+
+
+def _log_level(args: argparse.Namespace) -> str:
+    return "error" if args.quiet else "info" if args.verbose else "warning"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -62,9 +91,21 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """-q, -v and --json."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no warnings")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more, on stderr")
+    """-q, -v, --log-level and --json."""
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="no progress, no warnings, no word of what was done: data and errors alone",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say more, on stderr: --log-level info"
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        help="what is said on stderr; debug has every request (default: warning; error with -q)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON value")
 
 

@@ -57,39 +57,58 @@ def print_result(
     said: str,
     warnings: Iterable[str] = (),
 ) -> None:
-    """What was made: as JSON, or as a table unless it went to stdout, and `said` with -v."""
+    """What was made: as JSON, or as a table unless it went to stdout or -q was given, and `said`
+    with -v."""
     if args.json:
         print_json(result.to_json(), to_stderr=dst == "-")
         return
     for text in warnings:
         warn(args, text)
-    if dst != "-":
+    if dst != "-" and not args.quiet:
         print_table(rows)
     log(args, said)
 
 
-def layer_rows(result: ConvertResult | PackResult, dst: str) -> list[tuple[str, str]]:
-    """What is told of a layer that was made."""
+def layer_rows(
+    result: ConvertResult | PackResult, dst: str, source: str = ""
+) -> list[tuple[str, str]]:
+    """What is told of a layer that was made; `source` is its size against what it was made of."""
     share = 100 * result.size / max(result.uncompressed_size, 1)
     return [
         ("layer", dst),
         ("digest", result.digest),
         ("diff_id", result.diff_id or "-"),
         ("toc_digest", result.toc_digest),
-        ("size", f"{size_text(result.size)}, {share:.1f}% of the tar"),
+        ("size", f"{size_text(result.size)}, {share:.1f}% of the tar{source}"),
         ("entries", f"{result.entries:,} in {result.chunks:,} chunks"),
     ]
 
 
 def layer_speed(result: ConvertResult | PackResult) -> str:
     """What made it, and how fast."""
-    rate = speed(result.uncompressed_size, result.seconds)
-    return f"level {result.level} by {result.codec}, {rate} of tar"
+    return f"level {result.level} by {result.codec}, " + speed_of(
+        result.uncompressed_size, result.seconds, "tar"
+    )
 
 
 def speed(size: int, seconds: float) -> str:
-    """Bytes in seconds, as people compare them."""
-    return f"{size / max(seconds, 1e-9) / 1e6:,.0f} MB/s"
+    """Bytes in seconds, as people compare them; "" where nothing was done."""
+    return rate_text(size / max(seconds, 1e-3))
+
+
+def speed_of(size: int, seconds: float, what: str) -> str:
+    """The same with what the bytes are of."""
+    rate = speed(size, seconds)
+    return f"{rate} of {what}" if rate else f"no bytes of {what}"
+
+
+def rate_text(rate: float) -> str:
+    """Bytes a second; "" for none."""
+    if rate < 1:
+        return ""
+    if rate < 1e6:
+        return f"{max(rate / 1e3, 0.1):,.1f} kB/s"
+    return f"{rate / 1e6:,.{1 if rate < 1e7 else 0}f} MB/s"
 
 
 def shown(name: str) -> str:
@@ -99,14 +118,21 @@ def shown(name: str) -> str:
 
 def log(args: argparse.Namespace, text: str) -> None:
     """A line on stderr with -v."""
-    if args.verbose:
+    if args.log_level in ("debug", "info"):
         say(text)
 
 
 def warn(args: argparse.Namespace, text: str) -> None:
     """A line on stderr without -q."""
-    if not args.quiet:
+    if args.log_level != "error":
         say(f"warning: {text}")
+
+
+def relay(args: argparse.Namespace) -> None:
+    """From now on, tell what the package logs."""
+    from stargz.cli import _logs
+
+    _logs.relay(args)
 
 
 def size_text(count: int) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+from stargz.cli._errors import printable
+from stargz.cli._output import speed
+from stargz.cli._screen import Screen, bar, columns, is_terminal
 
-_PATIENCE = 1.0  # seconds without a bar; short work never pays for importing rich
+_PATIENCE = 1.0  # seconds without a bar
+_PAUSE = 0.1  # seconds between two drawings
+_BAR = range(10, 41)  # columns
 
 
 class Progress:
@@ -24,16 +24,11 @@ class Progress:
     def __init__(
         self, label: str, args: argparse.Namespace, *, json_on_stderr: bool = False
     ) -> None:
-        self._label = label
-        self._wanted = (
-            not args.quiet
-            and not (json_on_stderr and args.json)
-            and sys.stderr is not None
-            and sys.stderr.isatty()
-            and os.environ.get("TERM") != "dumb"
-        )
+        self._label = printable(label)
+        self._wanted = not args.quiet and not (json_on_stderr and args.json) and is_terminal()
         self._started = time.monotonic()
-        self._bar: RichProgress | None = None
+        self._next = self._started + _PATIENCE
+        self._screen = Screen()
 
     @property
     def callback(self) -> Progress | None:
@@ -41,34 +36,33 @@ class Progress:
         return self if self._wanted else None
 
     def __call__(self, done: int, total: int) -> None:
-        if self._bar is None:
-            if time.monotonic() - self._started < _PATIENCE:
-                return
-            self._bar = self._start()
-        speed = done / (time.monotonic() - self._started) / 1e6
-        self._bar.update(
-            self._bar.task_ids[0], completed=done, total=total or None, speed=f"{speed:,.0f} MB/s"
-        )
-
-    def _start(self) -> RichProgress:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-        bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TextColumn("{task.fields[speed]}", markup=False),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        bar.add_task(self._label, total=None, speed="")
-        bar.start()
-        return bar
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _PAUSE
+        rate = speed(done, now - self._started)
+        self._screen.draw(lambda width, _: [_line(self._label, done, total, rate, width)])
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._screen.close()
+
+
+def _line(label: str, done: int, total: int, rate: str, width: int) -> str:
+    """All that has room, the most important first: how far, how much, what, how fast, the bar."""
+    how_far = f"{100 * done // total:3}%" if total else ""
+    how_much = f"{done / 1e6:,.1f}{f' of {total / 1e6:,.1f}' if total else ''} MB"
+    parts = {"what": label, "bar": "", "far": how_far, "much": how_much, "fast": rate}
+
+    def used() -> int:
+        return sum(columns(part) + 2 for part in parts.values() if part)
+
+    for name in ("fast", "what", "much" if total else ""):
+        if name and used() - 2 > width:
+            parts[name] = ""
+    room = width - used()
+    if total and room >= _BAR.start:
+        parts["bar"] = bar(min(room, _BAR.stop - 1), done / total)
+    return "  ".join(part for part in parts.values() if part)

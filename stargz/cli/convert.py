@@ -6,6 +6,7 @@ never on the number of threads. DST appears complete or not at all."""
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,6 +25,12 @@ EXAMPLE = """\
 stargz convert layer.tar.gz
 stargz convert --level 6 --prioritize usr/bin/python3 layer.tar.gz small.stargz
 zcat layer.tar.gz | stargz convert - - | ssh host 'cat > layer.stargz'"""
+
+# A layer is larger than its input by more than its TOC and its members' headers: worth a word.
+_LARGER = 1.2
+_SMALLER_LEVEL = 6
+# Where members hold more on average, putting small files together saves nothing.
+_SMALL_FILES = 256 << 10
 
 _SUFFIXES = (".tar.gz", ".tar.zst", ".tar", ".tgz", ".tzst")
 
@@ -97,6 +104,41 @@ def _destination(src: str, dst: str | None) -> str:
 def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:
     warnings = [*result.warnings]
     warnings += [f"prioritized path is not there: {path}" for path in result.missing]
-    rows = [*layer_rows(result, dst), ("seconds", f"{result.seconds:.3f}")]
+    rows = [*layer_rows(result, dst, _against(result, args)), ("seconds", f"{result.seconds:.3f}")]
     told = [f"{args.src}: {text}" for text in warnings]
     print_result(args, dst, result, rows, layer_speed(result), told)
+
+
+def _against(result: ConvertResult, args: argparse.Namespace) -> str:
+    """The layer's size against that of a compressed input, and what would make it smaller."""
+    kind = _compression(args.src) if result.source_size else None
+    if not result.source_size or kind is None:
+        return ""
+    ratio = result.size / result.source_size
+    text = f", {ratio:.2g} times" if ratio >= 1.995 else f", {ratio:.2f} times"
+    text += f" the {kind}"
+    hints = []
+    if ratio >= _LARGER:
+        if result.level < _SMALLER_LEVEL:
+            hints.append(f"--level {_SMALLER_LEVEL}")
+        small = result.uncompressed_size < _SMALL_FILES * result.chunks
+        if small and not args.min_chunk_size and args.format == "estargz":
+            hints.append("--min-chunk-size 1M")
+    if not hints:
+        return text
+    text += f"; {hints[0]} is smaller"
+    if len(hints) > 1:
+        text += f", and so is {hints[1]}"
+    return text + (", which only newer snapshotters read" if "chunk" in hints[-1] else "")
+
+
+def _compression(src: str) -> str | None:
+    """What a file is that is compressed; None for a tar, and for what is no file."""
+    from stargz.oci.formats.packing import HEAD, packing
+
+    if src == "-":
+        return None
+    kind = None
+    with suppress(OSError), Path(src).open("rb") as file:  # it may have gone meanwhile
+        kind = packing(file.read(HEAD))
+    return {"gzip": "tar.gz", "zstd": "tar.zst"}.get(kind or "")

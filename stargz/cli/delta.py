@@ -15,7 +15,7 @@ from stargz.cli import _options
 from stargz.cli._destination import writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import is_image, open_layer, open_source, side, source
-from stargz.cli._output import print_result, size_text, speed
+from stargz.cli._output import print_result, size_text, speed_of
 from stargz.cli._progress import Progress
 from stargz.errors import UsageError
 
@@ -111,5 +111,5 @@ def _report(result: DeltaResult, args: argparse.Namespace) -> None:
         ("seconds", f"{result.seconds:.3f}"),
     ]
     engine = f"level {result.level} by {result.engine}" if result.level else "nothing regenerated"
-    said = f"{engine}, {speed(result.new_size, result.seconds)} of NEW"
+    said = f"{engine}, {speed_of(result.new_size, result.seconds, 'NEW')}"
     print_result(args, args.output, result, rows, said)

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             write_layout(directory / _LAYOUT, *(directory / name for name in _FILES[:2]))
     if args.json:
         print_json(report)
-    else:
+    elif not args.quiet:
         _print(report)
         if args.keep:
             print(f"\nkept in {args.keep}: {', '.join((*_FILES, _LAYOUT))}")

@@ -76,5 +76,6 @@ def run(args: argparse.Namespace) -> int:
         warn(args, f"{args.src}: left out: {count:,} {what}")
     if result.unverified:
         warn(args, f"{args.src}: {result.unverified:,} files have no digest to check")
-    print(f"{result.files:,} files, {size_text(result.bytes)}")
+    if not args.quiet:
+        print(f"{result.files:,} files, {size_text(result.bytes)}")
     return OK

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING
 
 from stargz.cli import _convert_options, _options
 from stargz.cli._board import Board, failure_line
-from stargz.cli._errors import FAILED, OK
-from stargz.cli._layers import relay_warnings
-from stargz.cli._output import log, print_json, print_table, shown, size_text, warn
+from stargz.cli._errors import FAILED, OK, say
+from stargz.cli._output import log, print_json, print_table, relay, shown, size_text, speed, warn
 
 if TYPE_CHECKING:
     from stargz.oci.bulk import BulkReport
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from stargz.oci.bulk.state import default_path
 
     _few_arenas()
-    relay_warnings(args)
+    relay(args)
     state = args.state or default_path(args.src, args.dst)
     log(args, f"state: {state}")
     with Board(args) as board:
@@ -129,9 +128,14 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
     totals = report.totals
     if not totals["images"]:
         warn(args, f"{args.src}: no images found")
-    print_table(_planned(totals) if report.dry_run else _done(report))
+    if not args.quiet:
+        print_table(_planned(totals) if report.dry_run else _done(report))
     for one in report.warnings:
         warn(args, f"{one['source']}: {one['warning']}")
+    for failure in report.failures if args.quiet else ():
+        say(f"{failure.status}: {failure_line(failure.source, failure.error)}")
+    if args.quiet:
+        return
     for skip in report.skipped:
         print(shown(f"skipped  {failure_line(skip.source, skip.error)}"))
     for failure in report.failures:
@@ -164,7 +168,7 @@ def _done(report: BulkReport) -> list[tuple[str, str]]:
     totals = report.totals
     before, after = totals["bytes_before"], totals["bytes_after"]
     share = f", {100 * after / before:.1f}%" if before else ""
-    speed = totals["bytes_read"] / max(report.seconds, 1e-9) / 1e6
+    rate = speed(totals["bytes_read"], report.seconds)
     return [
         (
             "images",
@@ -180,5 +184,5 @@ def _done(report: BulkReport) -> list[tuple[str, str]]:
         ),
         ("before", size_text(before)),
         ("after", f"{size_text(after)}{share}"),
-        ("seconds", f"{report.seconds:.3f}, {speed:,.0f} MB/s of compressed layers"),
+        ("seconds", f"{report.seconds:.3f}{rate and f', {rate} of compressed layers'}"),
     ]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _convert_options, _options
 from stargz.cli._errors import OK, CommandError
-from stargz.cli._layers import relay_warnings
-from stargz.cli._output import log, print_json, print_table, shown, size_text, warn
+from stargz.cli._output import log, print_json, print_table, relay, shown, size_text, speed_of, warn
 from stargz.cli._progress import Progress
 from stargz.errors import EntryNotFoundError
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.oci.conversion import convert_image
 
-    relay_warnings(args)
+    relay(args)
     with Progress(args.src, args) as progress:
         try:
             report = convert_image(
@@ -97,8 +96,12 @@ def _print(report: ImageReport, args: argparse.Namespace) -> None:
             f"{args.src}: {companion.kind} {companion.name} is about the source, not about what "
             "was made of it",
         )
-    done = f"{report.status}: nothing had to be" if report.status == "unchanged" else report.status
+    size = sum(layer.uncompressed_size for layer in report.layers)
+    log(args, speed_of(size, report.seconds, "tar"))
+    done = report.status + (": nothing had to be done" if report.status == "unchanged" else "")
     share = 100 * report.size_after / max(report.size_before, 1)
+    if args.quiet:
+        return
     print_table(
         [
             ("image", report.destination),
@@ -115,5 +118,3 @@ def _print(report: ImageReport, args: argparse.Namespace) -> None:
                 f"{layer.source_size:,})  {layer.seconds:.3f} s"
             )
         )
-    size = sum(layer.uncompressed_size for layer in report.layers)
-    log(args, f"{size / max(report.seconds, 1e-9) / 1e6:,.0f} MB/s of tar")

@@ -57,7 +57,11 @@ class ForwardSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        # Ctrl-C does not wait for the network; the source, once closed, ends what is under way.
+        if kind is not None and not issubclass(kind, Exception):
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            return
         self.close()
 
     def _block(self, number: int) -> bytes:

@@ -244,7 +244,7 @@ class _Work:
 
     def _converted(self, result: ConvertResult) -> dict[str, Any]:
         fields = result.to_json()
-        del fields["codec"]
+        del fields["codec"], fields["source_size"]
         warnings = (*self._warnings, *result.warnings)
         return {**fields, "status": "converted", "missing": result.missing, "warnings": warnings}
 

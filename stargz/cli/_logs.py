@@ -1,0 +1,35 @@
+"""What the package logs, as lines of the command on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+
+from stargz.cli._errors import say
+
+# urllib3 tells of requests by their targets, without a scheme; of a signed URL the query is the
+# signature.
+_QUERY = re.compile(r"\?[^\s\"']*")
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.name.startswith("urllib3"):
+            text = f"{record.name}: {_QUERY.sub('?...', text)}"
+        say(text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}")
+
+
+def relay(args: argparse.Namespace) -> None:
+    """Tell what is logged from the level of `args` on, unless whoever called `main` listens. At
+    the level "debug" that has every request."""
+    level = getattr(logging, args.log_level.upper())
+    for name in ("stargz", *(["urllib3"] if args.log_level == "debug" else [])):
+        logger = logging.getLogger(name)
+        ours = [handler for handler in logger.handlers if isinstance(handler, _Handler)]
+        for handler in ours:
+            logger.removeHandler(handler)
+        if ours or all(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            logger.addHandler(_Handler(level))
+            logger.setLevel(level)
