@@ -16,11 +16,13 @@ from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     DEFAULT_LEVEL,
     ConvertOptions,
+    Format,
     check_max_sparse,
     check_memory,
     codec_name,
     thread_count,
 )
+from stargz.paths import Name, several
 
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
@@ -70,10 +72,10 @@ def convert(
     level: int = DEFAULT_LEVEL,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     min_chunk_size: int = 0,
-    prioritized: Iterable[str] = (),
+    prioritized: Iterable[Name] = (),
     allow_missing: bool = False,
     lossless: bool = False,
-    format: str = "estargz",
+    format: Format = "estargz",
     threads: int | None = None,
     memory: int | None = None,
     max_sparse: int | None = None,
@@ -106,10 +108,9 @@ def convert(
     and TarError (with source and offset) for a malformed input; CodecError when a library is
     missing; OSError. KeyboardInterrupt leaves nothing behind.
     """
-    if isinstance(prioritized, str):
-        raise UsageError("prioritized is a list of names, not one string")
+    names = several(prioritized, "prioritized")
     options = ConvertOptions(
-        level, chunk_size, min_chunk_size, tuple(prioritized), allow_missing, lossless, format
+        level, chunk_size, min_chunk_size, names, allow_missing, lossless, format
     )
     return convert_as(options, src, dst, threads, progress, memory, max_sparse)
 

@@ -137,7 +137,7 @@ class Layer:
         return self.reader.blob.name
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> _footer.Kind:
         """ "estargz", "stargz" (legacy) or "external-toc"."""
         return self.footer.kind
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from stargz.errors import UsageError
 
+Format = Literal["estargz", "stargz"]
+
+FORMATS = get_args(Format)
 LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
 MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits
-FORMATS = ("estargz", "stargz")
 THREADS = range(1, 1025)
 MAX_TOC_SIZE = 1 << 30  # of its JSON
 
@@ -29,7 +32,7 @@ class ConvertOptions:
     prioritized: tuple[str, ...] = ()
     allow_missing: bool = False
     lossless: bool = False
-    format: str = "estargz"
+    format: Format = "estargz"
 
     def __post_init__(self) -> None:
         check_level(self.level)

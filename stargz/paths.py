@@ -34,6 +34,13 @@ def text(name: Name) -> str:
     return found
 
 
+def several(names: Iterable[Name], what: str) -> tuple[str, ...]:
+    """Several names as strings; UsageError, in which they are called `what`, for one alone."""
+    if isinstance(names, str | bytes | os.PathLike):
+        raise UsageError(f"{what} is a list of names, not one name")
+    return tuple(text(name) for name in names)
+
+
 # --- one path ---------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ relative to the root, no "." or "..", the root is "".
 from __future__ import annotations
 
 import base64
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, overload
 
 from stargz._engine import toc as _toc
+from stargz.paths import Name, text
 
 EntryType = Literal["dir", "reg", "symlink", "hardlink", "char", "block", "fifo"]
 
@@ -156,14 +158,18 @@ class TOC:
 
     def __contains__(self, name: object) -> bool:
         """Whether a name is there, as an entry or as an implied directory."""
-        return isinstance(name, str) and (self.rows.lookup(name) >= 0 or self.rows.is_dir(name))
+        if not isinstance(name, str | os.PathLike):
+            return False
+        name = text(name)
+        return self.rows.lookup(name) >= 0 or self.rows.is_dir(name)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: Name) -> Entry:
         """The entry of a name, which is cleaned first; KeyError when there is none.
 
         Directories that only other names imply, the root among them, come as an entry of
         type "dir" and mode 0o755.
         """
+        name = text(name)
         number = self.rows.lookup(name)
         if number >= 0:
             return self._entry(number)
@@ -171,15 +177,16 @@ class TOC:
             return _implied(clean_name(name))
         raise KeyError(name)
 
-    def resolve(self, name: str) -> Entry:
+    def resolve(self, name: Name) -> Entry:
         """The same, with hard links followed to the entry that they stand for."""
-        number = self.rows.lookup(name)
+        number = self.rows.lookup(text(name))
         if number >= 0:
             return self._entry(self.rows.resolve(number))
         return self.entry(name)
 
-    def row(self, name: str) -> int:
+    def row(self, name: Name) -> int:
         """The row number of a name, hard links followed; KeyError when no entry has it."""
+        name = text(name)
         number = self.rows.lookup(name)
         if number < 0:
             raise KeyError(name)
@@ -189,16 +196,17 @@ class TOC:
         """The names of all entries, only of these types if given, without implied ones."""
         return self.rows.names(*types)
 
-    def is_dir(self, name: str) -> bool:
+    def is_dir(self, name: Name) -> bool:
         """Whether a name is a directory, also an implied one. "" is the root."""
-        return self.rows.is_dir(name)
+        return self.rows.is_dir(text(name))
 
-    def listdir(self, name: str = "") -> list[str]:
+    def listdir(self, name: Name = "") -> list[str]:
         """Base names in a directory, sorted by their UTF-8. KeyError, NotADirectoryError."""
-        return [base for base, _ in self._children(name)]
+        return [base for base, _ in self._children(text(name))]
 
-    def children(self, name: str = "") -> list[Entry]:
+    def children(self, name: Name = "") -> list[Entry]:
         """The entries in a directory, sorted likewise; implied directories too."""
+        name = text(name)
         prefix = clean_name(name)
         prefix += "/" if prefix else ""
         return [
@@ -206,7 +214,7 @@ class TOC:
             for base, number in self._children(name)
         ]
 
-    def chunks(self, name: str) -> list[Chunk]:
+    def chunks(self, name: Name) -> list[Chunk]:
         """The chunks of a regular file in order, hard links followed; none where it is empty.
 
         Raises KeyError when there is no such entry.

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import blobs
@@ -134,6 +134,53 @@ def test_every_golden_layer_has_one_length(goldens: list[dict[str, Any]]) -> Non
             with stargz.open(DATA / case["blob"]) as layer:
                 assert len(layer) == len(list(layer))
                 assert set(layer) == set(layer.names()) - {*MARKERS, ""}
+
+
+# --- names that are paths -----------------------------------------------------------------
+
+
+class Named:
+    """Another PathLike."""
+
+    def __init__(self, name: str | bytes) -> None:
+        self.name = name
+
+    def __fspath__(self) -> str | bytes:
+        return self.name
+
+
+@pytest.mark.parametrize("path", [PurePosixPath, Named])
+def test_names_may_be_paths(layer: Layer, path: Callable[[str], Any]) -> None:
+    toc, name = layer.toc, path("j")
+    assert name in toc
+    assert path("nope") not in toc
+    assert toc.entry(name) == toc.resolve(name) == toc.entry("j")
+    assert toc.row(name) == toc.row("j")
+    assert toc.chunks(name) == toc.chunks("j")
+    assert not toc.is_dir(name) and toc.is_dir(path("etc"))
+    assert toc.listdir(path("etc")) == toc.listdir("etc")
+    assert toc.children(path("etc")) == toc.children("etc")
+    out = io.BytesIO()
+    tar = blobs.tar_of([("a/x", b"1"), ("b", b"2"), ("c", b"3")])
+    result = stargz.convert(tar, out, prioritized=[path("c"), "nope"], allow_missing=True)
+    assert result.missing == ("nope",)
+    with stargz.open(out.getvalue()) as made:
+        assert next(iter(made)) == "c"
+
+
+@pytest.mark.parametrize("one", ["j", b"j", PurePosixPath("j")])
+def test_one_name_is_no_list(one: Any) -> None:
+    with pytest.raises(stargz.UsageError, match="prioritized is a list of names, not one name"):
+        stargz.convert(blobs.tar_of([("j", b"")]), io.BytesIO(), prioritized=one)
+
+
+def test_what_is_no_name(layer: Layer) -> None:
+    for wrong in (b"j", 7, None, Named(b"j")):
+        with pytest.raises(stargz.UsageError, match="a name is a string or a path"):
+            layer.toc.entry(wrong)  # type: ignore[arg-type]
+        with pytest.raises(stargz.UsageError, match="a name is a string or a path"):
+            stargz.convert(b"", io.BytesIO(), prioritized=[wrong])  # type: ignore[list-item]
+    assert 7 not in layer.toc and b"j" not in layer.toc
 
 
 # --- modes --------------------------------------------------------------------------------

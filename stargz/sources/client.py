@@ -6,6 +6,7 @@ urllib3 is imported when the first request is made.
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import sys
@@ -188,7 +189,7 @@ class Client:
     def __init__(
         self,
         *,
-        ca_file: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         timeout: float = 20.0,
         tries: int = 5,
         patience: float = 120.0,
@@ -200,7 +201,7 @@ class Client:
         allow_private: bool = False,
         parallel: int = 6,
     ) -> None:
-        self.ca_file = ca_file
+        self.ca_file = None if ca_file is None else os.fspath(ca_file)
         self.timeout = timeout
         self.tries = max(1, tries)
         self.patience = patience

@@ -4,5 +4,7 @@ import stargz
 
 stargz.convert("in.tar", "out", level="1")  # type: ignore[arg-type]
 stargz.convert("in.tar", "out", 6)  # type: ignore[call-arg]
+stargz.convert("in.tar", "out", format="zip")  # type: ignore[arg-type]
+stargz.convert("in.tar", "out", prioritized=[1])  # type: ignore[list-item]
 stargz.open(3.5)  # type: ignore[arg-type]
 stargz.open("out").read(b"name")  # type: ignore[arg-type]

@@ -2,8 +2,8 @@
 
 import io
 import stat
-from pathlib import Path
-from typing import assert_type
+from pathlib import Path, PurePosixPath
+from typing import Literal, assert_type
 
 import stargz
 from stargz import errors
@@ -16,7 +16,7 @@ def use_convert(src: Path, dst: Path) -> None:
         level=1,
         chunk_size=4 << 20,
         min_chunk_size=0,
-        prioritized=["usr/bin/python3"],
+        prioritized=["usr/bin/python3", PurePosixPath("etc/passwd")],
         allow_missing=True,
         lossless=False,
         format="estargz",
@@ -81,6 +81,11 @@ def use_images(src: str) -> None:
     assert_type(stargz.bulk(src, "oci:all").totals, dict[str, int])
     if found := stargz.verify_image(src):
         assert_type(found, stargz.ImageVerifyResult)
+
+
+def is_legacy(layer: stargz.Layer) -> bool:
+    kind: Literal["estargz", "stargz", "external-toc", "zstd:chunked"] = layer.kind
+    return kind == "stargz"
 
 
 def kind(entry: stargz.Entry) -> bool:

@@ -28,7 +28,7 @@ from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, open_repository
-from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions
+from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions, Format
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool, unlinked, unpack
 
@@ -49,7 +49,7 @@ class LayerOptions:
     min_chunk_size: int | None = None
     prioritized: tuple[str, ...] = ()
     lossless: bool = False
-    format: str | None = None
+    format: Format | None = None
 
     @property
     def relayout(self) -> bool:

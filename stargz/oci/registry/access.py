@@ -28,7 +28,7 @@ class Access:
         cls,
         *,
         authfile: str | os.PathLike[str] | None = None,
-        ca_file: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         plain_http: bool | Sequence[str] = False,
         mirrors: Mapping[str, Sequence[str]] | None = None,
         upload_hosts: Sequence[str] = (),
@@ -37,7 +37,7 @@ class Access:
         """From the arguments of RegistryClient."""
         return cls(
             None if authfile is None else os.fspath(authfile),
-            ca_file,
+            None if ca_file is None else os.fspath(ca_file),
             plain_http if isinstance(plain_http, bool) else tuple(plain_http),
             tuple((host, tuple(urls)) for host, urls in (mirrors or {}).items()),
             tuple(upload_hosts),

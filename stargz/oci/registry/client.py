@@ -71,7 +71,7 @@ class RegistryClient:
         credentials: Credentials | None = None,
         plain_http: bool | Sequence[str] = False,
         mirrors: Mapping[str, Sequence[str]] | None = None,
-        ca_file: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         upload_hosts: Sequence[str] = (),
         patience: float = 120.0,
         http: Client | None = None,
