@@ -45,16 +45,25 @@ STARGZ_DEBUG=1 in the environment adds Python's traceback to an error.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (interface: `stargz COMMAND`)."""
+    from stargz.cli import _errors
+
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as error:  # at the very edge of what is done about it
+        return _errors.report(error)
+
+
+def _run(arguments: list[str]) -> int:
     from stargz.cli import _errors, _signals, _stdout
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    with _signals.raising():
+    with _signals.raising() as seen:
         try:
             _stdout.prepare()
             code = _dispatch(arguments)
             sys.stdout.flush()
             return code
-        except BaseException as error:
+        except BaseException as caught:
+            error = _signals.Signalled(seen[0]) if seen else caught
             code = _errors.report(error)
             _stdout.finish(discard=isinstance(error, KeyboardInterrupt))
             if code == _errors.STDOUT_CLOSED:

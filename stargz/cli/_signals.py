@@ -21,18 +21,23 @@ class Signalled(KeyboardInterrupt):
 
 
 @contextmanager
-def raising() -> Iterator[None]:
+def raising() -> Iterator[list[int]]:
     """Raise `Signalled` in the main thread at the first signal that asks to end.
 
     More of them are ignored while files are cleaned up (an impatient Ctrl-C must not leave
     a temporary file), unless that takes seconds. Ignored signals (nohup) stay ignored.
+
+    Gives a list, which has the signal once it came: code that it breaks into may raise errors of
+    its own.
     """
     first: list[float] = []
+    seen: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not first:
             first.append(now)
+            seen.append(signum)
             raise Signalled(signum)
         if now - first[0] > _IMPATIENT:
             signal.signal(signum, signal.SIG_DFL)
@@ -46,7 +51,7 @@ def raising() -> Iterator[None]:
     except ValueError:
         before.clear()  # not the main thread: signals are the caller's
     try:
-        yield
+        yield seen
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -158,3 +158,57 @@ except KeyboardInterrupt:
 thread.join()
 assert order == ["raised", "read"], order
 """)
+
+
+# Sends the process SIGINT when it imports its Nth module from stargz.cli on.
+EARLY = """
+import os, sys
+
+left = None
+def hook(event, args):
+    global left
+    if event == "import":
+        if args[0] == "stargz.cli" and left is None:
+            left = int(os.environ["TEST_NTH"])
+        elif left is not None:
+            left -= 1
+        if left == 0:
+            left = -1
+            os.kill(os.getpid(), 2)
+
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.parametrize("nth", [0, 1, 2, 4, 8, 12, 16, 20, 30, 50, 70])
+def test_an_interrupt_while_it_starts_shows_no_traceback(
+    nth: int, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(EARLY)
+    start = "import sys; from stargz.__main__ import main; sys.exit(main())"
+    env = environment(TEST_NTH=str(nth))
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-c", start, "ls", data / "tree.esgz"],
+        env=env, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) in [(-signal.SIGINT, ""), (130, "")]
+
+
+def test_errors_that_an_interrupt_causes_are_the_interrupt(data: Path, tmp_path: Path) -> None:
+    # As argparse's own code for intermixed arguments does, which cannot be broken into.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import argparse, os\n"
+        "def parse(self, words):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), 2)\n"
+        "    finally:\n"
+        "        raise AttributeError('save_nargs')\n"
+        "argparse.ArgumentParser.parse_intermixed_args = parse\n"
+    )
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    done = subprocess.run(
+        command("ls", data / "tree.esgz"), env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")
