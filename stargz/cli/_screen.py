@@ -73,12 +73,8 @@ def hidden() -> Iterator[None]:
 
 def is_terminal() -> bool:
     """Whether lines can be drawn on stderr."""
-    return (
-        sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") not in _NO_CURSOR
-    )
-
-
-_NO_CURSOR = ("dumb", "", None)
+    tty = sys.stderr is not None and sys.stderr.isatty()
+    return tty and os.environ.get("TERM") != "dumb"
 
 
 def columns(text: str) -> int:
