@@ -1,18 +1,24 @@
-"""A layer's files, written below a directory: in parallel, and never outside of it."""
+"""What layers hold, written below a directory: in parallel, and never outside of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
+from stargz import paths
 from stargz._engine import extract as _engine
+from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob
-from stargz._engine.toc import TOC
-from stargz.errors import UsageError
+from stargz.errors import EntryNotFoundError, UsageError
 from stargz.options import thread_count
+from stargz.paths import Name
+from stargz.toc import MARKERS
+
+Xattrs = Literal["none", "user", "all"]
+Member = Name | bytes
 
 # Why things are left out, by the engine's names for the counts.
 SKIPPED = {
@@ -21,6 +27,22 @@ SKIPPED = {
     "xattrs": "xattrs outside of user.*",
     "xattrs-failed": "xattrs refused by the file system",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An entry that could not be written: its name, the blob offset (None if it has none), what
+    is wrong, and of an image the number of its layer, counted from 1 for the lowest."""
+
+    name: str
+    offset: int | None
+    message: str
+    layer: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command prints it."""
+        found = {"name": self.name, "offset": self.offset, "message": self.message}
+        return found if self.layer is None else {**found, "layer": self.layer}
 
 
 @dataclass(frozen=True)
@@ -35,13 +57,32 @@ class ExtractResult:
     """Files of whose contents the TOC has no digest: only CRCs were checked."""
     skipped: dict[str, int] = field(default_factory=dict)
     """How many of what were left out, by the words of SKIPPED; zeros are not listed."""
+    errors: tuple[Failure, ...] = ()
+    """The first hundred of the entries that failed, with `keep_going`."""
+    error_count: int = 0
+    """How many failed."""
+    damaged: int = 0
+    """How many of them because the layer is damaged: contents that do not match or decode."""
+    unmatched: tuple[str, ...] = ()
+    """What was excluded and is not there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command prints it."""
+        return {
+            "files": self.files,
+            "bytes": self.bytes,
+            "unverified": self.unverified,
+            "skipped": self.skipped,
+            "errors": [error.to_json() for error in self.errors],
+            "error_count": self.error_count,
+        }
 
 
-class Tree(Protocol):
+class Part(Protocol):
     """What extraction needs to know of an open layer."""
 
     @property
-    def toc(self) -> TOC: ...
+    def toc(self) -> _toc.TOC: ...
     @property
     def blob(self) -> Blob: ...
     @property
@@ -49,78 +90,123 @@ class Tree(Protocol):
         """Blob offset at which the members of chunks end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractOptions:
+    """How entries are written: the keywords of `stargz.layer.Layer.extractall`."""
+
+    strip_components: int = 0
+    keep_going: bool = False
+    threads: int | None = None
+    same_owner: bool | None = None
+    devices: bool = False
+    setid: bool = False
+    xattrs: Xattrs = "user"
+    verify: bool = True
+    progress: Callable[[int, int], object] | None = None
+    written: Callable[[str], object] | None = None
+
+    def __post_init__(self) -> None:
+        if self.xattrs not in get_args(Xattrs):
+            raise UsageError(f"xattrs is 'none', 'user' or 'all', not {self.xattrs!r}")
+        if not 0 <= self.strip_components < 1 << 32:
+            raise UsageError(f"strip_components is at least 0, not {self.strip_components}")
+        thread_count(self.threads)
+
+
 def extract(
-    layer: Tree,
+    parts: Sequence[Part],
+    engine: Callable[[], _toc.Tree],
+    name: str,
     path: str | os.PathLike[str],
-    members: Iterable[str | bytes] | None = None,
-    *,
-    threads: int | None = None,
-    same_owner: bool | None = None,
-    devices: bool = False,
-    setid: bool = False,
-    xattrs: Literal["none", "user", "all"] = "user",
-    verify: bool = True,
-    progress: Callable[[int, int], object] | None = None,
+    members: Iterable[Member] | None,
+    exclude: Name | Iterable[Name],
+    options: ExtractOptions,
 ) -> ExtractResult:
-    """Write a layer, or some of its members, below the directory `path`.
-
-    `path` is made if it is missing. `members` are names as in the TOC; that of a directory
-    stands for all below it; one that is not there raises EntryNotFoundError, before
-    anything is written. Landmarks and the TOC's own entry are left out unless they are named.
-    Whiteouts (`.wh.*`) are files like any other.
-
-    What is there already is replaced, directories are kept. No symlink is followed and
-    nothing is written outside of `path`, even while other processes change it: a link in
-    the way is removed. A file gets its name once it is complete and its digest was checked
-    (`verify`); when anything fails, or on KeyboardInterrupt, those that are not are gone.
-
-    Modes and times are the archive's, whatever the umask, less the set-id bits unless
-    `setid`. `same_owner` sets numeric owners (default: when run as root). `devices` makes
-    device nodes. `xattrs` is "user" (user.*, without overlay's), "all" or "none".
-
-    `threads` is how many threads to use (default: one for each core). `progress(done, total)`
-    is called some tens of times a second with bytes of contents, in the calling thread; an
-    exception that it raises ends the extraction.
-
-    Raises ExtractError for entries that cannot be written safely, DigestError for contents
-    that do not match, FormatError for damaged members, OSError with the name of the file
-    for what the file system refuses (a full disk, a directory with files in it where a file
-    should go).
+    """Write the layers `parts`, the lowest first, or `members` of them, below `path`; what is
+    where is what `engine()` says, which is not asked for all of a lone layer. `name` is what
+    errors call them.
     """
-    if isinstance(members, str | bytes):
+    if isinstance(members, str | bytes | os.PathLike):
         raise UsageError("members is a list of names, not one name")
-    if xattrs not in ("none", "user", "all"):
-        raise UsageError(f"xattrs is 'none', 'user' or 'all', not {xattrs!r}")
-    threads = thread_count(threads)
-    if same_owner is None:
-        same_owner = os.geteuid() == 0
-    names = None
-    if members is not None:
-        names = [m.encode("utf-8", "surrogateescape") if isinstance(m, str) else m for m in members]
-        if not names:
-            return ExtractResult(0, 0)
+    asked = None if members is None else [_text(member) for member in members]
+    excluded = paths.listed(exclude)
+    unmatched: list[str] = []
+    wanted: Sequence[bytearray | None] = [None]
+    if asked is not None or excluded or len(parts) != 1:
+        selection = _select(parts, engine(), name, [""] if asked is None else asked, excluded)
+        wanted, unmatched = selection
+        if asked is not None and not any(map(any, selection[0])):
+            return ExtractResult(0, 0, unmatched=tuple(unmatched))
     Path(path).mkdir(parents=True, exist_ok=True)
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    same_owner = os.geteuid() == 0 if options.same_owner is None else options.same_owner
     try:
-        counts = _engine.extract(
-            layer.toc,
-            layer.blob,
-            layer.data_end,
+        found = _engine.extract(
+            [
+                (part.toc, part.blob, part.data_end, rows)
+                for part, rows in zip(parts, wanted, strict=True)
+            ],
+            name,
             root,
-            names,
-            threads=threads,
-            verify=verify,
+            strip=options.strip_components,
+            keep_going=options.keep_going,
+            written=options.written,
+            threads=thread_count(options.threads),
+            verify=options.verify,
             same_owner=same_owner,
-            devices=devices,
-            setid=setid,
-            xattrs=xattrs,
-            progress=progress,
+            devices=options.devices,
+            setid=options.setid,
+            xattrs=options.xattrs,
+            progress=options.progress,
         )
     finally:
         os.close(root)
+    lone = len(parts) == 1
     return ExtractResult(
-        counts["files"],
-        counts["bytes"],
-        counts["unverified"],
-        {SKIPPED[key]: counts[key] for key in SKIPPED if counts[key]},
+        found["files"],
+        found["bytes"],
+        found["unverified"],
+        {SKIPPED[key]: found[key] for key in SKIPPED if found[key]},
+        tuple(Failure(**e, layer=None if lone else n + 1) for n, e in found["errors"]),
+        found["error_count"],
+        found["damaged"],
+        tuple(unmatched),
     )
+
+
+def _select(
+    parts: Sequence[Part],
+    engine: _toc.Tree,
+    name: str,
+    members: list[str],
+    exclude: list[Name],
+) -> tuple[list[bytearray], list[str]]:
+    """By row what is written of each layer, and what of `exclude` is not there."""
+    own: list[int] = []
+    if len(parts) == 1:  # what the format put into a layer is no part of its tree
+        own = [row for member in members if (row := _marker(parts[0].toc, member)) >= 0]
+        members = [member for member in members if _marker(parts[0].toc, member) < 0]
+    try:
+        selection = paths.select(engine, members, exclude, name)
+    except NotADirectoryError:
+        for member in members:
+            try:
+                paths.matches(engine, member, name)
+            except NotADirectoryError:
+                raise EntryNotFoundError(member, name) from None
+        raise
+    nodes = {node for match in selection.matches for node in (match.node, *match.links)}
+    rows = engine.rows(nodes, selection.excluded)
+    for row in own:
+        rows[0][row] = 1
+    return rows, selection.unmatched
+
+
+def _text(member: Member) -> str:
+    return os.fsdecode(member) if isinstance(member, bytes) else paths.text(member)
+
+
+def _marker(toc: _toc.TOC, name: str) -> int:
+    """The row of a landmark, or of the TOC's own entry; -1."""
+    row = toc.lookup(name)
+    return row if row >= 0 and toc.name(row) in MARKERS else -1

@@ -29,7 +29,7 @@ from stargz.toc import MARKERS, PREFETCH_LANDMARK, TOC, Chunk, Entry, clean_name
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-    from stargz.extract import ExtractResult
+    from stargz.extract import ExtractResult, Member, Part, Xattrs
 
 # What a file object reads at a time; most files of most layers are smaller.
 _BUFFER = 64 << 10
@@ -393,22 +393,80 @@ class Layer:
     def extractall(
         self,
         path: str | os.PathLike[str],
-        members: Iterable[str | bytes] | None = None,
-        **options: Any,
+        members: Iterable[Member] | None = None,
+        *,
+        exclude: Name | Iterable[Name] = (),
+        strip_components: int = 0,
+        keep_going: bool = False,
+        threads: int | None = None,
+        same_owner: bool | None = None,
+        devices: bool = False,
+        setid: bool = False,
+        xattrs: Xattrs = "user",
+        verify: bool | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        written: Callable[[str], object] | None = None,
     ) -> ExtractResult:
-        """Write the layer, or some members, below the directory `path`.
+        """Write the layer, or some members, below the directory `path`, which is made if it is
+        missing.
 
-        `options` are those of `stargz.extract.extract`, which says what is safe about it.
+        `members` are names and patterns, as `glob` takes them; that of a directory stands for all
+        below it, and where symlinked directories are on the way, the file is written where they
+        lead, and they with it. What is not there raises EntryNotFoundError, before anything is
+        written. `exclude` likewise; what it matches is left out with all below it. Landmarks and
+        the TOC's own entry are left out unless they are named. Whiteouts (`.wh.*`) are files like
+        any other. `strip_components` leaves out so many components in front of each name, and
+        entries that have no more; of several that come to one name the last in the layer stays.
+
+        What is there already is replaced, directories are kept. No symlink is followed and
+        nothing is written outside of `path`, even while other processes change it: a link in
+        the way is removed. A file gets its name once it is complete and its digest was checked
+        (`verify`; default: unless the layer is not `verified`); when anything fails, or on
+        KeyboardInterrupt, those that are not are gone. With `keep_going` entries that fail are
+        `errors` of the result, and the others are written.
+
+        Modes and times are the archive's, whatever the umask, less the set-id bits unless
+        `setid`. `same_owner` sets numeric owners (default: when run as root). `devices` makes
+        device nodes. `xattrs` is "user" (user.*, without overlay's), "all" or "none".
+
+        `threads` is how many threads to use (default: one for each core). `progress(done, total)`
+        is called some tens of times a second with bytes of contents, and `written(name)` once for
+        each entry that is there (of directories with a "/" behind it), both in the calling
+        thread; an exception that they raise ends the extraction.
+
+        Raises ExtractError for entries that cannot be written safely, DigestError for contents
+        that do not match, FormatError for damaged members, OSError with the name of the file
+        for what the file system refuses (a full disk, a directory with files in it where a file
+        should go).
         """
-        from stargz.extract import extract
+        from stargz.extract import ExtractOptions, extract
 
         self.reader.hold()
         try:
-            options.setdefault("verify", self.reader.verified)
-            with nullcontext(self.blob) if members is not None else self._whole() as blob:
-                return extract(_Tree(self._rows, blob, self.data_end), path, members, **options)
+            options = ExtractOptions(
+                strip_components=strip_components,
+                keep_going=keep_going,
+                threads=threads,
+                same_owner=same_owner,
+                devices=devices,
+                setid=setid,
+                xattrs=xattrs,
+                verify=self.reader.verified if verify is None else verify,
+                progress=progress,
+                written=written,
+            )
+            with self.part(whole=members is None) as part:
+                return extract(
+                    [part], lambda: self.engine, self.name, path, members, exclude, options
+                )
         finally:
             self.reader.leave()
+
+    @contextmanager
+    def part(self, *, whole: bool) -> Iterator[Part]:
+        """What extraction reads; with `whole` for those who want about all of it."""
+        with self._whole() if whole else nullcontext(self.blob) as blob:
+            yield _Part(self._rows, blob, self.data_end)
 
     def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyResult:
         """Decode and check the whole blob, on all threads.
@@ -461,7 +519,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tree:
+class _Part:
     """What extraction needs to know of a layer."""
 
     toc: _toc.TOC

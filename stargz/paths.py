@@ -365,15 +365,15 @@ def names(
 ) -> list[str]:
     """The paths that names and patterns match, each once; those that match nothing are no error."""
     found: dict[str, None] = {}
-    for pattern in _listed(patterns):
+    for pattern in listed(patterns):
         with suppress(KeyError, OSError):
-            selection = select(engine, [pattern], _listed(exclude))
+            selection = select(engine, [pattern], listed(exclude))
             found.update((match.path, None) for match in selection.matches)
     found.pop("", None)  # the root
     return list(found)
 
 
-def _listed(given: Name | Iterable[Name]) -> list[Name]:
+def listed(given: Name | Iterable[Name]) -> list[Name]:
     return [given] if isinstance(given, str | os.PathLike) else list(given)
 
 

@@ -33,6 +33,11 @@ static int all_zero(const uint8_t *data, size_t len)
     return len >= HOLE && !data[0] && !memcmp(data, data + 1, len - 1);
 }
 
+static const sgz_toc *toc_of(const sgz_extract_worker *w, const sgz_extract_object *o)
+{
+    return sgz_extract_toc(w->ex, o->layer);
+}
+
 /* Zeros become a hole; whoever ends the file sets its size. */
 static sgz_status put(sgz_extract_worker *w, sgz_extract_object *o, int fd, const uint8_t *data,
                       size_t len, int64_t offset, sgz_error *err)
@@ -42,19 +47,18 @@ static sgz_status put(sgz_extract_worker *w, sgz_extract_object *o, int fd, cons
         return SGZ_OK;
     }
     int bad = sgz_base_write_all(fd, data, len, offset);
-    return bad ? sgz_extract_fail_row(w->ex->plan.toc, o->dest, bad, "cannot write", err)
-               : SGZ_OK;
+    return bad ? sgz_extract_fail_row(toc_of(w, o), o->dest, bad, "cannot write", err) : SGZ_OK;
 }
 
 /* The file is whole: metadata, then its name. */
 static sgz_status complete(sgz_extract_worker *w, sgz_extract_object *o, int dir, int fd,
                            const char *temp, sgz_error *err)
 {
-    const sgz_toc *toc = w->ex->plan.toc;
+    const sgz_toc *toc = toc_of(w, o);
     char base[SGZ_BASE_MAX + 1];
     if (o->holes && ftruncate(fd, (off_t)toc->rows[o->row].size) != 0)
         return sgz_extract_fail_row(toc, o->dest, errno, "cannot set the size", err);
-    sgz_status st = sgz_extract_set_metadata(w, o->row, fd, err);
+    sgz_status st = sgz_extract_set_metadata(w, toc, o->row, fd, err);
     if (st)
         return st;
     sgz_extract_base_name(toc, o->dest, base);
@@ -65,6 +69,8 @@ static sgz_status complete(sgz_extract_worker *w, sgz_extract_object *o, int dir
     if (bad)
         return sgz_extract_fail_row(toc, o->dest, bad, "cannot name the file", err);
     w->result.files++;
+    w->result.bytes += (uint64_t)toc->rows[o->row].size;
+    sgz_extract_list(w->ex, o->layer, o->dest);
     return SGZ_OK;
 }
 
@@ -80,12 +86,12 @@ static sgz_status write_file(sgz_extract_worker *w, sgz_extract_object *o, const
         return st;
     int fd = create(w->ex, dir, &number, temp);
     if (fd < 0)
-        return sgz_extract_fail_row(w->ex->plan.toc, o->dest, fd, "cannot create the file", err);
+        return sgz_extract_fail_row(toc_of(w, o), o->dest, fd, "cannot create the file", err);
     st = put(w, o, fd, data, len, 0, err);
     if (!st)
         st = complete(w, o, dir, fd, temp, err);
     if (close(fd) != 0 && !st)
-        st = sgz_extract_fail_row(w->ex->plan.toc, o->dest, errno, "cannot write", err);
+        st = sgz_extract_fail_row(toc_of(w, o), o->dest, errno, "cannot write", err);
     if (st)
         unlinkat(dir, temp, 0);
     return st;
@@ -104,7 +110,7 @@ static sgz_status open_shared(sgz_extract_worker *w, sgz_extract_object *o, int 
         if (!st) {
             int made = create(w->ex, dir, &o->temp, temp);
             if (made < 0)
-                st = sgz_extract_fail_row(w->ex->plan.toc, o->dest, made,
+                st = sgz_extract_fail_row(toc_of(w, o), o->dest, made,
                                           "cannot create the file", err);
             else
                 o->fd = made;
@@ -120,7 +126,7 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
                               sgz_error *err)
 {
     struct sgz_extract *ex = w->ex;
-    const sgz_toc *toc = ex->plan.toc;
+    const sgz_toc *toc = toc_of(w, o);
     const sgz_entry *e = &toc->rows[o->row];
     int missing = 0;
     for (uint32_t i = o->row; i < toc->count; i++) {
@@ -167,69 +173,118 @@ static sgz_status end_shared(sgz_extract_worker *w, sgz_extract_object *o, sgz_e
     if (!st)
         st = sgz_extract_worker_dir(w, o->node, &dir, err);
     if (st)
-        return st; /* it is removed with all others that are not complete */
+        return st; /* it is removed where failures are told */
     sgz_extract_temp_name(o->temp, temp);
     st = complete(w, o, dir, fd, temp, err);
     if (st)
         return st;
     o->fd = -1;
     if (close(fd) != 0)
-        return sgz_extract_fail_row(w->ex->plan.toc, o->dest, errno, "cannot write", err);
+        return sgz_extract_fail_row(toc_of(w, o), o->dest, errno, "cannot write", err);
     return SGZ_OK;
 }
 
-static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_error *err)
+/* *shared says whether the file is written by pieces, which some thread ends. */
+static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_extract_object *o,
+                             int *shared, sgz_error *err)
 {
     struct sgz_extract *ex = w->ex;
-    const sgz_toc *toc = ex->plan.toc;
-    const sgz_spans *spans = &ex->plan.spans;
-    uint32_t file = spans->files[span], index = ex->plan.object_of[file];
-    if (index == SGZ_NO_ROW)
-        return SGZ_OK;
-    sgz_extract_object *o = &ex->plan.objects[index];
+    const sgz_spans *spans = &ex->plan.parts[o->layer].spans;
     const sgz_entry *e = sgz_read_span_row(spans, span);
-    const uint8_t *whole = sgz_toc_digest(toc, file);
-    int single = sgz_read_span_is_file(spans, span), shared = -1;
+    const uint8_t *whole = sgz_toc_digest(spans->toc, o->row);
+    int single = sgz_read_span_is_file(spans, span), fd = -1;
     int bare = !sgz_read_span_digest(spans, span);
     /* Where there is but a digest of all chunks together, check_whole compares it. */
     int verify = ex->options.verify && !(bare && whole);
     size_t piece = 0;
+    *shared = !single || e->chunk_size > (int64_t)PIECE;
+    if (o->failed)
+        return SGZ_OK;
     sgz_status st = sgz_read_begin(&w->reader, span, o->dest, verify, err);
     for (int64_t done = 0; done < e->chunk_size && !st; done += (int64_t)piece) {
         int64_t left = e->chunk_size - done;
         piece = left < (int64_t)PIECE ? (size_t)left : PIECE;
         st = sgz_read_bytes(&w->reader, w->buffer, piece, err);
-        if (single && e->size <= (int64_t)PIECE)
+        if (!*shared)
             break; /* written below, once it is known to be right */
-        if (!st && shared < 0)
-            st = open_shared(w, o, &shared, err);
+        if (!st && fd < 0)
+            st = open_shared(w, o, &fd, err);
         if (!st)
-            st = put(w, o, shared, w->buffer, piece, e->chunk_offset + done, err);
+            st = put(w, o, fd, w->buffer, piece, e->chunk_offset + done, err);
     }
     if (!st)
         st = sgz_read_end(&w->reader, single ? whole : NULL, err);
-    w->result.unverified += verify && bare && single;
-    if (!st && shared < 0)
+    if (!st)
+        w->result.unverified += verify && bare && single;
+    if (!st && !*shared)
         st = write_file(w, o, w->buffer, piece, err);
-    else if (!st && atomic_fetch_sub(&o->left, 1) == 1)
-        st = end_shared(w, o, err);
+    return st;
+}
+
+static void drop_shared(sgz_extract_worker *w, sgz_extract_object *o, sgz_error *err)
+{
+    char temp[SGZ_TEMP_NAME];
+    int dir;
+    if (o->fd < 0)
+        return;
+    sgz_extract_temp_name(o->temp, temp);
+    if (!sgz_extract_worker_dir(w, o->node, &dir, err))
+        unlinkat(dir, temp, 0);
+    close(o->fd);
+    o->fd = -1;
+}
+
+/* 0: the job has ended. */
+static int write_chunk(sgz_extract_worker *w, uint32_t span, sgz_extract_object *o,
+                       sgz_error *err)
+{
+    struct sgz_extract *ex = w->ex;
+    int shared;
+    sgz_status st = write_span(w, span, o, &shared, err);
+    if (st && !atomic_exchange(&o->failed, 1) && !sgz_extract_go_on(ex, o->layer, o->dest, err))
+        return 0;
+    if (shared && atomic_fetch_sub(&o->left, 1) == 1) {
+        if (!o->failed && end_shared(w, o, err)) {
+            o->failed = 1;
+            if (!sgz_extract_go_on(ex, o->layer, o->dest, err))
+                return 0;
+        }
+        drop_shared(w, o, err);
+    }
+    const sgz_entry *e = sgz_read_span_row(&ex->plan.parts[o->layer].spans, span);
+    atomic_fetch_add_explicit(&ex->job->done, e->chunk_size, memory_order_relaxed);
+    return !sgz_extract_stopped(ex);
+}
+
+/* The reader of a layer, in place of that of the one before. */
+static sgz_status read_layer(sgz_extract_worker *w, uint32_t layer, sgz_error *err)
+{
+    const sgz_extract_options *o = &w->ex->options;
+    if (w->layer == layer)
+        return SGZ_OK;
+    sgz_read_reader_free(&w->reader);
+    w->layer = SGZ_NO_ROW;
+    sgz_status st = sgz_read_reader_init(&w->reader, o->codecs, &w->ex->plan.parts[layer].spans,
+                                         o->layers[layer].blob, err);
     if (st)
         return st;
-    w->result.bytes += (uint64_t)e->chunk_size;
-    atomic_fetch_add_explicit(&ex->job->done, e->chunk_size, memory_order_relaxed);
+    w->reader.decoder.stop = &w->ex->job->stop;
+    w->layer = layer;
     return SGZ_OK;
 }
 
-sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t batch, sgz_error *err)
+sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t number, sgz_error *err)
 {
-    const sgz_extract_plan *plan = &w->ex->plan;
-    uint32_t first = plan->batches[batch * 2], last = plan->batches[batch * 2 + 1];
-    sgz_codec_decoder_read_ahead(&w->reader.decoder, sgz_read_span_end(&plan->spans, last - 1));
-    for (uint32_t span = first; span < last; span++) {
-        sgz_status st = write_span(w, span, err);
-        if (st)
-            return st;
-        if (sgz_extract_stopped(w->ex))
+    const sgz_extract_batch *batch = &w->ex->plan.batches[number];
+    const sgz_extract_part *part = &w->ex->plan.parts[batch->layer];
+    sgz_status st = read_layer(w, batch->layer, err);
+    if (st)
+        return st;
+    sgz_codec_decoder_read_ahead(&w->reader.decoder,
+                                 sgz_read_span_end(&part->spans, batch->last - 1));
+    for (uint32_t span = batch->first; span < batch->last; span++) {
+        uint32_t object = part->object_of[part->spans.files[span]];
+        if (object != SGZ_NO_ROW && !write_chunk(w, span, &w->ex->plan.objects[object], err))
             break;
     }
     return SGZ_OK;
@@ -238,7 +293,7 @@ sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t batch, sgz_er
 sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_error *err)
 {
     sgz_extract_object *o = &w->ex->plan.objects[object];
-    const sgz_toc *toc = w->ex->plan.toc;
+    const sgz_toc *toc = toc_of(w, o);
     const uint8_t *digest = w->ex->options.verify ? sgz_toc_digest(toc, o->row) : NULL;
     if (digest && memcmp(digest, sgz_toc_empty_digest, 32))
         return sgz_base_fail_digest(err, toc->rows[o->row].offset, sgz_toc_row_name(toc, o->dest),
@@ -250,16 +305,6 @@ sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_e
 void sgz_extract_remove_begun(sgz_extract_worker *w)
 {
     sgz_extract_plan *plan = &w->ex->plan;
-    for (uint32_t i = 0; i < plan->object_count; i++) {
-        sgz_extract_object *o = &plan->objects[i];
-        char temp[SGZ_TEMP_NAME];
-        int dir;
-        if (o->fd < 0)
-            continue;
-        sgz_extract_temp_name(o->temp, temp);
-        if (!sgz_extract_worker_dir(w, o->node, &dir, &w->err))
-            unlinkat(dir, temp, 0);
-        close(o->fd);
-        o->fd = -1;
-    }
+    for (uint32_t i = 0; i < plan->object_count; i++)
+        drop_shared(w, &plan->objects[i], &w->err);
 }

@@ -14,26 +14,39 @@
 
 #define DIRS_ALL 512 /* open directories of all threads together */
 
-static sgz_status run_task(sgz_extract_worker *w, const sgz_extract_stage *stage, uint32_t task,
-                           sgz_error *err)
+/* A task that is about one entry. */
+static void run_entry(sgz_extract_worker *w, sgz_extract_stage_kind kind, uint32_t task)
 {
-    sgz_extract_plan *plan = &w->ex->plan;
-    switch (stage->kind) {
-    case SGZ_STAGE_DATA:
-        return sgz_extract_write_batch(w, task, err);
-    case SGZ_STAGE_EMPTY:
-        return sgz_extract_write_empty(w, plan->order[task], err);
-    case SGZ_STAGE_SPECIAL:
-        return sgz_extract_write_special(w, plan->order[task], err);
-    case SGZ_STAGE_SYMLINK:
-        return sgz_extract_write_symlink(w, plan->order[task], err);
-    case SGZ_STAGE_LINK:
-    case SGZ_STAGE_SYMLINK_LINK:
-        return sgz_extract_write_hardlink(w, task, err);
-    case SGZ_STAGE_DIRECTORY:
-        return sgz_extract_write_directory(w, plan->order[task], err);
+    struct sgz_extract *ex = w->ex;
+    sgz_extract_object *object = NULL;
+    uint32_t layer, row;
+    sgz_status st;
+    if (kind == SGZ_STAGE_LINK || kind == SGZ_STAGE_SYMLINK_LINK) {
+        const sgz_extract_hardlink *link = &ex->plan.links[task];
+        layer = link->layer;
+        row = link->dest;
+        st = sgz_extract_write_hardlink(w, task, &w->err);
+    } else if (kind == SGZ_STAGE_DIRECTORY) {
+        uint32_t node = ex->plan.order[task];
+        layer = ex->plan.nodes[node].layer;
+        row = ex->plan.nodes[node].row;
+        st = sgz_extract_write_directory(w, node, &w->err);
+    } else {
+        uint32_t number = ex->plan.order[task];
+        object = &ex->plan.objects[number];
+        layer = object->layer;
+        row = object->dest;
+        st = kind == SGZ_STAGE_EMPTY     ? sgz_extract_write_empty(w, number, &w->err)
+             : kind == SGZ_STAGE_SPECIAL ? sgz_extract_write_special(w, number, &w->err)
+                                         : sgz_extract_write_symlink(w, number, &w->err);
     }
-    return SGZ_OK;
+    if (st) {
+        if (object)
+            object->failed = 1;
+        sgz_extract_go_on(ex, layer, row, &w->err);
+    } else if (kind != SGZ_STAGE_EMPTY) { /* that lists the files it completes */
+        sgz_extract_list(ex, layer, row);
+    }
 }
 
 static void run_stage(sgz_extract_worker *w, sgz_extract_stage *stage)
@@ -45,7 +58,9 @@ static void run_stage(sgz_extract_worker *w, sgz_extract_stage *stage)
             return;
         uint32_t end = stage->last - task < stage->grain ? stage->last : task + stage->grain;
         for (; task < end && !sgz_extract_stopped(ex); task++)
-            if (run_task(w, stage, task, &w->err))
+            if (stage->kind != SGZ_STAGE_DATA)
+                run_entry(w, stage->kind, task);
+            else if (sgz_extract_write_batch(w, task, &w->err))
                 sgz_base_job_fail(ex->job, 0, &w->err);
     }
 }
@@ -78,17 +93,14 @@ static void add_results(sgz_extract_result *sum, const sgz_extract_result *one)
 
 static sgz_status init_worker(sgz_extract_worker *w)
 {
-    const sgz_extract_options *o = &w->ex->options;
     w->dirs_max = DIRS_ALL / w->ex->job->threads;
     w->dirs_max = w->dirs_max > SGZ_DIRS ? SGZ_DIRS : w->dirs_max < 4 ? 4 : w->dirs_max;
+    w->layer = SGZ_NO_ROW;
     for (int i = 0; i < SGZ_DIRS; i++)
         w->dirs[i].fd = -1;
-    sgz_status st = sgz_read_reader_init(&w->reader, o->codecs, &w->ex->plan.spans, o->blob,
-                                         &w->err);
-    w->reader.decoder.stop = &w->ex->job->stop;
-    if (!st && !(w->buffer = malloc(SGZ_PIECE)))
-        st = sgz_base_fail(&w->err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
-    return st;
+    if (!(w->buffer = malloc(SGZ_PIECE)))
+        return sgz_base_fail(&w->err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
+    return SGZ_OK;
 }
 
 static void free_worker(sgz_extract_worker *w)
@@ -132,33 +144,22 @@ sgz_extract *sgz_extract_new(const sgz_extract_options *options)
     return ex;
 }
 
-sgz_status sgz_extract_select(sgz_extract *ex, const char *name, size_t len, sgz_error *err)
-{
-    char *copy = malloc(len + 1), *scratch = malloc(len + 1);
-    size_t clean_len = 0;
-    const char *clean = scratch ? sgz_toc_clean_name(name, len, scratch, &clean_len) : name;
-    sgz_extract_member member = {copy, (uint32_t)clean_len, SGZ_NO_ROW};
-    if (!copy || !scratch || len > UINT32_MAX ||
-        !SGZ_PUSH(ex->members, ex->member_count, ex->member_cap, member)) {
-        free(copy);
-        free(scratch);
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a name");
-    }
-    memcpy(copy, clean, clean_len);
-    free(scratch);
-    return SGZ_OK;
-}
-
 sgz_status sgz_extract_start(sgz_extract *ex, sgz_base_job *job, sgz_error *err)
 {
-    sgz_status st = sgz_extract_plan_init(&ex->plan, &ex->options, ex->members, ex->member_count,
-                                          err);
+    sgz_extract_plan *plan = &ex->plan;
+    sgz_status st = sgz_extract_plan_init(plan, &ex->options, err);
     if (st)
         return st;
-    ex->result.devices = ex->plan.devices;
-    ex->result.setid = ex->plan.setid;
+    if (ex->options.list) {
+        size_t most = (size_t)plan->object_count + plan->link_count + plan->node_count + 1;
+        ex->written = calloc(most, sizeof *ex->written);
+        if (!ex->written)
+            return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the list of names");
+    }
+    ex->result.devices = plan->devices;
+    ex->result.setid = plan->setid;
     ex->job = job;
-    job->total = ex->plan.total;
+    job->total = plan->total;
     return sgz_base_job_start(job, ex->options.threads, work, ex, err);
 }
 
@@ -169,13 +170,35 @@ sgz_status sgz_extract_finish(sgz_extract *ex, sgz_extract_result *result, sgz_e
     return st;
 }
 
+const sgz_error *sgz_extract_errors(const sgz_extract *ex, const uint64_t **places, size_t *kept,
+                                    uint64_t *count, uint64_t *damaged)
+{
+    const sgz_extract_failures *f = &ex->plan.failures;
+    *places = f->places;
+    *kept = f->kept;
+    *count = f->count;
+    *damaged = f->damaged;
+    return f->errors;
+}
+
+int sgz_extract_next_written(const sgz_extract *ex, size_t *at, uint32_t *layer, uint32_t *row)
+{
+    if (!ex->written || *at >= atomic_load(&ex->written_count))
+        return 0;
+    uint64_t place = atomic_load(&ex->written[*at]);
+    if (!place) /* some thread is about to store it */
+        return 0;
+    *layer = (uint32_t)((place - 1) >> 32);
+    *row = (uint32_t)(place - 1);
+    ++*at;
+    return 1;
+}
+
 void sgz_extract_free(sgz_extract *ex)
 {
     if (!ex)
         return;
-    for (size_t i = 0; i < ex->member_count; i++)
-        free(ex->members[i].name);
-    free(ex->members);
     sgz_extract_plan_free(&ex->plan);
+    free(ex->written);
     free(ex);
 }

@@ -1,4 +1,4 @@
-/* A layer's tree, written below a directory by a pool of threads.
+/* The tree of a layer, or of several, written below a directory by a pool of threads.
  *
  * Safe against the archive and against other processes that change the directory while it
  * is written: see base/beneath.h, and the order in extract/extract.c. A file is complete or
@@ -12,11 +12,26 @@
 
 enum { SGZ_XATTRS_NONE, SGZ_XATTRS_USER, SGZ_XATTRS_ALL };
 
+/* How many failures are listed. */
+#define SGZ_EXTRACT_ERRORS 100
+
 typedef struct {
     const sgz_toc *toc;       /* parsed and checked; not changed while extracting */
-    const sgz_codecs *codecs;
     const sgz_blob *blob;
     int64_t data_end;         /* blob offset where file data ends (the TOC's, or the footer's) */
+    const uint8_t *wanted;    /* by row: 1 for entries that are written; a directory's own stands
+                                 for its metadata alone. NULL, for a lone layer: all, without the
+                                 landmarks. Several layers have no name twice. */
+} sgz_extract_layer;
+
+typedef struct {
+    const sgz_extract_layer *layers;
+    uint32_t layer_count;
+    const sgz_codecs *codecs;
+    uint32_t strip;           /* components that names lose in front; those with no more are left
+                                 out, and of several that come to one name the last one stays */
+    int keep_going;           /* entries that fail are left out and told */
+    int list;                 /* keep what sgz_extract_next_written tells */
     int root;                 /* descriptor of the target directory, open for reading */
     int threads;
     int verify;               /* check digests */
@@ -40,17 +55,21 @@ typedef struct sgz_extract sgz_extract;
 /* The options are copied, what they point to is not. NULL: no memory. */
 sgz_extract *sgz_extract_new(const sgz_extract_options *options);
 
-/* Extract only this entry, and all below it if it is a directory. Before start, any
- * number of times; never: the whole layer, without the landmarks. */
-sgz_status sgz_extract_select(sgz_extract *ex, const char *name, size_t len, sgz_error *err);
-
 /* Lay out the work and start the job's threads; its progress is in bytes of contents. Nothing is
- * written when it fails: a selected name that is not there is SGZ_EIO with ENOENT. What is not
- * complete when the job is cancelled will be removed. */
+ * written when it fails. What is not complete when the job is cancelled will be removed. */
 sgz_status sgz_extract_start(sgz_extract *ex, sgz_base_job *job, sgz_error *err);
 
 /* After start: wait to the end, and tell how it went. */
 sgz_status sgz_extract_finish(sgz_extract *ex, sgz_extract_result *result, sgz_error *err);
+
+/* After finish: what failed and was gone on after, *kept of *count, in the order of their places
+ * (layer << 32 | row). *damaged of all are contents that are not what they should be. */
+const sgz_error *sgz_extract_errors(const sgz_extract *ex, const uint64_t **places, size_t *kept,
+                                    uint64_t *count, uint64_t *damaged);
+
+/* After start, by one thread: the entries in the order in which they are there; 0: none for now,
+ * or after finish no more. *at begins as 0. */
+int sgz_extract_next_written(const sgz_extract *ex, size_t *at, uint32_t *layer, uint32_t *row);
 
 void sgz_extract_free(sgz_extract *ex);
 

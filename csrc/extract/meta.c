@@ -178,10 +178,9 @@ static int wanted_xattr(int policy, const char *key)
 }
 
 /* To `fd`, or when that is -1 to where `path` leads. */
-static sgz_status set_xattrs(sgz_extract_worker *w, uint32_t row, int fd, const char *path,
-                             sgz_error *err)
+static sgz_status set_xattrs(sgz_extract_worker *w, const sgz_toc *toc, uint32_t row, int fd,
+                             const char *path, sgz_error *err)
 {
-    const sgz_toc *toc = w->ex->plan.toc;
     const sgz_entry *e = &toc->rows[row];
     const char *at = toc->arena + e->xattr_off, *end = at + e->xattr_len;
     for (sgz_xattr x; sgz_xattrs_next(&at, end, &x);) {
@@ -220,15 +219,15 @@ static void times_of(const sgz_entry *e, struct timespec times[2])
     times[1] = (struct timespec){.tv_sec = (time_t)e->mtime};
 }
 
-sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, uint32_t row, int fd, sgz_error *err)
+sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, const sgz_toc *toc, uint32_t row,
+                                    int fd, sgz_error *err)
 {
-    const sgz_toc *toc = w->ex->plan.toc;
     const sgz_entry *e = &toc->rows[row];
     /* A change of owner clears set-id bits and file capabilities: it comes first. */
     if (w->ex->options.same_owner && fchown(fd, e->uid, e->gid) != 0)
         return sgz_extract_fail_row(toc, row, errno, NO_OWNER, err);
     if (e->xattr_len) {
-        sgz_status st = set_xattrs(w, row, fd, NULL, err);
+        sgz_status st = set_xattrs(w, toc, row, fd, NULL, err);
         if (st)
             return st;
     }
@@ -246,23 +245,24 @@ sgz_status sgz_extract_write_directory(sgz_extract_worker *w, uint32_t node, sgz
     const sgz_extract_node *n = &w->ex->plan.nodes[node];
     int fd;
     sgz_status st = sgz_extract_worker_dir(w, node, &fd, err);
-    return st ? st : sgz_extract_set_metadata(w, n->row, fd, err);
+    if (!st)
+        st = sgz_extract_set_metadata(w, sgz_extract_toc(w->ex, n->layer), n->row, fd, err);
+    return st;
 }
 
 /* The same for what cannot be opened for reading or writing: a symlink, fifo or device that
  * was just made and is held as the O_PATH descriptor fd. Many calls refuse those; the link in
  * /proc leads to the same inode, also a symlink's own, whatever has its name by now. */
-static sgz_status set_metadata_of_path(sgz_extract_worker *w, uint32_t row, int fd,
-                                       sgz_error *err)
+static sgz_status set_metadata_of_path(sgz_extract_worker *w, const sgz_toc *toc, uint32_t row,
+                                       int fd, sgz_error *err)
 {
-    const sgz_toc *toc = w->ex->plan.toc;
     const sgz_entry *e = &toc->rows[row];
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (w->ex->options.same_owner && fchownat(fd, "", e->uid, e->gid, AT_EMPTY_PATH) != 0)
         return sgz_extract_fail_row(toc, row, errno, NO_OWNER, err);
     if (e->xattr_len) {
-        sgz_status st = set_xattrs(w, row, -1, path, err);
+        sgz_status st = set_xattrs(w, toc, row, -1, path, err);
         if (st)
             return st;
     }
@@ -303,8 +303,8 @@ static sgz_status write_node(sgz_extract_worker *w, uint32_t object, const char 
                              sgz_error *err)
 {
     struct sgz_extract *ex = w->ex;
-    const sgz_toc *toc = ex->plan.toc;
     const sgz_extract_object *o = &ex->plan.objects[object];
+    const sgz_toc *toc = sgz_extract_toc(ex, o->layer);
     const sgz_entry *e = &toc->rows[o->row];
     char temp[SGZ_TEMP_NAME], base[SGZ_BASE_MAX + 1];
     int dir, bad = -EEXIST;
@@ -323,7 +323,7 @@ static sgz_status write_node(sgz_extract_worker *w, uint32_t object, const char 
     else if (!is_ours(e, fd))
         st = sgz_base_fail(err, SGZ_EUNSAFE, -1, toc->arena + e->name_off, e->name_len, CHANGED);
     else
-        st = set_metadata_of_path(w, o->row, fd, err);
+        st = set_metadata_of_path(w, toc, o->row, fd, err);
     if (fd >= 0)
         close(fd);
     if (!st) {
@@ -351,11 +351,15 @@ sgz_status sgz_extract_write_hardlink(sgz_extract_worker *w, uint32_t index, sgz
 {
     static const char what[] = "cannot make the hard link";
     struct sgz_extract *ex = w->ex;
-    const sgz_toc *toc = ex->plan.toc;
     const sgz_extract_hardlink *link = &ex->plan.links[index];
+    const sgz_toc *toc = sgz_extract_toc(ex, link->layer);
     const sgz_extract_object *o = &ex->plan.objects[link->object];
     char from[SGZ_BASE_MAX + 1], to[SGZ_BASE_MAX + 1], temp[SGZ_TEMP_NAME];
     int from_dir, dir;
+    if (o->failed)
+        return sgz_base_fail(err, SGZ_EUNSAFE, -1, sgz_toc_row_name(toc, link->dest),
+                             toc->rows[link->dest].name_len,
+                             "the file that it is a hard link to could not be written");
     sgz_status st = sgz_extract_worker_dir(w, o->node, &from_dir, err);
     if (st)
         return st;

@@ -1,6 +1,8 @@
-/* What an extraction does, from the rows of the TOC: see extract/plan.h. */
+/* What an extraction does, from the rows of the TOCs: see extract/plan.h. */
 #include "extract/plan.h"
+
 #include <errno.h>
+
 #include "toc/hash.h"
 
 static sgz_status no_memory(sgz_error *err)
@@ -8,15 +10,28 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to lay out the extraction");
 }
 
+/* --- failures ------------------------------------------------------------------------- */
+
+/* An entry cannot be written: the end, or with keep_going one line more. */
+static sgz_status leave_out(sgz_extract_plan *plan, uint32_t layer, uint32_t row, sgz_status st,
+                            const sgz_error *err)
+{
+    plan->parts[layer].wanted[row] = 0;
+    return plan->keep_going ? sgz_extract_tell(&plan->failures, layer, row, err) : st;
+}
+
+/* --- directories ---------------------------------------------------------------------- */
+
 static sgz_status add_node(sgz_extract_plan *plan, const char *path, uint32_t len, uint32_t base,
                            uint32_t parent, uint64_t hash, sgz_error *err)
 {
-    size_t rows = plan->toc->count; /* each may be a directory itself; and members are asked for */
-    if (plan->node_count > rows + plan->toc->implied + plan->asked)
+    if (plan->node_count > plan->most_nodes)
         return sgz_base_fail(err, SGZ_ETOC, -1, path, len,
                              "the names imply too many directories");
     if (!SGZ_FIT(plan->nodes, plan->node_cap, plan->node_count + 1))
         return no_memory(err);
+    if (len - base > SGZ_BASE_MAX)
+        return sgz_base_fail_errno(err, ENAMETOOLONG, "cannot extract", path, len);
     sgz_extract_node *n = &plan->nodes[plan->node_count];
     memset(n, 0, sizeof *n);
     n->path = path;
@@ -25,12 +40,25 @@ static sgz_status add_node(sgz_extract_plan *plan, const char *path, uint32_t le
     n->parent = parent;
     n->hash = hash;
     n->row = SGZ_NO_ROW;
-    if (plan->node_count) {
+    if (plan->node_count)
         n->depth = plan->nodes[parent].depth + 1;
-        n->wanted = plan->nodes[parent].wanted;
-    }
     plan->node_count++;
     return SGZ_OK;
+}
+
+/* Where a name in the directory `at` belongs in the map of nodes, and its hash. */
+static size_t slot_of(const sgz_extract_plan *plan, uint32_t at, const char *base, size_t len,
+                      uint64_t *hash)
+{
+    *hash = sgz_toc_hash_bytes(plan->nodes[at].hash, base, len);
+    size_t slot = sgz_map_first(&plan->names, *hash);
+    for (; sgz_map_taken(&plan->names, slot); slot = sgz_map_next(&plan->names, *hash, slot)) {
+        const sgz_extract_node *n = &plan->nodes[sgz_map_number(&plan->names, slot)];
+        if (n->hash == *hash && n->parent == at && n->path_len - n->base == len &&
+            !memcmp(n->path + n->base, base, len))
+            break;
+    }
+    return slot;
 }
 
 /* The node of a clean path; it and those above are added. */
@@ -43,15 +71,8 @@ static sgz_status node_at(sgz_extract_plan *plan, const char *path, uint32_t len
         uint32_t end = slash ? (uint32_t)(slash - path) : len;
         if (!sgz_map_reserve(&plan->names, 1))
             return no_memory(err);
-        uint64_t hash = sgz_toc_hash_bytes(plan->nodes[at].hash, path + base, end - base);
-        size_t slot = sgz_map_first(&plan->names, hash);
-        for (; sgz_map_taken(&plan->names, slot);
-             slot = sgz_map_next(&plan->names, hash, slot)) {
-            const sgz_extract_node *n = &plan->nodes[sgz_map_number(&plan->names, slot)];
-            if (n->hash == hash && n->parent == at && n->path_len - n->base == end - base &&
-                !memcmp(n->path + n->base, path + base, end - base))
-                break;
-        }
+        uint64_t hash;
+        size_t slot = slot_of(plan, at, path + base, end - base, &hash);
         if (!sgz_map_taken(&plan->names, slot)) {
             sgz_status st = add_node(plan, path, end, base, at, hash, err);
             if (st)
@@ -73,13 +94,7 @@ static void use_node(sgz_extract_plan *plan, uint32_t node)
     }
 }
 
-static void see_node(sgz_extract_plan *plan, uint32_t node)
-{
-    while (!plan->nodes[node].seen) {
-        plan->nodes[node].seen = 1;
-        node = plan->nodes[node].parent;
-    }
-}
+/* --- names ---------------------------------------------------------------------------- */
 
 static const char *name_of(const sgz_toc *toc, uint32_t row, size_t *len)
 {
@@ -122,6 +137,8 @@ static sgz_status check_name(const sgz_toc *toc, uint32_t row, sgz_error *err)
     return SGZ_OK;
 }
 
+/* --- what is written ------------------------------------------------------------------- */
+
 /* The chunks of a regular file cover it, in order. */
 static sgz_status count_chunks(const sgz_toc *toc, uint32_t row, uint32_t *count, sgz_error *err)
 {
@@ -147,33 +164,35 @@ static sgz_status count_chunks(const sgz_toc *toc, uint32_t row, uint32_t *count
                          "its chunks do not make up its %lld bytes", (long long)e->size);
 }
 
-static sgz_status add_object(sgz_extract_plan *plan, uint32_t row, uint32_t dest, uint32_t node,
-                             const sgz_extract_options *options, sgz_error *err)
+static sgz_status add_object(sgz_extract_plan *plan, uint32_t layer, uint32_t row, uint32_t dest,
+                             uint32_t node, const sgz_extract_options *options, sgz_error *err)
 {
-    const sgz_entry *e = &plan->toc->rows[row];
+    sgz_extract_part *part = &plan->parts[layer];
+    const sgz_entry *e = &part->toc->rows[row];
     if ((e->type == SGZ_CHAR || e->type == SGZ_BLOCK) && !options->devices) {
         plan->devices++;
         return SGZ_OK;
     }
     uint32_t chunks = 0;
     if (e->type == SGZ_REG) {
-        sgz_status st = count_chunks(plan->toc, row, &chunks, err);
+        sgz_status st = count_chunks(part->toc, row, &chunks, err);
         if (st)
             return st;
         if (e->size > INT64_MAX - plan->total)
-            return refuse(plan->toc, row, "the files together are larger than 2^63 bytes", err);
+            return refuse(part->toc, row, "the files together are larger than 2^63 bytes", err);
         plan->total += e->size;
     }
-    if (!SGZ_FIT(plan->objects, plan->object_cap, plan->object_count + 1))
+    if (!SGZ_FIT(plan->objects, plan->object_cap, plan->object_count + (size_t)1))
         return no_memory(err);
     sgz_extract_object *o = &plan->objects[plan->object_count];
     memset(o, 0, sizeof *o);
+    o->layer = layer;
     o->row = row;
     o->dest = dest;
     o->node = node;
     o->left = chunks;
     o->fd = -1;
-    plan->object_of[row] = plan->object_count++;
+    part->object_of[row] = plan->object_count++;
     if ((e->mode & 06000) && e->type != SGZ_SYMLINK && !options->setid)
         plan->setid++;
     use_node(plan, node);
@@ -191,168 +210,227 @@ static sgz_status parent_of(sgz_extract_plan *plan, const char *name, size_t len
     return node_at(plan, name, (uint32_t)len, node, err);
 }
 
-static sgz_status add_row(sgz_extract_plan *plan, uint32_t row, const uint8_t *picked,
-                          const sgz_extract_options *options, uint32_t *parent, sgz_error *err)
+/* The name without its first components; 0: there are no others. */
+static int strip(uint32_t components, const char **name, size_t *len)
 {
-    const sgz_toc *toc = plan->toc;
+    for (; components && *len; components--) {
+        const char *slash = memchr(*name, '/', *len);
+        size_t cut = slash ? (size_t)(slash - *name) + 1 : *len;
+        *name += cut;
+        *len -= cut;
+        if (!*len)
+            return 0;
+    }
+    return !components;
+}
+
+static const char *base_of(const char *name, size_t len, size_t *base_len)
+{
+    size_t parent = sgz_toc_parent_len(name, len);
+    const char *base = parent ? name + parent + 1 : name;
+    *base_len = len - (size_t)(base - name);
+    return base;
+}
+
+/* Of entries that come to one name the last one stays. */
+static sgz_status claim(sgz_extract_plan *plan, uint32_t layer, uint32_t row, uint32_t node,
+                        const char *name, size_t len, sgz_error *err)
+{
+    const char *base = base_of(name, len, &len);
+    uint64_t hash = sgz_toc_hash_bytes(plan->nodes[node].hash, base, len);
+    if (!sgz_map_reserve(&plan->claimed, 1))
+        return no_memory(err);
+    size_t slot = sgz_map_first(&plan->claimed, hash);
+    for (; sgz_map_taken(&plan->claimed, slot);
+         slot = sgz_map_next(&plan->claimed, hash, slot)) {
+        sgz_extract_claim *c = &plan->claims[sgz_map_number(&plan->claimed, slot)];
+        if (c->node != node || c->len != len || memcmp(c->base, base, len))
+            continue;
+        plan->parts[c->layer].wanted[c->row] = 0;
+        c->layer = layer;
+        c->row = row;
+        return SGZ_OK;
+    }
+    sgz_extract_claim mine = {base, (uint32_t)len, node, layer, row};
+    if (!SGZ_PUSH(plan->claims, plan->claim_count, plan->claim_cap, mine))
+        return no_memory(err);
+    sgz_map_put(&plan->claimed, slot, hash, plan->claim_count - 1);
+    return SGZ_OK;
+}
+
+/* Whether the entry is wanted, and then where: directories get their node, others that of the
+ * directory they go into. */
+static sgz_status place_row(sgz_extract_plan *plan, uint32_t layer, uint32_t row,
+                            const sgz_extract_options *options, uint32_t *parent, sgz_error *err)
+{
+    sgz_extract_part *part = &plan->parts[layer];
+    const sgz_toc *toc = part->toc;
     const sgz_entry *e = &toc->rows[row];
+    const uint8_t *mask = options->layers[layer].wanted;
     size_t len;
     const char *name = name_of(toc, row, &len);
-    if (e->type == SGZ_CHUNK || (e->flags & SGZ_DROPPED) ||
+    if (e->type == SGZ_CHUNK || (e->flags & SGZ_DROPPED) || (mask && !mask[row]) ||
         sgz_toc_lookup(toc, name, len) != row)
+        return SGZ_OK;
+    if (!mask && e->type != SGZ_DIR && sgz_toc_marker(name, len))
         return SGZ_OK;
     sgz_status st = check_name(toc, row, err);
     if (st)
         return st;
+    if (!strip(options->strip, &name, &len))
+        return SGZ_OK;
     if (e->type == SGZ_DIR) {
         uint32_t node;
         if ((st = node_at(plan, name, (uint32_t)len, &node, err)))
             return st;
-        see_node(plan, node);
-        if (plan->nodes[node].wanted) {
-            plan->nodes[node].row = row;
-            use_node(plan, node);
-            if ((e->mode & 06000) && !options->setid)
-                plan->setid++;
-        }
+        plan->nodes[node].row = row;
+        plan->nodes[node].layer = layer;
+        use_node(plan, node);
+        if ((e->mode & 06000) && !options->setid)
+            plan->setid++;
         return SGZ_OK;
     }
     if ((st = parent_of(plan, name, len, parent, err)))
         return st;
-    see_node(plan, *parent);
-    if (!picked[row] && (!plan->nodes[*parent].wanted || sgz_toc_marker(name, len)))
-        return SGZ_OK;
-    if (e->type != SGZ_HARDLINK)
-        return add_object(plan, row, row, *parent, options, err);
-    sgz_extract_hardlink link = {SGZ_NO_ROW, row, *parent};
+    part->wanted[row] = 1;
+    part->node_of[row] = *parent;
+    return options->strip ? claim(plan, layer, row, *parent, name, len, err) : SGZ_OK;
+}
+
+/* Take what is no directory, once all directories are known. */
+static sgz_status add_row(sgz_extract_plan *plan, uint32_t layer, uint32_t row,
+                          const sgz_extract_options *options, sgz_error *err)
+{
+    sgz_extract_part *part = &plan->parts[layer];
+    uint32_t node = part->node_of[row];
+    size_t len;
+    uint64_t hash;
+    const char *name = name_of(part->toc, row, &len);
+    const char *base = base_of(name, len, &len);
+    if (sgz_map_taken(&plan->names, slot_of(plan, node, base, len, &hash)))
+        return refuse(part->toc, row,
+                      options->strip ? "not a directory, but without its first components it has "
+                                       "the name of one"
+                                     : "not a directory, but other entries are below it",
+                      err);
+    if (part->toc->rows[row].type != SGZ_HARDLINK)
+        return add_object(plan, layer, row, row, node, options, err);
+    sgz_extract_hardlink link = {SGZ_NO_ROW, layer, row, node};
     return SGZ_PUSH(plan->links, plan->link_count, plan->link_cap, link) ? SGZ_OK
                                                                          : no_memory(err);
 }
 
-/* Each hard link gets the object it is another name of. One whose target is not selected
- * becomes the file itself. */
-static sgz_status resolve_links(sgz_extract_plan *plan, const sgz_extract_options *options,
-                                sgz_error *err)
+/* A hard link gets the object it is another name of. One whose target is not selected becomes
+ * the file itself. */
+static sgz_status resolve_link(sgz_extract_plan *plan, sgz_extract_hardlink link,
+                               const sgz_extract_options *options, sgz_error *err)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < plan->link_count; i++) {
-        sgz_extract_hardlink link = plan->links[i];
-        uint32_t target = sgz_toc_resolve(plan->toc, link.dest);
-        int type = target == SGZ_NO_ROW ? SGZ_HARDLINK : plan->toc->rows[target].type;
-        if (type == SGZ_DIR || type == SGZ_HARDLINK)
-            return refuse(plan->toc, link.dest, "a hard link to what is not a file", err);
-        if (plan->object_of[target] == SGZ_NO_ROW) {
-            sgz_status st = add_object(plan, target, link.dest, link.node, options, err);
-            if (st)
-                return st;
-            continue; /* a device that is left out is so under each of its names */
-        }
-        link.object = plan->object_of[target];
-        use_node(plan, link.node);
-        plan->links[kept++] = link;
-    }
-    plan->link_count = kept;
+    const sgz_extract_part *part = &plan->parts[link.layer];
+    uint32_t target = sgz_toc_resolve(part->toc, link.dest);
+    int type = target == SGZ_NO_ROW ? SGZ_HARDLINK : part->toc->rows[target].type;
+    if (type == SGZ_DIR || type == SGZ_HARDLINK)
+        return refuse(part->toc, link.dest, "a hard link to what is not a file", err);
+    link.object = part->object_of[target];
+    if (link.object == SGZ_NO_ROW) /* a device that is left out is so under each of its names */
+        return add_object(plan, link.layer, target, link.dest, link.node, options, err);
+    use_node(plan, link.node);
+    plan->links[plan->resolved++] = link;
     return SGZ_OK;
 }
 
-static sgz_status check_nodes(const sgz_extract_plan *plan, sgz_error *err)
+static sgz_status init_parts(sgz_extract_plan *plan, const sgz_extract_options *options,
+                             sgz_error *err)
 {
-    for (uint32_t i = 0; i < plan->node_count; i++) {
-        const sgz_extract_node *n = &plan->nodes[i];
-        uint32_t row = n->used ? sgz_toc_find(plan->toc, n->hash, n->path, n->path_len)
-                               : SGZ_NO_ROW;
-        if (row != SGZ_NO_ROW && plan->toc->rows[row].type != SGZ_DIR)
-            return refuse(plan->toc, row, "not a directory, but other entries are below it",
-                          err);
-        if (n->path_len - n->base > SGZ_BASE_MAX && n->used)
-            return sgz_base_fail_errno(err, ENAMETOOLONG, "cannot extract", n->path,
-                                       n->path_len);
-    }
-    return SGZ_OK;
-}
-
-static sgz_status select_members(sgz_extract_plan *plan, sgz_extract_member *members,
-                                 size_t count, uint8_t *picked, sgz_error *err)
-{
-    for (size_t i = 0; i < count; i++) {
-        sgz_extract_member *m = &members[i];
-        uint32_t row = sgz_toc_lookup(plan->toc, m->name, m->len);
-        m->node = SGZ_NO_ROW;
-        plan->asked += m->len; /* at least as many components */
-        if (row != SGZ_NO_ROW && plan->toc->rows[row].type != SGZ_DIR) {
-            picked[row] = 1;
-            continue;
-        }
-        sgz_status st = node_at(plan, m->name, m->len, &m->node, err);
+    plan->parts = calloc((size_t)options->layer_count + 1, sizeof *plan->parts);
+    if (!plan->parts)
+        return no_memory(err);
+    for (; plan->part_count < options->layer_count; plan->part_count++) {
+        const sgz_extract_layer *layer = &options->layers[plan->part_count];
+        sgz_extract_part *part = &plan->parts[plan->part_count];
+        size_t count = layer->toc->count + 1;
+        part->toc = layer->toc;
+        plan->most_nodes += layer->toc->count + layer->toc->implied;
+        sgz_status st = sgz_read_spans_init(&part->spans, layer->toc, layer->data_end, err);
         if (st)
             return st;
-        plan->nodes[m->node].wanted = 1;
+        part->wanted = calloc(count, 1);
+        part->node_of = malloc(count * sizeof *part->node_of);
+        part->object_of = malloc(count * sizeof *part->object_of);
+        if (!part->wanted || !part->node_of || !part->object_of) {
+            plan->part_count++;
+            return no_memory(err);
+        }
+        memset(part->object_of, 0xff, count * sizeof *part->object_of);
     }
-    if (!count)
-        plan->nodes[0].wanted = 1;
-    for (uint32_t i = 1; i < plan->node_count; i++)
-        plan->nodes[i].wanted |= plan->nodes[plan->nodes[i].parent].wanted;
     return SGZ_OK;
 }
 
-static sgz_status check_members(const sgz_extract_plan *plan, const sgz_extract_member *members,
-                                size_t count, sgz_error *err)
+static sgz_status take_rows(sgz_extract_plan *plan, const sgz_extract_options *options,
+                            sgz_error *err)
 {
-    for (size_t i = 0; i < count; i++) {
-        const sgz_extract_member *m = &members[i];
-        if (m->node != SGZ_NO_ROW && !plan->nodes[m->node].seen)
-            return sgz_base_fail_errno(err, ENOENT, "not in the layer", m->name, m->len);
+    sgz_status st = SGZ_OK;
+    uint32_t parent = 0;
+    for (uint32_t layer = 0; layer < plan->part_count; layer++)
+        for (uint32_t row = 0; row < plan->parts[layer].toc->count; row++)
+            if ((st = place_row(plan, layer, row, options, &parent, err)) &&
+                (st = leave_out(plan, layer, row, st, err)))
+                return st;
+    for (uint32_t layer = 0; layer < plan->part_count; layer++)
+        for (uint32_t row = 0; row < plan->parts[layer].toc->count; row++)
+            if (plan->parts[layer].wanted[row] &&
+                (st = add_row(plan, layer, row, options, err)) &&
+                (st = leave_out(plan, layer, row, st, err)))
+                return st;
+    for (uint32_t i = 0; i < plan->link_count; i++) {
+        sgz_extract_hardlink link = plan->links[i];
+        if ((st = resolve_link(plan, link, options, err)) &&
+            (st = leave_out(plan, link.layer, link.dest, st, err)))
+            return st;
     }
+    plan->link_count = plan->resolved;
     return SGZ_OK;
 }
 
 sgz_status sgz_extract_plan_init(sgz_extract_plan *plan, const sgz_extract_options *options,
-                                 sgz_extract_member *members, size_t member_count,
                                  sgz_error *err)
 {
-    const sgz_toc *toc = options->toc;
     memset(plan, 0, sizeof *plan);
-    plan->toc = toc;
-    sgz_status st = sgz_read_spans_init(&plan->spans, toc, options->data_end, err);
-    if (st)
-        return st;
-    uint8_t *picked = calloc(toc->count + 1, 1);
-    plan->object_of = malloc((toc->count + 1) * sizeof *plan->object_of);
-    if (!picked || !plan->object_of)
-        st = no_memory(err);
-    else
-        st = add_node(plan, "", 0, 0, 0, toc->seed, err);
+    plan->keep_going = options->keep_going;
+    sgz_status st = init_parts(plan, options, err);
+    if (!st)
+        st = add_node(plan, "", 0, 0, 0, plan->part_count ? plan->parts[0].toc->seed : 0, err);
     if (!st) {
-        memset(plan->object_of, 0xff, (toc->count + 1) * sizeof *plan->object_of);
         plan->nodes[0].used = 1;
-        plan->nodes[0].seen = 1;
         plan->nodes[0].made = 1;
-        st = select_members(plan, members, member_count, picked, err);
+        st = take_rows(plan, options, err);
     }
-    uint32_t parent = 0;
-    for (uint32_t row = 0; row < toc->count && !st; row++)
-        st = add_row(plan, row, picked, options, &parent, err);
-    free(picked);
-    if (!st)
-        st = resolve_links(plan, options, err);
-    if (!st)
-        st = check_members(plan, members, member_count, err);
-    if (!st)
-        st = check_nodes(plan, err);
     if (!st)
         st = sgz_extract_plan_batches(plan, err);
     if (!st)
         st = sgz_extract_plan_stages(plan, err);
+    /* What only laying out needs. */
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        free(plan->parts[i].wanted);
+        free(plan->parts[i].node_of);
+        plan->parts[i].wanted = NULL;
+        plan->parts[i].node_of = NULL;
+    }
+    free(plan->claims);
+    plan->claims = NULL;
+    sgz_map_free(&plan->claimed);
     return st;
 }
 
 void sgz_extract_plan_free(sgz_extract_plan *plan)
 {
-    sgz_read_spans_free(&plan->spans);
+    for (uint32_t i = 0; i < plan->part_count; i++) {
+        sgz_read_spans_free(&plan->parts[i].spans);
+        free(plan->parts[i].object_of);
+    }
+    free(plan->parts);
     free(plan->nodes);
     sgz_map_free(&plan->names);
     free(plan->objects);
-    free(plan->object_of);
     free(plan->links);
     free(plan->order);
     free(plan->batches);

@@ -13,10 +13,11 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to lay out the extraction");
 }
 
-sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
+static sgz_status cut(sgz_extract_plan *plan, uint32_t layer, sgz_error *err)
 {
-    const sgz_spans *spans = &plan->spans;
-    const sgz_entry *rows = plan->toc->rows;
+    const sgz_extract_part *part = &plan->parts[layer];
+    const sgz_spans *spans = &part->spans;
+    const sgz_entry *rows = part->toc->rows;
     size_t first = 0, i = 0;
     int64_t bytes = 0;
     uint32_t files = 0;
@@ -26,7 +27,7 @@ sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
         uint32_t wanted = 0;
         size_t next = i;
         for (; next < spans->count && rows[spans->rows[next]].offset == offset; next++)
-            if (plan->object_of[spans->files[next]] != SGZ_NO_ROW) {
+            if (part->object_of[spans->files[next]] != SGZ_NO_ROW) {
                 size += rows[spans->rows[next]].chunk_size;
                 wanted++;
             }
@@ -36,17 +37,23 @@ sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
         bytes += size;
         int full = files && (bytes >= BATCH_BYTES || files >= BATCH_FILES);
         if (full || (files && (!wanted || next == spans->count))) {
-            if (!SGZ_FIT(plan->batches, plan->batch_cap, 2 * (size_t)plan->batch_count + 2))
+            sgz_extract_batch batch = {layer, (uint32_t)first, (uint32_t)(wanted ? next : i)};
+            if (!SGZ_PUSH(plan->batches, plan->batch_count, plan->batch_cap, batch))
                 return no_memory(err);
-            plan->batches[plan->batch_count * 2] = (uint32_t)first;
-            plan->batches[plan->batch_count * 2 + 1] = (uint32_t)(wanted ? next : i);
-            plan->batch_count++;
             files = 0;
             bytes = 0;
         }
         i = next;
     }
     return SGZ_OK;
+}
+
+sgz_status sgz_extract_plan_batches(sgz_extract_plan *plan, sgz_error *err)
+{
+    sgz_status st = SGZ_OK;
+    for (uint32_t layer = 0; layer < plan->part_count && !st; layer++)
+        st = cut(plan, layer, err);
+    return st;
 }
 
 static void add_stage(sgz_extract_plan *plan, sgz_extract_stage_kind kind, uint32_t first,
@@ -61,7 +68,7 @@ static void add_stage(sgz_extract_plan *plan, sgz_extract_stage_kind kind, uint3
 
 static int kind_of(const sgz_extract_plan *plan, const sgz_extract_object *o)
 {
-    const sgz_entry *e = &plan->toc->rows[o->row];
+    const sgz_entry *e = &plan->parts[o->layer].toc->rows[o->row];
     if (e->type == SGZ_SYMLINK)
         return SGZ_STAGE_SYMLINK;
     if (e->type != SGZ_REG)

@@ -13,8 +13,6 @@
 
 struct sgz_extract {
     sgz_extract_options options;
-    sgz_extract_member *members;
-    size_t member_count, member_cap;
     sgz_extract_plan plan;
     uint64_t temp_seed;
     uid_t uid;               /* of this process */
@@ -23,11 +21,14 @@ struct sgz_extract {
     uint64_t generation;
     sgz_extract_result result;
     _Atomic uint64_t temps;
+    _Atomic uint64_t *written; /* layer << 32 | row, and 1; the list, or NULL */
+    atomic_size_t written_count;
 };
 
 typedef struct sgz_extract_worker {
     struct sgz_extract *ex;
-    sgz_reader reader;
+    sgz_reader reader;       /* of the layer */
+    uint32_t layer;          /* that has the batch; or SGZ_NO_ROW */
     uint8_t *buffer;
     sgz_error err;
     sgz_extract_result result;
@@ -45,8 +46,20 @@ static inline int sgz_extract_stopped(const struct sgz_extract *ex)
  * holds one. */
 #define SGZ_PIECE ((size_t)256 << 10)
 
+static inline const sgz_toc *sgz_extract_toc(const struct sgz_extract *ex, uint32_t layer)
+{
+    return ex->plan.parts[layer].toc;
+}
+
 sgz_status sgz_extract_write_batch(sgz_extract_worker *w, uint32_t batch, sgz_error *err);
 sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_error *err);
+/* Whether the others are gone on with after this failure of the entry at `row`; else it ends the
+ * job. */
+int sgz_extract_go_on(struct sgz_extract *ex, uint32_t layer, uint32_t row,
+                      const sgz_error *err);
+/* An entry has its name and metadata. */
+void sgz_extract_list(struct sgz_extract *ex, uint32_t layer, uint32_t row);
+
 /* After a failure: files that were begun leave nothing behind. One thread does this. */
 void sgz_extract_remove_begun(sgz_extract_worker *w);
 
@@ -67,7 +80,8 @@ sgz_status sgz_extract_fail_row(const sgz_toc *toc, uint32_t row, int sys, const
 
 /* Owner, xattrs, mode and times of the entry at `row`, in the order in which none undoes
  * another, to an open file or directory. */
-sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, uint32_t row, int fd, sgz_error *err);
+sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, const sgz_toc *toc, uint32_t row,
+                                    int fd, sgz_error *err);
 
 sgz_status sgz_extract_write_symlink(sgz_extract_worker *w, uint32_t object, sgz_error *err);
 sgz_status sgz_extract_write_special(sgz_extract_worker *w, uint32_t object, sgz_error *err);

@@ -31,6 +31,9 @@ cdef extern from "base/status.h" nogil:
 # The exception object for a failed kernel call.
 cdef object to_exception(const sgz_error *err, str source)
 
+# One that is listed with others: {"name", "offset", "message"}.
+cdef dict problem_of(const sgz_error *err)
+
 # For kernels that work long without a job (sgz_blob.poll): handles signals, in the main thread.
 # Non-zero: a handler raised something, which is what to_exception makes of SGZ_ECANCELLED.
 cdef int poll_signals() noexcept nogil

@@ -125,6 +125,21 @@ cdef object to_exception(const sgz_error *err, str source):
     return StargzError(message)
 
 
+cdef dict problem_of(const sgz_error *err):
+    message = err.message.decode("utf-8", "replace")
+    if err.code == SGZ_EDIGEST:
+        message += (
+            f": expected sha256:{err.expected[:32].hex()}, got sha256:{err.actual[:32].hex()}"
+        )
+    elif err.code == SGZ_EIO and err.sys_errno:
+        message += f": {os.strerror(err.sys_errno)}"
+    return {
+        "name": err.name.decode("utf-8", "replace"),
+        "offset": err.offset if err.offset >= 0 else None,
+        "message": message,
+    }
+
+
 # --- codec libraries ------------------------------------------------------------------------
 
 cdef sgz_codecs TABLE

@@ -1,15 +1,17 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from stargz._engine.reader import Blob
 from stargz._engine.toc import TOC
 
 def extract(
-    toc: TOC,
-    blob: Blob,
-    data_end: int,
+    layers: Iterable[tuple[TOC, Blob, int, bytearray | None]],
+    name: str,
     root: int,
-    members: Sequence[bytes] | None,
     *,
+    strip: int,
+    keep_going: bool,
+    written: Callable[[str], object] | None,
     threads: int,
     verify: bool,
     same_owner: bool,
@@ -18,4 +20,4 @@ def extract(
     xattrs: str,
     progress: Callable[[int, int], object] | None,
     openat2: bool = True,
-) -> dict[str, int]: ...
+) -> dict[str, Any]: ...

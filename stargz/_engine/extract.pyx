@@ -1,36 +1,46 @@
-"""Extraction: one call a layer, on a pool of C threads; see csrc/extract/extract.h."""
+"""Extraction: one call a layer or image, on a pool of C threads; see csrc/extract/extract.h."""
 
-from libc.errno cimport ENOENT, errno
-from libc.stdint cimport int64_t, uint64_t
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
-from posix.unistd cimport close
+from posix.unistd cimport close as posix_close
 
 from stargz._engine.base cimport (
-    SGZ_EIO,
+    SGZ_ECALLBACK,
     SGZ_OK,
     Job,
     follow,
+    problem_of,
     sgz_base_job,
     sgz_codecs,
     sgz_error,
     sgz_status,
     table,
+    to_exception,
 )
 from stargz._engine.reader cimport Blob, sgz_blob
-from stargz._engine.toc cimport TOC, sgz_toc
+from stargz._engine.toc cimport SGZ_DIR, TOC, sgz_toc
 
 import os
 
-from stargz.errors import EntryNotFoundError
-
 
 cdef extern from "extract/extract.h" nogil:
-    ctypedef struct sgz_extract_options:
+    ctypedef struct sgz_extract_layer:
         const sgz_toc *toc
-        const sgz_codecs *codecs
         const sgz_blob *blob
         int64_t data_end
+        const uint8_t *wanted
+
+    ctypedef struct sgz_extract_options:
+        const sgz_extract_layer *layers
+        uint32_t layer_count
+        const sgz_codecs *codecs
+        uint32_t strip
+        int keep_going
+        int list
         int root
         int threads
         int verify
@@ -53,22 +63,114 @@ cdef extern from "extract/extract.h" nogil:
         pass
 
     sgz_extract *sgz_extract_new(const sgz_extract_options *)
-    sgz_status sgz_extract_select(sgz_extract *, const char *, size_t, sgz_error *)
     sgz_status sgz_extract_start(sgz_extract *, sgz_base_job *, sgz_error *)
     sgz_status sgz_extract_finish(sgz_extract *, sgz_extract_result *, sgz_error *)
+    const sgz_error *sgz_extract_errors(const sgz_extract *, const uint64_t **, size_t *,
+                                        uint64_t *, uint64_t *)
+    int sgz_extract_next_written(const sgz_extract *, size_t *, uint32_t *, uint32_t *)
     void sgz_extract_free(sgz_extract *)
 
 
 cdef dict XATTRS = {"none": 0, "user": 1, "all": 2}
 
 
+cdef class Layers:
+    """What is extracted: for each layer (TOC, Blob, data_end, wanted), of which `wanted` is a
+    bytearray by row or None; see extract.h. The blobs are open until `close`, whoever else closes
+    theirs."""
+
+    cdef sgz_extract_layer *layers
+    cdef sgz_blob *blobs
+    cdef uint32_t count
+    cdef list parts
+
+    def __cinit__(self, layers):
+        cdef TOC toc
+        cdef Blob blob
+        cdef bytearray wanted
+        cdef size_t i
+        self.parts = list(layers)
+        count = len(self.parts)
+        self.layers = <sgz_extract_layer *>calloc(count + 1, sizeof(sgz_extract_layer))
+        self.blobs = <sgz_blob *>calloc(count + 1, sizeof(sgz_blob))
+        if self.layers == NULL or self.blobs == NULL:
+            raise MemoryError
+        for i in range(count):
+            toc, blob, data_end, wanted = self.parts[i]
+            if wanted is None and count > 1:
+                raise ValueError("of several layers it must be said what is wanted")
+            if wanted is not None and len(wanted) != toc.ptr.count:
+                raise ValueError(f"{len(wanted)} marks for {toc.ptr.count} rows")
+            self.blobs[i] = blob.blob
+            if blob.blob.fd >= 0:
+                if blob.source.fd is None:
+                    raise ValueError(f"{blob.name}: the layer is closed")
+                self.blobs[i].fd = fcntl(blob.source.fd, F_DUPFD_CLOEXEC, 0)
+                if self.blobs[i].fd < 0:
+                    raise OSError(errno, os.strerror(errno), blob.name)
+            self.count += 1
+            self.layers[i].toc = toc.ptr
+            self.layers[i].blob = &self.blobs[i]
+            self.layers[i].data_end = data_end
+            self.layers[i].wanted = (
+                NULL if wanted is None else <const uint8_t *>PyByteArray_AS_STRING(wanted)
+            )
+
+    def __dealloc__(self):
+        self.close()
+        free(self.layers)
+        free(self.blobs)
+
+    cdef void close(self) noexcept:
+        while self.count:
+            self.count -= 1
+            if self.blobs[self.count].fd >= 0:
+                posix_close(self.blobs[self.count].fd)
+
+    cdef object failure(self, const sgz_error *err, str name):
+        """What is raised of it: what one of the sources raised, if that was it."""
+        cdef Blob blob
+        if err.code == SGZ_ECALLBACK or len(self.parts) == 1:
+            for _, blob, _, _ in self.parts:
+                if blob.error is not None or len(self.parts) == 1:
+                    return blob.failure(err)
+        return to_exception(err, name)
+
+    cdef str name(self, uint32_t layer, uint32_t row):
+        """An entry as tar lists it."""
+        cdef TOC toc = self.parts[layer][0]
+        return toc.name(row) + ("/" if toc.ptr.rows[row].type == SGZ_DIR else "")
+
+
+cdef class Listing:
+    """Progress of an extraction, and the names that it wrote meanwhile."""
+
+    cdef sgz_extract *ex
+    cdef size_t at
+    cdef Layers layers
+    cdef object written, progress
+
+    def __cinit__(self, Layers layers, written, progress):
+        self.layers = layers
+        self.written = written
+        self.progress = progress
+
+    def __call__(self, done, total):
+        cdef uint32_t layer, row
+        while sgz_extract_next_written(self.ex, &self.at, &layer, &row):
+            self.written(self.layers.name(layer, row))
+        if self.progress is not None:
+            self.progress(done, total)
+
+
 def extract(
-    TOC toc not None,
-    Blob blob not None,
-    int64_t data_end,
+    layers,
+    str name not None,
     int root,
-    members,
     *,
+    uint32_t strip,
+    bint keep_going,
+    written,
     int threads,
     bint verify,
     bint same_owner,
@@ -80,26 +182,33 @@ def extract(
 ):
     """Extract into the open directory `root`; see stargz.extract.extract.
 
-    `data_end` is the blob offset where the members of chunks end, `members` the names to
-    extract (bytes) or None for all. Without `openat2` paths are walked by component, as on
-    kernels before 5.6. Returns the counts of sgz_extract_result.
+    `layers` are those of Layers, the lowest first, `name` is what errors call several, and
+    `written` is called with the name of each entry, or None. Without `openat2` paths are walked by
+    component, as on kernels before 5.6. Returns the counts of sgz_extract_result and, of what
+    failed, "errors" (the layer's place and a dict each), "error_count" and "damaged".
     """
     cdef sgz_extract_options options
     cdef sgz_extract_result result
     cdef sgz_extract *ex = NULL
-    cdef sgz_blob source = blob.blob
     cdef sgz_error err
     cdef sgz_status status
-    cdef bytes member
+    cdef Layers all = Layers(layers)
     cdef Job job = Job()
+    cdef Listing listing = Listing(all, written, progress)
+    cdef size_t kept = 0, i
+    cdef const uint64_t *places
+    cdef uint64_t count = 0, damaged = 0
+    cdef const sgz_error *failures
 
     memset(&options, 0, sizeof(options))
     memset(&result, 0, sizeof(result))
     memset(&err, 0, sizeof(err))
-    options.toc = toc.ptr
+    options.layers = all.layers
+    options.layer_count = all.count
     options.codecs = table()
-    options.blob = &source
-    options.data_end = data_end
+    options.strip = strip
+    options.keep_going = keep_going
+    options.list = written is not None
     options.root = root
     options.threads = threads
     options.verify = verify
@@ -108,38 +217,30 @@ def extract(
     options.setid = setid
     options.xattrs = XATTRS[xattrs]
     options.openat2 = openat2
-    if source.fd >= 0:
-        # A descriptor of our own: the layer may be closed meanwhile by another thread.
-        if blob.source.fd is None:
-            raise ValueError(f"{blob.name}: the layer is closed")
-        source.fd = fcntl(source.fd, F_DUPFD_CLOEXEC, 0)
-        if source.fd < 0:
-            raise OSError(errno, os.strerror(errno), blob.name)
+    errors = []
     try:
         ex = sgz_extract_new(&options)
         if ex == NULL:
             raise MemoryError
-        for member in members or ():
-            if sgz_extract_select(ex, member, len(member), &err) != SGZ_OK:
-                raise blob.failure(&err)
-        with nogil:  # once per layer
+        with nogil:  # once for all layers
             status = sgz_extract_start(ex, &job.job, &err)
-        if status == SGZ_EIO and err.sys_errno == ENOENT:
-            raise EntryNotFoundError(err.name.decode("utf-8", "backslashreplace"), blob.name)
         if status != SGZ_OK:
-            raise blob.failure(&err)
+            raise all.failure(&err, name)
+        listing.ex = ex
         try:
-            follow(job, progress)
+            follow(job, progress if written is None else listing)
         finally:
             with nogil:  # the threads may need the GIL to end: to read the source
                 status = sgz_extract_finish(ex, &result, &err)
         if status != SGZ_OK:
-            raise blob.failure(&err)
+            raise all.failure(&err, name)
+        failures = sgz_extract_errors(ex, &places, &kept, &count, &damaged)
+        for i in range(kept):
+            errors.append((places[i] >> 32, problem_of(&failures[i])))
     finally:
         with nogil:
             sgz_extract_free(ex)
-        if source.fd >= 0:
-            close(source.fd)
+        all.close()
     return {
         "files": result.files,
         "bytes": result.bytes,
@@ -148,4 +249,7 @@ def extract(
         "setid": result.setid,
         "xattrs": result.xattrs,
         "xattrs-failed": result.xattrs_failed,
+        "errors": errors,
+        "error_count": count,
+        "damaged": damaged,
     }

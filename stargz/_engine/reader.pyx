@@ -18,13 +18,13 @@ from libc.string cimport memcpy
 
 from stargz._engine.base cimport (
     SGZ_ECALLBACK,
-    SGZ_EDIGEST,
     SGZ_OK,
     Buffer,
     Job,
     follow,
     notes_of,
     poll_signals,
+    problem_of,
     sgz_codecs,
     sgz_error,
     sgz_status,
@@ -506,7 +506,7 @@ cdef class Reader:
                     "chunks": result.chunks,
                     "bytes": result.bytes,
                     "error_count": result.error_count,
-                    "errors": [problem(&result.errors[i]) for i in range(result.kept)],
+                    "errors": [problem_of(&result.errors[i]) for i in range(result.kept)],
                     "notes": notes_of(&result.notes),
                 }
             finally:
@@ -569,16 +569,3 @@ cdef class JSONStream:
             raise self.blob.failure(&err)
         self.left = self.left - <int64_t>got if <int64_t>got == want else 0
         return out if <int64_t>got == want else out[:got]
-
-
-cdef dict problem(const sgz_error *err):
-    message = err.message.decode("utf-8", "replace")
-    if err.code == SGZ_EDIGEST:
-        message += (
-            f": expected sha256:{err.expected[:32].hex()}, got sha256:{err.actual[:32].hex()}"
-        )
-    return {
-        "name": err.name.decode("utf-8", "replace"),
-        "offset": err.offset if err.offset >= 0 else None,
-        "message": message,
-    }

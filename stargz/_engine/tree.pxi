@@ -3,7 +3,8 @@
 Python objects are made when asked for. A node's number depends on the layers alone.
 """
 
-from libc.stdlib cimport free, malloc
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.stdlib cimport calloc, free, malloc
 
 cdef extern from "toc/tree.h" nogil:
     ctypedef int (*sgz_toc_xattr_each)(void *, const sgz_xattr *) noexcept
@@ -15,6 +16,12 @@ cdef dict WHITEOUTS = {
     "raw": SGZ_WHITEOUTS_RAW,
     "overlay": SGZ_WHITEOUTS_OVERLAY,
 }
+
+
+# What rows() knows of a node.
+cdef enum:
+    WANTED = 1
+    EXCLUDED = 2
 
 
 cdef int keep_xattr(void *arg, const sgz_xattr *x) noexcept with gil:
@@ -208,4 +215,50 @@ cdef class Tree:
         self.node(number)
         if sgz_toc_tree_xattrs(&self.tree, number, keep_xattr, <void *>found):
             raise MemoryError
+        return found
+
+    # --- what of it is selected -----------------------------------------------------------
+
+    def rows(self, wanted, excluded=()):
+        """For each layer, by row, 1 where the nodes `wanted` or something below them have their
+        entry, less the nodes `excluded` and all below those. What several rows say of a node is
+        in the one that counts: of a directory its metadata, of anything else its name."""
+        cdef sgz_toc_tree *tree = &self.tree
+        cdef uint32_t i
+        cdef const sgz_toc_node *node
+        cdef uint8_t *state = <uint8_t *>calloc(<size_t>tree.count + 1, 1)
+        cdef uint8_t **marks = <uint8_t **>calloc(<size_t>tree.layer_count + 1, sizeof(uint8_t *))
+        cdef list found = []
+        cdef TOC toc
+        cdef bytearray mask
+        if state == NULL or marks == NULL:
+            free(state)
+            free(marks)
+            raise MemoryError
+        try:
+            for i in range(tree.layer_count):
+                toc = self.tocs[i]
+                mask = bytearray(toc.ptr.count)
+                found.append(mask)
+                marks[i] = <uint8_t *>PyByteArray_AS_STRING(mask)
+            for number in wanted:
+                self.node(number)
+                state[<size_t>number] |= WANTED
+            for number in excluded:
+                self.node(number)
+                state[<size_t>number] |= EXCLUDED
+            with nogil:
+                for i in range(tree.count):  # a directory comes before what is in it
+                    node = &tree.nodes[i]
+                    state[i] |= state[node.parent]
+                    if state[i] != WANTED:
+                        continue
+                    if node.type == SGZ_DIR:
+                        if node.row != SGZ_NO_ROW:
+                            marks[node.layer][node.row] = 1
+                    elif not node.flags & SGZ_NODE_WHITEOUT:
+                        marks[node.name_layer][node.name] = 1
+        finally:
+            free(state)
+            free(marks)
         return found

@@ -1,0 +1,113 @@
+"""Options and results that `extract` and `image extract` share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from stargz.cli._errors import FAILED, OK, UNVERIFIED, printable, say
+from stargz.cli._output import size_text, warn
+from stargz.cli._selection import add_selection_options
+
+if TYPE_CHECKING:
+    from stargz.cli._progress import Progress
+    from stargz.extract import ExtractResult
+
+
+def add_extract_options(parser: argparse.ArgumentParser) -> None:
+    """PATH..., --exclude, -C, and what is written how."""
+    add_selection_options(parser, "only these, and what they hold (default: all)")
+    parser.add_argument(
+        "-C",
+        "--directory",
+        metavar="DIR",
+        default=".",
+        help="where to (default: here); what is there already is replaced, directories are kept",
+    )
+    parser.add_argument(
+        "--strip-components",
+        type=_components,
+        metavar="N",
+        default=0,
+        help="leave out the first N components of names, and entries that have no more",
+    )
+    parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="go on after entries that fail, and tell of them; the exit code is 3 if contents were "
+        "damaged, else 1",
+    )
+    owner = parser.add_mutually_exclusive_group()
+    owner.add_argument(
+        "--same-owner",
+        dest="same_owner",
+        action="store_true",
+        default=None,
+        help="set owners (the default for root only)",
+    )
+    owner.add_argument(
+        "--no-same-owner", dest="same_owner", action="store_false", help="never set owners"
+    )
+    parser.add_argument("--devices", action="store_true", help="make device nodes")
+    parser.add_argument("--setid", action="store_true", help="keep set-uid and set-gid bits")
+    parser.add_argument(
+        "--xattrs",
+        choices=("none", "user", "all"),
+        default="user",
+        help="which extended attributes (default: user)",
+    )
+
+
+def _components(text: str) -> int:
+    if not re.fullmatch(r"\d{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of components")
+    return int(text)
+
+
+def extract_options(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    """The keywords that the options mean."""
+    return {
+        "members": args.paths or None,
+        "exclude": args.exclude,
+        "strip_components": args.strip_components,
+        "keep_going": args.keep_going,
+        "threads": args.threads,
+        "same_owner": args.same_owner,
+        "devices": args.devices,
+        "setid": args.setid,
+        "xattrs": args.xattrs,
+        "progress": None if args.verbose else progress.callback,
+        "written": _print_name if args.verbose else None,
+    }
+
+
+def _print_name(name: str) -> None:
+    """As `tar -v` does, but on stderr, where a result on stdout is not in its way."""
+    if sys.stderr is not None:
+        print(printable(name), file=sys.stderr)
+
+
+def tell(args: argparse.Namespace, result: ExtractResult, src: str) -> int:
+    """Say what failed or was left out, and unless with --json what was written; the exit code."""
+    for pattern in result.unmatched:
+        warn(args, f"{src}: nothing matches --exclude {pattern!r}")
+    for error in result.errors:
+        layer = "" if error.layer is None else f": layer {error.layer}"
+        at = "" if error.offset is None else f" at offset {error.offset}"
+        say(f"{src}{layer}{at}: {f'{error.name}: ' if error.name else ''}{error.message}")
+    more = result.error_count - len(result.errors)
+    if more:
+        say(f"{src}: and {more:,} more that failed")
+    if not args.json:
+        for what, count in result.skipped.items():
+            warn(args, f"{src}: left out: {count:,} {what}")
+        if result.unverified:
+            warn(args, f"{src}: {result.unverified:,} files have no digest to check")
+        if not args.quiet:
+            failed = f"; {result.error_count:,} entries failed" if result.error_count else ""
+            print(f"{result.files:,} files, {size_text(result.bytes)}{failed}")
+    if result.damaged:
+        return UNVERIFIED
+    return FAILED if result.error_count else OK
