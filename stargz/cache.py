@@ -91,12 +91,12 @@ class Cache:
         folder = default_path() if path is None else Path(path)
         if size is not None and size < 0:
             raise ValueError(f"the size of a cache is at least 0, not {size}")
-        self.path = str(folder.absolute())
-        self.size = DEFAULT_SIZE if size is None else size
+        self.path: str = str(folder.absolute())
+        self.size: int = DEFAULT_SIZE if size is None else size
         folder_of = _Folder(_open_folder(self.path))
         self._fd = folder_of.fd
         # It keeps the descriptor open, also when this object is gone.
-        self.store = Store(self._fd, folder_of)
+        self.store: Store = Store(self._fd, folder_of)
         self._lock = threading.Lock()
         self._next_look = int(self.size * _INTERVAL)
 

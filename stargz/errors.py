@@ -73,8 +73,8 @@ class FormatError(StargzError, ValueError):
         if offset is not None:
             where = f"{where} at offset {offset}" if where else f"offset {offset}"
         super().__init__(f"{where}: {message}" if where else message)
-        self.message = mask(message)
-        self.source = mask(source)
+        self.message: str = mask(message)
+        self.source: str = mask(source)
         self.offset = offset
 
 
@@ -139,7 +139,7 @@ class EntryNotFoundError(StargzError, KeyError):
     ) -> None:
         self.name = name
         self.source = source
-        self.looked_up = looked_up or name
+        self.looked_up: str = looked_up or name
         self.pattern = pattern
         where = f"{source}: " if source else ""
         via = f" (looked up as {looked_up!r})" if looked_up else " in the layer"
@@ -187,8 +187,8 @@ class RegistryError(SourceError):
 
     def __init__(self, message: str, source: str = "", status: int | None = None) -> None:
         super().__init__(f"{source}: {message}" if source else message)
-        self.message = mask(message)
-        self.source = mask(source)
+        self.message: str = mask(message)
+        self.source: str = mask(source)
         self.status = status
 
     @property

@@ -94,7 +94,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
             raise UsageError("stargz:// needs a blob: stargz://path::URL, or fo=")
         self.fo = fo
         self.target_protocol = target_protocol
-        self.target_options = dict(target_options or {})
+        self.target_options: dict[str, Any] = dict(target_options or {})
         self.whiteouts = whiteouts
         tocs = {"toc": toc, "toc_digest": toc_digest}
         self._toc_options = {key: value for key, value in tocs.items() if value is not None}
@@ -487,8 +487,9 @@ class StargzFile(io.BufferedReader):
     ) -> None:
         super().__init__(raw, min(block_size, _MAX_BUFFER) if block_size else _BUFFER)
         self.fs = fs
-        self.path = self.full_name = path
-        self.size = raw.seek(0, io.SEEK_END)
+        self.path: str = path
+        self.full_name: str = path
+        self.size: int = raw.seek(0, io.SEEK_END)
         raw.seek(0)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -51,7 +51,7 @@ class Fetcher:
         background: bool = False,
     ) -> None:
         self.cache = cache
-        self.chunks = Chunks(memory, cache.store if cache is not None else None)
+        self.chunks: Chunks = Chunks(memory, cache.store if cache is not None else None)
         self._background = background and cache is not None
         self.chunks.unasked(ahead=True, prefetch=prefetch, background=background)
         self._sources: list[ByteSource] = []

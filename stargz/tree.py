@@ -99,11 +99,11 @@ class Tree:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise UsageError(f"a Tree is of open layers (stargz.open), not {layer!r}")
-        self.layers = tuple(layers)
+        self.layers: tuple[Layer, ...] = tuple(layers)
         self.whiteouts = whiteouts
-        self.name = (layers[-1].name if layers else "") if name is None else name
+        self.name: str = (layers[-1].name if layers else "") if name is None else name
         #: The same by node numbers, for those who read in C.
-        self.engine = _toc.Tree([layer.toc.rows for layer in layers], whiteouts)
+        self.engine: _toc.Tree = _toc.Tree([layer.toc.rows for layer in layers], whiteouts)
 
     def __repr__(self) -> str:
         return f"<stargz.tree.Tree {self.name!r}: {len(self)} names>"

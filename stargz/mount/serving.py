@@ -111,7 +111,7 @@ class Mount:
     ) -> None:
         self.directory = directory
         self._process = os.getpid()
-        self.began = time.time()
+        self.began: float = time.time()
         self._contents = contents
         self._asked = asked
         self._log = log

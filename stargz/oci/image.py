@@ -27,6 +27,8 @@ from stargz.layer import Layer
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
+    Descriptor,
+    Manifest,
     descend,
     is_zstd_chunked,
     load_json,
@@ -59,13 +61,13 @@ class ImageManifest:
 
     def __init__(self, repository: Repository, platform: Platform | None) -> None:
         self.repository = repository
-        self.name = repository.name
-        self.root = repository.root()
+        self.name: str = repository.name
+        self.root: Manifest = repository.root()
         self.root.check_image(self.name)
         wanted = platform or this_platform()
-        self.manifest = descend(self.root, wanted, repository.manifest)
-        self.descriptors = self.manifest.layers
-        self.digest = self.manifest.digest
+        self.manifest: Manifest = descend(self.root, wanted, repository.manifest)
+        self.descriptors: list[Descriptor] = self.manifest.layers
+        self.digest: str = self.manifest.digest
         self._config = self.manifest.config
         self.manifest.check_image(self.name)
         if platform is not None and self.root.kind == "manifest":

@@ -145,7 +145,8 @@ class Work:
     patch. It stays within half of what `apply` allows, as frames T come behind it."""
 
     def __init__(self) -> None:
-        self.spent = self.passed = 0
+        self.spent: int = 0
+        self.passed: int = 0
         self._member, self._at = -1, 0  # where the decoder of BASE's members is
 
     def copy(self) -> None:
@@ -180,7 +181,7 @@ class PatchWriter:
     """Writes a patch: magic and head at once, then frames, then `finish`."""
 
     def __init__(self, write: Callable[[bytes], object], head: Head) -> None:
-        self.size = 0
+        self.size: int = 0
         self._sink = write
         self._sha = hashlib.sha256()
         self._put(MAGIC + encode_frame(b"H", head.pack()))
@@ -210,10 +211,12 @@ class Operations:
     def __init__(self, out: PatchWriter, source: ByteSource) -> None:
         self.out = out
         self.source = source
-        self.operations = bytearray()
-        self.copy_end = 0  # of the last COPY that was written
-        self.from_base = self.base_length = 0  # the COPY that may still grow
-        self.from_new = self.new_length = 0  # data that may still grow
+        self.operations: bytearray = bytearray()
+        self.copy_end: int = 0  # of the last COPY that was written
+        self.from_base: int = 0  # the COPY that may still grow
+        self.base_length: int = 0
+        self.from_new: int = 0  # data that may still grow
+        self.new_length: int = 0
 
     def copy(self, offset: int, length: int) -> None:
         """Bytes of BASE."""

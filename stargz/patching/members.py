@@ -64,7 +64,7 @@ class Members(Sequence[tuple[int, int, bytes]]):
     __slots__ = ("records",)
 
     def __init__(self, records: bytes) -> None:
-        self.records = records
+        self.records: bytes = records
 
     def __len__(self) -> int:
         return len(self.records) // _MEMBER.size

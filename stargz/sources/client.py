@@ -110,7 +110,7 @@ class Reply:
     def __init__(self, raw: BaseHTTPResponse, url: str, sock: Any, public_only: bool) -> None:
         self._raw = raw
         self._sock = sock
-        self.status = raw.status
+        self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.url = url
         self.public_only = public_only
@@ -201,17 +201,17 @@ class Client:
         allow_private: bool = False,
         parallel: int = 6,
     ) -> None:
-        self.ca_file = None if ca_file is None else os.fspath(ca_file)
+        self.ca_file: str | None = None if ca_file is None else os.fspath(ca_file)
         self.timeout = timeout
-        self.tries = max(1, tries)
+        self.tries: int = max(1, tries)
         self.patience = patience
         self.host_patience = host_patience
         self.backoff = backoff
         self.max_wait = max_wait
         self.min_rate = min_rate
         self.allow_private = allow_private
-        self.parallel = max(1, parallel)
-        self.closing = threading.Event()
+        self.parallel: int = max(1, parallel)
+        self.closing: threading.Event = threading.Event()
         self.rangeless: set[str] = set()  # origins that ignore Range
         version = getattr(sys.modules.get("stargz"), "__version__", "")
         self._headers = {

@@ -41,7 +41,7 @@ class _Current(threading.local):
         return sock if isinstance(sock, _Bounded) else None
 
 
-current = _Current()
+current: _Current = _Current()
 
 
 class _Bounded:

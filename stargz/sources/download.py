@@ -28,7 +28,7 @@ class Download:
     """
 
     def __init__(self, source: HTTPSource, size: int | None) -> None:
-        self.position = 0
+        self.position: int = 0
         self._source = source
         self._end = size
         self._until: int | None = None  # where the body under way ends

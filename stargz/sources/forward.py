@@ -25,8 +25,8 @@ class ForwardSource:
     """
 
     def __init__(self, source: ByteSource) -> None:
-        self.name = source.name
-        self.size = source.size
+        self.name: str = source.name
+        self.size: int = source.size
         self._source = source
         self._lock = threading.Lock()
         self._blocks: dict[int, Future[bytes]] = {}  # least recently used first

@@ -28,7 +28,7 @@ class FsspecSource:
 
     def __init__(self, url: str, **options: Any) -> None:
         # Queries and user names may be secrets.
-        self.name = re.sub(r"\?.*", "?...", _USER.sub("://", url))
+        self.name: str = re.sub(r"\?.*", "?...", _USER.sub("://", url))
         self._secrets = _secrets(url)
         self._closed = False
         self._link = Link()

@@ -77,7 +77,7 @@ class HTTPSource:
         size: int | None = None,
         name: str | None = None,
     ) -> None:
-        self.name = redact(url) if name is None else name
+        self.name: str = redact(url) if name is None else name
         parts = urlsplit(url)
         user, separator, host = parts.netloc.rpartition("@")
         self._url = urlunsplit(parts._replace(netloc=host, fragment=""))
@@ -86,7 +86,7 @@ class HTTPSource:
             secret = base64.b64encode(unquote(user).encode()).decode()
             self._headers["Authorization"] = f"Basic {secret}"
         self._owned = client is None
-        self.client = client or Client()
+        self.client: Client = client or Client()
         self._lock = threading.Lock()
         self._whole_lock = threading.Lock()
         self._whole: Spool | None = None

@@ -29,7 +29,7 @@ class LocalSource:
         self, path: str | os.PathLike[str], fd: int | None = None, keep: object = None
     ) -> None:
         self._keep = keep
-        self.name = os.fsdecode(path)
+        self.name: str = os.fsdecode(path)
         # O_NONBLOCK: opening a pipe that nobody writes to must not hang.
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK) if fd is None else fd
         self._owned = fd is None
@@ -38,7 +38,7 @@ class LocalSource:
             if stat.S_ISDIR(info.st_mode):
                 raise SourceError(f"{self.name}: is a directory, not a layer")
             if stat.S_ISBLK(info.st_mode):
-                self.size = os.lseek(self._fd, 0, os.SEEK_END)
+                self.size: int = os.lseek(self._fd, 0, os.SEEK_END)
             elif stat.S_ISREG(info.st_mode):
                 self.size = info.st_size
             else:
@@ -88,11 +88,11 @@ class NamedSource:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fsdecode(path)
+        self.name: str = os.fsdecode(path)
         self._closed = False
         with closing(LocalSource(path)) as file:
-            self.size = file.size
-            self.named = self._identity(file)
+            self.size: int = file.size
+            self.named: tuple[bytes, int, int, int, int] = self._identity(file)
 
     def _identity(self, file: LocalSource) -> tuple[bytes, int, int, int, int]:
         assert file.fd is not None

@@ -16,7 +16,7 @@ class MemorySource:
     def __init__(self, data: bytes | bytearray | memoryview, name: str = "<bytes>") -> None:
         self.name = name
         self._view: memoryview | None = memoryview(data).cast("B")
-        self.size = self._view.nbytes
+        self.size: int = self._view.nbytes
 
     @property
     def buffer(self) -> memoryview | None:
@@ -44,11 +44,11 @@ class FileObjectSource:
 
     def __init__(self, file: BinaryIO, name: str | None = None) -> None:
         given = getattr(file, "name", None)
-        self.name = name or (given if isinstance(given, str) else f"<{type(file).__name__}>")
+        self.name: str = name or (given if isinstance(given, str) else f"<{type(file).__name__}>")
         self._file: BinaryIO | None = file
         self._lock = threading.Lock()
         try:
-            self.size = file.seek(0, 2)
+            self.size: int = file.seek(0, 2)
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"{self.name}: a layer is read at random offsets, so the file object must be "

@@ -72,8 +72,8 @@ class Link:
     """What the requests so far say of latency and bandwidth. Racing updates do no harm."""
 
     def __init__(self) -> None:
-        self.latency = _LATENCY
-        self.bandwidth = _BANDWIDTH
+        self.latency: float = _LATENCY
+        self.bandwidth: float = _BANDWIDTH
         self._timed = self._measured = False
 
     def saw(self, first: float, size: int, body: float) -> None:

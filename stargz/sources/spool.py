@@ -61,7 +61,7 @@ class Spool:
 
     def __init__(self, name: str, expected: int | None, algorithm: str | None = None) -> None:
         self.name = name
-        self.size = 0
+        self.size: int = 0
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm) if algorithm else None
         self._directory = tempfile.gettempdir()

@@ -38,7 +38,7 @@ class TransientError(Exception):
         self.hint = hint
         self.status = status
         self.retry_after = retry_after
-        self.tries = 1 if final else tries  # after which it is certain
+        self.tries: int | None = 1 if final else tries  # after which it is certain
         self.answer = answer  # what says more about it
         self.pace = pace  # of the host that refused it for want of time
 
@@ -57,7 +57,7 @@ class Tries:
     ) -> None:
         self._client = client
         self.what = what
-        self.made = 0
+        self.made: int = 0
         self._tries = client.tries if tries is None else tries
         self._patience = client.host_patience if patient else 0.0
         self._asked = 0.0  # seconds that the host which refused it last asked for

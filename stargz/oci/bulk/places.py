@@ -25,10 +25,10 @@ class Places:
         self.tag: str | None = None
         whole = not dst.endswith("/") and repository is not None
         if dst.startswith("docker://"):
-            self.kind = "docker://"
+            self.kind: str = "docker://"
             text = dst.removeprefix("docker://")
             if is_host(text):
-                self.root = f"docker://{check_registry(text.rstrip('/'), dst)}"
+                self.root: str = f"docker://{check_registry(text.rstrip('/'), dst)}"
                 return
             reference = parse_reference(text.rstrip("/"))
             self.root = f"docker://{reference.name}"

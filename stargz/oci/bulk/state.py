@@ -124,8 +124,8 @@ class State:
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, read_only: bool = False
     ) -> None:
-        self.name = ":memory:" if path is None else os.fspath(path)
-        self.run = 0
+        self.name: str = ":memory:" if path is None else os.fspath(path)
+        self.run: int = 0
         self._lock = threading.RLock()
         known = path is not None and (Path(path).exists() or not read_only)
         if known and not read_only:

@@ -52,7 +52,7 @@ class ImageLayers:
             elif node.manifest.artifact_type != SOCI_V2:  # which may not stay
                 for entry in node.blobs:
                     self._copy(entry)
-        self.size_before = sum(blobs.values())
+        self.size_before: int = sum(blobs.values())
 
     def _plan_image(self, node: Node, task: LayerTask) -> None:
         layers = node.manifest.layers

@@ -59,7 +59,7 @@ class ImageManifests:
             if made.changed:
                 self._about[node.manifest.digest] = made
         self._nodes = self._to_write()
-        self.size_after = sum(blobs.values())
+        self.size_after: int = sum(blobs.values())
         if types is rewrite.DOCKER:
             self.warnings.append(
                 "Docker's media types carry no annotations for most readers: the image will not be "

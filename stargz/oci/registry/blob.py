@@ -32,7 +32,7 @@ class RegistryBlob(HTTPSource):
     _immutable = True
 
     def __init__(self, client: RegistryClient, reference: Reference, entry: Descriptor) -> None:
-        self.reference = reference.with_digest(entry.digest)
+        self.reference: Reference = reference.with_digest(entry.digest)
         self.descriptor = entry
         self._algorithm = entry.digest.partition(":")[0]
         self._registry = client

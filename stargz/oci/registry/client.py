@@ -76,14 +76,14 @@ class RegistryClient:
         patience: float = 120.0,
         http: Client | None = None,
     ) -> None:
-        self.upload_hosts = frozenset(host.lower() for host in upload_hosts)
+        self.upload_hosts: frozenset[str] = frozenset(host.lower() for host in upload_hosts)
         # Who remembers the upload sessions of a repository: an `upload.Uploads` of each.
         self.uploads: Callable[[Reference], Any] | None = None
-        self.turns = Turns()  # of writers: host, repository, digest
+        self.turns: Turns = Turns()  # of writers: host, repository, digest
         self._owned = http is None
-        self.http = http or Client(ca_file=ca_file, host_patience=patience)
+        self.http: Client = http or Client(ca_file=ca_file, host_patience=patience)
         accounts = credentials or CredentialStore(authfile)
-        self.hosts = Hosts(self.http, accounts, plain_http, mirrors or {})
+        self.hosts: Hosts = Hosts(self.http, accounts, plain_http, mirrors or {})
 
     def close(self) -> None:
         """Close the connections."""

@@ -41,7 +41,7 @@ class _Checked:
 
     def __init__(self, name: str, entry: Descriptor) -> None:
         self.name = name
-        self.size = entry.size
+        self.size: int = entry.size
         self._digest = entry.digest
         self._left = entry.size
         self._algorithm = entry.digest.partition(":")[0]

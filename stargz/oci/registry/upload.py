@@ -58,7 +58,7 @@ class BlobUpload:
         size: int | None = None,
         uploads: Uploads | None = None,
     ) -> None:
-        self.name = reference.name
+        self.name: str = reference.name
         self._client = client
         self._http = client.http
         self._host = client.hosts.own(reference)
