@@ -92,8 +92,9 @@ def convert(
     chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
     min_chunk_size: put neighbours into one gzip member until it holds that many bytes; smaller,
         but not every reader knows it (the snapshotter does from 0.13).
-    prioritized: names that come first, in this order, before the prefetch landmark. The input
-        is read twice and a compressed one is spooled to an unlinked temporary file.
+    prioritized: names that come first, in this order, before the prefetch landmark; what they
+        lead to by way of symlinked directories, and those links, where no entry has such a name.
+        The input is read twice and a compressed one is spooled to an unlinked temporary file.
     lossless: keep the tar's bytes as they are; only the TOC is added behind them.
     format: "estargz", or "stargz" for the layout of google/crfs.
     threads: default: the processors this process may use. Memory is about 25 MB a thread and

@@ -14,7 +14,7 @@ import pytest
 from trees import snapshot
 
 import stargz
-from stargz.errors import TarError
+from stargz.errors import EntryNotFoundError, TarError
 
 Tool = Callable[[str], str]
 Item = tuple[str, str, str]  # name, type, and link or contents
@@ -216,3 +216,75 @@ def test_what_depends_on_a_symlink_is_not_moved(tmp_path: Path) -> None:
     kept = make_tar([("a", "f", "1"), ("b", "l", "a"), ("a", "d", ""), ("a/x", "f", "2")])
     with pytest.raises(TarError, match=r"'a/x'.*cannot be moved"):
         stargz.convert(io.BytesIO(kept), io.BytesIO(), prioritized=["a/x"])
+
+
+LINKED: list[Item] = [
+    ("./", "d", ""), ("./bin", "s", "usr/bin"), ("./etc/", "d", ""), ("./etc/x", "f", "x"),
+    ("./lib", "l", "./bin"), ("./out", "s", "../../usr"), ("./loop", "s", "loop/y"),
+    ("./usr/", "d", ""), ("./usr/bin/", "d", ""), ("./usr/bin/bash", "f", "b"),
+    ("./usr/bin/dash", "f", "d"), ("./usr/bin/hard", "l", "./etc/x"), ("./usr/bin/sh", "s", "dash"),
+    ("./usr/here", "s", "."), ("./usr/up", "s", "here/../etc"),
+]  # fmt: skip
+
+
+def order(items: list[Item], *prioritized: str) -> list[str]:
+    """The names before the landmark."""
+    out = io.BytesIO()
+    result = stargz.convert(io.BytesIO(make_tar(items)), out, prioritized=prioritized)
+    assert not result.missing
+    with stargz.open(out) as layer:
+        assert layer.verify().ok
+        names = layer.names()
+        assert set(names) - {".prefetch.landmark"} == {name.strip("./") for name, _, _ in items}
+        return names[: names.index(".prefetch.landmark")]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bin/dash", "bin usr usr/bin usr/bin/dash"),
+        ("/bin/./dash/", "bin usr usr/bin usr/bin/dash"),
+        ("bin/sh", "bin usr usr/bin usr/bin/sh"),  # itself, as `usr/bin/sh` is
+        ("bin/hard", "bin usr usr/bin etc etc/x usr/bin/hard"),
+        ("lib/dash", "bin lib usr usr/bin usr/bin/dash"),  # a hard link to the symlink
+        ("out/bin/dash", "out usr usr/bin usr/bin/dash"),
+        ("out/here/here/here/bin/sh", "out usr usr/here usr/bin usr/bin/sh"),
+        ("usr/up/x", "usr usr/up usr/here etc etc/x"),
+        ("bin/../here/bin/bash", "bin usr usr/here usr/bin usr/bin/bash"),
+        ("bin", "bin"),
+        ("bin/", "bin"),
+    ],
+)
+def test_prioritized_names_lead_through_symlinks(name: str, expected: str) -> None:
+    assert order(LINKED, name) == ["", *expected.split()]
+
+
+def test_prioritized_names_behind_symlinks_and_others() -> None:
+    found = order(LINKED, "etc/x", "bin/sh", "usr/bin/sh", "bin/dash")
+    assert found == ["", "etc", "etc/x", "bin", "usr", "usr/bin", "usr/bin/sh", "usr/bin/dash"]
+
+
+@pytest.mark.parametrize(
+    "name", ["bin/zsh", "loop/x", "etc/x/y", "bin/dash/x", "zsh", "/", "out/../bin/x"]
+)
+def test_prioritized_names_that_lead_nowhere_are_missing(name: str) -> None:
+    tar = make_tar(LINKED[1:])
+    out, plain = io.BytesIO(), io.BytesIO()
+    result = stargz.convert(io.BytesIO(tar), out, prioritized=[name, "etc/x"], allow_missing=True)
+    assert result.missing == (name,)
+    stargz.convert(io.BytesIO(tar), plain, prioritized=["etc/x"])
+    assert out.getvalue() == plain.getvalue()  # the links on the way stay where they were
+    with pytest.raises(EntryNotFoundError):
+        stargz.convert(io.BytesIO(tar), io.BytesIO(), prioritized=[name])
+
+
+def test_what_was_put_below_a_symlink_is_not_moved_by_that_name() -> None:
+    tar = make_tar([("d", "d", ""), ("s", "s", "d"), ("s/f", "f", "1"), ("d/g", "f", "2")])
+    with pytest.raises(TarError, match=r"'d/f'.*cannot be moved"):
+        stargz.convert(io.BytesIO(tar), io.BytesIO(), prioritized=["s/f"])
+    for prioritized in (["s/g"], ["s", "d/g"]):
+        out = io.BytesIO()
+        stargz.convert(io.BytesIO(tar), out, prioritized=prioritized)
+        with stargz.open(out) as layer:
+            assert layer.verify().ok
+            assert layer.names() == ["s", "d", "d/g", ".prefetch.landmark", "d/f"]

@@ -148,13 +148,12 @@ static int follow(sgz_toc_place *p, sgz_entry *link, size_t at, const char **tex
     *end = text_of + total;
     p->len = link->link_len && target[0] == '/' ? 0 : sgz_toc_parent_len(p->path, at);
     link->in_use = 1;
-    p->followed = 1;
     return 1;
 }
 
 static sgz_toc_placed walk(sgz_toc_place *p, const char *text, const char *end)
 {
-    for (int links = 0, up;;) {
+    for (int up;;) {
         uint32_t row;
         size_t at;
         if (!advance(p, &text, end, &up))
@@ -165,8 +164,9 @@ static sgz_toc_placed walk(sgz_toc_place *p, const char *text, const char *end)
         uint8_t type = file == SGZ_NO_ROW ? SGZ_DIR : p->toc->rows[file].type;
         /* Whiteouts lead nowhere, and what they stood in may be gone. */
         if (type == SGZ_SYMLINK && !sgz_toc_is_whiteout(p->path, at)) {
-            if (++links > SGZ_TOC_SYMLINKS_MAX)
+            if (p->followed == SGZ_TOC_SYMLINKS_MAX)
                 return SGZ_PLACE_LOOP;
+            p->links[p->followed++] = row;
             if (!follow(p, &p->toc->rows[file], at, &text, &end))
                 return SGZ_PLACE_NO_MEMORY;
         } else if (type != SGZ_DIR) {

@@ -41,7 +41,8 @@ typedef struct {
     char *path;             /* of the directory */
     size_t len, path_cap;
     uint32_t row;           /* its row; SGZ_NO_ROW: it is implied */
-    int followed;           /* a symlink led here */
+    uint32_t followed;      /* so many symlinks led here: */
+    uint32_t links[SGZ_TOC_SYMLINKS_MAX]; /* the rows of their names */
 } sgz_toc_place;
 
 typedef enum {

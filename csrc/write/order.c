@@ -4,7 +4,7 @@
 #include "base/vec.h"
 #include "write/cut.h"
 #include "tar/stream.h"
-#include "toc/internal.h"
+#include "toc/place.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +27,7 @@ struct sgz_write_order {
     sgz_extent *globals;     /* PAX global headers: they go first */
     size_t global_count, global_cap;
     uint8_t *picked;         /* rows that already have a place */
+    sgz_toc_place place;     /* of names behind symlinks, once all rows are there */
     sgz_notes notes;         /* on what has none */
 };
 
@@ -44,6 +45,7 @@ sgz_write_order *sgz_write_order_new(sgz_input *input, int spool)
     s->spool = spool;
     s->toc = sgz_toc_new();
     s->tar.parser = sgz_tar_parser_new();
+    s->place.toc = s->toc;
     s->apply = s->toc ? sgz_toc_rows_new(s->toc) : NULL;
     s->buf = malloc(STEP);
     if (!s->toc || !s->tar.parser || !s->apply || !s->buf) {
@@ -59,6 +61,7 @@ void sgz_write_order_free(sgz_write_order *s)
         return;
     sgz_toc_rows_free(s->apply);
     sgz_tar_parser_free(s->tar.parser);
+    sgz_toc_place_free(&s->place);
     sgz_toc_free(s->toc);
     free(s->buf);
     free(s->where);
@@ -182,6 +185,7 @@ static sgz_status place_parents(sgz_write_order *s, sgz_write_ordered *order, si
     return status;
 }
 
+/* Place an entry of this name, if there is one. */
 static sgz_status prioritize(sgz_write_order *s, sgz_write_ordered *order, size_t *cap,
                              const char *raw, size_t raw_len, int depth, int *found,
                              sgz_error *err)
@@ -217,6 +221,34 @@ done:
     return status;
 }
 
+/* Place what a name leads to that no entry has, and before it the symlinks on the way. */
+static sgz_status prioritize_behind(sgz_write_order *s, sgz_write_ordered *order, size_t *cap,
+                                    const char *raw, size_t raw_len, int *found, sgz_error *err)
+{
+    sgz_toc_place *p = &s->place;
+    while (raw_len && raw[raw_len - 1] == '/')
+        raw_len--;
+    size_t dir = sgz_toc_parent_len(raw, raw_len), base = raw_len - dir; /* with its slash */
+    if (!dir)
+        return SGZ_OK;
+    sgz_toc_placed placed = sgz_toc_place_find(p, raw, dir);
+    if (placed == SGZ_PLACE_NO_MEMORY || !SGZ_FIT(p->path, p->path_cap, p->len + base))
+        return no_memory(err);
+    if (placed != SGZ_PLACE_FOUND)
+        return SGZ_OK;
+    memcpy(p->path + p->len, raw + dir, base);
+    p->len += base;
+    if (sgz_toc_lookup(s->toc, p->path, p->len) == SGZ_NO_ROW)
+        return SGZ_OK;
+    sgz_status status = SGZ_OK;
+    for (uint32_t i = 0; i < p->followed && !status; i++) {
+        const sgz_entry *link = &s->toc->rows[p->links[i]];
+        status = prioritize(s, order, cap, sgz_toc_entry_name(s->toc, link), link->name_len, 0,
+                            found, err);
+    }
+    return status ? status : prioritize(s, order, cap, p->path, p->len, 0, found, err);
+}
+
 sgz_status sgz_write_order_sort(sgz_write_order *s, const char *const *names, size_t count,
                                 uint8_t *missing, sgz_write_ordered *order, sgz_error *err)
 {
@@ -231,7 +263,10 @@ sgz_status sgz_write_order_sort(sgz_write_order *s, const char *const *names, si
             status = no_memory(err);
     for (size_t i = 0; i < count && !status; i++) {
         int found;
-        status = prioritize(s, order, &cap, names[i], strlen(names[i]), 0, &found, err);
+        size_t len = strlen(names[i]);
+        status = prioritize(s, order, &cap, names[i], len, 0, &found, err);
+        if (!status && !found)
+            status = prioritize_behind(s, order, &cap, names[i], len, &found, err);
         missing[i] = !found;
     }
     for (size_t row = 0; row < s->toc->count && !status; row++) {

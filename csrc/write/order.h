@@ -24,8 +24,9 @@ typedef struct {
 } sgz_write_ordered;
 
 /* Order the entries: each prioritized name after its parent directories and, for a hard
- * link, its target (format section 4); then the rest as they stood. Entries that a later
- * one replaces are left out. missing[i] is set for names that are not there. */
+ * link, its target (format section 4); then the rest as they stood. A name that is not there,
+ * but behind symlinked directories, stands for the one that it leads to, after those symlinks.
+ * Entries that a later one replaces are left out. missing[i] is set for names that are not there. */
 sgz_status sgz_write_order_sort(sgz_write_order *scan, const char *const *names, size_t count,
                                 uint8_t *missing, sgz_write_ordered *order, sgz_error *err);
 

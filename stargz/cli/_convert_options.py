@@ -58,7 +58,8 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         action="append",
         default=[],
         metavar="PATH",
-        help="put this file first, to be fetched ahead of all others; repeatable, in order",
+        help="put this file first, to be fetched ahead of all others; a name, no pattern; "
+        "symlinked directories are followed within the layer; repeatable, in order",
     )
     parser.add_argument(
         "--prioritize-from",
