@@ -174,6 +174,10 @@ class MissingBlobError(SourceError):
     """A local image lacks a blob that its manifest names."""
 
 
+class OccupiedError(StargzError, FileExistsError):
+    """What the destination's name means is of another kind, and would be lost."""
+
+
 class StateError(StargzError):
     """The file that remembers what a bulk conversion has done cannot be used."""
 

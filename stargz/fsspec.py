@@ -50,11 +50,11 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     """The files of a layer, or of an image's layers merged.
 
     `fo` is a path, a URL, a binary file object, an open Layer or Tree, or an image
-    ("docker://…", "oci:DIR[:ref]", "docker-archive:FILE[:ref]", "storage:DIR//repo[:tag]"). In a
-    chain fsspec gives it, with `target_protocol` and `target_options` of the file system that the
-    blob is on. http(s) URLs without options are read by stargz itself, in few requests.
-    `whiteouts` is that of `stargz.tree.Tree`. What `stargz.open` takes (toc, toc_digest,
-    require_verified, cache, ...) can be given too; `image_options` are what
+    ("docker://…", "oci:DIR[:ref]", "oci-archive:FILE[:ref]", "docker-archive:FILE[:ref]",
+    "storage:DIR//repo[:tag]"). In a chain fsspec gives it, with `target_protocol` and
+    `target_options` of the file system that the blob is on. http(s) URLs without options are read
+    by stargz itself, in few requests. `whiteouts` is that of `stargz.tree.Tree`. What `stargz.open`
+    takes (toc, toc_digest, require_verified, cache, ...) can be given too; `image_options` are what
     `stargz.oci.image.open_image` takes besides.
 
     Symlinks are followed within the tree. In listings one that leads to a file is a "file" with

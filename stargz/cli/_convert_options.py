@@ -84,7 +84,13 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upgrade",
         action="store_true",
-        help="replace the source itself: its tag then names the converted image",
+        help="replace the source itself: its tag then names the converted image (without DST)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace what DST's tag names even if that is no seekable image (those are replaced "
+        "anyway), and an archive even if it has other contents",
     )
     parser.add_argument(
         "--flatten",
@@ -148,6 +154,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "upgrade": args.upgrade,
         "verify": args.verify,
         "strict": args.strict,
+        "force": args.force,
         "access": _access(args),
         "jobs": args.jobs,
         "threads": args.threads,

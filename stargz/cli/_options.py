@@ -11,6 +11,12 @@ from stargz.errors import UsageError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+# How the name of an image is written.
+IMAGE = (
+    "docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF], oci-archive:FILE[:REF], "
+    "docker-archive:FILE[:REF] (FILE may be -, standard input) or storage:DIR//REPO[:TAG][@DIGEST]"
+)
+
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -145,9 +151,8 @@ def add_layer_options(
         "sources" if several else "src",
         metavar="SRC",
         nargs="+" if several else "?" if optional else None,
-        help="the layer: a file, - for standard input, a URL, or an image (docker://HOST/REPO:TAG, "
-        "oci:DIR[:REF], docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]) with --layer; "
-        "`verify` takes a whole image too",
+        help="the layer: a file, - for standard input, a URL, or an image with --layer: "
+        f"{IMAGE}; `verify` takes a whole image too",
     )
     parser.add_argument(
         "--layer",
@@ -223,8 +228,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "src",
         metavar="SRC",
-        help="the image: docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF], "
-        "docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG][@DIGEST]",
+        help=f"the image: {IMAGE}",
     )
     parser.add_argument(
         "--require-verified",

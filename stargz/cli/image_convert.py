@@ -32,14 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "src",
         metavar="SRC",
-        help="the image: docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:REF], "
-        "docker-archive:FILE[:REF] or storage:DIR//REPO[:TAG]",
+        help=f"the image: {_options.IMAGE}",
     )
     parser.add_argument(
         "dst",
         metavar="DST",
         nargs="?",
-        help="what to write: docker://HOST/REPO[:TAG] or oci:DIR[:REF] (with --upgrade: SRC)",
+        help="what to write: docker://HOST/REPO[:TAG], oci:DIR[:REF] or oci-archive:FILE[:REF] "
+        "(a tar, replaced as a whole); left out with --upgrade, which writes SRC",
     )
     _convert_options.add_image_options(parser)
     _options.add_output_options(parser)

@@ -27,12 +27,15 @@ from stargz.oci.convert import rewrite
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
 from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask
+from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
-from stargz.oci.destination import open_destination
-from stargz.oci.formats.layout import Layout
+from stargz.oci.destination import Destination, open_destination
+from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
 from stargz.oci.formats.reference import (
     DEFAULT_TAG,
+    STDIN,
+    ArchiveReference,
     ImageReference,
     LayoutReference,
     Reference,
@@ -91,6 +94,7 @@ class ImageOptions:
     threads: int | None = None
     memory: int | None = None
     max_sparse: int | None = None
+    force: bool = False
 
     def __post_init__(self) -> None:
         self.layers.filled()  # UsageError
@@ -117,6 +121,7 @@ def convert_image(
     upgrade: bool = False,
     verify: bool = False,
     strict: bool = False,
+    force: bool = False,
     access: Access | None = None,
     jobs: int | None = None,
     threads: int | None = None,
@@ -128,9 +133,11 @@ def convert_image(
 ) -> ImageReport:
     """Convert an image with all of its platforms; see the command `stargz image convert`.
 
-    src: `docker://host/repo[:tag][@digest]`, `oci:DIR[:ref]` or `docker-archive:FILE[:ref]`; dst
-        one of the first two. What has the name already is replaced, but the source itself only
-        with `upgrade`, for which dst may be left out.
+    src: `docker://host/repo[:tag][@digest]`, `oci:DIR[:ref]`, `oci-archive:FILE[:ref]`,
+        `docker-archive:FILE[:ref]` or `storage:DIR//repo[:tag]`; dst one of the first three, or
+        left out with `upgrade`, which replaces the source itself.
+    force: replace an image at dst that is not seekable, too, or an archive with other contents:
+        else OccupiedError. Seekable ones, as this function makes them, are replaced as they are.
     options: of the layers' layout. With any of them seekable layers are converted again too;
         without, those are kept whose TOC is verified against their tar.
     platforms: such as "linux/arm64"; the default is all. Of one, its manifest alone is written, of
@@ -153,6 +160,11 @@ def convert_image(
     when the name is there already), EntryNotFoundError for a prioritized path. KeyboardInterrupt
     ends all conversions at once.
     """
+    if upgrade and dst is not None:
+        raise UsageError(
+            f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "
+            "replace what is at DST with --force"
+        )
     jobs, threads = parallel(jobs, threads)
     wanted = ImageOptions(
         options or LayerOptions(),
@@ -167,6 +179,7 @@ def convert_image(
         threads,
         memory,
         max_sparse,
+        force,
     )
     if store is not None:
         return convert_as(wanted, src, dst, store, progress)
@@ -184,9 +197,10 @@ def convert_as(
     store: LayerStore,
     progress: Callable[[Mapping[str, Any]], object] | None = None,
     stop: Callable[[], object] = lambda: None,
+    own: str | None = None,
 ) -> ImageReport:
     """`convert_image`, with the options in one, and what makes the layers; `stop` ends that where
-    the image fails."""
+    the image fails. An image at dst with the digest `own` is known to be replaceable."""
     begin = time.perf_counter()
     dst = _destination(src, dst, options.upgrade)
     types = rewrite.DOCKER if options.docker_types else rewrite.OCI
@@ -197,8 +211,14 @@ def convert_as(
         ThreadPoolExecutor(_PARALLEL, "stargz-image") as helpers,
     ):
         try:
+            there = None if options.force else ordinary_image(destination, own)
+            replaced = options.upgrade and _is_same(parse_image(src), parse_image(dst))
+            if replaced:
+                there = None
             plan = make_plan(source, options.platforms, helpers)
-            names = _absolute(src), _absolute(dst)
+            if there is not None and there.digest != plan.source_digest:
+                raise refusal(destination, there)
+            names = _absolute(src), _absolute(_name_of(destination))
             limits = options.threads, options.memory, options.max_sparse
             task = LayerTask(*names, (), options.layers, options.access, *limits)
             layers = ImageLayers(plan, task, source, destination, options.flatten)
@@ -212,7 +232,8 @@ def convert_as(
             if missing and not options.allow_missing:
                 raise _not_found(missing[0], src)
             images = ImageManifests(plan, layers, source, destination, types)
-            replaced = options.upgrade and _is_same(parse_image(src), parse_image(dst))
+            if there is not None and images.changed:
+                raise refusal(destination, there)
             digest = images.write(helpers, plan.source_digest if replaced else None)
         except BaseException as error:
             stop()
@@ -265,20 +286,32 @@ def _destination(src: str, dst: str | None, upgrade: bool) -> str:
     if dst.startswith(("docker-archive:", "storage:")):
         raise UsageError(
             f"{dst}: it would lose the annotations, without which nothing reads the image lazily; "
-            "write to docker://... or oci:DIR:REF"
+            "write to docker://..., oci:DIR:REF or oci-archive:FILE:REF"
         )
     place = parse_image(dst)
     same = _is_same(parse_image(src), place)
-    if same and upgrade and isinstance(place, LayoutReference) and place.ref is None:
-        return str(replace(place, ref=_only_name(place.path, src)))
+    if same and upgrade and isinstance(place, LayoutReference | ArchiveReference) and not place.ref:
+        return str(replace(place, ref=_only_name(place, src)))
     if same and not upgrade:
         raise UsageError(f"{dst}: source and destination are the same image; --upgrade replaces it")
     return dst
 
 
-def _only_name(path: str, src: str) -> str:
+def _name_of(destination: Destination) -> str:
+    """What workers know the destination by."""
+    place = destination.reference
+    return f"docker://{place}" if isinstance(place, Reference) else str(place)
+
+
+def _only_name(place: LayoutReference | ArchiveReference, src: str) -> str | None:
     """The name of a layout's only image, which is to be replaced under it."""
-    layout = Layout(path)
+    if isinstance(place, ArchiveReference):
+        with open_archived(place.path) as archived:
+            layout: ImageLayout = archived
+        if not layout.refs() and len(layout.index.manifests) == 1:
+            return None
+    else:
+        layout = Layout(place.path)
     names = set(layout.refs())
     if len(names) != 1 or len(layout.index.manifests) != 1:
         raise UsageError(f"{src}: --upgrade replaces what a name means; give one: {src}:REF")
@@ -290,6 +323,8 @@ def _is_same(source: ImageReference, to: ImageReference) -> bool:
         by_tag = source.tag or source.digest is None
         tags = source.tag or DEFAULT_TAG, to.tag or DEFAULT_TAG
         return bool(by_tag) and source.name == to.name and tags[0] == tags[1]
+    if isinstance(source, ArchiveReference) and isinstance(to, ArchiveReference):
+        return source.path != STDIN and os.path.realpath(source.path) == os.path.realpath(to.path)
     if isinstance(source, LayoutReference) and isinstance(to, LayoutReference):
         paths = os.path.realpath(source.path), os.path.realpath(to.path)
         return paths[0] == paths[1] and (source.ref == to.ref or None in (source.ref, to.ref))
@@ -299,7 +334,7 @@ def _is_same(source: ImageReference, to: ImageReference) -> bool:
 def _absolute(name: str) -> str:
     """The name of an image for workers, which may be elsewhere in the file system."""
     found = parse_image(name)
-    if isinstance(found, Reference):
+    if isinstance(found, Reference) or found.path == STDIN:
         return name
     return str(replace(found, path=os.path.abspath(found.path)))  # noqa: PTH100
 

@@ -1,4 +1,4 @@
-"""What images are written to: repositories of registries, and OCI image layouts.
+"""What images are written to: repositories of registries, OCI image layouts and tars of those.
 
 A destination is complete or untouched: blobs come first, then the manifests that name them,
 and the name last.
@@ -11,9 +11,16 @@ from contextlib import closing, contextmanager
 from typing import Any, Protocol, Self
 
 from stargz.errors import UsageError
+from stargz.oci.formats.archive_writer import ArchiveDestination
 from stargz.oci.formats.layout_writer import LayoutDestination
-from stargz.oci.formats.manifest import Descriptor
-from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference, parse_image
+from stargz.oci.formats.manifest import Descriptor, Manifest
+from stargz.oci.formats.reference import (
+    ArchiveReference,
+    ImageReference,
+    LayoutReference,
+    Reference,
+    parse_image,
+)
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.sessions import Uploads, cancel_upload
 from stargz.oci.registry.writer import RegistryDestination
@@ -57,8 +64,8 @@ class Destination(Protocol):
     """One repository (or layout), and the name there that the image is for. Any number of
     threads may use it."""
 
-    name: str  # docker://host/repo:tag or oci:DIR:ref
-    reference: Reference | LayoutReference
+    name: str  # docker://host/repo:tag, oci:DIR:ref or oci-archive:FILE:ref
+    reference: Reference | LayoutReference  # where others write its blobs
 
     def has_blob(self, entry: Descriptor) -> bool:
         """Whether the blob is there already, with that size."""
@@ -75,6 +82,13 @@ class Destination(Protocol):
 
     def digest(self) -> str | None:
         """The digest that the name means now; None if there is no such image."""
+
+    def root(self) -> Manifest | None:
+        """The manifest or index that the name means now, and that would be replaced; None if there
+        is none."""
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """One that such an index lists."""
 
     def is_whole(self, digest: str) -> bool:
         """Whether all blobs of the image of that digest are there, with their sizes, as far as
@@ -96,20 +110,24 @@ def open_destination(
     uploads: Uploads | None = None,
     **registry: Any,
 ) -> Iterator[Destination]:
-    """The place that `dst` (`docker://...` or `oci:DIR[:ref]`) names; nothing is asked or made
-    there yet.
+    """The place that `dst` (`docker://...`, `oci:DIR[:ref]` or `oci-archive:FILE[:ref]`) names;
+    nothing is asked or made there yet.
 
     Without `client` one is made with `registry`, which are RegistryClient's options. `uploads` is
     told of upload sessions at the registry, for `cancel_upload`. Raises UsageError for what can
-    be no destination: a digest, an archive.
+    be no destination: a digest, an archive as `docker save` writes it.
     """
     reference = parse_image(dst)
     if isinstance(reference, LayoutReference):
         with closing(LayoutDestination(reference)) as layout:
             yield layout
+    elif isinstance(reference, ArchiveReference) and reference.kind == "oci-archive":
+        with closing(ArchiveDestination(reference)) as archive:
+            yield archive
     elif not isinstance(reference, Reference):
         raise UsageError(
-            f"{dst!r}: images are written to docker://host/repo[:tag] and oci:DIR[:ref] alone"
+            f"{dst!r}: images are written to docker://host/repo[:tag], oci:DIR[:ref] and "
+            "oci-archive:FILE[:ref] alone"
         )
     elif client is not None:
         if uploads is None and client.uploads is not None:

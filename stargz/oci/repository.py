@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.archive import Archive, open_archive
-from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
 from stargz.oci.formats.manifest import (
     LAYER_DIGEST,
     MAX_MANIFEST_SIZE,
@@ -161,8 +161,8 @@ class _Local:
 
 
 class _InLayout(_Local):
-    def __init__(self, reference: LayoutReference) -> None:
-        self._layout = Layout(reference.path)
+    def __init__(self, layout: ImageLayout, reference: LayoutReference | ArchiveReference) -> None:
+        self._layout = layout
         self._reference = reference
         self.name = str(reference)
 
@@ -294,14 +294,17 @@ def open_repository(
     client: RegistryClient | None = None,
     **registry: Any,
 ) -> Iterator[Repository]:
-    """Where the image that `src` names is: `docker://...`, `oci:...`, `docker-archive:...` or
-    `storage:...` (see parse_image).
+    """Where the image that `src` names is (see parse_image).
 
     Without `client` one is made with `registry`, which are RegistryClient's options.
     """
     reference = parse_image(src)
     if isinstance(reference, LayoutReference):
-        yield _InLayout(reference)
+        yield _InLayout(Layout(reference.path), reference)
+        return
+    if isinstance(reference, ArchiveReference) and reference.kind == "oci-archive":
+        with open_archived(reference.path) as layout:
+            yield _InLayout(layout, reference)
         return
     if isinstance(reference, ArchiveReference):
         with open_archive(reference.path) as archive:

@@ -460,7 +460,9 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     refused(path, "checksum", TarError)
     path.write_bytes(b"")
     refused(path, "no manifest.json", FormatError)
-    refused(write(path, member("oci-layout", b"{}"), member("index.json", b"{}")), "oci:DIR")
+    refused(
+        write(path, member("oci-layout", b"{}"), member("index.json", b"{}")), "oci-archive:FILE"
+    )
     refused(write(path, member("repositories", b"{}")), "before 1.10")
     refused(write(path, member("manifest.json", bytes(5 << 20))), "limit")
     refused(tmp_path / "missing.tar", "no such file", SourceError)

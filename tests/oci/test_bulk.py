@@ -220,7 +220,9 @@ def test_what_changed_is_converted_again(folder: Path, target: Registry, tmp_pat
         fleets.check(f"docker://{target.host}/{fleets.name(0)}:v1", 5)
         # Somebody replaced the twin.
         target.push(folder / fleets.name(4), fleets.name(1), "v1")
-        assert bulk(*arguments, state=tmp_path / "s").totals["converted"] == 1
+        (failure,) = bulk(*arguments, state=tmp_path / "s").failures
+        assert "ordinary image" in failure.error and "--force" in failure.error
+        assert bulk(*arguments, state=tmp_path / "s", force=True).totals["converted"] == 1
         fleets.check(f"docker://{target.host}/{fleets.name(1)}:v1", 1)
 
 

@@ -215,14 +215,6 @@ def test_upgrade_of_an_image_that_is_named_by_its_folder(tmp_path: Path) -> None
         convert_image(f"oci:{tmp_path}/b", upgrade=True)
 
 
-def test_upgrade_may_name_another_destination(tmp_path: Path) -> None:
-    image(tmp_path / "a", "one")
-    image(tmp_path / "b", "two")
-    convert_image(f"oci:{tmp_path}/b:v1", f"oci:{tmp_path}/made:v1")
-    convert_image(f"oci:{tmp_path}/a:v1", f"oci:{tmp_path}/made:v1", upgrade=True)
-    assert verify_image(f"oci:{tmp_path}/made:v1").ok
-
-
 def test_one_manifest_for_two_platforms(tmp_path: Path) -> None:
     made = layouts.Layout(tmp_path / "a")
     entry = made.manifest([made.plain_layer(tar("one"))])

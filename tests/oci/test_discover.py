@@ -285,7 +285,7 @@ def test_what_was_made_below_the_source_is_left_out(served: Registry, folder: Pa
         ("docker://h.example", "somewhere", "not a destination"),
         ("docker://h.example", None, "DST is needed"),
         ("docker://h.example/UPPER", "oci:d", "lower case"),
-        ("docker-archive:x.tar", "oci:d", "an archive is one image"),
+        ("docker-archive:x.tar", "oci:d", "archive is converted with"),
         ("registry.example:5000", "oci:d", "docker://registry.example:5000"),
     ],
 )

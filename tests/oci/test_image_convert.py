@@ -927,7 +927,7 @@ def test_registry_with_tokens(tmp_path: Path) -> None:
         access = Access.of(authfile=write_auth(authfile, {served.host: True}), ca_file=ca)
         report = convert_image(*names, access=access, verify=True)
         assert report.digest == convert(layout.path, tmp_path / "dst").digest
-        assert convert_image(names[1], names[1], upgrade=True, access=access).status == "unchanged"
+        assert convert_image(names[1], upgrade=True, access=access).status == "unchanged"
 
 
 def write_auth(path: Path, hosts: dict[str, bool]) -> Path:

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from stargz.errors import (
 from stargz.oci.bulk.places import Places, is_below, is_host, normal, same_root
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.reference import (
+    IMAGE_PREFIXES,
+    STDIN,
     ArchiveReference,
     LayoutReference,
     Reference,
@@ -119,9 +121,9 @@ def _open_source(src: str, client: RegistryClient) -> _Source:
         return _registry(src, client)
     if src.startswith("storage:"):
         return _storage_named(src)
-    if src.startswith("docker-archive:"):
+    if src.startswith(("docker-archive:", "oci-archive:")):
         raise UsageError(
-            f"{src}: an archive is one image: stargz image convert, or name it in a file of "
+            f"{src}: an archive is converted with stargz image convert, or named in a file of "
             "references"
         )
     ref = None
@@ -365,11 +367,15 @@ def _line(words: list[str]) -> Found:
     name, tag, source = _named(words[0])
     own = None
     if len(words) > 1:
-        text = words[1] if words[1].startswith(("docker://", "oci:")) else f"docker://{words[1]}"
+        text = words[1] if words[1].startswith(IMAGE_PREFIXES) else f"docker://{words[1]}"
         place = parse_image(text)
         if isinstance(place, LayoutReference):
             own = str(place if place.ref else LayoutReference(place.path, tag))
-        elif not isinstance(place, Reference) or place.digest:
+        elif isinstance(place, ArchiveReference) and place.kind == "oci-archive":
+            own = str(place if place.ref else replace(place, ref=tag))
+        elif not isinstance(place, Reference):
+            raise UsageError(f"{words[1]}: nothing is written there; give docker://... or oci:DIR")
+        elif place.digest:
             raise UsageError(f"{words[1]}: a destination has a tag, not a digest")
         else:
             own = f"docker://{place if place.tag else place.with_tag(tag)}"
@@ -378,11 +384,12 @@ def _line(words: list[str]) -> Found:
 
 def _named(source: str) -> tuple[str, str, str]:
     """Repository, tag and whole name of an image that a file names."""
-    known = ("docker://", "docker-archive:", "storage:", "oci:")
-    place = parse_image(source if source.startswith(known) else f"docker://{source}")
+    place = parse_image(source if source.startswith(IMAGE_PREFIXES) else f"docker://{source}")
     if isinstance(place, LayoutReference):
         return Path(place.path).resolve().name, _tag_in(place.ref or "latest") or "latest", source
     if isinstance(place, ArchiveReference):
+        if place.path == STDIN:
+            raise UsageError(f"{source}: standard input is one archive: stargz image convert")
         tag = _tag_in(place.ref) if place.ref and not place.ref.startswith("@") else None
         return Path(place.path).name.partition(".")[0], tag or "latest", source
     if isinstance(place, StorageReference):

@@ -45,7 +45,7 @@ class Places:
         else:
             raise UsageError(
                 f"{dst!r} is not a destination: give docker://HOST[/PREFIX], or oci:DIR"
-                + (" (an archive would lose the annotations)" if "archive:" in dst else "")
+                + (" (an archive has one image: stargz image convert)" if "archive:" in dst else "")
             )
         if digest or (ref and not (whole and tag)):
             raise UsageError(

@@ -32,6 +32,7 @@ from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
 from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
 from stargz.oci.convert.layers import LayerOptions, LayerTask
+from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.destination import open_destination
 from stargz.oci.formats.manifest import layer_kind
 from stargz.oci.formats.reference import Reference, parse_reference
@@ -57,6 +58,7 @@ def bulk(
     verify: bool = False,
     strict: bool = False,
     upgrade: bool = False,
+    force: bool = False,
     access: Access | None = None,
     state: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
@@ -74,7 +76,7 @@ def bulk(
     """Convert all images of `src`; see the command `stargz image bulk`.
 
     src, dst, include, exclude, upgrade: see `stargz.oci.bulk.discover.discover`.
-    options, platforms, flatten, allow_missing, docker_types, verify, strict: see
+    options, platforms, flatten, allow_missing, docker_types, verify, strict, force: see
         `stargz.oci.conversion.convert_image`, which converts each image.
     state: the file that remembers what is done; nobody else may use it meanwhile. None: nothing
         is remembered.
@@ -113,6 +115,7 @@ def bulk(
         threads,
         memory,
         max_sparse,
+        force,
     )
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(images.access))
@@ -362,7 +365,14 @@ class _Run:
                 self._state.finish(number, "unchanged", seconds)
                 self._tell_image(pair, "unchanged", None, seconds)
                 return
-            report = convert_as(self._images, pair.source, pair.destination, store, self._progress)
+            report = convert_as(
+                self._images,
+                pair.source,
+                pair.destination,
+                store,
+                self._progress,
+                own=self._own(pair),
+            )
         except Exception as error:
             if self._stop.is_set():
                 return
@@ -401,6 +411,20 @@ class _Run:
         with open_destination(pair.destination, client=self._client) as destination:
             return destination.digest() == known.digest and destination.is_whole(known.digest)
 
+    def _own(self, pair: Pair) -> str | None:
+        """The digest of what an earlier run wrote to the destination."""
+        known = self._state.image(pair.destination)
+        return known.digest if known is not None else None
+
+    def _check_free(self, pair: Pair) -> None:
+        """Raise what the conversion would."""
+        if self._images.force or pair.source == pair.destination:
+            return
+        with open_destination(pair.destination, client=self._client) as destination:
+            there = ordinary_image(destination, self._own(pair))
+            if there is not None:
+                raise refusal(destination, there)
+
     def _count(self, number: int, pair: Pair, helpers: Executor) -> None:
         from stargz.oci.convert.plan import make_plan
 
@@ -411,6 +435,7 @@ class _Run:
                 status = "to do"
                 with open_repository(pair.source, client=self._client) as source:
                     plan = make_plan(source, self._images.platforms, helpers)
+                self._check_free(pair)
                 for image in plan.images():
                     tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
                     flat = self._images.flatten

@@ -501,7 +501,7 @@ def _absolute(place: str) -> str:
     if "://" in place:
         return place
     kind, path = "", place
-    for prefix in ("oci:", "storage:", "docker-archive:"):
+    for prefix in ("oci:", "oci-archive:", "storage:", "docker-archive:"):
         if place.startswith(prefix):
             kind, path = prefix, place.removeprefix(prefix)
     return kind + os.path.abspath(path)  # noqa: PTH100

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import stat
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +30,12 @@ from stargz.oci.formats.manifest import (
     load_json,
     parse_manifest,
 )
-from stargz.oci.formats.packing import HEAD, Packing, packing, unpacked
+from stargz.oci.formats.packing import HEAD, packing
 from stargz.oci.formats.reference import parse_reference
-from stargz.oci.formats.tar_index import Member, TarIndex
+from stargz.oci.formats.tar_file import MemberSource, TarFile, open_shared, unpack_member
+from stargz.oci.formats.tar_index import Member
 from stargz.sources import LocalSource
-from stargz.sources.base import check_range
-from stargz.sources.spool import Spool, unpack
+from stargz.sources.spool import Spool
 
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _MAX_IMAGES = 100_000
@@ -55,62 +52,16 @@ class _Entry:
     layers: tuple[str, ...]
 
 
-class _Open:
-    """A descriptor that is closed behind its last user."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-
-class MemberSource:
-    """A ByteSource of a range of a file."""
-
-    def __init__(self, source: LocalSource, offset: int, size: int, name: str) -> None:
-        self.name = name
-        self.size = size
-        self._source: LocalSource | None = source
-        self._offset = offset
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """See ByteSource.read_at."""
-        source = self._source
-        if source is None:
-            raise ValueError(f"{self.name}: the source is closed")
-        check_range(self.name, self.size, offset, size)
-        return source.read_at(self._offset + offset, size)
-
-    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """See ByteSource.read_ranges."""
-        return [self.read_at(offset, size) for offset, size in ranges]
-
-    def close(self) -> None:
-        """See ByteSource.close; the archive stays open for others."""
-        self._source = None
-
-
 class Archive:
     """An archive that is read; use `open_archive`. Any number of threads may use it.
 
-    A compressed one is unpacked into an unlinked temporary file first. Raises FormatError and
-    TarError, which name the file, and SourceError (no space).
+    Raises FormatError and TarError, which name the file, and SourceError (no space).
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.name = f"docker-archive:{path}"
-        file = _open_file(path, self.name)
-        self._source = LocalSource(path, file.fd, keep=file)
-        kind = packing(os.pread(file.fd, HEAD, 0))
-        if kind:
-            whole = Member("file", 0, self._source.size)
-            spool = Spool(self.name, None)
-            _unpack(self._source, whole, kind, spool, self.name)
-            self._source = LocalSource(path, spool.fd, keep=spool)
-        assert self._source.fd is not None
-        self._index = TarIndex(self._source.fd, self._source.size, self.name)
+        self._tar = TarFile(path, self.name)
         self._images = self._read_images()
         self._spool: Spool | None = None  # of layers in xz and bzip2
         self._lock = threading.Lock()
@@ -145,14 +96,15 @@ class Archive:
     # --- what is in it ------------------------------------------------------------------
 
     def _read_images(self) -> list[_Entry]:
-        if "manifest.json" not in self._index.members:
+        members = self._tar.members
+        if "manifest.json" not in members:
             what = "it has no manifest.json"
-            if {"index.json", "oci-layout"} <= self._index.members.keys():
-                what += ": it is an archive of an OCI layout; unpack it, and give oci:DIR"
-            elif "repositories" in self._index.members:
+            if {"index.json", "oci-layout"} <= members.keys():
+                what += f": it is an archive of an OCI layout; give oci-archive:{self.path}"
+            elif "repositories" in members:
                 what += ": it was made by a Docker before 1.10; load it, and save it anew"
             raise FormatError(what, self.name)
-        data = self._member("manifest.json", MAX_MANIFEST_SIZE)
+        data = self._tar.read("manifest.json", MAX_MANIFEST_SIZE)
         where = f"{self.name}: manifest.json"
         try:
             found = json.loads(data)
@@ -182,19 +134,11 @@ class Archive:
         hint = f"; name one: {self.name}:REF" if ref is None and count else ""
         raise SourceError(f"{self.name}: {what} in the archive, which has {there or 'none'}{hint}")
 
-    def _member(self, path: str, limit: int) -> bytes:
-        member = self._index.find(path)
-        if member.size > limit:
-            raise FormatError(
-                f"{path!r:.200} of {member.size} bytes is over the limit of {limit}", self.name
-            )
-        return self._source.read_at(member.offset, member.size)
-
     # --- manifests ----------------------------------------------------------------------
 
     def _make(self, number: int) -> Manifest:
         image = self._images[number]
-        config = self._member(image.config, MAX_CONFIG_SIZE)
+        config = self._tar.read(image.config, MAX_CONFIG_SIZE)
         where = f"{self.name}: {image.config!r:.200}"
         diff_ids = _diff_ids(load_json(config, where), where)
         if len(diff_ids) != len(image.layers):
@@ -205,7 +149,7 @@ class Archive:
             self._layer(path, diff_id) for path, diff_id in zip(image.layers, diff_ids, strict=True)
         ]
         digest = digest_of(config)
-        self._keep(digest, self._index.find(image.config))
+        self._keep(digest, self._tar.find(image.config))
         document = {
             "schemaVersion": 2,
             "mediaType": DOCKER_MANIFEST,
@@ -216,8 +160,8 @@ class Archive:
         return parse_manifest(data, self.name, media_type=DOCKER_MANIFEST)
 
     def _layer(self, path: str, diff_id: str) -> dict[str, Any]:
-        member = self._index.find(path)
-        source = self._source
+        member = self._tar.find(path)
+        source = self._tar.source
         kind = packing(source.read_at(member.offset, min(HEAD, member.size)))
         digest = diff_id  # checked by whoever reads the layer whole
         if kind in ("gzip", "zstd"):
@@ -227,7 +171,7 @@ class Archive:
             if diff_id not in self._blobs:
                 where = f"{self.name}: {path!r:.200}"
                 self._spool = self._spool or Spool(self.name, None)
-                at, size = _unpack(source, member, kind, self._spool, where)
+                at, size = unpack_member(source, member, kind, self._spool, where)
                 source = LocalSource(path, self._spool.fd, keep=self._spool)
                 self._blobs[diff_id] = source, Member("file", at, size)
             source, member = self._blobs[diff_id]
@@ -237,7 +181,7 @@ class Archive:
         return {"mediaType": f"{_LAYER}{suffix}", "size": member.size, "digest": digest}
 
     def _keep(self, digest: str, member: Member, source: LocalSource | None = None) -> None:
-        _, known = self._blobs.setdefault(digest, (source or self._source, member))
+        _, known = self._blobs.setdefault(digest, (source or self._tar.source, member))
         if known.size != member.size:
             raise FormatError(
                 f"two members of {known.size} and {member.size} bytes have one digest: {digest}",
@@ -249,75 +193,14 @@ class Archive:
             state = hashlib.sha256()
             for at in range(0, member.size, _PIECE):
                 size = min(_PIECE, member.size - at)
-                state.update(self._source.read_at(member.offset + at, size))
+                state.update(self._tar.source.read_at(member.offset + at, size))
             self._digests[member.offset] = f"sha256:{state.hexdigest()}"
         return self._digests[member.offset]
 
 
-# --- open archives --------------------------------------------------------------------------
-
-_lock = threading.Lock()
-_archives: dict[tuple[Any, ...], _Shared] = {}
-
-
-class _Shared:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.archive: Archive | None = None
-        self.users = 0
-
-
-@contextmanager
-def open_archive(path: str) -> Iterator[Archive]:
-    """The archive at a path, shared by all in this process that have it open at the same time:
-    so it is looked through, and unpacked if need be, once."""
-    try:
-        info = os.stat(path)  # noqa: PTH116
-    except FileNotFoundError:
-        raise SourceError(f"docker-archive:{path}: no such file") from None
-    key = (os.getpid(), path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
-    with _lock:
-        shared = _archives.setdefault(key, _Shared())
-        shared.users += 1
-    try:
-        with shared.lock:
-            if shared.archive is None:
-                shared.archive = Archive(path)
-        yield shared.archive
-    finally:
-        with _lock:
-            shared.users -= 1
-            if not shared.users:
-                _archives.pop(key, None)
-
-
-def _open_file(path: str, name: str) -> _Open:
-    # O_NONBLOCK: a pipe in the place of a file must not hang.
-    fd = _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-    if not stat.S_ISREG(os.fstat(fd.fd).st_mode):
-        raise SourceError(f"{name}: not a regular file; save it to one")
-    return fd
-
-
-def _unpack(
-    packed: LocalSource, at: Member, kind: Packing, spool: Spool, name: str
-) -> tuple[int, int]:
-    """Append the tar in something compressed to a spool: where it is there, and its bytes."""
-    done = 0
-
-    def read(size: int) -> bytes:
-        nonlocal done
-        piece = packed.read_at(at.offset + done, min(size, at.size - done))
-        done += len(piece)
-        return piece
-
-    begin = os.lseek(spool.fd, 0, os.SEEK_END)
-    try:
-        plain = unpacked(read, kind, name) if kind in ("xz", "bzip2") else read
-        _, size = unpack(plain, spool.fd, name)
-    except FormatError as error:
-        raise FormatError(f"it cannot be unpacked: {error.message}", name) from error
-    return begin, size
+def open_archive(path: str) -> AbstractContextManager[Archive]:
+    """The archive at a path, shared by all who have it open at the same time (`open_shared`)."""
+    return open_shared(path, "docker-archive", Archive)
 
 
 # --- checks ---------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""OCI image layouts: a directory with `oci-layout`, `index.json` and `blobs/` in it.
+"""OCI image layouts: a directory with `oci-layout`, `index.json` and `blobs/` in it, or a tar of
+one (oci-archive:).
 
 OCI image specification 1.1, `image-layout.md`.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from stargz.digests import check_digest, is_digest
@@ -21,29 +23,30 @@ from stargz.oci.formats.manifest import (
     parse_manifest,
     too_large,
 )
-from stargz.sources import LocalSource
+from stargz.oci.formats.tar_file import MemberSource, TarFile, open_shared
+from stargz.sources import ByteSource, LocalSource
 
 
-class Layout:
-    """An image layout that is read. Raises SourceError for a directory that is none."""
+class ImageLayout:
+    """An image layout that is read, wherever its files are."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.name = f"oci:{self.path}"
-        if not self.path.is_dir():
-            raise SourceError(f"{self.name}: no such directory")
-        try:
-            version = load_json(self._read(self.path / "oci-layout"), f"{self.name}/oci-layout")
-        except FileNotFoundError:
-            raise SourceError(
-                f"{self.name}: not an OCI image layout (it has no file oci-layout)"
-            ) from None
+    name: str
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        version = load_json(self._read("oci-layout"), f"{name}/oci-layout")
         if not str(version.get("imageLayoutVersion", "")).startswith("1."):
-            raise FormatError("an image layout of another version than 1", self.name)
-        index = f"{self.name}/index.json"
-        self.index = parse_manifest(
-            self._read(self.path / "index.json"), index, media_type=OCI_INDEX
-        )
+            raise FormatError("an image layout of another version than 1", name)
+        index = f"{name}/index.json"
+        self.index = parse_manifest(self._read("index.json"), index, media_type=OCI_INDEX)
+
+    def _read(self, name: str) -> bytes:
+        """One of its two small files."""
+        raise NotImplementedError
+
+    def open_blob(self, entry: Descriptor) -> ByteSource:
+        """A blob, for reading at random; its size is checked, its digest is not."""
+        raise NotImplementedError
 
     def refs(self) -> list[str]:
         """The names of the images in it, as its index gives them."""
@@ -69,11 +72,6 @@ class Layout:
         hint = "" if ref is not None else f"; name one: {self.name}:REF"
         raise SourceError(f"{self.name}: {what} in the layout, which has {there[:300]}{hint}")
 
-    def blob_path(self, digest: str) -> Path:
-        """Where the blob of a digest is."""
-        algorithm, _, value = check_digest(digest, self.name).partition(":")
-        return self.path / "blobs" / algorithm / value
-
     def manifest(self, entry: Descriptor) -> Manifest:
         """The manifest or index that a descriptor means, checked."""
         if entry.size > MAX_MANIFEST_SIZE:
@@ -93,8 +91,22 @@ class Layout:
         entry.check(data, self.name)
         return data
 
+
+class Layout(ImageLayout):
+    """An image layout in a directory. Raises SourceError for a directory that is none."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise SourceError(f"oci:{self.path}: no such directory")
+        super().__init__(f"oci:{self.path}")
+
+    def blob_path(self, digest: str) -> Path:
+        """Where the blob of a digest is."""
+        return self.path / _blob(digest, self.name)
+
     def open_blob(self, entry: Descriptor) -> LocalSource:
-        """A blob, for reading at random; its size is checked, its digest is not."""
+        """See ImageLayout.open_blob."""
         path = self.blob_path(entry.digest)
         try:
             return open_exact(path, entry.size)
@@ -103,11 +115,60 @@ class Layout:
                 f"{self.name}: blob {entry.digest} is not in the layout ({path})"
             ) from None
 
-    def _read(self, path: Path) -> bytes:
-        data = read_small(path, MAX_MANIFEST_SIZE)
+    def _read(self, name: str) -> bytes:
+        path = self.path / name
+        try:
+            data = read_small(path, MAX_MANIFEST_SIZE)
+        except FileNotFoundError:
+            if name != "oci-layout":
+                raise
+            raise SourceError(
+                f"{self.name}: not an OCI image layout (it has no file oci-layout)"
+            ) from None
         if data is None:
             raise FormatError(too_large(None), str(path))
         return data
+
+
+class ArchivedLayout(ImageLayout):
+    """An image layout in a tar, compressed or not; use `open_archived`. Any number of threads may
+    use it."""
+
+    def __init__(self, path: str) -> None:
+        name = f"oci-archive:{path}"
+        self._tar = TarFile(path, name)
+        if "oci-layout" not in self._tar.members:
+            what = "not an archive of an OCI image layout (it has no file oci-layout)"
+            if "manifest.json" in self._tar.members:
+                what += f": it is what `docker save` writes; give docker-archive:{path}"
+            raise FormatError(what, name)
+        super().__init__(name)
+
+    def open_blob(self, entry: Descriptor) -> MemberSource:
+        """See ImageLayout.open_blob."""
+        path = _blob(entry.digest, self.name)
+        if path not in self._tar.members:
+            raise SourceError(f"{self.name}: blob {entry.digest} is not in the archive")
+        member = self._tar.find(path)
+        name = f"{self.name}@{entry.digest}"
+        if member.size != entry.size:
+            raise FormatError(f"{member.size} bytes, where its descriptor says {entry.size}", name)
+        return MemberSource(self._tar.source, member.offset, member.size, name)
+
+    def _read(self, name: str) -> bytes:
+        return self._tar.read(name, MAX_MANIFEST_SIZE)
+
+
+def open_archived(path: str) -> AbstractContextManager[ArchivedLayout]:
+    """The layout in the tar at a path, shared by all who have it open at the same time
+    (`open_shared`)."""
+    return open_shared(path, "oci-archive", ArchivedLayout)
+
+
+def _blob(digest: str, name: str) -> str:
+    """Where the blob of a digest is in a layout."""
+    algorithm, _, value = check_digest(digest, name).partition(":")
+    return f"blobs/{algorithm}/{value}"
 
 
 def open_exact(path: Path, size: int) -> LocalSource:

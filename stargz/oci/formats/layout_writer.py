@@ -14,13 +14,14 @@ from typing import Any, Self
 from stargz.digests import check_digest, digest_of
 from stargz.durable import NewFile, complete_or_absent, sync_folder
 from stargz.errors import FormatError, SourceError, StargzError
-from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.layout import ImageLayout, Layout
 from stargz.oci.formats.manifest import (
     KNOWN,
     MAX_MANIFEST_SIZE,
     OCI_INDEX,
     REF_NAME,
     Descriptor,
+    Manifest,
     check_bytes,
     layer_kind,
     load_json,
@@ -95,28 +96,14 @@ class LayoutDestination:
     def is_whole(self, digest: str) -> bool:
         """See Destination.is_whole."""
         try:
-            layout = Layout(self._path)
-            left = [entry for entry in layout.index.manifests if entry.digest == digest]
-            seen = set()
-            while left:
-                entry = left.pop()
-                if entry.digest in seen:
-                    continue
-                seen.add(entry.digest)
-                if entry.media_type not in KNOWN:
-                    if not self.has_blob(entry):
-                        return False
-                    continue
-                found = layout.manifest(entry)
-                if found.kind == "index":
-                    left.extend(found.manifests)
-                    continue
-                blobs = [found.config, *found.layers]
-                if not all(self.has_blob(blob) for blob in blobs if layer_kind(blob) != "foreign"):
-                    return False
+            needed = [
+                self.has_blob(entry)
+                for entry in blobs_of(Layout(self._path), digest)
+                if layer_kind(entry) != "foreign"
+            ]
         except (StargzError, OSError):
             return False
-        return bool(seen)
+        return bool(needed) and all(needed)
 
     def digest(self) -> str | None:
         """See Destination.digest. Without a name it is that of the only image without one."""
@@ -124,15 +111,27 @@ class LayoutDestination:
             (self._path / "index.json").stat()
         except OSError:
             return None
+        found = self._named(Layout(self._path))
+        if self._reference.ref is not None:
+            return found[-1].digest if found else None
+        return found[0].digest if len({entry.digest for entry in found}) == 1 else None
+
+    def root(self) -> Manifest | None:
+        """See Destination.root. What has no name is not replaced."""
+        if self._reference.ref is None or not (self._path / "index.json").exists():
+            return None
+        layout = Layout(self._path)
+        found = self._named(layout)
+        return layout.manifest(found[-1]) if found else None
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """See Destination.manifest."""
+        return Layout(self._path).manifest(entry)
+
+    def _named(self, layout: Layout) -> list[Descriptor]:
         ref = self._reference.ref
-        found = [
-            entry.digest
-            for entry in Layout(self._path).index.manifests
-            if entry.annotations.get(REF_NAME) == ref
-        ]
-        if ref is not None:
-            return found[-1] if found else None
-        return found[0] if len(set(found)) == 1 else None
+        entries = layout.index.manifests
+        return [entry for entry in entries if entry.annotations.get(REF_NAME) == ref]
 
     def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
         """See Destination.write_manifest. Only what is named is in the layout's index."""
@@ -254,6 +253,26 @@ class LayoutDestination:
             raise FormatError(f"{too_large(len(data))}; give another directory", str(path))
         with complete_or_absent(str(path)) as fd:
             _write_all(fd, data)
+
+
+def blobs_of(layout: ImageLayout, digest: str | None = None) -> Iterator[Descriptor]:
+    """All that a layout's images are made of: manifests, configs, layers; those of one image if
+    its digest is given. Some come more than once."""
+    left = [entry for entry in layout.index.manifests if digest in (None, entry.digest)]
+    seen = set()
+    while left:
+        entry = left.pop()
+        if entry.digest in seen:
+            continue
+        seen.add(entry.digest)
+        yield entry
+        if entry.media_type not in KNOWN:
+            continue
+        found = layout.manifest(entry)
+        if found.kind == "index":
+            left.extend(found.manifests)
+        else:
+            yield from (found.config, *found.layers)
 
 
 class _GoneError(FileNotFoundError):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from stargz.digests import check_digest
 from stargz.errors import UsageError, mask_reference
@@ -22,6 +23,7 @@ DEFAULT_TAG = "latest"
 _API_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _OLD_NAMES = {"index.docker.io": DEFAULT_REGISTRY, "registry-1.docker.io": DEFAULT_REGISTRY}
 
+STDIN = "-"  # the path of an archive that is standard input
 MAX_NAME = 255  # characters of registry and repository together
 
 _ALNUM = "[a-z0-9]+"
@@ -84,14 +86,16 @@ class LayoutReference:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveReference:
-    """One image of a file that `docker save` wrote; `ref` is a name:tag of it, or @N for the
-    image at place N (from 0), or None where there is one."""
+    """One image of a tar: of what `docker save` writes (docker-archive), where `ref` is a name:tag
+    of it, or @N for the image at place N (from 0); or of an OCI image layout (oci-archive), where
+    it is as in a LayoutReference. None where there is one. The path "-" is standard input."""
 
     path: str
     ref: str | None = None
+    kind: Literal["docker-archive", "oci-archive"] = "docker-archive"
 
     def __str__(self) -> str:
-        return f"docker-archive:{self.path}{f':{self.ref}' if self.ref else ''}"
+        return f"{self.kind}:{self.path}{f':{self.ref}' if self.ref else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +116,29 @@ class StorageReference:
 ImageReference = Reference | LayoutReference | ArchiveReference | StorageReference
 
 # How the names of images begin.
-IMAGE_PREFIXES = ("docker://", "oci:", "docker-archive:", "storage:")
+IMAGE_PREFIXES = ("docker://", "oci:", "oci-archive:", "docker-archive:", "storage:")
 
 
 def parse_image(src: str) -> ImageReference:
-    """What `docker://host/repo:tag`, `oci:DIR[:ref]`, `docker-archive:FILE[:ref]` or
-    `storage:DIR//repo[:tag][@digest]` names; raises UsageError."""
+    """What `docker://host/repo:tag`, `oci:DIR[:ref]`, `oci-archive:FILE[:ref]`,
+    `docker-archive:FILE[:ref]` or `storage:DIR//repo[:tag][@digest]` names; raises UsageError."""
     if src.startswith("docker://"):
         return parse_reference(src.removeprefix("docker://"))
     if src.startswith("oci:"):
         return _parse_layout(src)
+    if src.startswith("oci-archive:"):
+        path, ref = _split_file(src)
+        return ArchiveReference(path, ref, "oci-archive")
     if src.startswith("docker-archive:"):
-        return _parse_archive(src)
+        path, ref = _split_file(src)
+        if ref is not None and not re.fullmatch(r"@[0-9]{1,6}", ref):
+            parse_reference(ref)
+        return ArchiveReference(path, ref)
     if src.startswith("storage:"):
         return _parse_storage(src)
     raise UsageError(
         f"{mask_reference(src)!r} is not an image: give docker://host/repo:tag, oci:DIR[:ref], "
-        "docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
+        "oci-archive:FILE[:ref], docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
     )
 
 
@@ -136,11 +146,7 @@ def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
     rest, at, digest = text.partition("@")
     if at and not re.match(r"(?:sha|md)[0-9]+:", digest):
-        host = text.rpartition("@")[2]
-        raise UsageError(
-            f"{f'***@{host}'!r}: what is behind @ is not a digest; and a user or password "
-            "has no place in a reference: log in, or give a file of them (--authfile)"
-        )
+        raise _credentials_in(text)
     if at:
         check_digest(digest, repr(mask_reference(text)))
     first, slash, remainder = rest.partition("/")
@@ -164,8 +170,20 @@ def parse_reference(text: str) -> Reference:
     return Reference(registry, repository, tag or None, digest or None)
 
 
+def _credentials_in(text: str) -> UsageError:
+    """Of a name with an @ that no digest is behind. What is before it may be a password."""
+    shown = f"***@{text.rpartition('@')[2]}"
+    return UsageError(
+        f"{shown!r}: a user or password has no place in the name of an image (and what is behind "
+        "@ is no digest): give --creds USER:PASSWORD (--src-creds, --dest-creds where there are "
+        "two images), or log in (podman login, docker login)"
+    )
+
+
 def check_registry(registry: str, source: str = "") -> str:
     """`host[:port]` with old names replaced; raises UsageError for what is none."""
+    if "@" in registry:
+        raise _credentials_in(registry)
     found = _REGISTRY.fullmatch(registry)
     good = found is not None and int(found[1] or 1) in range(1, 65536)
     if good and registry.startswith("["):
@@ -216,13 +234,15 @@ def _parse_layout(src: str) -> LayoutReference:
     return LayoutReference(path, ref)
 
 
-def _parse_archive(src: str) -> ArchiveReference:
-    path, ref = _split(src.removeprefix("docker-archive:"), Path.exists)
+def _split_file(src: str) -> tuple[str, str | None]:
+    """The file of an archive, and the ref in it."""
+    kind, _, rest = src.partition(":")
+    if rest == STDIN or rest.startswith(f"{STDIN}:"):  # whatever files there are
+        return STDIN, rest[2:] or None
+    path, ref = _split(rest, Path.exists)
     if not path:
-        raise UsageError(f"{src!r} names no file: give docker-archive:FILE[:ref]")
-    if ref is not None and not re.fullmatch(r"@[0-9]{1,6}", ref):
-        parse_reference(ref)
-    return ArchiveReference(path, ref)
+        raise UsageError(f"{src!r} names no file: give {kind}:FILE[:ref]")
+    return path, ref
 
 
 def _parse_storage(src: str) -> StorageReference:

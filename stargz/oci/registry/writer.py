@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, suppress
 
 from stargz.digests import digest_of, is_digest
-from stargz.errors import FormatError, StargzError, UsageError
+from stargz.errors import FormatError, SourceError, StargzError, UsageError
 from stargz.oci.formats.manifest import (
     INDEXES,
     MANIFESTS,
     MAX_MANIFEST_SIZE,
     Descriptor,
+    Manifest,
     check_bytes,
+    parse_manifest,
     too_large,
 )
 from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
@@ -117,6 +119,29 @@ class RegistryDestination:
         if answer.status != 200:
             raise failure(answer, self._reference, writing=answer.status in (401, 403))
         return digest_of(answer.data)
+
+    def root(self) -> Manifest | None:
+        """See Destination.root."""
+        return self._read(self._reference)
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """See Destination.manifest."""
+        reference = self._reference.with_digest(entry.digest)
+        found = self._read(reference, entry.media_type)
+        if found is None:
+            raise SourceError(f"docker://{reference}: it is listed, but not there")
+        return found
+
+    def _read(self, reference: Reference, media_type: str = "") -> Manifest | None:
+        answer = self._request("GET", f"manifests/{reference.target}", headers=_ACCEPT)
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise failure(answer, reference)
+        stated = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        kind = media_type or stated
+        name = f"docker://{reference}"
+        return parse_manifest(answer.data, name, digest=reference.digest, media_type=kind)
 
     def is_whole(self, digest: str) -> bool:
         """See Destination.is_whole: a registry has what its manifests refer to."""

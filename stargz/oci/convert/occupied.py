@@ -1,0 +1,76 @@
+"""What a conversion would replace at its destination: an image of another kind is not lost by
+mistake."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from stargz.errors import DigestError, FormatError, OccupiedError, RegistryError, SourceError
+from stargz.oci.destination import Destination
+from stargz.oci.formats.manifest import (
+    KNOWN,
+    MAX_INDEX_NESTING,
+    TOC_DIGEST,
+    UNCOMPRESSED_SIZE,
+    Manifest,
+    is_attestation,
+)
+
+_MAX_LOOKED_AT = 200  # manifests of an index
+
+
+def ordinary_image(destination: Destination, own: str | None = None) -> Manifest | None:
+    """What the destination's name means now, if it is no seekable image: no layer of it has the
+    annotations of one. None also where it cannot be told: who may write but not read is not kept
+    from it, and what is damaged can only gain. One with the digest `own` is known to be ours.
+
+    Raises OccupiedError for an archive whose other contents would be lost, and RegistryError for a
+    destination that does not answer.
+    """
+    try:
+        found = destination.root()
+    except RegistryError as error:
+        if error.status in (401, 403):
+            return None
+        raise
+    except (SourceError, FormatError, DigestError):
+        return None
+    if found is None or found.digest == own or _is_seekable(destination, found):
+        return None
+    return found
+
+
+def refusal(destination: Destination, found: Manifest) -> OccupiedError:
+    """The error that tells what is there."""
+    what = "an ordinary image (no layer has a TOC digest)"
+    if found.is_artifact:
+        what = f"an artifact ({found.artifact_type[:100]!r})"
+    return OccupiedError(
+        f"{destination.name}: the name is that of {what}, {found.digest}, which would be lost: "
+        "name another, or replace it with --force (or, where it is to be converted itself, "
+        "--upgrade without DST)"
+    )
+
+
+def _is_seekable(destination: Destination, root: Manifest) -> bool:
+    """Whether any layer is; an image without layers counts as one."""
+    left = [(root, 0)]
+    looked = bare = 0
+    while left:
+        found, depth = left.pop()
+        if found.kind == "manifest" and not found.is_artifact:
+            notes = [entry.annotations for entry in found.layers]
+            if any(TOC_DIGEST in one or UNCOMPRESSED_SIZE in one for one in notes):
+                return True
+            bare += 1 if notes else 0
+        if found.kind != "index" or depth >= MAX_INDEX_NESTING:
+            continue
+        for entry in found.manifests:
+            if entry.media_type not in KNOWN or is_attestation(entry):
+                continue
+            looked += 1
+            if looked > _MAX_LOOKED_AT:
+                return False
+            with suppress(SourceError, FormatError, DigestError):
+                left.append((destination.manifest(entry), depth + 1))
+    return not bare and not root.is_artifact and root.kind != "other"

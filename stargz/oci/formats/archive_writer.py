@@ -1,0 +1,166 @@
+"""A tar of an OCI image layout as a destination (oci-archive:)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from stargz.digests import check_digest
+from stargz.durable import complete_or_absent
+from stargz.endpoints import is_replaced
+from stargz.errors import FormatError, OccupiedError, SourceError, UsageError
+from stargz.oci.formats.layout import Layout, open_archived
+from stargz.oci.formats.layout_writer import LayoutDestination, blobs_of
+from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest
+from stargz.oci.formats.reference import STDIN, ArchiveReference, LayoutReference
+
+_RECORD = 10240  # bytes of which a tar has a whole number, as GNU tar writes it
+
+
+class ArchiveDestination(LayoutDestination):
+    """A Destination that is a layout in a hidden directory beside the file, until the image has
+    its name: then the file is written, in the place of one that is there. Its bytes depend on the
+    image and its name alone."""
+
+    def __init__(self, reference: ArchiveReference) -> None:
+        if reference.path == STDIN:
+            raise UsageError(f"{reference}: an archive is written to a file; name one")
+        self._file = os.path.realpath(reference.path)
+        self._path_given = reference.path
+        if not is_replaced(self._file):
+            raise SourceError(f"{reference}: not a regular file; name a file to write")
+        self._folder, self._held = _hidden(self._file)
+        # In a folder of its own: writers of a layout lock it for themselves.
+        super().__init__(LayoutReference(f"{self._folder}/layout", reference.ref))
+        self.name = str(reference)
+
+    def digest(self) -> str | None:
+        """See Destination.digest."""
+        if not Path(self._file).exists():
+            return None
+        with suppress(SourceError, FormatError), open_archived(self._path_given) as there:
+            return _named(there.index.manifests, self._reference.ref)[0].digest
+        return None
+
+    def root(self) -> Manifest | None:
+        """See Destination.root; OccupiedError if the file has something besides, which would be
+        lost with it."""
+        if not Path(self._file).exists():
+            return None
+        try:
+            with open_archived(self._path_given) as there:
+                mine = _named(there.index.manifests, self._reference.ref)
+                others = [one for one in there.index.manifests if one not in mine]
+                if others:
+                    names = ", ".join(one.annotations.get(REF_NAME) or one.digest for one in others)
+                    raise OccupiedError(
+                        f"{self.name}: the file is written as a whole, and has other images "
+                        f"({names[:200]}), which would be lost: name another file, or give --force"
+                    )
+                return there.manifest(mine[-1]) if mine else None
+        except FormatError as error:
+            raise OccupiedError(
+                f"{self.name}: the file exists, and is no archive of an OCI layout; --force "
+                "replaces it"
+            ) from error
+
+    def manifest(self, entry: Descriptor) -> Manifest:
+        """See Destination.manifest."""
+        with open_archived(self._path_given) as there:
+            return there.manifest(entry)
+
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+        """See Destination.write_manifest. What is named is written to the file, and gone from the
+        directory."""
+        digest = super().write_manifest(data, media_type, named=named)
+        if named:
+            with complete_or_absent(self._file) as fd:
+                _write(fd, Layout(self._path))
+        return digest
+
+    def close(self) -> None:
+        """Take the directory away."""
+        super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._held)
+
+
+def _named(entries: list[Descriptor], ref: str | None) -> list[Descriptor]:
+    return [entry for entry in entries if entry.annotations.get(REF_NAME) == ref]
+
+
+def _hidden(file: str) -> tuple[str, int]:
+    """A new directory beside a file, and what keeps it locked. Those that killed processes left
+    of the same file go."""
+    folder, name = os.path.split(file)
+    short = os.fsdecode(os.fsencode(f".{name}")[:200])
+    for left in glob.glob(f"{glob.escape(f'{folder}/{short}')}.*.layout"):  # noqa: PTH207
+        with suppress(OSError):
+            fd = _locked(left, fcntl.LOCK_EX)
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(fd)
+    while True:
+        try:
+            made = tempfile.mkdtemp(".layout", f"{short}.", folder)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "No such directory", folder) from None
+        with suppress(OSError):  # another took it for one that was left
+            fd = _locked(made, fcntl.LOCK_SH)
+            if os.path.isdir(made):  # noqa: PTH112
+                return made, fd
+            os.close(fd)
+
+
+def _locked(folder: str, how: int) -> int:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _write(fd: int, layout: Layout) -> None:
+    """The tar of a layout, without what nothing in it refers to. Each blob goes as soon as it is
+    in the tar: there need not be room for two of all of them."""
+    import tarfile
+
+    size = 0
+
+    def member(name: str, source: Path | None = None) -> None:
+        nonlocal size
+        info = tarfile.TarInfo(name)  # of the time 0 and the owner 0
+        info.mode = 0o644 if source else 0o755
+        info.type = tarfile.REGTYPE if source else tarfile.DIRTYPE
+        if source is None:
+            size += os.write(fd, info.tobuf(tarfile.GNU_FORMAT))
+            return
+        with source.open("rb", buffering=0) as file:
+            info.size = left = os.fstat(file.fileno()).st_size
+            size += os.write(fd, info.tobuf(tarfile.GNU_FORMAT))
+            while left:
+                sent = os.sendfile(fd, file.fileno(), None, left)
+                if not sent:
+                    raise FormatError("the file became shorter", str(source))
+                left -= sent
+        size += info.size + os.write(fd, bytes(-info.size % 512))
+
+    member("oci-layout", layout.path / "oci-layout")
+    member("index.json", layout.path / "index.json")
+    names = {check_digest(one.digest).replace(":", "/") for one in blobs_of(layout)}
+    there = [f"blobs/{name}" for name in names if (layout.path / "blobs" / name).exists()]
+    folders = {name.rpartition("/")[0] for name in there}
+    for name in ["blobs/", *sorted(f"{one}/" for one in folders)]:
+        member(name)
+    for name in sorted(there):
+        member(name, layout.path / name)
+        (layout.path / name).unlink()
+    end = size + 1024
+    os.write(fd, bytes(1024 + -end % _RECORD))
