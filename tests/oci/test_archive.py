@@ -461,7 +461,7 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     path.write_bytes(b"")
     refused(path, "no manifest.json", FormatError)
     refused(
-        write(path, member("oci-layout", b"{}"), member("index.json", b"{}")), "oci-archive:FILE"
+        write(path, member("oci-layout", b"{}"), member("index.json", b"{}")), "give oci-archive:"
     )
     refused(write(path, member("repositories", b"{}")), "before 1.10")
     refused(write(path, member("manifest.json", bytes(5 << 20))), "limit")

@@ -120,7 +120,7 @@ def test_refused(text: str) -> None:
 )
 def test_users_and_passwords(text: str) -> None:
     with pytest.raises(
-        UsageError, match="has no place in the name of an image .*--creds"
+        UsageError, match=r"has no place in the name of an image .*--creds"
     ) as caught:
         parse_image(f"docker://{text}")
     assert "cret" not in str(caught.value) and "user:" not in str(caught.value)

@@ -148,7 +148,7 @@ class ArchivedLayout(ImageLayout):
         """See ImageLayout.open_blob."""
         path = _blob(entry.digest, self.name)
         if path not in self._tar.members:
-            raise SourceError(f"{self.name}: blob {entry.digest} is not in the archive")
+            raise MissingBlobError(f"{self.name}: blob {entry.digest} is not in the archive")
         member = self._tar.find(path)
         name = f"{self.name}@{entry.digest}"
         if member.size != entry.size:
