@@ -312,7 +312,7 @@ class Layer:
         try:
             node = paths.find(self.engine, path, follow=follow, links=links, source=self.name)
         except (EntryNotFoundError, NotADirectoryError) as error:
-            if there and not last:
+            if there and not last and not links:
                 return path
             if links and isinstance(error, EntryNotFoundError):
                 raise

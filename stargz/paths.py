@@ -171,6 +171,11 @@ class _Walk:
         self.only_dirs = pattern.endswith(("/", "/."))
         self.parts = [p for i, p in enumerate(parts) if p != "**" or parts[i - 1 : i] != ["**"]]
         self.end = len(self.parts)
+        self.matchers = {
+            i: re.compile(fnmatch.translate(part)).match
+            for i, part in enumerate(self.parts)
+            if is_pattern(part) and part != "**"
+        }
         self.plans: dict[frozenset[int], _Plan] = {}
         # The walk comes by each node once, and more often only by way of symlinks: those into
         # their own directory multiply with every part.
@@ -247,8 +252,8 @@ class _Walk:
         names: dict[str, frozenset[int]] = {}
         patterns: list[tuple[Callable[[str], object], int]] = []
         for i in sorted(states - stay - {end}):
-            if is_pattern(parts[i]):
-                patterns.append((re.compile(fnmatch.translate(parts[i])).match, i + 1))
+            if i in self.matchers:
+                patterns.append((self.matchers[i], i + 1))
             else:
                 names[parts[i]] = names.get(parts[i], _NONE) | {i + 1}
         return _Plan(stay, names, patterns, end - 1 in stay)
@@ -276,23 +281,23 @@ _NONE: frozenset[int] = frozenset()
 # --- selections -------------------------------------------------------------------------
 
 
-def matches(engine: _toc.Tree, text: str, source: str = "") -> list[Match]:
+def matches(engine: _toc.Tree, name: str, source: str = "") -> list[Match]:
     """What a name or a pattern means: the path that is so called, if there is one, else all that
     the pattern matches. EntryNotFoundError if there is nothing; a symlink at the end is itself.
     """
     links: list[int] = []
     try:
-        node = find(engine, text, follow=False, links=links, source=source)
+        node = find(engine, name, follow=False, links=links, source=source)
     except (KeyError, OSError):
-        if not is_pattern(text):
+        if not is_pattern(name):
             raise
     else:
-        parts = [part for part in text.split("/") if part not in ("", ".")]
+        parts = [part for part in name.split("/") if part not in ("", ".")]
         path = engine.path(node) if ".." in parts else "/".join(parts)
         return [Match(path, node, tuple(links))]
-    found = list(glob(engine, text))
+    found = list(glob(engine, name))
     if not found:
-        raise EntryNotFoundError(text, source, pattern=True)
+        raise EntryNotFoundError(name, source, pattern=True)
     return found
 
 

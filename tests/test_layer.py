@@ -190,6 +190,9 @@ def test_names_lead_through_symlinks() -> None:
         assert layer.entry("bin").link_name == layer.entry("bin/").link_name == "usr/bin"
         assert layer.entry(Path("lib/x86_64-linux-gnu/libc.so.6")).size == 12000
         assert layer.entry("lib/../bin/dash").name == "usr/bin/dash"  # of /usr/lib
+        assert layer.entry("lib/../bin").type == "dir"
+        assert "lib/../etc/motd" not in layer
+        assert "nowhere/../etc/motd" in layer
         for name in ("bin/dash", Path("bin"), "etc/mtab", "usr/share/here/here/locale"):
             assert name in layer
         for name in ("bin/zsh", Path("bin/x/y"), "etc/mtab/x", "bin/dash/x"):

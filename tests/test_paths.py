@@ -272,6 +272,14 @@ def test_a_selection_keeps_what_is_asked_for_in_its_order(merged: Tree) -> None:
     assert merged.glob(["bin/dash", "bin/*sh"]) == ["bin/dash", "bin/bash", "bin/sh"]
 
 
+def test_a_pattern_that_is_a_name(merged: Tree) -> None:
+    for pattern, path in [("bin", "bin"), ("bin/", "usr/bin"), ("bin/dash", "usr/bin/dash")]:
+        found = list(paths.glob(merged.engine, pattern))
+        assert [merged.engine.path(match.node) for match in found] == [path]
+    for pattern in ("bin/dash/", "etc/mtab/", "none", ""):
+        assert list(paths.glob(merged.engine, pattern)) == []
+
+
 # --- hostile ones -----------------------------------------------------------------------------
 
 
@@ -293,3 +301,5 @@ def test_symlinks_in_circles_end() -> None:
             tree.glob("*/*/*/*/*/*/x")
         assert tree.glob("00/" * 40 + "?") == ["00/" * 40 + "x"]
         assert tree.glob("00/" * 41 + "?") == []  # as for the system
+        assert len(tree.glob("00/" * 39 + "*/x")) == 50
+        assert tree.glob("00/" * 40 + "*/x") == []
