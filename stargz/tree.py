@@ -79,8 +79,9 @@ class Tree:
 
     `whiteouts`: "apply" them to the layers below. For a single layer also "hide" (no layer is
     below: the same), "raw" (ordinary entries), or "overlay" (as overlayfs expects them: character
-    devices 0:0, and the xattr of opaque directories). Landmarks and the TOC in the root are never
-    shown. `name` is what errors call the tree (default: the uppermost layer's name).
+    devices 0:0, and the xattr of opaque directories). Landmarks, which layers have for themselves
+    in the root, are shown only with `landmarks`. `name` is what errors call the tree (default: the
+    uppermost layer's name).
 
     Paths are strings or `os.PathLike`, pathlib's among them. Symlinks are followed within the tree
     as in a chroot. Methods raise EntryNotFoundError (a
@@ -90,7 +91,11 @@ class Tree:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], whiteouts: Whiteouts = "apply", name: str | None = None
+        self,
+        layers: Sequence[Layer],
+        whiteouts: Whiteouts = "apply",
+        name: str | None = None,
+        landmarks: bool = False,
     ) -> None:
         if whiteouts not in ("apply", "hide", "raw", "overlay"):
             raise UsageError(f"whiteouts is apply, hide, raw or overlay, not {whiteouts!r}")
@@ -101,15 +106,17 @@ class Tree:
                 raise UsageError(f"a Tree is of open layers (stargz.open), not {layer!r}")
         self.layers: tuple[Layer, ...] = tuple(layers)
         self.whiteouts = whiteouts
+        self.landmarks = landmarks
         self.name: str = (layers[-1].name if layers else "") if name is None else name
+        rows = [layer.toc.rows for layer in layers]
         #: The same by node numbers, for those who read in C.
-        self.engine: _toc.Tree = _toc.Tree([layer.toc.rows for layer in layers], whiteouts)
+        self.engine: _toc.Tree = _toc.Tree(rows, whiteouts, landmarks)
 
     def __repr__(self) -> str:
         return f"<stargz.tree.Tree {self.name!r}: {len(self)} names>"
 
-    def __reduce__(self) -> tuple[type[Tree], tuple[tuple[Layer, ...], Whiteouts, str]]:
-        return Tree, (self.layers, self.whiteouts, self.name)
+    def __reduce__(self) -> tuple[type[Tree], tuple[tuple[Layer, ...], Whiteouts, str, bool]]:
+        return Tree, (self.layers, self.whiteouts, self.name, self.landmarks)
 
     def __len__(self) -> int:
         """How many names there are, the root included."""
@@ -205,9 +212,10 @@ class Tree:
         Of a hard link its own, of type "hardlink"; of a directory that several layers list the
         uppermost. What no layer lists has one too (implied directories, mode 0o755).
         """
-        return self._entry(self.node(path, follow=follow))
+        return self.entry_of(self.node(path, follow=follow))
 
-    def _entry(self, node: int) -> Entry:
+    def entry_of(self, node: int) -> Entry:
+        """The same by a node's number."""
         layer, row = self.engine.entry(node)
         if row >= 0:
             return Entry(*self.layers[layer].toc.rows.fields(row))  # type: ignore[arg-type]
@@ -261,7 +269,7 @@ class Tree:
 
     def entries(self, path: Name = "", *, recursive: bool = False) -> Iterator[Entry]:
         """The same as the TOC's entries."""
-        return map(self._entry, self.nodes(path, recursive=recursive))
+        return map(self.entry_of, self.nodes(path, recursive=recursive))
 
     def walk(self, path: Name = "") -> Iterator[tuple[str, list[str], list[str]]]:
         """(path of a directory, names of directories in it, other names), from the top down, as

@@ -30,6 +30,7 @@ typedef struct {
 typedef struct {
     sgz_toc_tree *tree;
     sgz_toc_whiteouts whiteouts;
+    int markers;             /* are shown */
     source *sources;         /* a queue: nodes are merged in the order they are made */
     size_t source_count, source_cap;
     stream *streams;         /* a heap, the first name first */
@@ -240,7 +241,7 @@ static void count_node(merge *m, uint32_t parent, uint32_t number)
 
 static int is_hidden(const merge *m, uint32_t parent, const stream *s)
 {
-    if (parent == 0 && sgz_toc_marker(s->name, s->len))
+    if (parent == 0 && !m->markers && sgz_toc_marker(s->name, s->len))
         return 1;
     /* What the whiteouts that are no whiteouts would make: .wh. and .wh..wh.plnk */
     return s->whiteout &&
@@ -347,9 +348,10 @@ static sgz_status prepare(merge *m, const sgz_toc_tree_layer *layers, sgz_error 
 }
 
 sgz_status sgz_toc_tree_build(sgz_toc_tree *tree, const sgz_toc_tree_layer *layers,
-                              uint32_t count, sgz_toc_whiteouts whiteouts, sgz_error *err)
+                              uint32_t count, sgz_toc_whiteouts whiteouts, int markers,
+                              sgz_error *err)
 {
-    merge m = {.tree = tree, .whiteouts = whiteouts};
+    merge m = {.tree = tree, .whiteouts = whiteouts, .markers = markers};
     memset(tree, 0, sizeof *tree);
     tree->raw = whiteouts == SGZ_WHITEOUTS_RAW;
     if (count > SGZ_TREE_LAYERS_MAX)

@@ -55,9 +55,11 @@ typedef struct {
     int raw;                 /* as the layer has it */
 } sgz_toc_tree;
 
-/* `layers` from the lowest up; they must outlive the tree. */
+/* `layers` from the lowest up; they must outlive the tree. What a layer has for itself in the root
+ * (landmarks, a TOC) is left out but with `markers`. */
 sgz_status sgz_toc_tree_build(sgz_toc_tree *tree, const sgz_toc_tree_layer *layers,
-                              uint32_t count, sgz_toc_whiteouts whiteouts, sgz_error *err);
+                              uint32_t count, sgz_toc_whiteouts whiteouts, int markers,
+                              sgz_error *err);
 void sgz_toc_tree_free(sgz_toc_tree *tree);
 
 /* The base name of a node; "" of the root. Not terminated. */

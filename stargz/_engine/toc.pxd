@@ -127,7 +127,7 @@ cdef extern from "toc/tree.h" nogil:
         uint32_t inodes
 
     sgz_status sgz_toc_tree_build(sgz_toc_tree *, const sgz_toc_tree_layer *, uint32_t,
-                                  sgz_toc_whiteouts, sgz_error *)
+                                  sgz_toc_whiteouts, int, sgz_error *)
     void sgz_toc_tree_free(sgz_toc_tree *)
     const char *sgz_toc_tree_name(const sgz_toc_tree *, uint32_t, size_t *)
     uint32_t sgz_toc_tree_child(const sgz_toc_tree *, uint32_t, const char *, size_t)

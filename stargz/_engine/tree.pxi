@@ -35,11 +35,11 @@ cdef int keep_xattr(void *arg, const sgz_xattr *x) noexcept with gil:
 cdef class Tree:
     """The merged view of the TOCs of some layers, given from the lowest up.
 
-    `whiteouts` is "apply", "hide", "raw" or "overlay" (csrc/toc/tree.h). Built once, without the
-    GIL; any number of threads may read.
+    `whiteouts` is "apply", "hide", "raw" or "overlay", `markers` shows landmarks
+    (csrc/toc/tree.h). Built once, without the GIL; any number of threads may read.
     """
 
-    def __init__(self, tocs, str whiteouts not None="apply"):
+    def __init__(self, tocs, str whiteouts not None="apply", bint markers=False):
         cdef sgz_error err
         cdef sgz_status status
         cdef sgz_toc_whiteouts mode = WHITEOUTS[whiteouts]
@@ -61,7 +61,7 @@ cdef class Tree:
             layers[i].toc = toc.ptr
             layers[i].dirs = &toc.tree
         with nogil:
-            status = sgz_toc_tree_build(&self.tree, layers, count, mode, &err)
+            status = sgz_toc_tree_build(&self.tree, layers, count, mode, markers, &err)
         free(layers)
         if status != SGZ_OK:
             raise to_exception(&err, "")

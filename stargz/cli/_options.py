@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from stargz.errors import UsageError
@@ -40,17 +41,21 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
-        self.add_argument("-h", "--help", action="store_true", help="show this and stop")
+        #: What the words become before they are parsed.
+        self.rewrite: Callable[[list[str]], list[str]] | None = None
 
     def parse(self, arguments: list[str]) -> argparse.Namespace | None:
         """The options; None after printing the help, if that is what was asked for.
 
         (argparse's own way of printing it hides a full disk.)
         """
+        short = ["-h"] if "-h" not in self._option_string_actions else []  # `ls` has its own
+        self.add_argument(*short, "--help", action="store_true", help="show this and stop")
         until = arguments.index("--") if "--" in arguments else len(arguments)
-        if not {"-h", "--help"} & set(arguments[:until]):
-            level, words = self._gzip_level(arguments[:until])
-            args = self.parse_intermixed_args(words + arguments[until:])
+        if arguments != ["-h"] and not {*short, "--help"} & set(arguments[:until]):
+            level, words = self._gzip_level(self._joined(arguments[:until]))
+            words += arguments[until:]
+            args = self.parse_intermixed_args(self.rewrite(words) if self.rewrite else words)
             if level is not None:
                 if args.level != level and any(w.split("=")[0] == "--level" for w in words):
                     self.error(f"-{level} and --level {args.level} contradict each other")
@@ -61,22 +66,26 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help())
         return None
 
-    def _gzip_level(self, words: list[str]) -> tuple[int | None, list[str]]:
-        """-1 to -9 are levels, as of gzip, where there is --level; and the other words. (As options
-        of argparse they would take the negative numbers of other options away.)"""
-        known = self._option_string_actions
-        if "--level" not in known:
-            return None, words
-        levels, others = [], []
-        for before, word in zip(["", *words], words, strict=False):
+    def _joined(self, words: list[str]) -> list[str]:
+        """`--layer -1` as `--layer=-1`, so that it is not taken for an option -1."""
+        known, joined = self._option_string_actions, [""]
+        for word in words:
+            before = joined[-1]
             takes_it = before in known and known[before].nargs is None
-            if re.fullmatch("-[1-9]", word) and not takes_it:
-                levels.append(-int(word))
+            if takes_it and re.fullmatch(r"-\d+", word):
+                joined[-1] += ("=" if len(before) > 2 else "") + word
             else:
-                others.append(word)
+                joined.append(word)
+        return joined[1:]
+
+    def _gzip_level(self, words: list[str]) -> tuple[int | None, list[str]]:
+        """-1 to -9 are levels, as of gzip, where there is --level; and the other words."""
+        if "--level" not in self._option_string_actions:
+            return None, words
+        levels = [-int(word) for word in words if re.fullmatch("-[1-9]", word)]
         if len(set(levels)) > 1:
             self.error(f"-{levels[0]} and -{levels[-1]} contradict each other")
-        return (levels[0] if levels else None), others
+        return (levels[0] if levels else None), [w for w in words if not re.fullmatch("-[1-9]", w)]
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see '{self.prog} --help'")
@@ -113,6 +122,17 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="what is said on stderr; debug has every request (default: warning; error with -q)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON value")
+
+
+def add_human_readable(parser: argparse.ArgumentParser) -> None:
+    """-h, which is not of the help then."""
+    parser.add_argument(
+        "-h",
+        "--human-readable",
+        dest="human",
+        action="store_true",
+        help="sizes such as 1.1K and 23M: powers of 1024, rounded up",
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

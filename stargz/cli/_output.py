@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli._errors import printable, say
@@ -114,6 +114,34 @@ def rate_text(rate: float) -> str:
 def shown(name: str) -> str:
     """A name as listings print it: escaped only where a terminal would act on it."""
     return printable(name) if sys.stdout.isatty() else name
+
+
+def line_printer(*, nul: bool = False) -> Callable[[str], object]:
+    """What prints lines of names by the hundred thousand: as `shown` has them, or with `nul` as
+    they are, each ended by a NUL."""
+    if nul:
+        sys.stdout.flush()
+        put = sys.stdout.buffer.write
+        return lambda text: put(text.encode("utf-8", "surrogateescape") + b"\0")
+    write = sys.stdout.write
+    if sys.stdout.isatty():
+        return lambda text: write(f"{printable(text)}\n")
+    return lambda text: write(f"{text}\n")
+
+
+def human_size(count: int) -> str:
+    """Bytes as `ls -h` prints them: powers of 1024, rounded up."""
+    if count < 1024:
+        return str(count)
+    for power, unit in enumerate("KMGTPE", 1):
+        scale = 1 << 10 * power
+        tenths = -(-count * 10 // scale)
+        if tenths < 100:
+            return f"{tenths // 10}.{tenths % 10}{unit}"
+        whole = -(-count // scale)
+        if whole < 1024 or unit == "E":
+            break
+    return f"{whole}{unit}"
 
 
 def log(args: argparse.Namespace, text: str) -> None:

@@ -14,7 +14,7 @@ from stargz.errors import EntryNotFoundError
 
 if TYPE_CHECKING:
     from stargz._engine import toc as _toc
-    from stargz.paths import Selection
+    from stargz.paths import Match, Selection
 
 _NOTES = """
 
@@ -69,3 +69,13 @@ def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
         if error.errno != errno.ELOOP:
             raise
         raise CommandError(f"{error.filename}: {error.strerror}") from None
+
+
+def followed(engine: _toc.Tree, match: Match) -> int:
+    """The node that a match leads to; of a symlink that leads nowhere its own."""
+    from stargz import paths
+
+    try:
+        return paths.find(engine, engine.path(match.node))
+    except (KeyError, OSError):
+        return match.node

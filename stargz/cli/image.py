@@ -13,5 +13,8 @@ COMMANDS = {
     "bulk": "the same for a registry, a repository, a list or a folder of images",
     "info": "an image's digests, platforms and layers, from its manifest",
     "ls": "list the files of an image",
+    "find": "list those that pass tests: -name, -type, -size, ...",
+    "du": "bytes of the files below an image's directories",
+    "tree": "draw an image's directories as a tree",
     "cat": "write files' contents to standard output",
 }

@@ -1,6 +1,7 @@
 """List the files of an image, its layers merged.
 
-A directory lists what it holds, anything else itself. Times are UTC."""
+A directory lists what it holds, anything else itself; with -l a symlink itself, but with a slash
+behind it. Times are UTC."""
 
 from __future__ import annotations
 
@@ -8,22 +9,22 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._layers import open_image
-from stargz.cli._listing import add_ls_options, list_tree
+from stargz.cli._ls import add_ls_options, list_tree
 
 EXAMPLE = """\
 stargz image ls -l docker://registry.example/app:1.0 usr/bin
 stargz image ls -R oci:layout:latest | grep python"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: _options.Parser) -> None:
     """The options of `stargz image ls`."""
     _options.add_image_options(parser)
     add_ls_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List PATH of SRC."""
+    """List PATHs of SRC."""
     from stargz.tree import Tree
 
     with open_image(args) as image:
-        return list_tree(Tree(image.layers, name=args.src), args, "image ls")
+        return list_tree(Tree(image.layers, name=args.src, landmarks=args.all), args, "image ls")

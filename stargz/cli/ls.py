@@ -1,6 +1,7 @@
 """List a layer's files.
 
-A directory lists what it holds, anything else itself. Times are UTC."""
+A directory lists what it holds, anything else itself; with -l a symlink itself, but with a slash
+behind it. Times are UTC."""
 
 from __future__ import annotations
 
@@ -8,22 +9,23 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._layers import open_layer
-from stargz.cli._listing import add_ls_options, list_tree
+from stargz.cli._ls import add_ls_options, list_tree
 
 EXAMPLE = """\
 stargz ls -l layer.stargz usr/bin
+stargz ls -lhS layer.stargz 'usr/lib/**/*.so'
 stargz ls -R layer.stargz | grep python"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: _options.Parser) -> None:
     """The options of `stargz ls`."""
     _options.add_layer_options(parser)
     add_ls_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List PATH of SRC."""
+    """List PATHs of SRC."""
     from stargz.tree import Tree
 
     with open_layer(args) as layer:
-        return list_tree(Tree([layer], "raw"), args)
+        return list_tree(Tree([layer], "raw", landmarks=args.all), args)

@@ -18,7 +18,6 @@ USAGE = [
     ["no-such-command"],
     ["--no-such-option"],
     ["ls"],
-    ["ls", "a", "b", "c"],
     ["convert"],
     ["convert", "-"],
     ["convert", "a.tar", "--level", "0"],

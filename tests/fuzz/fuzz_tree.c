@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (int mode = SGZ_WHITEOUTS_APPLY; mode <= SGZ_WHITEOUTS_OVERLAY && count; mode++) {
         sgz_toc_tree tree;
-        CHECK(!sgz_toc_tree_build(&tree, layers, count, (sgz_toc_whiteouts)mode, &err));
+        CHECK(!sgz_toc_tree_build(&tree, layers, count, (sgz_toc_whiteouts)mode, 0, &err));
         check_tree(&tree, (sgz_toc_whiteouts)mode);
         check_paths(&tree);
         sgz_toc_tree_free(&tree);

@@ -80,7 +80,7 @@ static void one_round(void)
     }
     for (int mode = SGZ_WHITEOUTS_APPLY; mode <= SGZ_WHITEOUTS_OVERLAY && count; mode++) {
         sgz_toc_tree tree;
-        CHECK(!sgz_toc_tree_build(&tree, layers, count, (sgz_toc_whiteouts)mode, &err));
+        CHECK(!sgz_toc_tree_build(&tree, layers, count, (sgz_toc_whiteouts)mode, 0, &err));
         check_tree(&tree, (sgz_toc_whiteouts)mode);
         check_paths(&tree);
         sgz_toc_tree_free(&tree);
@@ -97,10 +97,10 @@ int main(void)
     sgz_error err;
     for (int i = 0; i < ROUNDS; i++)
         one_round();
-    CHECK(!sgz_toc_tree_build(&tree, NULL, 0, SGZ_WHITEOUTS_APPLY, &err));
+    CHECK(!sgz_toc_tree_build(&tree, NULL, 0, SGZ_WHITEOUTS_APPLY, 0, &err));
     CHECK(tree.count == 1 && tree.nodes[0].type == SGZ_DIR && tree.nodes[0].links == 2);
     sgz_toc_tree_free(&tree);
-    CHECK(sgz_toc_tree_build(&tree, NULL, SGZ_TREE_LAYERS_MAX + 1, SGZ_WHITEOUTS_APPLY, &err));
+    CHECK(sgz_toc_tree_build(&tree, NULL, SGZ_TREE_LAYERS_MAX + 1, SGZ_WHITEOUTS_APPLY, 0, &err));
     printf("%d passed, 0 failed\n", ROUNDS);
     return 0;
 }

@@ -1,0 +1,327 @@
+"""`find`: tests, what combines them, and the walk."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import operator
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stargz.cli import _selection
+from stargz.cli._errors import OK, CommandError
+from stargz.cli._nodes import LongLines, below, labels, print_entries, start_of
+from stargz.cli._options import Parser
+from stargz.cli._output import line_printer
+from stargz.errors import EntryNotFoundError
+
+if TYPE_CHECKING:
+    from stargz.tree import Tree
+
+#: Whether a node, and the path it is shown as, pass.
+Passes = Callable[[int, str], object]
+#: A test of what a command line says, to be had once there is a tree.
+Test = Callable[["Tree"], Passes]
+
+_TYPES = {
+    "f": "reg",
+    "d": "dir",
+    "l": "symlink",
+    "b": "block",
+    "c": "char",
+    "p": "fifo",
+}
+_UNITS = {"": 1, "c": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_COMPARE = {"": operator.eq, "+": operator.gt, "-": operator.lt}
+_NOT, _OR = "!", "-o"
+
+
+# --- tests ----------------------------------------------------------------------------------
+
+
+def _matcher(pattern: str, *, fold: bool = False) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(pattern), re.I if fold else 0).match
+
+
+def _name(pattern: str, *, fold: bool = False) -> Test:
+    matches = _matcher(pattern, fold=fold)
+
+    def bind(tree: Tree) -> Passes:
+        name = tree.engine.name
+        return lambda node, path: matches(name(node))
+
+    return bind
+
+
+def _path(pattern: str, *, fold: bool = False) -> Test:
+    # Paths are shown without either of them.
+    matches = _matcher(pattern.removeprefix("./").lstrip("/"), fold=fold)
+    return lambda tree: lambda node, path: matches(path)
+
+
+def _type(letters: str) -> Test:
+    wanted = set(letters.split(","))
+    if not wanted <= _TYPES.keys():
+        raise argparse.ArgumentTypeError(
+            f"{letters!r} is not of f (files), d (directories), l (symlinks), b, c (devices), p "
+            "(fifos), with commas between them"
+        )
+    kinds = {_TYPES[letter] for letter in wanted}
+
+    def bind(tree: Tree) -> Passes:
+        kind = tree.engine.type
+        return lambda node, path: kind(node) in kinds
+
+    return bind
+
+
+def _size(text: str) -> Test:
+    found = re.fullmatch(r"([+-]?)(\d{1,18})([ckmgt]?)", text, re.I)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size such as +1M (more), -64k (less) or 100 (bytes); units are c "
+            "(bytes), k, M, G and T"
+        )
+    compare, limit = _COMPARE[found[1]], int(found[2]) * _UNITS[found[3].lower()]
+
+    def bind(tree: Tree) -> Passes:
+        kind, attr = tree.engine.type, tree.engine.attr
+        return lambda node, path: kind(node) == "reg" and compare(attr(node)[1], limit)
+
+    return bind
+
+
+def _empty(tree: Tree) -> Passes:
+    kind, attr, children = tree.engine.type, tree.engine.attr, tree.engine.children
+
+    def passes(node: int, path: str) -> bool:
+        word = kind(node)
+        return not children(node) if word == "dir" else word == "reg" and not attr(node)[1]
+
+    return passes
+
+
+def _newer_than(tree: Tree, seconds: float) -> Passes:
+    attr = tree.engine.attr
+    return lambda node, path: attr(node)[2] > seconds
+
+
+def _newer(name: str) -> Test:
+    def bind(tree: Tree) -> Passes:
+        try:
+            found = tree.stat(name, follow=False)
+        except (EntryNotFoundError, OSError):
+            raise CommandError(
+                f"{tree.name}: no entry {name!r} for -newer, which takes an entry of SRC; -newermt "
+                "takes a date"
+            ) from None
+        return _newer_than(tree, found.mtime)
+
+    return bind
+
+
+def _newer_date(text: str) -> Test:
+    from datetime import UTC, datetime
+
+    try:
+        if re.fullmatch(r"@-?\d{1,12}", text):
+            seconds = float(text[1:])
+        else:
+            date = datetime.fromisoformat(text)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a date such as 2024-01-31, '2024-01-31 12:00' or @1700000000"
+        ) from None
+    return lambda tree: _newer_than(tree, seconds)
+
+
+def _perm(text: str) -> Test:
+    found = re.fullmatch(r"([-/]?)0*([0-7]{1,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a mode such as 644 (just this), -111 (all of these bits) or /6000 "
+            "(any of them)"
+        )
+    bits = int(found[2], 8)
+    mask = bits if found[1] else 0o7777
+
+    def bind(tree: Tree) -> Passes:
+        attr = tree.engine.attr
+        if found[1] == "/" and bits:
+            return lambda node, path: attr(node)[3] & bits
+        return lambda node, path: attr(node)[3] & mask == bits
+
+    return bind
+
+
+def _owner(name: str, *, which: int) -> Test:
+    """By name; a number is that of one too."""
+    number = int(name) if re.fullmatch(r"\d{1,10}", name) else -1
+
+    def bind(tree: Tree) -> Passes:
+        attr, owner = tree.engine.attr, tree.engine.owner
+        return lambda node, path: owner(node)[which] == name or attr(node)[5 + which] == number
+
+    return bind
+
+
+class _Kind(NamedTuple):
+    metavar: str
+    make: Callable[[str], Test]
+    help: str
+
+
+_KINDS = {
+    "name": _Kind("GLOB", _name, "the base name matches, *, ? and [...] in it"),
+    "iname": _Kind("GLOB", lambda text: _name(text, fold=True), "the same in any case"),
+    "path": _Kind("GLOB", _path, "the path matches; * matches slashes too"),
+    "ipath": _Kind("GLOB", lambda text: _path(text, fold=True), "the same in any case"),
+    "type": _Kind("f,d,l,b,c,p", _type, "files, directories, symlinks, devices, fifos"),
+    "size": _Kind(
+        "[+-]N[kMGT]", _size, "files of more (+), less (-) or just N bytes, exactly compared"
+    ),
+    "newer": _Kind("PATH", _newer, "modified later than this entry of SRC"),
+    "newermt": _Kind("DATE", _newer_date, "modified later than 2024-01-31, say, or @SECONDS"),
+    "perm": _Kind("MODE", _perm, "mode 644; all bits of -111; any bit of /6000"),
+    "user": _Kind("NAME|UID", lambda text: _owner(text, which=0), "of this owner"),
+    "group": _Kind("NAME|GID", lambda text: _owner(text, which=1), "of this group"),
+}
+_DEPTHS = {"maxdepth": "no deeper than N below a PATH", "mindepth": "not less deep"}
+_WORDS = {
+    "not": "not", "o": "o", "or": "o", "a": "a", "and": "a", "empty": "empty",
+    "print": "print", "print0": "print0", "ls": "ls",
+}  # fmt: skip
+_SHORT = "qvhl0"  # which may be combined
+
+
+# --- the command line -----------------------------------------------------------------------
+
+
+def add_find_options(parser: Parser) -> None:
+    """PATHs, tests, and how what is found is shown."""
+    _selection.add_selection_options(parser, "where to begin (default: the root)")
+    parser.rewrite = lambda words: list(_spelled(parser, words))
+    tests = parser.add_argument_group("tests")
+    for name, kind in _KINDS.items():
+        tests.add_argument(
+            f"-{name}", dest="tests", action="append", type=kind.make,
+            metavar=kind.metavar, help=kind.help,
+        )  # fmt: skip
+    words: list[tuple[list[str], object, str]] = [
+        (["-empty"], _empty, "empty files and directories"),
+        (["-not"], _NOT, "what the next test does not pass; also !"),
+        (["-o"], _OR, "what passes the tests before it, or those behind it"),
+    ]
+    for options, const, text in words:
+        tests.add_argument(*options, dest="tests", action="append_const", const=const, help=text)
+    tests.add_argument("-a", action="store_true", help="between tests: nothing is needed")
+    for name, text in _DEPTHS.items():
+        parser.add_argument(f"-{name}", type=_depth, metavar="N", help=text)
+    parser.add_argument("-l", "-ls", dest="long", action="store_true", help="lines as of `ls -l`")
+    parser.add_argument(
+        "-0", "-print0", dest="zero", action="store_true",
+        help="end paths with NUL, for xargs -0",
+    )  # fmt: skip
+    parser.add_argument("-print", action="store_true", help="print paths, as always")
+
+
+def _depth(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of directories")
+    return int(text)
+
+
+def _spelled(parser: Parser, words: list[str]) -> Iterator[str]:
+    """Words with an expression of find's as argparse takes them: `--size -1M` is `-size=-1M`."""
+    rest = iter(words)
+    before = ""  # the word of the expression before this one
+    for word in rest:
+        dashes = len(word) - len(word.lstrip("-"))
+        name, equals, _ = word[dashes:].partition("=")
+        if word == "--":
+            yield word
+            yield from rest
+        elif word == "!" or (dashes in (1, 2) and name in _WORDS and not equals):
+            name = _WORDS["not" if word == "!" else name]
+            if name in ("o", "a") and before in ("", "o", "a", "not"):
+                parser.error(f"a test is missing before {word}")
+            before = name if name in ("o", "a", "not", "empty") else before
+            yield f"-{name}"
+        elif dashes in (1, 2) and name in _KINDS | _DEPTHS:
+            value = next(rest, None) if not equals else word[dashes + len(name) + 1 :]
+            before = name if name in _KINDS else before
+            yield f"-{name}" if value is None else f"-{name}={value}"
+        elif word in ("(", ")"):
+            parser.error("there are no parentheses; -o binds less than what is beside it")
+        elif dashes == 1 and name[:1].isalpha() and not set(name) <= set(_SHORT):
+            known = " ".join(f"-{test}" for test in (*_KINDS, "empty", "not", "o", *_DEPTHS))
+            hint = "; --exclude leaves out what it names" if name == "prune" else ""
+            parser.error(f"no test {word!r}{hint}; there are {known}")
+        else:
+            yield word
+    if before in ("o", "a", "not"):
+        parser.error(f"a test is missing behind {'!' if before == 'not' else f'-{before}'}")
+
+
+def _expression(tokens: list[Any]) -> list[list[tuple[bool, Test]]]:
+    """Alternatives, each of (whether it must pass, test)."""
+    alternatives: list[list[tuple[bool, Test]]] = [[]]
+    wanted = True
+    for token in tokens:
+        if token == _NOT:
+            wanted = not wanted
+        elif token == _OR:
+            alternatives.append([])
+        else:
+            alternatives[-1].append((wanted, token))
+            wanted = True
+    return alternatives
+
+
+# --- finding --------------------------------------------------------------------------------
+
+
+def find_in(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
+    """Print what passes below PATHs, and they themselves; `command` is what lists such a SRC."""
+    found = _found(tree, args, command)
+    if args.json:
+        print_entries(tree, (node for node, _ in found))
+        return OK
+    put = line_printer(nul=args.zero)
+    if args.long:
+        line = LongLines(tree, human=False).line
+        for node, path in found:
+            put(line(node, path))
+        return OK
+    for _, path in found:
+        put(path)
+    return OK
+
+
+def _found(tree: Tree, args: argparse.Namespace, command: str) -> Iterator[tuple[int, str]]:
+    alternatives = [
+        [(wanted, test(tree)) for wanted, test in tests] for tests in _expression(args.tests or [])
+    ]
+    selection = _selection.select(tree.engine, args, command)
+    shallowest = args.mindepth or 0
+    for match in selection.matches:
+        start = start_of(tree, match)
+        path_of = labels(tree, start, match.path)
+        if start and not shallowest and _passes(alternatives, match.node, match.path):
+            yield match.node, match.path
+        for node, depth in below(tree, start, selection.excluded, deepest=args.maxdepth):
+            path = path_of(node)
+            if depth >= shallowest and _passes(alternatives, node, path):
+                yield node, path
+
+
+def _passes(alternatives: list[list[tuple[bool, Passes]]], node: int, path: str) -> bool:
+    for tests in alternatives:
+        for wanted, test in tests:
+            if bool(test(node, path)) is not wanted:
+                break
+        else:
+            return True
+    return False

@@ -1,0 +1,33 @@
+"""List what of a layer passes all tests, such as -name '*.so' -size +1M, as full paths.
+
+Tests are spelled with one dash or two, and stand before or behind SRC and PATHs. All must hold;
+-o between them is "or", ! before one is "not". Sizes are exact bytes in units of 1024, not rounded
+up to whole units: -size -1M is every file of less than 1,048,576 bytes. Times are UTC. A PATH that
+is a symlink to a directory is gone into."""
+
+from __future__ import annotations
+
+import argparse
+
+from stargz.cli import _options
+from stargz.cli._find import add_find_options, find_in
+from stargz.cli._layers import open_layer
+
+EXAMPLE = """\
+stargz find layer.stargz usr/lib -name '*.so' -size +1M
+stargz find layer.stargz -type f,l ! -newermt 2024-01-31 -ls
+stargz find layer.stargz etc -name '*.conf' -0 | xargs -0 stargz cat layer.stargz"""
+
+
+def add_arguments(parser: _options.Parser) -> None:
+    """The options of `stargz find`."""
+    _options.add_layer_options(parser)
+    add_find_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List what of SRC passes."""
+    from stargz.tree import Tree
+
+    with open_layer(args) as layer:
+        return find_in(Tree([layer], "raw"), args)

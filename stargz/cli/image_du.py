@@ -1,0 +1,28 @@
+"""How much the files below an image's directories have, its layers merged.
+
+As `stargz du`."""
+
+from __future__ import annotations
+
+import argparse
+
+from stargz.cli import _options
+from stargz.cli._du import add_du_options, usage_of
+from stargz.cli._layers import open_image
+
+EXAMPLE = """\
+stargz image du -h -d 2 docker://registry.example/app:1.0"""
+
+
+def add_arguments(parser: _options.Parser) -> None:
+    """The options of `stargz image du`."""
+    _options.add_image_options(parser)
+    add_du_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add up what PATHs of SRC have."""
+    from stargz.tree import Tree
+
+    with open_image(args) as image:
+        return usage_of(Tree(image.layers, name=args.src), args, "image ls")
