@@ -76,6 +76,7 @@ def convert(
     allow_missing: bool = False,
     lossless: bool = False,
     format: Format = "estargz",
+    force: bool = True,
     threads: int | None = None,
     memory: int | None = None,
     max_sparse: int | None = None,
@@ -97,6 +98,8 @@ def convert(
         The input is read twice and a compressed one is spooled to an unlinked temporary file.
     lossless: keep the tar's bytes as they are; only the TOC is added behind them.
     format: "estargz", or "stargz" for the layout of google/crfs.
+    force: replace a dst path that exists, as open(dst, "wb") does; without, FileExistsError, as the
+        command without --force.
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
         the chunk size at the default chunk size.
     memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
@@ -113,7 +116,7 @@ def convert(
     options = ConvertOptions(
         level, chunk_size, min_chunk_size, names, allow_missing, lossless, format
     )
-    return convert_as(options, src, dst, threads, progress, memory, max_sparse)
+    return convert_as(options, src, dst, threads, progress, memory, max_sparse, force)
 
 
 def convert_as(
@@ -124,6 +127,7 @@ def convert_as(
     progress: Callable[[int, int], None] | None = None,
     memory: int | None = None,
     max_sparse: int | None = None,
+    force: bool = True,
 ) -> ConvertResult:
     """`convert`, with the options in one."""
     names = [os.fsencode(name) for name in options.prioritized]
@@ -137,7 +141,7 @@ def convert_as(
         source, source_name, source_size = open_source(src, stack)
         if is_same_file(src, dst):
             raise UsageError(f"{source_name}: source and destination are the same file")
-        sink, sink_name, folder = open_sink(dst, stack)
+        sink, sink_name, folder = open_sink(dst, stack, force)
         conversion = Conversion(
             source,
             sink,

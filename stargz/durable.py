@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -83,16 +84,21 @@ class NewFile:
 
 
 @contextmanager
-def complete_or_absent(path: str) -> Iterator[int]:
-    """A descriptor whose content replaces `path` when the block ends well, synced."""
+def complete_or_absent(path: str, *, replace: bool = True) -> Iterator[int]:
+    """A descriptor whose content replaces `path` when the block ends well, synced. Without
+    `replace` FileExistsError where something is there, before or by then."""
     folder, name = os.path.split(path)
+    taken = FileExistsError(errno.EEXIST, "already exists, and is not to be replaced", path)
+    if not replace and os.path.lexists(path):
+        raise taken
     try:
         file = NewFile(folder, name)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     with file:
         yield file.fd
-        file.publish(path)
+        if not file.publish(path, replace=replace):
+            raise taken
 
 
 def sync_folder(folder: str) -> None:

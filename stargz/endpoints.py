@@ -39,13 +39,15 @@ def open_source(src: Source, stack: ExitStack, what: str = "source") -> tuple[An
     return src.read, name, 0
 
 
-def open_sink(dst: Sink, stack: ExitStack) -> tuple[Any, str, str | None]:
+def open_sink(dst: Sink, stack: ExitStack, force: bool = True) -> tuple[Any, str, str | None]:
     """A descriptor or a write(view), a name for errors, and a folder for temporary files: None
-    where what is written can be seen at once."""
+    where what is written can be seen at once. FileExistsError for a file that would be replaced
+    without `force`."""
     if isinstance(dst, (str, os.PathLike)):
         if is_replaced(dst):
             path = os.path.realpath(dst)
-            return stack.enter_context(complete_or_absent(path)), path, os.path.dirname(path)  # noqa: PTH120
+            file = complete_or_absent(path, replace=force)
+            return stack.enter_context(file), path, os.path.dirname(path)  # noqa: PTH120
         dst = stack.enter_context(Path(dst).open("wb", buffering=0))
     name = str(getattr(dst, "name", "") or "output")
     if isinstance(dst, io.FileIO):

@@ -81,6 +81,7 @@ def pack(
     mtime: int | None = None,
     source_date_epoch: int | None = None,
     one_file_system: bool = False,
+    force: bool = True,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackResult:
@@ -113,6 +114,8 @@ def pack(
     mtime: modification time of everything, in seconds since the epoch.
     source_date_epoch: later times become this one; default: the environment's SOURCE_DATE_EPOCH.
     one_file_system: do not enter directories where another file system is mounted.
+    force: replace a dst path that exists, as open(dst, "wb") does; without, FileExistsError, as the
+        command without --force.
     threads: default: the processors this process may use.
     progress: called with (bytes of contents done, bytes in all), at most some tens of times a
         second.
@@ -174,7 +177,7 @@ def pack(
             more = f" and {sockets - 1} more" if sockets > 1 else ""
             warnings.append(f"sockets are left out, as a layer cannot hold them: {socket}{more}")
         with ExitStack() as writing:
-            sink, sink_name, folder = open_sink(dst, writing)
+            sink, sink_name, folder = open_sink(dst, writing, force)
             fields = packing.run(sink, sink_name, folder is not None, base_fd)
             # Written while the layer is synced, which happens as this block ends; named after it.
             saving = None if manifest is None else stack.enter_context(_Saving(packing, manifest))

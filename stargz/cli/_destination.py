@@ -1,17 +1,40 @@
-"""What a command writes a layer or a patch to."""
+"""What a command writes a layer, a patch or an image to."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 import sys
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from stargz.cli import _stdout
 from stargz.cli._errors import CommandError
 from stargz.endpoints import is_same_file
 from stargz.errors import UsageError
+
+
+def add_destination(parser: argparse.ArgumentParser, help: str, name: str = "DST") -> None:
+    """Where the result goes: the last argument, or -o. `name` is what the help calls it."""
+    parser.add_argument("dst", metavar=name, nargs="?", help=help)
+    parser.add_argument("-o", "--output", metavar=name, help=f"{name}, as an option")
+
+
+def named(args: argparse.Namespace, name: str = "DST") -> str | None:
+    """The destination, whichever way it was given; None if it was not."""
+    if args.dst is not None and args.output is not None:
+        raise UsageError(f"{name} is given twice: {args.dst}, and by --output; leave one out")
+    args.dst = args.dst if args.output is None else args.output
+    return cast("str | None", args.dst)
+
+
+def needed(args: argparse.Namespace, name: str = "DST") -> str:
+    """The same of a command that has no default for it."""
+    dst = named(args, name)
+    if dst is None:
+        raise UsageError(f"{name} is needed, as the last argument or by -o; - is standard output")
+    return dst
 
 
 def writable(dst: str, reads: Sequence[str], force: bool, name: str = "DST") -> str | BinaryIO:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stargz.cli import _options
-from stargz.cli._destination import writable
+from stargz.cli._destination import add_destination, needed, writable
 from stargz.cli._errors import OK
 from stargz.cli._layers import binary_stdin
 from stargz.cli._output import print_result, size_text, speed
@@ -34,13 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the layer that PATCH was made for, or - for standard input",
     )
     parser.add_argument("patch", metavar="PATCH", help="the patch, or - for standard input")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="NEW",
-        required=True,
-        help="the layer to write, or - for standard output",
-    )
+    add_destination(parser, "the layer to write, or - for standard output", "NEW")
     parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
     parser.add_argument(
         "--max-size",
@@ -59,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.base == "-" and args.patch == "-":
         raise UsageError("BASE and PATCH cannot both be -; name one of them")
+    dst = needed(args, "NEW")
     # BASE may be replaced: its successor.
-    target = writable(args.output, [args.patch], args.force, "NEW")
-    to_stdout = args.output == "-"
+    target = writable(dst, [args.patch], args.force, "NEW")
+    to_stdout = dst == "-"
     with Progress(
-        Path(args.output).name if not to_stdout else "apply", args, json_on_stderr=to_stdout
+        Path(dst).name if not to_stdout else "apply", args, json_on_stderr=to_stdout
     ) as progress:
         base, patch = (binary_stdin() if n == "-" else n for n in (args.base, args.patch))
         result = apply(
@@ -78,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(result: ApplyResult, args: argparse.Namespace) -> None:
     rows = [
-        ("layer", args.output),
+        ("layer", args.dst),
         ("digest", result.digest),
         ("size", size_text(result.size)),
         ("copied", size_text(result.copied)),
@@ -86,4 +81,4 @@ def _report(result: ApplyResult, args: argparse.Namespace) -> None:
         ("received", f"{size_text(result.received)}, patch {size_text(result.patch_size)}"),
         ("seconds", f"{result.seconds:.3f}"),
     ]
-    print_result(args, args.output, result, rows, speed(result.size, result.seconds))
+    print_result(args, args.dst, result, rows, speed(result.size, result.seconds))

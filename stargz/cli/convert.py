@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from stargz.cli import _convert_options, _options
-from stargz.cli._destination import writable
+from stargz.cli._destination import add_destination, named, writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import binary_stdin, check_not_url
 from stargz.cli._output import layer_rows, layer_speed, print_result
@@ -40,12 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "src", metavar="SRC", help="a tar, tar.gz or tar.zst file, or - for standard input"
     )
-    parser.add_argument(
-        "dst",
-        metavar="DST",
-        nargs="?",
-        help="the layer to write, or - for standard output "
-        "(default: SRC less its suffix plus .stargz)",
+    add_destination(
+        parser,
+        "the layer to write, or - for standard output (default: SRC less its suffix plus .stargz)",
     )
     _convert_options.add_layout_options(parser)
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
@@ -58,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.conversion import convert
 
-    dst = _destination(args.src, args.dst)
+    dst = _destination(args.src, named(args))
     to_stdout = dst == "-"
     options = {
         "level": args.level,

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from stargz.cli import _options
-from stargz.cli._destination import writable
+from stargz.cli._destination import add_destination, needed, writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._layers import is_image, open_layer, open_source, side, source
 from stargz.cli._output import print_result, size_text, speed_of
@@ -34,13 +34,7 @@ stargz delta first.json next.stargz -o next.patch"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz delta`."""
     _options.add_two_layers_options(parser, "base", "new")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="PATCH",
-        required=True,
-        help="the patch to write, or - for standard output",
-    )
+    add_destination(parser, "the patch to write, or - for standard output", "PATCH")
     parser.add_argument("--force", action="store_true", help="replace PATCH if it exists")
 
 
@@ -50,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.base == args.new == "-":
         raise UsageError("BASE and NEW cannot both be -; name one of them")
-    to_stdout = args.output == "-"
-    target = writable(args.output, [args.base, args.new], args.force, "PATCH")
+    dst = needed(args, "PATCH")
+    to_stdout = dst == "-"
+    target = writable(dst, [args.base, args.new], args.force, "PATCH")
     with (
         _base(args) as base,
         open_layer(side(args, "new", "base")) as new,
@@ -96,7 +91,7 @@ def _report(result: DeltaResult, args: argparse.Namespace) -> None:
         return f"{size_text(size)}, {100 * size / max(result.new_size, 1):.1f}% of NEW"
 
     rows = [
-        ("patch", args.output),
+        ("patch", args.dst),
         ("base", result.base_digest),
         ("new", result.new_digest),
         ("size", part(result.patch_size)),
@@ -112,4 +107,4 @@ def _report(result: DeltaResult, args: argparse.Namespace) -> None:
     ]
     engine = f"level {result.level} by {result.engine}" if result.level else "nothing regenerated"
     said = f"{engine}, {speed_of(result.new_size, result.seconds, 'NEW')}"
-    print_result(args, args.output, result, rows, said)
+    print_result(args, args.dst, result, rows, said)

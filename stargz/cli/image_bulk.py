@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from stargz.cli import _convert_options, _options
 from stargz.cli._board import Board, failure_line
+from stargz.cli._destination import add_destination, named
 from stargz.cli._errors import FAILED, OK, say
 from stargz.cli._output import log, print_json, print_table, relay, shown, size_text, speed, warn
 
@@ -40,12 +41,7 @@ _M_ARENA_MAX = -8  # of malloc.h
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz image bulk`."""
     parser.add_argument("src", metavar="SRC", help="what to convert: see above")
-    parser.add_argument(
-        "dst",
-        metavar="DST",
-        nargs="?",
-        help="docker://HOST[/PREFIX] or oci:DIR (not with --upgrade)",
-    )
+    add_destination(parser, "docker://HOST[/PREFIX] or oci:DIR (not with --upgrade)")
     parser.add_argument(
         "--state",
         metavar="FILE",
@@ -93,12 +89,13 @@ def run(args: argparse.Namespace) -> int:
 
     _few_arenas()
     relay(args)
-    state = args.state or default_path(args.src, args.dst)
+    dst = named(args)
+    state = args.state or default_path(args.src, dst)
     log(args, f"state: {state}")
     with Board(args) as board:
         report = bulk(
             args.src,
-            args.dst,
+            dst,
             state=state,
             include=args.include,
             exclude=args.exclude,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _convert_options, _options
+from stargz.cli._destination import add_destination, named
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._output import log, print_json, print_table, relay, shown, size_text, speed_of, warn
 from stargz.cli._progress import Progress
@@ -34,11 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         help=f"the image: {_options.IMAGE}",
     )
-    parser.add_argument(
-        "dst",
-        metavar="DST",
-        nargs="?",
-        help="what to write: docker://HOST/REPO[:TAG], oci:DIR[:REF] or oci-archive:FILE[:REF] "
+    add_destination(
+        parser,
+        "what to write: docker://HOST/REPO[:TAG], oci:DIR[:REF] or oci-archive:FILE[:REF] "
         "(a tar, replaced as a whole); left out with --upgrade, which writes SRC",
     )
     _convert_options.add_image_options(parser)
@@ -49,12 +48,13 @@ def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.oci.conversion import convert_image
 
+    dst = named(args)
     relay(args)
     with Progress(args.src, args) as progress:
         try:
             report = convert_image(
                 args.src,
-                args.dst,
+                dst,
                 progress=None if progress.callback is None else _Sum(progress),
                 **_convert_options.image_options(args),
             )

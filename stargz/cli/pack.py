@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stargz.cli import _options
-from stargz.cli._destination import writable
+from stargz.cli._destination import add_destination, needed, writable
 from stargz.cli._errors import OK
 from stargz.cli._output import layer_rows, layer_speed, print_result, size_text
 from stargz.cli._progress import Progress
@@ -29,7 +29,7 @@ SOURCE_DATE_EPOCH=0 stargz pack build - | ssh host 'cat > layer.stargz'"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz pack`."""
     parser.add_argument("src", metavar="DIR", help="the directory to pack")
-    parser.add_argument("dst", metavar="DST", help="the layer to write, or - for standard output")
+    add_destination(parser, "the layer to write, or - for standard output")
     parser.add_argument(
         "--base",
         metavar="PREVIOUS",
@@ -101,9 +101,10 @@ def run(args: argparse.Namespace) -> int:
     """Pack DIR to DST."""
     from stargz.packing import pack
 
-    to_stdout = args.dst == "-"
+    dst = needed(args)
+    to_stdout = dst == "-"
     label = Path(args.src).name or args.src
-    target = writable(args.dst, [], args.force)
+    target = writable(dst, [], args.force)
     with Progress(label, args, json_on_stderr=to_stdout) as progress:
         result = pack(
             args.src,

@@ -46,6 +46,7 @@ def apply(
     patch: File,
     dst: File,
     *,
+    force: bool = True,
     max_size: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -61,6 +62,8 @@ def apply(
     may be BASE's. Any other dst gets NEW as it is made, but its TOC and footer not before NEW's
     digest is right; until then they are in an unlinked temporary file.
 
+    force: replace a dst path that exists, as open(dst, "wb") does; without, FileExistsError, as the
+        command without --force.
     max_size: bytes that NEW may have; a patch that makes more is refused. Default: 4 times BASE's
         size and what PATCH inflates to, but at least 1 GiB.
     threads: 1 does one thing after another; else up to three threads read, hash and write side
@@ -90,7 +93,7 @@ def apply(
                 f"{delta.base_digest} of {delta.base_size} bytes",
                 f"{base_size} bytes",
             )
-        sink, sink_name, spool = _open_sink(dst, stack)
+        sink, sink_name, spool = _open_sink(dst, stack, force)
         try:
             fields: dict[str, Any] = delta.run(
                 base_fd,
@@ -147,10 +150,10 @@ def _open_base(base: File, expected: int, stack: ExitStack) -> tuple[int, str, i
     return spool.fd, name, spool.size
 
 
-def _open_sink(dst: File, stack: ExitStack) -> tuple[Any, str, int]:
+def _open_sink(dst: File, stack: ExitStack, force: bool) -> tuple[Any, str, int]:
     """A descriptor or a write(view), a name for errors, and the descriptor of a temporary file
     for what must not be seen before it is checked, or -1."""
-    sink, name, folder = open_sink(dst, stack)
+    sink, name, folder = open_sink(dst, stack, force)
     if folder is not None:
         return sink, name, -1  # nothing of it is seen
     held = stack.enter_context(tempfile.TemporaryFile(prefix="stargz-"))

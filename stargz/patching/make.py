@@ -87,6 +87,7 @@ def delta(
     new: Source | Layer,
     patch: Sink,
     *,
+    force: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> DeltaResult:
@@ -103,6 +104,8 @@ def delta(
     TOC. The patch does not depend on threads, nor on what stands for BASE. Memory is bounded but
     for both TOCs and the lists of members; what must be fetched is kept in a temporary file.
 
+    force: replace a patch path that exists, as open(patch, "wb") does; without, FileExistsError,
+        as the command without --force.
     threads: default: the processors this process may use.
     progress: called with (bytes done, bytes of both layers), some tens of times a second.
 
@@ -115,7 +118,7 @@ def delta(
         for source in (base, new):
             if is_same_file(source, patch):
                 raise UsageError(f"{source!s}: is to be read; name another PATCH")
-        write = _open_sink(patch, stack)
+        write = _open_sink(patch, stack, force)
         old = _open_base(base, stack)
         layer = new if isinstance(new, Layer) else stack.enter_context(open_layer(new))
         sizes = old.size if isinstance(old, Layer) else 0, layer.size
@@ -152,8 +155,8 @@ def _open_base(base: Source | Layer | MemberList, stack: ExitStack) -> Layer | M
     return stack.enter_context(open_layer(source))
 
 
-def _open_sink(patch: Sink, stack: ExitStack) -> Callable[[bytes], object]:
-    where, name, _ = open_sink(patch, stack)
+def _open_sink(patch: Sink, stack: ExitStack, force: bool) -> Callable[[bytes], object]:
+    where, name, _ = open_sink(patch, stack, force)
     if isinstance(where, int):
         return _whole(io.FileIO(where, "wb", closefd=False), name)
     file = getattr(where, "__self__", None)

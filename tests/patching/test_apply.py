@@ -373,7 +373,7 @@ def test_command_exit_codes(place: Path, pair: tuple[pb.Blob, pb.Blob], small: b
         paths = [name if name == "-" else place / name for name in (base, patch)]
         assert why in fails(code, "apply", *paths, "-o", place / "new")
         assert not (place / "new").exists()
-    assert "-o" in fails(2, "apply", place / "base", place / "patch")
+    assert "NEW is needed" in fails(2, "apply", place / "base", place / "patch")
 
 
 def test_killed_leaves_nothing(place: Path, small: bytes) -> None:
