@@ -18,7 +18,7 @@
 #define SGZ_TOC_XATTR_KEY_MAX 255
 #define SGZ_TOC_XATTRS_MAX 8192
 
-/* Bytes of JSON; README and stargz/options.py have the same. */
+/* Bytes of JSON; docs/limits.md and stargz/options.py have the same. */
 #define SGZ_TOC_SIZE_MAX ((uint64_t)1 << 30)
 
 /* What a TOC takes in memory: a row with its places in the index and in lists of directories; a
