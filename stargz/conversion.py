@@ -22,7 +22,7 @@ from stargz.options import (
     codec_name,
     thread_count,
 )
-from stargz.paths import Name, several
+from stargz.paths import Name, is_pattern, several
 
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
@@ -163,7 +163,7 @@ def convert_as(
             reread = conversion.plain and source_size > 0 and isinstance(src, (str, os.PathLike))
             missing = _prioritize(conversion, names, source if reread else None, folder, stack)
             if missing and not options.allow_missing:
-                raise EntryNotFoundError(missing[0], source_name)
+                raise not_prioritized(EntryNotFoundError(missing[0], source_name))
         fields: dict[str, Any] = conversion.run()
     return ConvertResult(
         level=options.level,
@@ -206,6 +206,13 @@ def _prioritize(
         spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         conversion.prioritize(names, spool.fileno(), False)
     return tuple(os.fsdecode(name) for name in conversion.missing)
+
+
+def not_prioritized(error: EntryNotFoundError) -> EntryNotFoundError:
+    """The error of a name to prioritize that is not there, which may have been meant otherwise."""
+    if is_pattern(error.name):
+        error.args = (f"{error}; what is prioritized is a name, not a pattern",)
+    return error
 
 
 def warnings_of(fields: dict[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from stargz.conversion import not_prioritized
 from stargz.errors import (
     DigestError,
     EntryNotFoundError,
@@ -342,7 +343,7 @@ def _absolute(name: str) -> str:
 def _not_found(path: str, src: str) -> EntryNotFoundError:
     error = EntryNotFoundError(path, src)
     error.args = (f"{src}: no layer of the image has {path!r}, which is to be prioritized",)
-    return error
+    return not_prioritized(error)
 
 
 def check_image(name: str, access: Access, digest: str | None = None) -> None:

@@ -92,3 +92,35 @@ def test_cat_of_an_image_selects_from_all_layers(tmp_path: Path) -> None:
     dash = FILES["usr/bin/dash"].decode()
     assert ok("image", "cat", src, "bin/*sh", "--exclude", "sh") == dash + "newnew"
     assert "no entry matches 'bin/b*'; 'stargz image ls" in fails(1, "image", "cat", src, "bin/b*")
+
+
+def test_prioritizing_follows_symlinked_directories(tmp_path: Path) -> None:
+    tar, out = tmp_path / "usr.tar", tmp_path / "out.stargz"
+    tar.write_bytes(merged_usr())
+    (tmp_path / "list").write_text('lib/os-release\n{"path": "/etc/motd"}\n')
+    words = ["--prioritize", "bin/dash", "--prioritize-from", tmp_path / "list"]
+    ok("convert", tar, out, *words)
+    first = "bin usr usr/bin usr/bin/dash lib usr/lib usr/lib/os-release etc etc/motd"
+    with stargz.open(out) as layer:
+        assert layer.names()[:10] == [*first.split(), ".prefetch.landmark"]
+    error = fails(1, "convert", "--force", tar, out, "--prioritize", "bin/zsh")
+    assert error.startswith(f"{tar}: no entry 'bin/zsh' in the layer; --allow-missing")
+    error = fails(1, "convert", "--force", tar, out, "--prioritize", "bin/*")
+    assert "no entry 'bin/*' in the layer; what is prioritized is a name, not a pattern" in error
+
+
+def test_prioritizing_in_an_image_follows_those_of_the_same_layer(tmp_path: Path) -> None:
+    upper = io.BytesIO()
+    with tarfile.open(fileobj=upper, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("usr/bin/new"))
+    layout = Layout(tmp_path / "layout")
+    layers = [layout.plain_layer(merged_usr()), layout.plain_layer(upper.getvalue())]
+    layout.tag(layout.manifest(layers), "v1")
+    src, dst = f"oci:{tmp_path}/layout:v1", f"oci:{tmp_path}/out:v1"
+    ok("image", "convert", src, dst, "--prioritize", "bin/dash", "--prioritize", "usr/bin/new")
+    with stargz.open_image(dst) as image:
+        lower, new = (layer.names() for layer in image.layers)
+    assert lower[:5] == ["bin", "usr", "usr/bin", "usr/bin/dash", ".prefetch.landmark"]
+    assert new == ["usr/bin/new", ".prefetch.landmark"]
+    error = fails(1, "image", "convert", src, dst, "--prioritize", "bin/new")
+    assert "no layer of the image has 'bin/new', which is to be prioritized" in error
