@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from stargz import footer as _footer
 from stargz import paths
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _BUFFER = 64 << 10
 # Reads of one batch that wait for a remote source together.
 _PARALLEL = 16
+# As zipfile and Path.open have them; both are binary.
+Mode = Literal["r", "rb"]
 # Entries that stand for no file of their own.
 _NO_FILES = ("", *MARKERS)
 
@@ -378,9 +380,10 @@ class Layer:
         with ThreadPoolExecutor(min(len(requests), _PARALLEL), "stargz-read") as pool:
             return list(pool.map(lambda request: self.read_row(*request), requests))
 
-    def open(self, name: Name) -> io.BufferedReader:
+    def open(self, name: Name, mode: Mode = "rb") -> io.BufferedReader:
         """A file object over a file's contents: binary, seekable, for any number of threads
-        that take turns; open one each to read in parallel."""
+        that take turns; open one each to read in parallel. `mode` is for those who expect one."""
+        check_mode(mode)
         return self.open_row(self._file(name), paths.text(name))
 
     def open_row(self, row: int, name: str) -> io.BufferedReader:
@@ -534,6 +537,15 @@ def _clamp(total: int, offset: int, size: int) -> tuple[int, int]:
     return offset, total - offset if size < 0 else min(size, total - offset)
 
 
+def check_mode(mode: str) -> None:
+    """UsageError for what a layer's files cannot be opened for."""
+    if mode not in ("r", "rb"):
+        raise UsageError(
+            f"mode {mode!r}: files of a layer are read, as bytes ('rb'); io.TextIOWrapper makes "
+            "text of them"
+        )
+
+
 class WholeFile:
     """The digest of a file whose bytes come in order, from the start; others are let by."""
 
@@ -560,6 +572,8 @@ class WholeFile:
 
 class _File(io.RawIOBase):
     """The contents of one file."""
+
+    mode = "rb"
 
     def __init__(
         self, reader: Reader, row: int, size: int, name: str, check: WholeFile | None

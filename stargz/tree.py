@@ -8,6 +8,7 @@ root, which is ""; a leading "/" is the root too. Nothing outside the layers is 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -15,7 +16,7 @@ from typing import Literal, cast
 from stargz import paths
 from stargz._engine import toc as _toc
 from stargz.errors import UsageError
-from stargz.layer import Layer
+from stargz.layer import Layer, Mode, check_mode
 from stargz.paths import Name
 from stargz.toc import IMPLIED_DIR_MODE, Entry, EntryType
 
@@ -75,7 +76,7 @@ class Stat:
 
 
 class Tree:
-    """The files of open layers, given from the lowest up; closing those is the caller's.
+    """The files of open layers, given from the lowest up, or of one; closing those is the caller's.
 
     `whiteouts`: "apply" them to the layers below. For a single layer also "hide" (no layer is
     below: the same), "raw" (ordinary entries), or "overlay" (as overlayfs expects them: character
@@ -92,11 +93,13 @@ class Tree:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Layer | Sequence[Layer],
         whiteouts: Whiteouts = "apply",
         name: str | None = None,
         landmarks: bool = False,
     ) -> None:
+        if isinstance(layers, Layer):
+            layers = (layers,)
         if whiteouts not in ("apply", "hide", "raw", "overlay"):
             raise UsageError(f"whiteouts is apply, hide, raw or overlay, not {whiteouts!r}")
         if whiteouts != "apply" and len(layers) > 1:
@@ -121,6 +124,10 @@ class Tree:
     def __len__(self) -> int:
         """How many names there are, the root included."""
         return len(self.engine)
+
+    def __contains__(self, path: object) -> bool:
+        """As `lexists`."""
+        return isinstance(path, str | os.PathLike) and self.lexists(path)
 
     @property
     def inodes(self) -> int:
@@ -333,8 +340,9 @@ class Tree:
                 found[i] = data
         return found
 
-    def open(self, path: Name) -> io.BufferedReader:
+    def open(self, path: Name, mode: Mode = "rb") -> io.BufferedReader:
         """A file object over a file's contents: binary, seekable, for any number of threads
-        that take turns; open one each to read in parallel."""
+        that take turns; open one each to read in parallel. `mode` is for those who expect one."""
+        check_mode(mode)
         layer, row = self.locate(path)
         return self.layers[layer].open_row(row, paths.text(path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gzip
+import hashlib
 import importlib
 import io
 import json
@@ -12,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -300,8 +303,47 @@ def test_files_as_other_libraries_use_them(layer: Layer, tmp_path: Path) -> None
         assert text.readlines() == ["here\n"]
     with layer.open("etc/hosts") as file:
         assert file.readable() and file.seekable() and not file.writable()
-        assert file.name == "etc/hosts"
+        assert (file.name, file.mode) == ("etc/hosts", "rb")
         assert list(file) == [b"here\n"]
+
+
+def test_modes_are_those_of_reading(layer: Layer) -> None:
+    tree = Tree(layer)
+    for mode in ("r", "rb"):
+        for opened in (layer.open("j", mode), tree.open("j", mode=mode)):  # type: ignore[arg-type]
+            assert opened.read() == b'{"a": [1]}'
+    for mode in ("w", "rt", "a", "r+b", ""):
+        for call in (layer.open, tree.open):
+            with pytest.raises(stargz.UsageError, match="files of a layer are read, as bytes"):
+                call("j", mode)  # type: ignore[arg-type]
+
+
+def test_other_readers_take_the_files(tmp_path: Path) -> None:
+    inner = blobs.tar_of([("deep", b"inside")])
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("z", b"zipped")
+    tar = blobs.tar_of(
+        [("t.tar", inner), ("t.gz", gzip.compress(inner)), ("t.zip", packed.getvalue())]
+    )
+    with stargz.open(blobs.build(tar).data) as layer:
+        for name in ("t.tar", "t.gz"):
+            with tarfile.open(fileobj=layer.open(name)) as found:
+                member = found.extractfile("deep")
+                assert member is not None and member.read() == b"inside"
+        with zipfile.ZipFile(layer.open("t.zip")) as unpacked:
+            assert unpacked.read("z") == b"zipped"
+        digest = hashlib.file_digest(layer.open("t.tar"), "sha256").hexdigest()
+        assert digest == hashlib.sha256(inner).hexdigest()
+
+
+def test_a_tree_of_one_layer_and_what_is_in_it(layer: Layer) -> None:
+    tree = Tree(layer)
+    assert tree.layers == (layer,)
+    assert "etc/hosts" in tree and PurePosixPath("/etc") in tree and "" in tree
+    assert "etc/passwd" not in tree and 7 not in tree
+    with pytest.raises(stargz.UsageError, match="of open layers"):
+        Tree(["name"])  # type: ignore[list-item]
 
 
 def test_a_missing_name_is_a_key_error_that_reads_well(layer: Layer) -> None:
