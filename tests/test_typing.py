@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -36,7 +37,10 @@ def pyright(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         absent("basedpyright is not installed: pip install basedpyright")
     # Installed as users have it, beside their project; what they do not see is not looked for.
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    # --verifytypes asks the `python` of PATH where packages are.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environ = {**os.environ, "PATH": path}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environ)
 
 
 def test_pyright(tmp_path: Path) -> None:
@@ -48,6 +52,24 @@ def test_pyright(tmp_path: Path) -> None:
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     done = pyright(tmp_path, "--project", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_package_shows_has_types_for_every_checker(tmp_path: Path) -> None:
+    """Attributes whose type would only be inferred count: checkers infer differently."""
+    import stargz
+
+    done = pyright(tmp_path, "--verifytypes", "stargz", "--ignoreexternal", "--outputjson")
+    found = {
+        symbol["name"]: symbol for symbol in json.loads(done.stdout)["typeCompleteness"]["symbols"]
+    }
+    assert "stargz.layer.Layer.read" in found, done.stdout
+    shown = {name: getattr(stargz, name) for name in stargz.__all__ if name != "__version__"}
+    for name, value in shown.items():
+        module = inspect.ismodule(value)
+        home = f"stargz.{name}" if module else f"{value.__module__}.{value.__qualname__}"
+        for symbol in found.values():
+            if symbol["name"] == home or symbol["name"].startswith(f"{home}."):
+                assert symbol["isTypeKnown"] and not symbol["isTypeAmbiguous"], symbol
 
 
 def test_every_cython_module_has_a_stub() -> None:

@@ -165,7 +165,7 @@ class Attachment:
         self._root = os.geteuid() == 0
         with _alone(directory):
             if self._root:
-                self.fd = _mount_as_root(directory, options)
+                self.fd: int = _mount_as_root(directory, options)
             else:
                 self.fd, self._helper = _mount_as_user(directory, options)
             top = _top(directory)

@@ -60,7 +60,7 @@ class Archive:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.name = f"docker-archive:{path}"
+        self.name: str = f"docker-archive:{path}"
         self._tar = TarFile(path, self.name)
         self._images = self._read_images()
         self._spool: Spool | None = None  # of layers in xz and bzip2

@@ -38,7 +38,7 @@ class ArchiveDestination(LayoutDestination):
         self._folder, self._held = _hidden(self._file)
         # In a folder of its own: writers of a layout lock it for themselves.
         super().__init__(LayoutReference(f"{self._folder}/layout", reference.ref))
-        self.name = str(reference)
+        self.name: str = str(reference)
 
     def digest(self) -> str | None:
         """See Destination.digest."""

@@ -38,7 +38,7 @@ class ImageLayout:
         if not str(version.get("imageLayoutVersion", "")).startswith("1."):
             raise FormatError("an image layout of another version than 1", name)
         index = f"{name}/index.json"
-        self.index = parse_manifest(self._read("index.json"), index, media_type=OCI_INDEX)
+        self.index: Manifest = parse_manifest(self._read("index.json"), index, media_type=OCI_INDEX)
 
     def _read(self, name: str) -> bytes:
         """One of its two small files."""
@@ -96,7 +96,7 @@ class Layout(ImageLayout):
     """An image layout in a directory. Raises SourceError for a directory that is none."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         if not self.path.is_dir():
             raise SourceError(f"oci:{self.path}: no such directory")
         super().__init__(f"oci:{self.path}")

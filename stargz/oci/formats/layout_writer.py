@@ -42,7 +42,7 @@ class LayoutDestination:
     def __init__(self, reference: LayoutReference) -> None:
         self.reference: Reference | LayoutReference
         self.reference = self._reference = reference
-        self.name = str(reference)
+        self.name: str = str(reference)
         self._path = Path(os.path.abspath(reference.path))  # noqa: PTH100
         self._made = False
         self._new = [path for path in (self._path, *self._path.parents) if not path.exists()]

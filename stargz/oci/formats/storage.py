@@ -37,8 +37,8 @@ class Storage:
     """A storage folder: DIR, or DIR/docker/registry/v2. Raises SourceError where there is none."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.name = f"storage:{self.path}"
+        self.path: Path = Path(path)
+        self.name: str = f"storage:{self.path}"
         inner = self.path / _INNER
         root = inner if (inner / "repositories").is_dir() else self.path
         if not (root / "repositories").is_dir():

@@ -47,7 +47,7 @@ class RegistryDestination:
             )
         self.reference: Reference | LayoutReference
         self.reference = self._reference = reference.with_tag(reference.tag or DEFAULT_TAG)
-        self.name = f"docker://{self._reference}"
+        self.name: str = f"docker://{self._reference}"
         self._client = client
         self._owned = owned
         self._uploads = uploads
