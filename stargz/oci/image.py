@@ -6,11 +6,12 @@ with open_image("docker://host/repo:tag") as image:
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
@@ -37,11 +38,14 @@ from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, 
 from stargz.oci.repository import EXTERNAL, Repository, external_toc, open_repository
 from stargz.opening import OpenOptions, open_as
 from stargz.options import MAX_TOC_SIZE
-from stargz.sources import ByteSource, MemorySource
+from stargz.paths import text
+from stargz.sources import ByteSource, MemorySource, Source
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from stargz.cache import Cache
+    from stargz.oci.registry.options import RegistryOptions
     from stargz.remote import Fetcher
     from stargz.tree import Tree
 
@@ -218,14 +222,14 @@ def is_verified(layer: Layer) -> bool:
 
 @contextmanager
 def load_image(
-    src: str, *, platform: str | Platform | None = None, **registry: Any
+    src: str, *, platform: str | Platform | None = None, **registry: Unpack[RegistryOptions]
 ) -> Iterator[ImageManifest]:
     """Manifest and config of the image that `src` names, without opening a layer.
 
     `platform` is "linux/arm64" or the like (default: this machine's); `registry` are the options
     of `open_repository`.
     """
-    with open_repository(src, **registry) as repository:
+    with open_repository(text(src), **registry) as repository:
         yield ImageManifest(repository, _platform(platform))
 
 
@@ -237,11 +241,11 @@ def open_image(
     require_verified: bool = False,
     threads: int | None = None,
     max_toc_size: int = MAX_TOC_SIZE,
-    cache: Any = None,
+    cache: Cache | str | os.PathLike[str] | bool | None = None,
     prefetch: bool = False,
     background: bool = False,
     opened: Callable[[Layer], object] | None = None,
-    **registry: Any,
+    **registry: Unpack[RegistryOptions],
 ) -> Image:
     """Open an image with all of its layers: `docker://host/repo[:tag][@digest]`, or
     `oci:DIR[:ref]`.
@@ -250,7 +254,8 @@ def open_image(
     are opened too, but nothing vouches for what they say (`image.verified`), and
     `require_verified` refuses them. `platform` is "linux/arm64" or the like (default: Linux on
     this machine's architecture). `opened` is called with each layer as soon as it is open, by any
-    thread. `registry` are the options of `open_repository`, the rest those of `stargz.open`.
+    thread. `registry` are the options by which registries are reached (`authfile`, `ca_file`,
+    `plain_http`, `mirrors`, `patience`; see RegistryClient), the rest those of `stargz.open`.
 
     Raises RegistryError, SourceError, FormatError and DigestError, whose texts name the image
     and the layer's digest; FooterError for a layer that is not seekable.
@@ -261,7 +266,7 @@ def open_image(
     )
     with ExitStack() as stack:
         stack.callback(shared.close)
-        repository = stack.enter_context(open_repository(src, **registry))
+        repository = stack.enter_context(open_repository(text(src), **registry))
         image = Image(repository, _platform(platform))
         layers = _open_layers(image, options, stack, opened)
         image.hold(layers, stack.pop_all())
@@ -271,7 +276,9 @@ def open_image(
 class _SharedFetcher:
     """One for all layers of an image, made when the first of them has to fetch."""
 
-    def __init__(self, cache: Any, prefetch: bool, background: bool) -> None:
+    def __init__(
+        self, cache: Cache | str | os.PathLike[str] | bool | None, prefetch: bool, background: bool
+    ) -> None:
         self._options = (cache, prefetch, background)
         self._lock = threading.Lock()
         self._made: Fetcher | None = None
@@ -300,14 +307,14 @@ def open_layer(
     layer: Selector = None,
     *,
     platform: str | Platform | None = None,
-    toc: Any = None,
+    toc: Source | None = None,
     toc_digest: str | None = None,
     verify: bool = True,
     require_verified: bool = False,
     threads: int | None = None,
     max_toc_size: int = MAX_TOC_SIZE,
-    cache: Any = None,
-    **registry: Any,
+    cache: Cache | str | os.PathLike[str] | bool | None = None,
+    **registry: Unpack[RegistryOptions],
 ) -> Iterator[Layer]:
     """One layer of an image, which alone is opened; see `open_image` for the options.
 
@@ -373,7 +380,7 @@ def _open_one(
     number: int,
     source: ByteSource,
     options: OpenOptions,
-    toc: Any = None,
+    toc: Source | None = None,
     toc_digest: str | None = None,
 ) -> Layer:
     if toc_digest is None:

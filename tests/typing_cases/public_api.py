@@ -66,7 +66,7 @@ def use_layer(path: Path) -> bytes:
 
 
 def use_images(src: str) -> None:
-    with stargz.open_image(src, platform="linux/amd64") as image:
+    with stargz.open_image(src, platform="linux/amd64", authfile=Path("auth.json")) as image:
         assert_type(image, stargz.Image)
         assert_type(image.closed, bool)
         assert_type(image.tree, stargz.Tree)
