@@ -59,9 +59,11 @@ def _depth(text: str) -> int:
 def usage_of(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
     """Print the sizes of PATHs and of what is below them."""
     usage = _Usage(tree, args, command)
-    found = ((math.ceil(size), path or ".") for size, path in usage.found())
     if args.json:
-        print_json_list({"name": path, "size": size} for size, path in found)
+        real = tree.engine.path
+        print_json_list(
+            {"name": real(node), "size": math.ceil(size)} for size, node, _ in usage.found()
+        )
         return OK
     put = line_printer(nul=args.zero)
     unit = args.unit or 1 << 10
@@ -69,8 +71,8 @@ def usage_of(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
         text: Callable[[int], str] = human_size
     else:
         text = lambda size: str(-(-size // unit))  # noqa: E731
-    for size, path in found:
-        put(f"{text(size)}\t{path}")
+    for size, _, path in usage.found():
+        put(f"{text(math.ceil(size))}\t{path or '.'}")
     if args.total:
         put(f"{text(math.ceil(usage.total))}\ttotal")
     return OK
@@ -85,13 +87,13 @@ class _Usage:
         self.seen: set[int] = set()  # inodes that are counted and may come again
         self.total: float = 0
 
-    def found(self) -> Iterator[tuple[float, str]]:
-        """(size, path) of what is printed, each directory behind what is in it."""
+    def found(self) -> Iterator[tuple[float, int, str]]:
+        """(size, node, path) of what is printed, each directory behind what is in it."""
         for match in self.selection.matches:
             start = start_of(self.tree, match)
             yield from self.below(start, labels(self.tree, start, match.path))
 
-    def below(self, start: int, path: Callable[[int], str]) -> Iterator[tuple[float, str]]:
+    def below(self, start: int, path: Callable[[int], str]) -> Iterator[tuple[float, int, str]]:
         """The same of one PATH."""
         children, excluded = self.tree.engine.children, self.selection.excluded
         shown = self.args.deepest
@@ -113,7 +115,7 @@ class _Usage:
                 size = self.size_of(kid)
                 sums[-1] += size
                 if self.args.all and (shown is None or depth <= shown):
-                    yield size, path(kid)
+                    yield size, kid, path(kid)
             else:
                 ways.pop()
                 size = sums.pop()
@@ -122,7 +124,7 @@ class _Usage:
                 else:
                     self.total += size
                 if shown is None or depth - 1 <= shown:
-                    yield size, path(node)
+                    yield size, node, path(node)
 
     def counted(self, node: int) -> bool:
         """Whether a node was counted before, by another name or below another PATH."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stargz.cli import _selection
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._nodes import LongLines, below, labels, print_entries, start_of
-from stargz.cli._options import Parser
+from stargz.cli._options import UNITS, Parser
 from stargz.cli._output import line_printer
 from stargz.errors import EntryNotFoundError
 
@@ -32,7 +32,6 @@ _TYPES = {
     "c": "char",
     "p": "fifo",
 }
-_UNITS = {"": 1, "c": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _COMPARE = {"": operator.eq, "+": operator.gt, "-": operator.lt}
 _NOT, _OR = "!", "-o"
 
@@ -77,13 +76,13 @@ def _type(letters: str) -> Test:
 
 
 def _size(text: str) -> Test:
-    found = re.fullmatch(r"([+-]?)(\d{1,18})([ckmgt]?)", text, re.I)
+    found = re.fullmatch(r"([+-]?)(\d{1,18})(c?|[kmgt](?:i?b)?)", text, re.I)
     if not found:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a size such as +1M (more), -64k (less) or 100 (bytes); units are c "
             "(bytes), k, M, G and T"
         )
-    compare, limit = _COMPARE[found[1]], int(found[2]) * _UNITS[found[3].lower()]
+    compare, limit = _COMPARE[found[1]], int(found[2]) * UNITS[found[3][:1].lower().strip("c")]
 
     def bind(tree: Tree) -> Passes:
         kind, attr = tree.engine.type, tree.engine.attr
@@ -180,15 +179,15 @@ _KINDS = {
     "ipath": _Kind("GLOB", lambda text: _path(text, fold=True), "the same in any case"),
     "type": _Kind("f,d,l,b,c,p", _type, "files, directories, symlinks, devices, fifos"),
     "size": _Kind(
-        "[+-]N[kMGT]", _size, "files of more (+), less (-) or just N bytes, exactly compared"
+        "[+-]N[kMGT]", _size, "files of more (+), less (-) or just N bytes, not rounded to units"
     ),
     "newer": _Kind("PATH", _newer, "modified later than this entry of SRC"),
     "newermt": _Kind("DATE", _newer_date, "modified later than 2024-01-31, say, or @SECONDS"),
-    "perm": _Kind("MODE", _perm, "mode 644; all bits of -111; any bit of /6000"),
+    "perm": _Kind("MODE", _perm, "just mode 644; all bits of -111; any bit of /6000"),
     "user": _Kind("NAME|UID", lambda text: _owner(text, which=0), "of this owner"),
     "group": _Kind("NAME|GID", lambda text: _owner(text, which=1), "of this group"),
 }
-_DEPTHS = {"maxdepth": "no deeper than N below a PATH", "mindepth": "not less deep"}
+_DEPTHS = {"maxdepth": "no deeper than N below a PATH", "mindepth": "at least N below it"}
 _WORDS = {
     "not": "not", "o": "o", "or": "o", "a": "a", "and": "a", "empty": "empty",
     "print": "print", "print0": "print0", "ls": "ls",

@@ -18,7 +18,7 @@ IMAGE = (
     "docker-archive:FILE[:REF] (FILE may be -, standard input) or storage:DIR//REPO[:TAG][@DIGEST]"
 )
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class Parser(argparse.ArgumentParser):
@@ -332,7 +332,7 @@ def size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,18})([kmgt]?)(?:i?b)?", text.strip().lower())
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 4M, 64K or 4096")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(found[1]) * UNITS[found[2]]
 
 
 def count(text: str) -> int:

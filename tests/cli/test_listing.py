@@ -204,7 +204,7 @@ def test_the_expression_may_stand_anywhere_and_have_two_dashes(both: Both) -> No
         ("+1M", ["sizes/above", "sizes/zhard"]),
         ("1M", ["sizes/just", "sizes/tie"]),
         ("1048576", ["sizes/just", "sizes/tie"]),
-        ("1024k", ["sizes/just", "sizes/tie"]),
+        ("1024KiB", ["sizes/just", "sizes/tie"]),
     ],
 )
 def test_sizes_are_exact(size: str, found: list[str], both: Both) -> None:
@@ -348,9 +348,9 @@ def test_ls_long(both: Both) -> None:
 
 
 def test_human_sizes_are_those_of_ls(tmp_path: Path) -> None:
-    around = (0, 1, 9, 10, 99, 100, 999, 1000, 1023, 1024)
-    sizes = sorted({max(n * 1024**p // d + e, 0) for n in around for p in range(5)
-                    for d in (1, 3) for e in (-1, 0, 1)})  # fmt: skip
+    tenths = (0, 10, 11, 12, 98, 99, 100, 101, 9_990, 10_000, 10_230, 10_231, 10_240)
+    sizes = sorted({max(n * 1024**p // 10 + e, 0) for n in tenths for p in range(5)
+                    for e in (-1, 0, 1)})  # fmt: skip
     theirs = []
     for size in sizes:
         with (tmp_path / f"{size:020}").open("wb") as file:
@@ -551,6 +551,7 @@ def test_the_same_of_an_image(both: Both, tmp_path: Path) -> None:
         "├── alias -> tool",
         "└── set",
     ]
+    assert ".no.prefetch.landmark" in said("image", "ls", "-a", src).split()
     assert "'stargz image ls -R" in fails(1, "image", "find", src, "no/such")
     # A number below nought is of --layer, and no option.
     assert said("ls", "--layer", "-1", src, "usr/bin").split() == [".wh.tool", ".wh.zhard"]
