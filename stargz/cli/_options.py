@@ -88,6 +88,10 @@ class Parser(argparse.ArgumentParser):
         return (levels[0] if levels else None), [w for w in words if not re.fullmatch("-[1-9]", w)]
 
     def error(self, message: str) -> NoReturn:
+        if found := re.fullmatch(
+            r"argument -\w(?:/\S+)?: ignored explicit argument '(.).*'", message
+        ):
+            message = f"no option -{found[1]}"  # behind others, as in -lx
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 

@@ -32,7 +32,9 @@ def add_selection_options(
     nargs: Literal["*", "+"] = "*",
 ) -> None:
     """PATH, any number of times or at least once, and --exclude; `help` says what PATH is."""
-    parser.add_argument("paths", metavar="PATH", nargs=nargs, help=help)
+    # (Without the default argparse would say that PATH is missing.)
+    default: list[str] | None = [] if nargs == "*" else None
+    parser.add_argument("paths", metavar="PATH", nargs=nargs, default=default, help=help)
     parser.add_argument(
         "--exclude",
         action="append",

@@ -409,11 +409,15 @@ def test_h_alone_is_help_and_with_a_layer_sizes(both: Both) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["ls", "ls -lh", "ls -Z x", "ls x --exclude", "find", "du", "du -s -d 1 x", "du -d x y",
-     "tree", "tree -L 0 x", "tree -L -1 x"],
+    ["ls", "ls -lh", "ls -lhx y", "ls -Z x", "ls x --exclude", "find", "du",
+     "du -s -d 1 x", "du -d x y", "tree", "tree -L 0 x", "tree -L -1 x"],
 )  # fmt: skip
 def test_wrong_usage(words: str) -> None:
-    fails(2, *words.split())
+    text = fails(2, *words.split())
+    if words in ("ls", "ls -lh", "find", "du", "tree"):
+        assert "required: SRC;" in text
+    if words == "ls -lhx y":
+        assert "no option -x" in text
 
 
 # --- du -------------------------------------------------------------------------------------
