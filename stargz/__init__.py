@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stargz.oci.bulk import BulkReport, bulk
     from stargz.oci.conversion import ImageReport, convert_image
     from stargz.oci.convert.layers import LayerOptions, LayerReport
+    from stargz.oci.extraction import ImageExtractResult, extract_image
     from stargz.oci.image import Image, open_image
     from stargz.oci.registry.access import Access
     from stargz.oci.verify.image import ImageVerifyResult, verify_image
@@ -69,6 +70,7 @@ __all__ = [
     "FormatError",
     "GzipError",
     "Image",
+    "ImageExtractResult",
     "ImageReport",
     "ImageVerifyResult",
     "Layer",
@@ -96,6 +98,7 @@ __all__ = [
     "delta",
     "diff",
     "errors",
+    "extract_image",
     "mount",
     "open",
     "open_image",
@@ -118,6 +121,8 @@ _HOME = {
     "convert_image": "oci.conversion",
     "LayerOptions": "oci.convert.layers",
     "LayerReport": "oci.convert.layers",
+    "ImageExtractResult": "oci.extraction",
+    "extract_image": "oci.extraction",
     "Image": "oci.image",
     "open_image": "oci.image",
     "Access": "oci.registry.access",

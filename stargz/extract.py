@@ -115,27 +115,29 @@ class ExtractOptions:
 
 def extract(
     parts: Sequence[Part],
-    engine: Callable[[], _toc.Tree],
+    engine: _toc.Tree | None,
     name: str,
     path: str | os.PathLike[str],
     members: Iterable[Member] | None,
-    exclude: Name | Iterable[Name],
+    exclude: list[Name],
     options: ExtractOptions,
 ) -> ExtractResult:
-    """Write the layers `parts`, the lowest first, or `members` of them, below `path`; what is
-    where is what `engine()` says, which is not asked for all of a lone layer. `name` is what
-    errors call them.
+    """Write the layers `parts`, the lowest first, or `members` of them, below `path`. `engine` says
+    what is where; None: all of a lone layer is written as it stands. `name` is what errors call
+    them.
     """
     if isinstance(members, str | bytes | os.PathLike):
         raise UsageError("members is a list of names, not one name")
     asked = None if members is None else [_text(member) for member in members]
-    excluded = paths.listed(exclude)
+    empty: list[str] = []
     unmatched: list[str] = []
     wanted: Sequence[bytearray | None] = [None]
-    if asked is not None or excluded or len(parts) != 1:
-        selection = _select(parts, engine(), name, [""] if asked is None else asked, excluded)
-        wanted, unmatched = selection
-        if asked is not None and not any(map(any, selection[0])):
+    if engine is not None:
+        rows, empty, unmatched = _select(
+            parts, engine, name, [""] if asked is None else asked, exclude
+        )
+        wanted = rows
+        if asked is not None and not (empty or any(map(any, rows))):
             return ExtractResult(0, 0, unmatched=tuple(unmatched))
     Path(path).mkdir(parents=True, exist_ok=True)
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -148,6 +150,7 @@ def extract(
             ],
             name,
             root,
+            empty=empty,
             strip=options.strip_components,
             keep_going=options.keep_going,
             written=options.written,
@@ -180,8 +183,9 @@ def _select(
     name: str,
     members: list[str],
     exclude: list[Name],
-) -> tuple[list[bytearray], list[str]]:
-    """By row what is written of each layer, and what of `exclude` is not there."""
+) -> tuple[list[bytearray], list[str], list[str]]:
+    """By row what is written of each layer, empty directories that none lists, and what of
+    `exclude` is not there."""
     own: list[int] = []
     if len(parts) == 1:  # what the format put into a layer is no part of its tree
         own = [row for member in members if (row := _marker(parts[0].toc, member)) >= 0]
@@ -196,10 +200,10 @@ def _select(
                 raise EntryNotFoundError(member, name) from None
         raise
     nodes = {node for match in selection.matches for node in (match.node, *match.links)}
-    rows = engine.rows(nodes, selection.excluded)
+    rows, empty = engine.rows(nodes, selection.excluded)
     for row in own:
         rows[0][row] = 1
-    return rows, selection.unmatched
+    return rows, empty, selection.unmatched
 
 
 def _text(member: Member) -> str:

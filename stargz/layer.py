@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from stargz.extract import ExtractResult, Member, Part, Xattrs
+    from stargz.sources.forward import Blocks
 
 # What a file object reads at a time; most files of most layers are smaller.
 _BUFFER = 64 << 10
@@ -216,14 +217,14 @@ class Layer:
         return int(found["bytes"])
 
     @contextmanager
-    def _whole(self) -> Iterator[Blob]:
-        """The blob for those who read all of it."""
+    def _whole(self, blocks: Blocks | None = None) -> Iterator[Blob]:
+        """The blob for those who read all of it, and of others that share the `blocks`."""
         if self.blob.direct:
             yield self.blob
             return
         from stargz.sources.forward import ForwardSource
 
-        with ForwardSource(self.source) as source:
+        with ForwardSource(self.source, blocks) as source:
             yield Blob(source)
 
     def _members_end(self) -> int:
@@ -444,8 +445,8 @@ class Layer:
         """
         from stargz.extract import ExtractOptions, extract
 
-        self.reader.hold()
-        try:
+        excluded = paths.listed(exclude)
+        with self.part(whole=members is None) as part:
             options = ExtractOptions(
                 strip_components=strip_components,
                 keep_going=keep_going,
@@ -458,18 +459,19 @@ class Layer:
                 progress=progress,
                 written=written,
             )
-            with self.part(whole=members is None) as part:
-                return extract(
-                    [part], lambda: self.engine, self.name, path, members, exclude, options
-                )
-        finally:
-            self.reader.leave()
+            engine = self.engine if excluded or members is not None else None
+            return extract([part], engine, self.name, path, members, excluded, options)
 
     @contextmanager
-    def part(self, *, whole: bool) -> Iterator[Part]:
-        """What extraction reads; with `whole` for those who want about all of it."""
-        with self._whole() if whole else nullcontext(self.blob) as blob:
-            yield _Part(self._rows, blob, self.data_end)
+    def part(self, *, whole: bool, blocks: Blocks | None = None) -> Iterator[Part]:
+        """What extraction reads, of an open layer; with `whole` for those who want about all of
+        it, and of others that share the `blocks`."""
+        self.reader.hold()
+        try:
+            with self._whole(blocks) if whole else nullcontext(self.blob) as blob:
+                yield _Part(self._rows, blob, self.data_end)
+        finally:
+            self.reader.leave()
 
     def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyResult:
         """Decode and check the whole blob, on all threads.

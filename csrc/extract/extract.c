@@ -44,7 +44,7 @@ static void run_entry(sgz_extract_worker *w, sgz_extract_stage_kind kind, uint32
         if (object)
             object->failed = 1;
         sgz_extract_go_on(ex, layer, row, &w->err);
-    } else if (kind != SGZ_STAGE_EMPTY) { /* that lists the files it completes */
+    } else if (kind != SGZ_STAGE_EMPTY && row != SGZ_NO_ROW) { /* that lists what it completes */
         sgz_extract_list(ex, layer, row);
     }
 }

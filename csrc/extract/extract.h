@@ -24,9 +24,17 @@ typedef struct {
                                  landmarks. Several layers have no name twice. */
 } sgz_extract_layer;
 
+/* A directory that no layer lists, and that is made although nothing is written into it. */
+typedef struct {
+    const char *path; /* clean; not terminated */
+    uint32_t len;
+} sgz_extract_directory;
+
 typedef struct {
     const sgz_extract_layer *layers;
     uint32_t layer_count;
+    const sgz_extract_directory *empty;
+    uint32_t empty_count;
     const sgz_codecs *codecs;
     uint32_t strip;           /* components that names lose in front; those with no more are left
                                  out, and of several that come to one name the last one stays */

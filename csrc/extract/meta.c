@@ -245,7 +245,7 @@ sgz_status sgz_extract_write_directory(sgz_extract_worker *w, uint32_t node, sgz
     const sgz_extract_node *n = &w->ex->plan.nodes[node];
     int fd;
     sgz_status st = sgz_extract_worker_dir(w, node, &fd, err);
-    if (!st)
+    if (!st && n->row != SGZ_NO_ROW)
         st = sgz_extract_set_metadata(w, sgz_extract_toc(w->ex, n->layer), n->row, fd, err);
     return st;
 }

@@ -338,6 +338,24 @@ static sgz_status resolve_link(sgz_extract_plan *plan, sgz_extract_hardlink link
     return SGZ_OK;
 }
 
+static sgz_status take_empty(sgz_extract_plan *plan, const sgz_extract_options *options,
+                             sgz_error *err)
+{
+    for (uint32_t i = 0; i < options->empty_count; i++) {
+        const char *path = options->empty[i].path;
+        size_t len = options->empty[i].len;
+        uint32_t node;
+        if (!strip(options->strip, &path, &len))
+            continue;
+        sgz_status st = node_at(plan, path, (uint32_t)len, &node, err);
+        if (st)
+            return st;
+        plan->nodes[node].empty = plan->nodes[node].row == SGZ_NO_ROW;
+        use_node(plan, node);
+    }
+    return SGZ_OK;
+}
+
 static sgz_status init_parts(sgz_extract_plan *plan, const sgz_extract_options *options,
                              sgz_error *err)
 {
@@ -375,6 +393,8 @@ static sgz_status take_rows(sgz_extract_plan *plan, const sgz_extract_options *o
             if ((st = place_row(plan, layer, row, options, &parent, err)) &&
                 (st = leave_out(plan, layer, row, st, err)))
                 return st;
+    if ((st = take_empty(plan, options, err)))
+        return st;
     for (uint32_t layer = 0; layer < plan->part_count; layer++)
         for (uint32_t row = 0; row < plan->parts[layer].toc->count; row++)
             if (plan->parts[layer].wanted[row] &&

@@ -20,6 +20,7 @@ typedef struct {
     uint64_t hash;          /* of the path, as TOCs hash names */
     uint32_t layer, row;    /* its entry, when its metadata is to be set; or SGZ_NO_ROW */
     uint8_t used;           /* it, or something in it, is written */
+    uint8_t empty;          /* nothing is, and it is made all the same */
     _Atomic uint8_t made;   /* it was there once, so it can be opened by its whole path */
 } sgz_extract_node;
 
@@ -59,7 +60,8 @@ typedef enum {
     SGZ_STAGE_LINK,    /* hard links to all those */
     SGZ_STAGE_SYMLINK,
     SGZ_STAGE_SYMLINK_LINK, /* hard links to symlinks */
-    SGZ_STAGE_DIRECTORY     /* metadata of directories, one stage a depth, deepest first */
+    SGZ_STAGE_DIRECTORY     /* directories: made if nothing was written into them, and their
+                               metadata, one stage a depth, deepest first */
 } sgz_extract_stage_kind;
 
 typedef struct {

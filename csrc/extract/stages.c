@@ -76,6 +76,11 @@ static int kind_of(const sgz_extract_plan *plan, const sgz_extract_object *o)
     return e->size ? SGZ_STAGE_DATA : SGZ_STAGE_EMPTY;
 }
 
+static int is_task(const sgz_extract_node *n)
+{
+    return n->empty || (n->used && n->row != SGZ_NO_ROW);
+}
+
 static uint32_t list_objects(sgz_extract_plan *plan, int kind, uint32_t at)
 {
     for (uint32_t i = 0; i < plan->object_count; i++)
@@ -126,7 +131,7 @@ sgz_status sgz_extract_plan_stages(sgz_extract_plan *plan, sgz_error *err)
     add_stage(plan, SGZ_STAGE_SYMLINK_LINK, plain, all, 32);
 
     for (uint32_t i = 0; i < plan->node_count; i++)
-        if (plan->nodes[i].used && plan->nodes[i].row != SGZ_NO_ROW)
+        if (is_task(&plan->nodes[i]))
             ends[depth - plan->nodes[i].depth]++;
     uint32_t at = symlink;
     for (uint32_t d = 0; d <= depth; d++) {
@@ -136,7 +141,7 @@ sgz_status sgz_extract_plan_stages(sgz_extract_plan *plan, sgz_error *err)
         at += count;
     }
     for (uint32_t i = 0; i < plan->node_count; i++)
-        if (plan->nodes[i].used && plan->nodes[i].row != SGZ_NO_ROW)
+        if (is_task(&plan->nodes[i]))
             plan->order[ends[depth - plan->nodes[i].depth]++] = i;
     free(ends);
     return SGZ_OK;

@@ -9,6 +9,7 @@ def extract(
     name: str,
     root: int,
     *,
+    empty: Iterable[str],
     strip: int,
     keep_going: bool,
     written: Callable[[str], object] | None,

@@ -34,9 +34,15 @@ cdef extern from "extract/extract.h" nogil:
         int64_t data_end
         const uint8_t *wanted
 
+    ctypedef struct sgz_extract_directory:
+        const char *path
+        uint32_t len
+
     ctypedef struct sgz_extract_options:
         const sgz_extract_layer *layers
         uint32_t layer_count
+        const sgz_extract_directory *empty
+        uint32_t empty_count
         const sgz_codecs *codecs
         uint32_t strip
         int keep_going
@@ -168,6 +174,7 @@ def extract(
     str name not None,
     int root,
     *,
+    empty,
     uint32_t strip,
     bint keep_going,
     written,
@@ -182,9 +189,10 @@ def extract(
 ):
     """Extract into the open directory `root`; see stargz.extract.extract.
 
-    `layers` are those of Layers, the lowest first, `name` is what errors call several, and
-    `written` is called with the name of each entry, or None. Without `openat2` paths are walked by
-    component, as on kernels before 5.6. Returns the counts of sgz_extract_result and, of what
+    `layers` are those of Layers, the lowest first, `name` is what errors call several, `empty` has
+    the paths of directories that are made without an entry, and `written` is called with the name
+    of each entry, or None. Without `openat2` paths are walked by component, as on kernels before
+    5.6. Returns the counts of sgz_extract_result and, of what
     failed, "errors" (the layer's place and a dict each), "error_count" and "damaged".
     """
     cdef sgz_extract_options options
@@ -199,12 +207,15 @@ def extract(
     cdef const uint64_t *places
     cdef uint64_t count = 0, damaged = 0
     cdef const sgz_error *failures
+    cdef sgz_extract_directory *directories
+    cdef bytes path
 
     memset(&options, 0, sizeof(options))
     memset(&result, 0, sizeof(result))
     memset(&err, 0, sizeof(err))
     options.layers = all.layers
     options.layer_count = all.count
+    paths = list(map(str.encode, empty))
     options.codecs = table()
     options.strip = strip
     options.keep_going = keep_going
@@ -218,6 +229,15 @@ def extract(
     options.xattrs = XATTRS[xattrs]
     options.openat2 = openat2
     errors = []
+    options.empty = directories = <sgz_extract_directory *>calloc(
+        len(paths) + <size_t>1, sizeof(sgz_extract_directory)
+    )
+    if directories == NULL:
+        raise MemoryError
+    for path in paths:
+        directories[options.empty_count].path = path
+        directories[options.empty_count].len = <uint32_t>len(path)
+        options.empty_count += 1
     try:
         ex = sgz_extract_new(&options)
         if ex == NULL:
@@ -240,6 +260,7 @@ def extract(
     finally:
         with nogil:
             sgz_extract_free(ex)
+        free(directories)
         all.close()
     return {
         "files": result.files,

@@ -22,6 +22,7 @@ cdef dict WHITEOUTS = {
 cdef enum:
     WANTED = 1
     EXCLUDED = 2
+    BARE = 4
 
 
 cdef int keep_xattr(void *arg, const sgz_xattr *x) noexcept with gil:
@@ -221,10 +222,11 @@ cdef class Tree:
 
     def rows(self, wanted, excluded=()):
         """For each layer, by row, 1 where the nodes `wanted` or something below them have their
-        entry, less the nodes `excluded` and all below those. What several rows say of a node is
-        in the one that counts: of a directory its metadata, of anything else its name."""
+        entry, less the nodes `excluded` and all below those; and the paths of the empty
+        directories among them that no layer lists. What several rows say of a node is in the one
+        that counts: of a directory its metadata, of anything else its name."""
         cdef sgz_toc_tree *tree = &self.tree
-        cdef uint32_t i
+        cdef uint32_t i, bare = 0
         cdef const sgz_toc_node *node
         cdef uint8_t *state = <uint8_t *>calloc(<size_t>tree.count + 1, 1)
         cdef uint8_t **marks = <uint8_t **>calloc(<size_t>tree.layer_count + 1, sizeof(uint8_t *))
@@ -256,9 +258,13 @@ cdef class Tree:
                     if node.type == SGZ_DIR:
                         if node.row != SGZ_NO_ROW:
                             marks[node.layer][node.row] = 1
+                        elif node.count == 0 and i:
+                            state[i] = BARE
+                            bare += 1
                     elif not node.flags & SGZ_NODE_WHITEOUT:
                         marks[node.name_layer][node.name] = 1
+            empty = [self.path(i) for i in range(tree.count if bare else 0) if state[i] == BARE]
         finally:
             free(state)
             free(marks)
-        return found
+        return found, empty

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 from stargz.sources.base import ByteSource
 
@@ -16,21 +16,44 @@ _AHEAD = 4
 _HELD = 12
 
 
+class Blocks:
+    """What is fetched of the sources that are read forward together, one after the other."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.held: dict[tuple[int, int], Future[bytes]] = {}  # least recently used first
+        self.pool = ThreadPoolExecutor(_AHEAD, "stargz-forward")
+
+    def close(self) -> None:
+        """Forget what was fetched; waits for what is under way."""
+        self.pool.shutdown(cancel_futures=True)
+        self.held.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        # Ctrl-C does not wait for the network; the source, once closed, ends what is under way.
+        if kind is not None and not issubclass(kind, Exception):
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            return
+        self.close()
+
+
 class ForwardSource:
     """A ByteSource over another one, for threads that read it from front to back together.
 
     Every block is fetched once, as long as no thread falls behind the others by more than 32
-    MiB. At most 48 MiB are held. Use it as a context manager, or close it; the other source
-    stays open.
+    MiB. At most 48 MiB are held, of all sources that share their `blocks`. Use it as a context
+    manager, or close it; the other source stays open.
     """
 
-    def __init__(self, source: ByteSource) -> None:
-        self.name: str = source.name
-        self.size: int = source.size
+    def __init__(self, source: ByteSource, blocks: Blocks | None = None) -> None:
+        self.name = source.name
+        self.size = source.size
         self._source = source
-        self._lock = threading.Lock()
-        self._blocks: dict[int, Future[bytes]] = {}  # least recently used first
-        self._pool = ThreadPoolExecutor(_AHEAD, "stargz-forward")
+        self._blocks = blocks or Blocks()
+        self._own = None if blocks else self._blocks
 
     def read_at(self, offset: int, size: int) -> bytes:
         """See ByteSource.read_at."""
@@ -50,41 +73,40 @@ class ForwardSource:
         return [self.read_at(*part) for part in ranges]
 
     def close(self) -> None:
-        """Forget what was fetched; waits for what is under way."""
-        self._pool.shutdown(cancel_futures=True)
-        self._blocks.clear()
+        """Forget what was fetched, unless the blocks are others' too."""
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        # Ctrl-C does not wait for the network; the source, once closed, ends what is under way.
-        if kind is not None and not issubclass(kind, Exception):
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            return
-        self.close()
+    def __exit__(self, *exc: Any) -> None:
+        if self._own is not None:
+            self._own.__exit__(*exc)
 
     def _block(self, number: int) -> bytes:
-        with self._lock:
+        blocks, key = self._blocks, (id(self), number)
+        with blocks.lock:
             wanted = self._start(number)
-            self._blocks[number] = self._blocks.pop(number)
+            blocks.held[key] = blocks.held.pop(key)
             last = -(-self.size // _BLOCK)
             for later in range(number + 1, min(number + 1 + _AHEAD, last)):
                 self._start(later)
-            while len(self._blocks) > _HELD:
-                del self._blocks[next(iter(self._blocks))]
+            while len(blocks.held) > _HELD:
+                del blocks.held[next(iter(blocks.held))]
         try:
             return wanted.result()
         except BaseException:
-            with self._lock:
-                if self._blocks.get(number) is wanted:
-                    del self._blocks[number]  # asked for again, it is tried again
+            with blocks.lock:
+                if blocks.held.get(key) is wanted:
+                    del blocks.held[key]  # asked for again, it is tried again
             raise
 
     def _start(self, number: int) -> Future[bytes]:
-        future = self._blocks.get(number)
+        held, key = self._blocks.held, (id(self), number)
+        future = held.get(key)
         if future is None:
             at = number * _BLOCK
             size = max(0, min(_BLOCK, self.size - at))
-            future = self._blocks[number] = self._pool.submit(self._source.read_at, at, size)
+            future = held[key] = self._blocks.pool.submit(self._source.read_at, at, size)
         return future

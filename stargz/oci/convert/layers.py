@@ -199,7 +199,7 @@ class _Work:
             if spool is not None:
                 result = self._engine(_descriptor(spool.fd, where), writer)
             else:
-                with closing(self.source.stream_blob(entry)) as stream, _explained([stream]):
+                with closing(self.source.stream_blob(entry)) as stream, explained([stream]):
                     result = self._engine(_Input(where, stream), writer)
                     stream.finish()
             writer.commit(result.digest)
@@ -212,7 +212,7 @@ class _Work:
             streams = [
                 stack.enter_context(closing(self.source.stream_blob(entry))) for entry in entries
             ]
-            stack.enter_context(_explained(streams))
+            stack.enter_context(explained(streams))
             inputs = [
                 _Input(_describe(self.source, entry), stream, self._told)
                 for entry, stream in zip(entries, streams, strict=True)
@@ -366,7 +366,7 @@ class _Input:
 
 
 @contextmanager
-def _explained(streams: Sequence[BlobStream]) -> Iterator[None]:
+def explained(streams: Sequence[BlobStream]) -> Iterator[None]:
     """What cannot be decoded may be other bytes than those that were asked for: that they do not
     have their digest is then the error."""
     try:

@@ -427,3 +427,35 @@ def descend(found: Manifest, wanted: Platform, load: Callable[[Descriptor], Mani
         f"more than {MAX_INDEX_NESTING} indexes one inside the other (index nesting)",
         found.source,
     )
+
+
+def images(
+    found: Manifest, load: Callable[[Descriptor], Manifest]
+) -> Iterator[tuple[Platform | None, Manifest]]:
+    """The manifests of all images in an index, or the image itself, with the platforms that the
+    index states for them; attestations and other artifacts are left out.
+
+    `load` gets a manifest by its descriptor. FormatError where there are too many.
+    """
+    seen = {found.digest}
+    pending: list[tuple[Platform | None, Manifest, int]] = [(None, found, 0)]
+    while pending:
+        platform, manifest, depth = pending.pop()
+        if manifest.kind == "manifest":
+            if is_image(manifest):
+                yield platform, manifest
+            continue
+        if depth == MAX_INDEX_NESTING:
+            raise FormatError(
+                f"more than {MAX_INDEX_NESTING} indexes one inside the other (index nesting)",
+                found.source,
+            )
+        below = []
+        for entry in manifest.manifests:
+            if entry.media_type not in KNOWN or is_attestation(entry) or entry.digest in seen:
+                continue
+            seen.add(entry.digest)
+            if len(seen) > MAX_MANIFESTS:
+                raise FormatError(f"more than {MAX_MANIFESTS} manifests", found.source)
+            below.append((platform_of(entry.platform) or platform, load(entry), depth + 1))
+        pending += reversed(below)

@@ -1,0 +1,247 @@
+"""Whole images below a directory: what their layers come to, of whatever kind those are."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import layouts
+import pytest
+import stacks
+from command import fails, ok, run
+from handmade import directory, hardlink, reg, symlink
+from hypothesis import given, settings
+from trees import leftovers, snapshot
+
+from stargz import errors
+from stargz.oci.extraction import extract_image
+from stargz.oci.formats.platforms import this_platform
+
+ROOT = os.geteuid() == 0
+HERE = str(this_platform())
+
+
+def image(path: Path, layers: list[stacks.Layer], *, plain: bool = False) -> str:
+    """A layout of one image, the lowest layer first; `plain`: not seekable."""
+    layout = layouts.Layout(path)
+    tars = map(stacks.as_tar, layers)
+    made = [layout.plain_layer(tar) if plain else layout.layer(tar) for tar in tars]
+    layout.tag(layout.manifest(made, platform=HERE))
+    return f"oci:{path}"
+
+
+def expected(layers: list[stacks.Layer]) -> dict[str, Any]:
+    """Of every name: type, mode, owner, contents or target; and which are one file."""
+    found = stacks.names_of(stacks.applied(layers))
+    shape: dict[str, Any] = {}
+    same: dict[int, list[str]] = {}
+    for name, node in found.items():
+        if not name or (node.kind == "char" and not ROOT):
+            continue
+        entry = node.entry or {"mode": 0o755}
+        body = entry.get("content", b"") if node.kind == "reg" else entry.get("linkName")
+        mode = None if node.kind == "symlink" else entry["mode"]
+        owner = entry.get("uid", 0) if ROOT else None
+        shape[name] = (node.kind, mode, owner, body)
+        if node.kind != "dir":
+            same.setdefault(id(node), []).append(name)
+    shape["one file"] = sorted(sorted(names) for names in same.values() if len(names) > 1)
+    return shape
+
+
+def written(path: Path) -> dict[str, Any]:
+    """The same of what is there."""
+    kinds = {"d": "dir", "-": "reg", "l": "symlink", "p": "fifo", "c": "char"}
+    shape: dict[str, Any] = {"one file": snapshot(path)["one file"]}
+    for found in path.rglob("*"):
+        info = found.lstat()
+        kind = kinds[stat.filemode(info.st_mode)[0]]
+        body: Any = None
+        if kind == "reg":
+            body = found.read_bytes()
+        elif kind == "symlink":
+            body = os.readlink(found)  # noqa: PTH115
+        mode = None if kind == "symlink" else stat.S_IMODE(info.st_mode)
+        name = str(found.relative_to(path))
+        shape[name] = (kind, mode, info.st_uid if ROOT else None, body)
+    return shape
+
+
+@settings(max_examples=25, deadline=None)
+@given(stacks.stacks())
+def test_it_is_what_applying_the_layers_gives(layers: list[stacks.Layer]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        top = Path(place)
+        seekable = image(top / "seekable", layers)
+        [result] = extract_image(seekable, top / "one", devices=ROOT, threads=2)
+        assert written(top / "one") == expected(layers)
+        assert (result.platform, result.verified) == (HERE, True)
+        plain = image(top / "plain", layers, plain=True)
+        [result] = extract_image(plain, top / "two", devices=ROOT, threads=2)
+        assert written(top / "two") == expected(layers)
+        assert result.verified
+        assert not leftovers(top)
+
+
+LAYERS = [
+    [
+        directory("etc", mode=0o755),
+        reg("etc/a", b"lower"),
+        reg("etc/gone", b"gone"),
+        reg("secret/key", b"key"),
+        directory("sealed", mode=0o755),
+        reg("sealed/deep/file", b"file"),
+        reg("target", b"shared"),
+        hardlink("link", "target"),
+        symlink("lib", "usr/lib"),
+    ],
+    [
+        reg("etc/a", b"upper"),
+        reg("etc/.wh.gone", b""),
+        directory("secret", mode=0o700),
+        directory("sealed", mode=0o500),
+        reg("target", b"new"),
+        reg("usr/lib/x.so", b"x"),
+        reg("usr/share/locale/de", b"de"),
+    ],
+]
+
+
+@pytest.fixture(params=["seekable", "ordinary"])
+def src(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return image(tmp_path / "image", LAYERS, plain=request.param == "ordinary")
+
+
+def files(path: Path) -> set[str]:
+    return {str(p.relative_to(path)) for p in path.rglob("*") if p.is_symlink() or p.is_file()}
+
+
+def test_directories_are_those_of_the_uppermost_layer(src: str, tmp_path: Path) -> None:
+    for _ in range(2):  # and once more, over what is sealed now
+        ok("image", "extract", src, "-C", tmp_path / "out")
+        assert written(tmp_path / "out") == expected(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["etc"], {"etc/a"}),
+        (["lib/*.so"], {"lib", "usr/lib/x.so"}),
+        (["link", "target"], {"link", "target"}),
+        (["--exclude=/[lst]*", "--exclude", "etc", "--exclude=share"], {"usr/lib/x.so"}),
+        (["usr", "sealed", "--exclude", "*locale*"], {"usr/lib/x.so", "sealed/deep/file"}),
+        (["usr", "--strip-components=2"], {"x.so", "locale/de"}),
+    ],
+)
+def test_parts_of_an_image(args: list[str], names: set[str], src: str, tmp_path: Path) -> None:
+    ok("image", "extract", src, *args, "-C", tmp_path / "out")
+    assert files(tmp_path / "out") == names
+
+
+def test_what_is_not_in_an_image(src: str, tmp_path: Path) -> None:
+    text = fails(1, "image", "extract", src, "etc/gone", "-C", tmp_path / "out")
+    assert "'stargz image ls -R" in text
+    assert not (tmp_path / "out").exists()
+    text = fails(2, "image", "extract", src, "--all-platforms", "--platform", "arm64")
+    assert "--all-platforms" in text
+
+
+def test_verbose_and_json(src: str, tmp_path: Path) -> None:
+    done = run("image", "extract", src, "etc", "-v", "--json", "-C", tmp_path / "out")
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert result["platform"] == HERE
+    assert result["digest"].startswith("sha256:")
+    assert result["files"] == 1
+    listed = {line for line in done.stderr.splitlines() if not line.startswith("stargz: ")}
+    assert listed == {"etc/", "etc/a"}
+
+
+def test_whiteouts_of_a_lone_layer_are_not_written(tmp_path: Path) -> None:
+    only = [[reg("a/.wh.b", b""), reg("a/c", b"c")]]
+    extract_image(image(tmp_path / "image", only), tmp_path / "out")
+    assert files(tmp_path / "out") == {"a/c"}
+
+
+# --- platforms --------------------------------------------------------------------------------
+
+
+def several(path: Path, *, plain: bool = False, **changes: str) -> layouts.Layout:
+    layout = layouts.Layout(path)
+    made = []
+    for platform in ("linux/amd64", "linux/arm64/v8"):
+        tar = stacks.as_tar(
+            [reg("etc/arch", platform.encode()), reg("etc/locale/de", b""), reg("bin/x", b"")]
+        )
+        layer = layout.plain_layer(tar) if plain else layout.layer(tar)
+        made.append(layout.manifest([layer], platform=changes.get(platform, platform)))
+    attestation = layout.manifest([], platform="unknown/unknown")
+    layout.tag(layout.index([*made, attestation]))
+    return layout
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_etc_of_the_arm_variant_without_its_locale_files(plain: bool, tmp_path: Path) -> None:
+    several(tmp_path / "image", plain=plain)
+    src = f"oci:{tmp_path / 'image'}"
+    out = tmp_path / "out"
+    args = ["etc", "--platform", "linux/arm64", "--exclude", "*locale*", "-C", out]
+    assert ok("image", "extract", src, *args).startswith("1 files, ")
+    assert files(out) == {"etc/arch"}
+    assert (out / "etc/arch").read_text() == "linux/arm64/v8"
+
+
+def test_all_platforms(tmp_path: Path) -> None:
+    several(tmp_path / "image")
+    src = f"oci:{tmp_path / 'image'}"
+    args = ["--all-platforms", "etc/arch", "--json", "-C", tmp_path / "out"]
+    results = json.loads(ok("image", "extract", src, *args))
+    assert [result["platform"] for result in results] == ["linux/amd64", "linux/arm64/v8"]
+    assert files(tmp_path / "out") == {"linux-amd64/etc/arch", "linux-arm64-v8/etc/arch"}
+    assert (tmp_path / "out/linux-arm64-v8/etc/arch").read_text() == "linux/arm64/v8"
+
+
+def test_a_platform_does_not_lead_out(tmp_path: Path) -> None:
+    several(tmp_path / "image", **{"linux/amd64": "../amd64"})
+    with pytest.raises(errors.FormatError, match="names no directory"):
+        extract_image(f"oci:{tmp_path / 'image'}", tmp_path / "out", all_platforms=True)
+    assert not (tmp_path / "out").exists()
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+
+def test_keep_going_says_which_layer(tmp_path: Path) -> None:
+    src = image(tmp_path / "image", [[reg("a", b"a"), reg("b", b"b")], [reg("c", b"c")]])
+    (tmp_path / "out/a/below").mkdir(parents=True)
+    done = run("image", "extract", src, "-C", tmp_path / "out", "--keep-going", "--json")
+    assert done.returncode == 1
+    [error] = json.loads(done.stdout)["errors"]
+    assert (error["name"], error["layer"]) == ("a", 1)
+    assert f"stargz: {src}: layer 1: a: " in done.stderr
+    assert files(tmp_path / "out") == {"b", "c"}
+
+
+def test_a_layer_of_another_kind(tmp_path: Path) -> None:
+    layout = layouts.Layout(tmp_path / "image")
+    plain = layout.plain_layer(stacks.as_tar([reg("a", b"a")]))
+    other = layout.blob(b"?", "application/vnd.oci.image.layer.v1.tar+encrypted")
+    layout.tag(layout.manifest([plain, other], platform=HERE))
+    text = fails(1, "image", "extract", f"oci:{tmp_path / 'image'}", "-C", tmp_path / "out")
+    assert "layer 2 of 2" in text
+    assert "tar+encrypted" in text
+
+
+def test_a_spoilt_ordinary_layer(tmp_path: Path) -> None:
+    src = image(tmp_path / "image", [[reg("a", b"a" * 1000)]], plain=True)
+    blobs = sorted((tmp_path / "image/blobs/sha256").iterdir(), key=lambda p: p.stat().st_size)
+    for path in blobs:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    fails(3, "image", "extract", src, "-C", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
