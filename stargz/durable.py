@@ -84,17 +84,21 @@ class NewFile:
 
 
 @contextmanager
-def complete_or_absent(path: str, *, replace: bool = True) -> Iterator[int]:
+def complete_or_absent(
+    path: str, *, replace: bool = True, called: str | None = None
+) -> Iterator[int]:
     """A descriptor whose content replaces `path` when the block ends well, synced. Without
-    `replace` FileExistsError where something is there, before or by then."""
+    `replace` FileExistsError where something is there, before or by then. `called` is what an
+    error calls it, if that is another name."""
+    called = called or path
     folder, name = os.path.split(path)
-    taken = FileExistsError(errno.EEXIST, "already exists, and is not to be replaced", path)
+    taken = FileExistsError(errno.EEXIST, "already exists, and is not to be replaced", called)
     if not replace and os.path.lexists(path):
         raise taken
     try:
         file = NewFile(folder, name)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
+        raise OSError(error.errno, error.strerror, called) from None
     with file:
         yield file.fd
         if not file.publish(path, replace=replace):

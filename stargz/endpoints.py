@@ -45,9 +45,9 @@ def open_sink(dst: Sink, stack: ExitStack, force: bool = True) -> tuple[Any, str
     without `force`."""
     if isinstance(dst, (str, os.PathLike)):
         if is_replaced(dst):
-            path = os.path.realpath(dst)
-            file = complete_or_absent(path, replace=force)
-            return stack.enter_context(file), path, os.path.dirname(path)  # noqa: PTH120
+            path, name = os.path.realpath(dst), os.fspath(dst)
+            file = complete_or_absent(path, replace=force, called=name)
+            return stack.enter_context(file), name, os.path.dirname(path)  # noqa: PTH120
         dst = stack.enter_context(Path(dst).open("wb", buffering=0))
     name = str(getattr(dst, "name", "") or "output")
     if isinstance(dst, io.FileIO):

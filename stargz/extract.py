@@ -109,7 +109,9 @@ class ExtractOptions:
         if self.xattrs not in get_args(Xattrs):
             raise UsageError(f"xattrs is 'none', 'user' or 'all', not {self.xattrs!r}")
         if not 0 <= self.strip_components < 1 << 32:
-            raise UsageError(f"strip_components is at least 0, not {self.strip_components}")
+            raise UsageError(
+                f"strip_components (--strip-components) is at least 0, not {self.strip_components}"
+            )
         thread_count(self.threads)
 
 

@@ -93,7 +93,9 @@ class OpenOptions:
     def __post_init__(self) -> None:
         thread_count(self.threads)
         if self.require_verified and not self.verify:
-            raise UsageError("require_verified and verify=False contradict each other")
+            raise UsageError(
+                "require_verified (--require-verified) and verify=False contradict each other"
+            )
 
 
 def open_as(
@@ -104,7 +106,8 @@ def open_as(
         check_digest(toc_digest, good=is_sha256)
     elif options.require_verified:
         raise UnverifiedError(
-            "require_verified needs toc_digest: without it nothing vouches for the TOC"
+            "require_verified (--require-verified) needs toc_digest (--toc-digest): without it "
+            "nothing vouches for the TOC"
         )
     origin = _Origin(_lasting(source), _lasting(toc), _lasting(options.cache), options)
     opened = as_source(source)
@@ -126,7 +129,7 @@ def open_as(
             missing = layer.reader.undigested()
             if missing:
                 raise UnverifiedError(
-                    f"{layer.name}: {missing} chunks have no digest to verify reads against "
+                    f"{layer.name}: {missing} of its chunks have no digest to verify reads against "
                     f"({layer.kind} layer); convert the layer again"
                 )
         except BaseException:
@@ -234,7 +237,7 @@ def _open(
     else:
         if toc is not None:
             raise UsageError(
-                f"{source.name}: the layer has its own TOC; toc is for layers without one"
+                f"{source.name}: the layer has its own TOC; toc (--toc) is for layers without one"
             )
         data_end = json_offset = footer.toc_offset
         json_end = toc_end
@@ -286,7 +289,8 @@ def _external(toc: Source, max_size: int) -> tuple[Blob, int, int]:
     try:
         if source.size > max_size:
             raise TOCError(
-                f"{source.size} bytes are more than a TOC may have, {max_size} (max_toc_size)",
+                f"{source.size} bytes are more than a TOC may have, {max_size}; "
+                "max_toc_size (--max-toc-size) allows more",
                 source.name,
             )
         # It is small, and needed once more for read_toc: keep it.

@@ -39,19 +39,29 @@ class ConvertOptions:
         check_chunk_size(self.chunk_size)
         least = self.min_chunk_size
         if least and least not in range(1, CHUNK_SIZES.stop):
-            raise UsageError(f"minimum chunk size {least} is not in 0 to 1 GiB")
+            raise UsageError(f"min_chunk_size (--min-chunk-size) {least} is not in 0 to 1 GiB")
         if self.chunk_size + least > MEMBER_MAX:
             raise UsageError(
-                "chunk size and minimum chunk size together are over 2 GiB less 16 MiB"
+                "chunk_size (--chunk-size) and min_chunk_size (--min-chunk-size) together are over "
+                "2 GiB less 16 MiB"
             )
         if self.format not in FORMATS:
             raise UsageError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
         if self.format == "stargz" and least:
-            raise UsageError("format stargz has no innerOffset: no minimum chunk size with it")
+            raise UsageError(
+                "format (--format) stargz cannot put small files together: no min_chunk_size "
+                "(--min-chunk-size) with it"
+            )
         if self.format == "stargz" and self.prioritized:
-            raise UsageError("format stargz has no landmarks: no prioritized files with it")
+            raise UsageError(
+                "format (--format) stargz has no landmarks: no prioritized (--prioritize) files "
+                "with it"
+            )
         if self.lossless and self.prioritized:
-            raise UsageError("lossless keeps the order of the input: no prioritized files with it")
+            raise UsageError(
+                "lossless (--lossless) keeps the order of the input: no prioritized (--prioritize) "
+                "files with it"
+            )
         for name in self.prioritized:
             if any("\ud800" <= char < "\udc80" or "\udcff" < char <= "\udfff" for char in name):
                 raise UsageError(
@@ -68,19 +78,19 @@ def check_level(level: int) -> None:
 def check_chunk_size(size: int) -> None:
     """UsageError for a chunk size that no reader would take, or that none needs."""
     if size not in CHUNK_SIZES:
-        raise UsageError(f"chunk size {size} is not in 1 KiB to 1 GiB")
+        raise UsageError(f"chunk_size (--chunk-size) {size} is not in 1 KiB to 1 GiB")
 
 
 def check_memory(size: int | None) -> None:
     """UsageError for memory that no frame of zstd could do with."""
     if size is not None and size not in range(1 << 10, 1 << 63):
-        raise UsageError(f"memory of {size} bytes is not 1 KiB or more")
+        raise UsageError(f"memory (--memory) of {size} bytes is not 1 KiB or more")
 
 
 def check_max_sparse(size: int | None) -> None:
     """UsageError for bytes of holes that cannot be counted."""
     if size is not None and size not in range(1, 1 << 62):
-        raise UsageError(f"holes of {size} bytes are not 1 B to 4 EiB")
+        raise UsageError(f"max_sparse (--max-sparse) {size} is not 1 byte to 4 EiB")
 
 
 def default_threads() -> int:

@@ -134,7 +134,7 @@ def pack(
     if mtime is not None and mtime not in TIMES:
         raise UsageError(f"mtime {mtime} is not a time in seconds since the epoch")
     if base_manifest is not None and base is None:
-        raise UsageError("base_manifest is of no use without base")
+        raise UsageError("base_manifest (--base-manifest) is of no use without base (--base)")
     from stargz._engine.base import isal_pinned
     from stargz._engine.write import Packing
 
@@ -206,7 +206,9 @@ def _epoch(given: int | None) -> int | None:
         if given not in TIMES or given < 0:
             raise UsageError(f"SOURCE_DATE_EPOCH={text}: not a number of seconds since the epoch")
     if given not in TIMES:
-        raise UsageError(f"source_date_epoch {given} is not a time in seconds since the epoch")
+        raise UsageError(
+            f"source_date_epoch (SOURCE_DATE_EPOCH) {given} is not a time in seconds since 1970"
+        )
     return given
 
 

@@ -833,12 +833,14 @@ def test_the_limit_of_holes_can_be_another() -> None:
     tar = hole("f", 5 << 20) + hole("g", 5 << 20) + bytes(1024)
     assert convert(tar, max_sparse=10 << 20) == convert(tar)
     for limit, options in ((10 << 20) - 1, {}), ((5 << 20), {"prioritized": ["g"]}):
-        with pytest.raises(TarError, match=rf"the limit of {limit} .*\(--max-sparse SIZE\)"):
+        with pytest.raises(
+            TarError, match=rf"the limit of {limit} .* max_sparse \(--max-sparse SIZE\)"
+        ):
             convert(tar, max_sparse=limit, **options)
     with pytest.raises(TarError, match="are 21474836480 bytes, more than the limit of 21474836479"):
         convert(hole("f", 20 << 30) + bytes(1024), max_sparse=(20 << 30) - 1)
     for wrong in (0, -1, 1 << 62):
-        with pytest.raises(UsageError, match="holes of"):
+        with pytest.raises(UsageError, match="max_sparse"):
             convert(tar, max_sparse=wrong)
 
 

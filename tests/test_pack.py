@@ -499,7 +499,7 @@ def test_progress(tree: Path, tmp_path: Path) -> None:
     [
         ({"level": 0}, "level 0"),
         ({"level": 13}, "level 13"),
-        ({"chunk_size": 1000}, "chunk size 1000"),
+        ({"chunk_size": 1000}, r"\(--chunk-size\) 1000"),
         ({"threads": 0}, "0 threads"),
         ({"owner": (-1, 0)}, "owner -1:0"),
         ({"owner": (0, 1 << 32)}, "owner 0:4294967296"),

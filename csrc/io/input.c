@@ -321,7 +321,7 @@ static sgz_status check_frame(const sgz_input *input, sgz_error *err)
         return SGZ_OK;
     return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                          "a zstd frame has a window of %llu MiB, over the limit of %lld MiB; "
-                         "allow it with --memory %lluMiB, or compress with a smaller one",
+                         "allow it with memory (--memory %lluMiB), or compress with a smaller one",
                          (unsigned long long)((window + (1 << 20) - 1) >> 20),
                          (long long)(input->memory >> 20),
                          (unsigned long long)((window + (1 << 20) - 1) >> 20));

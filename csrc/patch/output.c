@@ -7,7 +7,7 @@ static sgz_status too_large(const sgz_patch_maker *m, int64_t size, int64_t max,
 {
     return sgz_base_fail(err, SGZ_EPATCH, m->reader->offset, NULL, 0,
                          "it makes a layer of %s%lld bytes, more than the %lld that it may; "
-                         "--max-size (max_size) allows more",
+                         "max_size (--max-size SIZE) allows more",
                          size < m->head.new_size ? "at least " : "", (long long)size,
                          (long long)max);
 }

@@ -87,7 +87,7 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
     if (!st && *json_size > max_size)
         st = sgz_base_fail(err, SGZ_ETOC, offset, NULL, 0,
                            "the table of contents has %lld bytes, more than the limit of %lld "
-                           "(max_toc_size)",
+                           "(more: max_toc_size (--max-toc-size SIZE))",
                            (long long)*json_size, (long long)max_size);
     if (!st)
         st = sgz_codec_sha256_new(codecs, &sha, err);

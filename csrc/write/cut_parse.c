@@ -84,7 +84,7 @@ static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, 
         return sgz_base_fail(err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
                              "the holes of the sparse files to here are %lld bytes, more than the "
                              "limit of %lld for a layer, which stores them as zeros; leave the "
-                             "file out, or allow more (--max-sparse SIZE)",
+                             "file out, or allow more with max_sparse (--max-sparse SIZE)",
                              (long long)c->holes, (long long)limit);
     free(c->runs);
     c->runs = malloc((entry->sparse_count + 1) * sizeof *c->runs);

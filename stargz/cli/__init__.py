@@ -140,7 +140,7 @@ def _group(name: str, module: ModuleType, arguments: list[str], given: str) -> i
     )
     add_output_options(parser)
     if given and not given.startswith("-"):
-        parser.error(f"no command {name} {given!r}")
+        parser.error(f"no command {name + ' ' + given!r}")
     if parser.parse(arguments):
         parser.error("a command is needed")
     return 0

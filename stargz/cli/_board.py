@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from stargz.cli._errors import printable
+from stargz.cli._errors import in_options, printable
 from stargz.cli._output import log, rate_text
 from stargz.cli._screen import Screen, bar, is_terminal
 
@@ -124,5 +124,6 @@ def image_line(event: Mapping[str, Any]) -> str:
 
 def failure_line(source: str, error: str) -> str:
     """An error with the image it is about, once."""
+    error = in_options(error)
     named = source in error or source.removeprefix("docker://") in error
     return error if named else f"{source}: {error}"

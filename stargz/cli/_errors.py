@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 
 from stargz.cli import _screen
@@ -37,7 +38,7 @@ def say(text: str) -> None:
     if sys.stderr is not None:
         try:
             with _screen.hidden():
-                print(f"stargz: {printable(mask(text))}", file=sys.stderr, flush=True)
+                print(f"stargz: {printable(mask(in_options(text)))}", file=sys.stderr, flush=True)
         except OSError:
             return  # nobody reads stderr: the exit code still tells
 
@@ -60,17 +61,33 @@ def report(error: BaseException) -> int:
     return FAILED
 
 
+# The library's messages name a keyword and, in parentheses, the option that is the same.
+_KEYWORD = re.compile(r"\b([a-z]+(?:_[a-z]+)*) \((--([a-z][a-z-]*)(?: [^()\s]+)?)\)")
+_OTHERWISE = {"prioritized": "prioritize", "upload_hosts": "allow-upload-host"}
+
+
 def describe(error: BaseException) -> str:
-    """What is wrong, as a line; `say` escapes and masks it."""
+    """What is wrong, as a line, in the words of the command line; `say` escapes and masks it."""
     if isinstance(error, OSError) and error.strerror:
         names = [os.fsdecode(n) for n in (error.filename, error.filename2) if _is_path(n)]
         return ": ".join([" -> ".join(names), error.strerror] if names else [error.strerror])
     if isinstance(error, (StargzError, OSError)):
-        return str(error)
+        return in_options(str(error))
     if isinstance(error, MemoryError):
         return "out of memory"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{text} (this is a bug in stargz; STARGZ_DEBUG=1 shows the traceback to report)"
+
+
+def in_options(text: str) -> str:
+    """What the library says, in the words of the command line."""
+    return _KEYWORD.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    keyword, option, name = found.groups()
+    same = _OTHERWISE.get(keyword, keyword.replace("_", "-")) == name
+    return option if same else found[0]
 
 
 def _is_path(name: object) -> bool:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli._errors import FAILED, OK, UNVERIFIED, printable, say
-from stargz.cli._output import size_text, warn
+from stargz.cli._output import counted, size_text, warn
 from stargz.cli._selection import add_selection_options
 
 if TYPE_CHECKING:
@@ -104,10 +104,12 @@ def tell(args: argparse.Namespace, result: ExtractResult, src: str) -> int:
         for what, count in result.skipped.items():
             warn(args, f"{src}: left out: {count:,} {what}")
         if result.unverified:
-            warn(args, f"{src}: {result.unverified:,} files have no digest to check")
+            warn(args, f"{src}: {counted(result.unverified, 'file')} without a digest to check")
         if not args.quiet:
-            failed = f"; {result.error_count:,} entries failed" if result.error_count else ""
-            print(f"{result.files:,} files, {size_text(result.bytes)}{failed}")
+            failed = (
+                f"; {counted(result.error_count, 'entry')} failed" if result.error_count else ""
+            )
+            print(f"{counted(result.files, 'file')}, {size_text(result.bytes)}{failed}")
     if result.damaged:
         return UNVERIFIED
     return FAILED if result.error_count else OK

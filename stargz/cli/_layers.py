@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
-from stargz.cli._output import log, relay, warn
+from stargz.cli._output import counted, log, relay, warn
 from stargz.endpoints import is_url
 from stargz.errors import UsageError
 
@@ -93,12 +93,16 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
     from stargz.oci.image import open_image as open_all
 
     relay(args)
-    reading = {"require_verified": args.require_verified, "threads": args.threads}
-    options = {**reading, **cache_options(args), **registry_options(args)}
+    options = {
+        "require_verified": args.require_verified,
+        **reading_options(args),
+        **cache_options(args),
+        **registry_options(args),
+    }
     image = open_all(args.src, opened=opened, **options)
     if not image.verified:
         warn(args, f"{args.src}: unverified: not every layer has a TOC digest in the manifest")
-    log(args, f"{args.src}: {image.digest}, {len(image.layers)} layers")
+    log(args, f"{args.src}: {image.digest}, {counted(len(image.layers), 'layer')}")
     return image
 
 
@@ -115,9 +119,15 @@ def layer_options(args: argparse.Namespace) -> dict[str, Any]:
         "toc": args.toc,
         "toc_digest": args.toc_digest,
         "require_verified": args.require_verified,
-        "threads": args.threads,
+        **reading_options(args),
         **cache_options(args),
     }
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The same of what is read of any layer."""
+    limit = {} if args.max_toc_size is None else {"max_toc_size": args.max_toc_size}
+    return {"threads": args.threads, **limit}
 
 
 def registry_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -206,6 +216,8 @@ def _stdin() -> Iterator[io.FileIO]:
 
 def check_not_url(src: str) -> None:
     """Refuse what is plainly an address and not a file."""
+    if is_image(src) and not os.path.lexists(src):
+        raise CommandError(f"{src}: is an image; 'stargz image convert' converts its layers")
     if is_url(src):
         raise CommandError(f"{src}: only local files are converted; download it, or pipe it to -")
 

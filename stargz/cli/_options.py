@@ -198,9 +198,20 @@ def add_layer_options(
     parser.add_argument(
         "--toc", metavar="FILE", help="a TOC that is kept apart from the layer (external TOC)"
     )
+    add_max_toc_size(parser)
     add_threads(parser)
     add_output_options(parser)
     add_remote_options(parser)
+
+
+def add_max_toc_size(parser: argparse.ArgumentParser) -> None:
+    """--max-toc-size."""
+    parser.add_argument(
+        "--max-toc-size",
+        type=size,
+        metavar="SIZE",
+        help="refuse a TOC of more JSON than this (default: 1G)",
+    )
 
 
 def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: str) -> None:
@@ -242,6 +253,7 @@ def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: 
             metavar="FILE",
             help=f"the TOC of {side.upper()}, if it is kept apart from it (external TOC)",
         )
+    add_max_toc_size(parser)
     add_threads(parser)
     add_output_options(parser)
     add_remote_options(parser)
@@ -259,6 +271,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse layers whose TOC the image's manifest does not vouch for",
     )
+    add_max_toc_size(parser)
     add_threads(parser)
     add_output_options(parser)
     add_remote_options(parser)

@@ -80,7 +80,7 @@ def layer_rows(
         ("diff_id", result.diff_id or "-"),
         ("toc_digest", result.toc_digest),
         ("size", f"{size_text(result.size)}, {share:.1f}% of the tar{source}"),
-        ("entries", f"{result.entries:,} in {result.chunks:,} chunks"),
+        ("entries", f"{result.entries:,} in {counted(result.chunks, 'chunk')}"),
     ]
 
 
@@ -163,9 +163,16 @@ def relay(args: argparse.Namespace) -> None:
     _logs.relay(args)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 entry", "2,000 entries"."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number:,} {what[:-1]}ies" if what.endswith("y") else f"{number:,} {what}s"
+
+
 def size_text(count: int) -> str:
     """Bytes, exactly and (from 10 KiB on) in a unit that is easy to read."""
-    exact = f"{count:,} bytes"
+    exact = counted(count, "byte")
     if count < 10 << 10:
         return exact
     power = min((count.bit_length() - 1) // 10, 4)

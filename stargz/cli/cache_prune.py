@@ -8,7 +8,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._errors import OK
-from stargz.cli._output import print_json, size_text
+from stargz.cli._output import counted, print_json, size_text
 from stargz.cli.cache import add_cache_dir, age, exists
 
 EXAMPLE = """\
@@ -47,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(asdict(removed))
     elif not args.quiet:
-        print(f"removed {removed.chunks:,} chunks, {size_text(removed.bytes)}")
+        print(f"removed {counted(removed.chunks, 'chunk')}, {size_text(removed.bytes)}")
     return OK

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.conversion import convert
+    from stargz.options import ConvertOptions
 
     dst = _destination(args.src, named(args))
     to_stdout = dst == "-"
@@ -74,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
         source = binary_stdin()
     else:
         check_not_url(args.src)
+        if Path(args.src).is_dir():
+            raise CommandError(f"{args.src}: is a directory; 'stargz pack' makes a layer of one")
         source = args.src
+    ConvertOptions(**{name: options[name] for name in ConvertOptions.__dataclass_fields__})
     target = writable(dst, [args.src], args.force)
     with Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress:
         try:

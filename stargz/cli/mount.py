@@ -31,6 +31,7 @@ from stargz.cli._layers import (
     is_image,
     open_image,
     open_layer,
+    reading_options,
     registry_options,
 )
 from stargz.cli._output import log, print_json
@@ -238,7 +239,7 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
 
         options = registry_options(args)
         platform = options.pop("platform")
-        reading = {"require_verified": args.require_verified, "threads": args.threads}
+        reading = {"require_verified": args.require_verified, **reading_options(args)}
         with RegistryClient(**options) as client:
             yield Root(
                 args.allow_host,

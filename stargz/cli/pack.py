@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stargz.cli import _options
 from stargz.cli._destination import add_destination, needed, writable
 from stargz.cli._errors import OK
-from stargz.cli._output import layer_rows, layer_speed, print_result, size_text
+from stargz.cli._output import counted, layer_rows, layer_speed, print_result, size_text
 from stargz.cli._progress import Progress
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ def _seconds(text: str) -> int:
 
 
 def _report(result: PackResult, args: argparse.Namespace) -> None:
-    rows = [*layer_rows(result, args.dst), ("read", f"{result.read_files:,} files")]
+    rows = [*layer_rows(result, args.dst), ("read", counted(result.read_files, "file"))]
     if args.base is not None:
         copied = size_text(result.reused_bytes)
-        rows.append(("copied", f"{result.reused_files:,} files, {copied} of the base"))
+        rows.append(("copied", f"{counted(result.reused_files, 'file')}, {copied} of the base"))
     rows.append(("seconds", f"{result.seconds:.3f}"))
     print_result(args, args.dst, result, rows, layer_speed(result), result.warnings)

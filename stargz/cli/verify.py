@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, describe, printable, report, say
 from stargz.cli._layers import is_image, open_layer, registry_options
-from stargz.cli._output import size_text, warn
+from stargz.cli._output import counted, size_text, warn
 from stargz.cli._progress import Progress
 from stargz.cli._several import Told, each
 from stargz.errors import (
@@ -86,10 +86,10 @@ def _verify(args: argparse.Namespace) -> Told:
         "warnings": list(result.warnings),
     }
     counts = (
-        f"{_count(result.files, 'file')}, {_count(result.chunks, 'chunk')}, "
+        f"{counted(result.files, 'file')}, {counted(result.chunks, 'chunk')}, "
         f"{size_text(result.bytes)}"
     )
-    more = "" if result.ok else f", {_count(result.error_count, 'error')}"
+    more = "" if result.ok else f", {counted(result.error_count, 'error')}"
     if result.ok and not result.verified:
         # Consistent in itself; whether it is the layer that was meant, nobody said.
         more = " (unverified: " + (
@@ -171,16 +171,12 @@ def _counts(result: ImageVerifyResult) -> str:
     images = [image for image in result.images if image.kind == "image"]
     layers = {layer.digest: layer.status for image in images for layer in image.layers}
     counts = (
-        f"{_count(len(images), 'image')}, {_count(len(layers), 'layer')}, "
-        f"{_count(result.files, 'file')}, {_count(result.chunks, 'chunk')}, "
+        f"{counted(len(images), 'image')}, {counted(len(layers), 'layer')}, "
+        f"{counted(result.files, 'file')}, {counted(result.chunks, 'chunk')}, "
         f"{size_text(result.bytes)}"
     )
     if not result.ok:
-        return f"{counts}, {_count(result.error_count, 'error')}"
+        return f"{counts}, {counted(result.error_count, 'error')}"
     other = Counter(status for status in layers.values() if status != "verified")
-    more = ", ".join(f"{_count(n, 'layer')} {status}" for status, n in sorted(other.items()))
+    more = ", ".join(f"{counted(n, 'layer')} {status}" for status, n in sorted(other.items()))
     return f"{counts}{f' ({more})' if more else ''}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

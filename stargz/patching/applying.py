@@ -78,7 +78,7 @@ def apply(
     """
     threads = thread_count(threads)
     if max_size is not None and not 0 < max_size < 1 << 63:
-        raise UsageError(f"max_size is {max_size}, not a positive number of bytes")
+        raise UsageError(f"max_size (--max-size) is {max_size}, not a positive number of bytes")
     from stargz._engine.patch import Patch
 
     begin = time.perf_counter()

@@ -205,7 +205,7 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     try:
         context.load_verify_locations(ca_file)
     except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "strerror", None) or "no certificates"
+        reason = "there is none in it" if isinstance(error, ssl.SSLError) else error.strerror
         raise SourceError(f"{ca_file}: not a PEM file of certificates: {reason}") from error
     return context
 

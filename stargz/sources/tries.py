@@ -121,7 +121,7 @@ class Tries:
         few = self.made < self._tries and wait <= self._client.max_wait and not lost
         if wait and not patient and not few:
             failure = failure or TransientError(pace.said[0], status=pace.said[1])
-            hint = f"try again in {math.ceil(wait)} s, or with more --patience"
+            hint = f"try again in {math.ceil(wait)} s, or with more patience (--patience)"
             error = self._ended(failure, failure.why, hint)
             error.throttled = True
             raise error

@@ -125,7 +125,7 @@ def connect(address: str) -> Iterator[Cluster]:
         client = distributed.Client(
             **where, timeout=_CONNECT, set_as_default=False, name="stargz-bulk"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AssertionError) as error:  # the last: of a wrong file
         text = str(error).partition("\n")[0] or type(error).__name__
         raise SourceError(f"{address}: no Dask scheduler answers ({text})") from error
     try:

@@ -144,6 +144,8 @@ def parse_image(src: str) -> ImageReference:
 
 def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
+    if not text:
+        raise UsageError("no image is named: give docker://host/repo:tag")
     rest, at, digest = text.partition("@")
     if at and not re.match(r"(?:sha|md)[0-9]+:", digest):
         raise _credentials_in(text)

@@ -87,7 +87,8 @@ def location(answer: Response, host: Endpoint, client: RegistryClient, reference
         if name not in client.upload_hosts or not secure:
             raise RegistryError(
                 f"the registry wants the upload sent to another host ({redact(url)[:200]}): "
-                "refused; allow it as upload host if it is the registry's own",
+                "refused; if it is the registry's own, allow it with upload_hosts "
+                "(--allow-upload-host)",
                 str(reference),
             )
     return url
