@@ -98,7 +98,9 @@ def extract_image(
     Raises what that and `extractall` do.
     """
     if all_platforms and platform is not None:
-        raise UsageError("platform (--platform) and all_platforms (--all-platforms) contradict each other")
+        raise UsageError(
+            "platform (--platform) and all_platforms (--all-platforms) contradict each other"
+        )
     if isinstance(members, str | bytes | os.PathLike):
         raise UsageError("members is a list of names, not one name")
     asked = None if members is None else list(members)
