@@ -148,12 +148,13 @@ def _compressed(tree: Tree) -> Callable[[int], float]:
     rates: list[dict[int, float]] = []  # of each layer's members, by offset: bytes per decoded one
     for layer in tree.layers:
         rows = layer.toc.rows
-        decoded: dict[int, int] = {}
+        decoded: dict[int, float] = {}
         for row in rows.entries():
             for offset, _, _, size, _ in rows.chunks(row):
                 decoded[offset] = decoded.get(offset, 0) + size
-        places = pairwise([*sorted(decoded), layer.data_end])
-        rates.append({start: (end - start) / decoded[start] for start, end in places})
+        for start, end in pairwise([*sorted(decoded), layer.data_end]):
+            decoded[start] = (end - start) / decoded[start]
+        rates.append(decoded)
     kind, place, tocs = tree.engine.type, tree.engine.row, tree.engine.tocs
 
     def size_of(node: int) -> float:

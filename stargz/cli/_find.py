@@ -290,7 +290,7 @@ def find_in(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
         return OK
     put = line_printer(nul=args.zero)
     if args.long:
-        line = LongLines(tree, human=False).line
+        line = LongLines(tree).line
         for node, path in found:
             put(line(node, path))
         return OK

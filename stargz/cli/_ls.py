@@ -39,6 +39,17 @@ def add_ls_options(parser: Parser) -> None:
     parser.add_argument("-t", dest="sort", action="store_const", const="time", help="newest first")
     parser.add_argument("-S", dest="sort", action="store_const", const="size", help="largest first")
     parser.add_argument("-r", "--reverse", action="store_true", help="the other way round")
+    parser.add_argument(
+        "-F", "--classify", dest="marks", action="store_const", const="/@*|", default="",
+        help="a / behind directories, @ behind symlinks, * what can be run, | fifos",
+    )  # fmt: skip
+    parser.add_argument(
+        "-p", dest="marks", action="store_const", const="/", help="a / behind directories"
+    )
+    parser.add_argument(
+        "-n", "--numeric-uid-gid", dest="numeric", action="store_true",
+        help="as -l, with numbers of users and groups",
+    )  # fmt: skip
     parser.add_argument("-1", dest="one", action="store_true", help="one name a line, as always")
     parser.add_argument(
         "-0", "--zero", action="store_true",
@@ -48,6 +59,7 @@ def add_ls_options(parser: Parser) -> None:
 
 def list_tree(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
     """Print what PATHs have, as the options of `add_ls_options` and --json say."""
+    args.long = args.long or args.numeric
     listing = _Listing(tree, args, command)
     if args.json:
         print_entries(tree, (node for _, group in listing.groups() for _, node in group))
@@ -55,7 +67,7 @@ def list_tree(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
     put = line_printer(nul=args.zero)
     line: Callable[[int, str], str] | None = None
     if args.long:
-        line = LongLines(tree, human=args.human).line
+        line = LongLines(tree, human=args.human, numeric=args.numeric).line
     first = True
     for heading, group in listing.groups():
         if heading is not None:
@@ -63,9 +75,19 @@ def list_tree(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
                 put("")
             put(f"{heading}:")
         for label, node in group:
+            if args.marks and (mark := _mark(tree, node, long=args.long)) in args.marks:
+                label += mark
             put(line(node, label) if line else label)
         first = False
     return OK
+
+
+def _mark(tree: Tree, node: int, *, long: bool) -> str:
+    """What -F puts behind a name. A line of -l shows that a symlink is one."""
+    kind = tree.engine.type(node)
+    if kind == "reg":
+        return "*" if tree.engine.attr(node)[3] & 0o111 else ""
+    return {"dir": "/", "symlink": "" if long else "@", "fifo": "|"}.get(kind, "")
 
 
 class _Listing:
@@ -82,7 +104,7 @@ class _Listing:
         self.directories: list[Shown] = []
         for match in selection.matches:
             node = match.node
-            if not args.long and not args.directory:
+            if not args.long and not args.directory and "@" not in args.marks:
                 node = _selection.followed(tree.engine, match)
             is_dir = tree.engine.type(node) == "dir"
             listed = self.directories if is_dir and not args.directory else self.files

@@ -84,15 +84,16 @@ def print_entries(tree: Tree, nodes: Iterable[int]) -> None:
 class LongLines:
     """Lines as `tar tv` prints them; the columns are wide enough for most layers."""
 
-    def __init__(self, tree: Tree, *, human: bool) -> None:
+    def __init__(self, tree: Tree, *, human: bool = False, numeric: bool = False) -> None:
         self.tree = tree
         self.human = human
+        self.numeric = numeric
 
     def line(self, node: int, label: str) -> str:
         """The line of a node."""
         engine = self.tree.engine
         _, size, mtime, mode, _, uid, gid, major, minor = engine.attr(node)
-        user, group = engine.owner(node)
+        user, group = ("", "") if self.numeric else engine.owner(node)
         kind = engine.type(node)
         word = stat.filemode(mode)
         if kind in ("char", "block"):

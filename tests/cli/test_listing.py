@@ -285,7 +285,22 @@ def test_newer_than_what_is_not_there(both: Both) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", ["-1", "-1t", "-1S", "-1r", "-1tr", "-1Sr", "-1tS", "-1St", "-1a", "-1A", "-A1rt"]
+    "options",
+    [
+        "-1",
+        "-1t",
+        "-1S",
+        "-1F",
+        "-1p",
+        "-1r",
+        "-1tr",
+        "-1Sr",
+        "-1tS",
+        "-1St",
+        "-1a",
+        "-1A",
+        "-A1rt",
+    ],
 )
 def test_ls_sorts_as_ls(options: str, both: Both, system: Callable[..., str]) -> None:
     theirs = system("ls", options.replace("a", "A"), "sizes", "etc")
@@ -299,7 +314,7 @@ def test_ls_sorts_as_ls(options: str, both: Both, system: Callable[..., str]) ->
 @pytest.mark.parametrize(
     "words",
     ["etc usr/lib/x.so sizes", "bin etc/conf", "dangling", "-d bin etc .", "-d bin/",
-     "-R", "-R etc bin", "-d usr/bin/tool bin/tool", "bin/alias bin/tool"],
+     "-R", "-R etc bin", "-d usr/bin/tool bin/tool", "-F bin etc", "bin/alias bin/tool"],
 )  # fmt: skip
 def test_ls_of_several(words: str, both: Both, system: Callable[..., str]) -> None:
     if "-R" in words.split():  # full paths, as find's
@@ -344,6 +359,8 @@ def test_ls_long(both: Both) -> None:
     ]
     assert said("ls", "-l", both.layer, "bin/", "-d").split()[-1] == "bin"
     assert said("ls", "-ld", both.layer).endswith(" .\n")
+    assert said("ls", "-lFd", both.layer, "bin", "usr").endswith(" usr/\n")
+    assert said("ls", "-n", both.layer, "etc") == said("ls", "-l", both.layer, "etc")
     assert said("ls", "-laR", both.layer) == said("ls", both.layer, "-R", "-l", "-a")
 
 
