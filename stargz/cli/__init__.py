@@ -159,8 +159,20 @@ def _top_level(arguments: list[str]) -> int:
         notes=_EXIT_CODES,
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
+    parser.add_argument(
+        "--print-completion",
+        choices=("bash", "zsh", "fish"),
+        metavar="SHELL",
+        help="print what bash, zsh or fish needs to complete commands and options, and stop: "
+        'eval "$(stargz --print-completion bash)"',
+    )
     add_output_options(parser)
     args = parser.parse(arguments)
+    if args and args.print_completion:
+        from stargz.cli._completion import script
+
+        print(script(args.print_completion, COMMANDS))
+        return 0
     if args and not args.version:
         parser.error("a command is needed")
     if args:

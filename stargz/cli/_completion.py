@@ -1,0 +1,120 @@
+"""What a shell needs to complete commands and options: a script, made of the parsers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+
+from stargz.cli._options import Parser
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str  # "image convert"
+    help: str
+    actions: list[argparse.Action]
+
+
+def script(shell: str, commands: dict[str, str]) -> str:
+    """The script for a shell."""
+    found = list(_commands(commands))
+    if shell == "fish":
+        return "\n".join(_fish(found))
+    bash = "\n".join(_bash(found))
+    return f"autoload -U +X bashcompinit && bashcompinit\n{bash}" if shell == "zsh" else bash
+
+
+def _commands(commands: dict[str, str], group: str = "") -> Iterator[_Command]:
+    for name, text in commands.items():
+        module = import_module(f"stargz.cli.{group and group + '_'}{name}")
+        full = f"{group} {name}".strip()
+        parser = Parser(prog=full, description="", example="")
+        inner = getattr(module, "COMMANDS", None)
+        if inner is None:
+            module.add_arguments(parser)
+        yield _Command(full, text, parser._actions)
+        if inner is not None:
+            yield from _commands(inner, name)
+
+
+def _options(command: _Command) -> list[str]:
+    return [option for action in command.actions for option in action.option_strings]
+
+
+def _inner(commands: list[_Command], group: str) -> list[_Command]:
+    depth = len(group.split())
+    prefix = f"{group} ".lstrip()
+    return [c for c in commands if c.name.startswith(prefix) and len(c.name.split()) == depth + 1]
+
+
+def _bash(commands: list[_Command]) -> Iterator[str]:
+    groups = [command.name for command in commands if _inner(commands, command.name)]
+    yield "_stargz() {"
+    yield "    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}"
+    yield "    local command= word words= i"
+    yield "    for ((i = 1; i < COMP_CWORD; i++)); do"
+    yield "        word=${COMP_WORDS[i]}"
+    yield "        [[ $word == -* ]] && continue"
+    yield "        command=${command:+$command }$word"
+    yield f"        case $command in {'|'.join(groups)}) ;; *) break ;; esac"
+    yield "    done"
+    yield "    COMPREPLY=()"
+    yield '    case "$command:$before" in'
+    for command in commands:
+        for action in command.actions:
+            for option in action.option_strings if action.choices else ():
+                values = " ".join(map(str, action.choices or ()))
+                yield f"        '{command.name}:{option}') words='{values}' ;;"
+    yield "    esac"
+    yield '    [[ -z $words ]] && case "$command" in'
+    top = " ".join(command.name for command in _inner(commands, ""))
+    yield f"        '') words='{top} --help --version --print-completion' ;;"
+    for command in commands:
+        inner = " ".join(c.name.split()[-1] for c in _inner(commands, command.name))
+        if inner:
+            yield f"        '{command.name}') words='{inner} --help' ;;"
+        else:
+            listed = " ".join(_options(command))
+            yield f"        '{command.name}') [[ $current == -* ]] && words='{listed}' ;;"
+    yield "    esac"
+    # Without a word of ours the shell completes the names of files.
+    yield '    [[ -n $words ]] && COMPREPLY=($(compgen -W "$words" -- "$current"))'
+    yield "}"
+    yield "complete -o default -F _stargz stargz"
+
+
+def _fish(commands: list[_Command]) -> Iterator[str]:
+    yield "function __stargz_is"
+    yield "    set -l words (commandline -opc)[2..-1]"
+    yield "    set words (string match -v -- '-*' $words)"
+    yield "    test (count $words) -ge (count $argv)"
+    yield '    and test "$words[1.."(count $argv)"]" = "$argv"'
+    yield "end"
+    for command in commands:
+        *outer, name = command.name.split()
+        where = "__fish_use_subcommand"
+        if outer:
+            where = f"__stargz_is {outer[0]}; and test (count (commandline -opc)) -eq 2"
+        yield f"complete -c stargz -f -n '{where}' -a {name} -d {_quoted(command.help)}"
+        for action in command.actions:
+            yield from _fish_option(command.name, action)
+
+
+def _fish_option(command: str, action: argparse.Action) -> Iterator[str]:
+    if not action.option_strings:
+        return
+    words = ["complete", "-c", "stargz", "-n", f"'__stargz_is {command}'"]
+    for option in action.option_strings:
+        words += ["-l", option[2:]] if option.startswith("--") else ["-s", option[1:]]
+    if action.choices:
+        words += ["-x", "-a", f"'{' '.join(map(str, action.choices))}'"]
+    elif action.nargs is None:
+        words.append("-r")
+    yield " ".join([*words, "-d", _quoted(action.help or "")])
+
+
+def _quoted(text: str) -> str:
+    first = text.replace("%%", "%").partition(";")[0]
+    return "'" + first.replace("\\", "\\\\").replace("'", "\\'") + "'"
