@@ -157,6 +157,8 @@ def test_trees_travel() -> None:
         tree = again(Tree([layer], "raw", "shown"))
         assert (tree.name, tree.whiteouts) == ("shown", "raw")
         assert tree.listdir() == Tree([layer], "raw").listdir()
+        whole = Tree([layer], "raw", landmarks=True)
+        assert again(whole).listdir() == whole.listdir() != tree.listdir()
         tree.layers[0].close()
 
 

@@ -330,6 +330,9 @@ def test_landmarks_and_toc_are_hidden_in_the_root(whiteouts: Whiteouts) -> None:
         assert tree.listdir() == ["d"]
         assert tree.listdir("d") == sorted(own)
         assert not tree.exists(".no.prefetch.landmark")
+        whole = Tree(tree.layers, whiteouts, landmarks=True)
+        assert whole.listdir() == sorted([*own, "d"])
+        assert [whole.entry_of(node).name for node in whole.nodes()] == whole.listdir()
 
 
 # --- metadata ---------------------------------------------------------------------------------

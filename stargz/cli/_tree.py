@@ -139,4 +139,4 @@ def _has_utf8() -> bool:
     # Python writes UTF-8 in the C locale too, where others write ASCII.
     if os.environ.get("LC_ALL") in ("C", "POSIX"):
         return False
-    return sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
