@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stargz.oci.bulk import BulkReport, bulk
     from stargz.oci.conversion import ImageReport, convert_image
     from stargz.oci.convert.layers import LayerOptions, LayerReport
+    from stargz.oci.difference import diff_images
     from stargz.oci.extraction import ImageExtractResult, extract_image
     from stargz.oci.image import Image, open_image
     from stargz.oci.registry.access import Access
@@ -97,6 +98,7 @@ __all__ = [
     "convert_image",
     "delta",
     "diff",
+    "diff_images",
     "errors",
     "extract_image",
     "mount",
@@ -123,6 +125,7 @@ _HOME = {
     "LayerReport": "oci.convert.layers",
     "ImageExtractResult": "oci.extraction",
     "extract_image": "oci.extraction",
+    "diff_images": "oci.difference",
     "Image": "oci.image",
     "open_image": "oci.image",
     "Access": "oci.registry.access",

@@ -39,7 +39,7 @@ FLOORS = {
         ("repository", "destination"),
         ("image", "verify"),
         ("convert",),
-        ("conversion", "extraction"),
+        ("conversion", "extraction", "difference"),
         ("bulk",),
         ("credentials", "reference"),  # names for other programs
         ("__init__",),

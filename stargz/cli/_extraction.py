@@ -67,13 +67,12 @@ def _components(text: str) -> int:
 
 
 def extract_options(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """The keywords that the options mean."""
+    """The keywords that the options mean, beside those for reading (--threads)."""
     return {
         "members": args.paths or None,
         "exclude": args.exclude,
         "strip_components": args.strip_components,
         "keep_going": args.keep_going,
-        "threads": args.threads,
         "same_owner": args.same_owner,
         "devices": args.devices,
         "setid": args.setid,

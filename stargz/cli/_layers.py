@@ -73,6 +73,14 @@ def side(args: argparse.Namespace, name: str, other: str) -> argparse.Namespace:
     return given
 
 
+def image_side(args: argparse.Namespace, name: str) -> argparse.Namespace:
+    """The same of `add_two_images_options`."""
+    given = copy.copy(args)
+    given.src = getattr(args, name)
+    given.platform = getattr(args, f"platform_{name}") or args.platform
+    return given
+
+
 def open_source(found: Found, args: argparse.Namespace) -> Layer:
     """The layer in what `source` found, as the options say."""
     import stargz

@@ -277,6 +277,25 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     add_remote_options(parser)
 
 
+def add_two_images_options(parser: argparse.ArgumentParser, first: str, second: str) -> None:
+    """Two images, and how they are read: --platform-a, ..."""
+    for side in (first, second):
+        parser.add_argument(side, metavar=side.upper(), help=f"an image: {IMAGE}")
+    parser.add_argument(
+        "--require-verified",
+        action="store_true",
+        help="refuse layers whose TOC the images' manifests do not vouch for",
+    )
+    for side in (first, second):
+        parser.add_argument(
+            f"--platform-{side}", metavar="OS/ARCH", help=f"--platform of {side.upper()} alone"
+        )
+    add_max_toc_size(parser)
+    add_threads(parser)
+    add_output_options(parser)
+    add_remote_options(parser)
+
+
 def add_remote_options(parser: argparse.ArgumentParser) -> None:
     """How sources that are not local are reached, and what is kept of them."""
     group = parser.add_argument_group("images, registries and other remote sources")

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Unpack PATHs of SRC below DIR."""
     with open_layer(args) as layer, Progress("extract", args) as progress, found(args):
-        result = layer.extractall(args.directory, **extract_options(args, progress))
+        options = extract_options(args, progress)
+        result = layer.extractall(args.directory, threads=args.threads, **options)
     if args.json:
         print_json(result.to_json())
     return tell(args, result, args.src)

@@ -17,5 +17,6 @@ COMMANDS = {
     "du": "bytes of the files below an image's directories",
     "tree": "draw an image's directories as a tree",
     "cat": "write files' contents to standard output",
+    "diff": "what differs between two images, their layers merged",
     "extract": "unpack an image or some of its paths, safely and in parallel",
 }

@@ -12,7 +12,7 @@ import argparse
 from stargz.cli import _options
 from stargz.cli._errors import FAILED, OK, UNVERIFIED
 from stargz.cli._extraction import add_extract_options, extract_options, tell
-from stargz.cli._layers import cache_options, registry_options
+from stargz.cli._layers import cache_options, reading_options, registry_options
 from stargz.cli._output import log, print_json, relay, warn
 from stargz.cli._progress import Progress
 from stargz.cli._selection import found
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             all_platforms=args.all_platforms,
             require_verified=args.require_verified,
             **extract_options(args, progress),
+            **reading_options(args),
             **cache_options(args),
             **registry_options(args),
         )

@@ -30,7 +30,7 @@ from stargz.oci.formats.platforms import Platform, platform_of
 from stargz.oci.image import ImageManifest, load_image, open_image
 from stargz.oci.registry.options import RegistryOptions
 from stargz.oci.repository import open_repository
-from stargz.options import ConvertOptions
+from stargz.options import MAX_TOC_SIZE, ConvertOptions
 from stargz.paths import Name
 from stargz.sources.forward import Blocks
 from stargz.sources.spool import unlinked
@@ -80,6 +80,7 @@ def extract_image(
     xattrs: Xattrs = "user",
     verify: bool = True,
     require_verified: bool = False,
+    max_toc_size: int = MAX_TOC_SIZE,
     progress: Callable[[int, int], object] | None = None,
     written: Callable[[str], object] | None = None,
     cache: Cache | str | os.PathLike[str] | bool | None = None,
@@ -119,7 +120,12 @@ def extract_image(
     )
 
     def one(wanted: str | Platform | None, folder: str | os.PathLike[str]) -> ImageExtractResult:
-        reading = {"verify": verify, "require_verified": require_verified, "cache": cache}
+        reading = {
+            "verify": verify,
+            "require_verified": require_verified,
+            "max_toc_size": max_toc_size,
+            "cache": cache,
+        }
         with _opened(src, wanted, threads, reading, registry) as (image, layers, checked):
             found = _extract(layers, image.name, folder, asked, excluded, options)
             return ImageExtractResult(

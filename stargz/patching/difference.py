@@ -1,23 +1,25 @@
-"""What differs between two layers, from their TOCs alone.
+"""What differs between two layers, or two stacks of layers, from their TOCs alone.
 
     difference = diff("first.stargz", "https://host/next.stargz")
     print(difference.added, difference.changed, difference.totals.bytes_to_send)
 
-Of a remote layer only footer and TOC are fetched.
+Of a remote layer only footer and TOC are fetched. stargz.oci.difference compares images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, Protocol
 
 from stargz._engine import toc as _toc
 from stargz.layer import Layer
 from stargz.opening import open as open_layer
 from stargz.sources import Source
-from stargz.toc import LANDMARKS, clean_name
+from stargz.toc import LANDMARKS, TOC, clean_name
 
 Field = Literal[
     "contents", "type", "size", "mode", "uid", "gid", "mtime", "link", "device", "xattrs"
@@ -54,7 +56,8 @@ class Totals:
     `bytes_to_send` is an estimate, which `stargz.delta` makes exact: the compressed
     `member_bytes` of the gzip members that hold a chunk of B whose contents A has under no name,
     and `toc_bytes`, B's TOC and footer. Headers are not counted, and a patch need not send all
-    of the TOC. `contents_bytes` are the decoded bytes of the files in those members.
+    of the TOC. `contents_bytes` are the decoded bytes of the files in those members. Of images it
+    is what a pull lacks: all of the layers of B that A has not.
     """
 
     added: int
@@ -125,7 +128,16 @@ def diff(a: Source | Layer, b: Source | Layer) -> Difference:
     Raises what `stargz.open` raises; ValueError for a Layer that is closed.
     """
     with _opened(a) as before, _opened(b) as after:
-        return _compare(before, after)
+        old, new = _Side.of_layer(before), _Side.of_layer(after)
+        return _compare(old, new, _members_to_send(old, new, after))
+
+
+def diff_stacks(
+    a: Sequence[Layer], a_engine: _toc.Tree, b: Sequence[Layer], b_engine: _toc.Tree
+) -> Difference:
+    """The same of open layers, the lowest first, by the trees that they make."""
+    old, new = _Side.of_stack(a, a_engine), _Side.of_stack(b, b_engine)
+    return _compare(old, new, _layers_to_send(a, b))
 
 
 @contextmanager
@@ -138,15 +150,84 @@ def _opened(side: Source | Layer) -> Iterator[Layer]:
         yield layer
 
 
-class _Side:
-    """The entries of a layer by name, and its rows as columns."""
+class _Rows(Protocol):
+    """What is looked up row by row; see stargz._engine.toc.TOC."""
 
-    def __init__(self, layer: Layer) -> None:
-        self.rows = layer.toc.rows
-        self.columns = layer.toc.columns
-        self.numbers = dict(zip(self.rows.names(), self.rows.entries(), strict=True))
-        for name in LANDMARKS:
-            self.numbers.pop(name, None)
+    def resolve(self, number: int) -> int: ...
+    def link(self, number: int) -> str: ...
+    def xattrs(self, number: int) -> dict[str, bytes]: ...
+    def digest(self, number: int) -> str: ...
+    def chunks(self, number: int) -> list[tuple[int, int, int, int, str]]: ...
+
+
+class _StackedRows:
+    """The rows of some TOCs one after the other."""
+
+    def __init__(self, tocs: Sequence[_toc.TOC]) -> None:
+        self.tocs = tocs
+        self.firsts = list(accumulate((len(toc) for toc in tocs), initial=0))
+
+    def _place(self, number: int) -> tuple[_toc.TOC, int]:
+        layer = bisect_right(self.firsts, number) - 1
+        return self.tocs[layer], number - self.firsts[layer]
+
+    def resolve(self, number: int) -> int:
+        toc, row = self._place(number)
+        return number - row + toc.resolve(row)
+
+    def link(self, number: int) -> str:
+        toc, row = self._place(number)
+        return toc.link(row)
+
+    def xattrs(self, number: int) -> dict[str, bytes]:
+        toc, row = self._place(number)
+        return toc.xattrs(row)
+
+    def digest(self, number: int) -> str:
+        toc, row = self._place(number)
+        return toc.digest(row)
+
+    def chunks(self, number: int) -> list[tuple[int, int, int, int, str]]:
+        toc, row = self._place(number)
+        return toc.chunks(row)
+
+
+def _no_entries() -> TOC:
+    parser = _toc.Parser(0)
+    parser.feed(b'{"version": 1, "entries": []}')
+    return TOC(parser.finish())
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Entries by name, as numbers of rows, and the rows as columns."""
+
+    rows: _Rows
+    columns: Any
+    numbers: dict[str, int]
+    landmarks: list[int]
+
+    @classmethod
+    def of_layer(cls, layer: Layer) -> _Side:
+        """The entries of a layer."""
+        rows = layer.toc.rows
+        numbers = dict(zip(rows.names(), rows.entries(), strict=True))
+        landmarks = [numbers.pop(name) for name in LANDMARKS if name in numbers]
+        return cls(rows, layer.toc.columns, numbers, landmarks)
+
+    @classmethod
+    def of_stack(cls, layers: Sequence[Layer], engine: _toc.Tree) -> _Side:
+        """What is there of several, each name's entry in the layer that has it."""
+        import numpy
+
+        tocs = [layer.toc for layer in layers] or [_no_entries()]
+        rows = _StackedRows([toc.rows for toc in tocs])
+        numbers = {}
+        for node in range(len(engine)):
+            layer, row = engine.entry(node)
+            if row >= 0:
+                numbers[engine.path(node)] = rows.firsts[layer] + row
+        return cls(rows, numpy.concatenate([toc.columns for toc in tocs]), numbers, [])
 
     def entries(self, names: list[str]) -> _Entries:
         import numpy
@@ -161,7 +242,7 @@ class _Side:
 class _Entries:
     """Some entries of one side, in order: their own rows, and those that hard links lead to."""
 
-    def __init__(self, rows: _toc.TOC, columns: Any, own: Any, resolved: Any) -> None:
+    def __init__(self, rows: _Rows, columns: Any, own: Any, resolved: Any) -> None:
         self.rows = rows
         self.columns = columns
         self.own = own
@@ -208,10 +289,10 @@ class _Entries:
         return found
 
 
-def _compare(a: Layer, b: Layer) -> Difference:
+def _compare(before: _Side, after: _Side, to_send: dict[str, int]) -> Difference:
+    """The totals of what is to be sent are given."""
     import numpy
 
-    before, after = _Side(a), _Side(b)
     added = sorted(after.numbers.keys() - before.numbers.keys())
     removed = sorted(before.numbers.keys() - after.numbers.keys())
     names = sorted(before.numbers.keys() & after.numbers.keys())
@@ -233,7 +314,7 @@ def _compare(a: Layer, b: Layer) -> Difference:
         unchanged=len(names) - len(changes[True]) - len(changes[False]),
         unchanged_files=int(same_files.sum()),
         unchanged_bytes=sum(new["size"][same_files].tolist()),
-        **_to_send(before, after, b),
+        **to_send,
     )
     return Difference(added, removed, changes[True], changes[False], totals)
 
@@ -332,7 +413,19 @@ def _digest(side: _Entries, row: int) -> str:
 # --- what is to be sent -----------------------------------------------------------------
 
 
-def _to_send(before: _Side, after: _Side, b: Layer) -> dict[str, int]:
+def _layers_to_send(a: Sequence[Layer], b: Sequence[Layer]) -> dict[str, int]:
+    """The totals of the layers that A lacks, each once."""
+    there = {(layer.toc_digest, layer.size) for layer in a}
+    lacking = {(layer.toc_digest, layer.size): layer for layer in b}
+    found = [layer for key, layer in lacking.items() if key not in there]
+    return {
+        "member_bytes": sum(layer.data_end for layer in found),
+        "contents_bytes": sum(layer.toc.rows.counts()["bytes"] for layer in found),
+        "toc_bytes": sum(layer.size - layer.data_end + layer.external_toc_size for layer in found),
+    }
+
+
+def _members_to_send(before: _Side, after: _Side, b: Layer) -> dict[str, int]:
     """The totals of the members with contents that A lacks."""
     import numpy
 
@@ -390,10 +483,7 @@ def _chunk_digests(side: _Side, *, every: bool = False) -> tuple[Any, list[bytes
 def _live(side: _Side) -> Any:
     """Rows that later ones did not replace, landmarks apart."""
     live = ~_flag(side, "dropped")
-    for name in LANDMARKS:
-        number = side.rows.lookup(name)
-        if number >= 0:
-            live[number] = False
+    live[side.landmarks] = False
     return live
 
 

@@ -190,7 +190,7 @@ def test_etc_of_the_arm_variant_without_its_locale_files(plain: bool, tmp_path: 
     src = f"oci:{tmp_path / 'image'}"
     out = tmp_path / "out"
     args = ["etc", "--platform", "linux/arm64", "--exclude", "*locale*", "-C", out]
-    assert ok("image", "extract", src, *args).startswith("1 files, ")
+    assert ok("image", "extract", src, *args).startswith("1 file, ")
     assert files(out) == {"etc/arch"}
     assert (out / "etc/arch").read_text() == "linux/arm64/v8"
 
