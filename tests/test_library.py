@@ -377,3 +377,42 @@ def test_images_close_too(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="closed"):
             call()
+
+
+def test_images_take_the_same_words(tmp_path: Path) -> None:
+    """Layout and registries by keywords, as `stargz.convert` and `open_image` do; or in one."""
+    src = f"oci:{layouts.image(tmp_path / 'src', [blobs.tar_of([('a', b'1'), ('b', b'2')])]).path}"
+    dst = f"oci:{tmp_path / 'dst'}"
+    alike = [
+        stargz.convert_image(src, f"{dst}:1", level=2, prioritized=[PurePosixPath("b")]),
+        stargz.convert_image(
+            src, f"{dst}:2", options=stargz.LayerOptions(level=2, prioritized=("b",))
+        ),
+    ]
+    assert alike[0].digest == alike[1].digest
+    with stargz.open_image(f"{dst}:1", plain_http=True) as image:
+        assert next(iter(image.layers[0])) == "b"
+    access = stargz.Access.of(authfile=tmp_path / "auth.json")
+    for call in (stargz.convert_image, stargz.bulk):
+        with pytest.raises(stargz.UsageError, match="options has the layout"):
+            call(src, f"{dst}:3", options=stargz.LayerOptions(), level=2)
+        with pytest.raises(stargz.UsageError, match="access has them all: give it, or authfile"):
+            call(src, f"{dst}:3", access=access, authfile="other")
+        with pytest.raises(stargz.UsageError, match="list of names, not one"):
+            call(src, f"{dst}:3", prioritized="b")
+    assert stargz.bulk(tmp_path / "src", f"oci:{tmp_path / 'all'}", chunk_size=1 << 20).ok
+    assert stargz.verify_image(f"{dst}:1", plain_http=True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: stargz.open_image(path),
+        lambda path: stargz.verify_image(path),
+        lambda path: stargz.convert_image(path, "oci:x"),
+        lambda path: stargz.convert_image("oci:x", path),
+    ],
+)
+def test_a_path_is_no_image(call: Callable[[Any], Any], tmp_path: Path) -> None:
+    with pytest.raises(stargz.UsageError, match="is not an image: give docker://"):
+        call(tmp_path)

@@ -10,11 +10,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 from stargz.conversion import not_prioritized
 from stargz.errors import (
@@ -27,7 +27,7 @@ from stargz.errors import (
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
-from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask
+from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, layer_options
 from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
@@ -43,8 +43,10 @@ from stargz.oci.formats.reference import (
     parse_image,
 )
 from stargz.oci.registry.access import Access, shared_client
+from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.repository import Companion, open_repository
-from stargz.options import check_max_sparse, check_memory, default_threads
+from stargz.options import Format, check_max_sparse, check_memory, default_threads
+from stargz.paths import Name, several, text
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
 
@@ -115,6 +117,12 @@ def convert_image(
     dst: str | None = None,
     *,
     options: LayerOptions | None = None,
+    level: int | None = None,
+    chunk_size: int | None = None,
+    min_chunk_size: int | None = None,
+    prioritized: Iterable[Name] = (),
+    lossless: bool = False,
+    format: Format | None = None,
     platforms: Sequence[str] = (),
     flatten: bool = False,
     allow_missing: bool = False,
@@ -131,6 +139,7 @@ def convert_image(
     executor: Executor | None = None,
     store: LayerStore | None = None,
     progress: Callable[[Mapping[str, Any]], object] | None = None,
+    **registry: Unpack[AccessOptions],
 ) -> ImageReport:
     """Convert an image with all of its platforms; see the command `stargz image convert`.
 
@@ -139,7 +148,8 @@ def convert_image(
         left out with `upgrade`, which replaces the source itself.
     force: replace an image at dst that is not seekable, too, or an archive with other contents:
         else OccupiedError. Seekable ones, as this function makes them, are replaced as they are.
-    options: of the layers' layout. With any of them seekable layers are converted again too;
+    level, chunk_size, min_chunk_size, prioritized, lossless, format: as for `stargz.convert`, or in
+        one as `options`. With any of them seekable layers are converted again too;
         without, those are kept whose TOC is verified against their tar.
     platforms: such as "linux/arm64"; the default is all. Of one, its manifest alone is written, of
         several an index of them.
@@ -161,6 +171,11 @@ def convert_image(
     when the name is there already), EntryNotFoundError for a prioritized path. KeyboardInterrupt
     ends all conversions at once.
     """
+    src, dst = text(src), None if dst is None else text(dst)
+    names = several(prioritized, "prioritized")
+    given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
+    options = layer_options(options, given)
+    access = access_of(access, registry)
     if upgrade and dst is not None:
         raise UsageError(
             f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "
@@ -168,7 +183,7 @@ def convert_image(
         )
     jobs, threads = parallel(jobs, threads)
     wanted = ImageOptions(
-        options or LayerOptions(),
+        options,
         tuple(platforms),
         flatten,
         allow_missing,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from queue import Empty, Full, Queue
-from typing import Any
+from typing import Any, Unpack
 
 from stargz.errors import (
     ArtifactError,
@@ -31,15 +31,17 @@ from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_rep
 from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
 from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
-from stargz.oci.convert.layers import LayerOptions, LayerTask
+from stargz.oci.convert.layers import LayerOptions, LayerTask, layer_options
 from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.destination import open_destination
 from stargz.oci.formats.manifest import layer_kind
 from stargz.oci.formats.reference import Reference, parse_reference
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.repository import open_repository
-from stargz.options import default_threads
+from stargz.options import Format, default_threads
+from stargz.paths import Name, several, text
 
 _AHEAD = 1000  # images that are found before their turn comes
 _MAX_COORDINATORS = 200
@@ -47,10 +49,16 @@ _TICK = 0.1  # seconds in which threads that wait see that all ends
 
 
 def bulk(
-    src: str,
+    src: str | os.PathLike[str],
     dst: str | None = None,
     *,
     options: LayerOptions | None = None,
+    level: int | None = None,
+    chunk_size: int | None = None,
+    min_chunk_size: int | None = None,
+    prioritized: Iterable[Name] = (),
+    lossless: bool = False,
+    format: Format | None = None,
     platforms: Sequence[str] = (),
     flatten: bool = False,
     allow_missing: bool = False,
@@ -72,12 +80,14 @@ def bulk(
     dask: str | None = None,
     reports: Sequence[str | os.PathLike[str]] = (),
     progress: Events | None = None,
+    **registry: Unpack[AccessOptions],
 ) -> BulkReport:
     """Convert all images of `src`; see the command `stargz image bulk`.
 
     src, dst, include, exclude, upgrade: see `stargz.oci.bulk.discover.discover`.
-    options, platforms, flatten, allow_missing, docker_types, verify, strict, force: see
-        `stargz.oci.conversion.convert_image`, which converts each image.
+    level, chunk_size, min_chunk_size, prioritized, lossless, format, options, platforms, flatten,
+        allow_missing, docker_types, verify, strict, force, access and the options by which
+        registries are reached: see `stargz.convert_image`, which converts each image.
     state: the file that remembers what is done; nobody else may use it meanwhile. None: nothing
         is remembered.
     jobs, threads: layers that are converted at the same time (default: one for each core, at
@@ -96,6 +106,11 @@ def bulk(
     errors of a source that cannot be listed.
     KeyboardInterrupt ends it at once, and the state knows what was finished.
     """
+    src = text(src)
+    names = several(prioritized, "prioritized")
+    given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
+    options = layer_options(options, given)
+    access = access_of(access, registry)
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
     if executor is None and dask is None:
@@ -103,7 +118,7 @@ def bulk(
     else:
         threads = threads or 2  # on machines whose cores are not known
     images = ImageOptions(
-        options or LayerOptions(),
+        options,
         tuple(platforms),
         flatten,
         allow_missing,

@@ -20,7 +20,7 @@ from typing import Any
 from stargz import opening as _opening
 from stargz._engine.write import TarEntries
 from stargz.conversion import ConvertResult, convert_as, diff_id
-from stargz.errors import FormatError, StargzError, UnindexableError
+from stargz.errors import FormatError, StargzError, UnindexableError, UsageError
 from stargz.footer import kind_of
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
 from stargz.oci.formats.manifest import TOC_DIGEST, Descriptor
@@ -76,6 +76,15 @@ class LayerOptions:
         fields = {**asdict(self), "prioritized": list(self.prioritized)}
         text = json.dumps([getattr(sys.modules.get("stargz"), "__version__", ""), fields])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def layer_options(options: LayerOptions | None, given: LayerOptions) -> LayerOptions:
+    """What a function that takes both has been given: `options`, or each by itself."""
+    if options is None:
+        return given
+    if given.relayout:
+        raise UsageError("options has the layout of layers: give it, or level, format and the like")
+    return options
 
 
 @dataclass(frozen=True, slots=True)

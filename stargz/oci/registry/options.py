@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
+from stargz.errors import UsageError
+from stargz.oci.registry.access import Access
+
 if TYPE_CHECKING:
     from stargz.oci.registry.client import RegistryClient
     from stargz.oci.registry.credentials import Credentials
@@ -14,21 +17,35 @@ if TYPE_CHECKING:
 StrPath = str | os.PathLike[str]
 
 
-class AccessOptions(TypedDict, total=False):
-    """What `Access` has; see RegistryClient."""
+class ReadOptions(TypedDict, total=False):
+    """What is read by; see RegistryClient."""
 
     authfile: StrPath | None
     ca_file: StrPath | None
     plain_http: bool | Sequence[str]
     mirrors: Mapping[str, Sequence[str]] | None
-    upload_hosts: Sequence[str]
     patience: float
 
 
-class RegistryOptions(AccessOptions, total=False):
+class AccessOptions(ReadOptions, total=False):
+    """What is read and written by: an `Access`."""
+
+    upload_hosts: Sequence[str]
+
+
+class RegistryOptions(ReadOptions, total=False):
     """What `open_repository` takes: a client of the caller's in place of one that is made of the
     others."""
 
     credentials: Credentials | None
     http: Client | None
     client: RegistryClient | None
+
+
+def access_of(access: Access | None, given: ReadOptions) -> Access:
+    """What a function that takes both has been given: `access`, or the options by themselves."""
+    if access is None:
+        return Access.of(**given)
+    if given:
+        raise UsageError(f"access has them all: give it, or {', '.join(sorted(given))}")
+    return access

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Unpack
 
 from stargz.conversion import Result
 from stargz.errors import DigestError, FormatError, PlatformError, SourceError
@@ -34,6 +35,7 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
 from stargz.oci.registry.access import Access
+from stargz.oci.registry.options import ReadOptions, access_of
 from stargz.oci.repository import Repository, open_repository
 from stargz.oci.verify.blob import (
     BlobChecker,
@@ -43,6 +45,7 @@ from stargz.oci.verify.blob import (
     is_damage,
 )
 from stargz.options import thread_count
+from stargz.paths import text
 
 MAX_ERRORS = 100  # that are listed; all are counted
 
@@ -126,6 +129,7 @@ def verify_image(
     threads: int | None = None,
     progress: Progress | None = None,
     require_verified: bool = False,
+    **registry: Unpack[ReadOptions],
 ) -> ImageVerifyResult:
     """Verify the image that `src` names, with all its platforms or those of `platforms`.
 
@@ -143,8 +147,9 @@ def verify_image(
     Raises RegistryError, SourceError and OSError for what cannot be read at all; PlatformError for
     one that is not there; UsageError.
     """
+    access = access_of(access, registry)
     threads = thread_count(threads)
-    with open_repository(src, **(access or Access()).options()) as repository:
+    with open_repository(text(src), **(access or Access()).options()) as repository:
         return _Verification(repository, threads, progress, require_verified).run(platforms)
 
 
