@@ -33,7 +33,8 @@ _TYPES = {
     "p": "fifo",
 }
 _COMPARE = {"": operator.eq, "+": operator.gt, "-": operator.lt}
-_NOT, _OR = "!", "-o"
+_NOT, _OR, _OPEN, _CLOSE = "-not", "-o", "(", ")"
+_NESTED_MAX = 100
 
 
 # --- tests ----------------------------------------------------------------------------------
@@ -212,6 +213,8 @@ def add_find_options(parser: Parser) -> None:
         (["-empty"], _empty, "empty files and directories"),
         (["-not"], _NOT, "what the next test does not pass; also !"),
         (["-o"], _OR, "what passes the tests before it, or those behind it"),
+        (["-("], _OPEN, argparse.SUPPRESS),
+        (["-)"], _CLOSE, argparse.SUPPRESS),
     ]
     for options, const, text in words:
         tests.add_argument(*options, dest="tests", action="append_const", const=const, help=text)
@@ -235,48 +238,100 @@ def _depth(text: str) -> int:
 def _spelled(parser: Parser, words: list[str]) -> Iterator[str]:
     """Words with an expression of find's as argparse takes them: `--size -1M` is `-size=-1M`."""
     rest = iter(words)
-    before = ""  # the word of the expression before this one
+    grammar = _Grammar(parser)
     for word in rest:
         dashes = len(word) - len(word.lstrip("-"))
         name, equals, _ = word[dashes:].partition("=")
         if word == "--":
             yield word
             yield from rest
+        elif word in (_OPEN, _CLOSE):
+            grammar.take(word)
+            yield f"-{word}"
         elif word == "!" or (dashes in (1, 2) and name in _WORDS and not equals):
-            name = _WORDS["not" if word == "!" else name]
-            if name in ("o", "a") and before in ("", "o", "a", "not"):
-                parser.error(f"a test is missing before {word}")
-            before = name if name in ("o", "a", "not", "empty") else before
-            yield f"-{name}"
+            plain = f"-{_WORDS['not' if word == '!' else name]}"
+            if plain in (_NOT, _OR, "-a", "-empty"):
+                grammar.take(plain)
+            yield plain
         elif dashes in (1, 2) and name in _KINDS | _DEPTHS:
             value = next(rest, None) if not equals else word[dashes + len(name) + 1 :]
-            before = name if name in _KINDS else before
+            if name in _KINDS:
+                grammar.take(name)
             yield f"-{name}" if value is None else f"-{name}={value}"
-        elif word in ("(", ")"):
-            parser.error("there are no parentheses; -o binds less than what is beside it")
         elif dashes == 1 and name[:1].isalpha() and not set(name) <= set(_SHORT):
             known = " ".join(f"-{test}" for test in (*_KINDS, "empty", "not", "o", *_DEPTHS))
             hint = "; --exclude leaves out what it names" if name == "prune" else ""
             parser.error(f"no test {word!r}{hint}; there are {known}")
         else:
             yield word
-    if before in ("o", "a", "not"):
-        parser.error(f"a test is missing behind {'!' if before == 'not' else f'-{before}'}")
+    grammar.end()
 
 
-def _expression(tokens: list[Any]) -> list[list[tuple[bool, Test]]]:
-    """Alternatives, each of (whether it must pass, test)."""
-    alternatives: list[list[tuple[bool, Test]]] = [[]]
-    wanted = True
+class _Grammar:
+    """Whether the words of an expression may stand where they do."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+        self.before = ""
+        self.open = 0
+
+    def take(self, word: str) -> None:
+        """The next word: a test, or what stands between them."""
+        if word in (_OR, "-a", _CLOSE) and self.before in ("", _OPEN, _NOT, _OR, "-a"):
+            self.parser.error(f"a test is missing before {word}")
+        self.open += (word == _OPEN) - (word == _CLOSE)
+        if self.open < 0:
+            self.parser.error("there is a ) without a (")
+        if self.open > _NESTED_MAX:
+            self.parser.error(f"parentheses are over {_NESTED_MAX} deep")
+        self.before = word
+
+    def end(self) -> None:
+        """No more words."""
+        if self.before in (_NOT, _OR, "-a"):
+            self.parser.error(f"a test is missing behind {self.before}")
+        if self.open:
+            self.parser.error("there is a ( without a )")
+
+
+def _expression(tokens: list[Any], tree: Tree) -> Passes:
+    """The one test that the words of a whole expression come to."""
+    # Of each parenthesis that is open: alternatives, each of (whether it must pass, test), and
+    # whether the next must.
+    groups: list[list[list[tuple[bool, Passes]]]] = [[[]]]
+    wanted = [True]
     for token in tokens:
         if token == _NOT:
-            wanted = not wanted
+            wanted[-1] = not wanted[-1]
         elif token == _OR:
-            alternatives.append([])
+            groups[-1].append([])
+        elif token == _OPEN:
+            groups.append([[]])
+            wanted.append(True)
         else:
-            alternatives[-1].append((wanted, token))
-            wanted = True
-    return alternatives
+            if token == _CLOSE:
+                wanted.pop()
+                test = _any(groups.pop())
+            else:
+                test = token(tree)
+            groups[-1][-1].append((wanted[-1], test))
+            wanted[-1] = True
+    return _any(groups[0])
+
+
+def _any(alternatives: list[list[tuple[bool, Passes]]]) -> Passes:
+    """Passes what passes all tests of one of them."""
+
+    def passes(node: int, path: str) -> bool:
+        for tests in alternatives:
+            for wanted, test in tests:
+                if bool(test(node, path)) is not wanted:
+                    break
+            else:
+                return True
+        return False
+
+    return passes
 
 
 # --- finding --------------------------------------------------------------------------------
@@ -300,27 +355,15 @@ def find_in(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
 
 
 def _found(tree: Tree, args: argparse.Namespace, command: str) -> Iterator[tuple[int, str]]:
-    alternatives = [
-        [(wanted, test(tree)) for wanted, test in tests] for tests in _expression(args.tests or [])
-    ]
+    passes = _expression(args.tests or [], tree)
     selection = _selection.select(tree.engine, args, command)
     shallowest = args.mindepth or 0
     for match in selection.matches:
         start = start_of(tree, match)
         path_of = labels(tree, start, match.path)
-        if start and not shallowest and _passes(alternatives, match.node, match.path):
+        if start and not shallowest and passes(match.node, match.path):
             yield match.node, match.path
         for node, depth in below(tree, start, selection.excluded, deepest=args.maxdepth):
             path = path_of(node)
-            if depth >= shallowest and _passes(alternatives, node, path):
+            if depth >= shallowest and passes(node, path):
                 yield node, path
-
-
-def _passes(alternatives: list[list[tuple[bool, Passes]]], node: int, path: str) -> bool:
-    for tests in alternatives:
-        for wanted, test in tests:
-            if bool(test(node, path)) is not wanted:
-                break
-        else:
-            return True
-    return False

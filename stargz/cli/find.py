@@ -1,9 +1,9 @@
 """List what of a layer passes all tests, such as -name '*.so' -size +1M, as full paths.
 
-Tests are spelled with one dash or two, and stand before or behind SRC and PATHs. All must hold;
--o between them is "or", ! before one is "not". Sizes are exact bytes in units of 1024, not rounded
-up to whole units: -size -1M is every file of less than 1,048,576 bytes. Times are UTC. A PATH that
-is a symlink to a directory is gone into."""
+Tests have one dash or two, and stand before or behind SRC and PATHs. All must hold; -o between them
+is "or", ! before one is "not", and parentheses group them (quote them for the shell). Sizes are
+compared by the byte, not rounded up to whole units: -size -1M is every file of less than 1,048,576
+bytes. Times are UTC. A PATH that is a symlink to a directory is gone into."""
 
 from __future__ import annotations
 

@@ -153,6 +153,10 @@ EXPRESSIONS = [
     "-type d -name u* -or -type f -a -name t*",
     "-name x.so -size +9000c -o ! -type f -name a*",
     "-type f -empty",
+    "( -name *.so -o -name conf ) -size +700c -type f",
+    "! ( -type d -o -type l ) -perm /222",
+    "( ! ( ( -name x* ) ) -type f -a ( -size 0 -o -name a* ) )",
+    "-type d ( -name usr -o ( -name e* ! -name er ) ) -o -name t*",
 ]
 
 
@@ -258,9 +262,12 @@ WRONG = {
     "-newermt yesterday": ("'yesterday'", "2024-01-31"),
     "-name x -o": ("-o", "missing"),
     "-o -name x": ("-o", "missing"),
-    "!": ("!", "missing"),
-    "-name x -not": ("!", "missing"),
-    "( -name x )": ("parentheses", "-o"),
+    "!": ("-not", "missing"),
+    "-name x -not": ("-not", "missing"),
+    "( -name x": ("( without a )",),
+    "-name x )": (") without a (",),
+    "-name x -o ( )": ("missing before )",),
+    "( " * 101 + "-empty" + " )" * 101: ("over 100 deep",),
 }
 
 
