@@ -38,6 +38,21 @@ def may_hold_secret(url: str) -> bool:
     return "?" in url or mask(url) != url or bool(re.search(r"://[^/@:\s]*:(?!\d+/)[^@\s]*@", url))
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with control and undecodable characters escaped.
+
+    Names come from the layer, and an escape sequence in one must not reach a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quoted(name: str) -> str:
+    """A name as it was typed, in quotes. (The repr would double backslashes.)"""
+    return f"'{printable(name)}'"
+
+
 def retryable(status: int) -> bool:
     """Whether an HTTP answer may be another one when asked again."""
     return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in (501, 505))
@@ -142,8 +157,8 @@ class EntryNotFoundError(StargzError, KeyError):
         self.looked_up: str = looked_up or name
         self.pattern = pattern
         where = f"{source}: " if source else ""
-        via = f" (looked up as {looked_up!r})" if looked_up else " in the layer"
-        what = f"no entry matches {name!r}" if pattern else f"no entry {name!r}{via}"
+        via = f" (looked up as {quoted(looked_up)})" if looked_up else " in the layer"
+        what = f"no entry matches {quoted(name)}" if pattern else f"no entry {quoted(name)}{via}"
         super().__init__(f"{where}{what}")
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from stargz.errors import (
     FormatError,
     NotPicklableError,
     UsageError,
+    quoted,
 )
 from stargz.paths import Name
 from stargz.sources import ByteSource
@@ -278,7 +279,9 @@ class Layer:
         try:
             found = self.toc.listdir(path)
         except NotADirectoryError:
-            raise NotADirectoryError(f"{self.name}: {paths.text(name)!r} is no directory") from None
+            raise NotADirectoryError(
+                f"{self.name}: {quoted(paths.text(name))} is no directory"
+            ) from None
         return found if clean_name(path) else [base for base in found if base not in MARKERS]
 
     def glob(
@@ -333,10 +336,10 @@ class Layer:
             row = self._rows.resolve(row)
             kind = self._rows.type(row)
         if kind == "dir":
-            raise IsADirectoryError(f"{self.name}: {paths.text(name)!r} is a directory")
+            raise IsADirectoryError(f"{self.name}: {quoted(paths.text(name))} is a directory")
         if kind != "reg":
             raise UsageError(
-                f"{self.name}: {paths.text(name)!r} is a {kind}; only files have contents"
+                f"{self.name}: {quoted(paths.text(name))} is a {kind}; only files have contents"
             )
         return row
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from stargz._engine import toc as _toc
-from stargz.errors import EntryNotFoundError, UsageError
+from stargz.errors import EntryNotFoundError, UsageError, quoted
 
 MAX_LINKS = 40  # as Linux does before it says ELOOP
 
@@ -95,7 +95,7 @@ def find(
 def _missing(engine: _toc.Tree, path: str, node: int, part: str, source: str) -> Exception:
     at = engine.path(node)
     if engine.type(node) != "dir":
-        via = "" if path == at else f" (on the way to {path!r})"
+        via = "" if path == at else f" (on the way to {quoted(path)})"
         return NotADirectoryError(f"{_where(at, source)} is no directory{via}")
     found = f"{at}/{part}" if at else part
     return EntryNotFoundError(path, source, "" if path.strip("/") == found else found)
@@ -138,7 +138,7 @@ def glob(engine: _toc.Tree, pattern: str) -> Iterator[Match]:
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
     if ".." in parts[first:]:
-        raise UsageError(f'{pattern!r}: ".." is not for after a pattern')
+        raise UsageError(f'{quoted(pattern)}: ".." is not for after a pattern')
     follow = first < len(parts) or pattern.endswith(("/", "/."))
     links: list[int] = []
     try:
@@ -242,7 +242,8 @@ class _Walk:
         self.left -= len(kids)
         if self.left < 0:
             raise UsageError(
-                f"{self.pattern!r}: too many paths by way of symlinks; say more of what is meant"
+                f"{quoted(self.pattern)}: too many paths by way of symlinks; say more of what is "
+                "meant"
             )
         return at, plan, iter(kids)
 

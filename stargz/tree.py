@@ -15,7 +15,7 @@ from typing import Literal, cast
 
 from stargz import paths
 from stargz._engine import toc as _toc
-from stargz.errors import UsageError
+from stargz.errors import UsageError, quoted
 from stargz.layer import Layer, Mode, check_mode
 from stargz.paths import Name
 from stargz.toc import IMPLIED_DIR_MODE, Entry, EntryType
@@ -237,7 +237,7 @@ class Tree:
         """The target of the symlink at a path; UsageError where none is."""
         node = self.node(path, follow=False)
         if self.engine.type(node) != "symlink":
-            raise UsageError(f"{self.name}: {paths.text(path)!r} is no symlink")
+            raise UsageError(f"{self.name}: {quoted(paths.text(path))} is no symlink")
         return self.engine.target(node)
 
     def xattrs(self, path: Name, *, follow: bool = True) -> dict[str, bytes]:
@@ -249,7 +249,7 @@ class Tree:
     def _directory(self, path: Name) -> int:
         node = self.node(path)
         if self.engine.type(node) != "dir":
-            raise NotADirectoryError(f"{self.name}: {paths.text(path)!r} is no directory")
+            raise NotADirectoryError(f"{self.name}: {quoted(paths.text(path))} is no directory")
         return node
 
     def listdir(self, path: Name = "") -> list[str]:
@@ -312,10 +312,11 @@ class Tree:
         node = self.node(path)
         kind = self.engine.type(node)
         if kind == "dir":
-            raise IsADirectoryError(f"{self.name}: {paths.text(path)!r} is a directory")
+            raise IsADirectoryError(f"{self.name}: {quoted(paths.text(path))} is a directory")
         if kind != "reg":
             raise UsageError(
-                f"{self.name}: {paths.text(path)!r} is of type {kind}; only files have contents"
+                f"{self.name}: {quoted(paths.text(path))} is of type {kind}; only files have "
+                "contents"
             )
         return self.engine.row(node)
 

@@ -134,3 +134,14 @@ def test_what_to_do_is_said(words: list[str], text: str, data: Path, tmp_path: P
     code = 2 if words[0] == "image" else 1
     assert text in fails(code, *words, cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "t.tar"]
+
+
+@pytest.mark.parametrize("name", ["a\\b", "it's", "new\nline", "\x1b[31mred", "caf\u00e9 \udcff"])
+def test_names_are_escaped_once(name: str, data: Path) -> None:
+    path = data / "tree.esgz"
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    for words in (["cat", path, name], ["ls", path, name], ["extract", path, name]):
+        assert f"'{shown}'" in fails(1, *words)
+    with stargz.open(path) as layer, pytest.raises(stargz.EntryNotFoundError) as caught:
+        layer.read(name)
+    assert f"'{shown}'" in str(caught.value)

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from stargz.cli._errors import in_options, printable
+from stargz.cli._errors import in_options
 from stargz.cli._output import log, rate_text
 from stargz.cli._screen import Screen, bar, is_terminal
+from stargz.errors import printable
 
 _PAUSE = 0.25  # seconds between two drawings
 _WINDOW = 20.0  # seconds that the speed is of

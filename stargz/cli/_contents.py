@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stargz.cli import _selection, _stdout
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._output import print_json, warn
+from stargz.errors import quoted
 
 if TYPE_CHECKING:
     from stargz.paths import Match
@@ -60,10 +61,12 @@ def _files(tree: Tree, args: argparse.Namespace, command: str) -> list[int]:
             others[kind] += 1
         elif kind == "dir":
             raise CommandError(
-                f"{args.src}: {match.path!r} is a directory; 'stargz {command}' lists it"
+                f"{args.src}: {quoted(match.path)} is a directory; 'stargz {command}' lists it"
             )
         else:
-            raise CommandError(f"{args.src}: {match.path!r} is of type {kind} and has no content")
+            raise CommandError(
+                f"{args.src}: {quoted(match.path)} is of type {kind} and has no content"
+            )
     if others:
         words = ", ".join(f"{n:,} {_OTHERS[kind][n > 1]}" for kind, n in sorted(others.items()))
         if not nodes:

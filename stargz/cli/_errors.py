@@ -9,7 +9,7 @@ import sys
 
 from stargz.cli import _screen
 from stargz.cli._signals import Signalled
-from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError, mask
+from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError, mask, printable
 
 OK = 0
 FAILED = 1
@@ -21,16 +21,6 @@ STDOUT_CLOSED = 141  # what a shell shows for a process that SIGPIPE ended
 
 class CommandError(StargzError):
     """A command cannot do what it was asked; the text says why and what to do."""
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with control and undecodable characters escaped.
-
-    Names come from the layer, and an escape sequence in one must not reach a terminal.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def say(text: str) -> None:

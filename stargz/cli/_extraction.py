@@ -7,9 +7,10 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stargz.cli._errors import FAILED, OK, UNVERIFIED, printable, say
+from stargz.cli._errors import FAILED, OK, UNVERIFIED, say
 from stargz.cli._output import counted, size_text, warn
 from stargz.cli._selection import add_selection_options
+from stargz.errors import printable, quoted
 
 if TYPE_CHECKING:
     from stargz.cli._progress import Progress
@@ -91,7 +92,7 @@ def _print_name(name: str) -> None:
 def tell(args: argparse.Namespace, result: ExtractResult, src: str) -> int:
     """Say what failed or was left out, and unless with --json what was written; the exit code."""
     for pattern in result.unmatched:
-        warn(args, f"{src}: nothing matches --exclude {pattern!r}")
+        warn(args, f"{src}: nothing matches --exclude {quoted(pattern)}")
     for error in result.errors:
         layer = "" if error.layer is None else f": layer {error.layer}"
         at = "" if error.offset is None else f" at offset {error.offset}"

@@ -14,7 +14,7 @@ from stargz.cli._errors import OK, CommandError
 from stargz.cli._nodes import LongLines, below, labels, print_entries, start_of
 from stargz.cli._options import UNITS, Parser
 from stargz.cli._output import line_printer
-from stargz.errors import EntryNotFoundError
+from stargz.errors import EntryNotFoundError, quoted
 
 if TYPE_CHECKING:
     from stargz.tree import Tree
@@ -113,8 +113,8 @@ def _newer(name: str) -> Test:
             found = tree.stat(name, follow=False)
         except (EntryNotFoundError, OSError):
             raise CommandError(
-                f"{tree.name}: no entry {name!r} for -newer, which takes an entry of SRC; -newermt "
-                "takes a date"
+                f"{tree.name}: no entry {quoted(name)} for -newer, which takes an entry of SRC; "
+                "-newermt takes a date"
             ) from None
         return _newer_than(tree, found.mtime)
 

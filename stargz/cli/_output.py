@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from stargz.cli._errors import printable, say
+from stargz.cli._errors import say
+from stargz.errors import printable
 
 if TYPE_CHECKING:
     from stargz.conversion import ConvertResult

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 
-from stargz.cli._errors import printable
 from stargz.cli._output import speed
 from stargz.cli._screen import Screen, bar, columns, is_terminal
+from stargz.errors import printable
 
 _PATIENCE = 1.0  # seconds without a bar
 _PAUSE = 0.1  # seconds between two drawings

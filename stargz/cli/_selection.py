@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stargz.cli._errors import CommandError
 from stargz.cli._output import warn
-from stargz.errors import EntryNotFoundError
+from stargz.errors import EntryNotFoundError, quoted
 
 if TYPE_CHECKING:
     from stargz._engine import toc as _toc
@@ -53,7 +53,7 @@ def select(engine: _toc.Tree, args: argparse.Namespace, command: str = "ls") -> 
     with found(args, command):
         selection = paths.select(engine, args.paths or [""], args.exclude, args.src)
     for pattern in selection.unmatched:
-        warn(args, f"{args.src}: nothing matches --exclude {pattern!r}")
+        warn(args, f"{args.src}: nothing matches --exclude {quoted(pattern)}")
     return selection
 
 
@@ -64,9 +64,9 @@ def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
         yield
     except EntryNotFoundError as error:
         words = "no entry matches" if error.pattern else "no entry"
-        via = "" if error.looked_up == error.name else f" (looked up as {error.looked_up!r})"
+        via = "" if error.looked_up == error.name else f" (looked up as {quoted(error.looked_up)})"
         hint = f"'stargz {command} -R {args.src}' shows what there is"
-        raise CommandError(f"{args.src}: {words} {error.name!r}{via}; {hint}") from None
+        raise CommandError(f"{args.src}: {words} {quoted(error.name)}{via}; {hint}") from None
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from stargz.cli import _daemon, _options
-from stargz.cli._errors import OK, CommandError, printable, say
+from stargz.cli._errors import OK, CommandError, say
 from stargz.cli._layers import (
     cache_options,
     is_image,
@@ -36,7 +36,7 @@ from stargz.cli._layers import (
 )
 from stargz.cli._output import log, print_json
 from stargz.cli._signals import Signalled
-from stargz.errors import UsageError
+from stargz.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from stargz.mount import Mount

@@ -16,7 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
-from stargz.cli._errors import OK, UNVERIFIED, describe, printable, report, say
+from stargz.cli._errors import OK, UNVERIFIED, describe, report, say
 from stargz.cli._layers import is_image, open_layer, registry_options
 from stargz.cli._output import counted, size_text, warn
 from stargz.cli._progress import Progress
@@ -30,6 +30,7 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
     mask,
+    printable,
 )
 
 if TYPE_CHECKING:
