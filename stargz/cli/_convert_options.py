@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
+from stargz.cli._creds import add_creds
 from stargz.cli._errors import CommandError
 from stargz.cli._layers import registry_options
+from stargz.errors import UsageError
 
 if TYPE_CHECKING:
     from stargz.oci.convert.layers import LayerOptions
@@ -129,6 +131,8 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     _options.add_limits(parser)
     group = parser.add_argument_group("registries")
     _options.add_registry_options(group, patience="15m")
+    creds = {"--src-creds": "SRC", "--dest-creds": "DST"}
+    add_creds(group, creds, hidden=["--creds"])
     group.add_argument(
         "--allow-upload-host",
         action="append",
@@ -156,6 +160,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "strict": args.strict,
         "force": args.force,
         "access": _access(args),
+        **_creds(args),
         "jobs": args.jobs,
         "threads": args.threads,
         "memory": args.memory,
@@ -176,11 +181,24 @@ def _layer_options(args: argparse.Namespace) -> LayerOptions:
     )
 
 
+def _creds(args: argparse.Namespace) -> dict[str, Any]:
+    """--src-creds and --dest-creds; and --creds, where one image is both."""
+    if args.creds is None:
+        return {"src_creds": args.src_creds, "dest_creds": args.dest_creds}
+    if not args.upgrade or args.src_creds or args.dest_creds:
+        raise UsageError(
+            "--creds: there are two images here: give --src-creds for SRC's registry, --dest-creds "
+            "for DST's"
+        )
+    return {"src_creds": args.creds, "dest_creds": args.creds}
+
+
 def _access(args: argparse.Namespace) -> Access:
     """The options of `add_image_options` about registries."""
     from stargz.oci.registry.access import Access
 
     options = registry_options(args)
+    del options["creds"]
     del options["platform"]
     return Access.of(**options, upload_hosts=args.allow_upload_host)
 

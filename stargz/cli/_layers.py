@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
+from stargz.cli._kinds import check_file
 from stargz.cli._output import counted, log, relay, warn
 from stargz.endpoints import is_url
 from stargz.errors import UsageError
@@ -65,7 +66,7 @@ def side(args: argparse.Namespace, name: str, other: str) -> argparse.Namespace:
     them."""
     given = copy.copy(args)
     given.src = getattr(args, name)
-    for option in ("layer", "toc", "toc_digest"):
+    for option in ("layer", "toc", "toc_digest", "creds"):
         setattr(given, option, getattr(args, f"{option}_{name}"))
     # --layer is for both, and one of them may be a file.
     if given.layer is None and (is_image(given.src) or not is_image(getattr(args, other))):
@@ -150,6 +151,7 @@ def registry_options(args: argparse.Namespace) -> dict[str, Any]:
         "plain_http": args.plain_http,
         "mirrors": mirrors,
         "patience": args.patience,
+        "creds": args.creds,
     }
 
 
@@ -196,6 +198,7 @@ def source(args: argparse.Namespace) -> Iterator[Found]:
         with Client(ca_file=args.ca_file) as client, closing(HTTPSource(src, client=client)) as web:
             yield Found(web)
         return
+    check_file(src)
     yield Found(src)
 
 

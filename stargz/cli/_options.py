@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NoReturn
 
+from stargz.cli._creds import add_creds
 from stargz.errors import UsageError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -92,6 +94,8 @@ class Parser(argparse.ArgumentParser):
             r"argument -\w(?:/\S+)?: ignored explicit argument '(.).*'", message
         ):
             message = f"no option -{found[1]}"  # behind others, as in -lx
+        # An option that the command has not is quoted with its value.
+        message = re.sub(r"(--[\w-]*cred[\w-]*[= ])\S+", r"\1***", message)
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
@@ -256,7 +260,7 @@ def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: 
     add_max_toc_size(parser)
     add_threads(parser)
     add_output_options(parser)
-    add_remote_options(parser)
+    add_remote_options(parser, {f"--creds-{side}": side.upper() for side in sides})
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -293,11 +297,14 @@ def add_two_images_options(parser: argparse.ArgumentParser, first: str, second: 
     add_max_toc_size(parser)
     add_threads(parser)
     add_output_options(parser)
-    add_remote_options(parser)
+    add_remote_options(parser, {f"--creds-{side}": side.upper() for side in (first, second)})
 
 
-def add_remote_options(parser: argparse.ArgumentParser) -> None:
-    """How sources that are not local are reached, and what is kept of them."""
+def add_remote_options(
+    parser: argparse.ArgumentParser, creds: Mapping[str, str] = MappingProxyType({"--creds": "SRC"})
+) -> None:
+    """How sources that are not local are reached, and what is kept of them; `creds` are the options
+    for accounts (`add_creds`)."""
     group = parser.add_argument_group("images, registries and other remote sources")
     group.add_argument(
         "--platform",
@@ -305,6 +312,7 @@ def add_remote_options(parser: argparse.ArgumentParser) -> None:
         help="of an image for several (default: Linux on this machine's architecture)",
     )
     add_registry_options(group)
+    add_creds(group, creds)
     group.add_argument(
         "--cache-dir", metavar="DIR", help="keep what is fetched here (default: the user's cache)"
     )

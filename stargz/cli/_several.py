@@ -48,6 +48,15 @@ def each(
         if getattr(args, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"{option} is about one SRC, and there are {len(given)}")
+    if args.creds is not None:
+        from stargz.oci.formats.reference import IMAGE_PREFIXES, registry_of
+
+        found = {registry_of(src) for src in args.sources if src.startswith(IMAGE_PREFIXES)}
+        if len(found - {None}) > 1:
+            raise UsageError(
+                "--creds is for one registry, and the images are in several: name those of each by "
+                "themselves, or log in (podman login)"
+            )
     if args.sources.count("-") > 1:
         raise UsageError("only one SRC can be -: standard input is read once")
     values = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from stargz.cli import _convert_options, _options
 from stargz.cli._destination import add_destination, named, writable
 from stargz.cli._errors import OK, CommandError
+from stargz.cli._kinds import check_layer
 from stargz.cli._layers import binary_stdin, check_not_url
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.src == "-":
         source = binary_stdin()
     else:
+        check_layer(args.src)
         check_not_url(args.src)
         if Path(args.src).is_dir():
             raise CommandError(f"{args.src}: is a directory; 'stargz pack' makes a layer of one")

@@ -17,8 +17,9 @@ a slash. An image known by its digest alone gets the tag sha256.HEX. Tags of sig
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _convert_options, _options
 from stargz.cli._board import Board, failure_line
@@ -53,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="only images that match REPOSITORY[:TAG], with * ? []; * matches slashes too "
-        "(repeatable)",
+        help="only images that match REPOSITORY:TAG, with * ? [] (* matches slashes too); without "
+        "a colon it may match the repository, with all its tags, or the tag, or the two with the "
+        "colon between them (repeatable)",
     )
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN", help="not these (repeatable)"
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="count images, layers and bytes to do; nothing is written",
+        help="list images, layers and bytes to do; nothing is written but the --report",
     )
     parser.add_argument(
         "--report",
@@ -133,12 +135,29 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
         say(f"{failure.status}: {failure_line(failure.source, failure.error)}")
     if args.quiet:
         return
+    for image in report.images:
+        if image["status"] in ("to do", "unchanged"):
+            print(shown(_image_line(image)))
     for skip in report.skipped:
         print(shown(f"skipped  {failure_line(skip.source, skip.error)}"))
     for failure in report.failures:
         print(shown(f"{failure.status}  {failure_line(failure.source, failure.error)}"))
     for stale in report.stale:
         print(shown(f"stale  {stale['kind']} {stale['name']} (for {stale['source']} as it was)"))
+
+
+def _image_line(image: dict[str, Any]) -> str:
+    """An image of a dry run."""
+    line = f"{image['status']}  {image['source']} -> {image['destination']}"
+    if image["status"] != "to do":
+        return line
+    counts = Counter(layer["status"] for layer in image["layers"])
+    what = {"to convert": "to convert", "seekable": "seekable already", "done": "done before"}
+    told = [f"{counts[key]} {text}" for key, text in what.items() if counts[key]]
+    size = sum(one["source_size"] for one in image["layers"] if one["status"] != "done")
+    number = len(image["layers"])
+    layers = f"{number} layer{'' if number == 1 else 's'}"
+    return f"{line}  {layers}{': ' if told else ''}{', '.join(told)}; {size_text(size)}"
 
 
 def _planned(totals: dict[str, int]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stargz.cli import _convert_options, _options
 from stargz.cli._destination import add_destination, named
 from stargz.cli._errors import OK, CommandError
+from stargz.cli._kinds import check_image
 from stargz.cli._output import log, print_json, print_table, relay, shown, size_text, speed_of, warn
 from stargz.cli._progress import Progress
 from stargz.errors import EntryNotFoundError
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     dst = named(args)
     relay(args)
+    check_image(args.src, "convert")
     with Progress(args.src, args) as progress:
         try:
             report = convert_image(

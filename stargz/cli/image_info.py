@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
 from stargz.cli._errors import OK
+from stargz.cli._kinds import check_image
 from stargz.cli._layers import registry_options
 from stargz.cli._output import print_json, print_table, shown, size_text
 from stargz.footer import NOT_READ
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from stargz.errors import UnverifiedError
     from stargz.oci.image import load_image
 
+    check_image(args.src, "info")
     with load_image(args.src, **registry_options(args)) as image:
         report = _report(image)
     if args.require_verified and not report["seekable"]:

@@ -132,6 +132,8 @@ def _check(args: argparse.Namespace) -> None:
                 "only DIR was given: a root of many images needs --allow-host or --local, a "
                 "single layer or image needs SRC before DIR"
             )
+        if args.creds and len(args.allow_host) != 1:
+            raise UsageError("--creds is for one registry: with DIR alone, give one --allow-host")
     elif is_image(args.src) and args.layer is None and (args.toc or args.toc_digest):
         option = "toc" if args.toc else "toc-digest"
         raise UsageError(f"--{option} is for one layer of an image: give --layer, too")
@@ -235,10 +237,16 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
 
     if args.src is None:
         from stargz.mount.crfs import Root
+        from stargz.oci.formats.reference import check_registry
         from stargz.oci.registry.client import RegistryClient
+        from stargz.oci.registry.credentials import as_credentials
 
         options = registry_options(args)
         platform = options.pop("platform")
+        creds = options.pop("creds")
+        if creds is not None:
+            (host,) = args.allow_host  # see _check
+            options["accounts"] = {check_registry(host): as_credentials(creds)}
         reading = {"require_verified": args.require_verified, **reading_options(args)}
         with RegistryClient(**options) as client:
             yield Root(

@@ -144,12 +144,14 @@ def _verify_image(args: argparse.Namespace) -> Told:
     if args.toc is not None or args.toc_digest is not None:
         raise UsageError(f"{args.src}: --toc and --toc-digest are for one layer; choose --layer")
     options: dict[str, Any] = registry_options(args)
+    creds = options.pop("creds")
     platform = options.pop("platform")
     with Progress("verify", args) as progress:
         result = verify_image(
             args.src,
             platforms=[platform] if platform else (),
             access=Access.of(**options),
+            creds=creds,
             threads=args.threads,
             progress=progress.callback,
             require_verified=args.require_verified,

@@ -41,8 +41,9 @@ from stargz.oci.formats.reference import (
     LayoutReference,
     Reference,
     parse_image,
+    registry_of,
 )
-from stargz.oci.registry.access import Access, shared_client
+from stargz.oci.registry.access import Access, Creds, shared_client
 from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.repository import Companion, open_repository
 from stargz.options import Format, check_max_sparse, check_memory, default_threads
@@ -98,6 +99,7 @@ class ImageOptions:
     memory: int | None = None
     max_sparse: int | None = None
     force: bool = False
+    writing: Access | None = None  # of the destination, if it is not `access`
 
     def __post_init__(self) -> None:
         self.layers.filled()  # UsageError
@@ -132,6 +134,8 @@ def convert_image(
     strict: bool = False,
     force: bool = False,
     access: Access | None = None,
+    src_creds: Creds | None = None,
+    dest_creds: Creds | None = None,
     jobs: int | None = None,
     threads: int | None = None,
     memory: int | None = None,
@@ -158,6 +162,9 @@ def convert_image(
     docker_types: write Docker's media types, which lazy pulling does not work with.
     verify: check what was written, by reading it again.
     strict: a layer that a TOC cannot hold is an error; else it stays as it is, with a warning.
+    access: how registries are reached. src_creds, dest_creds: the account for the registry of src,
+        or of dst: "user:password", or (user, password); it is sent to no other host. With `upgrade`
+        one is enough.
     jobs: layers at the same time (default: one for each core, at most 8); threads: of each.
     memory, max_sparse: of each layer, as for `stargz.convert`.
     executor: runs the conversions of layers, in threads, processes or on other machines; `store`
@@ -182,6 +189,11 @@ def convert_image(
             "replace what is at DST with --force"
         )
     jobs, threads = parallel(jobs, threads)
+    access = access or Access()
+    if upgrade:
+        src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
+    reading = access.with_creds(registry_of(src), src_creds)
+    writing = access.with_creds(registry_of(dst or src), dest_creds)
     wanted = ImageOptions(
         options,
         tuple(platforms),
@@ -191,11 +203,12 @@ def convert_image(
         upgrade,
         verify,
         strict,
-        access or Access(),
+        reading,
         threads,
         memory,
         max_sparse,
         force,
+        writing,
     )
     if store is not None:
         return convert_as(wanted, src, dst, store, progress)
@@ -222,8 +235,9 @@ def convert_as(
     types = rewrite.DOCKER if options.docker_types else rewrite.OCI
     with (
         shared_client(options.access) as client,
+        shared_client(options.writing or options.access) as writer,
         open_repository(src, client=client) as source,
-        open_destination(dst, client=client) as destination,
+        open_destination(dst, client=writer) as destination,
         ThreadPoolExecutor(_PARALLEL, "stargz-image") as helpers,
     ):
         try:
@@ -236,7 +250,9 @@ def convert_as(
                 raise refusal(destination, there)
             names = _absolute(src), _absolute(_name_of(destination))
             limits = options.threads, options.memory, options.max_sparse
-            task = LayerTask(*names, (), options.layers, options.access, *limits)
+            task = LayerTask(
+                *names, (), options.layers, options.access, *limits, writing=options.writing
+            )
             layers = ImageLayers(plan, task, source, destination, options.flatten)
             if progress is not None:
                 progress({"event": "plan", **layers.totals()})
@@ -256,6 +272,7 @@ def convert_as(
             helpers.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
                 client.close()
+                writer.close()
             raise
         report = ImageReport(
             source=src,
@@ -272,7 +289,7 @@ def convert_as(
             warnings=(*layers.warnings(), *images.warnings),
         )
     if options.verify:
-        check_image(report.destination, options.access, report.digest)
+        check_image(report.destination, options.writing or options.access, report.digest)
         report = replace(report, seconds=time.perf_counter() - begin)
     return report
 

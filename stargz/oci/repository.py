@@ -25,9 +25,11 @@ from stargz.oci.formats.reference import (
 )
 from stargz.oci.formats.storage import Storage
 from stargz.oci.registry import companions
+from stargz.oci.registry.access import Creds
 from stargz.oci.registry.blob import RegistryBlob
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.companions import Companion
+from stargz.oci.registry.credentials import as_credentials
 from stargz.oci.registry.stream import BlobStream, RegistryStream, SourceStream
 from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource
@@ -292,11 +294,13 @@ def open_repository(
     src: str,
     *,
     client: RegistryClient | None = None,
+    creds: Creds | None = None,
     **registry: Any,
 ) -> Iterator[Repository]:
     """Where the image that `src` names is (see parse_image).
 
-    Without `client` one is made with `registry`, which are RegistryClient's options.
+    Without `client` one is made with `registry`, which are RegistryClient's options, and `creds`,
+    the account for the registry that `src` names: "user:password", or (user, password).
     """
     reference = parse_image(src)
     if isinstance(reference, LayoutReference):
@@ -316,5 +320,7 @@ def open_repository(
     if client is not None:
         yield _InRegistry(client, reference, False)
         return
+    if creds is not None:
+        registry["accounts"] = {reference.registry: as_credentials(creds)}
     with RegistryClient(**registry) as made:
         yield _InRegistry(made, reference, True)

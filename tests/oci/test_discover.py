@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from registries import Registry
 from servers import FaultProxy, closed_port
 
 from stargz.errors import RegistryError, SourceError, UsageError
-from stargz.oci.bulk.discover import Pair, discover
+from stargz.oci.bulk.discover import Filter, Pair, discover
 
 HEX = "a" * 64
 IMAGES = range(4)
@@ -38,9 +38,17 @@ def served(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[R
         yield served
 
 
-def find(src: object, dst: str | None, **options: Any) -> list[Pair]:
+def find(
+    src: object,
+    dst: str | None,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    **options: Any,
+) -> list[Pair]:
+    chosen = Filter(include, exclude)
     with registries.quick() as client:
-        return list(discover(str(src), dst, client=client, **options))
+        return list(discover(str(src), dst, client=client, chosen=chosen, **options))
 
 
 def names(pairs: list[Pair]) -> list[tuple[str, str]]:
@@ -239,6 +247,32 @@ def test_patterns(served: Registry) -> None:
     assert chosen(exclude=("team0/*", "*3:v?")) == ["team1/app01:v1"]
     assert chosen("team1/*", exclude=("*/app01",)) == ["team1/app03:v1"]
     assert chosen("nothing") == []
+    # Without a colon it may be the tag, or both.
+    assert chosen("v2") == chosen("*2:v?", "*0:v2")[:1] == ["team0/app00:v2"]
+    assert chosen("team0*v2") == ["team0/app00:v2"]
+    assert chosen(exclude=("*1",)) == ["team0/app00:v2"]
+    assert chosen("*1", exclude=("*app01",)) == [
+        "team0/app00:v1",
+        "team0/app02:v1",
+        "team1/app03:v1",
+    ]
+
+
+def test_patterns_that_match_nothing(served: Registry) -> None:
+    chosen = Filter(["team1/*", "*:v9"], ["v1", "*app01", "other/*:*", "*lazy*"])
+    with registries.quick() as client:
+        assert not list(discover(f"docker://{served.host}", "oci:d", client=client, chosen=chosen))
+    assert list(chosen.unused()) == [
+        "--include '*:v9' matches no image",
+        "--exclude 'other/*:*' matches no image",
+        "--exclude '*lazy*' matches no image",
+    ]
+
+
+def test_patterns_that_are_none(served: Registry) -> None:
+    def chosen(text: str) -> None:
+        find(f"docker://{served.host}", "oci:d", include=[text])
+
     for text in ("", ":", "a:", ":b"):
         with pytest.raises(UsageError, match="not a pattern"):
             chosen(text)

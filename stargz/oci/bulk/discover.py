@@ -69,36 +69,69 @@ class Found:
 
 
 class Filter:
-    """Patterns on repository:tag, as the shell's, where * matches slashes too. Without a colon
-    a pattern is for the repository, with all its tags."""
+    """Patterns on images, as the shell's, where * matches slashes too. REPOSITORY:TAG has one for
+    each; without a colon a pattern is for the repository with all its tags, for a tag in any
+    repository, and for the two together."""
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        self._include = [_pattern(text) for text in include]
-        self._exclude = [_pattern(text) for text in exclude]
+        self._include = [_Pattern(text) for text in include]
+        self._exclude = [_Pattern(text) for text in exclude]
 
     def may_have(self, repository: str) -> bool:
         """Whether any tag of it can be chosen."""
-        if any(tag is None and fnmatchcase(repository, name) for name, tag in self._exclude):
-            return False
-        return not self._include or any(fnmatchcase(repository, name) for name, _ in self._include)
+        excluded = [one.is_all_of(repository) for one in self._exclude]
+        included = [one.may_match(repository) for one in self._include]
+        return not any(excluded) and (not included or any(included))
 
     def has(self, repository: str, tag: str) -> bool:
         """Whether an image is chosen."""
+        # Each is asked, to know in the end which matched nothing.
+        included = [one.matches(repository, tag) for one in self._include]
+        excluded = [one.matches(repository, tag) for one in self._exclude]
+        return (not included or any(included)) and not any(excluded)
 
-        def any_of(patterns: list[tuple[str, str | None]]) -> bool:
-            return any(
-                fnmatchcase(repository, name) and (wanted is None or fnmatchcase(tag, wanted))
-                for name, wanted in patterns
-            )
+    def unused(self) -> Iterator[str]:
+        """What to say of the patterns that matched nothing of what was found."""
+        for option, patterns in ("--include", self._include), ("--exclude", self._exclude):
+            for one in patterns:
+                if not one.used:
+                    yield f"{option} {one.text!r} matches no image"
 
-        return (not self._include or any_of(self._include)) and not any_of(self._exclude)
 
+class _Pattern:
+    def __init__(self, text: str) -> None:
+        name, colon, tag = text.rpartition(":")
+        if not text or (colon and not (name and tag)):
+            raise UsageError(f"{text!r} is not a pattern: give REPOSITORY[:TAG], with * ? []")
+        self.text = text
+        self.used = False
+        self._name = name if colon else text
+        self._tag = tag if colon else None
+        # What a repository begins with whose images it can match; "" if it may be one for tags.
+        fixed = re.split(r"[*?[]", self._name)[0]
+        self._prefix = fixed if colon or "/" in text else ""
 
-def _pattern(text: str) -> tuple[str, str | None]:
-    name, colon, tag = text.rpartition(":")
-    if not text or (colon and not (name and tag)):
-        raise UsageError(f"{text!r} is not a pattern: give REPOSITORY[:TAG], with * ? []")
-    return (name, tag) if colon else (text, None)
+    def matches(self, repository: str, tag: str) -> bool:
+        """Whether it is for this image."""
+        if self._tag is not None:
+            found = fnmatchcase(repository, self._name) and fnmatchcase(tag, self._tag)
+        else:
+            names = repository, tag, f"{repository}:{tag}"
+            found = any(fnmatchcase(name, self._name) for name in names)
+        self.used = self.used or found
+        return found
+
+    def is_all_of(self, repository: str) -> bool:
+        """Whether it is for all tags of a repository."""
+        found = self._tag is None and fnmatchcase(repository, self._name)
+        self.used = self.used or found
+        return found
+
+    def may_match(self, repository: str) -> bool:
+        """Whether it can be for a tag of a repository."""
+        if self._tag is not None:
+            return fnmatchcase(repository, self._name)
+        return repository.startswith(self._prefix)
 
 
 # --- sources ----------------------------------------------------------------------------
@@ -405,8 +438,7 @@ def discover(
     dst: str | None,
     *,
     client: RegistryClient,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    chosen: Filter | None = None,
     upgrade: bool = False,
 ) -> Iterator[Pair]:
     """The images of SRC and their destinations, in the order in which they are found.
@@ -417,7 +449,7 @@ def discover(
     are found are left out. Raises UsageError at once, StargzError and OSError for a source that
     cannot be listed; images that cannot be converted come with an error.
     """
-    chosen = Filter(include, exclude)
+    chosen = chosen or Filter()
     source = _open_source(src, client)
     places = None
     if upgrade and dst is not None:

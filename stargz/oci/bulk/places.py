@@ -81,6 +81,16 @@ def is_host(text: str) -> bool:
     return "/" not in text and ("." in name or name == "localhost" or text.startswith("["))
 
 
+def registry_of(place: str) -> str | None:
+    """The registry of a source or destination that is one, or in one."""
+    text = place.removeprefix("docker://")
+    if text == place:
+        return None
+    if is_host(text):
+        return check_registry(text.rstrip("/"), place)
+    return parse_reference(text.rstrip("/")).registry
+
+
 def normal(place: str) -> str:
     """Equal for names of the same image or folder."""
     if place.startswith("oci:"):

@@ -46,6 +46,8 @@ class BulkReport:
     skipped: tuple[Failure, ...] = ()  # what is no image, and what it is instead
     stale: tuple[dict[str, Any], ...] = ()  # name, kind, digest, and the image's source
     warnings: tuple[dict[str, str], ...] = ()  # the image's source, and the warning
+    # Of a dry run every image, as a report's file has it: what would be done to which layers.
+    images: tuple[dict[str, Any], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -55,7 +57,11 @@ class BulkReport:
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         lists = {key: list(map(asdict, getattr(self, key))) for key in ("failures", "skipped")}
-        return {**asdict(self), **lists, "stale": list(self.stale), "warnings": list(self.warnings)}
+        lists |= {key: list(getattr(self, key)) for key in ("stale", "warnings", "images")}
+        found = {**asdict(self), **lists}
+        if not self.dry_run:
+            del found["images"]
+        return found
 
 
 def report_target(path: str | os.PathLike[str]) -> str:
@@ -82,7 +88,7 @@ def write_report(path: str | os.PathLike[str], report: Mapping[str, Any]) -> Non
     `report` has "version", "source", "destination", "started" (ISO 8601), "seconds", "options",
     "totals" and "images": any iterable of objects, read once, each with "source", "destination",
     "status", "seconds", "size_before", "size_after" (bytes), "error", "stale", "warnings" and
-    "layers". A file that is there is replaced.
+    "layers"; and "dry_run", if nothing of it was done. A file that is there is replaced.
 
     Raises UsageError for another suffix, and OSError.
     """

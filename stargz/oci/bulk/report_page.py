@@ -182,6 +182,8 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
         f"<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{_text(report.get('source'))} to {_text(report.get('destination'))}</h1>\n"
     )
+    if report.get("dry_run"):
+        yield "<p><strong>A dry run: what there is to do. Nothing was written.</strong></p>\n"
     totals = report.get("totals") or {}
     seconds = _number(report.get("seconds"))
     rate = _rate(_number(totals.get("bytes_read")), seconds)

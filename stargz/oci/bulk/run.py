@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Unpack
 
@@ -26,7 +27,8 @@ from stargz.errors import (
     StateError,
     UsageError,
 )
-from stargz.oci.bulk.discover import Pair, discover
+from stargz.oci.bulk.discover import Filter, Pair, discover
+from stargz.oci.bulk.places import registry_of
 from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
 from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore, layer_key
@@ -34,9 +36,9 @@ from stargz.oci.conversion import ImageOptions, check_image, convert_as, paralle
 from stargz.oci.convert.layers import LayerOptions, LayerTask, layer_options
 from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.destination import open_destination
-from stargz.oci.formats.manifest import layer_kind
+from stargz.oci.formats.manifest import TOC_DIGEST, layer_kind
 from stargz.oci.formats.reference import Reference, parse_reference
-from stargz.oci.registry.access import Access, shared_client
+from stargz.oci.registry.access import Access, Creds, shared_client
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.repository import open_repository
@@ -68,6 +70,8 @@ def bulk(
     upgrade: bool = False,
     force: bool = False,
     access: Access | None = None,
+    src_creds: Creds | None = None,
+    dest_creds: Creds | None = None,
     state: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     threads: int | None = None,
@@ -88,6 +92,9 @@ def bulk(
     level, chunk_size, min_chunk_size, prioritized, lossless, format, options, platforms, flatten,
         allow_missing, docker_types, verify, strict, force, access and the options by which
         registries are reached: see `stargz.convert_image`, which converts each image.
+    src_creds, dest_creds: as there. They are for sources and destinations that name one registry,
+        not for a file of references, nor for the workers of a Dask cluster, to which passwords
+        would go in the clear.
     state: the file that remembers what is done; nobody else may use it meanwhile. None: nothing
         is remembered.
     jobs, threads: layers that are converted at the same time (default: one for each core, at
@@ -95,6 +102,7 @@ def bulk(
     memory, max_sparse: of each layer, as for `stargz.convert`.
     executor: converts the layers instead, in processes or on other machines; it is not shut down.
         `dask` is the address of a Dask scheduler, or its file, whose workers do.
+    dry_run: nothing is written but reports; what there is to do is counted, and listed in `images`.
     reports: files to write at the end, .json or .html, with every image and layer.
     progress: gets the events of `convert_image`, {"event": "layer-failed", "digest"} and, for
         every image, {"event": "found", "images"} and {"event": "image", "source", "destination",
@@ -113,6 +121,12 @@ def bulk(
     access = access_of(access, registry)
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
+    accesses = _accesses(src, dst, upgrade, access, src_creds, dest_creds)
+    if dask is not None and (src_creds or dest_creds):
+        raise UsageError(
+            "--src-creds and --dest-creds do not go to a Dask cluster, which would pass them on in "
+            "the clear: have an --authfile where its workers are"
+        )
     if executor is None and dask is None:
         jobs, threads = parallel(jobs, threads)
     else:
@@ -126,21 +140,24 @@ def bulk(
         upgrade,
         verify,
         strict,
-        access or Access(),
+        accesses[0],
         threads,
         memory,
         max_sparse,
         force,
+        accesses[1],
     )
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(images.access))
-        found = discover(src, dst, client=client, include=include, exclude=exclude, upgrade=upgrade)
+        writer = stack.enter_context(shared_client(accesses[1]))
+        chosen = Filter(include, exclude)
+        found = discover(src, dst, client=client, chosen=chosen, upgrade=upgrade)
         targets = [report_target(path) for path in reports]
         known = stack.enter_context(State(state, read_only=dry_run))
         used = stop = None
         if not dry_run:
             used, stop, jobs = stack.enter_context(_executor(executor, dask, jobs))
-        run = _Run(known, client, images, jobs or 1, progress)
+        run = _Run(known, client, writer, images, jobs or 1, progress)
         began = time.time()
         begin = time.perf_counter()
         first = next(found, None)
@@ -151,8 +168,8 @@ def bulk(
             run.dry(found, src)
         else:
             known.begin(src, dst, began)
-            client.uploads = partial(_Uploads, known)
-            stack.callback(setattr, client, "uploads", None)
+            writer.uploads = partial(_Uploads, known)
+            stack.callback(setattr, writer, "uploads", None)
             run.cancel_uploads()
             run.convert(found, src, used, stop)
         totals = run.totals()
@@ -160,6 +177,8 @@ def bulk(
         if not dry_run:
             known.end(seconds, totals)
         stale, warnings = run.remarks()
+        if run.found_all:
+            warnings = (*({"source": src, "warning": text} for text in chosen.unused()), *warnings)
         report = BulkReport(
             source=src,
             destination=dst,
@@ -179,12 +198,38 @@ def bulk(
             stale=stale,
             warnings=warnings,
             dry_run=dry_run,
+            images=tuple(run.entries()) if dry_run else (),
         )
-        if targets and not dry_run:
+        if targets:
             whole = run.report(report)
             for target in targets:
                 write_report(target, whole)
         return report
+
+
+def _accesses(
+    src: str,
+    dst: str | None,
+    upgrade: bool,
+    access: Access | None,
+    src_creds: Creds | None,
+    dest_creds: Creds | None,
+) -> tuple[Access, Access]:
+    """How what is read is reached, and what is written."""
+    access = access or Access()
+    if upgrade:
+        dst = dst or src
+        src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
+    for option, place, creds in ("src", src, src_creds), ("dest", dst, dest_creds):
+        if creds is not None and (place is None or Path(place).is_file()):
+            raise UsageError(
+                f"--{option}-creds is for one registry, and a file of references may name any: log "
+                "in (podman login), or give an --authfile"
+            )
+    return (
+        access.with_creds(registry_of(src), src_creds),
+        access.with_creds(registry_of(dst) if dst else None, dest_creds),
+    )
 
 
 # --- one run ----------------------------------------------------------------------------
@@ -198,12 +243,14 @@ class _Run:
         self,
         state: State,
         client: RegistryClient,
+        writer: RegistryClient,
         images: ImageOptions,
         jobs: int,
         progress: Events | None,
     ) -> None:
         self._state = state
-        self._client = client
+        self._client = client  # of sources
+        self._writer = writer  # of destinations
         self._images = images
         # Some have all their layers, and write; some only look.
         self._coordinators = min(2 * jobs + 2, _MAX_COORDINATORS)
@@ -214,13 +261,14 @@ class _Run:
         self._layers: dict[str, int] = {}  # of a dry run
         self._known = 0
         self._dry = False
+        self.found_all = False  # of the source, nothing kept it from being listed
 
     def reach(self, first: Pair) -> None:
         """Raise the error of a destination that cannot be reached at all."""
         if first.error is not None or not first.destination.startswith("docker://"):
             return
         try:
-            with open_destination(first.destination, client=self._client) as destination:
+            with open_destination(first.destination, client=self._writer) as destination:
                 destination.digest()
         except RegistryError as error:
             if error.status is None:
@@ -232,7 +280,7 @@ class _Run:
 
         for url, repository in self._state.uploads():
             try:
-                gone = cancel_upload(self._client, parse_reference(repository), url)
+                gone = cancel_upload(self._writer, parse_reference(repository), url)
             except StargzError:
                 gone = True  # or the registry will have to find it by itself
             if gone:
@@ -322,6 +370,7 @@ class _Run:
             self._stop.set()
             end()
             self._client.close()  # Ctrl-C does not wait for the network
+            self._writer.close()
             for thread in threads:
                 thread.join()
             raise
@@ -339,6 +388,7 @@ class _Run:
     def _claimed(self, found: Iterator[Pair], src: str) -> Iterator[tuple[int, Pair]]:
         """Those that can be converted, each destination once."""
         count = 0
+        whole = True
         while not self._stop.is_set():
             try:
                 pair = next(found, None)
@@ -347,7 +397,9 @@ class _Run:
                     raise
                 # Of the rest nothing is known; what was found is converted all the same.
                 pair = Pair(src, "", failed)
+            whole = whole and (pair is None or pair.error is None)
             if pair is None:
+                self.found_all = whole
                 return
             count += 1
             self._tell({"event": "found", "images": count})
@@ -375,7 +427,7 @@ class _Run:
         try:
             if self._is_done(pair):
                 if self._images.verify:
-                    check_image(pair.destination, self._images.access)
+                    check_image(pair.destination, self._images.writing or self._images.access)
                 seconds = time.perf_counter() - begin
                 self._state.finish(number, "unchanged", seconds)
                 self._tell_image(pair, "unchanged", None, seconds)
@@ -423,7 +475,7 @@ class _Run:
             return digest == known.digest
         if digest != known.source_digest:
             return False
-        with open_destination(pair.destination, client=self._client) as destination:
+        with open_destination(pair.destination, client=self._writer) as destination:
             return destination.digest() == known.digest and destination.is_whole(known.digest)
 
     def _own(self, pair: Pair) -> str | None:
@@ -435,7 +487,7 @@ class _Run:
         """Raise what the conversion would."""
         if self._images.force or pair.source == pair.destination:
             return
-        with open_destination(pair.destination, client=self._client) as destination:
+        with open_destination(pair.destination, client=self._writer) as destination:
             there = ordinary_image(destination, self._own(pair))
             if there is not None:
                 raise refusal(destination, there)
@@ -451,6 +503,7 @@ class _Run:
                 with open_repository(pair.source, client=self._client) as source:
                     plan = make_plan(source, self._images.platforms, helpers)
                 self._check_free(pair)
+                layers: dict[str, dict[str, Any]] = {}
                 for image in plan.images():
                     tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
                     flat = self._images.flatten
@@ -469,6 +522,9 @@ class _Run:
                                 self._known += known
                             size = sum(entry.size for entry in entries)
                             self._layers[key.sources] = 0 if known else size
+                        layers[task.made_of] = self._planned(task, known)
+                size = sum(layer["source_size"] for layer in layers.values())
+                self._state.plan(number, {"size_before": size, "layers": list(layers.values())})
         except Exception as error:
             if self._stop.is_set():
                 return
@@ -476,6 +532,19 @@ class _Run:
             return
         self._state.finish(number, status, time.perf_counter() - begin)
         self._tell_image(pair, status, None, time.perf_counter() - begin)
+
+    def _planned(self, task: LayerTask, known: bool) -> dict[str, Any]:
+        """A layer as the report of a dry run has it."""
+        status = "to convert"
+        if known:
+            status = "done"
+        elif len(task.entries) == 1 and not task.flatten and not task.options.relayout:
+            status = "seekable" if TOC_DIGEST in task.entries[0].annotations else status
+        return {
+            "source_digest": "+".join(entry.digest for entry in task.entries),
+            "source_size": sum(entry.size for entry in task.entries),
+            "status": status,
+        }
 
     def _tell_image(self, pair: Pair, status: str, error: str | None, seconds: float) -> None:
         self._tell(
@@ -522,11 +591,14 @@ class _Run:
 
     def report(self, report: BulkReport) -> dict[str, Any]:
         """All of it, for report.write_report."""
-        return {
-            "version": 1,
-            **{key: value for key, value in report.to_json().items() if key != "dry_run"},
-            "images": [_image_entry(outcome) for outcome in self._state.outcomes()],
-        }
+        head = report.to_json()
+        if not report.dry_run:
+            del head["dry_run"]
+        return {"version": 1, **head, "images": list(self.entries())}
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """What became of each image, or would."""
+        return map(_image_entry, self._state.outcomes())
 
 
 class _Uploads:

@@ -107,7 +107,7 @@ class Outcome:
     number: int
     source: str
     destination: str
-    status: str  # running, converted, unchanged, failed, throttled, skipped
+    status: str  # running, converted, unchanged, failed, throttled, skipped, to do
     error: str | None
     seconds: float
     report: dict[str, Any] | None
@@ -168,6 +168,7 @@ class State:
                 f"{version}, known is {_VERSION}); use that one, or name another (--state)"
             )
         run("PRAGMA temp_store=MEMORY")
+        run("CREATE TEMP TABLE plans (number INTEGER PRIMARY KEY, plan TEXT NOT NULL)")
         if read_only:
             self._db.executescript(_OUTCOMES.format(kind="TEMP", where="temp."))
             return
@@ -339,6 +340,11 @@ class State:
                 self._seal(db, "images", destination)
             db.execute("COMMIT")
 
+    def plan(self, number: int, plan: dict[str, Any]) -> None:
+        """What a dry run found that there is to do for an image: its outcome's report."""
+        with self._using() as db:
+            db.execute("INSERT INTO plans VALUES (?, ?)", (number, json.dumps(plan)))
+
     def transient(self) -> list[tuple[int, str, str]]:
         """Number, source and destination of the images that may succeed when tried again."""
         with self._using() as db:
@@ -361,8 +367,11 @@ class State:
                     return
                 done = stored and row[3] in ("converted", "unchanged")
                 image = self._row(db, "images", row[2]) if done else None
+                plan = db.execute("SELECT plan FROM plans WHERE number = ?", row[:1]).fetchone()
             last = row[0]
             report = image["report"] if image is not None else None
+            if plan is not None:
+                report = json.loads(plan[0])
             yield Outcome(row[0], row[1], row[2], row[3], row[4], row[5], report)
 
     # --- layers -------------------------------------------------------------------------

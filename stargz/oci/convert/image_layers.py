@@ -160,7 +160,7 @@ class ImageLayers:
         name = f"docker://{place}" if isinstance(place, Reference) else str(place)
         try:
             with (
-                shared_client(task.access) as client,
+                shared_client(task.writing or task.access) as client,
                 open_repository(name, client=client) as other,
             ):
                 bring_blob(other, self._destination, entry)

@@ -101,6 +101,7 @@ class LayerTask:
     memory: int | None = None
     max_sparse: int | None = None
     flatten: bool = False
+    writing: Access | None = None  # of the destination, if it is not `access`
 
     @property
     def made_of(self) -> str:
@@ -157,7 +158,8 @@ def convert_layer(
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(task.access))
         source = stack.enter_context(open_repository(task.source, client=client))
-        destination = stack.enter_context(open_destination(task.destination, client=client))
+        writer = stack.enter_context(shared_client(task.writing or task.access))
+        destination = stack.enter_context(open_destination(task.destination, client=writer))
         work = _Work(task, source, destination, progress or (lambda done, total: None))
         report = work.run()
         report["seconds"] = time.perf_counter() - begin

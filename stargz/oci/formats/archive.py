@@ -93,6 +93,13 @@ class Archive:
             raise FormatError(f"{member.size} bytes, where its descriptor says {entry.size}", name)
         return MemberSource(source, member.offset, member.size, name)
 
+    def has_images(self) -> bool:
+        """Whether there are any, and what they name is in the archive; TarError if it is not."""
+        for image in self._images:
+            for path in (image.config, *image.layers):
+                self._tar.find(path)
+        return bool(self._images)
+
     # --- what is in it ------------------------------------------------------------------
 
     def _read_images(self) -> list[_Entry]:

@@ -144,6 +144,12 @@ class ArchivedLayout(ImageLayout):
             raise FormatError(what, name)
         super().__init__(name)
 
+    def has_images(self) -> bool:
+        """Whether there are any, and in the archive."""
+        listed = self.index.manifests
+        names = [_blob(entry.digest, self.name) for entry in listed]
+        return bool(names) and all(name in self._tar.members for name in names)
+
     def open_blob(self, entry: Descriptor) -> MemberSource:
         """See ImageLayout.open_blob."""
         path = _blob(entry.digest, self.name)

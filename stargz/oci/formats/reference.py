@@ -142,6 +142,12 @@ def parse_image(src: str) -> ImageReference:
     )
 
 
+def registry_of(src: str) -> str | None:
+    """The registry of the image that `src` names, if it is in one; raises UsageError."""
+    found = parse_image(src)
+    return found.registry if isinstance(found, Reference) else None
+
+
 def parse_reference(text: str) -> Reference:
     """The reference that `text` writes, with the defaults put in; raises UsageError."""
     if not text:

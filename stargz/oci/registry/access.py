@@ -6,10 +6,13 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.credentials import Credentials, as_credentials
+
+Creds = str | tuple[str, str] | Credentials  # "user:password", or (user, password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Access:
     mirrors: tuple[tuple[str, tuple[str, ...]], ...] = ()
     upload_hosts: tuple[str, ...] = ()
     patience: float = 900.0
+    accounts: tuple[tuple[str, Credentials], ...] = field(default=(), repr=False)  # by registry
 
     @classmethod
     def of(
@@ -44,6 +48,12 @@ class Access:
             patience,
         )
 
+    def with_creds(self, registry: str | None, creds: Creds | None) -> Access:
+        """The same with an account for one registry, if there are both."""
+        if registry is None or creds is None:
+            return self
+        return replace(self, accounts=((registry, as_credentials(creds)),))
+
     def client(self) -> RegistryClient:
         """A new client with these options; to be closed."""
         return RegistryClient(**self.options())
@@ -51,7 +61,8 @@ class Access:
     def options(self) -> dict[str, Any]:
         """As RegistryClient takes them."""
         return {one.name: getattr(self, one.name) for one in fields(self)} | {
-            "mirrors": dict(self.mirrors)
+            "mirrors": dict(self.mirrors),
+            "accounts": dict(self.accounts),
         }
 
 

@@ -223,9 +223,10 @@ class Authorizer:
         if answer.status != 200:
             if answer.status in (400, 401, 403):
                 why = (
-                    "it needs credentials: log in to the registry, or give a file of them"
+                    "it needs credentials: log in to the registry, or give --creds (--src-creds, "
+                    "--dest-creds) or a file of them (--authfile)"
                     if credentials is None
-                    else "the credentials are not accepted: log in again"
+                    else "the credentials are not accepted: correct --creds, or log in again"
                 )
             else:
                 why = f"it {answered(answer.status)}"

@@ -29,7 +29,7 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 from stargz.oci.registry.credentials import Credentials, CredentialStore
-from stargz.oci.registry.failures import as_registry_error, failure
+from stargz.oci.registry.failures import as_registry_error, failure, words_of
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.oci.registry.turns import Turns
 from stargz.sources.client import Body, Client, Response, origin, target
@@ -55,13 +55,14 @@ class RegistryClient:
     """Reads from registries, and writes to them; any number of threads may use it. Close it, or
     use `with`.
 
-    `authfile` is the one file to take credentials from (see CredentialStore); `credentials`
-    are used for every registry instead of any file's. `plain_http` allows http to hosts that are
-    not loopback: all, or those named. `mirrors` gives for a registry the hosts or URLs to try
-    first, in their order; nothing is ever written to them. `upload_hosts` are other hosts
-    (host[:port]) that a registry may have uploads sent to; they get no credentials. `patience`
-    is for how many seconds a host may refuse because it is asked too often. `ca_file` and `http`
-    are those of the HTTP client; an `http` that is given is not closed here.
+    `authfile` is the one file to take credentials from (see CredentialStore); `accounts` are used
+    for the registries that they name, and `credentials` for every one, instead of any file's.
+    `plain_http` allows http to hosts that are not loopback: all, or those named. `mirrors` gives
+    for a registry the hosts or URLs to try first, in their order; nothing is ever written to them.
+    `upload_hosts` are other hosts (host[:port]) that a registry may have uploads sent to; they get
+    no credentials. `patience` is for how many seconds a host may refuse because it is asked too
+    often. `ca_file` and `http` are those of the HTTP client; an `http` that is given is not closed
+    here.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RegistryClient:
         *,
         authfile: str | os.PathLike[str] | None = None,
         credentials: Credentials | None = None,
+        accounts: Mapping[str, Credentials] | None = None,
         plain_http: bool | Sequence[str] = False,
         mirrors: Mapping[str, Sequence[str]] | None = None,
         ca_file: str | os.PathLike[str] | None = None,
@@ -82,8 +84,8 @@ class RegistryClient:
         self.turns: Turns = Turns()  # of writers: host, repository, digest
         self._owned = http is None
         self.http: Client = http or Client(ca_file=ca_file, host_patience=patience)
-        accounts = credentials or CredentialStore(authfile)
-        self.hosts: Hosts = Hosts(self.http, accounts, plain_http, mirrors or {})
+        found = credentials or CredentialStore(authfile, accounts=accounts)
+        self.hosts: Hosts = Hosts(self.http, found, plain_http, mirrors or {})
 
     def close(self) -> None:
         """Close the connections."""
@@ -316,7 +318,8 @@ class RegistryClient:
         if answer.status in (401, 403, 404, 405):
             raise RegistryError(
                 f"it does not list its repositories ({answer.status}): log in with an account that "
-                "may, or name the images",
+                "may (or give it: --src-creds), or name the images"
+                + (f" ({said})" if (said := words_of(answer)) else ""),
                 reference.name,
                 answer.status,
             )

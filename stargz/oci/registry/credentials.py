@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stargz.errors import SourceError
+from stargz.errors import SourceError, UsageError
 from stargz.oci.formats.reference import DEFAULT_REGISTRY, Reference
 from stargz.oci.registry.failures import words
 
@@ -48,8 +48,24 @@ class Credentials:
         return "Basic " + base64.b64encode(pair).decode("ascii")
 
 
+def as_credentials(value: str | tuple[str, str] | Credentials) -> Credentials:
+    """Of (user, password), or "user:password"; UsageError, which does not show it."""
+    if isinstance(value, Credentials):
+        return value
+    if isinstance(value, str):
+        user, colon, password = value.partition(":")
+        if user and colon:
+            return Credentials(user, password)
+    elif isinstance(value, tuple) and len(value) == 2:
+        user, password = value
+        if isinstance(user, str) and isinstance(password, str) and user and ":" not in user:
+            return Credentials(user, password)
+    raise UsageError("creds are (user, password), or the text 'user:password'")
+
+
 class CredentialStore:
-    """Where credentials are looked for: `authfile` alone, or the usual files in their order.
+    """Where credentials are looked for: `accounts`, by registry; `authfile` alone, or the usual
+    files in their order.
 
     Those are REGISTRY_AUTH_FILE alone, or $XDG_RUNTIME_DIR/containers/auth.json,
     $XDG_CONFIG_HOME/containers/auth.json, and Docker's config.json (in $DOCKER_CONFIG or
@@ -60,7 +76,9 @@ class CredentialStore:
         self,
         authfile: str | os.PathLike[str] | None = None,
         environ: Mapping[str, str] | None = None,
+        accounts: Mapping[str, Credentials] | None = None,
     ) -> None:
+        self._accounts = accounts or {}
         self._environ = os.environ if environ is None else environ
         given = authfile or self._environ.get("REGISTRY_AUTH_FILE")
         self._must_exist = bool(given)
@@ -83,6 +101,8 @@ class CredentialStore:
 
         Raises SourceError for a file that cannot be read or a helper program that fails.
         """
+        if reference.registry in self._accounts:
+            return self._accounts[reference.registry]
         for path in self._paths:
             config = self._load(path)
             if config is not None:

@@ -47,8 +47,8 @@ def registry_error(error: SourceError, masked: Callable[[bytes], bytes] = bytes)
 # What a registry may say of blobs and manifests that it got a moment ago, while another writer is
 # in the middle of the same, or one of its parts has not yet heard of them.
 _FRESH = frozenset({"DIGEST_INVALID", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
-_MAX_ERRORS = 5
-_MAX_WORDS = 200
+_MAX_WORDS = 500  # characters of one text
+_MAX_SAID = 2000  # of all that a server says
 
 
 def codes(answer: Response) -> list[str]:
@@ -65,8 +65,9 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     """What an answer that is not the one hoped for means, when reading or writing, with all that
     the server says about it."""
     may = "write there" if writing else "read it"
-    account = f"log in with an account that may {may}"
-    accepted = account if writing else "log in to the registry"
+    creds = "--dest-creds" if writing else "--creds, --src-creds"
+    account = f"log in with an account that may {may} (or give it: {creds})"
+    accepted = account if writing else f"log in to the registry (or give an account: {creds})"
     meaning = {
         401: f"it needs credentials that are accepted: {accepted}",
         403: f"access is denied: check the name, or {account}",
@@ -89,8 +90,12 @@ def words_of(answer: Response) -> str:
     """What a server says: of each error code, message and detail; else its text, if it is
     one."""
     found = [": ".join(filter(None, one)) for one in _errors(answer)]
-    if len(found) > _MAX_ERRORS:
-        found[_MAX_ERRORS:] = [f"{len(found) - _MAX_ERRORS} more"]
+    size = 0
+    for number, text in enumerate(found):
+        size += len(text)
+        if size > _MAX_SAID:
+            found[number:] = [f"{len(found) - number} more"]
+            break
     if not found and "text/plain" in answer.headers.get("Content-Type", ""):
         found = [words(answer.data)]
     return "; ".join(found)
@@ -99,24 +104,38 @@ def words_of(answer: Response) -> str:
 def _errors(answer: Response) -> list[tuple[str, str]]:
     """Code and words of each error in an answer."""
     try:
-        listed = answer.json()["errors"]
-    except (ValueError, LookupError, TypeError):
+        listed = answer.json()
+    except ValueError:
         return []
+    # Token servers and proxies have the one error itself there, in words of their own.
+    if isinstance(listed, dict):
+        listed = listed.get("errors") or listed
     found = []
-    for one in listed if isinstance(listed, list) else ():
+    for one in listed if isinstance(listed, list) else [listed]:
+        if isinstance(one, str):
+            one = {"message": one}
         if not isinstance(one, dict):
             continue
-        code = one.get("code")
-        if not isinstance(code, str) or not re.fullmatch(r"[A-Z][A-Z_]{0,40}", code):
-            code = ""
-        message, detail = one.get("message"), one.get("detail")
-        texts = [words(message) if isinstance(message, str) else ""]
-        if detail:
-            texts.append(words(detail if isinstance(detail, str) else json.dumps(detail)))
+        codes, texts = ([_value(one[key]) for key in keys if key in one] for keys in _SAID)
         text = ", ".join(dict.fromkeys(filter(None, texts)))
+        code = " ".join(filter(None, codes))
         if code or text:
             found.append((code, text))
     return found
+
+
+# What registries, token servers (OAuth 2) and proxies call an error's code, and what they say.
+_SAID = (
+    ("code", "error"),
+    ("message", "error_description", "description", "detail", "details"),
+)
+
+
+def _value(value: object) -> str:
+    """A value of JSON as an error may repeat it."""
+    if value in (None, "", [], {}):
+        return ""
+    return words(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def words(text: str | bytes) -> str:

@@ -34,7 +34,8 @@ from stargz.oci.formats.manifest import (
     select,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
-from stargz.oci.registry.access import Access
+from stargz.oci.formats.reference import registry_of
+from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import ReadOptions, access_of
 from stargz.oci.repository import Repository, open_repository
 from stargz.oci.verify.blob import (
@@ -126,6 +127,7 @@ def verify_image(
     *,
     platforms: Sequence[str] = (),
     access: Access | None = None,
+    creds: Creds | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     require_verified: bool = False,
@@ -142,14 +144,17 @@ def verify_image(
 
     With `require_verified` a layer that is not seekable, or whose TOC the manifest does not vouch
     for, is an error too. `progress(done, total)` gets bytes, from any thread, one at a time.
-    Layers that are not local are kept one by one in unlinked temporary files.
+    Layers that are not local are kept one by one in unlinked temporary files. `creds` are those of
+    `open_repository`.
 
     Raises RegistryError, SourceError and OSError for what cannot be read at all; PlatformError for
     one that is not there; UsageError.
     """
     access = access_of(access, registry)
     threads = thread_count(threads)
-    with open_repository(text(src), **(access or Access()).options()) as repository:
+    src = text(src)
+    access = (access or Access()).with_creds(registry_of(src), creds)
+    with open_repository(src, **access.options()) as repository:
         return _Verification(repository, threads, progress, require_verified).run(platforms)
 
 
