@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
+from stargz.cli._errors import CommandError
 from stargz.errors import UsageError
 
 _STORAGE = Path("docker", "registry", "v2", "repositories")
@@ -18,7 +20,7 @@ def check_layer(src: str) -> None:
         parse_image(src)  # UsageError
         raise UsageError(f"{src}: is an image, and no layer: stargz image convert {src} DST")
     if path.is_dir():
-        raise UsageError(f"{src}: {_directory(path)}")
+        raise CommandError(f"{src}: {_directory(path)}")
     if not path.is_file():
         return
     from stargz.oci.formats.recognise import archive_kind
@@ -36,14 +38,15 @@ def check_file(src: str) -> None:
     path = Path(src)
     if path.is_dir():
         if (path / "oci-layout").exists():
-            raise UsageError(f"{src}: is a directory with images; the images' name is oci:{src}")
-        raise UsageError(f"{src}: {_directory(path)}")
+            raise CommandError(f"{src}: is a directory of images: give oci:{src}")
+        raise CommandError(f"{src}: {_directory(path)}")
 
 
-def check_image(src: str, command: str) -> None:
+def check_image(args: argparse.Namespace) -> None:
     """For `image COMMAND`: refuse files and directories that are given without a prefix."""
     from stargz.oci.formats.reference import IMAGE_PREFIXES
 
+    src = args.src
     path = Path(src)
     if src.startswith(IMAGE_PREFIXES):
         return
@@ -61,7 +64,8 @@ def check_image(src: str, command: str) -> None:
         kind = archive_kind(src)
         if kind is not None:
             raise UsageError(f"{src}: is an archive of images: give {kind}:{src}")
-        raise UsageError(f"{src}: is no image but a file: for a layer it is stargz {command} {src}")
+        command = args.prog.replace(" image ", " ")
+        raise UsageError(f"{src}: is no image but a file: of a layer it is {command} {src}")
 
 
 def _directory(path: Path) -> str:

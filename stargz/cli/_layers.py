@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
-from stargz.cli._kinds import check_file
+from stargz.cli._kinds import check_file, check_image
 from stargz.cli._output import counted, log, relay, warn
 from stargz.endpoints import is_url
 from stargz.errors import UsageError
@@ -101,6 +101,7 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
     `opened` gets each as soon as it is there."""
     from stargz.oci.image import open_image as open_all
 
+    check_image(args)
     relay(args)
     options = {
         "require_verified": args.require_verified,

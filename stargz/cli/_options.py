@@ -64,6 +64,7 @@ class Parser(argparse.ArgumentParser):
                 args.level = level
             if not args.help:
                 args.log_level = args.log_level or _log_level(args)
+                args.prog = self.prog
                 return args
         print(self.format_help())
         return None

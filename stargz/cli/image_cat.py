@@ -8,7 +8,6 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._contents import cat_tree
-from stargz.cli._kinds import check_image
 from stargz.cli._layers import open_image
 from stargz.cli._selection import add_selection_options
 
@@ -25,6 +24,5 @@ def run(args: argparse.Namespace) -> int:
     """Write every PATH of SRC, one after the other."""
     from stargz.tree import Tree
 
-    check_image(args.src, "cat")
     with open_image(args) as image:
         return cat_tree(Tree(image.layers, name=args.src), args, "image ls")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     dst = named(args)
     relay(args)
-    check_image(args.src, "convert")
+    check_image(args)
     with Progress(args.src, args) as progress:
         try:
             report = convert_image(

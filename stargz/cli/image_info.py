@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from stargz.errors import UnverifiedError
     from stargz.oci.image import load_image
 
-    check_image(args.src, "info")
+    check_image(args)
     with load_image(args.src, **registry_options(args)) as image:
         report = _report(image)
     if args.require_verified and not report["seekable"]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 
 from stargz.cli import _options
-from stargz.cli._kinds import check_image
 from stargz.cli._layers import open_image
 from stargz.cli._ls import add_ls_options, list_tree
 
@@ -27,6 +26,5 @@ def run(args: argparse.Namespace) -> int:
     """List PATHs of SRC."""
     from stargz.tree import Tree
 
-    check_image(args.src, "ls")
     with open_image(args) as image:
         return list_tree(Tree(image.layers, name=args.src, landmarks=args.all), args, "image ls")

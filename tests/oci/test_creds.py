@@ -53,6 +53,12 @@ COMMANDS = [
     "cat {} --layer 1 etc/hosts",
     "extract {} --layer 1 -C {dir}",
     "toc {} --layer 1",
+    "image find {}",
+    "image tree {}",
+    "image du {}",
+    "find {} --layer 1",
+    "du {} --layer 1",
+    "tree {} --layer 1",
 ]
 
 
@@ -180,6 +186,10 @@ TABLE = [
     "image ls {}",
     "image cat {} a",
     "image info {}",
+    "image find {}",
+    "image du {}",
+    "image tree {}",
+    "find {} --layer 1",
     "image convert {} oci:x",
     "image convert oci:x {}",
     "image convert --upgrade {}",
