@@ -79,6 +79,7 @@ def image_side(args: argparse.Namespace, name: str) -> argparse.Namespace:
     given = copy.copy(args)
     given.src = getattr(args, name)
     given.platform = getattr(args, f"platform_{name}") or args.platform
+    given.creds = getattr(args, f"creds_{name}")
     return given
 
 

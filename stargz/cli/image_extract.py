@@ -12,6 +12,7 @@ import argparse
 from stargz.cli import _options
 from stargz.cli._errors import FAILED, OK, UNVERIFIED
 from stargz.cli._extraction import add_extract_options, extract_options, tell
+from stargz.cli._kinds import check_image
 from stargz.cli._layers import cache_options, reading_options, registry_options
 from stargz.cli._output import log, print_json, relay, warn
 from stargz.cli._progress import Progress
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.all_platforms and args.platform:
         raise UsageError("--all-platforms contradicts --platform")
+    check_image(args)
     relay(args)
     with Progress("extract", args) as progress, found(args, "image ls"):
         results = extract_image(

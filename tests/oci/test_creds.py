@@ -56,6 +56,7 @@ COMMANDS = [
     "image find {}",
     "image tree {}",
     "image du {}",
+    "image extract {} -C {dir}",
     "find {} --layer 1",
     "du {} --layer 1",
     "tree {} --layer 1",
@@ -96,6 +97,9 @@ def test_two_images(source: Registry, tmp_path: Path, env: dict[str, str]) -> No
     ok(*convert, "--upgrade", other, "--creds", ACCOUNT, env=env)
     diff = ("diff", name, other, "--layer", "1")
     ok(*diff, "--creds-a", ACCOUNT, "--creds-b", ACCOUNT, "-q", env=env)
+    images = ("image", "diff", name, other)
+    assert "--creds" in fails(1, *images, "--creds-a", ACCOUNT, "-q", env=env)
+    ok(*images, "--creds-a", ACCOUNT, "--creds-b", ACCOUNT, "-q", env=env)
     for words, named in (
         ((*convert, name, other, "--creds", ACCOUNT), "--src-creds"),
         (("image", "bulk", name, "oci:x", "--creds", ACCOUNT), "--dest-creds"),
@@ -189,6 +193,7 @@ TABLE = [
     "image find {}",
     "image du {}",
     "image tree {}",
+    "image extract {} -C x",
     "find {} --layer 1",
     "image convert {} oci:x",
     "image convert oci:x {}",
@@ -209,6 +214,7 @@ TABLE = [
     "mount {} . --layer 1",
     "mount . --allow-host user:pa55@host.example",
     "diff {} b --layer-a 1",
+    "image diff {} b",
     "diff a {} --layer-b 1",
     "delta {} a -o x --layer-base 1",
     "convert {}",

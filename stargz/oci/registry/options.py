@@ -34,9 +34,11 @@ class AccessOptions(ReadOptions, total=False):
 
 
 class RegistryOptions(ReadOptions, total=False):
-    """What `open_repository` takes: a client of the caller's in place of one that is made of the
-    others."""
+    """What `open_repository` takes: `creds` ("user:password", or both as a tuple), the account for
+    the image's own registry and no other host; and a client of the caller's in place of one that
+    is made of the others."""
 
+    creds: str | tuple[str, str] | Credentials | None
     credentials: Credentials | None
     http: Client | None
     client: RegistryClient | None
