@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Unpack
 
+from stargz.errors import UsageError
 from stargz.oci.formats.platforms import Platform
 from stargz.oci.image import Image, open_image
+from stargz.oci.registry.access import Creds
 from stargz.oci.registry.options import RegistryOptions
 from stargz.patching.difference import Difference, diff_stacks
 
@@ -22,6 +24,8 @@ def diff_images(
     b: str | Image,
     *,
     platform: str | Platform | None = None,
+    creds_a: Creds | None = None,
+    creds_b: Creds | None = None,
     **registry: Unpack[RegistryOptions],
 ) -> Difference:
     """Compare two images as `stargz.diff` compares layers: what a container sees in them.
@@ -30,9 +34,14 @@ def diff_images(
     `registry`, which are its options, do not matter). In the totals what is to be sent are the
     layers of B that A has not.
 
+    `creds_a` and `creds_b` are what `creds` is to `open_image`, each for its own image.
+
     Raises what `open_image` raises, FooterError for an image whose layers are not seekable.
     """
-    with _opened(a, platform, registry) as before, _opened(b, platform, registry) as after:
+    if "creds" in registry:
+        raise UsageError("there are two images: give creds_a or creds_b")
+    sides = registry | {"creds": creds_a}, registry | {"creds": creds_b}
+    with _opened(a, platform, sides[0]) as before, _opened(b, platform, sides[1]) as after:
         trees = before.tree, after.tree
         return diff_stacks(before.layers, trees[0].engine, after.layers, trees[1].engine)
 
