@@ -24,7 +24,7 @@ from stargz.errors import FooterError, FormatError, SourceError, UnverifiedError
 from stargz.extract import ExtractOptions, ExtractResult, Member, Xattrs, extract
 from stargz.layer import Layer
 from stargz.oci.convert.flatten import merged_tar
-from stargz.oci.convert.layers import explained
+from stargz.oci.convert.layers import Input, explained
 from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, images, layer_kind, load_json
 from stargz.oci.formats.platforms import Platform, platform_of
 from stargz.oci.image import ImageManifest, load_image, open_image
@@ -126,7 +126,7 @@ def extract_image(
             "max_toc_size": max_toc_size,
             "cache": cache,
         }
-        with _opened(src, wanted, threads, reading, registry) as (image, layers, checked):
+        with _opened(src, wanted, threads, reading, registry, progress) as (image, layers, checked):
             found = _extract(layers, image.name, folder, asked, excluded, options)
             return ImageExtractResult(
                 **vars(found),
@@ -191,6 +191,7 @@ def _opened(
     threads: int | None,
     reading: dict[str, Any],
     registry: RegistryOptions,
+    progress: Callable[[int, int], object] | None,
 ) -> Iterator[tuple[ImageManifest, list[Layer], bool]]:
     """An image with its layers, or the one that they come to; and whether its digest vouches for
     all that is read."""
@@ -205,12 +206,22 @@ def _opened(
             return
         # Whatever the layers are: all of them are read, and checked by their digests.
         plain = stack.enter_context(load_image(src, platform=platform, **registry))
-        yield plain, [stack.enter_context(_merged(plain, threads))], True
+        yield plain, [stack.enter_context(_merged(plain, threads, progress))], True
 
 
 @contextmanager
-def _merged(image: ImageManifest, threads: int | None) -> Iterator[Layer]:
-    """A layer of the layers of an ordinary image."""
+def _merged(
+    image: ImageManifest, threads: int | None, progress: Callable[[int, int], object] | None
+) -> Iterator[Layer]:
+    """A layer of the layers of an ordinary image. Progress is in their own bytes."""
+    total, done = sum(entry.size for entry in image.descriptors), 0
+
+    def told(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
     for number, entry in enumerate(image.descriptors):
         if layer_kind(entry) != "tar":
             raise FormatError(
@@ -225,7 +236,10 @@ def _merged(image: ImageManifest, threads: int | None) -> Iterator[Layer]:
                 for entry in image.descriptors
             ]
             stack.enter_context(explained(streams))
-            tar: Any = stack.enter_context(merged_tar(streams, lone_as_is=True))
+            inputs = [
+                Input(image.describe(number), stream, told) for number, stream in enumerate(streams)
+            ]
+            tar: Any = stack.enter_context(merged_tar(inputs, lone_as_is=True))
             try:
                 made = convert_as(ConvertOptions(level=1), tar, file, threads)
             except OSError as error:

@@ -135,7 +135,11 @@ class ImageManifest:
         what = "say which of its" if layer is None else f"no layer {layer!r} (--layer) among its"
         raise UsageError(
             f"{self.name}: {what} {count} layers: {there or 'none'}"
-            + ("; give --layer N or DIGEST" if layer is None else "")
+            + (
+                "; give --layer N or DIGEST ('stargz image' has commands for all together)"
+                if layer is None
+                else ""
+            )
         )
 
     def describe(self, number: int) -> str:

@@ -9,12 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import blobs
 import layouts
 import pytest
+import registries
 import stacks
 from command import fails, ok, run
 from handmade import directory, hardlink, reg, symlink
 from hypothesis import given, settings
+from servers import FaultProxy
 from trees import leftovers, snapshot
 
 from stargz import errors
@@ -245,3 +248,31 @@ def test_a_spoilt_ordinary_layer(tmp_path: Path) -> None:
             path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     fails(3, "image", "extract", src, "-C", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- from a registry ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_of_a_registry_what_is_needed(plain: bool, tmp_path: Path) -> None:
+    noise = [
+        [reg("big/noise", blobs.noise("n", 3 << 20)), reg("etc/a", b"a")],
+        [reg("etc/b", b"b")],
+    ]
+    image(tmp_path / "image", noise, plain=plain)
+    told: list[tuple[int, int]] = []
+    with registries.registry(tmp_path / "registry") as served:
+        served.push(tmp_path / "image", "some/image", "v1")
+        with FaultProxy(f"http://{served.host}") as proxy:
+            src = f"docker://127.0.0.1:{proxy.port}/some/image:v1"
+            options = {"plain_http": True, "cache": False}
+            extract_image(src, tmp_path / "etc", ["etc"], **options)
+            fetched = proxy.bytes
+            extract_image(
+                src, tmp_path / "all", progress=lambda *at: told.append(at), threads=2, **options
+            )
+    assert files(tmp_path / "etc") == {"etc/a", "etc/b"}
+    assert files(tmp_path / "all") == {"etc/a", "etc/b", "big/noise"}
+    # An ordinary image has to be read as a whole.
+    assert (fetched < 1 << 20) == (not plain)
+    assert all(0 <= done <= total for done, total in told)

@@ -211,7 +211,7 @@ class _Work:
                 result = self._engine(_descriptor(spool.fd, where), writer)
             else:
                 with closing(self.source.stream_blob(entry)) as stream, explained([stream]):
-                    result = self._engine(_Input(where, stream), writer)
+                    result = self._engine(Input(where, stream), writer)
                     stream.finish()
             writer.commit(result.digest)
         return self._converted(result)
@@ -225,13 +225,13 @@ class _Work:
             ]
             stack.enter_context(explained(streams))
             inputs = [
-                _Input(_describe(self.source, entry), stream, self._told)
+                Input(_describe(self.source, entry), stream, self._told)
                 for entry, stream in zip(entries, streams, strict=True)
             ]
             tar = stack.enter_context(merged_tar(inputs, lone_as_is=True, memory=self.task.memory))
             writer = stack.enter_context(self.destination.writer())
             name = f"{self.source.name}: its layers merged" if len(inputs) > 1 else inputs[0].name
-            result = self._engine(_Input(name, tar), writer)
+            result = self._engine(Input(name, tar), writer)
             for stream in streams:
                 stream.finish()
             writer.commit(result.digest)
@@ -360,7 +360,7 @@ class _Work:
             writer.commit(entry.digest)
 
 
-class _Input:
+class Input:
     """A stream under the name that errors are to give; `told` gets the sizes of what is read."""
 
     def __init__(self, name: str, stream: Any, told: Callable[[int], object] | None = None) -> None:
