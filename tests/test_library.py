@@ -386,7 +386,9 @@ def test_images_take_the_same_words(tmp_path: Path) -> None:
     alike = [
         stargz.convert_image(src, f"{dst}:1", level=2, prioritized=[PurePosixPath("b")]),
         stargz.convert_image(
-            src, f"{dst}:2", options=stargz.LayerOptions(level=2, prioritized=("b",))
+            src,
+            f"{dst}:2",
+            options=stargz.LayerOptions(level=2, prioritized=[PurePosixPath("b")]),  # type: ignore[arg-type]
         ),
     ]
     assert alike[0].digest == alike[1].digest

@@ -29,6 +29,7 @@ from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, open_repository
 from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions, Format
+from stargz.paths import several
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool, unlinked, unpack
 
@@ -50,6 +51,10 @@ class LayerOptions:
     prioritized: tuple[str, ...] = ()
     lossless: bool = False
     format: Format | None = None
+
+    def __post_init__(self) -> None:
+        # A list is as good, and so are paths.
+        object.__setattr__(self, "prioritized", several(self.prioritized, "prioritized"))
 
     @property
     def relayout(self) -> bool:
