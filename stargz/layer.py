@@ -399,7 +399,7 @@ class Layer:
 
     def extractall(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] = ".",
         members: Iterable[Member] | None = None,
         *,
         exclude: Name | Iterable[Name] = (),
@@ -414,7 +414,7 @@ class Layer:
         progress: Callable[[int, int], object] | None = None,
         written: Callable[[str], object] | None = None,
     ) -> ExtractResult:
-        """Write the layer, or some members, below the directory `path`, which is made if it is
+        """Write the layer, or some members, below the directory `path` (default: here), which is made if it is
         missing.
 
         `members` are names and patterns, as `glob` takes them; that of a directory stands for all

@@ -346,6 +346,14 @@ def test_a_tree_of_one_layer_and_what_is_in_it(layer: Layer) -> None:
         Tree(["name"])  # type: ignore[list-item]
 
 
+def test_extracting_is_here_by_default(
+    layer: Layer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layer.extractall(members=["j"])
+    assert (tmp_path / "j").read_bytes() == b'{"a": [1]}'
+
+
 def test_a_missing_name_is_a_key_error_that_reads_well(layer: Layer) -> None:
     with pytest.raises(KeyError) as caught:
         layer.read("nope")

@@ -71,16 +71,25 @@ def commands() -> Iterator[str]:
         yield from [name] if inner is None else [f"{name} {one}" for one in inner]
 
 
-def actions(command: str) -> list[set[str]]:
-    """What the command's parser knows: the strings of each option, or what it calls an argument."""
+def options(command: str) -> list[argparse.Action]:
+    """What the command's parser knows."""
     parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
     module = importlib.import_module(f"stargz.cli.{command.replace(' ', '_')}")
     module.add_arguments(parser)
     return [
-        set(action.option_strings) or {str(action.metavar)}
+        action
         for action in parser._actions
         if action.help is not argparse.SUPPRESS and "--help" not in action.option_strings
     ]
+
+
+def labels(action: argparse.Action) -> set[str]:
+    """The strings of an option, or what the help calls an argument."""
+    return set(action.option_strings) or {str(action.metavar)}
+
+
+def actions(command: str) -> list[set[str]]:
+    return [labels(action) for action in options(command)]
 
 
 def keywords(function: Callable[..., Any]) -> set[str]:
@@ -96,14 +105,16 @@ def keywords(function: Callable[..., Any]) -> set[str]:
     return found
 
 
-def keywords_of(section: Section) -> set[str]:
-    found: set[str] = set()
+def functions(section: Section) -> Iterator[Callable[..., Any]]:
     for name in section.functions:
         value: Any = stargz
         for part in name.removeprefix("stargz.").split("."):
             value = getattr(value, part)
-        found |= keywords(value)
-    return found
+        yield value
+
+
+def keywords_of(section: Section) -> set[str]:
+    return set().union(*map(keywords, functions(section)))
 
 
 def test_every_command_has_its_section() -> None:
@@ -160,3 +171,25 @@ def test_pairs_have_one_name() -> None:
                     name = option.removeprefix("--").removeprefix("no-").replace("-", "_")
                     base = re.sub(r"_(a|b|base|new)$", "", name)
                     assert {name, base} & set(row.keywords), (option, row.keywords)
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_defaults_are_the_commands_or_say_why_not(command: str) -> None:
+    section = OF_COMMAND[command]
+    parameters = [
+        (function, one)
+        for function in functions(section)
+        for one in inspect.signature(function).parameters.values()
+    ]
+    for action in options(command):
+        for row in (*section.rows, *COMMON):
+            if not labels(action) & set(row.options) or row.why:
+                continue
+            negated = all(name.startswith("--no-") for name in action.option_strings)
+            for function, one in parameters:
+                if one.name in row.keywords and action.option_strings and not negated:
+                    # None is the function's own default.
+                    alike = action.default is None or (action.default or None) == (
+                        one.default or None
+                    )
+                    assert alike, (function, one, action.default)

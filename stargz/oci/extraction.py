@@ -65,7 +65,7 @@ class ImageExtractResult(ExtractResult):
 
 def extract_image(
     src: str,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] = ".",
     members: Iterable[Member] | None = None,
     *,
     platform: str | Platform | None = None,
