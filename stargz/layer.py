@@ -414,8 +414,8 @@ class Layer:
         progress: Callable[[int, int], object] | None = None,
         written: Callable[[str], object] | None = None,
     ) -> ExtractResult:
-        """Write the layer, or some members, below the directory `path` (default: here), which is made if it is
-        missing.
+        """Write the layer, or some members, below the directory `path` (default: here), which is
+        made if it is missing.
 
         `members` are names and patterns, as `glob` takes them; that of a directory stands for all
         below it, and where symlinked directories are on the way, the file is written where they
