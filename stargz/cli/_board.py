@@ -67,7 +67,7 @@ class Board:
             counts = dict(self._counts)
             found = self._found
         shown = layers[: min(_ROWS, height - 1)]
-        sizes = [f"{have / 1e6:,.0f} of {total / 1e6:,.0f} MB" for _, (have, total) in shown]
+        sizes = [f"{have / 1e6:,.1f} of {total / 1e6:,.1f} MB" for _, (have, total) in shown]
         widest = max(map(len, sizes), default=0)
         room = min(40, width - widest - 14)
         lines = [
@@ -84,7 +84,7 @@ class Board:
         listed = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number)
         parts = [f"{ended:,} of {found:,} images{f' ({listed})' if listed else ''}"]
         rate = rate_text(self._rate(done))
-        parts.append(f"{done / 1e6:,.0f} MB{rate and f' at {rate}'}" if done else "")
+        parts.append(f"{done / 1e6:,.1f} MB{rate and f' at {rate}'}" if done else "")
         parts.append(self._left(ended, found))
         more = len(layers) - len(shown)
         parts.append(f"{more} more layer{'s' * (more > 1)}" if more else "")

@@ -39,7 +39,7 @@ def diff_images(
     Raises what `open_image` raises, FooterError for an image whose layers are not seekable.
     """
     if "creds" in registry:
-        raise UsageError("there are two images: give creds_a or creds_b")
+        raise UsageError("there are two images: give creds_a (--creds-a) or creds_b (--creds-b)")
     sides = registry | {"creds": creds_a}, registry | {"creds": creds_b}
     with _opened(a, platform, sides[0]) as before, _opened(b, platform, sides[1]) as after:
         trees = before.tree, after.tree

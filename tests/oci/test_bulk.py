@@ -431,5 +431,5 @@ def test_the_table(source: Registry, tmp_path: Path) -> None:
             out = process.stdout.read().decode()
     os.close(main)
     assert process.returncode == 0
-    assert f"of {COUNT} images" in shown.decode() and "MB/s" in shown.decode()
+    assert f"of {COUNT} images" in shown.decode() and "B/s" in shown.decode()
     assert f"{COUNT} converted" in out and "\x1b" not in out

@@ -548,7 +548,7 @@ def test_wrong_usage(layout: layouts.Layout, data: Path) -> None:
     assert "image" in fails(2, "ls", blob, "--layer", "1")
     assert "platform" in fails(2, "image", "ls", src, "--platform", "a/b/c/d")
     assert "HOST=URL" in fails(2, "image", "ls", src, "--mirror", "x")
-    assert "is not an image" in fails(2, "image", "ls", blob)
+    assert "is no image but a file" in fails(2, "image", "ls", blob)
     assert "image" in fails(2, "image")
     assert "frobnicate" in fails(2, "image", "frobnicate")
     assert "--no-cache" in fails(2, "image", "ls", src, "--no-cache", "--cache-dir", "x")

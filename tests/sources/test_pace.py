@@ -276,11 +276,11 @@ def test_a_host_that_says_too_long_is_asked_once(status):
         # Nor is it asked for anything else meanwhile, by any thread.
         for path in ("x", "y"):
             with pytest.raises(
-                SourceError, match=rf"answered {status} .*; try again in .* --patience"
+                SourceError, match=rf"answered {status} .*; try again in .* patience \(--patience\)"
             ) as caught:
                 client.request("GET", f"{server.url}/{path}")
             assert caught.value.throttled and caught.value.status == status
-        with pytest.raises(SourceError, match=r"try again in .* --patience"):
+        with pytest.raises(SourceError, match=r"try again in .* patience \(--patience\)"):
             HTTPSource(f"{server.url}/z", client=client)
         assert len(server.log) == 1
         with lying() as other:  # others are
