@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import layouts
 import pytest
 import registries
 from blobs import tar_of
-from command import fails, ok, run
+from command import command, environment, fails, ok, run
 from mounts import cli_mount, needs_fuse
 from registries import PASSWORD, USER, Registry
 from servers import FaultProxy
@@ -236,3 +238,22 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "pa55" not in done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("has no place in the name of an image") == 3
+
+
+def test_a_terminal_is_asked_for_the_password(source: Registry, env: dict[str, str]) -> None:
+    words = command("image", "ls", f"docker://{source.host}/app:v1", "--creds", USER)
+    pid, terminal = os.forkpty()
+    if not pid:
+        os.execve(words[0], words, environment(**env))
+    shown = b""
+    try:
+        while b"Password of tester: " not in shown:
+            shown += os.read(terminal, 1000)
+        os.write(terminal, f"{PASSWORD}\n".encode())
+        with suppress(OSError):  # the terminal ends with the command
+            while piece := os.read(terminal, 1000):
+                shown += piece
+    finally:
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    assert not status and b"etc" in shown and PASSWORD.encode() not in shown

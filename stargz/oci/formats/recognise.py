@@ -10,10 +10,7 @@ from typing import Literal
 
 from stargz._engine.write import TarEntries, unwrap
 from stargz.errors import StargzError
-from stargz.oci.formats.archive import Archive
-from stargz.oci.formats.layout import ArchivedLayout
 from stargz.oci.formats.packing import HEAD, packing, unpacked
-from stargz.sources.spool import unlinked
 
 _ENOUGH = 1 << 20  # bytes of the tar whose names are looked at before it is unpacked
 # What is in such archives, whoever wrote them: nothing of that kind begins a root directory's tar.
@@ -38,6 +35,10 @@ def archive_kind(path: str) -> Literal["docker-archive", "oci-archive"] | None:
                 return None
         finally:
             os.close(fd)
+        # Hardly any file comes this far: `convert` starts without what reads archives.
+        from stargz.oci.formats.archive import Archive
+        from stargz.oci.formats.layout import ArchivedLayout
+
         with suppress(StargzError):
             return "docker-archive" if Archive(path).has_images() else None
         return "oci-archive" if ArchivedLayout(path).has_images() else None
@@ -50,7 +51,7 @@ def _may_be(fd: int) -> bool:
     kind = packing(os.pread(fd, HEAD, 0))
     if kind is None:
         return _names_fit(fd, os.fstat(fd).st_size)
-    head = unlinked()
+    head = os.memfd_create("stargz")
     at = 0
 
     def read(size: int) -> bytes:
