@@ -210,6 +210,16 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+_UNKNOWN_AUTHORITY = "give its certificate authority as ca_file (--ca-file)"
+# What another authority does not help with, by OpenSSL's X509_V_ERR_...
+_UNTRUSTED = {
+    9: "check this machine's clock",  # not yet valid
+    10: "its certificate must be renewed, or this machine's clock is wrong",  # has expired
+    62: "ask for it by a name that its certificate has",
+    64: "ask for it by a name that its certificate has",  # an address
+}
+
+
 def explain(error: Exception) -> Exception:
     """What went wrong, as a TransientError that repeats no URL; other errors as they are."""
     if isinstance(error, TransientError):
@@ -230,11 +240,9 @@ def explain(error: Exception) -> Exception:
         reason = next((a for a in (error, *error.args) if isinstance(a, ssl.SSLError)), None)
         text = getattr(reason, "verify_message", "") or getattr(reason, "reason", "") or "TLS"
         known = isinstance(reason, ssl.SSLCertVerificationError)
-        return TransientError(
-            f"no secure connection ({text})",
-            hint="give its certificate authority as ca_file (--ca-file)" if known else "try again",
-            final=known,
-        )
+        code = getattr(reason, "verify_code", 0)
+        hint = _UNTRUSTED.get(code, _UNKNOWN_AUTHORITY) if known else "try again"
+        return TransientError(f"no secure connection ({text.rstrip('.')})", hint=hint, final=known)
     if isinstance(error, exceptions.NewConnectionError):
         cause = error.__cause__
         reason_text = getattr(cause, "strerror", None) or "no connection"

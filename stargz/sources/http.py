@@ -380,7 +380,7 @@ class HTTPSource:
         if origin(self._url) in self.client.rangeless:
             self._whole = self._download()
             return
-        budget = Tries(self.client, f"{self.name}: its last {TAIL} bytes", TAIL)
+        budget = Tries(self.client, self.name, TAIL)
         while self._size is None:
             try:
                 reply = self.ask("GET", {"Range": f"bytes=-{TAIL}"}, budget)

@@ -655,6 +655,11 @@ def test_tls(site: tuple[str, Path], proxy: FaultProxy, certificate: Path) -> No
         with quick() as client, pytest.raises(SourceError, match=r"self.signed.*--ca-file"):
             HTTPSource(f"{secure.url}/blob", client=client)
         with (
+            quick(ca_file=str(certificate)) as client,
+            pytest.raises(SourceError, match=r"mismatch.*by a name that its certificate has"),
+        ):
+            HTTPSource(f"{secure.url.replace('127.0.0.1', 'localhost')}/blob", client=client)
+        with (
             quick(ca_file="/nowhere") as client,
             pytest.raises(SourceError, match="not a PEM file"),
         ):
