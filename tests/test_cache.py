@@ -356,7 +356,7 @@ def test_commands(tmp_path: Path, user_cache: Path) -> None:
     assert "32,768 bytes" in command.ok("cache", "info", *where)
     old = ("--older-than", "36h")
     assert json.loads(command.ok("cache", "prune", "--json", *old, *where))["chunks"] == 2
-    assert command.ok("cache", "prune", "--size", "8K", *where).startswith("removed 1 chunks")
+    assert command.ok("cache", "prune", "--size", "8K", *where).startswith("removed 1 chunk,")
     assert command.ok("cache", "prune", "-q", *where) == ""
     assert cache.info().chunks == 0
     # The user's own is not made by looking at it.
