@@ -6,6 +6,8 @@ import json
 import os
 import stat
 import tempfile
+import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,43 @@ def test_directories_are_those_of_the_uppermost_layer(src: str, tmp_path: Path) 
     for _ in range(2):  # and once more, over what is sealed now
         ok("image", "extract", src, "-C", tmp_path / "out")
         assert written(tmp_path / "out") == expected(LAYERS)
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_sealed_directories_are_filled_without_privileges() -> None:
+    layers = [
+        [reg("ro/deep/f", b"f"), directory("none", mode=0o755), reg("none/x", b"x")],
+        [directory("ro", mode=0o555), directory("ro/deep", mode=0o500), directory("none", mode=0)],
+        [reg("ro/other", b"o"), reg("none/y/z", b"z")],
+    ]
+
+    def as_nobody(top: Path, src: str) -> None:
+        for _ in range(2):  # the second time over what is sealed
+            extract_image(src, top / "out", cache=False)
+            modes = [stat.S_IMODE((top / "out" / n).stat().st_mode) for n in ("ro", "none")]
+            assert modes == [0o555, 0]
+            assert (top / "out/ro/deep").stat().st_mode & 0o777 == 0o500
+            (top / "out/none").chmod(0o700)
+            assert files(top / "out") == {"ro/deep/f", "ro/other", "none/x", "none/y/z"}
+
+    with tempfile.TemporaryDirectory() as place:
+        top = Path(place)
+        src = image(top / "image", layers)
+        top.chmod(0o777)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if not child:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                as_nobody(top, src)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(
