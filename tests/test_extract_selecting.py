@@ -149,7 +149,7 @@ def shape(path: Path) -> dict[str, Any]:
     return {name: (is_[0], is_[3]) for name, is_ in found.items() if name != "one file"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(trees(), st.sampled_from(["a", "b/c", "[ab]", "a/*", "*b*"]))
 def test_exclude_is_gnu_tars(
     tool: Callable[[str], str], entries: list[dict[str, Any]], pattern: str
@@ -166,7 +166,7 @@ def test_exclude_is_gnu_tars(
         assert shape(top / "ours") == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(trees(), st.integers(0, 3))
 def test_strip_components_is_gnu_tars(
     tool: Callable[[str], str], entries: list[dict[str, Any]], strip: int

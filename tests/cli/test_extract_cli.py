@@ -37,11 +37,9 @@ def files(path: Path) -> set[str]:
     ("args", "expected"),
     [
         (["bin/dash"], {"bin", "usr/bin/dash"}),
-        (["usr/**/d*"], {"usr/bin/dash", "usr/share/locale/de", "usr/share/doc/x"}),
         (["usr", "--exclude", "*locale*"], {"usr/bin/dash", "usr/share/doc/x"}),
         (["--exclude", "usr/share/", "--exclude=bin"], {"etc/conf"}),
         (["usr/share", "--strip-components", "2"], {"locale/de", "doc/x"}),
-        (["--strip-components=3"], {"de", "x"}),
     ],
 )
 def test_what_is_chosen(args: list[str], expected: set[str], layer: Path, tmp_path: Path) -> None:

@@ -70,8 +70,6 @@ def test_what_differs(two: tuple[str, str]) -> None:
     # All of the layer that the first has not, and nothing of the one that both have.
     with open_image(two[1]) as after:
         assert found["totals"]["bytes_to_send"] == after.layers[1].size
-    none = ok("image", "diff", two[0], two[0], "--exit-code")
-    assert none.startswith("0 added, 0 removed, 0 changed, ")
     assert run("image", "diff", *two, "--exit-code").returncode == 1
 
 
@@ -112,7 +110,7 @@ def test_an_image_without_layers(tmp_path: Path) -> None:
     assert not diff_images(empty, empty)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(stacks.stacks(depth=3), stacks.stacks(depth=3))
 def test_names_and_contents_are_those_of_the_merged_trees(
     before: list[stacks.Layer], after: list[stacks.Layer]
