@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -34,13 +35,19 @@ def _commands(commands: dict[str, str], group: str = "") -> Iterator[_Command]:
         inner = getattr(module, "COMMANDS", None)
         if inner is None:
             module.add_arguments(parser)
-        yield _Command(full, text, parser._actions)
+        shown = [action for action in parser._actions if action.help is not argparse.SUPPRESS]
+        yield _Command(full, text, shown)
         if inner is not None:
             yield from _commands(inner, name)
 
 
 def _options(command: _Command) -> list[str]:
-    return [option for action in command.actions for option in action.option_strings]
+    return [option for action in command.actions for option in _named(action)]
+
+
+def _named(action: argparse.Action) -> list[str]:
+    """The option's names: not those of `find` that a shell takes for its own, as "(" and "!"."""
+    return [option for option in action.option_strings if re.fullmatch("-[-a-zA-Z0-9]+", option)]
 
 
 def _inner(commands: list[_Command], group: str) -> list[_Command]:
@@ -64,7 +71,7 @@ def _bash(commands: list[_Command]) -> Iterator[str]:
     yield '    case "$command:$before" in'
     for command in commands:
         for action in command.actions:
-            for option in action.option_strings if action.choices else ():
+            for option in _named(action) if action.choices else ():
                 values = " ".join(map(str, action.choices or ()))
                 yield f"        '{command.name}:{option}') words='{values}' ;;"
     yield "    esac"
@@ -103,11 +110,13 @@ def _fish(commands: list[_Command]) -> Iterator[str]:
 
 
 def _fish_option(command: str, action: argparse.Action) -> Iterator[str]:
-    if not action.option_strings:
+    if not _named(action):
         return
     words = ["complete", "-c", "stargz", "-n", f"'__stargz_is {command}'"]
-    for option in action.option_strings:
-        words += ["-l", option[2:]] if option.startswith("--") else ["-s", option[1:]]
+    for option in _named(action):
+        # -x, --long, and -long as those of find.
+        kind = "-l" if option.startswith("--") else "-s" if len(option) == 2 else "-o"
+        words += [kind, option.lstrip("-")]
     if action.choices:
         words += ["-x", "-a", f"'{' '.join(map(str, action.choices))}'"]
     elif action.nargs is None:

@@ -229,8 +229,6 @@ def _stdin() -> Iterator[io.FileIO]:
 
 def check_not_url(src: str) -> None:
     """Refuse what is plainly an address and not a file."""
-    if is_image(src) and not os.path.lexists(src):
-        raise CommandError(f"{src}: is an image; 'stargz image convert' converts its layers")
     if is_url(src):
         raise CommandError(f"{src}: only local files are converted; download it, or pipe it to -")
 

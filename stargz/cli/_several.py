@@ -57,7 +57,7 @@ def each(
                 "--creds is for one registry, and the images are in several: name those of each by "
                 "themselves, or log in (podman login)"
             )
-    if args.sources.count("-") > 1:
+    if sum(src == "-" or src.endswith("-archive:-") for src in args.sources) > 1:
         raise UsageError("only one SRC can be -: standard input is read once")
     values = []
     codes = {OK}

@@ -77,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         check_layer(args.src)
         check_not_url(args.src)
-        if Path(args.src).is_dir():
-            raise CommandError(f"{args.src}: is a directory; 'stargz pack' makes a layer of one")
         source = args.src
     ConvertOptions(**{name: options[name] for name in ConvertOptions.__dataclass_fields__})
     target = writable(dst, [args.src], args.force)

@@ -155,6 +155,7 @@ def test_what_is_about_one_layer_is_wrong_usage_for_several(name: str, tree: Pat
     for option in (["--toc-digest", digest], ["--toc", "x"], ["--layer", "1"]):
         assert option[0] in fails(2, name, tree, tree, *option)
     assert "standard input" in fails(2, name, "-", "-")
+    assert "standard input" in fails(2, name, "oci-archive:-", tree, "-")
 
 
 def test_info_of_several(tree: Path, data: Path, tmp_path: Path) -> None:
