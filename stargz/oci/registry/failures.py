@@ -118,7 +118,7 @@ def _errors(answer: Response) -> list[tuple[str, str]]:
             continue
         codes, texts = ([_value(one[key]) for key in keys if key in one] for keys in _SAID)
         text = ", ".join(dict.fromkeys(filter(None, texts)))
-        code = " ".join(filter(None, codes))
+        code = " ".join(text for text in codes if _CODE.fullmatch(text))
         if code or text:
             found.append((code, text))
     return found
@@ -129,6 +129,10 @@ _SAID = (
     ("code", "error"),
     ("message", "error_description", "description", "detail", "details"),
 )
+
+
+# Words, or a number; anything else in its place could be something that was sent.
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,60}")
 
 
 def _value(value: object) -> str:
