@@ -15,7 +15,8 @@ from registries import Registry
 from servers import FaultProxy, closed_port
 
 from stargz.errors import RegistryError, SourceError, UsageError
-from stargz.oci.bulk.discover import Filter, Pair, discover
+from stargz.oci.bulk.discover import Pair, discover
+from stargz.oci.bulk.patterns import Filter
 
 HEX = "a" * 64
 IMAGES = range(4)

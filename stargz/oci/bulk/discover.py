@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stargz.digests import is_digest
@@ -24,6 +23,7 @@ from stargz.errors import (
     UsageError,
     mask_reference,
 )
+from stargz.oci.bulk.patterns import Filter
 from stargz.oci.bulk.places import Places, is_below, is_host, normal, same_root
 from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.reference import (
@@ -66,72 +66,6 @@ class Found:
     tag: str
     destination: str | None = None  # its own
     error: StargzError | OSError | None = None
-
-
-class Filter:
-    """Patterns on images, as the shell's, where * matches slashes too. REPOSITORY:TAG has one for
-    each; without a colon a pattern is for the repository with all its tags, for a tag in any
-    repository, and for the two together."""
-
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
-        self._include = [_Pattern(text) for text in include]
-        self._exclude = [_Pattern(text) for text in exclude]
-
-    def may_have(self, repository: str) -> bool:
-        """Whether any tag of it can be chosen."""
-        excluded = [one.is_all_of(repository) for one in self._exclude]
-        included = [one.may_match(repository) for one in self._include]
-        return not any(excluded) and (not included or any(included))
-
-    def has(self, repository: str, tag: str) -> bool:
-        """Whether an image is chosen."""
-        # Each is asked, to know in the end which matched nothing.
-        included = [one.matches(repository, tag) for one in self._include]
-        excluded = [one.matches(repository, tag) for one in self._exclude]
-        return (not included or any(included)) and not any(excluded)
-
-    def unused(self) -> Iterator[str]:
-        """What to say of the patterns that matched nothing of what was found."""
-        for option, patterns in ("--include", self._include), ("--exclude", self._exclude):
-            for one in patterns:
-                if not one.used:
-                    yield f"{option} {one.text!r} matches no image"
-
-
-class _Pattern:
-    def __init__(self, text: str) -> None:
-        name, colon, tag = text.rpartition(":")
-        if not text or (colon and not (name and tag)):
-            raise UsageError(f"{text!r} is not a pattern: give REPOSITORY[:TAG], with * ? []")
-        self.text = text
-        self.used = False
-        self._name = name if colon else text
-        self._tag = tag if colon else None
-        # What a repository begins with whose images it can match; "" if it may be one for tags.
-        fixed = re.split(r"[*?[]", self._name)[0]
-        self._prefix = fixed if colon or "/" in text else ""
-
-    def matches(self, repository: str, tag: str) -> bool:
-        """Whether it is for this image."""
-        if self._tag is not None:
-            found = fnmatchcase(repository, self._name) and fnmatchcase(tag, self._tag)
-        else:
-            names = repository, tag, f"{repository}:{tag}"
-            found = any(fnmatchcase(name, self._name) for name in names)
-        self.used = self.used or found
-        return found
-
-    def is_all_of(self, repository: str) -> bool:
-        """Whether it is for all tags of a repository."""
-        found = self._tag is None and fnmatchcase(repository, self._name)
-        self.used = self.used or found
-        return found
-
-    def may_match(self, repository: str) -> bool:
-        """Whether it can be for a tag of a repository."""
-        if self._tag is not None:
-            return fnmatchcase(repository, self._name)
-        return repository.startswith(self._prefix)
 
 
 # --- sources ----------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from stargz.errors import (
     StateError,
     UsageError,
 )
-from stargz.oci.bulk.discover import Filter, Pair, discover
+from stargz.oci.bulk.discover import Pair, discover
+from stargz.oci.bulk.patterns import Filter
 from stargz.oci.bulk.places import registry_of
 from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
 from stargz.oci.bulk.state import FAILED, Outcome, State
