@@ -8,13 +8,13 @@ import _signal  # type: ignore[import-not-found]  # `signal` itself imports othe
 import sys
 
 
-def main() -> int:
-    """Run the command that the process was started for; its exit code."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the process was started for (or `argv`); its exit code."""
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     from stargz.cli import main as run
 
-    return run()
+    return run(argv)
 
 
 if __name__ == "__main__":
