@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stargz import footer as _footer
 from stargz import paths
 from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob, JSONStream, Reader
+from stargz.contents import File, Mode, WholeFile, check_mode, clamp
 from stargz.errors import (
-    DigestError,
     EntryNotFoundError,
     FormatError,
     NotPicklableError,
@@ -28,8 +27,6 @@ from stargz.sources import ByteSource
 from stargz.toc import MARKERS, PREFETCH_LANDMARK, TOC, Chunk, Entry, clean_name
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
-
     from stargz.extract import ExtractResult, Member, Part, Xattrs
     from stargz.sources.forward import Blocks
 
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
 _BUFFER = 64 << 10
 # Reads of one batch that wait for a remote source together.
 _PARALLEL = 16
-# As zipfile and Path.open have them; both are binary.
-Mode = Literal["r", "rb"]
 # Entries that stand for no file of their own.
 _NO_FILES = ("", *MARKERS)
 
@@ -356,7 +351,7 @@ class Layer:
     def read_row(self, row: int, offset: int = 0, size: int = -1) -> bytes:
         """The same of a regular file's row, as `stargz.tree.Tree` knows them."""
         total = self._rows.size(row)
-        offset, size = _clamp(total, offset, size)
+        offset, size = clamp(total, offset, size)
         data = self.reader.read(row, offset, size)
         if offset == 0 and size == total:
             check = self._whole_file(row)
@@ -394,7 +389,7 @@ class Layer:
         """The same of a regular file's row; `name` is what the file object is called."""
         self.reader.check()
         check = self._whole_file(row, name)
-        file = _File(self.reader, row, self._rows.size(row), name, check)
+        file = File(self.reader, row, self._rows.size(row), name, check)
         return io.BufferedReader(file, _BUFFER)
 
     def extractall(
@@ -533,94 +528,3 @@ class _Part:
     toc: _toc.TOC
     blob: Blob
     data_end: int
-
-
-def _clamp(total: int, offset: int, size: int) -> tuple[int, int]:
-    if offset < 0:
-        raise UsageError(f"offset is at least 0, not {offset}")
-    offset = min(offset, total)
-    return offset, total - offset if size < 0 else min(size, total - offset)
-
-
-def check_mode(mode: str) -> None:
-    """UsageError for what a layer's files cannot be opened for."""
-    if mode not in ("r", "rb"):
-        raise UsageError(
-            f"mode {mode!r}: files of a layer are read, as bytes ('rb'); io.TextIOWrapper makes "
-            "text of them"
-        )
-
-
-class WholeFile:
-    """The digest of a file whose bytes come in order, from the start; others are let by."""
-
-    def __init__(self, name: str, expected: str, size: int, source: str) -> None:
-        self._name, self._expected, self._size, self._source = name, expected, size, source
-        self._at = 0
-        self._done = False
-        self._hash = hashlib.sha256()
-
-    def update(self, offset: int, data: ReadableBuffer) -> None:
-        """Bytes from `offset` on. DigestError when they are the last ones, and it is another."""
-        if offset == 0:
-            self._at, self._done, self._hash = 0, False, hashlib.sha256()
-        if offset != self._at or self._done:
-            return
-        self._hash.update(data)
-        self._at += memoryview(data).nbytes
-        self._done = self._at == self._size
-        if self._done:
-            actual = "sha256:" + self._hash.hexdigest()
-            if actual != self._expected:
-                raise DigestError(self._name, self._expected, actual, self._source)
-
-
-class _File(io.RawIOBase):
-    """The contents of one file."""
-
-    mode = "rb"
-
-    def __init__(
-        self, reader: Reader, row: int, size: int, name: str, check: WholeFile | None
-    ) -> None:
-        self._reader = reader
-        self._row = row
-        self._size = size
-        self._check = check
-        self._at = 0
-        self.name = name
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        with memoryview(buffer) as view:
-            offset, size = _clamp(self._size, self._at, view.nbytes)
-        self._reader.read_into(self._row, offset, size, buffer)
-        if self._check is not None:
-            with memoryview(buffer) as view:
-                self._check.update(offset, view.cast("B")[:size])
-        self._at = offset + size
-        return size
-
-    def readall(self) -> bytes:
-        offset, size = _clamp(self._size, self._at, -1)
-        data = self._reader.read(self._row, offset, size)
-        if self._check is not None:
-            self._check.update(offset, data)
-        self._at = offset + size
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        if self.closed:
-            raise ValueError("the file is closed")
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}.get(whence)
-        if start is None:
-            raise ValueError(f"whence is 0, 1 or 2, not {whence}")
-        if start + offset < 0:
-            raise ValueError(f"seek to {start + offset}, before the start")
-        self._at = start + offset
-        return self._at

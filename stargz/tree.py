@@ -15,8 +15,9 @@ from typing import Literal, cast
 
 from stargz import paths
 from stargz._engine import toc as _toc
+from stargz.contents import Mode, check_mode
 from stargz.errors import UsageError, quoted
-from stargz.layer import Layer, Mode, check_mode
+from stargz.layer import Layer
 from stargz.paths import Name
 from stargz.toc import IMPLIED_DIR_MODE, Entry, EntryType
 

@@ -20,7 +20,7 @@ FLOORS = {
     "stargz": (
         ("errors", "durable", "digests"),
         ("footer", "_engine"),
-        ("toc", "paths", "sources", "options", "endpoints"),
+        ("toc", "paths", "contents", "sources", "options", "endpoints"),
         ("cache",),
         ("remote",),
         ("layer", "extract", "conversion"),

@@ -1,7 +1,8 @@
 """Lines at the end of a terminal that are drawn again and again, and leave nothing behind.
 
 They are on stderr. Whoever prints something else hides them meanwhile. The cursor is never
-hidden, so that no end of the process, however rough, leaves a terminal without one.
+hidden, so that no end of the process, however rough, leaves a terminal without one. (rich, which
+drew them before, leaves a line for each drawing once the terminal has become narrower.)
 """
 
 from __future__ import annotations

@@ -330,7 +330,7 @@ def read_list(source: ByteSource) -> MemberList:
 def _check_whole_files(layer: Layer, blob: Blob) -> None:
     """Files that only their own digest vouches for: DigestError where it is another."""
     from stargz._engine.reader import Reader
-    from stargz.layer import WholeFile
+    from stargz.contents import WholeFile
 
     rows = layer.toc.rows
     reader = Reader(blob, rows, layer.data_end, False, 1, None)

@@ -85,7 +85,7 @@ def trees(draw: st.DrawFn, base: Tree | None = None) -> Tree:
             continue
         if name == "d" and any(other.startswith("d/") for other in tree):
             node = {**node, "type": tarfile.DIRTYPE}
-        if node["type"] == tarfile.REGTYPE:
+        if node["type"] == tarfile.REGTYPE and name != ".wh.gone":  # no link is to a whiteout
             files.append(name)
         tree[name] = node
     return tree
