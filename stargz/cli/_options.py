@@ -66,8 +66,18 @@ class Parser(argparse.ArgumentParser):
                 args.log_level = args.log_level or _log_level(args)
                 args.prog = self.prog
                 return args
+        self.usage = self.usage or self._words()
         print(self.format_help())
         return None
+
+    def _words(self) -> str:
+        """The usage: argparse's own has every option, which are listed below it anyway."""
+        forms = {None: "{0}", "?": "[{0}]", "*": "[{0} ...]", "+": "{0} [{0} ...]"}
+        named = (
+            (action.metavar or action.dest, action) for action in self._get_positional_actions()
+        )
+        words = (forms[action.nargs].format(name) for name, action in named)  # type: ignore[index]
+        return " ".join((self.prog, "[options]", *words))
 
     def _joined(self, words: list[str]) -> list[str]:
         """`--layer -1` as `--layer=-1`, so that it is not taken for an option -1."""
@@ -116,21 +126,22 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """-q, -v, --log-level and --json."""
-    parser.add_argument(
+    group = parser.add_argument_group("what is told")
+    group.add_argument(
         "-q",
         "--quiet",
         action="store_true",
         help="no progress, no warnings, no word of what was done: data and errors alone",
     )
-    parser.add_argument(
+    group.add_argument(
         "-v", "--verbose", action="store_true", help="say more, on stderr: --log-level info"
     )
-    parser.add_argument(
+    group.add_argument(
         "--log-level",
         choices=LOG_LEVELS,
         help="what is said on stderr; debug has every request (default: warning; error with -q)",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON value")
+    group.add_argument("--json", action="store_true", help="print the result as one JSON value")
 
 
 def add_human_readable(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +155,7 @@ def add_human_readable(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
+def add_threads(parser: argparse._ActionsContainer) -> None:
     """--threads."""
     parser.add_argument(
         "--threads",
@@ -180,38 +191,38 @@ def add_layer_options(
         "sources" if several else "src",
         metavar="SRC",
         nargs="+" if several else "?" if optional else None,
-        help="the layer: a file, - for standard input, a URL, or an image with --layer: "
-        f"{IMAGE}; `verify` takes a whole image too",
+        help=f"the layer: a file, - for standard input, a URL, or an image with --layer: {IMAGE}",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("how SRC is read")
+    group.add_argument(
         "--layer",
         metavar="N|DIGEST",
         help="which layer of an image: counted from 1 for the lowest (-1: the topmost), or by the "
         "beginning of its digest",
     )
-    parser.add_argument(
+    group.add_argument(
         "--toc-digest",
         type=digest,
         metavar="sha256:HEX",
         help="refuse a TOC that has another digest (image manifests carry it as an annotation)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--require-verified",
         action="store_true",
         help="refuse to read what no digest covers that is trusted by way of --toc-digest",
     )
-    parser.add_argument(
+    group.add_argument(
         "--toc", metavar="FILE", help="a TOC that is kept apart from the layer (external TOC)"
     )
-    add_max_toc_size(parser)
-    add_threads(parser)
+    add_max_toc_size(group)
+    add_threads(group)
     add_output_options(parser)
     add_remote_options(parser)
 
 
-def add_max_toc_size(parser: argparse.ArgumentParser) -> None:
+def add_max_toc_size(group: argparse._ActionsContainer) -> None:
     """--max-toc-size."""
-    parser.add_argument(
+    group.add_argument(
         "--max-toc-size",
         type=size,
         metavar="SIZE",
@@ -229,37 +240,38 @@ def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: 
             help="a layer: a file, - for standard input, a URL, or an image (docker://..., oci:DIR "
             "...) with --layer",
         )
-    parser.add_argument(
+    group = parser.add_argument_group("how they are read")
+    group.add_argument(
         "--layer",
         metavar="N|DIGEST",
         help="which layer of an image, of both if both are images: counted from 1 for the lowest "
         "(-1: the topmost), or by the beginning of its digest",
     )
     for side in sides:
-        parser.add_argument(
+        group.add_argument(
             f"--layer-{side}", metavar="N|DIGEST", help=f"the same of {side.upper()} alone"
         )
     for side in sides:
-        parser.add_argument(
+        group.add_argument(
             f"--toc-digest-{side}",
             type=digest,
             metavar="sha256:HEX",
             help=f"refuse a TOC of {side.upper()} that has another digest",
         )
-    parser.add_argument(
+    group.add_argument(
         "--require-verified",
         action="store_true",
         help="refuse to read what no digest covers that is trusted by way of --toc-digest-"
         f"{first} and --toc-digest-{second}",
     )
     for side in sides:
-        parser.add_argument(
+        group.add_argument(
             f"--toc-{side}",
             metavar="FILE",
             help=f"the TOC of {side.upper()}, if it is kept apart from it (external TOC)",
         )
-    add_max_toc_size(parser)
-    add_threads(parser)
+    add_max_toc_size(group)
+    add_threads(group)
     add_output_options(parser)
     add_remote_options(parser, {f"--creds-{side}": side.upper() for side in sides})
 
@@ -271,13 +283,14 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         help=f"the image: {IMAGE}",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("how SRC is read")
+    group.add_argument(
         "--require-verified",
         action="store_true",
         help="refuse layers whose TOC the image's manifest does not vouch for",
     )
-    add_max_toc_size(parser)
-    add_threads(parser)
+    add_max_toc_size(group)
+    add_threads(group)
     add_output_options(parser)
     add_remote_options(parser)
 
@@ -286,17 +299,18 @@ def add_two_images_options(parser: argparse.ArgumentParser, first: str, second: 
     """Two images, and how they are read: --platform-a, ..."""
     for side in (first, second):
         parser.add_argument(side, metavar=side.upper(), help=f"an image: {IMAGE}")
-    parser.add_argument(
+    group = parser.add_argument_group("how they are read")
+    group.add_argument(
         "--require-verified",
         action="store_true",
         help="refuse layers whose TOC the images' manifests do not vouch for",
     )
     for side in (first, second):
-        parser.add_argument(
+        group.add_argument(
             f"--platform-{side}", metavar="OS/ARCH", help=f"--platform of {side.upper()} alone"
         )
-    add_max_toc_size(parser)
-    add_threads(parser)
+    add_max_toc_size(group)
+    add_threads(group)
     add_output_options(parser)
     add_remote_options(parser, {f"--creds-{side}": side.upper() for side in (first, second)})
 
