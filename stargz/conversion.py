@@ -22,7 +22,8 @@ from stargz.options import (
     codec_name,
     thread_count,
 )
-from stargz.paths import Name, is_pattern, several
+from stargz.paths import Name, several
+from stargz.wildcards import is_pattern
 
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.

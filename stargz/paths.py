@@ -7,21 +7,18 @@ the root, which is ""; symlinks are followed within the tree as in a chroot.
 from __future__ import annotations
 
 import errno
-import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from stargz._engine import toc as _toc
 from stargz.errors import EntryNotFoundError, UsageError, quoted
+from stargz.wildcards import escaped, is_pattern, matcher
 
 MAX_LINKS = 40  # as Linux does before it says ELOOP
 
 Name = str | os.PathLike[str]
-
-_MAGIC = re.compile(r"[*?[]")
 
 
 def text(name: Name) -> str:
@@ -60,7 +57,7 @@ def find(
     node = engine.find(path) if ".." not in path else -1
     if (
         node >= 0  # then no link is on the way
-        and not path.endswith("/")
+        and not path.endswith(("/", "/."))
         and not (follow and engine.type(node) == "symlink")
     ):
         return node
@@ -89,6 +86,8 @@ def find(
         if target.startswith("/"):
             node = 0
         pending.extend(target.split("/")[::-1])
+    if path.endswith(("/", "/.")) and engine.type(node) != "dir":
+        raise NotADirectoryError(f"{_where(engine.path(node), source)} is no directory")
     return node
 
 
@@ -119,11 +118,6 @@ class Match:
     node: int
     links: tuple[int, ...] = ()
     by_pattern: bool = False
-
-
-def is_pattern(text: str) -> bool:
-    """Whether it has a character that means others: `*`, `?` or `[`."""
-    return _MAGIC.search(text) is not None
 
 
 def glob(engine: _toc.Tree, pattern: str) -> Iterator[Match]:
@@ -172,7 +166,7 @@ class _Walk:
         self.parts = [p for i, p in enumerate(parts) if p != "**" or parts[i - 1 : i] != ["**"]]
         self.end = len(self.parts)
         self.matchers = {
-            i: re.compile(fnmatch.translate(part)).match
+            i: matcher(part)
             for i, part in enumerate(self.parts)
             if is_pattern(part) and part != "**"
         }
@@ -383,17 +377,21 @@ def listed(given: Name | Iterable[Name]) -> list[Name]:
     return [given] if isinstance(given, str | os.PathLike) else list(given)
 
 
-def _excluded(engine: _toc.Tree, pattern: str) -> list[int]:
+def _excluded(engine: _toc.Tree, pattern: str) -> set[int]:
+    """What a name or a pattern excludes: what is so called and what it matches, so that no name in
+    a layer keeps a pattern from the others."""
     if not pattern:
         raise UsageError("what is excluded has a name or a pattern, not ''")
-    if "/" in pattern.rstrip("/") or not pattern.strip("/"):
-        try:
-            return [match.node for match in matches(engine, pattern)]
-        except (KeyError, OSError):
-            return []
-    # A name is taken as it is first here too; `*` and `?` match themselves.
-    literal = pattern.replace("[", "[[]")
-    nodes = [match.node for match in glob(engine, f"**/{literal}")]
-    if not nodes and literal != pattern:
-        nodes = [match.node for match in glob(engine, f"**/{pattern}")]
-    return nodes
+    found: set[int] = set()
+    if all(part in ("", ".", "..") for part in pattern.split("/")):
+        found = {0}
+    elif "/" in pattern.rstrip("/"):
+        with suppress(KeyError, OSError):
+            found = {find(engine, pattern, follow=False)}
+        found.update(match.node for match in glob(engine, pattern))
+    else:
+        for one in escaped(pattern), pattern:
+            found.update(match.node for match in glob(engine, f"**/{one}"))
+    if 0 in found:
+        raise UsageError(f"{quoted(pattern)} is the root: nothing would be left to exclude it from")
+    return found

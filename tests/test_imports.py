@@ -18,7 +18,7 @@ PACKAGE = ROOT / "stargz"
 # __main__ are the doors, above all.
 FLOORS = {
     "stargz": (
-        ("errors", "durable", "digests"),
+        ("errors", "durable", "digests", "wildcards"),
         ("footer", "_engine"),
         ("toc", "paths", "contents", "sources", "options", "endpoints"),
         ("cache",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from stargz.cli._nodes import LongLines, below, labels, print_entries, start_of
 from stargz.cli._options import UNITS, Parser
 from stargz.cli._output import line_printer
 from stargz.errors import EntryNotFoundError, quoted
+from stargz.wildcards import matcher
 
 if TYPE_CHECKING:
     from stargz.tree import Tree
@@ -40,12 +40,8 @@ _NESTED_MAX = 100
 # --- tests ----------------------------------------------------------------------------------
 
 
-def _matcher(pattern: str, *, fold: bool = False) -> Callable[[str], object]:
-    return re.compile(fnmatch.translate(pattern), re.I if fold else 0).match
-
-
 def _name(pattern: str, *, fold: bool = False) -> Test:
-    matches = _matcher(pattern, fold=fold)
+    matches = matcher(pattern, fold=fold)
 
     def bind(tree: Tree) -> Passes:
         name = tree.engine.name
@@ -56,7 +52,7 @@ def _name(pattern: str, *, fold: bool = False) -> Test:
 
 def _path(pattern: str, *, fold: bool = False) -> Test:
     # Paths are shown without either of them.
-    matches = _matcher(pattern.removeprefix("./").lstrip("/"), fold=fold)
+    matches = matcher(pattern.removeprefix("./").lstrip("/"), fold=fold)
     return lambda tree: lambda node, path: matches(path)
 
 
@@ -221,7 +217,13 @@ def add_find_options(parser: Parser) -> None:
     tests.add_argument("-a", action="store_true", help="between tests: nothing is needed")
     for name, text in _DEPTHS.items():
         parser.add_argument(f"-{name}", type=_depth, metavar="N", help=text)
-    parser.add_argument("-l", "-ls", dest="long", action="store_true", help="lines as of `ls -l`")
+    parser.add_argument(
+        "-l",
+        "-ls",
+        dest="long",
+        action="store_true",
+        help="lines as of `ls -l`, for all that is found",
+    )
     parser.add_argument(
         "-0", "-print0", dest="zero", action="store_true",
         help="end paths with NUL, for xargs -0",

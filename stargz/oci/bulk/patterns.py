@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 
 from stargz.errors import UsageError
+from stargz.wildcards import matcher
 
 
 class Filter:
@@ -46,30 +46,30 @@ class _Pattern:
             raise UsageError(f"{text!r} is not a pattern: give REPOSITORY[:TAG], with * ? []")
         self.text = text
         self.used = False
-        self._name = name if colon else text
-        self._tag = tag if colon else None
+        self._name = matcher(name if colon else text)
+        self._tag = matcher(tag) if colon else None
         # What a repository begins with whose images it can match; "" if it may be one for tags.
-        fixed = re.split(r"[*?[]", self._name)[0]
+        fixed = re.split(r"[*?[\\]", name if colon else text)[0]
         self._prefix = fixed if colon or "/" in text else ""
 
     def matches(self, repository: str, tag: str) -> bool:
         """Whether it is for this image."""
         if self._tag is not None:
-            found = fnmatchcase(repository, self._name) and fnmatchcase(tag, self._tag)
+            found = bool(self._name(repository) and self._tag(tag))
         else:
             names = repository, tag, f"{repository}:{tag}"
-            found = any(fnmatchcase(name, self._name) for name in names)
+            found = any(map(self._name, names))
         self.used = self.used or found
         return found
 
     def is_all_of(self, repository: str) -> bool:
         """Whether it is for all tags of a repository."""
-        found = self._tag is None and fnmatchcase(repository, self._name)
+        found = self._tag is None and bool(self._name(repository))
         self.used = self.used or found
         return found
 
     def may_match(self, repository: str) -> bool:
         """Whether it can be for a tag of a repository."""
         if self._tag is not None:
-            return fnmatchcase(repository, self._name)
+            return bool(self._name(repository))
         return repository.startswith(self._prefix)
