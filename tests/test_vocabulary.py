@@ -161,7 +161,7 @@ def test_tables_have_nothing_that_is_gone(section: Section) -> None:
 def test_pairs_have_one_name() -> None:
     """--chunk-size is chunk_size: an option that is called otherwise says so here."""
     other = {
-        "--output", "--prioritize", "--ignore-file", "--mirror", "--allow-upload-host",
+        "--output", "--stdout", "--prioritize", "--ignore-file", "--mirror", "--allow-upload-host",
         "--cache-dir", "--cache-size", "--platform", "--report", "--directory",
     }  # fmt: skip
     for section in SECTIONS:

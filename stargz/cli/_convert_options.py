@@ -89,6 +89,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help="replace the source itself: its tag then names the converted image (without DST)",
     )
     parser.add_argument(
+        "-f",
         "--force",
         action="store_true",
         help="replace what DST's tag names even if that is no seekable image (those are replaced "

@@ -33,13 +33,17 @@ def needed(args: argparse.Namespace, name: str = "DST") -> str:
     """The same of a command that has no default for it."""
     dst = named(args, name)
     if dst is None:
-        raise UsageError(f"{name} is needed, as the last argument or by -o; - is standard output")
+        raise UsageError(
+            f"{name} is needed, as the last argument or by --output; - is standard output"
+        )
     return dst
 
 
-def writable(dst: str, reads: Sequence[str], force: bool, name: str = "DST") -> str | BinaryIO:
+def writable(
+    dst: str, reads: Sequence[str], force: bool, name: str = "DST", note: str = ""
+) -> str | BinaryIO:
     """What the result is written to, checked before any work starts: nothing that the command
-    `reads` itself. `name` is what the command's help calls it."""
+    `reads` itself. `name` is what the command's help calls it; the `note` is of one that exists."""
     if dst == "-":
         if sys.stdout.isatty():
             raise UsageError(
@@ -60,5 +64,5 @@ def writable(dst: str, reads: Sequence[str], force: bool, name: str = "DST") -> 
                 f"{dst}: is the same file as {other}, which is read; name another {name}"
             )
     if not force:
-        raise CommandError(f"{dst}: already exists; --force replaces it")
+        raise CommandError(f"{dst}: already exists{note}; --force replaces it")
     return dst

@@ -92,19 +92,35 @@ class Parser(argparse.ArgumentParser):
         return joined[1:]
 
     def _gzip_level(self, words: list[str]) -> tuple[int | None, list[str]]:
-        """-1 to -9 are levels, as of gzip, where there is --level; and the other words."""
-        if "--level" not in self._option_string_actions:
+        """-1 to -9 are levels, as of gzip, where there is --level, also among letters (-9f); and
+        the words without them."""
+        known = self._option_string_actions
+        if "--level" not in known:
             return None, words
-        levels = [-int(word) for word in words if re.fullmatch("-[1-9]", word)]
+        levels, others = [], []
+        for word in words:
+            rest = word
+            while found := re.fullmatch(r"-([a-zA-Z]*)([0-9]+)((?:[a-zA-Z].*)?)", rest, re.S):
+                letters, digits, behind = found.groups()
+                if any(f"-{c}" not in known or known[f"-{c}"].nargs != 0 for c in letters):
+                    break  # the digits belong to a letter that takes a value
+                if digits == "0" or len(digits) > 1:
+                    self.error(f"-{digits} is no level: they are -1 to -9, or --level 1 to 12")
+                levels.append(int(digits))
+                rest = f"-{letters}{behind}"
+            if rest == word or rest != "-":
+                others.append(rest)
         if len(set(levels)) > 1:
             self.error(f"-{levels[0]} and -{levels[-1]} contradict each other")
-        return (levels[0] if levels else None), [w for w in words if not re.fullmatch("-[1-9]", w)]
+        return (levels[0] if levels else None), others
 
     def error(self, message: str) -> NoReturn:
         if found := re.fullmatch(
             r"argument -\w(?:/\S+)?: ignored explicit argument '(.).*'", message
         ):
             message = f"no option -{found[1]}"  # behind others, as in -lx
+        elif found := re.fullmatch(r"unrecognized arguments: ([^-].*)", message, re.S):
+            message = f"too many arguments: {found[1]}: {self.usage or self._words()}"
         # An option that the command has not is quoted with its value.
         message = re.sub(r"(--[\w-]*cred[\w-]*[= ])\S+", r"\1***", message)
         raise UsageError(f"{message}; see '{self.prog} --help'")

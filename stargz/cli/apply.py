@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("patch", metavar="PATCH", help="the patch, or - for standard input")
     add_destination(parser, "the layer to write, or - for standard output", "NEW")
-    parser.add_argument("--force", action="store_true", help="replace NEW if it exists")
+    parser.add_argument("-f", "--force", action="store_true", help="replace NEW if it exists")
     parser.add_argument(
         "--max-size",
         type=_options.size,

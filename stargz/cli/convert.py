@@ -34,6 +34,15 @@ _SMALLER_LEVEL = 6
 _SMALL_FILES = 256 << 10
 
 _SUFFIXES = (".tar.gz", ".tar.zst", ".tar", ".tgz", ".tzst")
+_OWN_SUFFIX = ".stargz"
+
+# What gzip does besides compressing, and who does it here.
+_ELSEWHERE = (
+    ("-d", "--decompress", "a layer is a tar.gz: gzip -dc (zcat) makes it a tar again, and "
+     "stargz extract unpacks it"),
+    ("-t", "--test", "stargz verify checks a layer"),
+    ("-l", "--list", "stargz info has a layer's sizes, and stargz ls its files"),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +54,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "the layer to write, or - for standard output (default: SRC less its suffix plus .stargz)",
     )
+    parser.add_argument(
+        "-c", "--stdout", action="store_true", help="write to standard output: DST is -"
+    )
     _convert_options.add_layout_options(parser)
-    parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+    parser.add_argument("-f", "--force", action="store_true", help="replace DST if it exists")
+    parser.add_argument(
+        "-k", "--keep", action="store_true", help="nothing changes: SRC is always kept"
+    )
+    for letter, name, instead in _ELSEWHERE:
+        parser.add_argument(
+            letter,
+            name,
+            dest="instead",
+            action="store_const",
+            const=f"{letter}: {instead}",
+            help=argparse.SUPPRESS,
+        )
     _options.add_threads(parser)
     _options.add_limits(parser)
     _options.add_output_options(parser)
@@ -57,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
     from stargz.conversion import convert
     from stargz.options import ConvertOptions
 
-    dst = _destination(args.src, named(args))
+    if args.instead:
+        raise UsageError(args.instead)
+    dst = _destination(args.src, _named(args))
     to_stdout = dst == "-"
     options = {
         "level": args.level,
@@ -79,7 +105,9 @@ def run(args: argparse.Namespace) -> int:
         check_not_url(args.src)
         source = args.src
     ConvertOptions(**{name: options[name] for name in ConvertOptions.__dataclass_fields__})
-    target = writable(dst, [args.src], args.force)
+    is_input = dst.lower().endswith(_SUFFIXES)
+    note = " (it would be DST: convert takes one SRC)" if is_input else ""
+    target = writable(dst, [args.src], args.force, note=note)
     with Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress:
         try:
             result = convert(source, target, **options, progress=progress.callback)
@@ -89,17 +117,32 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
+def _named(args: argparse.Namespace) -> str | None:
+    """The DST that was given, also by -c; None if none was."""
+    dst = named(args)
+    if not args.stdout:
+        return dst
+    if dst not in (None, "-"):
+        raise UsageError(f"-c is standard output, and DST is {dst}: leave one out")
+    return "-"
+
+
 def _destination(src: str, dst: str | None) -> str:
     """DST, or its default: SRC less its suffix plus .stargz."""
     if dst is not None:
         return dst
     if src == "-":
         raise UsageError("SRC is -, so DST is needed (- for standard output)")
+    if src.lower().endswith(_OWN_SUFFIX):
+        raise UsageError(
+            f"{src}: is called a layer already; to convert it again, name DST: stargz convert "
+            f"{src} DST"
+        )
     suffix = next((s for s in _SUFFIXES if src.lower().endswith(s)), "")
     stem = src[: len(src) - len(suffix)]
     if not Path(src).name[: -len(suffix) or None]:
         raise UsageError(f"{src}: no name is left without its suffix; DST is needed")
-    return stem + ".stargz"
+    return stem + _OWN_SUFFIX
 
 
 def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:

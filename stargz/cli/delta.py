@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz delta`."""
     _options.add_two_layers_options(parser, "base", "new")
     add_destination(parser, "the patch to write, or - for standard output", "PATCH")
-    parser.add_argument("--force", action="store_true", help="replace PATCH if it exists")
+    parser.add_argument("-f", "--force", action="store_true", help="replace PATCH if it exists")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not enter directories where another file system is mounted",
     )
-    parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+    parser.add_argument("-f", "--force", action="store_true", help="replace DST if it exists")
     _options.add_threads(parser)
     _options.add_output_options(parser)
 

@@ -97,6 +97,28 @@ def test_not_given_is_wrong_usage(name: str, place: Path) -> None:
     assert f"{word} is needed" in fails(2, name, *reads, cwd=place)
 
 
+def test_a_layer_is_not_made_of_a_layer_by_mistake(place: Path, tmp_path: Path) -> None:
+    """The default for DST would be x.stargz.stargz."""
+    for name in ("x.stargz", "X.STARGZ"):
+        (tmp_path / name).write_bytes((place / "a").read_bytes())
+        said = fails(2, "convert", name, cwd=tmp_path)
+        assert f"{name}: is called a layer already" in said
+        assert f"stargz convert {name} DST" in said
+    ok("convert", "x.stargz", "y.stargz", cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.stargz", "X.STARGZ", "y.stargz"}
+
+
+def test_several_sources_for_convert(place: Path, tmp_path: Path) -> None:
+    """The second is DST: what is there stays, and the message says what it was taken for."""
+    for name in ("1.tar", "2.tar"):
+        (tmp_path / name).write_bytes((place / "in.tar").read_bytes())
+    said = fails(1, "convert", "1.tar", "2.tar", cwd=tmp_path)
+    assert said.startswith("2.tar: already exists (it would be DST: convert takes one SRC)")
+    said = fails(2, "convert", "1.tar", "2.tar", "3.tar", cwd=tmp_path)
+    assert said.startswith("too many arguments: 3.tar: stargz convert [options] SRC [DST];")
+    assert (tmp_path / "2.tar").read_bytes() == (place / "in.tar").read_bytes()
+
+
 # --- what is there already ----------------------------------------------------------------
 
 
@@ -123,9 +145,10 @@ def test_replacing(name: str, place: Path, tmp_path: Path) -> None:
     assert dst.read_bytes() == b"mine"
     make(dst)
     assert dst.read_bytes() == made
-    dst.write_bytes(b"mine")
-    ok(name, *WRITERS[name][0], dst, "--force", cwd=place)
-    assert dst.read_bytes() == made
+    for force in ("--force", "-f"):
+        dst.write_bytes(b"mine")
+        ok(name, *WRITERS[name][0], dst, force, cwd=place)
+        assert dst.read_bytes() == made
     out = io.BytesIO()
     make(out, force=False)
     assert out.getvalue() == made

@@ -57,8 +57,8 @@ def test_gzips_levels(level: int, folder: Path, tmp_path: Path) -> None:
         ["--level=5", "-6"],
         ["--level", "5", "-1"],
         ["-6", "-5"],
-        ["-10"],
-        ["-0"],
+        ["-6f", "-5k"],
+        ["-6", "-f5"],
         ["--level", "-6"],
     ],
     ids=" ".join,
@@ -66,6 +66,62 @@ def test_gzips_levels(level: int, folder: Path, tmp_path: Path) -> None:
 def test_levels_that_contradict_each_other(words: list[str], folder: Path, tmp_path: Path) -> None:
     fails(2, "convert", folder / "small.tar", tmp_path / "x", *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("word", ["-0", "-10", "-15", "-9f0", "-f12"])
+def test_what_is_no_level_is_said_of_the_level(word: str, folder: Path, tmp_path: Path) -> None:
+    digits = re.split("[^0-9]", word)[-1]
+    for words in ([word, "SRC", "DST"], ["SRC", word, "DST"], ["SRC", "DST", word]):
+        places = {"SRC": folder / "small.tar", "DST": tmp_path / "x"}
+        said = fails(2, "convert", *(places.get(one, one) for one in words))
+        assert said.startswith(f"-{digits} is no level: they are -1 to -9, or --level 1 to 12")
+    assert "-15 is no level" in fails(2, "image", "convert", "-15", "oci:x", "oci:y")
+    assert not list(tmp_path.iterdir())
+
+
+def test_gzips_words(folder: Path, tmp_path: Path) -> None:
+    """As gzip's users type them: letters together, and what is no news here."""
+    source = folder / "one.tar.gz"
+    made = set()
+    for number, words in enumerate(
+        (
+            ["-9f"],
+            ["-9k"],
+            ["-kf9"],
+            ["-f9k"],
+            ["-9kq"],
+            ["-q9"],
+            ["-k", "-9", "-f"],
+            ["--keep", "-9"],
+        )
+    ):
+        dst = tmp_path / str(number)
+        if any("f" in word for word in words):
+            dst.write_bytes(b"there already")
+        ok("convert", *words, source, dst)
+        made.add(dst.read_bytes())
+    ok("convert", f"-9o{tmp_path}/with-o9", source)
+    made.add((tmp_path / "with-o9").read_bytes())
+    for words in (["-c9", source], ["-9kc", source], ["--stdout", "--level", 9, source, "-"]):
+        done = run("convert", *words, text=False)
+        assert done.returncode == 0
+        made.add(done.stdout)
+    assert len(made) == 1 and source.exists() and not source.with_name("one.stargz").exists()
+    for dst in (["x"], ["-o", "x"]):
+        said = fails(2, "convert", "-c", source, *dst, cwd=tmp_path)
+        assert said.startswith("-c is standard output, and DST is x")
+    for words, instead in (
+        (["-d"], "gzip -dc"),
+        (["-dc"], "gzip -dc"),
+        (["--decompress"], "zcat"),
+        (["-t"], "stargz verify"),
+        (["-l"], "stargz info"),
+    ):
+        assert instead in fails(2, "convert", *words, "x.stargz", cwd=tmp_path)
+    assert "unrecognized arguments: -x" in fails(2, "convert", "-9x", source, cwd=tmp_path)
+    # Where digits are a value they stay one.
+    ok("convert", "-o9", source, cwd=tmp_path)
+    assert (tmp_path / "9").exists()
 
 
 def test_images_have_gzips_levels_too(tmp_path: Path) -> None:
