@@ -191,9 +191,13 @@ def test_an_archive_is_there_whole_or_not_at_all(tmp_path: Path, archive: Path) 
     fails(3, "image", "convert", f"oci:{plain}:v1", f"oci-archive:{tmp_path}/dst.tar:v1", "-q")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "src.tar"]
     # What a process left that was killed goes with the next.
-    (tmp_path / ".dst.tar.x.layout" / "layout").mkdir(parents=True)
+    (tmp_path / ".dst.tar.abcdefgh.layout" / "layout").mkdir(parents=True)
+    # What only has such a name stays.
+    others = {tmp_path / ".dst.tar.abcdefgh.layout.d", tmp_path / ".dst.tar.12345678.layout"}
+    for other in others:
+        (other / "mine").mkdir(parents=True)
     convert_image(f"oci-archive:{archive}", f"oci-archive:{tmp_path}/dst.tar:v1")
-    assert not list(tmp_path.glob(".*"))
+    assert set(tmp_path.glob(".*")) == others
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     name = f"oci:{plain}:v1"
@@ -221,3 +225,14 @@ def test_other_contents_are_not_lost(tmp_path: Path, archive: Path) -> None:
     with pytest.raises(OccupiedError, match="no archive of an OCI layout; --force"):
         convert_image(name, f"{dst}:v1")
     assert other.read_bytes() == b"my thesis"
+
+
+def test_an_archive_that_has_another_image_since(tmp_path: Path, archive: Path) -> None:
+    """Its name is not that of what an earlier run wrote, nor of anything."""
+    dst = tmp_path / "dst.tar"
+    listed = tmp_path / "list"
+    listed.write_text(f"oci-archive:{archive}:v1 oci-archive:{dst}:v1\n")
+    assert bulk(str(listed), state=tmp_path / "state").ok
+    convert_image(f"oci-archive:{archive}:v1", f"oci-archive:{dst}:v2", force=True)
+    (failure,) = bulk(str(listed), state=tmp_path / "state").failures
+    assert "other images (v2)" in failure.error

@@ -16,10 +16,12 @@ from stargz.durable import complete_or_absent
 from stargz.endpoints import is_replaced
 from stargz.errors import FormatError, OccupiedError, SourceError, UsageError
 from stargz.oci.formats.layout import Layout, open_archived
-from stargz.oci.formats.layout_writer import LayoutDestination, blobs_of
+from stargz.oci.formats.layout_writer import LayoutDestination, blobs_of, write_all
 from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest
 from stargz.oci.formats.reference import STDIN, ArchiveReference, LayoutReference
 
+_LAYOUT = "layout"  # the only name in a hidden directory
+_RANDOM = "?" * 8  # as tempfile has it in names
 _RECORD = 10240  # bytes of which a tar has a whole number, as GNU tar writes it
 
 
@@ -37,7 +39,7 @@ class ArchiveDestination(LayoutDestination):
             raise SourceError(f"{reference}: not a regular file; name a file to write")
         self._folder, self._held = _hidden(self._file)
         # In a folder of its own: writers of a layout lock it for themselves.
-        super().__init__(LayoutReference(f"{self._folder}/layout", reference.ref))
+        super().__init__(LayoutReference(f"{self._folder}/{_LAYOUT}", reference.ref))
         self.name: str = str(reference)
 
     def digest(self) -> str | None:
@@ -45,7 +47,8 @@ class ArchiveDestination(LayoutDestination):
         if not Path(self._file).exists():
             return None
         with suppress(SourceError, FormatError), open_archived(self._path_given) as there:
-            return _named(there.index.manifests, self._reference.ref)[0].digest
+            found = self._named(there)
+            return found[-1].digest if found else None
         return None
 
     def root(self) -> Manifest | None:
@@ -55,7 +58,7 @@ class ArchiveDestination(LayoutDestination):
             return None
         try:
             with open_archived(self._path_given) as there:
-                mine = _named(there.index.manifests, self._reference.ref)
+                mine = self._named(there)
                 others = [one for one in there.index.manifests if one not in mine]
                 if others:
                     names = ", ".join(one.annotations.get(REF_NAME) or one.digest for one in others)
@@ -91,17 +94,15 @@ class ArchiveDestination(LayoutDestination):
         os.close(self._held)
 
 
-def _named(entries: list[Descriptor], ref: str | None) -> list[Descriptor]:
-    return [entry for entry in entries if entry.annotations.get(REF_NAME) == ref]
-
-
 def _hidden(file: str) -> tuple[str, int]:
     """A new directory beside a file, and what keeps it locked. Those that killed processes left
     of the same file go."""
     folder, name = os.path.split(file)
     short = os.fsdecode(os.fsencode(f".{name}")[:200])
-    for left in glob.glob(f"{glob.escape(f'{folder}/{short}')}.*.layout"):  # noqa: PTH207
+    for left in glob.glob(f"{glob.escape(f'{folder}/{short}')}.{_RANDOM}.layout"):  # noqa: PTH207
         with suppress(OSError):
+            if not set(os.listdir(left)) <= {_LAYOUT}:  # noqa: PTH208
+                continue
             fd = _locked(left, fcntl.LOCK_EX)
             shutil.rmtree(left, ignore_errors=True)
             os.close(fd)
@@ -110,11 +111,16 @@ def _hidden(file: str) -> tuple[str, int]:
             made = tempfile.mkdtemp(".layout", f"{short}.", folder)
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "No such directory", folder) from None
-        with suppress(OSError):  # another took it for one that was left
+        try:
             fd = _locked(made, fcntl.LOCK_SH)
-            if os.path.isdir(made):  # noqa: PTH112
-                return made, fd
-            os.close(fd)
+        except (FileNotFoundError, BlockingIOError):
+            continue  # another took it for one that was left
+        except BaseException:
+            os.rmdir(made)  # noqa: PTH106
+            raise
+        if os.path.isdir(made):  # noqa: PTH112
+            return made, fd
+        os.close(fd)
 
 
 def _locked(folder: str, how: int) -> int:
@@ -140,17 +146,17 @@ def _write(fd: int, layout: Layout) -> None:
         info.mode = 0o644 if source else 0o755
         info.type = tarfile.REGTYPE if source else tarfile.DIRTYPE
         if source is None:
-            size += os.write(fd, info.tobuf(tarfile.GNU_FORMAT))
+            size += write_all(fd, info.tobuf(tarfile.GNU_FORMAT))
             return
         with source.open("rb", buffering=0) as file:
             info.size = left = os.fstat(file.fileno()).st_size
-            size += os.write(fd, info.tobuf(tarfile.GNU_FORMAT))
+            size += write_all(fd, info.tobuf(tarfile.GNU_FORMAT))
             while left:
                 sent = os.sendfile(fd, file.fileno(), None, left)
                 if not sent:
                     raise FormatError("the file became shorter", str(source))
                 left -= sent
-        size += info.size + os.write(fd, bytes(-info.size % 512))
+        size += info.size + write_all(fd, bytes(-info.size % 512))
 
     member("oci-layout", layout.path / "oci-layout")
     member("index.json", layout.path / "index.json")
@@ -163,4 +169,4 @@ def _write(fd: int, layout: Layout) -> None:
         member(name, layout.path / name)
         (layout.path / name).unlink()
     end = size + 1024
-    os.write(fd, bytes(1024 + -end % _RECORD))
+    write_all(fd, bytes(1024 + -end % _RECORD))

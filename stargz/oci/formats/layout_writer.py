@@ -128,7 +128,7 @@ class LayoutDestination:
         """See Destination.manifest."""
         return Layout(self._path).manifest(entry)
 
-    def _named(self, layout: Layout) -> list[Descriptor]:
+    def _named(self, layout: ImageLayout) -> list[Descriptor]:
         ref = self._reference.ref
         entries = layout.index.manifests
         return [entry for entry in entries if entry.annotations.get(REF_NAME) == ref]
@@ -202,7 +202,7 @@ class LayoutDestination:
                         f"({there[0]!r}, ...): give a new or empty one"
                     )
                 with complete_or_absent(str(marker)) as fd:
-                    os.write(fd, _VERSION)
+                    write_all(fd, _VERSION)
             (self._path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             if not (self._path / "index.json").exists():
                 self._write_index(dict(_INDEX))
@@ -252,7 +252,7 @@ class LayoutDestination:
         if len(data) > MAX_MANIFEST_SIZE:
             raise FormatError(f"{too_large(len(data))}; give another directory", str(path))
         with complete_or_absent(str(path)) as fd:
-            _write_all(fd, data)
+            write_all(fd, data)
 
 
 def blobs_of(layout: ImageLayout, digest: str | None = None) -> Iterator[Descriptor]:
@@ -295,7 +295,7 @@ class LayoutBlob:
     def write(self, data: bytes | memoryview, /) -> int:
         """Append all of `data`; OSError if the disk is full."""
         try:
-            return _write_all(self._file.fd, data)
+            return write_all(self._file.fd, data)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._layout)) from None
 
@@ -360,7 +360,8 @@ def _same_name(old: object, entry: dict[str, Any]) -> bool:
     return bool(name == mine)
 
 
-def _write_all(fd: int, data: bytes | memoryview) -> int:
+def write_all(fd: int, data: bytes | memoryview) -> int:
+    """Write all of it, or raise; its length."""
     with memoryview(data) as view, view.cast("B") as octets:
         done = 0
         while done < len(octets):
