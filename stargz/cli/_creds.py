@@ -60,7 +60,10 @@ def _account(text: str) -> tuple[str, str]:
             )
         import getpass
 
-        password = getpass.getpass(f"Password of {user}: ")
+        try:
+            password = getpass.getpass(f"Password of {user}: ")
+        except EOFError:
+            raise argparse.ArgumentTypeError("no password was given") from None
     return user, password
 
 

@@ -188,6 +188,9 @@ def test_nothing_shows_them() -> None:
     access = Access.of().with_creds("host.example", ACCOUNT)
     assert PASSWORD not in repr(access) and "tester" not in repr(access)
     assert pickle.loads(pickle.dumps(access)) == access != Access.of()
+    other = access.with_creds("other.example", "a:b").with_creds("other.example", "c:d")
+    assert [host for host, _ in other.accounts] == ["host.example", "other.example"]
+    assert other.accounts[1][1].password == "d"
 
 
 # --- in names ---------------------------------------------------------------------------------
@@ -271,7 +274,10 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
     assert (done.stdout + done.stderr).count("has no place in the name of an image") == 3
 
 
-def test_a_terminal_is_asked_for_the_password(source: Registry, env: dict[str, str]) -> None:
+@pytest.mark.parametrize("typed", [f"{PASSWORD}\n", "\x04"], ids=["a password", "nothing"])
+def test_a_terminal_is_asked_for_the_password(
+    source: Registry, env: dict[str, str], typed: str
+) -> None:
     words = command("image", "ls", f"docker://{source.host}/app:v1", "--creds", USER)
     pid, terminal = os.forkpty()
     if not pid:
@@ -280,11 +286,14 @@ def test_a_terminal_is_asked_for_the_password(source: Registry, env: dict[str, s
     try:
         while b"Password of tester: " not in shown:
             shown += os.read(terminal, 1000)
-        os.write(terminal, f"{PASSWORD}\n".encode())
+        os.write(terminal, typed.encode())
         with suppress(OSError):  # the terminal ends with the command
             while piece := os.read(terminal, 1000):
                 shown += piece
     finally:
         os.close(terminal)
         _, status = os.waitpid(pid, 0)
-    assert not status and b"etc" in shown and PASSWORD.encode() not in shown
+    if typed == "\x04":
+        assert os.waitstatus_to_exitcode(status) == 2 and b"no password was given" in shown
+    else:
+        assert not status and b"etc" in shown and PASSWORD.encode() not in shown

@@ -52,7 +52,8 @@ class Access:
         """The same with an account for one registry, if there are both."""
         if registry is None or creds is None:
             return self
-        return replace(self, accounts=((registry, as_credentials(creds)),))
+        accounts = dict(self.accounts) | {registry: as_credentials(creds)}
+        return replace(self, accounts=tuple(accounts.items()))
 
     def client(self) -> RegistryClient:
         """A new client with these options; to be closed."""
