@@ -82,7 +82,7 @@ class ImageReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
     """How images are converted, whichever they are; see `convert_image`."""
 
@@ -189,26 +189,25 @@ def convert_image(
             "replace what is at DST with --force"
         )
     jobs, threads = parallel(jobs, threads)
-    access = access or Access()
     if upgrade:
         src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
     reading = access.with_creds(registry_of(src), src_creds)
     writing = access.with_creds(registry_of(dst or src), dest_creds)
     wanted = ImageOptions(
-        options,
-        tuple(platforms),
-        flatten,
-        allow_missing,
-        docker_types,
-        upgrade,
-        verify,
-        strict,
-        reading,
-        threads,
-        memory,
-        max_sparse,
-        force,
-        writing,
+        layers=options,
+        platforms=tuple(platforms),
+        flatten=flatten,
+        allow_missing=allow_missing,
+        docker_types=docker_types,
+        upgrade=upgrade,
+        verify=verify,
+        strict=strict,
+        access=reading,
+        threads=threads,
+        memory=memory,
+        max_sparse=max_sparse,
+        force=force,
+        writing=writing,
     )
     if store is not None:
         return convert_as(wanted, src, dst, store, progress)

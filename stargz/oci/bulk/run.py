@@ -110,7 +110,7 @@ def bulk(
     access = access_of(access, registry)
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
-    accesses = _accesses(src, dst, upgrade, access, src_creds, dest_creds)
+    reading, writing = _accesses(src, dst, upgrade, access, src_creds, dest_creds)
     if dask is not None and (src_creds or dest_creds):
         raise UsageError(
             "--src-creds and --dest-creds do not go to a Dask cluster, which would pass them on in "
@@ -121,24 +121,24 @@ def bulk(
     else:
         threads = threads or 2  # on machines whose cores are not known
     images = ImageOptions(
-        options,
-        tuple(platforms),
-        flatten,
-        allow_missing,
-        docker_types,
-        upgrade,
-        verify,
-        strict,
-        accesses[0],
-        threads,
-        memory,
-        max_sparse,
-        force,
-        accesses[1],
+        layers=options,
+        platforms=tuple(platforms),
+        flatten=flatten,
+        allow_missing=allow_missing,
+        docker_types=docker_types,
+        upgrade=upgrade,
+        verify=verify,
+        strict=strict,
+        access=reading,
+        threads=threads,
+        memory=memory,
+        max_sparse=max_sparse,
+        force=force,
+        writing=writing,
     )
     with ExitStack() as stack:
-        client = stack.enter_context(shared_client(images.access))
-        writer = stack.enter_context(shared_client(accesses[1]))
+        client = stack.enter_context(shared_client(reading))
+        writer = stack.enter_context(shared_client(writing))
         chosen = Filter(include, exclude)
         found = discover(src, dst, client=client, chosen=chosen, upgrade=upgrade)
         targets = [report_target(path) for path in reports]
@@ -206,12 +206,11 @@ def _accesses(
     src: str,
     dst: str | None,
     upgrade: bool,
-    access: Access | None,
+    access: Access,
     src_creds: Creds | None,
     dest_creds: Creds | None,
 ) -> tuple[Access, Access]:
     """How what is read is reached, and what is written."""
-    access = access or Access()
     if upgrade:
         dst = dst or src
         src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds

@@ -49,6 +49,13 @@ def registry_error(error: SourceError, masked: Callable[[bytes], bytes] = bytes)
 _FRESH = frozenset({"DIGEST_INVALID", "BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _MAX_WORDS = 500  # characters of one text
 _MAX_SAID = 2000  # of all that a server says
+# What registries, token servers (OAuth 2) and proxies call an error's code, and what they say.
+_KEYS = (
+    ("code", "error"),
+    ("message", "error_description", "description", "detail", "details"),
+)
+# Words, or a number; anything else in its place could be something that was sent.
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,60}")
 
 
 def codes(answer: Response) -> list[str]:
@@ -116,23 +123,12 @@ def _errors(answer: Response) -> list[tuple[str, str]]:
             one = {"message": one}
         if not isinstance(one, dict):
             continue
-        codes, texts = ([_value(one[key]) for key in keys if key in one] for keys in _SAID)
+        codes, texts = ([_value(one[key]) for key in keys if key in one] for keys in _KEYS)
         text = ", ".join(dict.fromkeys(filter(None, texts)))
         code = " ".join(text for text in codes if _CODE.fullmatch(text))
         if code or text:
             found.append((code, text))
     return found
-
-
-# What registries, token servers (OAuth 2) and proxies call an error's code, and what they say.
-_SAID = (
-    ("code", "error"),
-    ("message", "error_description", "description", "detail", "details"),
-)
-
-
-# Words, or a number; anything else in its place could be something that was sent.
-_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,60}")
 
 
 def _value(value: object) -> str:

@@ -150,10 +150,9 @@ def verify_image(
     Raises RegistryError, SourceError and OSError for what cannot be read at all; PlatformError for
     one that is not there; UsageError.
     """
-    access = access_of(access, registry)
     threads = thread_count(threads)
     src = text(src)
-    access = (access or Access()).with_creds(registry_of(src), creds)
+    access = access_of(access, registry).with_creds(registry_of(src), creds)
     with open_repository(src, **access.options()) as repository:
         return _Verification(repository, threads, progress, require_verified).run(platforms)
 
