@@ -20,8 +20,8 @@ PAGE = (Path(__file__).parent.parent / "docs/python.md").read_text()
 
 # What other parts of the package use, and no one else should.
 INTERNAL = {
-    "Layer": "blob data_end engine external_toc_size footer open_row origin part read_row read_rows "
-    "reader source trusted",
+    "Layer": "blob data_end engine external_toc_size footer open_row origin part read_row "
+    "read_rows reader source trusted",
     "Tree": "engine entry_of landmarks locate node nodes whiteouts",
     "TOC": "parse row rows",
     "Image": "describe descriptors external_toc hold json number open_source repository root",
@@ -48,7 +48,7 @@ def test_fields_of_an_entry() -> None:
 def test_errors_and_what_they_derive_from() -> None:
     told = {}
     for names, bases, _ in table("Errors"):
-        told.update(dict.fromkeys(spans(names), set(spans(bases))))
+        told.update({name: set(spans(bases)) for name in spans(names)})
     there = {
         name: {base.__name__ for base in kind.__bases__} - {"StargzError"} or {"StargzError"}
         for name, kind in vars(errors).items()
