@@ -155,6 +155,14 @@ def test_replacing(name: str, place: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if "manifest" not in path.name] == ["made"]
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_force_has_its_letter(name: str) -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module(f"stargz.cli.{name.replace(' ', '_')}").add_arguments(parser)
+    (force,) = [one for one in parser._actions if "--force" in one.option_strings]
+    assert force.option_strings == ["-f", "--force"]
+
+
 def test_a_dangling_link_is_written_through(place: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
     stargz.convert(place / "in.tar", tmp_path / "link", force=False)
