@@ -79,6 +79,21 @@ def test_tars_like_any_other(tmp_path: Path, files: dict[str, bytes]) -> None:
     ok("convert", path, "-q")
 
 
+def test_data_in_json_is_not_unpacked_to_look_for_images(tmp_path: Path) -> None:
+    path = tmp_path / "data.tar.zst"
+    data = tar_of([("data.json", bytes(32 << 20))])
+    path.write_bytes(zstandard.ZstdCompressor().compress(data))
+    before = written()
+    assert archive_kind(str(path)) is None
+    assert written() - before < 16 << 20
+
+
+def written() -> int:
+    """Bytes that this process has written to files."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar:"))
+
+
 def test_what_is_hostile(tmp_path: Path) -> None:
     path = tmp_path / "a"
     bomb = zstandard.ZstdCompressor().compress(

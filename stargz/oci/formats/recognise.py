@@ -16,8 +16,8 @@ _ENOUGH = 1 << 20  # bytes of the tar whose names are looked at before it is unp
 # What is in such archives, whoever wrote them: nothing of that kind begins a root directory's tar.
 _HEX = r"(?:sha256[:/])?[0-9a-f]{12,64}(?:/.*|\.json|\.tar(?:\.\w+)?)?"
 _MEMBER = re.compile(
-    rf"(?:\./)*(?:manifest\.json|repositories|index\.json|oci-layout|blobs(?:/.*)?|{_HEX}"
-    r"|[\w.-]+\.(?:json|tar|tar\.\w+|tgz)|[^/]+/layer\.tar)?/?"
+    rf"(?:\./)*(?:(manifest\.json|repositories|oci-layout|blobs(?:/.*)?|[^/]+/layer\.tar|{_HEX})"
+    r"|[\w.-]+\.(?:json|tar|tar\.\w+|tgz))?/?"
 )
 
 
@@ -76,10 +76,13 @@ def _may_be(fd: int) -> bool:
 
 
 def _names_fit(fd: int, size: int) -> bool:
-    seen = False
+    """Whether all may be members, and one is what nothing else has: not only data in JSON, say,
+    which would be unpacked for nothing."""
+    telling = False
     with suppress(StargzError):  # cut off
         for entry in TarEntries(fd, size, "", any_type=True):
-            if not _MEMBER.fullmatch(entry.name.decode("utf-8", "replace")):
+            found = _MEMBER.fullmatch(entry.name.decode("utf-8", "replace"))
+            if not found:
                 return False
-            seen = True
-    return seen
+            telling = telling or found[1] is not None
+    return telling
