@@ -12,6 +12,8 @@ from stargz.errors import DigestError, UsageError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from stargz._engine.toc import TOC
+
 # As zipfile and Path.open have them; both are binary.
 Mode = Literal["r", "rb"]
 
@@ -36,8 +38,9 @@ def check_mode(mode: str) -> None:
 class WholeFile:
     """The digest of a file whose bytes come in order, from the start; others are let by."""
 
-    def __init__(self, name: str, expected: str, size: int, source: str) -> None:
-        self._name, self._expected, self._size, self._source = name, expected, size, source
+    def __init__(self, rows: TOC, row: int, expected: str, name: str, source: str) -> None:
+        self._rows, self._row, self._size = rows, row, rows.size(row)
+        self._expected, self._name, self._source = expected, name, source
         self._at = 0
         self._done = False
         self._hash = hashlib.sha256()
@@ -54,7 +57,11 @@ class WholeFile:
         if self._done:
             actual = "sha256:" + self._hash.hexdigest()
             if actual != self._expected:
-                raise DigestError(self._name, self._expected, actual, self._source)
+                chunks = self._rows.chunks(self._row)
+                offset = chunks[0][0] if chunks else None
+                raise DigestError(
+                    self._name, self._expected, actual, self._source, offset, "the file"
+                )
 
 
 class File(io.RawIOBase):

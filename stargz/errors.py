@@ -131,18 +131,34 @@ class PatchError(FormatError):
 
 
 class DigestError(StargzError):
-    """Content does not match its digest; `name` says whose content."""
+    """Content does not match its digest; `name` says whose content, `offset` where it is in the
+    blob `source` (None: no one place), `message` what is wrong without these. `what` of `name` it
+    is ("a chunk")."""
 
-    def __init__(self, name: str, expected: str, actual: str, source: str = "") -> None:
-        where = f"{source}: " if source else ""
-        super().__init__(f"{where}{name}: expected {expected}, got {actual}")
+    def __init__(
+        self,
+        name: str,
+        expected: str,
+        actual: str,
+        source: str = "",
+        offset: int | None = None,
+        what: str = "",
+    ) -> None:
+        digests = f"does not match its digest: expected {expected}, got {actual}"
+        self.message: str = f"{what} {digests}" if what else digests
+        where = source if offset is None else f"{source} at offset {offset}".lstrip()
+        text = f"{name}: {self.message}" if what else f"{name} {digests}"
+        super().__init__(f"{where}: {text}" if where else text)
         self.name = name
         self.expected = expected
         self.actual = actual
         self.source = source
+        self.offset = offset
+        self._what = what
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.name, self.expected, self.actual, self.source)
+        known = (self.name, self.expected, self.actual, self.source, self.offset, self._what)
+        return type(self), known
 
 
 class EntryNotFoundError(StargzError, KeyError):

@@ -364,7 +364,7 @@ class Layer:
         expected = self._rows.whole_digest(row) if self.reader.verified else ""
         if not expected:
             return None
-        return WholeFile(name or self._rows.name(row), expected, self._rows.size(row), self.name)
+        return WholeFile(self._rows, row, expected, name or self._rows.name(row), self.name)
 
     def read_rows(self, requests: Sequence[tuple[int, int, int]]) -> list[bytes]:
         """`read_row` of several (row, offset, size), in the order asked for.

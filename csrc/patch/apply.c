@@ -33,7 +33,8 @@ static sgz_status check_base(sgz_patch_maker *m, sgz_error *err)
     if (!status)
         status = sgz_patch_ring_drain(&m->ring, digest, err);
     if (!status && memcmp(digest, m->head.base_digest, 32))
-        status = sgz_base_fail_digest(err, -1, "BASE", 4, m->head.base_digest, digest, "BASE");
+        status = sgz_base_fail_digest(err, -1, "BASE", 4, m->head.base_digest, digest,
+                                      "the blob");
     return status;
 }
 
@@ -86,7 +87,7 @@ static sgz_status make(sgz_patch_apply *a, sgz_error *err)
         return status;
     if (memcmp(m->result.digest, m->head.new_digest, 32))
         return sgz_base_fail_digest(err, -1, "NEW", 3, m->head.new_digest, m->result.digest,
-                                    "NEW");
+                                    "the blob that was made");
     m->result.size = m->position;
     m->result.patch_size = m->reader->size;
     return sgz_patch_release_held(a, err);

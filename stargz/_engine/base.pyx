@@ -110,6 +110,8 @@ cdef object to_exception(const sgz_error *err, str source):
             "sha256:" + (<const uint8_t *>err.expected)[:32].hex(),
             "sha256:" + (<const uint8_t *>err.actual)[:32].hex(),
             source,
+            err.offset if err.offset >= 0 else None,
+            message.removesuffix(" does not match its digest"),
         )
     if name:
         message = f"{name!r}: {message}"

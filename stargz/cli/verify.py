@@ -111,7 +111,7 @@ def _refused(error: Exception) -> dict[str, Any]:
     if isinstance(error, FormatError):
         return _unread(error.message, offset=error.offset)
     if isinstance(error, DigestError):
-        return _unread(f"expected {error.expected}, got {error.actual}", error.name)
+        return _unread(error.message, error.name, error.offset)
     return _unread(describe(error))
 
 

@@ -113,7 +113,8 @@ def apply(
 
 
 def _other_base(name: str, expected: str, actual: str) -> DigestError:
-    return DigestError("BASE is not the blob the patch was made for", expected, actual, name)
+    said = "BASE is not the blob the patch was made for"
+    return DigestError(said, expected, actual, name, what="it")
 
 
 def _check_engine(level: int, made_with: str, name: str) -> None:

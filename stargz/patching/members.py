@@ -336,7 +336,7 @@ def _check_whole_files(layer: Layer, blob: Blob) -> None:
     reader = Reader(blob, rows, layer.data_end, False, 1, None)
     for row, digest in rows.whole_digests():
         size = rows.size(row)
-        check = WholeFile(rows.name(row), digest, size, layer.name)
+        check = WholeFile(rows, row, digest, rows.name(row), layer.name)
         for at in range(0, max(size, 1), _STEP):
             check.update(at, reader.read(row, at, min(_STEP, size - at)))
 
