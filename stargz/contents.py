@@ -58,9 +58,9 @@ class WholeFile:
             actual = "sha256:" + self._hash.hexdigest()
             if actual != self._expected:
                 chunks = self._rows.chunks(self._row)
-                offset = chunks[0][0] if chunks else None
+                where = chunks[0][0] if chunks else None
                 raise DigestError(
-                    self._name, self._expected, actual, self._source, offset, "the file"
+                    self._name, self._expected, actual, self._source, where, "the file"
                 )
 
 

@@ -20,6 +20,14 @@ from stargz.toc import MARKERS
 Xattrs = Literal["none", "user", "all"]
 Member = Name | bytes
 
+# What is written beside regular files, by the engine's names for the counts.
+OTHERS = {
+    "directories": "directories",
+    "symlinks": "symlinks",
+    "hardlinks": "hard links",
+    "specials": "special files",
+}
+
 # Why things are left out, by the engine's names for the counts.
 SKIPPED = {
     "devices": "device nodes",
@@ -32,22 +40,25 @@ SKIPPED = {
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An entry that could not be written: its name, the blob offset (None if it has none), what
-    is wrong, and of an image the number of its layer, counted from 1 for the lowest."""
+    is wrong, of an image the number of its layer, counted from 1 for the lowest, and where the
+    file system refused it, the path of the file."""
 
     name: str
     offset: int | None
     message: str
     layer: int | None = None
+    path: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the command prints it."""
         found = {"name": self.name, "offset": self.offset, "message": self.message}
-        return found if self.layer is None else {**found, "layer": self.layer}
+        more = {"layer": self.layer, "path": self.path}
+        return {**found, **{key: value for key, value in more.items() if value is not None}}
 
 
 @dataclass(frozen=True)
 class ExtractResult:
-    """What an extraction wrote, and what it left out."""
+    """What an extraction wrote, and what it left out. It is true when `ok` is."""
 
     files: int
     """Regular files written; a hard link to one of them is not counted."""
@@ -65,12 +76,24 @@ class ExtractResult:
     """How many of them because the layer is damaged: contents that do not match or decode."""
     unmatched: tuple[str, ...] = ()
     """What was excluded and is not there."""
+    others: dict[str, int] = field(default_factory=dict)
+    """How many of what else were written, by the words of OTHERS; zeros are not listed."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed; without `keep_going` that raises."""
+        return not self.error_count
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def to_json(self) -> dict[str, Any]:
         """As the command prints it."""
         return {
+            "ok": self.ok,
             "files": self.files,
             "bytes": self.bytes,
+            "others": self.others,
             "unverified": self.unverified,
             "skipped": self.skipped,
             "errors": [error.to_json() for error in self.errors],
@@ -152,6 +175,7 @@ def extract(
             ],
             name,
             root,
+            os.fspath(path),
             empty=empty,
             strip=options.strip_components,
             keep_going=options.keep_going,
@@ -176,6 +200,7 @@ def extract(
         found["error_count"],
         found["damaged"],
         tuple(unmatched),
+        {OTHERS[key]: found[key] for key in OTHERS if found[key]},
     )
 
 

@@ -14,6 +14,14 @@
 
 #define DIRS_ALL 512 /* open directories of all threads together */
 
+static void count(sgz_extract_result *r, sgz_extract_stage_kind kind)
+{
+    r->directories += kind == SGZ_STAGE_DIRECTORY;
+    r->symlinks += kind == SGZ_STAGE_SYMLINK;
+    r->hardlinks += kind == SGZ_STAGE_LINK || kind == SGZ_STAGE_SYMLINK_LINK;
+    r->specials += kind == SGZ_STAGE_SPECIAL;
+}
+
 /* A task that is about one entry. */
 static void run_entry(sgz_extract_worker *w, sgz_extract_stage_kind kind, uint32_t task)
 {
@@ -44,9 +52,11 @@ static void run_entry(sgz_extract_worker *w, sgz_extract_stage_kind kind, uint32
         if (object)
             object->failed = 1;
         sgz_extract_go_on(ex, layer, row, &w->err);
-    } else if (kind != SGZ_STAGE_EMPTY && row != SGZ_NO_ROW) { /* that lists what it completes */
-        sgz_extract_list(ex, layer, row);
+        return;
     }
+    count(&w->result, kind);
+    if (kind != SGZ_STAGE_EMPTY && row != SGZ_NO_ROW) /* that lists what it completes */
+        sgz_extract_list(ex, layer, row);
 }
 
 static void run_stage(sgz_extract_worker *w, sgz_extract_stage *stage)
@@ -84,6 +94,10 @@ static void add_results(sgz_extract_result *sum, const sgz_extract_result *one)
 {
     sum->files += one->files;
     sum->bytes += one->bytes;
+    sum->directories += one->directories;
+    sum->symlinks += one->symlinks;
+    sum->hardlinks += one->hardlinks;
+    sum->specials += one->specials;
     sum->unverified += one->unverified;
     sum->devices += one->devices;
     sum->setid += one->setid;

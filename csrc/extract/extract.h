@@ -52,7 +52,8 @@ typedef struct {
 
 typedef struct {
     uint64_t files, bytes;    /* regular files written, hard links not counted */
-    uint64_t unverified;      /* of them without any digest in the TOC */
+    uint64_t directories, symlinks, hardlinks, specials; /* the others written */
+    uint64_t unverified;      /* of the files, without any digest in the TOC */
     uint64_t devices, setid;  /* entries left out; entries that lost the bits */
     uint64_t xattrs;          /* xattrs left out by the option */
     uint64_t xattrs_failed;   /* xattrs that the file system or the kernel refused */

@@ -45,12 +45,18 @@ void sgz_extract_base_name(const sgz_toc *toc, uint32_t row, char base[SGZ_BASE_
     base[len] = '\0';
 }
 
+/* The root has a name too: without one it is the blob that cannot be read. */
+static sgz_status fail_path(const char *path, size_t len, int sys, const char *what,
+                            sgz_error *err)
+{
+    return sgz_base_fail_errno(err, sys < 0 ? -sys : sys, what, len ? path : ".", len ? len : 1);
+}
+
 sgz_status sgz_extract_fail_row(const sgz_toc *toc, uint32_t row, int sys, const char *what,
                                 sgz_error *err)
 {
     const sgz_entry *e = &toc->rows[row];
-    return sgz_base_fail_errno(err, sys < 0 ? -sys : sys, what, toc->arena + e->name_off,
-                               e->name_len);
+    return fail_path(toc->arena + e->name_off, e->name_len, sys, what, err);
 }
 
 static int cached(sgz_extract_worker *w, uint32_t node)
@@ -163,8 +169,9 @@ sgz_status sgz_extract_worker_dir(sgz_extract_worker *w, uint32_t node, int *fd,
     *fd = result;
     if (result >= 0)
         return SGZ_OK;
-    return sgz_base_fail_errno(err, -result, "cannot make the directory", nodes[node].path,
-                               nodes[node].path_len);
+    const sgz_extract_node *n = &nodes[node];
+    return fail_path(n->path - n->cut, (size_t)n->path_len + n->cut, result,
+                     "cannot make the directory", err);
 }
 
 /* --- metadata ------------------------------------------------------------------------- */

@@ -31,12 +31,14 @@ static sgz_status add_node(sgz_extract_plan *plan, const char *path, uint32_t le
     if (!SGZ_FIT(plan->nodes, plan->node_cap, plan->node_count + 1))
         return no_memory(err);
     if (len - base > SGZ_BASE_MAX)
-        return sgz_base_fail_errno(err, ENAMETOOLONG, "cannot extract", path, len);
+        return sgz_base_fail_errno(err, ENAMETOOLONG, "cannot extract", path - plan->cut,
+                                   len + plan->cut);
     sgz_extract_node *n = &plan->nodes[plan->node_count];
     memset(n, 0, sizeof *n);
     n->path = path;
     n->path_len = len;
     n->base = base;
+    n->cut = plan->cut;
     n->parent = parent;
     n->hash = hash;
     n->row = SGZ_NO_ROW;
@@ -277,8 +279,10 @@ static sgz_status place_row(sgz_extract_plan *plan, uint32_t layer, uint32_t row
     sgz_status st = check_name(toc, row, err);
     if (st)
         return st;
+    const char *whole = name;
     if (!strip(options->strip, &name, &len))
         return SGZ_OK;
+    plan->cut = (uint32_t)(name - whole);
     if (e->type == SGZ_DIR) {
         uint32_t node;
         if ((st = node_at(plan, name, (uint32_t)len, &node, err)))
@@ -347,6 +351,7 @@ static sgz_status take_empty(sgz_extract_plan *plan, const sgz_extract_options *
         uint32_t node;
         if (!strip(options->strip, &path, &len))
             continue;
+        plan->cut = (uint32_t)(path - options->empty[i].path);
         sgz_status st = node_at(plan, path, (uint32_t)len, &node, err);
         if (st)
             return st;

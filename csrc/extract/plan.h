@@ -16,6 +16,7 @@
 typedef struct {
     const char *path;       /* in a TOC's arena; not terminated */
     uint32_t path_len, base; /* the last component begins at path + base */
+    uint32_t cut;           /* bytes of the entry's name before it: --strip-components */
     uint32_t parent, depth;
     uint64_t hash;          /* of the path, as TOCs hash names */
     uint32_t layer, row;    /* its entry, when its metadata is to be set; or SGZ_NO_ROW */
@@ -92,6 +93,7 @@ typedef struct {
     uint32_t part_count;
     sgz_extract_node *nodes;
     uint32_t node_count;
+    uint32_t cut;           /* of the name whose nodes are added */
     size_t most_nodes;      /* each row may be a directory itself, beside what names imply */
     size_t node_cap;
     sgz_map names; /* of nodes */

@@ -8,6 +8,7 @@ def extract(
     layers: Iterable[tuple[TOC, Blob, int, bytearray | None]],
     name: str,
     root: int,
+    directory: str,
     *,
     empty: Iterable[str],
     strip: int,

@@ -10,6 +10,7 @@ from posix.unistd cimport close as posix_close
 
 from stargz._engine.base cimport (
     SGZ_ECALLBACK,
+    SGZ_EIO,
     SGZ_OK,
     Job,
     follow,
@@ -59,6 +60,10 @@ cdef extern from "extract/extract.h" nogil:
     ctypedef struct sgz_extract_result:
         uint64_t files
         uint64_t bytes
+        uint64_t directories
+        uint64_t symlinks
+        uint64_t hardlinks
+        uint64_t specials
         uint64_t unverified
         uint64_t devices
         uint64_t setid
@@ -80,6 +85,12 @@ cdef extern from "extract/extract.h" nogil:
 cdef dict XATTRS = {"none": 0, "user": 1, "all": 2}
 
 
+cdef bint refused(const sgz_error *err) noexcept:
+    """Whether the file system refused a file that was to be written. (What cannot be read has no
+    name.)"""
+    return err.code == SGZ_EIO and err.sys_errno and err.name[0]
+
+
 cdef class Layers:
     """What is extracted: for each layer (TOC, Blob, data_end, wanted), of which `wanted` is a
     bytearray by row or None; see extract.h. The blobs are open until `close`, whoever else closes
@@ -89,13 +100,17 @@ cdef class Layers:
     cdef sgz_blob *blobs
     cdef uint32_t count
     cdef list parts
+    cdef str directory
+    cdef uint32_t strip
 
-    def __cinit__(self, layers):
+    def __cinit__(self, layers, str directory, uint32_t strip):
         cdef TOC toc
         cdef Blob blob
         cdef bytearray wanted
         cdef size_t i
         self.parts = list(layers)
+        self.directory = directory
+        self.strip = strip
         count = len(self.parts)
         self.layers = <sgz_extract_layer *>calloc(count + 1, sizeof(sgz_extract_layer))
         self.blobs = <sgz_blob *>calloc(count + 1, sizeof(sgz_blob))
@@ -136,11 +151,26 @@ cdef class Layers:
     cdef object failure(self, const sgz_error *err, str name):
         """What is raised of it: what one of the sources raised, if that was it."""
         cdef Blob blob
+        if refused(err):
+            return OSError(
+                err.sys_errno,
+                f"{err.message.decode()}: {os.strerror(err.sys_errno)}",
+                self.place(err),
+            )
         if err.code == SGZ_ECALLBACK or len(self.parts) == 1:
             for _, blob, _, _ in self.parts:
                 if blob.error is not None or len(self.parts) == 1:
                     return blob.failure(err)
         return to_exception(err, name)
+
+    cdef str place(self, const sgz_error *err):
+        """The file that the file system refused."""
+        cdef str name = err.name.decode("utf-8", "backslashreplace")
+        return os.path.join(self.directory, *([] if name == "." else name.split("/")[self.strip:]))
+
+    cdef dict problem(self, const sgz_error *err):
+        found = problem_of(err)
+        return {**found, "path": self.place(err)} if refused(err) else found
 
     cdef str name(self, uint32_t layer, uint32_t row):
         """An entry as tar lists it."""
@@ -173,6 +203,7 @@ def extract(
     layers,
     str name not None,
     int root,
+    str directory not None,
     *,
     empty,
     uint32_t strip,
@@ -187,7 +218,7 @@ def extract(
     progress,
     bint openat2=True,
 ):
-    """Extract into the open directory `root`; see stargz.extract.extract.
+    """Extract into the open directory `root`, called `directory`; see stargz.extract.extract.
 
     `layers` are those of Layers, the lowest first, `name` is what errors call several, `empty` has
     the paths of directories that are made without an entry, and `written` is called with the name
@@ -200,7 +231,7 @@ def extract(
     cdef sgz_extract *ex = NULL
     cdef sgz_error err
     cdef sgz_status status
-    cdef Layers all = Layers(layers)
+    cdef Layers all = Layers(layers, directory, strip)
     cdef Job job = Job()
     cdef Listing listing = Listing(all, written, progress)
     cdef size_t kept = 0, i
@@ -256,7 +287,7 @@ def extract(
             raise all.failure(&err, name)
         failures = sgz_extract_errors(ex, &places, &kept, &count, &damaged)
         for i in range(kept):
-            errors.append((places[i] >> 32, problem_of(&failures[i])))
+            errors.append((places[i] >> 32, all.problem(&failures[i])))
     finally:
         with nogil:
             sgz_extract_free(ex)
@@ -265,6 +296,10 @@ def extract(
     return {
         "files": result.files,
         "bytes": result.bytes,
+        "directories": result.directories,
+        "symlinks": result.symlinks,
+        "hardlinks": result.hardlinks,
+        "specials": result.specials,
         "unverified": result.unverified,
         "devices": result.devices,
         "setid": result.setid,

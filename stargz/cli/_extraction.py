@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli._errors import FAILED, OK, UNVERIFIED, say
 from stargz.cli._output import counted, size_text, warn
-from stargz.cli._selection import add_selection_options
+from stargz.cli._selection import add_selection_options, warn_nothing_left
 from stargz.errors import printable, quoted
 
 if TYPE_CHECKING:
     from stargz.cli._progress import Progress
     from stargz.extract import ExtractResult
+
+
+# One of what `ExtractResult.others` counts.
+_ONE = {
+    "directories": "directory",
+    "symlinks": "symlink",
+    "hard links": "hard link",
+    "special files": "special file",
+}
+_LESS = {"--exclude": "exclude", "--strip-components": "strip_components"}
 
 
 def add_extract_options(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +103,13 @@ def tell(args: argparse.Namespace, result: ExtractResult, src: str) -> int:
     """Say what failed or was left out, and unless with --json what was written; the exit code."""
     for pattern in result.unmatched:
         warn(args, f"{src}: nothing matches --exclude {quoted(pattern)}")
+    less = [option for option, given in _LESS.items() if getattr(args, given)]
+    if less and not (result.files or result.others or result.skipped or result.error_count):
+        warn_nothing_left(args, src, *less)
     for error in result.errors:
+        if error.path is not None:
+            say(f"{error.path}: {error.message}")
+            continue
         layer = "" if error.layer is None else f": layer {error.layer}"
         at = "" if error.offset is None else f" at offset {error.offset}"
         say(f"{src}{layer}{at}: {f'{error.name}: ' if error.name else ''}{error.message}")
@@ -109,7 +125,9 @@ def tell(args: argparse.Namespace, result: ExtractResult, src: str) -> int:
             failed = (
                 f"; {counted(result.error_count, 'entry')} failed" if result.error_count else ""
             )
-            print(f"{counted(result.files, 'file')}, {size_text(result.bytes)}{failed}")
+            written = [counted(result.files, "file"), size_text(result.bytes)]
+            written += [counted(count, _ONE[what]) for what, count in result.others.items()]
+            print(", ".join(written) + failed)
     if result.damaged:
         return UNVERIFIED
     return FAILED if result.error_count else OK

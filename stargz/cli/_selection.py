@@ -54,7 +54,15 @@ def select(engine: _toc.Tree, args: argparse.Namespace, command: str = "ls") -> 
         selection = paths.select(engine, args.paths or [""], args.exclude, args.src)
     for pattern in selection.unmatched:
         warn(args, f"{args.src}: nothing matches --exclude {quoted(pattern)}")
+    if not selection.matches:  # all were found
+        warn_nothing_left(args, args.src, "--exclude")
     return selection
+
+
+def warn_nothing_left(args: argparse.Namespace, src: str, *options: str) -> None:
+    """Say that the options left out all that was asked for."""
+    leave = "leaves" if len(options) == 1 else "leave"
+    warn(args, f"{src}: nothing is left: {' and '.join(options)} {leave} all of it out")
 
 
 @contextmanager

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import handmade
+import layouts
 import pytest
-from command import fails, run
-from handmade import reg
+from command import fails, ok, run
+from handmade import directory, hardlink, reg, symlink
 
 import stargz
 from stargz.errors import DigestError
@@ -67,3 +71,119 @@ def test_a_wrong_table_of_contents_has_a_verb_too(damaged: Path) -> None:
     found = json.loads(run("verify", "--json", damaged, "--toc-digest", other).stdout)
     assert found["errors"][0]["name"] == "the table of contents"
     assert found["errors"][0]["message"].startswith(f"does not match its digest: expected {other}")
+
+
+# --- extract ----------------------------------------------------------------------------
+
+
+def many_kinds(path: Path) -> Path:
+    """A layer with an entry of each kind."""
+    path.write_bytes(
+        handmade.blob(
+            [
+                directory("usr/"),
+                directory("usr/bin/"),
+                reg("usr/bin/touch", b"touch"),
+                symlink("usr/bin/sh", "dash"),
+                symlink("bin", "usr/bin"),
+                hardlink("usr/bin/again", "usr/bin/touch"),
+                {"name": "usr/pipe", "type": "fifo", "mode": 0o644},
+            ]
+        )
+    )
+    return path
+
+
+def test_what_the_file_system_refuses_is_named_where_it_is(tmp_path: Path) -> None:
+    layer = many_kinds(tmp_path / "x.stargz")
+    (tmp_path / "out/usr/bin/touch/full").mkdir(parents=True)
+    there = {"cwd": tmp_path}
+    place = "out/usr/bin/touch"
+    assert fails(1, "extract", layer, "-C", "out", **there).startswith(
+        f"{place}: a directory that is not empty"
+    )
+    done = run("extract", layer, "-C", "out", "--keep-going", **there)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"stargz: {place}: a directory that is not empty is in the way: ")
+    found = json.loads(run("extract", "--json", layer, "-C", "out", "--keep-going", **there).stdout)
+    assert found["ok"] is False and found["errors"][0]["path"] == place
+    assert found["errors"][0]["name"] == "usr/bin/touch"
+    # Without its first components it is elsewhere.
+    (tmp_path / "cut/touch/full").mkdir(parents=True)
+    text = fails(1, "extract", layer, "-C", f"{tmp_path}/cut", "--strip-components", 2)
+    assert text.startswith(f"{tmp_path}/cut/touch: a directory that is not empty")
+    with tarfile.open(tmp_path / "tar", "w") as tar:
+        tar.add(layer, "usr/bin/touch")
+    image = layouts.image(tmp_path / "image", [(tmp_path / "tar").read_bytes()])
+    text = fails(1, "image", "extract", f"oci:{image.path}", "-C", "out", **there)
+    assert text.startswith(f"{place}: a directory that is not empty")
+
+
+@pytest.fixture
+def few_files(tmp_path: Path) -> Iterator[Path]:
+    """A file system for three directories, its root among them."""
+    where = tmp_path / "few"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=3", "stargz-test", where]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"this user cannot mount a small file system: {mounted.stderr.strip()}")
+    yield where
+    subprocess.run(["umount", where], check=True)
+
+
+def test_a_full_disk_names_directories_and_files(few_files: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "x.stargz"
+    layer.write_bytes(handmade.blob([reg("w/a/b/c/f", b"f"), directory("w/a/b/d/")]))
+    full = "No space left on device"
+    text = fails(1, "extract", layer, "-C", few_files, "--strip-components", 1)
+    assert text == f"{few_files}/a/b/c: cannot make the directory: {full}" or (
+        text == f"{few_files}/a/b/c/f: cannot create the file: {full}"
+    )
+    with stargz.open(layer) as opened:
+        result = opened.extractall(few_files, keep_going=True, strip_components=1)
+    assert not result and not result.ok
+    assert [e.name for e in result.errors] == ["w/a/b/c", "w/a/b/d"]
+    assert [e.path for e in result.errors] == [f"{few_files}/a/b/c", f"{few_files}/a/b/d"]
+    assert {e.message for e in result.errors} == {f"cannot make the directory: {full}"}
+
+
+def test_all_that_was_written_is_counted(tmp_path: Path) -> None:
+    layer = many_kinds(tmp_path / "x.stargz")
+    out = tmp_path / "out"
+    said = ok("extract", layer, "-C", out)
+    assert said == ("1 file, 5 bytes, 2 directories, 2 symlinks, 1 hard link, 1 special file\n")
+    # By way of the symlink, which is written too.
+    assert ok("extract", layer, "-C", out, "bin/sh") == "0 files, 0 bytes, 2 symlinks\n"
+    found = json.loads(ok("extract", "--json", layer, "-C", out))
+    assert found["ok"] is True
+    assert found["others"] == {
+        "directories": 2, "symlinks": 2, "hard links": 1, "special files": 1,
+    }  # fmt: skip
+    with stargz.open(layer) as opened:
+        result = opened.extractall(out, ["usr/bin/sh"])
+    assert result and result.others == {"symlinks": 1}
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    layer = many_kinds(tmp_path / "x.stargz")
+    left = "warning: " + f"{layer}: nothing is left: "
+    for words, why in [
+        (["cat", layer, "usr/bin/touch", "--exclude", "touch"], "--exclude leaves"),
+        (["ls", layer, "usr/bin/touch", "--exclude", "usr"], "--exclude leaves"),
+        (["find", layer, "usr/bin/touch", "--exclude", "usr"], "--exclude leaves"),
+        (["extract", layer, "-C", tmp_path / "o", "bin/sh", "--exclude", "usr"],
+         "--exclude leaves"),
+        (["extract", layer, "-C", tmp_path / "o", "--strip-components", 99],
+         "--strip-components leaves"),
+        (["extract", layer, "-C", tmp_path / "o", "--strip-components", 9, "--exclude", "sh"],
+         "--exclude and --strip-components leave"),
+    ]:  # fmt: skip
+        done = run(*words)
+        assert done.returncode == 0
+        assert done.stderr == f"stargz: {left}{why} all of it out\n"
+        assert not run(*words, "-q").stderr
+    assert not run("cat", layer, "usr/bin/touch", "--exclude", "sh").stderr
+    empty = tmp_path / "empty.stargz"
+    empty.write_bytes(handmade.blob([]))
+    assert ok("extract", empty, "-C", tmp_path / "o") == "0 files, 0 bytes\n"

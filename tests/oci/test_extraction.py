@@ -260,13 +260,20 @@ def test_a_platform_does_not_lead_out(tmp_path: Path) -> None:
 
 
 def test_keep_going_says_which_layer(tmp_path: Path) -> None:
-    src = image(tmp_path / "image", [[reg("a", b"a"), reg("b", b"b")], [reg("c", b"c")]])
+    first = [reg("a", b"a"), reg("b", b"b"), reg("bad", os.urandom(100_000))]
+    src = image(tmp_path / "image", [first, [reg("c", b"c")]])
+    [blob] = (p for p in (tmp_path / "image/blobs/sha256").iterdir() if p.stat().st_size > 99_000)
+    with blob.open("r+b") as file:
+        file.seek(50_000)
+        file.write(b"wrong")
     (tmp_path / "out/a/below").mkdir(parents=True)
     done = run("image", "extract", src, "-C", tmp_path / "out", "--keep-going", "--json")
-    assert done.returncode == 1
-    [error] = json.loads(done.stdout)["errors"]
-    assert (error["name"], error["layer"]) == ("a", 1)
-    assert f"stargz: {src}: layer 1: a: " in done.stderr
+    assert done.returncode == 3
+    refused, bad = json.loads(done.stdout)["errors"]
+    assert (bad["name"], bad["layer"]) == ("bad", 1)
+    assert f"stargz: {src}: layer 1 at offset {bad['offset']}: bad: " in done.stderr
+    assert (refused["name"], refused["layer"]) == ("a", 1)
+    assert f"stargz: {tmp_path / 'out/a'}: a directory that is not empty" in done.stderr
     assert files(tmp_path / "out") == {"b", "c"}
 
 
