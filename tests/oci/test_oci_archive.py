@@ -232,7 +232,9 @@ def test_an_archive_that_has_another_image_since(tmp_path: Path, archive: Path) 
     dst = tmp_path / "dst.tar"
     listed = tmp_path / "list"
     listed.write_text(f"oci-archive:{archive}:v1 oci-archive:{dst}:v1\n")
-    assert bulk(str(listed), state=tmp_path / "state").ok
+    state = tmp_path / "state"
+    assert bulk(str(listed), state=state).totals["converted"] == 1
+    assert bulk(str(listed), state=state).totals["unchanged"] == 1
     convert_image(f"oci-archive:{archive}:v1", f"oci-archive:{dst}:v2", force=True)
-    (failure,) = bulk(str(listed), state=tmp_path / "state").failures
+    (failure,) = bulk(str(listed), state=state).failures
     assert "other images (v2)" in failure.error

@@ -14,10 +14,10 @@ from pathlib import Path
 from stargz.digests import check_digest
 from stargz.durable import complete_or_absent
 from stargz.endpoints import is_replaced
-from stargz.errors import FormatError, OccupiedError, SourceError, UsageError
+from stargz.errors import FormatError, OccupiedError, SourceError, StargzError, UsageError
 from stargz.oci.formats.layout import Layout, open_archived
 from stargz.oci.formats.layout_writer import LayoutDestination, blobs_of, write_all
-from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest
+from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest, layer_kind
 from stargz.oci.formats.reference import STDIN, ArchiveReference, LayoutReference
 
 _LAYOUT = "layout"  # the only name in a hidden directory
@@ -77,6 +77,17 @@ class ArchiveDestination(LayoutDestination):
         """See Destination.manifest."""
         with open_archived(self._path_given) as there:
             return there.manifest(entry)
+
+    def is_whole(self, digest: str) -> bool:
+        """See Destination.is_whole."""
+        try:
+            with open_archived(self._path_given) as there:
+                needed = [e for e in blobs_of(there, digest) if layer_kind(e) != "foreign"]
+                for entry in needed:
+                    there.open_blob(entry).close()
+        except (StargzError, OSError):
+            return False
+        return bool(needed)
 
     def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
         """See Destination.write_manifest. What is named is written to the file, and gone from the
