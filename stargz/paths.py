@@ -365,9 +365,10 @@ def names(
 ) -> list[str]:
     """The paths that names and patterns match, each once; those that match nothing are no error."""
     found: dict[str, None] = {}
+    left_out = listed(exclude)
     for pattern in listed(patterns):
         with suppress(KeyError, OSError):
-            selection = select(engine, [pattern], listed(exclude))
+            selection = select(engine, [pattern], left_out)
             found.update((match.path, None) for match in selection.matches)
     found.pop("", None)  # the root
     return list(found)

@@ -231,6 +231,7 @@ def test_excluding(
     files = [merged.engine.path(node) for node in nodes if merged.engine.type(node) != "dir"]
     assert files == expected
     assert merged.glob(ALL, exclude) == expected
+    assert merged.glob(["nothing", *ALL], iter(exclude)) == expected
 
 
 def test_a_link_that_is_excluded_leads_to_nothing(merged: Tree) -> None:
