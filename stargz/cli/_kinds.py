@@ -73,4 +73,4 @@ def _directory(path: Path) -> str:
         return f"is an OCI image layout: stargz image convert oci:{path} DST"
     if (path / _STORAGE).is_dir():
         return f"is the storage folder of a registry: stargz image bulk {path} DST"
-    return f"is a directory: stargz pack {path} makes a layer of it"
+    return f"is a directory: stargz pack {path} DST makes a layer of it"

@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.instead:
         raise UsageError(args.instead)
+    if args.src != "-":
+        check_layer(args.src)
     dst = _destination(args.src, _named(args))
     to_stdout = dst == "-"
     options = {
@@ -101,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
     if args.src == "-":
         source = binary_stdin()
     else:
-        check_layer(args.src)
         check_not_url(args.src)
         source = args.src
     ConvertOptions(**{name: options[name] for name in ConvertOptions.__dataclass_fields__})

@@ -55,6 +55,9 @@ def test_archives_of_images(layout: Path, kind: str) -> None:
     said = fails(2, "convert", path)
     assert f"stargz image convert {kind}:{path} DST" in said
     assert f"give {kind}:{path}" in fails(2, "image", "info", path)
+    assert f"oci:{path}: a file; archives are oci-archive:FILE" in fails(
+        1, "image", "info", f"oci:{path}"
+    )
     # The other way is open.
     with path.open("rb") as file:
         ok("convert", "-", layout.parent / "as-tar", "-q", stdin=file)
@@ -113,6 +116,7 @@ def test_what_is_hostile(tmp_path: Path) -> None:
 
 
 def test_images_and_directories(tmp_path: Path, layout: Path) -> None:
+    assert ".: is a directory: stargz pack . DST" in fails(1, "convert", ".", cwd=tmp_path)
     tree, storage = tmp_path / "tree", tmp_path / "storage"
     tree.mkdir()
     (storage / "docker/registry/v2/repositories").mkdir(parents=True)

@@ -98,7 +98,9 @@ class Layout(ImageLayout):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: Path = Path(path)
         if not self.path.is_dir():
-            raise SourceError(f"oci:{self.path}: no such directory")
+            file = self.path.is_file()
+            what = "a file; archives are oci-archive:FILE and docker-archive:FILE"
+            raise SourceError(f"oci:{self.path}: {what if file else 'no such directory'}")
         super().__init__(f"oci:{self.path}")
 
     def blob_path(self, digest: str) -> Path:
