@@ -6,7 +6,7 @@ never on the number of threads. DST appears complete or not at all."""
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -109,6 +109,11 @@ def run(args: argparse.Namespace) -> int:
     is_input = dst.lower().endswith(_SUFFIXES)
     note = " (it would be DST: convert takes one SRC)" if is_input else ""
     target = writable(dst, [args.src], args.force, note=note)
+    if args.force and is_input and args.output is None and _is_ordinary(dst):
+        raise CommandError(
+            f"{dst}: is an ordinary tar, and taken for DST: convert takes one SRC; to replace it, "
+            f"name it by -o {dst}"
+        )
     with Progress(Path(args.src).name, args, json_on_stderr=to_stdout) as progress:
         try:
             result = convert(source, target, **options, progress=progress.callback)
@@ -116,6 +121,17 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"{error}; --allow-missing goes on without it") from None
     _report(result, dst, args)
     return OK
+
+
+def _is_ordinary(path: str) -> bool:
+    """Whether this is a file, and no layer as convert makes them."""
+    from stargz.footer import kind_of
+    from stargz.sources import as_source
+
+    if not Path(path).is_file():
+        return False
+    with closing(as_source(path)) as blob:
+        return blob.size > 0 and kind_of(blob) is None
 
 
 def _named(args: argparse.Namespace) -> str | None:

@@ -116,7 +116,12 @@ def test_several_sources_for_convert(place: Path, tmp_path: Path) -> None:
     assert said.startswith("2.tar: already exists (it would be DST: convert takes one SRC)")
     said = fails(2, "convert", "1.tar", "2.tar", "3.tar", cwd=tmp_path)
     assert said.startswith("too many arguments: 3.tar: stargz convert [options] SRC [DST];")
+    said = fails(1, "convert", "-f", "1.tar", "2.tar", cwd=tmp_path)  # as gzip takes many
+    assert said.startswith("2.tar: is an ordinary tar, and taken for DST: convert takes one SRC")
     assert (tmp_path / "2.tar").read_bytes() == (place / "in.tar").read_bytes()
+    ok("convert", "-f", "1.tar", "-o", "2.tar", cwd=tmp_path)
+    ok("convert", "-f", "1.tar", "2.tar", cwd=tmp_path)  # a layer now
+    ok("verify", "2.tar", cwd=tmp_path)
 
 
 # --- what is there already ----------------------------------------------------------------
