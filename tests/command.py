@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,41 @@ def fails(code: int, *args: object, **options: Any) -> str:
     assert lines[0].startswith("stargz: ")
     assert "bug" not in lines[0]
     return lines[0].removeprefix("stargz: ")
+
+
+# Each of several commands, in one process: how it ends, and what it says.
+_TOGETHER = """
+import contextlib, io, json, sys
+from stargz.cli import main
+told = []
+for words in json.load(sys.stdin):
+    with (
+        contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        code = main(words)
+        out.flush()
+    told.append((code, out.buffer.getvalue().decode(), err.getvalue()))
+json.dump(told, sys.stdout)
+"""
+
+
+def together(
+    *lines: Sequence[object], env: dict[str, str] | None = None, **options: Any
+) -> list[tuple[int, str, str]]:
+    """Run each of `lines` as `stargz ARGS`, one after the other in one process: exit code, stdout
+    and stderr of each. For tables of what needs no process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TOGETHER],
+        input=json.dumps([list(map(str, line)) for line in lines]),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=120,
+        env=environment(**(env or {})),
+        **options,
+    )
+    return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
 
 def sha256(data: bytes) -> str:

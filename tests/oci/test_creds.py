@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +13,7 @@ import layouts
 import pytest
 import registries
 from blobs import tar_of
-from command import command, environment, fails, ok, run
+from command import command, environment, fails, ok, run, together
 from mounts import cli_mount, needs_fuse
 from registries import PASSWORD, USER, Registry
 from servers import FaultProxy
@@ -67,12 +65,11 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_of_one_image(
-    source: Registry, tmp_path: Path, env: dict[str, str], line: str
-) -> None:
-    words = line.format(f"docker://{source.host}/app:v1", dir=tmp_path / "out").split()
-    assert run(*words, "--creds", ACCOUNT, env=env).returncode == 0
+def test_every_command_of_one_image(source: Registry, tmp_path: Path, env: dict[str, str]) -> None:
+    name, out = f"docker://{source.host}/app:v1", tmp_path / "out"
+    lines = [[*line.format(name, dir=out).split(), "--creds", ACCOUNT] for line in COMMANDS]
+    for line, (code, _, said) in zip(COMMANDS, together(*lines, env=env), strict=True):
+        assert (code, said) == (0, ""), line
 
 
 def test_without_an_account_or_with_a_wrong_one(source: Registry, env: dict[str, str]) -> None:
@@ -107,24 +104,23 @@ def test_two_images(source: Registry, tmp_path: Path, env: dict[str, str]) -> No
     images = ("image", "diff", name, other)
     assert "--creds" in fails(1, *images, "--creds-a", ACCOUNT, "-q", env=env)
     ok(*images, "--creds-a", ACCOUNT, "--creds-b", ACCOUNT, "-q", env=env)
-    for words, named in (
+    bulk_ = ("image", "bulk", f"docker://{source.host}/app", f"oci:{tmp_path}/many")
+    ok(*bulk_, "--src-creds", ACCOUNT, "--state", tmp_path / "s", "-q", env=env)
+    listed = tmp_path / "list"
+    listed.write_text(f"{name}\n")
+    refused: list[tuple[tuple[object, ...], str]] = [
         ((*convert, name, other, "--creds", ACCOUNT), "--src-creds"),
         (("image", "bulk", name, "oci:x", "--creds", ACCOUNT), "--dest-creds"),
         ((*diff, "--creds", ACCOUNT), "--creds-a"),
         (("image", "ls", name, "--src-creds", ACCOUNT), "--creds"),
         (("convert", "--creds", ACCOUNT, "a.tar"), "unrecognized"),
         (("convert", f"--creds={ACCOUNT}", "a.tar"), "***"),
-    ):
-        said = fails(2, *words, env=env)
-        assert named in said and PASSWORD not in said
-    bulk_ = ("image", "bulk", f"docker://{source.host}/app", f"oci:{tmp_path}/many")
-    ok(*bulk_, "--src-creds", ACCOUNT, "--state", tmp_path / "s", "-q", env=env)
-    listed = tmp_path / "list"
-    listed.write_text(f"{name}\n")
-    said = fails(2, "image", "bulk", listed, "oci:x", "--src-creds", ACCOUNT, env=env)
-    assert "one registry" in said
-    said = fails(2, *bulk_, "--src-creds", ACCOUNT, "--dask", "127.0.0.1:1", env=env)
-    assert "--authfile" in said and PASSWORD not in said
+        (("image", "bulk", listed, "oci:x", "--src-creds", ACCOUNT), "one registry"),
+        ((*bulk_, "--src-creds", ACCOUNT, "--dask", "127.0.0.1:1"), "--authfile"),
+    ]
+    told = together(*(words for words, _ in refused), env=env)
+    for (_, named), (code, _, said) in zip(refused, told, strict=True):
+        assert code == 2 and named in said and PASSWORD not in said
 
 
 def test_two_accounts_of_one_registry(source: Registry, tmp_path: Path) -> None:
@@ -231,33 +227,13 @@ TABLE = [
 ]
 
 
-# One process for all of them: what each ends with, and says.
-DRIVER = """
-import contextlib, io, json, sys
-from stargz.cli import main
-told = []
-for line in json.load(sys.stdin):
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        told.append((main(line.split()), said.getvalue()))
-print(json.dumps(told))
-"""
-
-
 def test_names_have_no_accounts(tmp_path: Path) -> None:
     stargz.convert(tar_of([]), tmp_path / "a")
     lines = [line.format(NAME) for line in TABLE]
     alone = [line for line in lines if line.startswith("mount")]  # it forks
-    together = [line for line in lines if line not in alone]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(together),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-        timeout=60,
-    )
-    told = dict(zip(together, json.loads(done.stdout), strict=True))
+    others = [line for line in lines if line not in alone]
+    done = together(*(line.split() for line in others), cwd=tmp_path)
+    told = {line: (code, said) for line, (code, _, said) in zip(others, done, strict=True)}
     told |= {line: (2, fails(2, *line.split(), cwd=tmp_path)) for line in alone}
     for line, (code, said) in told.items():
         assert code == 2 and said.count("\n") <= 1, (line, said)
