@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from blobs import tar_of
-from command import fails, ok, run
+from command import fails, ok, run, together
 from servers import FaultProxy, find_nginx, nginx
 
 from stargz.cli._output import rate_text, speed
@@ -68,14 +68,18 @@ def test_levels_that_contradict_each_other(words: list[str], folder: Path, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("word", ["-0", "-10", "-15", "-9f0", "-f12"])
-def test_what_is_no_level_is_said_of_the_level(word: str, folder: Path, tmp_path: Path) -> None:
-    digits = re.split("[^0-9]", word)[-1]
-    for words in ([word, "SRC", "DST"], ["SRC", word, "DST"], ["SRC", "DST", word]):
-        places = {"SRC": folder / "small.tar", "DST": tmp_path / "x"}
-        said = fails(2, "convert", *(places.get(one, one) for one in words))
-        assert said.startswith(f"-{digits} is no level: they are -1 to -9, or --level 1 to 12")
-    assert "-15 is no level" in fails(2, "image", "convert", "-15", "oci:x", "oci:y")
+def test_what_is_no_level_is_said_of_the_level(folder: Path, tmp_path: Path) -> None:
+    src, dst = folder / "small.tar", tmp_path / "x"
+    lines: list[tuple[object, ...]] = [("image", "convert", "-15", "oci:x", "oci:y")]
+    digits = ["15"]
+    for word in ("-0", "-10", "-15", "-9f0", "-f12"):
+        lines += [(word, src, dst), (src, word, dst), (src, dst, word)]
+        digits += [re.split("[^0-9]", word)[-1]] * 3
+    told = together(lines[0], *(("convert", *line) for line in lines[1:]))
+    for line, level, (code, _, said) in zip(lines, digits, told, strict=True):
+        assert code == 2 and said.startswith(f"stargz: -{level} is no level: they are -1 to -9"), (
+            line
+        )
     assert not list(tmp_path.iterdir())
 
 

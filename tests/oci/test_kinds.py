@@ -14,7 +14,7 @@ import layouts
 import pytest
 import zstandard
 from blobs import tar_of
-from command import fails, ok
+from command import fails, ok, together
 from registries import program
 
 from stargz.oci.conversion import convert_image
@@ -122,7 +122,7 @@ def test_images_and_directories(tmp_path: Path, layout: Path) -> None:
     (storage / "docker/registry/v2/repositories").mkdir(parents=True)
     layer = tmp_path / "layer.tar"
     layer.write_bytes(tar_of([("a", b"1")]))
-    for words, named in (
+    table: list[tuple[tuple[object, ...], str]] = [
         (("convert", "docker://host.example/a:1"), "image convert docker://host.example/a:1 DST"),
         (("convert", f"oci:{layout}"), f"image convert oci:{layout} DST"),
         (("convert", layout), f"image convert oci:{layout} DST"),
@@ -138,9 +138,11 @@ def test_images_and_directories(tmp_path: Path, layout: Path) -> None:
         (("image", "ls", layer), f"stargz ls {layer}"),
         (("image", "info", layer), f"stargz info {layer}"),
         (("image", "cat", layer, "a"), f"stargz cat {layer}"),
-    ):
-        code = 2 if words[0] == "image" or ":" in str(words[1]) else 1
-        assert named in fails(code, *words, cwd=tmp_path)
+    ]
+    told = together(*(words for words, _ in table), cwd=tmp_path)
+    for (words, named), (code, _, said) in zip(table, told, strict=True):
+        assert code == (2 if words[0] == "image" or ":" in str(words[1]) else 1), words
+        assert named in said and said.count("\n") == 1, words
     # What is there is what is meant.
     (tmp_path / "oci:x.tar").write_bytes(layer.read_bytes())
     ok("convert", "oci:x.tar", "-q", cwd=tmp_path)
