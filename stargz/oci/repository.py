@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, Protocol
 
-from stargz.errors import DigestError, FormatError, RegistryError, SourceError
+from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
 from stargz.oci.formats.archive import Archive, open_archive
 from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
 from stargz.oci.formats.manifest import (
@@ -303,6 +303,8 @@ def open_repository(
     the account for the registry that `src` names: "user:password", or (user, password).
     """
     reference = parse_image(src)
+    if creds is not None and (client is not None or registry.get("credentials") is not None):
+        raise UsageError("creds are for a client that is made of them: give no other account")
     if isinstance(reference, LayoutReference):
         yield _InLayout(Layout(reference.path), reference)
         return

@@ -24,6 +24,7 @@ from stargz.oci.bulk import bulk
 from stargz.oci.conversion import convert_image
 from stargz.oci.image import open_image
 from stargz.oci.registry.access import Access
+from stargz.oci.registry.credentials import Credentials
 from stargz.oci.verify.image import verify_image
 
 ACCOUNT = f"{USER}:{PASSWORD}"
@@ -141,6 +142,10 @@ def test_two_accounts_of_one_registry(source: Registry, tmp_path: Path) -> None:
     for creds in ("user", "", ("a", "b", "c"), ("", "x"), ("a:b", "c")):
         with pytest.raises(UsageError, match="'user:password'"):
             open_image(name, creds=creds)
+    with access.client() as client:
+        for other in {"client": client}, {"credentials": Credentials("a", "b")}:
+            with pytest.raises(UsageError, match="no other account"):
+                open_image(name, creds=pair, **other)
     with pytest.raises(UsageError, match="one registry"):
         bulk(str(authfile), "oci:x", src_creds=pair)
 
