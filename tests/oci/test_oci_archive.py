@@ -98,6 +98,8 @@ def test_standard_input(tmp_path: Path, archive: Path, kind: str) -> None:
     skopeo("copy", "-q", dst, f"docker-archive:{saved}:app:1")
     with saved.open("rb") as file:
         assert "sha256" in ok("image", "info", "docker-archive:-", stdin=file)
+    done = run("image", "info", "docker-archive:-", preexec_fn=lambda: os.close(0))
+    assert "-: standard input is closed" in done.stderr
     with saved.open("rb") as file:
         assert "ok: 1 image" in ok("verify", "docker-archive:-", stdin=file)
 

@@ -136,7 +136,12 @@ def _standard_input(name: str) -> Spool | _Open:
         if _stdin is None:
             if os.isatty(0):
                 raise UsageError(f"{name}: standard input is a terminal; pipe the archive in")
-            regular = stat.S_ISREG(os.fstat(0).st_mode)
+            try:
+                regular = stat.S_ISREG(os.fstat(0).st_mode)
+            except OSError:
+                raise SourceError(
+                    f"{name}: standard input is closed; pipe the archive in"
+                ) from None
             if regular and not os.lseek(0, 0, os.SEEK_CUR):
                 _stdin = _Open(os.dup(0))
             else:
