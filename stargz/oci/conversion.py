@@ -188,6 +188,12 @@ def convert_image(
             f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "
             "replace what is at DST with --force"
         )
+    if executor is not None and not isinstance(executor, ThreadPoolExecutor):
+        source = parse_image(src)
+        if isinstance(source, ArchiveReference) and source.path == STDIN:
+            raise UsageError(
+                f"{src}: an executor's processes do not have this standard input: save it to a file"
+            )
     jobs, threads = parallel(jobs, threads)
     if upgrade:
         src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import layouts
@@ -102,6 +103,11 @@ def test_standard_input(tmp_path: Path, archive: Path, kind: str) -> None:
     assert "-: standard input is closed" in done.stderr
     with saved.open("rb") as file:
         assert "ok: 1 image" in ok("verify", "docker-archive:-", stdin=file)
+
+
+def test_standard_input_is_not_that_of_other_processes(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1) as processes, pytest.raises(UsageError, match="save it to a file"):
+        convert_image("oci-archive:-", f"oci:{tmp_path}/dst:v1", executor=processes)
 
 
 def test_what_is_written_is_read_by_others(tmp_path: Path, archive: Path) -> None:
