@@ -34,8 +34,15 @@ def check_layer(src: str) -> None:
 
 
 def check_file(src: str) -> None:
-    """For commands that read a layer: refuse directories."""
+    """For commands that read a layer: refuse directories, pipes and devices."""
     path = Path(src)
+    if path.is_char_device():
+        raise UsageError(f"{src}: a character device; give a file, or - for standard input")
+    if path.is_fifo() or path.is_socket():
+        raise CommandError(
+            f"{src}: a layer is read at random offsets, which a pipe cannot do; give - for "
+            "standard input, which is copied, or save it to a file first"
+        )
     if path.is_dir():
         if (path / "oci-layout").exists():
             raise CommandError(f"{src}: is a directory of images: give oci:{src}")

@@ -197,6 +197,7 @@ def source(args: argparse.Namespace) -> Iterator[Found]:
     if re.match(r"https?://", src, re.I):
         from stargz.sources.http import Client, HTTPSource
 
+        relay(args)
         with Client(ca_file=args.ca_file) as client, closing(HTTPSource(src, client=client)) as web:
             yield Found(web)
         return

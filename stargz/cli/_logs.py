@@ -15,6 +15,8 @@ _QUERY = re.compile(r"\?[^\s\"']*")
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "urllib3.util.retry" and record.levelno == logging.DEBUG:
+            return  # of how it was called, for each request
         text = record.getMessage()
         if record.name.startswith("urllib3"):
             text = f"{record.name}: {_QUERY.sub('?...', text)}"

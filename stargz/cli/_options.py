@@ -23,6 +23,10 @@ IMAGE = (
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+# What options call the names that they take.
+_FILES = frozenset({"DIR", "DST", "FILE", "NEW", "PATCH", "PREVIOUS"})
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, and whose help ends in an example."""
 
@@ -63,12 +67,27 @@ class Parser(argparse.ArgumentParser):
                     self.error(f"-{level} and --level {args.level} contradict each other")
                 args.level = level
             if not args.help:
+                self._check_names(args)
                 args.log_level = args.log_level or _log_level(args)
                 args.prog = self.prog
                 return args
         self.usage = self.usage or self._words()
         print(self.format_help())
         return None
+
+    def _check_names(self, args: argparse.Namespace) -> None:
+        """Refuse "" as the name of a file, which a shell makes of a variable that is not set. (As a
+        PATH it is the root of a layer.)"""
+        for action in self._actions:
+            if action.option_strings:
+                if action.metavar not in _FILES:
+                    continue
+            elif action.dest == "paths":
+                continue
+            given = getattr(args, action.dest, None)
+            if given == "" or (isinstance(given, list) and "" in given):
+                name = action.option_strings[-1] if action.option_strings else action.metavar
+                self.error(f"{name} is '', which names nothing")
 
     def _words(self) -> str:
         """The usage: argparse's own has every option, which are listed below it anyway."""

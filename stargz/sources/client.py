@@ -6,6 +6,7 @@ urllib3 is imported when the first request is made.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from urllib3 import BaseHTTPResponse, PoolManager
+
+_log = logging.getLogger("stargz")
 
 Body = bytes | Callable[[], BinaryIO | Iterable[bytes]] | None
 
@@ -107,9 +110,17 @@ class Response:
 class Reply:
     """An answer whose body is still to be read. Close it, or read it to its end."""
 
-    def __init__(self, raw: BaseHTTPResponse, url: str, sock: Any, public_only: bool) -> None:
+    def __init__(
+        self,
+        raw: BaseHTTPResponse,
+        url: str,
+        sock: Any,
+        public_only: bool,
+        count: Callable[[int], object],
+    ) -> None:
         self._raw = raw
         self._sock = sock
+        self._count = count
         self.status: int = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.url = url
@@ -125,10 +136,12 @@ class Reply:
     def read(self, size: int) -> bytes:
         """At most `size` bytes of the body, b"" at its end. TransientError if it breaks off."""
         try:
-            return self._raw.read(size)
+            piece = self._raw.read(size)
         except Exception as error:
             self._raw.close()
             raise explain(error) from error
+        self._count(len(piece))
+        return piece
 
     @property
     def length(self) -> int | None:
@@ -184,6 +197,9 @@ class Client:
     every host that is asked for, not to where it redirects.
     Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY. A redirect from a public to a
     private address is refused unless `allow_private`.
+
+    `fetched` counts the bytes of bodies that were read, `requests` what was asked for, with GET and
+    HEAD; `close` logs both.
     """
 
     def __init__(
@@ -212,6 +228,8 @@ class Client:
         self.allow_private = allow_private
         self.parallel: int = max(1, parallel)
         self.closing: threading.Event = threading.Event()
+        self.fetched: int = 0
+        self.requests: int = 0
         self.rangeless: set[str] = set()  # origins that ignore Range
         version = getattr(sys.modules.get("stargz"), "__version__", "")
         self._headers = {
@@ -469,9 +487,16 @@ class Client:
             )
         except Exception as error:
             raise explain(error) from error
-        reply = Reply(raw, url, now.take(), public_only)
+        if method in ("GET", "HEAD"):
+            with self._lock:
+                self.requests += 1
+        reply = Reply(raw, url, now.take(), public_only, self._count)
         reply.private = now.private and not proxied
         return reply, proxied or now.private
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.fetched += size
 
     def _opened(self, sock: socket.socket) -> None:
         with self._lock:
@@ -520,6 +545,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; requests under way and afterwards raise ValueError."""
+        if self.requests and not self.closing.is_set():
+            asked = f"{self.requests:,} request{'s' if self.requests > 1 else ''}"
+            _log.info("fetched %s bytes in %s", f"{self.fetched:,}", asked)
         self.closing.set()
         with self._lock:
             for sock in self._sockets:

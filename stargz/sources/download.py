@@ -20,14 +20,14 @@ _PROGRESS = 1 << 20
 
 class Download:
     """One GET of an HTTPSource's blob, of `size` bytes if that is known; for one thread at a time.
-    Close it.
+    `reply` is its answer, if it was made already. Close it.
 
     A body that breaks off is resumed behind what was read, by a range, or where there are none
     by asking for everything again and skipping. The time that passes between two reads is not
     the server's, and not counted.
     """
 
-    def __init__(self, source: HTTPSource, size: int | None) -> None:
+    def __init__(self, source: HTTPSource, size: int | None, reply: Reply | None = None) -> None:
         self.position: int = 0
         self._source = source
         self._end = size
@@ -37,6 +37,8 @@ class Download:
         self._came = 0  # bytes since the last failure
         self._ranges = True
         self.renew()
+        if reply is not None:
+            self._reply = self._from_start(reply)
 
     def renew(self) -> None:
         """All tries anew: another host is asked from now on."""
@@ -113,21 +115,26 @@ class Download:
             self._until = source.checked_end(reply, at, end)
             return reply
         if reply.status == 200:
-            if end is None:
-                end = self._end = reply.length
-            elif reply.length not in (None, end):
-                reply.close()
-                raise source.resized(reply.length)
-            self._until = end
-            self._skip = at
-            self._budget.extend(at)
-            return reply
+            return self._from_start(reply)
         if ranged:
             source.note_no_range(reply)
             self._ranges = False
             return self._begin()
         reply.close()
         raise TransientError(reply.said(), hint="it does not give the blob at all")
+
+    def _from_start(self, reply: Reply) -> Reply:
+        """An answer that has all of the blob: what was read of it before is skipped."""
+        if self._end is None:
+            self._end = reply.length
+            self._budget.extend(reply.length or 0)
+        elif reply.length not in (None, self._end):
+            reply.close()
+            raise self._source.resized(reply.length)
+        self._until = self._end
+        self._skip = self.position
+        self._budget.extend(self.position)
+        return reply
 
     def _finish(self, reply: Reply) -> None:
         """Nothing may follow."""

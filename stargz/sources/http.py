@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import threading
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 __all__ = ["Client", "HTTPSource", "Response"]
+
+_log = logging.getLogger("stargz")
 
 # After a failure bodies are read by this, to keep more of one that breaks again.
 _SMALL_PIECE = 16 << 10
@@ -272,6 +275,7 @@ class HTTPSource:
                 continue
             if status in _NO_RANGE and "Range" in extra:
                 return reply
+            budget.what = self.name  # all of it is refused, not this part
             hint = _HINTS.get(status, "check the address")
             raise TransientError(reply.said(), hint=hint, status=status, final=True)
 
@@ -353,17 +357,25 @@ class HTTPSource:
         with self._whole_lock:
             whole = self._whole
             if whole is None:
+                self._tell_whole(self.size)
                 whole = self._download()
                 if not self._closed:
                     self._whole = whole
         return whole.read(start, size)
 
-    def _download(self) -> Spool:
-        """The whole blob; sets the size if it was not known."""
+    def _tell_whole(self, size: int | None) -> None:
+        """Say that more is fetched than is read."""
+        if size is None or size > TAIL:
+            what = "all of it is" if size is None else f"all {size:,} bytes are"
+            _log.warning("%s: the server has no ranges: %s fetched", self.name, what)
+
+    def _download(self, reply: Reply | None = None) -> Spool:
+        """The whole blob, of which `reply` may be the beginning; sets the size if it was not
+        known."""
         from stargz.sources.download import Download
 
-        spool = Spool(self.name, self._size, self._algorithm)
-        with closing(Download(self, self._size)) as download:
+        with closing(Download(self, self._size, reply)) as download:
+            spool = Spool(self.name, self._size, self._algorithm)
             while piece := download.read(PIECE):
                 spool.append(piece)
         self._size = spool.size
@@ -378,6 +390,7 @@ class HTTPSource:
     def _open(self) -> None:
         """Size and tail, in one request as a rule."""
         if origin(self._url) in self.client.rangeless:
+            self._tell_whole(None)
             self._whole = self._download()
             return
         budget = Tries(self.client, self.name, TAIL)
@@ -427,17 +440,16 @@ class HTTPSource:
             self._tail = b"".join(pieces)
             self._size = length
             return
-        reply.close()
         self.client.rangeless.add(origin(self._url))
-        if length is None:
-            self._whole = self._download()
-        else:
-            self._size = length
+        self._tell_whole(length)
+        self._size = length  # for what resumes it
+        self._whole = self._download(reply)
 
     def _open_head(self, budget: Tries) -> None:
         reply = self.ask("HEAD", {}, budget)
         reply.drain()
         if reply.length is None:
+            self._tell_whole(None)
             self._whole = self._download()
         else:
             self._size = reply.length

@@ -12,8 +12,10 @@ from pathlib import Path
 import handmade
 import layouts
 import pytest
+import registries
 from command import fails, ok, run
 from handmade import directory, hardlink, reg, symlink
+from servers import FaultProxy
 
 import stargz
 from stargz.errors import DigestError
@@ -187,3 +189,56 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     empty = tmp_path / "empty.stargz"
     empty.write_bytes(handmade.blob([]))
     assert ok("extract", empty, "-C", tmp_path / "o") == "0 files, 0 bytes\n"
+
+
+# --- what SRC cannot be -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls", ""], ["cat", "", "a"], ["verify", "x", ""], ["convert", ""], ["convert", "x", ""],
+        ["image", "ls", ""], ["image", "convert", "x", ""], ["mount", "x", ""], ["pack", "", "x"],
+        ["diff", "x", ""], ["delta", "", "x"], ["apply", "x", ""], ["extract", "x", "-C", ""],
+        ["ls", "x", "--toc", ""], ["delta", "x", "x", "-o", ""], ["image", "bulk", "", "x"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_empty_name_is_wrong_usage(words: list[str], tmp_path: Path) -> None:
+    assert "is '', which names nothing; see 'stargz " in fails(2, *words, cwd=tmp_path)
+
+
+def test_an_empty_path_is_the_root(tmp_path: Path) -> None:
+    assert ok("ls", many_kinds(tmp_path / "x.stargz"), "") == "bin\nusr\n"
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "convert", "info", "extract"])
+def test_a_device_is_no_layer(command: str) -> None:
+    assert "/dev/null: a character device; give a file" in fails(2, command, "/dev/null")
+
+
+def test_a_pipe_is_taken_as_standard_input(tmp_path: Path) -> None:
+    data = many_kinds(tmp_path / "x.stargz").read_bytes()
+    text = fails(1, "ls", "/dev/stdin", input=data, text=False)
+    assert "which a pipe cannot do; give - for standard input" in text
+    assert ok("ls", "-", input=data, text=False) == b"bin\nusr\n"
+
+
+# --- what is fetched --------------------------------------------------------------------
+
+
+def test_what_a_registry_gave_is_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "tar", "w") as tar:
+        tar.add(__file__, "f")
+    image = layouts.image(tmp_path / "image", [tmp_path / "tar"])
+    with registries.registry(tmp_path / "registry") as registry:
+        registry.push(image.path, "a/b", "c")
+        with FaultProxy(f"http://{registry.host}") as proxy:
+            name = f"docker://127.0.0.1:{proxy.port}/a/b:c"
+            for words in (["cat", "--layer", "1", name, "f"], ["image", "cat", name, "f"]):
+                proxy.reset()
+                done = run(*words, "-v", "--no-cache", "--plain-http")
+                assert done.stdout == Path(__file__).read_text()
+                size = f"{sum(r.sent for r in proxy.log):,}"
+                asked = f"fetched {size} bytes in {proxy.requests} requests"
+                assert done.stderr.splitlines()[-1] == f"stargz: {asked}"

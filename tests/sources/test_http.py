@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import subprocess
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from absence import absent
+from command import fails, run
 from servers import (
     NO_URLS,
     Fault,
@@ -420,18 +422,59 @@ WITHOUT: dict[str, Callable[[Request], Fault | None]] = {
 
 
 @pytest.mark.parametrize("kind", WITHOUT)
-def test_a_server_without_ranges(proxy: FaultProxy, client: Client, kind: str) -> None:
+def test_a_server_without_ranges(
+    proxy: FaultProxy, client: Client, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     proxy.plan = WITHOUT[kind]
     source = HTTPSource(f"{proxy.url}/blob", client=client)
     check_places(source)
     assert source.read_ranges(PLACES) == [BLOB[o : o + n] for o, n in PLACES]
-    assert sum(r.method == "GET" and not r.range for r in proxy.log) == 1
-    assert proxy.requests <= 4
+    if kind.startswith("200"):  # what the first request is answered with is all there is
+        assert proxy.requests == 1
+    else:
+        assert sum(r.method == "GET" and not r.range for r in proxy.log) == 1
+        assert proxy.requests <= 4
+    size = "all of it is" if "unknown" in kind else f"all {len(BLOB):,} bytes are"
+    [said] = caplog.messages
+    assert said == f"{source.name}: the server has no ranges: {size} fetched"
+    assert client.requests == proxy.requests and client.fetched == len(BLOB)
     asked = proxy.requests
     with stargz.open(HTTPSource(f"{proxy.url}/layer", client=client)) as layer:
         assert layer.read("dir/3") == FILES["dir/3"]
     if kind.startswith("200"):  # remembered for the host
         assert proxy.requests == asked + 1
+
+
+def test_an_answer_with_the_whole_is_resumed_too(proxy: FaultProxy, client: Client) -> None:
+    proxy.reset([Fault(ignore_range=True, close_after=800_000), None])
+    source = HTTPSource(f"{proxy.url}/blob", client=client)
+    check_places(source)
+    assert [r.status for r in proxy.log] == [200, 206]
+
+
+def test_the_commands_say_what_was_fetched(proxy: FaultProxy) -> None:
+    url = f"{proxy.url}/layer"
+    assert not run("ls", url).stderr
+    said = run("ls", "-v", url, "dir/3").stderr.splitlines()
+    size = proxy.log[-1].sent
+    assert said[-1] == f"stargz: fetched {size:,} bytes in 1 request"
+    said = run("ls", "--log-level", "debug", url).stderr.splitlines()
+    assert said[-1] == f"stargz: fetched {size:,} bytes in 1 request"
+    assert any("urllib3.connectionpool: " in line for line in said)
+    assert not any("retries" in line for line in said)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_what_is_refused_is_named_without_its_ranges(proxy: FaultProxy, status: int) -> None:
+    url = f"{proxy.url}/layer"
+    proxy.plan = lambda request: Fault(status=status)
+    assert re.match(rf"{url}: the server answered {status}\b", fails(1, "ls", url))
+    proxy.reset()
+    with quick() as client:  # of a known size
+        proxy.plan = lambda request: Fault(status=status)
+        source = HTTPSource(url, client=client, size=1000)
+        with pytest.raises(SourceError, match=f"^{url}: the server answered {status}"):
+            source.read_at(0, 10)
 
 
 def test_the_whole_is_fetched_once(proxy: FaultProxy, client: Client) -> None:

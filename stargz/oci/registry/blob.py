@@ -82,11 +82,12 @@ class RegistryBlob(HTTPSource):
                 self._place = None
         return True
 
-    def _download(self) -> Spool:
+    def _download(self, reply: Reply | None = None) -> Spool:
         while True:
             host = self._host
             try:
-                spool = super()._download()
+                begun, reply = reply, None
+                spool = super()._download(begun)
                 if spool.digest == self.descriptor.digest:
                     return spool
                 raise DigestError("the blob", self.descriptor.digest, spool.digest, self.name)
