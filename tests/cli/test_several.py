@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,88 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(capsys, src)[0] == verify(capsys, src, "--layer", "1")[0] == 3
     for words in (["--platform", "linux/mips"], ["--layer", "1", "--platform", "linux/mips"]):
         assert verify(capsys, src, *words)[:2] == (1, None)
+
+
+def _of_index(text: str | None) -> Callable[[Path], None]:
+    def change(layout: Path) -> None:
+        (layout / "index.json").unlink()
+        if text is not None:
+            (layout / "index.json").write_text(text)
+
+    return change
+
+
+def _without_manifest(layout: Path) -> None:
+    digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+    (layout / "blobs/sha256" / digest.partition(":")[2]).unlink()
+
+
+def _file_for_folder(layout: Path) -> None:
+    shutil.rmtree(layout / "blobs")
+    (layout / "blobs").write_text("")
+
+
+def _folder_for_file(layout: Path) -> None:
+    (layout / "index.json").unlink()
+    (layout / "index.json").mkdir()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "no manifest": _without_manifest,
+    "no marker": lambda layout: (layout / "oci-layout").unlink(),
+    "another version": lambda layout: (layout / "oci-layout").write_text("{}"),
+    "no index": _of_index(None),
+    "empty index": _of_index(""),
+    "no JSON": _of_index("{"),
+    "a list": _of_index("[]"),
+    "no manifests": _of_index("{}"),
+    "bad descriptors": _of_index('{"schemaVersion": 2, "manifests": [7]}'),
+    "a folder for the index": _folder_for_file,
+    "a file for the blobs": _file_for_folder,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_layouts_are_verified_wrong(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = layouts.image(tmp_path / "layout", [tar_of([("f", b"content")])])
+    tree, tar = f"oci:{made.path}:latest", tmp_path / "saved.tar"
+    DAMAGE[damage](made.path)
+    with tarfile.open(tar, "w") as file:
+        file.add(made.path, ".")
+    for src in (tree, f"oci-archive:{tar}"):
+        code, found, said = verify(capsys, src)
+        assert (code, found["ok"], found["error_count"]) == (3, False, 1), said
+        assert src.partition(":")[2].removesuffix(":latest") in said
+        assert len(said.splitlines()) == 1
+        assert verify(capsys, src, "--layer", "1")[0] == 3
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_cut_archives_are_verified_wrong(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar = tar_of([("f", os.urandom(5000))])
+    whole = tmp_path / "whole"
+    if kind == "oci-archive":
+        made = layouts.image(tmp_path / "layout", [tar])
+        ok("image", "convert", f"oci:{made.path}:latest", f"{kind}:{whole}")
+    else:
+        diff_id = f"sha256:{hashlib.sha256(tar).hexdigest()}"
+        config = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [diff_id]}}
+        images = [{"Config": "c.json", "RepoTags": ["app:v1"], "Layers": ["1/layer.tar"]}]
+        members = [("c.json", config), ("manifest.json", images)]
+        files = [(name, json.dumps(value).encode()) for name, value in members]
+        whole.write_bytes(tar_of([("1/layer.tar", tar), *files]))
+    assert verify(capsys, f"{kind}:{whole}")[0] == 0
+    for data in (whole.read_bytes(), gzip.compress(whole.read_bytes())):
+        for size in (0, 1, 5, 600, len(data) // 2):
+            (tmp_path / "cut").write_bytes(data[:size])
+            code, found, said = verify(capsys, f"{kind}:{tmp_path}/cut")
+            assert (code, found["ok"]) == (3, False), (size, said)
+    assert verify(capsys, f"{kind}:{tmp_path}/none")[:2] == (1, None)
+    assert verify(capsys, f"{kind}:{tmp_path}")[:2] == (1, None)
 
 
 # --- several ------------------------------------------------------------------------------

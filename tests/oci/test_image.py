@@ -470,7 +470,7 @@ def test_digests_that_are_paths(layout: layouts.Layout) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("oci-layout", None, "not an OCI image layout"),
+        ("oci-layout", None, "without its file oci-layout"),
         ("oci-layout", "{}", "version"),
         ("oci-layout", '{"imageLayoutVersion": "2.0.0"}', "version"),
         ("oci-layout", "[]", "oci-layout"),

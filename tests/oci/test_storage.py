@@ -205,7 +205,7 @@ def test_symlinks_do_not_lead_out(filled: Filled, copied: Path, tmp_path: Path) 
     path.symlink_to(outside)
     with (
         open_repository(f"storage:{copied}//{NAME}:v1") as found,
-        pytest.raises(SourceError, match="leads out"),
+        pytest.raises(FormatError, match="leads out"),
     ):
         found.root()
     repositories = repositories_in(copied)
@@ -223,7 +223,7 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(filled: Filled, copied: Pat
     os.mkfifo(path)
     with (
         open_repository(f"storage:{copied}//{NAME}:v1") as found,
-        pytest.raises(SourceError, match="not a regular file"),
+        pytest.raises(FormatError, match="not a regular file"),
     ):
         found.root()
 

@@ -112,7 +112,7 @@ class Layout(ImageLayout):
         path = self.blob_path(entry.digest)
         try:
             return open_exact(path, entry.size)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingBlobError(
                 f"{self.name}: blob {entry.digest} is not in the layout ({path})"
             ) from None
@@ -121,11 +121,14 @@ class Layout(ImageLayout):
         path = self.path / name
         try:
             data = read_small(path, MAX_MANIFEST_SIZE)
-        except FileNotFoundError:
-            if name != "oci-layout":
-                raise
+        except (FileNotFoundError, NotADirectoryError):
+            other = "index.json" if name == "oci-layout" else "oci-layout"
+            if (self.path / other).exists():  # of a layout, one has been lost
+                raise FormatError(
+                    f"an OCI image layout without its file {name}", self.name
+                ) from None
             raise SourceError(
-                f"{self.name}: not an OCI image layout (it has no file oci-layout)"
+                f"{self.name}: not an OCI image layout (it has no file {name})"
             ) from None
         if data is None:
             raise FormatError(too_large(None), str(path))
@@ -184,7 +187,7 @@ def open_exact(path: Path, size: int) -> LocalSource:
     source = LocalSource(path)
     try:
         if source.fd is None or not stat.S_ISREG(os.fstat(source.fd).st_mode):
-            raise SourceError(f"{path}: not a regular file")
+            raise FormatError("not a regular file", str(path))
         if source.size != size:
             raise FormatError(
                 f"{source.size} bytes, where its descriptor says {size}: the blob was "
@@ -203,7 +206,7 @@ def read_small(path: Path, limit: int) -> bytes | None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise SourceError(f"{path}: not a regular file")
+            raise FormatError("not a regular file", str(path))
         with os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(limit + 1)
     finally:

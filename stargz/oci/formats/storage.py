@@ -111,8 +111,8 @@ class Storage:
             raise FormatError(too_large(entry.size), name)
         try:
             data = self._read(self._blob(digest), MAX_MANIFEST_SIZE)
-        except FileNotFoundError:
-            raise SourceError(f"{name}: the manifest is not in the storage folder") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingBlobError(f"{name}: the manifest is not in the storage folder") from None
         if entry is not None:
             entry.check(data, name)
         media_type = entry.media_type if entry is not None else None
@@ -123,7 +123,7 @@ class Storage:
         path = self._inside(self._blob(entry.digest))
         try:
             return open_exact(path, entry.size)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise MissingBlobError(
                 f"{self.name}: blob {entry.digest} is not in the storage folder ({path})"
             ) from None
@@ -135,7 +135,7 @@ class Storage:
     def _inside(self, path: Path) -> Path:
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(self._root):
-            raise SourceError(f"{path}: leads out of the storage folder, to {real}")
+            raise FormatError(f"leads out of the storage folder, to {real}", str(path))
         return real
 
     def _read(self, path: Path, limit: int) -> bytes:

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Unpack
 
 from stargz.conversion import Result
-from stargz.errors import DigestError, FormatError, PlatformError, SourceError
+from stargz.errors import (
+    DigestError,
+    FormatError,
+    MissingBlobError,
+    PlatformError,
+    SourceError,
+)
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import (
     KNOWN,
@@ -153,8 +159,17 @@ def verify_image(
     threads = thread_count(threads)
     src = text(src)
     access = access_of(access, registry).with_creds(registry_of(src), creds)
-    with open_repository(src, **access.options()) as repository:
-        return _Verification(repository, threads, progress, require_verified).run(platforms)
+    name = src
+    try:
+        with open_repository(src, **access.options()) as repository:
+            name = repository.name
+            return _Verification(repository, threads, progress, require_verified).run(platforms)
+    except PlatformError:
+        raise
+    except (DigestError, FormatError, MissingBlobError) as error:
+        # Of the layout, the archive, or the root: there is nothing to go through.
+        problem = ImageProblem("", as_problem(error).offset, str(error))
+        return ImageVerifyResult(False, 0, 0, 0, [problem], 1, name=name)
 
 
 @dataclass(slots=True)
@@ -185,13 +200,7 @@ class _Verification:
     def run(self, platforms: Sequence[str]) -> ImageVerifyResult:
         name = self._repository.name
         wanted = [parse_platform(text) for text in platforms]
-        try:
-            root = self._repository.root()
-        except (DigestError, FormatError) as error:
-            problem = as_problem(error)
-            return ImageVerifyResult(
-                False, 0, 0, 0, [ImageProblem("", problem.offset, str(error))], 1, name=name
-            )
+        root = self._repository.root()
         found = list(self._walk(root, wanted))
         blobs: dict[tuple[str, int], CheckedBlob] = {}
         for each in found:
