@@ -165,6 +165,8 @@ class EntryNotFoundError(StargzError, KeyError):
     """No entry of this name is there, or none that a `pattern` matches; `looked_up` is what a name
     came to when that is another one, since symlinks lead on."""
 
+    listed = True  # whether 'ls' lists what is in the source
+
     def __init__(
         self, name: str, source: str = "", looked_up: str = "", *, pattern: bool = False
     ) -> None:

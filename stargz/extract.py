@@ -204,6 +204,17 @@ def extract(
     )
 
 
+def check(
+    parts: Sequence[Part],
+    engine: _toc.Tree,
+    name: str,
+    members: Iterable[Member] | None,
+    exclude: list[Name],
+) -> None:
+    """Raise EntryNotFoundError, as `extract` does, for the first of `members` that is not there."""
+    _select(parts, engine, name, [""] if members is None else [*map(_text, members)], exclude)
+
+
 def _select(
     parts: Sequence[Part],
     engine: _toc.Tree,

@@ -102,6 +102,11 @@ class Layout:
         self._write_index()
         return entry
 
+    def retag(self, described: Descriptor, ref: str = "latest") -> None:
+        """Let a name mean another manifest or index."""
+        self._tagged = [e for e in self._tagged if e.get("annotations") != {REF_NAME: ref}]
+        self.tag(described, ref)
+
     def _write_index(self) -> None:
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": self._tagged}
         (self.path / "index.json").write_text(json.dumps(document))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -73,12 +74,22 @@ def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
     except EntryNotFoundError as error:
         words = "no entry matches" if error.pattern else "no entry"
         via = "" if error.looked_up == error.name else f" (looked up as {quoted(error.looked_up)})"
-        hint = f"'stargz {command} -R {args.src}' shows what there is"
-        raise CommandError(f"{args.src}: {words} {quoted(error.name)}{via}; {hint}") from None
+        where = error.source if getattr(args, "all_platforms", False) else args.src
+        hint = f"; '{_listing(args, command)}' shows what there is" if error.listed else ""
+        raise CommandError(f"{where}: {words} {quoted(error.name)}{via}{hint}") from None
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         raise CommandError(f"{error.filename}: {error.strerror}") from None
+
+
+def _listing(args: argparse.Namespace, command: str) -> str:
+    """The command that lists SRC."""
+    words = ["stargz", *command.split(), "-R", args.src]
+    for option in ("platform", "layer"):
+        if (given := getattr(args, option, None)) is not None:
+            words += [f"--{option}", str(given)]
+    return shlex.join(words)
 
 
 def followed(engine: _toc.Tree, match: Match) -> int:

@@ -63,5 +63,8 @@ def run(args: argparse.Namespace) -> int:
         log(args, f"{src}: {result.digest}")
         if not result.verified:
             warn(args, f"{src}: unverified: not every layer has a TOC digest in the manifest")
+        if not args.json:
+            for warning in result.warnings:
+                warn(args, f"{src}: {warning}")
         codes.add(tell(args, result, src))
     return next((code for code in (UNVERIFIED, FAILED) if code in codes), OK)

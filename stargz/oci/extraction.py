@@ -20,16 +20,25 @@ from typing import Any, Unpack
 from stargz import opening, paths
 from stargz.cache import Cache
 from stargz.conversion import convert_as
-from stargz.errors import FooterError, FormatError, SourceError, UnverifiedError, UsageError
-from stargz.extract import ExtractOptions, ExtractResult, Member, Xattrs, extract
+from stargz.errors import (
+    EntryNotFoundError,
+    FooterError,
+    FormatError,
+    SourceError,
+    UnindexableError,
+    UnverifiedError,
+    UsageError,
+)
+from stargz.extract import ExtractOptions, ExtractResult, Member, Part, Xattrs, check, extract
 from stargz.layer import Layer
 from stargz.oci.convert.flatten import merged_tar
 from stargz.oci.convert.layers import Input, explained
 from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, images, layer_kind, load_json
 from stargz.oci.formats.platforms import Platform, platform_of
-from stargz.oci.image import ImageManifest, load_image, open_image
+from stargz.oci.image import Image, SharedFetcher, as_platform
 from stargz.oci.registry.options import RegistryOptions
-from stargz.oci.repository import open_repository
+from stargz.oci.repository import Repository, open_repository
+from stargz.opening import OpenOptions
 from stargz.options import MAX_TOC_SIZE, ConvertOptions
 from stargz.paths import Name
 from stargz.sources.forward import Blocks
@@ -51,6 +60,8 @@ class ImageExtractResult(ExtractResult):
     """Where it was written."""
     verified: bool = False
     """Whether all that was written was checked by way of the manifest's digest."""
+    warnings: tuple[str, ...] = ()
+    """What is not as an ordinary image's layers have it: as `stargz.convert` tells of a tar."""
 
     def to_json(self) -> dict[str, Any]:
         """As the command prints it."""
@@ -60,6 +71,7 @@ class ImageExtractResult(ExtractResult):
             "directory": self.directory,
             "verified": self.verified,
             **super().to_json(),
+            "warnings": self.warnings,
         }
 
 
@@ -119,44 +131,48 @@ def extract_image(
         written=written,
     )
 
-    def one(wanted: str | Platform | None, folder: str | os.PathLike[str]) -> ImageExtractResult:
-        reading = {
-            "verify": verify,
-            "require_verified": require_verified,
-            "max_toc_size": max_toc_size,
-            "cache": cache,
-        }
-        with _opened(src, wanted, threads, reading, registry, progress) as (image, layers, checked):
-            found = _extract(layers, image.name, folder, asked, excluded, options)
-            return ImageExtractResult(
-                **vars(found),
-                platform=str(image.platform) if image.platform else None,
-                digest=image.digest,
-                directory=os.fspath(folder),
-                verified=checked,
+    shared = SharedFetcher(cache, prefetch=False, background=False)
+    reading = OpenOptions(
+        verify, require_verified, threads, max_toc_size, cache, fetcher=shared.get
+    )
+    with ExitStack() as stack:
+        stack.callback(shared.close)
+        repository = stack.enter_context(open_repository(paths.text(src), **registry))
+        if all_platforms:
+            wanted = _platforms(repository, path)
+        else:
+            wanted = [(path, Image(repository, as_platform(platform)))]
+        # All are opened, and asked for the members, before the first is written.
+        found = [
+            (folder, stack.enter_context(_opened(image, reading, progress)))
+            for folder, image in wanted
+        ]
+        if all_platforms and (asked is not None or excluded):
+            for _, source in found:
+                source.check(asked, excluded)
+        return [source.extract(folder, asked, excluded, options) for folder, source in found]
+
+
+def _platforms(
+    repository: Repository, path: str | os.PathLike[str]
+) -> list[tuple[str | os.PathLike[str], Image]]:
+    """The image of each platform, and its directory below `path`."""
+    found: dict[str, Image] = {}
+    for stated, manifest in images(repository.root(), repository.manifest):
+        platform = stated
+        if platform is None:
+            config = repository.read_blob(manifest.config, MAX_CONFIG_SIZE)
+            platform = platform_of(load_json(config, manifest.source))
+        if platform is None:
+            raise FormatError(
+                f"the image {manifest.digest} does not say what platform it is for",
+                repository.name,
             )
-
-    if not all_platforms:
-        return [one(platform, path)]
-    return [one(found, Path(path, folder)) for folder, found in _platforms(src, registry).items()]
-
-
-def _platforms(src: str, registry: RegistryOptions) -> dict[str, Platform]:
-    """What an image is for, each by the name of its directory."""
-    found: dict[str, Platform] = {}
-    with open_repository(src, **registry) as repository:
-        for stated, manifest in images(repository.root(), repository.manifest):
-            platform = stated
-            if platform is None:
-                config = repository.read_blob(manifest.config, MAX_CONFIG_SIZE)
-                platform = platform_of(load_json(config, manifest.source))
-            if platform is None:
-                raise FormatError(
-                    f"the image {manifest.digest} does not say what platform it is for",
-                    repository.name,
-                )
-            found.setdefault(_folder(platform, repository.name), platform)
-    return found
+        folder = _folder(platform, repository.name)
+        if folder not in found:
+            image = found[folder] = Image(repository, None, manifest)
+            image.name = f"{repository.name} ({platform})"  # what errors call it
+    return [(Path(path, folder), image) for folder, image in found.items()]
 
 
 def _folder(platform: Platform, name: str) -> str:
@@ -168,52 +184,78 @@ def _folder(platform: Platform, name: str) -> str:
     return "-".join(parts)
 
 
-def _extract(
-    layers: list[Layer],
-    name: str,
-    path: str | os.PathLike[str],
-    members: list[Member] | None,
-    exclude: list[Name],
-    options: ExtractOptions,
-) -> ExtractResult:
-    with ExitStack() as stack:
-        blocks = stack.enter_context(Blocks())
-        whole = members is None
-        parts = [stack.enter_context(layer.part(whole=whole, blocks=blocks)) for layer in layers]
-        engine = Tree(layers, name=name).engine
-        return extract(parts, engine, name, path, members, exclude, options)
+@dataclass(frozen=True)
+class _Opened:
+    """An image with its layers, or the one that they come to; `verified` is whether its digest
+    vouches for all that is read."""
+
+    image: Image
+    layers: list[Layer]
+    verified: bool
+    warnings: tuple[str, ...] = ()
+    listed: bool = True  # whether `image ls` can list it
+
+    def extract(
+        self,
+        path: str | os.PathLike[str],
+        members: list[Member] | None,
+        exclude: list[Name],
+        options: ExtractOptions,
+    ) -> ImageExtractResult:
+        """Write the members below `path`."""
+        with self._parts(whole=members is None) as (parts, engine):
+            found = extract(parts, engine, self.image.name, path, members, exclude, options)
+        return ImageExtractResult(
+            **vars(found),
+            platform=str(self.image.platform) if self.image.platform else None,
+            digest=self.image.digest,
+            directory=os.fspath(path),
+            verified=self.verified,
+            warnings=self.warnings,
+        )
+
+    def check(self, members: list[Member] | None, exclude: list[Name]) -> None:
+        """Raise what `extract` would for members that are not there."""
+        with self._parts(whole=False) as (parts, engine):
+            check(parts, engine, self.image.name, members, exclude)
+
+    @contextmanager
+    def _parts(self, *, whole: bool) -> Iterator[tuple[list[Part], Any]]:
+        with ExitStack() as stack:
+            blocks = stack.enter_context(Blocks())
+            parts = [
+                stack.enter_context(layer.part(whole=whole, blocks=blocks)) for layer in self.layers
+            ]
+            try:
+                yield parts, Tree(self.layers, name=self.image.name).engine
+            except EntryNotFoundError as error:
+                error.listed = self.listed
+                raise
 
 
 @contextmanager
 def _opened(
-    src: str,
-    platform: str | Platform | None,
-    threads: int | None,
-    reading: dict[str, Any],
-    registry: RegistryOptions,
-    progress: Callable[[int, int], object] | None,
-) -> Iterator[tuple[ImageManifest, list[Layer], bool]]:
-    """An image with its layers, or the one that they come to; and whether its digest vouches for
-    all that is read."""
-    with ExitStack() as stack:
-        try:
-            image = open_image(src, platform=platform, threads=threads, **reading, **registry)
-        except (FooterError, UnverifiedError):
-            pass
-        else:
-            with image:
-                yield image, image.layers, image.verified
-            return
+    image: Image, options: OpenOptions, progress: Callable[[int, int], object] | None
+) -> Iterator[_Opened]:
+    """An image with its layers open, or merged if they are not seekable."""
+    try:
+        with ExitStack() as stack:
+            image.open_layers(options, stack)
+    except (FooterError, UnverifiedError):
         # Whatever the layers are: all of them are read, and checked by their digests.
-        plain = stack.enter_context(load_image(src, platform=platform, **registry))
-        yield plain, [stack.enter_context(_merged(plain, threads, progress))], True
+        with _merged(image, options.threads, progress) as (layer, warnings):
+            yield _Opened(image, [layer], True, warnings, listed=False)
+        return
+    with image:
+        yield _Opened(image, image.layers, image.verified)
 
 
 @contextmanager
 def _merged(
-    image: ImageManifest, threads: int | None, progress: Callable[[int, int], object] | None
-) -> Iterator[Layer]:
-    """A layer of the layers of an ordinary image. Progress is in their own bytes."""
+    image: Image, threads: int | None, progress: Callable[[int, int], object] | None
+) -> Iterator[tuple[Layer, tuple[str, ...]]]:
+    """A layer of the layers of an ordinary image, and what is not as they have it. Progress is in
+    their own bytes."""
     total, done = sum(entry.size for entry in image.descriptors), 0
 
     def told(size: int) -> None:
@@ -229,7 +271,7 @@ def _merged(
                 "cannot be extracted"
             )
     with io.FileIO(unlinked(), "r+") as file:
-        file.name = f"{image.name}: its layers merged"
+        file.name = name = f"{image.name}: its layers merged"
         with ExitStack() as stack:
             streams = [
                 stack.enter_context(closing(image.repository.stream_blob(entry)))
@@ -239,9 +281,14 @@ def _merged(
             inputs = [
                 Input(image.describe(number), stream, told) for number, stream in enumerate(streams)
             ]
-            tar: Any = stack.enter_context(merged_tar(inputs, lone_as_is=True))
+            tar: Any = stack.enter_context(merged_tar(inputs, lone_as_is=True, name=name))
             try:
                 made = convert_as(ConvertOptions(level=1), tar, file, threads)
+            except UnindexableError as error:
+                # (Its offset is in a tar that nobody has.)
+                raise UnindexableError(
+                    f"{error.message}, or unpack the image with umoci or podman", name
+                ) from error
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -252,4 +299,4 @@ def _merged(
             for stream in streams:
                 stream.finish()
         with opening.open(file, toc_digest=made.toc_digest, threads=threads) as layer:
-            yield layer
+            yield layer, made.warnings

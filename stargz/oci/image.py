@@ -63,10 +63,12 @@ class ImageManifest:
 
     closed = False
 
-    def __init__(self, repository: Repository, platform: Platform | None) -> None:
+    def __init__(
+        self, repository: Repository, platform: Platform | None, root: Manifest | None = None
+    ) -> None:
         self.repository = repository
         self.name: str = repository.name
-        self.root: Manifest = repository.root()
+        self.root: Manifest = root or repository.root()
         self.root.check_image(self.name)
         wanted = platform or this_platform()
         self.manifest: Manifest = descend(self.root, wanted, repository.manifest)
@@ -176,8 +178,10 @@ class Image(ImageManifest):
 
     layers: list[Layer]  # the lowest first
 
-    def __init__(self, repository: Repository, platform: Platform | None) -> None:
-        super().__init__(repository, platform)
+    def __init__(
+        self, repository: Repository, platform: Platform | None, root: Manifest | None = None
+    ) -> None:
+        super().__init__(repository, platform, root)
         self.layers = []
         self._stack = ExitStack()
 
@@ -193,9 +197,15 @@ class Image(ImageManifest):
         """Whether every read of every layer is checked by way of the manifest's digest."""
         return all(is_verified(layer) for layer in self.layers)
 
-    def hold(self, layers: list[Layer], stack: ExitStack) -> None:
-        """Have these layers, open until `stack` is closed with the image."""
-        self.layers, self._stack = layers, stack
+    def open_layers(
+        self,
+        options: OpenOptions,
+        stack: ExitStack,
+        opened: Callable[[Layer], object] | None = None,
+    ) -> None:
+        """Open the layers, and take over what is on `stack`: it is closed with the image."""
+        self.layers = _open_layers(self, options, stack, opened)
+        self._stack = stack.pop_all()
 
     def close(self) -> None:
         """Close the layers and what they are read from. More than once is harmless."""
@@ -234,7 +244,7 @@ def load_image(
     of `open_repository`.
     """
     with open_repository(text(src), **registry) as repository:
-        yield ImageManifest(repository, _platform(platform))
+        yield ImageManifest(repository, as_platform(platform))
 
 
 def open_image(
@@ -264,21 +274,20 @@ def open_image(
     Raises RegistryError, SourceError, FormatError and DigestError, whose texts name the image
     and the layer's digest; FooterError for a layer that is not seekable.
     """
-    shared = _SharedFetcher(cache, prefetch, background)
+    shared = SharedFetcher(cache, prefetch, background)
     options = OpenOptions(
         verify, require_verified, threads, max_toc_size, cache, prefetch, background, shared.get
     )
     with ExitStack() as stack:
         stack.callback(shared.close)
         repository = stack.enter_context(open_repository(text(src), **registry))
-        image = Image(repository, _platform(platform))
-        layers = _open_layers(image, options, stack, opened)
-        image.hold(layers, stack.pop_all())
+        image = Image(repository, as_platform(platform))
+        image.open_layers(options, stack, opened)
     return image
 
 
-class _SharedFetcher:
-    """One for all layers of an image, made when the first of them has to fetch."""
+class SharedFetcher:
+    """One for all layers that are opened with it, made when the first of them has to fetch."""
 
     def __init__(
         self, cache: Cache | str | os.PathLike[str] | bool | None, prefetch: bool, background: bool
@@ -333,7 +342,8 @@ def open_layer(
         yield stack.enter_context(_open_one(image, number, blob, options, toc, toc_digest))
 
 
-def _platform(platform: str | Platform | None) -> Platform | None:
+def as_platform(platform: str | Platform | None) -> Platform | None:
+    """A platform that may be given as text; UsageError if it is none."""
     return parse_platform(platform) if isinstance(platform, str) else platform
 
 

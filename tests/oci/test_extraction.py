@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+import tarfile
 import tempfile
 import traceback
 import warnings
@@ -118,7 +120,7 @@ LAYERS = [
 
 @pytest.fixture(params=["seekable", "ordinary"])
 def src(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return image(tmp_path / "image", LAYERS, plain=request.param == "ordinary")
+    return image(tmp_path / request.param, LAYERS, plain=request.param == "ordinary")
 
 
 def files(path: Path) -> set[str]:
@@ -188,7 +190,11 @@ def test_parts_of_an_image(
 
 def test_what_is_not_in_an_image(src: str, tmp_path: Path) -> None:
     text = fails(1, "image", "extract", src, "etc/gone", "-C", tmp_path / "out")
-    assert "'stargz image ls -R" in text
+    # An ordinary image is one that `image ls` does not list.
+    hinted = re.search(r"'stargz (image ls -R \S+)' shows what there is", text)
+    assert bool(hinted) == src.endswith("seekable")
+    if hinted:
+        ok(*hinted[1].split())
     assert not (tmp_path / "out").exists()
     text = fails(2, "image", "extract", src, "--all-platforms", "--platform", "arm64")
     assert "--all-platforms" in text
@@ -249,6 +255,45 @@ def test_all_platforms(tmp_path: Path) -> None:
     assert (tmp_path / "out/linux-arm64-v8/etc/arch").read_text() == "linux/arm64/v8"
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_all_platforms_or_none(plain: bool, tmp_path: Path) -> None:
+    layout = layouts.Layout(tmp_path / "image")
+    make = layout.plain_layer if plain else layout.layer
+    entries = {"linux/amd64": [reg("etc/a", b"a"), reg("etc/b", b"b")]}
+    entries["linux/arm64/v8"] = entries["linux/amd64"][:1]
+    made = [
+        layout.manifest([make(stacks.as_tar(held))], platform=platform)
+        for platform, held in entries.items()
+    ]
+    layout.tag(layout.index(made))
+    src, out = f"oci:{tmp_path / 'image'}", tmp_path / "out"
+    text = fails(1, "image", "extract", src, "--all-platforms", "etc/a", "etc/b", "-C", out)
+    assert f"{src} (linux/arm64/v8): no entry 'etc/b'" in text
+    assert not out.exists()
+    ok("image", "extract", src, "--all-platforms", "etc/a", "-C", out)
+    assert files(out) == {"linux-amd64/etc/a", "linux-arm64-v8/etc/a"}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_tag_that_moves_does_not_mix_two_images(plain: bool, tmp_path: Path) -> None:
+    layout = several(tmp_path / "image", plain=plain)
+    other = [
+        layout.manifest([layout.layer(stacks.as_tar([reg("etc/moved", b"")]))], platform=platform)
+        for platform in ("linux/amd64", "linux/arm64/v8")
+    ]
+
+    def move(_: object) -> None:
+        layout.retag(layout.index(other))
+
+    extract_image(
+        f"oci:{tmp_path / 'image'}", tmp_path / "out", ["etc/*"], all_platforms=True, written=move
+    )
+    names = {"etc/arch", "etc/locale/de"}
+    assert files(tmp_path / "out") == {
+        f"{platform}/{name}" for platform in ("linux-amd64", "linux-arm64-v8") for name in names
+    }
+
+
 def test_a_platform_does_not_lead_out(tmp_path: Path) -> None:
     several(tmp_path / "image", **{"linux/amd64": "../amd64"})
     with pytest.raises(errors.FormatError, match="names no directory"):
@@ -295,6 +340,34 @@ def test_a_spoilt_ordinary_layer(tmp_path: Path) -> None:
         if data.startswith(b"\x1f\x8b"):
             path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     fails(3, "image", "extract", src, "-C", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def unreadable(path: Path, *names: str) -> str:
+    """An ordinary image of files with names that need not be UTF-8, in two layers."""
+    layout = layouts.Layout(path)
+    tars = [blobs.tar_of([(name, b"x")], tarfile.GNU_FORMAT) for name in names]
+    layout.tag(layout.manifest(map(layout.plain_layer, tars), platform=HERE))
+    return f"oci:{path}"
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+    src = unreadable(tmp_path / "image", "a", "caf\udce9")
+    done = run("image", "extract", src, "-C", tmp_path / "out")
+    assert done.returncode == 0
+    assert files(tmp_path / "out") == {"a", "caf\ufffd"}
+    assert f"stargz: warning: {src}: 1 name" in done.stderr
+    [result] = extract_image(src, tmp_path / "out")
+    assert "not UTF-8" in result.warnings[0]
+    again = json.loads(ok("image", "extract", src, "--json", "-C", tmp_path / "out"))
+    assert again["warnings"] == list(result.warnings)
+
+
+def test_names_that_become_alike_are_an_error_of_the_image(tmp_path: Path) -> None:
+    src = unreadable(tmp_path / "image", "a", "caf\udce9", "caf\udce8")
+    text = fails(1, "image", "extract", src, "-C", tmp_path / "out")
+    assert text.startswith(f"{src}: its layers merged: ")
+    assert "not UTF-8" in text and "umoci" in text and "offset" not in text
     assert not (tmp_path / "out").exists()
 
 

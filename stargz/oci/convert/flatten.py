@@ -34,10 +34,15 @@ class Reader(Protocol):
 
 @contextmanager
 def merged_tar(
-    layers: Sequence[Reader], *, lone_as_is: bool = False, memory: int | None = None
+    layers: Sequence[Reader],
+    *,
+    lone_as_is: bool = False,
+    memory: int | None = None,
+    name: str = "merged layers",
 ) -> Iterator[MergedTar]:
     """One tar of the tars of `layers`, the lowest first; to be read with `read(n)`. With
-    `lone_as_is` a single one without whiteouts is that tar as it stands.
+    `lone_as_is` a single one without whiteouts is that tar as it stands. `name` is what errors call
+    it.
 
     The readers are read to their ends here. Raises TarError and GzipError (whose `source` is the
     reader's `name`, or the layer's number) for what cannot be merged; SourceError when there is no
@@ -47,13 +52,13 @@ def merged_tar(
     try:
         stack = _Stack(spools)
         for number, layer in enumerate(layers):
-            name = getattr(layer, "name", None)
-            source = name if isinstance(name, str) else f"layer {number + 1}"
+            called = getattr(layer, "name", None)
+            source = called if isinstance(called, str) else f"layer {number + 1}"
             spools.append(unlinked())
             _, size = unpack(layer.read, spools[-1], source, memory)
             stack.apply(number, size, source)
         alone = lone_as_is and len(spools) == 1 and not stack.hides
-        yield MergedTar(spools, [(0, 0, size)] if alone else stack.plan())
+        yield MergedTar(spools, [(0, 0, size)] if alone else stack.plan(), name)
     finally:
         for fd in spools:
             os.close(fd)
@@ -332,9 +337,8 @@ def _placed(
 class MergedTar:
     """A plain tar, to be read once and in order."""
 
-    name = "merged layers"
-
-    def __init__(self, spools: Sequence[int], parts: Sequence[_Part]) -> None:
+    def __init__(self, spools: Sequence[int], parts: Sequence[_Part], name: str) -> None:
+        self.name = name
         self._spools = spools
         self._parts = iter(parts)
         self._bytes = b""
