@@ -107,6 +107,16 @@ static sgz_status abandon_spans(sgz_verify_worker *w, cursor *c)
     return sgz_verify_batch_event(w, EVENT_BREAK, 0, c->start);
 }
 
+/* The one file that all of the spans belong to, or SGZ_NO_ROW. */
+static uint32_t only_file(const sgz_spans *spans, size_t first, size_t last)
+{
+    uint32_t file = first < last ? spans->files[first] : SGZ_NO_ROW;
+    for (size_t span = first; span < last; span++)
+        if (spans->files[span] != file)
+            return SGZ_NO_ROW;
+    return file;
+}
+
 sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
 {
     sgz_verify *v = w->v;
@@ -135,8 +145,9 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     atomic_fetch_add_explicit(&v->bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&v->job->done, end - s->start, memory_order_relaxed);
     int broken = st != SGZ_OK, missing = c.pass.span < c.pass.last;
-    uint32_t file = missing ? spans->files[c.pass.span] : SGZ_NO_ROW;
-    if (missing && st == SGZ_EDATA)
+    uint32_t file = missing ? spans->files[c.pass.span]
+                            : only_file(spans, s->first_span, c.pass.last);
+    if (file != SGZ_NO_ROW && st == SGZ_EDATA)
         sgz_base_name(&err, sgz_toc_row_name(v->toc, file), v->toc->rows[file].name_len);
     if (st && sgz_verify_judge(v, st, &err))
         return st;

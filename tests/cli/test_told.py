@@ -63,6 +63,12 @@ def test_damage_is_told_in_the_same_words(damaged: Path, tmp_path: Path) -> None
         assert done.stderr.splitlines()[0] == f"stargz: {said}"
 
 
+def test_what_is_wrong_with_a_member_has_the_name_of_its_file(damaged: Path) -> None:
+    found = json.loads(run("verify", "--json", damaged).stdout)
+    assert [e["name"] for e in found["errors"]] == ["usr/noise", "usr/noise"]
+    assert "CRC-32" in found["errors"][1]["message"]
+
+
 def test_a_wrong_table_of_contents_has_a_verb_too(damaged: Path) -> None:
     other = "sha256:" + "0" * 64
     for command in ("ls", "verify"):
