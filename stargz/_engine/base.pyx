@@ -30,6 +30,7 @@ from stargz.errors import (
     TOCError,
     UnindexableError,
     extra,
+    quoted,
 )
 
 cdef extern from "<sys/syscall.h>" nogil:
@@ -114,7 +115,7 @@ cdef object to_exception(const sgz_error *err, str source):
             message.removesuffix(" does not match its digest"),
         )
     if name:
-        message = f"{name!r}: {message}"
+        message = f"{quoted(name)}: {message}"
     kind = FORMAT_ERRORS.get(err.code)
     if kind is not None:
         return kind(message, source, err.offset if err.offset >= 0 else None)

@@ -230,6 +230,16 @@ def test_a_pipe_is_taken_as_standard_input(tmp_path: Path) -> None:
     assert ok("ls", "-", input=data, text=False) == b"bin\nusr\n"
 
 
+@pytest.mark.parametrize(("name", "shown"), [("a\xfe", r"a\xfe"), ("it's\xfe", r"it's\xfe")])
+def test_names_that_are_not_utf_8_are_escaped_once(name: str, shown: str, tmp_path: Path) -> None:
+    gnu = tarfile.GNU_FORMAT
+    with tarfile.open(tmp_path / "x.tar", "w", format=gnu, encoding="latin-1") as tar:
+        for one in (name.replace("\xfe", "\xff"), name):
+            tar.addfile(tarfile.TarInfo(one))
+    text = fails(1, "convert", tmp_path / "x.tar")
+    assert f"x.tar at offset 512: '{shown}': this name is not UTF-8" in text
+
+
 # --- what is fetched --------------------------------------------------------------------
 
 
