@@ -11,7 +11,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from stargz.errors import (
 )
 from stargz.extract import ExtractOptions, ExtractResult, Member, Part, Xattrs, check, extract
 from stargz.layer import Layer
-from stargz.oci.convert.flatten import merged_tar
+from stargz.oci.convert.flatten import Shadowed, merged_tar
 from stargz.oci.convert.layers import Input, explained
 from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, images, layer_kind, load_json
 from stargz.oci.formats.platforms import Platform, platform_of
@@ -47,6 +47,8 @@ from stargz.tree import Tree
 
 __all__ = ["ImageExtractResult", "extract_image"]
 
+MAX_SHADOWED = 10  # links that are told of
+
 
 @dataclass(frozen=True)
 class ImageExtractResult(ExtractResult):
@@ -61,7 +63,8 @@ class ImageExtractResult(ExtractResult):
     verified: bool = False
     """Whether all that was written was checked by way of the manifest's digest."""
     warnings: tuple[str, ...] = ()
-    """What is not as an ordinary image's layers have it: as `stargz.convert` tells of a tar."""
+    """What is not as an ordinary image's layers have it, as `stargz.convert` tells of a tar; and,
+    where all is written, symlinks in whose place there are directories (the first of them)."""
 
     def to_json(self) -> dict[str, Any]:
         """As the command prints it."""
@@ -192,7 +195,8 @@ class _Opened:
     image: Image
     layers: list[Layer]
     verified: bool
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
+    shadowed: Sequence[Shadowed] = ()
     listed: bool = True  # whether `image ls` can list it
 
     def extract(
@@ -203,7 +207,10 @@ class _Opened:
         options: ExtractOptions,
     ) -> ImageExtractResult:
         """Write the members below `path`."""
+        warnings = list(self.warnings)
         with self._parts(whole=members is None) as (parts, engine):
+            if members is None:
+                warnings += map(str, [*self.shadowed, *_shadowed(engine)][:MAX_SHADOWED])
             found = extract(parts, engine, self.image.name, path, members, exclude, options)
         return ImageExtractResult(
             **vars(found),
@@ -211,7 +218,7 @@ class _Opened:
             digest=self.image.digest,
             directory=os.fspath(path),
             verified=self.verified,
-            warnings=self.warnings,
+            warnings=tuple(warnings),
         )
 
     def check(self, members: list[Member] | None, exclude: list[Name]) -> None:
@@ -243,17 +250,32 @@ def _opened(
             image.open_layers(options, stack)
     except (FooterError, UnverifiedError):
         # Whatever the layers are: all of them are read, and checked by their digests.
-        with _merged(image, options.threads, progress) as (layer, warnings):
-            yield _Opened(image, [layer], True, warnings, listed=False)
+        with _merged(image, options.threads, progress) as (layer, warnings, shadowed):
+            yield _Opened(image, [layer], True, warnings, shadowed, listed=False)
         return
     with image:
         yield _Opened(image, image.layers, image.verified)
 
 
+def _shadowed(engine: Any) -> Iterator[Shadowed]:
+    """The symlinks of layers in whose place there are directories that no layer lists."""
+    tocs = engine.tocs
+    for below, toc in enumerate(tocs[:-1]):
+        for path in toc.names("symlink"):
+            node = engine.find(path)
+            if node < 0 or engine.type(node) != "dir":
+                continue
+            above, row = engine.row(node)
+            folder, _, name = path.rpartition("/")
+            gone = f"{folder}/.wh.{name}".lstrip("/")
+            if row < 0 and all(toc.lookup(gone) < 0 for toc in tocs[below + 1 : above + 1]):
+                yield Shadowed(above, path, toc.link(toc.lookup(path)))
+
+
 @contextmanager
 def _merged(
     image: Image, threads: int | None, progress: Callable[[int, int], object] | None
-) -> Iterator[tuple[Layer, tuple[str, ...]]]:
+) -> Iterator[tuple[Layer, Sequence[str], Sequence[Shadowed]]]:
     """A layer of the layers of an ordinary image, and what is not as they have it. Progress is in
     their own bytes."""
     total, done = sum(entry.size for entry in image.descriptors), 0
@@ -299,4 +321,4 @@ def _merged(
             for stream in streams:
                 stream.finish()
         with opening.open(file, toc_digest=made.toc_digest, threads=threads) as layer:
-            yield layer, made.warnings
+            yield layer, made.warnings, tar.shadowed

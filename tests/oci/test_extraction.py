@@ -343,6 +343,29 @@ def test_a_spoilt_ordinary_layer(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(
+    ("above", "told"),
+    [
+        ([[reg("other", b"")], [reg("bin/app/tool", b"tool")]], True),
+        ([[directory("bin", mode=0o755), reg("bin/tool", b"tool")]], False),
+        ([[reg(".wh.bin", b"")], [reg("bin/tool", b"tool")]], False),
+        ([[reg("bin/tool", b"tool")], [reg(".wh.bin", b"")]], False),
+        ([[reg("usr/bin/tool", b"tool")]], False),
+    ],
+)
+def test_a_directory_in_the_place_of_a_link_below_is_told(
+    plain: bool, above: list[stacks.Layer], told: bool, tmp_path: Path
+) -> None:
+    below = [reg("usr/bin/sh", b"sh"), symlink("bin", "usr/bin")]
+    src = image(tmp_path / "image", [below, *above], plain=plain)
+    done = run("image", "extract", src, "-C", tmp_path / "out")
+    assert done.returncode == 0
+    said = "layer 3 has files in 'bin', which a layer below has as a link to 'usr/bin'"
+    assert (said in done.stderr) == told == ("warning" in done.stderr)
+    assert written(tmp_path / "out") == expected([below, *above])
+
+
 def unreadable(path: Path, *names: str) -> str:
     """An ordinary image of files with names that need not be UTF-8, in two layers."""
     layout = layouts.Layout(path)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from stargz._engine.write import TarEntries, TarEntry
-from stargz.errors import SourceError, TarError
+from stargz.errors import SourceError, TarError, quoted
 from stargz.oci.convert.tar_headers import BLOCK, directory, renamed
 from stargz.sources.spool import unlinked, unpack
 from stargz.toc import MARKERS
@@ -58,10 +59,28 @@ def merged_tar(
             _, size = unpack(layer.read, spools[-1], source, memory)
             stack.apply(number, size, source)
         alone = lone_as_is and len(spools) == 1 and not stack.hides
-        yield MergedTar(spools, [(0, 0, size)] if alone else stack.plan(), name)
+        parts: list[_Part] = [(0, 0, size)] if alone else stack.plan()
+        yield MergedTar(spools, parts, name, stack.shadowed())
     finally:
         for fd in spools:
             os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """A symlink of a layer below, where the layer of this number has files below its name: it is a
+    directory then, as for overlayfs."""
+
+    number: int
+    path: str
+    target: str
+
+    def __str__(self) -> str:
+        return (
+            f"layer {self.number + 1} has files in {quoted(self.path)}, which a layer below has as "
+            f"a link to {quoted(self.target)}: it is a directory now, as for overlayfs, and the "
+            "link is gone"
+        )
 
 
 class _Node:
@@ -99,6 +118,7 @@ class _Stack:
         self._sizes: list[int] = []
         self.hides = False  # whether there was any whiteout
         self._root = _Node(0)
+        self._shadowed: dict[bytes, Shadowed] = {}  # by path
 
     # --- applying -----------------------------------------------------------------------
 
@@ -159,7 +179,7 @@ class _Stack:
     def _folder(self, number: int, path: Sequence[bytes], entry: TarEntry, source: str) -> _Node:
         """The directory of a path, made if it is not there."""
         node = self._root
-        for part in path:
+        for depth, part in enumerate(path, 1):
             assert node.kids is not None
             below = node.kids.get(part)
             if below is None or below.kids is None:
@@ -170,6 +190,10 @@ class _Stack:
                         source,
                         entry.start,
                     )
+                if below is not None and below.entry is not None and below.entry.type == b"2":
+                    name = b"/".join(path[:depth])
+                    link = os.fsdecode(below.entry.link)
+                    self._shadowed[name] = Shadowed(number, os.fsdecode(name), link)
                 below = node.kids[part] = _Node(number)
             node = below
         return node
@@ -213,6 +237,14 @@ class _Stack:
         node.file = file
 
     # --- the result ---------------------------------------------------------------------
+
+    def shadowed(self) -> list[Shadowed]:
+        """The symlinks in whose place there are directories that no layer lists."""
+        return [
+            link
+            for path, link in self._shadowed.items()
+            if (node := self._find(path.split(b"/"))) and node.kids is not None and not node.entry
+        ]
 
     def plan(self) -> list[_Part]:
         """The parts of the merged tar, in the order of the layers and of their entries."""
@@ -337,8 +369,15 @@ def _placed(
 class MergedTar:
     """A plain tar, to be read once and in order."""
 
-    def __init__(self, spools: Sequence[int], parts: Sequence[_Part], name: str) -> None:
+    def __init__(
+        self,
+        spools: Sequence[int],
+        parts: Sequence[_Part],
+        name: str,
+        shadowed: Sequence[Shadowed],
+    ) -> None:
         self.name = name
+        self.shadowed = shadowed
         self._spools = spools
         self._parts = iter(parts)
         self._bytes = b""
