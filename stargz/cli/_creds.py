@@ -19,7 +19,8 @@ def add_creds(
     """An option for each of `names`, which say of what image it is; `hidden` ones without help."""
     for name, image in names.items():
         text = (
-            f"account for the registry of {image}, and for no other host; - reads a line from "
+            f"account for the registry of {image} and the token server that it names, and for no "
+            "other host; - reads a line from "
             "standard input (the command line is no secret), and a USER alone is asked for the "
             "password on a terminal"
         )

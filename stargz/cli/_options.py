@@ -380,12 +380,15 @@ def add_registry_options(group: argparse._ArgumentGroup, patience: str = "2m") -
         help="credentials for registries (default: the files of podman and docker)",
     )
     group.add_argument(
-        "--ca-file", metavar="FILE", help="trust these certificate authorities (PEM) alone"
+        "--ca-file",
+        metavar="FILE",
+        help="trust these certificate authorities (PEM) alone; loopback registries that speak TLS "
+        "are then spoken to so",
     )
     group.add_argument(
         "--plain-http",
         action="store_true",
-        help="speak http to registries (loopback ones are spoken to so anyway)",
+        help="speak http to registries (loopback ones are spoken to so without it)",
     )
     group.add_argument(
         "--mirror",

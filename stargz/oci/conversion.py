@@ -163,8 +163,8 @@ def convert_image(
     verify: check what was written, by reading it again.
     strict: a layer that a TOC cannot hold is an error; else it stays as it is, with a warning.
     access: how registries are reached. src_creds, dest_creds: the account for the registry of src,
-        or of dst: "user:password", or (user, password); it is sent to no other host. With `upgrade`
-        one is enough.
+        or of dst: "user:password", or (user, password); it is sent there, to the
+        token server that this registry names, and to no other host. With `upgrade` one is enough.
     jobs: layers at the same time (default: one for each core, at most 8); threads: of each.
     memory, max_sparse: of each layer, as for `stargz.convert`.
     executor: runs the conversions of layers, in threads, processes or on other machines; `store`

@@ -572,6 +572,13 @@ def shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
+def speaks_tls(host: str, port: int) -> bool:
+    """Whether a TLS server listens there, whosever certificate it has."""
+    from stargz.sources import connection
+
+    return connection.speaks_tls(host, port)
+
+
 def explain(error: Exception) -> Exception:
     """What went wrong, as a TransientError that repeats no URL; other errors as they are."""
     from stargz.sources import connection

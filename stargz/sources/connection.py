@@ -210,6 +210,26 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
+# What OpenSSL calls an answer in http.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})
+_ENOUGH = 5.0  # seconds for a handshake on this machine
+
+
+def speaks_tls(host: str, port: int) -> bool:
+    """Whether a TLS server listens there, whosever certificate it has."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent, but for the question
+    try:
+        with socket.create_connection((host, port), _ENOUGH) as sock:
+            context.wrap_socket(sock, server_hostname=host).close()
+    except ssl.SSLError as error:
+        return error.reason not in _NO_TLS
+    except OSError:
+        return False
+    return True
+
+
 _UNKNOWN_AUTHORITY = "give its certificate authority as ca_file (--ca-file)"
 # What another authority does not help with, by OpenSSL's X509_V_ERR_...
 _UNTRUSTED = {
@@ -239,6 +259,12 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, exceptions.SSLError | ssl.SSLError):
         reason = next((a for a in (error, *error.args) if isinstance(a, ssl.SSLError)), None)
         text = getattr(reason, "verify_message", "") or getattr(reason, "reason", "") or "TLS"
+        if text in _NO_TLS:
+            return TransientError(
+                "the server speaks http and not https",
+                hint="give plain_http (--plain-http) for a registry, or http:// in a URL",
+                final=True,
+            )
         known = isinstance(reason, ssl.SSLCertVerificationError)
         code = getattr(reason, "verify_code", 0)
         hint = _UNTRUSTED.get(code, _UNKNOWN_AUTHORITY) if known else "try again"

@@ -29,7 +29,7 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 from stargz.oci.registry.credentials import Credentials, CredentialStore
-from stargz.oci.registry.failures import as_registry_error, failure, words_of
+from stargz.oci.registry.failures import as_registry_error, failure, refuse_page, words_of
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.oci.registry.turns import Turns
 from stargz.sources.client import Body, Client, Response, origin, target
@@ -57,7 +57,8 @@ class RegistryClient:
 
     `authfile` is the one file to take credentials from (see CredentialStore); `accounts` are used
     for the registries that they name, and `credentials` for every one, instead of any file's.
-    `plain_http` allows http to hosts that are not loopback: all, or those named. `mirrors` gives
+    `plain_http` has http spoken to all hosts, or to those named; to loopback hosts it is spoken
+    without it, unless there is a `ca_file` and they speak TLS. `mirrors` gives
     for a registry the hosts or URLs to try first, in their order; nothing is ever written to them.
     `upload_hosts` are other hosts (host[:port]) that a registry may have uploads sent to; they get
     no credentials. `patience` is for how many seconds a host may refuse because it is asked too
@@ -212,7 +213,11 @@ class RegistryClient:
                 raise RegistryError(too_large(entry.size), str(reference))
         name = str(reference)
         answer, _ = self._get(
-            reference, f"manifests/{reference.target}", {"Accept": _ACCEPT}, MAX_MANIFEST_SIZE
+            reference,
+            f"manifests/{reference.target}",
+            {"Accept": _ACCEPT},
+            MAX_MANIFEST_SIZE,
+            check=lambda answer: refuse_page(answer, reference),
         )
         if entry is not None:
             entry.check(answer.data, name)
@@ -325,6 +330,7 @@ class RegistryClient:
             )
         if answer.status != 200:
             raise failure(answer, reference)
+        refuse_page(answer, reference)
         count = 0
         for page in self._follow(answer, endpoint, reference, scope):
             try:
@@ -352,7 +358,9 @@ class RegistryClient:
     def _pages(
         self, reference: Reference, path: str, headers: Mapping[str, str] | None = None
     ) -> Iterator[Response]:
-        answer, endpoint = self._get(reference, path, headers)
+        answer, endpoint = self._get(
+            reference, path, headers, check=lambda answer: refuse_page(answer, reference)
+        )
         return self._follow(answer, endpoint, reference, headers=headers)
 
     def _follow(

@@ -87,6 +87,18 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     return RegistryError(f"{meaning}{f' ({said})' if said else ''}", str(reference), answer.status)
 
 
+def refuse_page(answer: Response, reference: Reference) -> None:
+    """Raise RegistryError for a web page (of a proxy, a portal, another server) in place of JSON,
+    which cannot begin so."""
+    if answer.data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise RegistryError(
+            "it answers with a web page: is this a registry? check its host and port, and what is "
+            "on the way to it",
+            str(reference),
+            answer.status,
+        )
+
+
 def answered(status: int) -> str:
     """Of a status that has no meaning of its own here, what to do."""
     hint = "check the host and the name; its logs may say why"

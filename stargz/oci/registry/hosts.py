@@ -12,7 +12,7 @@ from stargz.errors import UsageError, mask_reference
 from stargz.oci.formats.reference import Reference, check_registry
 from stargz.oci.registry.auth import Authorizer
 from stargz.oci.registry.credentials import Credentials, CredentialStore
-from stargz.sources.client import Client
+from stargz.sources.client import Client, speaks_tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Hosts:
         }
         self._lock = threading.Lock()
         self._endpoints: dict[str, Endpoint] = {}
+        self._tls: dict[str, bool] = {}  # loopback hosts that were asked whether they speak it
 
     def of(self, reference: Reference) -> list[Endpoint]:
         """The hosts that may have what a reference names, in the order to try them."""
@@ -85,7 +86,15 @@ class Hosts:
 
     def _url(self, host: str) -> str:
         plain = self._plain if isinstance(self._plain, bool) else host in self._plain
-        return f"{'http' if plain or _is_loopback(host) else 'https'}://{host}"
+        if not plain and _is_loopback(host):
+            plain = self._http.ca_file is None or not self._has_tls(host)
+        return f"{'http' if plain else 'https'}://{host}"
+
+    def _has_tls(self, host: str) -> bool:
+        if host not in self._tls:
+            parts = urlsplit(f"//{host}")
+            self._tls[host] = speaks_tls(parts.hostname or "", parts.port or 443)
+        return self._tls[host]
 
 
 def _mirror(text: str) -> tuple[str, str]:

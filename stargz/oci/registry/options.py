@@ -35,8 +35,8 @@ class AccessOptions(ReadOptions, total=False):
 
 class RegistryOptions(ReadOptions, total=False):
     """What `open_repository` takes: `creds` ("user:password", or both as a tuple), the account for
-    the image's own registry and no other host; and a client of the caller's in place of one that
-    is made of the others."""
+    the image's own registry, which the token server that this names gets too, and no other host;
+    and a client of the caller's in place of one that is made of the others."""
 
     creds: str | tuple[str, str] | Credentials | None
     credentials: Credentials | None
