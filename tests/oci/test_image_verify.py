@@ -187,7 +187,7 @@ def test_artifacts_and_foreign_layers(made: Made) -> None:
     assert [image.kind for image in result.images] == ["artifact", "image"]
     assert [layer.status for layer in result.images[1].layers] == ["foreign", "verified"]
     made.path(chart).write_bytes(b"not a tar at ALL")
-    same(one(verify_image(src)), chart, "the blob: expected")
+    same(one(verify_image(src)), chart, "the blob does not match its digest: expected")
 
 
 def test_an_external_toc(made: Made, goldens: list[dict[str, Any]], data: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_flipped_byte(place: str, where: str, made: Made, tmp_path: Path) -> N
         result = verify_image(src)
         found = told(result)
         assert {layer for layer, _ in found} == {made.upper["digest"]}
-        assert any("the blob: expected" in text for _, text in found)
+        assert any("the blob does not match its digest: expected" in text for _, text in found)
         if where == "data":
             assert any(error.offset is not None for error in result.errors)
             if place == "layout":
