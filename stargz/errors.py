@@ -168,14 +168,20 @@ class EntryNotFoundError(StargzError, KeyError):
     listed = True  # whether 'ls' lists what is in the source
 
     def __init__(
-        self, name: str, source: str = "", looked_up: str = "", *, pattern: bool = False
+        self,
+        name: str,
+        source: str = "",
+        looked_up: str = "",
+        *,
+        pattern: bool = False,
+        within: str = "layer",
     ) -> None:
         self.name = name
         self.source = source
         self.looked_up: str = looked_up or name
         self.pattern = pattern
         where = f"{source}: " if source else ""
-        via = f" (looked up as {quoted(looked_up)})" if looked_up else " in the layer"
+        via = f" (looked up as {quoted(looked_up)})" if looked_up else f" in the {within}"
         what = f"no entry matches {quoted(name)}" if pattern else f"no entry {quoted(name)}{via}"
         super().__init__(f"{where}{what}")
 

@@ -55,7 +55,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     `target_options` of the file system that the blob is on. http(s) URLs without options are read
     by stargz itself, in few requests. `whiteouts` is that of `stargz.tree.Tree`. What `stargz.open`
     takes (toc, toc_digest, require_verified, cache, ...) can be given too; `image_options` are what
-    `stargz.oci.image.open_image` takes besides.
+    `stargz.open_image` takes besides.
 
     Symlinks are followed within the tree. In listings one that leads to a file is a "file" with
     `islink`, and one that leads to a directory, or nowhere, a "link": so nothing that recurses

@@ -97,7 +97,9 @@ def _missing(engine: _toc.Tree, path: str, node: int, part: str, source: str) ->
         via = "" if path == at else f" (on the way to {quoted(path)})"
         return NotADirectoryError(f"{_where(at, source)} is no directory{via}")
     found = f"{at}/{part}" if at else part
-    return EntryNotFoundError(path, source, "" if path.strip("/") == found else found)
+    within = "layer" if len(engine.tocs) == 1 else "image"
+    looked_up = "" if path.strip("/") == found else found
+    return EntryNotFoundError(path, source, looked_up, within=within)
 
 
 def _where(path: str, source: str) -> str:

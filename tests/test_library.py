@@ -426,3 +426,21 @@ def test_images_take_the_same_words(tmp_path: Path) -> None:
 def test_a_path_is_no_image(call: Callable[[Any], Any], tmp_path: Path) -> None:
     with pytest.raises(stargz.UsageError, match="is not an image: give docker://"):
         call(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("open_image", 1),
+        ("extract_image", 1),
+        ("diff_images", 2),
+        ("convert_image", 2),
+        ("verify_image", 1),
+        ("bulk", 2),
+    ],
+)
+def test_an_unknown_keyword_is_told_of_the_function_that_was_called(name: str, places: int) -> None:
+    function = getattr(stargz, name)
+    for keyword in ("accounts", "platform_a", "max_bytes"):
+        with pytest.raises(TypeError, match=rf"^{name}\(\) got .*'{keyword}'"):
+            function(*["oci:nowhere"] * places, **{keyword: None})

@@ -182,7 +182,7 @@ def convert_image(
     names = several(prioritized, "prioritized")
     given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
     options = layer_options(options, given)
-    access = access_of(access, registry)
+    access = access_of("convert_image", access, registry)
     if upgrade and dst is not None:
         raise UsageError(
             f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "

@@ -13,7 +13,7 @@ from stargz.errors import UsageError
 from stargz.oci.formats.platforms import Platform
 from stargz.oci.image import Image, open_image
 from stargz.oci.registry.access import Creds
-from stargz.oci.registry.options import RegistryOptions
+from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.patching.difference import Difference, diff_stacks
 
 __all__ = ["diff_images"]
@@ -38,6 +38,7 @@ def diff_images(
 
     Raises what `open_image` raises, FooterError for an image whose layers are not seekable.
     """
+    check_keywords("diff_images", registry)
     if "creds" in registry:
         raise UsageError("there are two images: give creds_a (--creds-a) or creds_b (--creds-b)")
     sides = registry | {"creds": creds_a}, registry | {"creds": creds_b}

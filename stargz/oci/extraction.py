@@ -36,7 +36,7 @@ from stargz.oci.convert.layers import Input, explained
 from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, images, layer_kind, load_json
 from stargz.oci.formats.platforms import Platform, platform_of
 from stargz.oci.image import Image, SharedFetcher, as_platform
-from stargz.oci.registry.options import RegistryOptions
+from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import Repository, open_repository
 from stargz.opening import OpenOptions
 from stargz.options import MAX_TOC_SIZE, ConvertOptions
@@ -113,6 +113,7 @@ def extract_image(
 
     Raises what that and `extractall` do.
     """
+    check_keywords("extract_image", registry)
     if all_platforms and platform is not None:
         raise UsageError(
             "platform (--platform) and all_platforms (--all-platforms) contradict each other"

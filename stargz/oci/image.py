@@ -7,6 +7,7 @@ with open_image("docker://host/repo:tag") as image:
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -35,6 +36,7 @@ from stargz.oci.formats.manifest import (
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
+from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import EXTERNAL, Repository, external_toc, open_repository
 from stargz.opening import OpenOptions, open_as
 from stargz.options import MAX_TOC_SIZE
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from stargz.cache import Cache
-    from stargz.oci.registry.options import RegistryOptions
     from stargz.remote import Fetcher
     from stargz.tree import Tree
 
@@ -64,10 +65,16 @@ class ImageManifest:
     closed = False
 
     def __init__(
-        self, repository: Repository, platform: Platform | None, root: Manifest | None = None
+        self,
+        repository: Repository,
+        platform: Platform | None,
+        root: Manifest | None = None,
+        *,
+        typed: str = "",
     ) -> None:
         self.repository = repository
         self.name: str = repository.name
+        self.typed = typed or repository.name  # as the caller has called it
         self.root: Manifest = root or repository.root()
         self.root.check_image(self.name)
         wanted = platform or this_platform()
@@ -179,9 +186,14 @@ class Image(ImageManifest):
     layers: list[Layer]  # the lowest first
 
     def __init__(
-        self, repository: Repository, platform: Platform | None, root: Manifest | None = None
+        self,
+        repository: Repository,
+        platform: Platform | None,
+        root: Manifest | None = None,
+        *,
+        typed: str = "",
     ) -> None:
-        super().__init__(repository, platform, root)
+        super().__init__(repository, platform, root, typed=typed)
         self.layers = []
         self._stack = ExitStack()
 
@@ -243,8 +255,9 @@ def load_image(
     `platform` is "linux/arm64" or the like (default: this machine's); `registry` are the options
     of `open_repository`.
     """
+    check_keywords("load_image", registry)
     with open_repository(text(src), **registry) as repository:
-        yield ImageManifest(repository, as_platform(platform))
+        yield ImageManifest(repository, as_platform(platform), typed=text(src))
 
 
 def open_image(
@@ -274,6 +287,7 @@ def open_image(
     Raises RegistryError, SourceError, FormatError and DigestError, whose texts name the image
     and the layer's digest; FooterError for a layer that is not seekable.
     """
+    check_keywords("open_image", registry)
     shared = SharedFetcher(cache, prefetch, background)
     options = OpenOptions(
         verify, require_verified, threads, max_toc_size, cache, prefetch, background, shared.get
@@ -281,7 +295,7 @@ def open_image(
     with ExitStack() as stack:
         stack.callback(shared.close)
         repository = stack.enter_context(open_repository(text(src), **registry))
-        image = Image(repository, as_platform(platform))
+        image = Image(repository, as_platform(platform), typed=text(src))
         image.open_layers(options, stack, opened)
     return image
 
@@ -335,6 +349,7 @@ def open_layer(
     characters that begin it); an image of one layer needs none. `toc_digest` is used in place of
     the manifest's.
     """
+    check_keywords("open_layer", registry)
     options = OpenOptions(verify, require_verified, threads, max_toc_size, cache)
     with load_image(src, platform=platform, **registry) as image, ExitStack() as stack:
         number = image.number(layer)
@@ -424,7 +439,9 @@ def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> Foot
     if isinstance(error, UnsupportedError) or is_zstd_chunked(image.descriptors[number]):
         return UnsupportedError(NOT_READ, image.describe(number))
     media_type = image.descriptors[number].media_type or "no media type"
+    cut = " although its manifest has a TOC digest" if image.toc_digest(number) else ""
+    command = shlex.join(["stargz", "image", "convert", image.typed])
     return FooterError(
-        f"{image.describe(number)} ({media_type}) is not a seekable layer ({error.message}); "
-        "convert the image first"
+        f"{image.describe(number)} ({media_type}) is not a seekable layer{cut}; convert the image "
+        f"first: '{command} DST'"
     )

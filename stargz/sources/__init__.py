@@ -81,7 +81,7 @@ def _from_url(url: str, scheme: str, client: Client | None) -> ByteSource:
         raise UsageError(f"{url}: give a local file as a path")
     if scheme in ("docker", "oci", "oci-archive", "docker-archive", "storage"):
         raise UsageError(
-            f"{url}: is an image, not a layer: open it with stargz.oci.image.open_image, or "
+            f"{url}: is an image, not a layer: open it with stargz.open_image, or "
             "choose one of its layers with --layer"
         )
     from stargz.sources.fsspec_url import FsspecSource

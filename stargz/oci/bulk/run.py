@@ -107,7 +107,7 @@ def bulk(
     names = several(prioritized, "prioritized")
     given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
     options = layer_options(options, given)
-    access = access_of(access, registry)
+    access = access_of("bulk", access, registry)
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
     reading, writing = _accesses(src, dst, upgrade, access, src_creds, dest_creds)

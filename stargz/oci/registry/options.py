@@ -44,8 +44,21 @@ class RegistryOptions(ReadOptions, total=False):
     client: RegistryClient | None
 
 
-def access_of(access: Access | None, given: ReadOptions) -> Access:
-    """What a function that takes both has been given: `access`, or the options by themselves."""
+def check_keywords(
+    function: str, given: Mapping[str, object], known: type = RegistryOptions
+) -> None:
+    """Refuse what `function` does not take as **registry, as Python itself would in its call."""
+    for name in given:
+        if name not in known.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+def access_of(
+    function: str, access: Access | None, given: ReadOptions, known: type = AccessOptions
+) -> Access:
+    """What a function that takes both has been given: `access`, or the options by themselves,
+    which are those of `known`."""
+    check_keywords(function, given, known)
     if access is None:
         return Access.of(**given)
     if given:

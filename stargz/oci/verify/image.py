@@ -158,7 +158,8 @@ def verify_image(
     """
     threads = thread_count(threads)
     src = text(src)
-    access = access_of(access, registry).with_creds(registry_of(src), creds)
+    access = access_of("verify_image", access, registry, ReadOptions)
+    access = access.with_creds(registry_of(src), creds)
     name = src
     try:
         with open_repository(src, **access.options()) as repository:
