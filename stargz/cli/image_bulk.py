@@ -2,7 +2,8 @@
 
 Each distinct layer is converted once. What is done is kept in a state file: the command can be
 stopped at any moment, by kill -9 too, and goes on from there; run again, it converts what is new,
-has changed, or failed. Images that fail are listed, the others go on, and the exit code is 1.
+has changed, or failed. Images that fail are listed, the others go on, and the exit code is 1, as it
+is if --include chooses no image at all.
 
 SRC is docker://HOST (all repositories), docker://HOST/REPO (all tags), one image, a file with
 an image a line (and, if wanted, its destination behind it; # begins a comment), a folder of OCI

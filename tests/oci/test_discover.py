@@ -11,6 +11,7 @@ import fleets
 import layouts
 import pytest
 import registries
+from command import fails, run
 from registries import Registry
 from servers import FaultProxy, closed_port
 
@@ -268,6 +269,32 @@ def test_patterns_that_match_nothing(served: Registry) -> None:
         "--exclude 'other/*:*' matches no image",
         "--exclude '*lazy*' matches no image",
     ]
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_what_is_included_and_matches_no_image_is_an_error(
+    served: Registry, tmp_path: Path, dry: list[str]
+) -> None:
+    src, host = f"docker://{served.host}", served.host
+
+    def said(*words: object, src: str = src) -> str:
+        state = ("--state", tmp_path / "state")
+        return fails(1, "image", "bulk", src, f"oci:{tmp_path}/out", *state, *dry, *words)
+
+    assert "no image is chosen: --include 'team' matches no image" in said("--include", "team")
+    both = said("--include", "none/*", "--include", "*:v9")
+    assert "'none/*' matches no image; --include '*:v9' matches no image" in both
+    hint = "(patterns are without the registry: 'team0/*')"
+    for name in (f"{host}/team0/*", f"docker://{host}/team0/*"):
+        assert hint in said("--include", name)
+        assert hint in said("--include", name, src=f"{src}/team0/app00")
+    left_out = said("--include", "team0/*", "--exclude", "*")
+    assert "--exclude leaves out what --include 'team0/*' may match" in left_out
+    assert not (tmp_path / "out").exists()
+    # What matches beside it makes it a warning.
+    words = ("--include", "team", "--include", "*:v2", "--dry-run")
+    done = run("image", "bulk", src, f"oci:{tmp_path}/out", *words)
+    assert done.returncode == 0 and "--include 'team' matches no image" in done.stderr
 
 
 def test_patterns_that_are_none(served: Registry) -> None:

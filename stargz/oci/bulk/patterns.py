@@ -14,7 +14,10 @@ class Filter:
     each; without a colon a pattern is for the repository with all its tags, for a tag in any
     repository, and for the two together."""
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    def __init__(
+        self, include: Sequence[str] = (), exclude: Sequence[str] = (), host: str | None = None
+    ) -> None:
+        self._host = host  # of the registry that the images are in, if it is one
         self._include = [_Pattern(text) for text in include]
         self._exclude = [_Pattern(text) for text in exclude]
 
@@ -36,7 +39,26 @@ class Filter:
         for option, patterns in ("--include", self._include), ("--exclude", self._exclude):
             for one in patterns:
                 if not one.used:
-                    yield f"{option} {one.text!r} matches no image"
+                    yield f"{option} {one.text!r} matches no image{self._hint(one.text)}"
+
+    def _hint(self, text: str) -> str:
+        name = text.removeprefix("docker://")
+        if self._host and name.startswith(f"{self._host}/"):
+            name = name.removeprefix(f"{self._host}/")
+            return f" (patterns are without the registry: {name or '*'!r})"
+        if name != text:
+            return " (patterns are without the registry)"
+        return ""
+
+    def none_chosen(self) -> str | None:
+        """What to say where images were asked for by pattern, and none was found."""
+        if not self._include:
+            return None
+        if not any(one.used for one in self._exclude):
+            return f"no image is chosen: {'; '.join(self.unused())}"
+        # Where all of a repository is left out, no tag of it has been looked at.
+        names = ", ".join(f"{one.text!r}{self._hint(one.text)}" for one in self._include)
+        return f"no image is chosen: --exclude leaves out what --include {names} may match"
 
 
 class _Pattern:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from stargz.errors import (
+    SourceError,
     StargzError,
     StateError,
     UsageError,
@@ -139,7 +140,7 @@ def bulk(
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(reading))
         writer = stack.enter_context(shared_client(writing))
-        chosen = Filter(include, exclude)
+        chosen = Filter(include, exclude, registry_of(src))
         found = discover(src, dst, client=client, chosen=chosen, upgrade=upgrade)
         targets = [report_target(path) for path in reports]
         known = stack.enter_context(State(state, read_only=dry_run))
@@ -158,6 +159,8 @@ def bulk(
         if first is not None:
             run.reach(first)
             found = chain((first,), found)
+        elif (why := chosen.none_chosen()) is not None:
+            raise SourceError(f"{src}: {why}")
         if not dry_run:
             known.begin(src, dst, began)
             writer.uploads = partial(_Uploads, known)
