@@ -105,6 +105,15 @@ def complete_or_absent(
             raise taken
 
 
+def write_all(fd: int, data: bytes | memoryview) -> int:
+    """Write all of it, or raise; its length."""
+    with memoryview(data) as view, view.cast("B") as octets:
+        done = 0
+        while done < len(octets):
+            done += os.write(fd, octets[done:])
+        return done
+
+
 def sync_folder(folder: str) -> None:
     """Have the names in `folder` on the disk, where its file system can do that."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -31,7 +31,7 @@ from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, laye
 from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
-from stargz.oci.destination import Destination, open_destination
+from stargz.oci.destination import Destination, cancel_uploads, open_destination
 from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
 from stargz.oci.formats.reference import (
     DEFAULT_TAG,
@@ -221,7 +221,7 @@ def convert_image(
         if executor is None:
             executor = stack.enter_context(ThreadPoolExecutor(jobs, "stargz-layer"))
         local = LocalStore(executor, progress)
-        return convert_as(wanted, src, dst, local, progress, local.stop)
+        return convert_as(wanted, src, dst, local, progress, local)
 
 
 def convert_as(
@@ -230,11 +230,11 @@ def convert_as(
     dst: str | None,
     store: LayerStore,
     progress: Callable[[Mapping[str, Any]], object] | None = None,
-    stop: Callable[[], object] = lambda: None,
+    ends: LocalStore | None = None,
     own: str | None = None,
 ) -> ImageReport:
-    """`convert_image`, with the options in one, and what makes the layers; `stop` ends that where
-    the image fails. An image at dst with the digest `own` is known to be replaceable."""
+    """`convert_image`, with the options in one, and what makes the layers, which `ends` where the
+    image does not succeed. An image at dst with the digest `own` is known to be replaceable."""
     begin = time.perf_counter()
     dst = _destination(src, dst, options.upgrade)
     types = rewrite.DOCKER if options.docker_types else rewrite.OCI
@@ -256,7 +256,13 @@ def convert_as(
             names = _absolute(src), _absolute(_name_of(destination))
             limits = options.threads, options.memory, options.max_sparse
             task = LayerTask(
-                *names, (), options.layers, options.access, *limits, writing=options.writing
+                *names,
+                (),
+                options.layers,
+                options.access,
+                *limits,
+                writing=options.writing,
+                within=destination.name if isinstance(parse_image(dst), ArchiveReference) else None,
             )
             layers = ImageLayers(plan, task, source, destination, options.flatten)
             if progress is not None:
@@ -273,11 +279,17 @@ def convert_as(
                 raise refusal(destination, there)
             digest = images.write(helpers, plan.source_digest if replaced else None)
         except BaseException as error:
-            stop()
-            helpers.shutdown(wait=False, cancel_futures=True)
-            if not isinstance(error, Exception):  # Ctrl-C must not wait for the network
+            if ends is not None:
+                ends.stop()
+            interrupted = not isinstance(error, Exception)
+            if interrupted:  # Ctrl-C must not wait for the network, or hardly
                 client.close()
                 writer.close()
+            helpers.shutdown(cancel_futures=True)
+            if ends is not None:  # whose workers write to the destination, which is closed next
+                ends.wait()
+            if interrupted:
+                cancel_uploads(writer, options.writing or options.access)
             raise
         report = ImageReport(
             source=src,

@@ -22,7 +22,7 @@ from stargz.oci.formats.reference import (
     parse_image,
 )
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.registry.sessions import Uploads, cancel_upload
+from stargz.oci.registry.sessions import Uploads, cancel_upload, cancel_uploads
 from stargz.oci.registry.writer import RegistryDestination
 from stargz.oci.repository import Repository
 
@@ -31,6 +31,7 @@ __all__ = [
     "Destination",
     "Uploads",
     "cancel_upload",
+    "cancel_uploads",
     "copy_blob",
     "open_destination",
 ]
@@ -108,18 +109,21 @@ def open_destination(
     *,
     client: RegistryClient | None = None,
     uploads: Uploads | None = None,
+    within: str | None = None,
     **registry: Any,
 ) -> Iterator[Destination]:
     """The place that `dst` (`docker://...`, `oci:DIR[:ref]` or `oci-archive:FILE[:ref]`) names;
     nothing is asked or made there yet.
 
     Without `client` one is made with `registry`, which are RegistryClient's options. `uploads` is
-    told of upload sessions at the registry, for `cancel_upload`. Raises UsageError for what can
+    told of upload sessions at the registry, for `cancel_upload`. `within` is the name of the
+    destination whose `reference` this is, if it has another: errors give that, and a layout is not
+    made any more when that is closed. Raises UsageError for what can
     be no destination: a digest, an archive as `docker save` writes it.
     """
     reference = parse_image(dst)
     if isinstance(reference, LayoutReference):
-        with closing(LayoutDestination(reference)) as layout:
+        with closing(LayoutDestination(reference, within)) as layout:
             yield layout
     elif isinstance(reference, ArchiveReference) and reference.kind == "oci-archive":
         with closing(ArchiveDestination(reference)) as archive:

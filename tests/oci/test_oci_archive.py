@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -14,13 +15,15 @@ import layouts
 import pytest
 import zstandard
 from blobs import noise, tar_of
-from command import fails, ok, run
+from command import command, environment, fails, ok, run
 from containers import podman
 from registries import program
 
+from stargz.digests import digest_of
 from stargz.errors import FormatError, OccupiedError, SourceError, TarError, UsageError
 from stargz.oci.bulk import bulk
 from stargz.oci.conversion import convert_image
+from stargz.oci.destination import open_destination
 from stargz.oci.formats.reference import ArchiveReference, parse_image
 from stargz.oci.verify.image import verify_image
 
@@ -150,8 +153,8 @@ def test_the_commands_take_it(tmp_path: Path, archive: Path) -> None:
     assert ok("image", "ls", name, "etc") == "hosts\n"
     assert ok("ls", name, "--layer", "1", "etc") == "hosts\n"
     assert "ok: 1 image" in ok("verify", name)
-    for command in "ls", "verify", "mount", "image convert", "image ls":
-        assert "oci-archive:FILE" in "".join(ok(*command.split(), "--help").split())
+    for words in "ls", "verify", "mount", "image convert", "image ls":
+        assert "oci-archive:FILE" in "".join(ok(*words.split(), "--help").split())
     listed = tmp_path / "list"
     listed.write_text(f"oci-archive:{archive}\n")
     assert bulk(str(listed), f"oci:{tmp_path}/many", state=tmp_path / "state").ok
@@ -198,20 +201,56 @@ def test_an_archive_is_there_whole_or_not_at_all(tmp_path: Path, archive: Path) 
     layer.write_bytes(bytes(layer.stat().st_size))
     fails(3, "image", "convert", f"oci:{plain}:v1", f"oci-archive:{tmp_path}/dst.tar:v1", "-q")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "src.tar"]
-    # What a process left that was killed goes with the next.
-    (tmp_path / ".dst.tar.abcdefgh.layout" / "layout").mkdir(parents=True)
-    # What only has such a name stays.
-    others = {tmp_path / ".dst.tar.abcdefgh.layout.d", tmp_path / ".dst.tar.12345678.layout"}
-    for other in others:
-        (other / "mine").mkdir(parents=True)
-    convert_image(f"oci-archive:{archive}", f"oci-archive:{tmp_path}/dst.tar:v1")
-    assert set(tmp_path.glob(".*")) == others
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     name = f"oci:{plain}:v1"
     assert "regular file" in fails(1, "image", "convert", name, f"oci-archive:{fifo}")
     assert "to a file" in fails(2, "image", "convert", name, "oci-archive:-")
     assert "no/dir" in fails(1, "image", "convert", name, f"oci-archive:{tmp_path}/no/dir/x")
+
+
+def test_only_its_own_directories_are_taken_away(tmp_path: Path, archive: Path) -> None:
+    """Those of a process that was killed go with the next; what only has such a name stays."""
+    dst = f"oci-archive:{tmp_path}/dst.tar:v1"
+    with open_destination(dst) as left:
+        left.write_blob(b"{}", digest_of(b"{}"))
+        (hidden,) = tmp_path.glob(".*")
+        kept = tmp_path / "kept"
+        shutil.copytree(hidden, kept)
+        # One that is in use stays, as does one with more in it.
+        convert_image(f"oci-archive:{archive}", dst)
+        assert list(tmp_path.glob(".*")) == [hidden]
+    assert not list(tmp_path.glob(".*"))
+    kept.rename(hidden)
+    others = [tmp_path / f".dst.tar.{name}" for name in ("abcdefgh.layout", "mine.layout", "abc")]
+    for other in others:
+        (other / "layout").mkdir(parents=True)
+    (tmp_path / ".dst.tar.ABCD-FGH.layout").mkdir()
+    (tmp_path / ".dst.tar.00000000.layout").mkdir()
+    shutil.copytree(hidden, tmp_path / ".dst.tar.11111111.layout")
+    (tmp_path / ".dst.tar.11111111.layout" / "thesis").write_bytes(b"mine")
+    there = {*tmp_path.glob(".*")} - {hidden}
+    convert_image(f"oci-archive:{archive}", dst)
+    assert {*tmp_path.glob(".*")} == there
+
+
+@pytest.mark.parametrize("blocks", [100, 295, 302, 309])  # of 310
+def test_a_file_that_cannot_be_written_whole(tmp_path: Path, blocks: int) -> None:
+    """Whatever is written when there is no more room, the user's name for it is told."""
+    source(tmp_path)
+    words = command("image", "convert", "oci:plain:v1", "oci-archive:dst.tar:v1", "-q")
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -f {blocks}; exec "$@"', "-", *words],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("stargz: oci-archive:dst.tar:v1: ")
+    assert "layout" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
 
 
 def test_upgrade_replaces_the_file(tmp_path: Path, archive: Path) -> None:

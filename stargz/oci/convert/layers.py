@@ -107,6 +107,7 @@ class LayerTask:
     max_sparse: int | None = None
     flatten: bool = False
     writing: Access | None = None  # of the destination, if it is not `access`
+    within: str | None = None  # see open_destination
 
     @property
     def made_of(self) -> str:
@@ -164,7 +165,8 @@ def convert_layer(
         client = stack.enter_context(shared_client(task.access))
         source = stack.enter_context(open_repository(task.source, client=client))
         writer = stack.enter_context(shared_client(task.writing or task.access))
-        destination = stack.enter_context(open_destination(task.destination, client=writer))
+        opened = open_destination(task.destination, client=writer, within=task.within)
+        destination = stack.enter_context(opened)
         work = _Work(task, source, destination, progress or (lambda done, total: None))
         report = work.run()
         report["seconds"] = time.perf_counter() - begin

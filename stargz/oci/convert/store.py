@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from stargz.oci.convert.layers import LayerReport, LayerTask, convert_layer
@@ -104,3 +104,10 @@ class LocalStore:
             futures = [future for future, _ in self._made.values()]
         for future in futures:
             future.cancel()
+
+    def wait(self) -> None:
+        """Until nothing is being made in threads here, after `stop`."""
+        if self._threads:
+            with self._lock:
+                futures = [future for future, _ in self._made.values() if not future.cancelled()]
+            wait(futures)

@@ -12,16 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from stargz.digests import check_digest
-from stargz.durable import complete_or_absent
+from stargz.durable import complete_or_absent, write_all
 from stargz.endpoints import is_replaced
 from stargz.errors import FormatError, OccupiedError, SourceError, StargzError, UsageError
 from stargz.oci.formats.layout import Layout, open_archived
-from stargz.oci.formats.layout_writer import LayoutDestination, blobs_of, write_all
+from stargz.oci.formats.layout_writer import LayoutDestination, blobs_of, errors_name
 from stargz.oci.formats.manifest import REF_NAME, Descriptor, Manifest, layer_kind
 from stargz.oci.formats.reference import STDIN, ArchiveReference, LayoutReference
 
-_LAYOUT = "layout"  # the only name in a hidden directory
-_RANDOM = "?" * 8  # as tempfile has it in names
+_LAYOUT = "layout"
+_MARKER = "made-by-stargz"  # a file beside it: only a directory with it may be taken away
+_RANDOM = "[a-z0-9_]" * 8  # as tempfile has it in names
 _RECORD = 10240  # bytes of which a tar has a whole number, as GNU tar writes it
 
 
@@ -37,10 +38,11 @@ class ArchiveDestination(LayoutDestination):
         self._path_given = reference.path
         if not is_replaced(self._file):
             raise SourceError(f"{reference}: not a regular file; name a file to write")
-        self._folder, self._held = _hidden(self._file)
+        with errors_name(str(reference)):
+            self._folder, self._held = _hidden(self._file)
         # In a folder of its own: writers of a layout lock it for themselves.
-        super().__init__(LayoutReference(f"{self._folder}/{_LAYOUT}", reference.ref))
-        self.name: str = str(reference)
+        layout = LayoutReference(f"{self._folder}/{_LAYOUT}", reference.ref)
+        super().__init__(layout, within=str(reference))
 
     def digest(self) -> str | None:
         """See Destination.digest."""
@@ -94,7 +96,7 @@ class ArchiveDestination(LayoutDestination):
         directory."""
         digest = super().write_manifest(data, media_type, named=named)
         if named:
-            with complete_or_absent(self._file) as fd:
+            with errors_name(self.name), complete_or_absent(self._file) as fd:
                 _write(fd, Layout(self._path))
         return digest
 
@@ -107,31 +109,31 @@ class ArchiveDestination(LayoutDestination):
 
 def _hidden(file: str) -> tuple[str, int]:
     """A new directory beside a file, and what keeps it locked. Those that killed processes left
-    of the same file go."""
+    of the same file go: with our marker, nothing of others, and locked by nobody."""
     folder, name = os.path.split(file)
     short = os.fsdecode(os.fsencode(f".{name}")[:200])
     for left in glob.glob(f"{glob.escape(f'{folder}/{short}')}.{_RANDOM}.layout"):  # noqa: PTH207
         with suppress(OSError):
-            if not set(os.listdir(left)) <= {_LAYOUT}:  # noqa: PTH208
-                continue
-            fd = _locked(left, fcntl.LOCK_EX)
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(fd)
-    while True:
-        try:
-            made = tempfile.mkdtemp(".layout", f"{short}.", folder)
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "No such directory", folder) from None
-        try:
-            fd = _locked(made, fcntl.LOCK_SH)
-        except (FileNotFoundError, BlockingIOError):
-            continue  # another took it for one that was left
-        except BaseException:
-            os.rmdir(made)  # noqa: PTH106
-            raise
-        if os.path.isdir(made):  # noqa: PTH112
-            return made, fd
+            if _MARKER in (names := os.listdir(left)) and {*names} <= {_LAYOUT, _MARKER}:  # noqa: PTH208
+                fd = _locked(left, fcntl.LOCK_EX)
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(fd)
+    try:
+        made = tempfile.mkdtemp(".layout", f"{short}.", folder)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "No such directory", folder) from None
+    try:
+        fd = _locked(made, fcntl.LOCK_SH)  # before it can be taken for one that was left
+    except BaseException:
+        os.rmdir(made)  # noqa: PTH106
+        raise
+    try:
+        os.close(os.open(_MARKER, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
+    except BaseException:
         os.close(fd)
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return made, fd
 
 
 def _locked(folder: str, how: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stargz.digests import check_digest, digest_of
-from stargz.durable import NewFile, complete_or_absent, sync_folder
+from stargz.durable import NewFile, complete_or_absent, sync_folder, write_all
 from stargz.errors import FormatError, SourceError, StargzError
 from stargz.oci.formats.layout import ImageLayout, Layout
 from stargz.oci.formats.manifest import (
@@ -37,12 +37,16 @@ _INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 class LayoutDestination:
     """A Destination in a layout's directory, which is made when the first thing is written.
     Any number of threads and processes may write to one directory. `close` takes away a layout
-    that was not there before, if nothing was put into it."""
+    that was not there before, if nothing was put into it.
 
-    def __init__(self, reference: LayoutReference) -> None:
+    One that is a part of another destination (`within` is its name, which errors give) has a
+    parent directory as long as that is open; afterwards it is not made."""
+
+    def __init__(self, reference: LayoutReference, within: str | None = None) -> None:
         self.reference: Reference | LayoutReference
         self.reference = self._reference = reference
-        self.name: str = str(reference)
+        self.name: str = within or str(reference)
+        self._within = within
         self._path = Path(os.path.abspath(reference.path))  # noqa: PTH100
         self._made = False
         self._new = [path for path in (self._path, *self._path.parents) if not path.exists()]
@@ -62,7 +66,8 @@ class LayoutDestination:
         mine = self._blob(entry.digest)
         if not _holds(theirs, entry.size):
             return False
-        self._make()
+        with errors_name(self._within):
+            self._make()
         if _holds(mine, entry.size):
             return True
         try:
@@ -80,8 +85,9 @@ class LayoutDestination:
 
     def writer(self, size: int | None = None) -> LayoutBlob:
         """See Destination.writer."""
-        self._make()
-        return LayoutBlob(self._path, self.name)
+        with errors_name(self._within):
+            self._make()
+            return LayoutBlob(self._path, self.name, self._within)
 
     def write_blob(self, data: bytes, digest: str) -> None:
         """See Destination.write_blob."""
@@ -143,7 +149,8 @@ class LayoutDestination:
             entry: dict[str, Any] = {"mediaType": media_type, "digest": digest, "size": len(data)}
             if self._reference.ref is not None:
                 entry["annotations"] = {REF_NAME: self._reference.ref}
-            self._add(entry)
+            with errors_name(self._within):
+                self._add(entry)
         return digest
 
     def interrupt(self) -> None:
@@ -187,7 +194,12 @@ class LayoutDestination:
     def _make(self) -> None:
         """Have a layout in the directory; SourceError if there is something else."""
         while not self._made:
-            self._path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._path.mkdir(parents=self._within is None, exist_ok=True)
+            except FileNotFoundError:
+                if self._within is None:
+                    raise
+                raise SourceError(f"{self.name}: it is closed") from None
             with suppress(_GoneError):
                 self._make_there()
 
@@ -282,9 +294,10 @@ class _GoneError(FileNotFoundError):
 class LayoutBlob:
     """A BlobWriter to a layout. What is written to `fd` by others counts as written here."""
 
-    def __init__(self, layout: Path, name: str) -> None:
+    def __init__(self, layout: Path, name: str, within: str | None = None) -> None:
         self.name = name
         self._layout = layout
+        self._within = within
         self._file = NewFile(str(layout / "blobs" / "sha256"), "blob")
 
     @property
@@ -294,22 +307,18 @@ class LayoutBlob:
 
     def write(self, data: bytes | memoryview, /) -> int:
         """Append all of `data`; OSError if the disk is full."""
-        try:
+        with errors_name(self._within or str(self._layout)):
             return write_all(self._file.fd, data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._layout)) from None
 
     def commit(self, digest: str) -> None:
         """Have the blob in the layout, in the place of one that is there: that may be damaged."""
         algorithm, _, value = check_digest(digest, self.name).partition(":")
         path = self._layout / "blobs" / algorithm / value
-        try:
+        with errors_name(self._within or str(path)):
             if algorithm != "sha256":
                 path.parent.mkdir(exist_ok=True)
             if not self._file.publish(str(path), replace=False):
                 self._file.publish(str(path))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -317,6 +326,17 @@ class LayoutBlob:
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+
+@contextmanager
+def errors_name(name: str | None) -> Iterator[None]:
+    """Have the system's errors name something else than the file, if anything."""
+    try:
+        yield
+    except OSError as error:
+        if name is None or isinstance(error, StargzError):
+            raise
+        raise OSError(error.errno, error.strerror, name) from None
 
 
 def _open_folder(path: Path) -> int:
@@ -358,12 +378,3 @@ def _same_name(old: object, entry: dict[str, Any]) -> bool:
     if mine is None:
         return name is None and old.get("digest") == entry["digest"]
     return bool(name == mine)
-
-
-def write_all(fd: int, data: bytes | memoryview) -> int:
-    """Write all of it, or raise; its length."""
-    with memoryview(data) as view, view.cast("B") as octets:
-        done = 0
-        while done < len(octets):
-            done += os.write(fd, octets[done:])
-        return done

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Literal
 
 from stargz._engine.write import TarEntries, unwrap
+from stargz.durable import write_all
 from stargz.errors import StargzError
 from stargz.oci.formats.packing import HEAD, packing, unpacked
 
@@ -67,7 +68,7 @@ def _may_be(fd: int) -> bool:
     try:
         with suppress(StargzError, _EnoughError):
             if kind in ("xz", "bzip2"):
-                os.write(head, unpacked(read, kind, "")(_ENOUGH))
+                write_all(head, unpacked(read, kind, "")(_ENOUGH))
             else:
                 unwrap(read, head, source_name="", progress=check)
         return _names_fit(head, os.fstat(head).st_size)

@@ -83,6 +83,7 @@ class RegistryClient:
         # Who remembers the upload sessions of a repository: an `upload.Uploads` of each.
         self.uploads: Callable[[Reference], Any] | None = None
         self.turns: Turns = Turns()  # of writers: host, repository, digest
+        self.sessions: dict[str, Reference] = {}  # uploads under way, by the URL they began with
         self._owned = http is None
         self.http: Client = http or Client(ca_file=ca_file, host_patience=patience)
         found = credentials or CredentialStore(authfile, accounts=accounts)

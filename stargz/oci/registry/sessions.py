@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from stargz.digests import is_digest
 from stargz.errors import DigestError, RegistryError, SourceError
 from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.access import Access
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.hosts import Endpoint
-from stargz.sources.client import Body, Response, origin, redact, target
+from stargz.sources.client import Body, Client, Response, origin, redact, target
 from stargz.sources.tries import TransientError, Tries
 
 WRITE = "pull,push"  # one token for looking and for writing
 GONE = (400, 404, 410)
 _MAX_LOCATION = 8 << 10
 _MAX_ANSWER = 1 << 20
+_QUICK = 3.0  # seconds, for what is done about uploads when the process is to end
 
 
 class Uploads(Protocol):
@@ -121,3 +126,25 @@ def cancel_upload(client: RegistryClient, reference: Reference, url: str) -> boo
     except (TransientError, SourceError):
         return False
     return answer.status < 300 or answer.status in GONE
+
+
+def cancel_uploads(closed: RegistryClient, access: Access) -> None:
+    """Delete the upload sessions that were under way in a client when it was closed: each is
+    asked for once, and no more is waited for than _QUICK."""
+    left = dict(closed.sessions)
+    if not left:
+        return
+    with Client(ca_file=access.ca_file, timeout=_QUICK, tries=1, host_patience=0.0) as http:
+        client = RegistryClient(**{**access.options(), "http": http})
+
+        def cancel(url: str, reference: Reference) -> None:
+            with suppress(Exception):  # nobody hears of it: the registry forgets it some day
+                cancel_upload(client, reference, url)
+
+        # Daemons: even a name that is not found in time does not hold the process.
+        threads = [threading.Thread(target=cancel, args=one, daemon=True) for one in left.items()]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + _QUICK
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))

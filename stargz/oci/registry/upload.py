@@ -233,6 +233,7 @@ class BlobUpload:
         self._url = self._first = self._location(answer)
         self._at = self._sent = 0
         self._parts = False
+        self._client.sessions[self._first] = self._reference
         if self._uploads is not None:
             self._uploads.began(self._first)
 
@@ -416,16 +417,21 @@ class BlobUpload:
             return
         with suppress(TransientError, StargzError):
             answer = self._ask("DELETE", url, cancelling=True)
-            gone = answer.status < 300 or answer.status in GONE
-            if gone and first and self._uploads is not None:
-                self._uploads.ended(first)
+            if answer.status < 300 or answer.status in GONE:
+                self._ended(first)
 
     def _forget(self) -> None:
         """The session is gone."""
         first = self._first
         self._url = self._first = None
         self._at = self._sent = 0
-        if first and self._uploads is not None:
+        self._ended(first)
+
+    def _ended(self, first: str | None) -> None:
+        if first is None:
+            return
+        self._client.sessions.pop(first, None)
+        if self._uploads is not None:
             self._uploads.ended(first)
 
     def _what(self) -> str:
