@@ -214,6 +214,8 @@ def _stdin() -> Iterator[io.FileIO]:
     import shutil
     import tempfile
 
+    from stargz.sources.spool import FULL
+
     try:
         # Unlinked from the start: nothing is left behind however the process ends.
         with tempfile.TemporaryFile(prefix="stargz-") as spool:
@@ -223,8 +225,9 @@ def _stdin() -> Iterator[io.FileIO]:
             raw.name = _STDIN  # what errors call it
             yield raw
     except OSError as error:
-        if error.errno == errno.ENOSPC and error.filename is None:
-            error.filename = f"{tempfile.gettempdir()} (TMPDIR can name another place)"
+        if error.filename is None:
+            full = f"{tempfile.gettempdir()} (TMPDIR can name another place)"
+            error.filename = full if error.errno in FULL else _STDIN
         raise
 
 
@@ -241,5 +244,10 @@ def binary_stdin() -> io.FileIO:
     if sys.stdin.isatty():
         raise UsageError("SRC is - and standard input is a terminal; pipe the data in")
     raw = io.FileIO(sys.stdin.fileno(), closefd=False)
+    try:
+        raw.read(0)  # it may be open for writing alone
+    except OSError as error:
+        error.filename = _STDIN
+        raise
     raw.name = _STDIN
     return raw

@@ -6,7 +6,6 @@ they hold. Those of an ordinary image are merged into one such layer first, in t
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -42,7 +41,7 @@ from stargz.opening import OpenOptions
 from stargz.options import MAX_TOC_SIZE, ConvertOptions
 from stargz.paths import Name
 from stargz.sources.forward import Blocks
-from stargz.sources.spool import unlinked
+from stargz.sources.spool import FULL, unlinked
 from stargz.tree import Tree
 
 __all__ = ["ImageExtractResult", "extract_image"]
@@ -121,6 +120,7 @@ def extract_image(
     if isinstance(members, str | bytes | os.PathLike):
         raise UsageError("members is a list of names, not one name")
     asked = None if members is None else list(members)
+    chosen = as_platform(platform)
     excluded = paths.listed(exclude)
     options = ExtractOptions(
         strip_components=strip_components,
@@ -145,7 +145,7 @@ def extract_image(
         if all_platforms:
             wanted = _platforms(repository, path)
         else:
-            wanted = [(path, Image(repository, as_platform(platform)))]
+            wanted = [(path, Image(repository, chosen))]
         # All are opened, and asked for the members, before the first is written.
         found = [
             (folder, stack.enter_context(_opened(image, reading, progress)))
@@ -313,7 +313,7 @@ def _merged(
                     f"{error.message}, or unpack the image with umoci or podman", name
                 ) from error
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in FULL:
                     raise
                 raise SourceError(
                     f"{image.name}: its layers must be merged in {tempfile.gettempdir()}: no space "

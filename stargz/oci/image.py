@@ -256,8 +256,9 @@ def load_image(
     of `open_repository`.
     """
     check_keywords("load_image", registry)
+    wanted = as_platform(platform)
     with open_repository(text(src), **registry) as repository:
-        yield ImageManifest(repository, as_platform(platform), typed=text(src))
+        yield ImageManifest(repository, wanted, typed=text(src))
 
 
 def open_image(
@@ -288,6 +289,7 @@ def open_image(
     and the layer's digest; FooterError for a layer that is not seekable.
     """
     check_keywords("open_image", registry)
+    wanted = as_platform(platform)
     shared = SharedFetcher(cache, prefetch, background)
     options = OpenOptions(
         verify, require_verified, threads, max_toc_size, cache, prefetch, background, shared.get
@@ -295,7 +297,7 @@ def open_image(
     with ExitStack() as stack:
         stack.callback(shared.close)
         repository = stack.enter_context(open_repository(text(src), **registry))
-        image = Image(repository, as_platform(platform), typed=text(src))
+        image = Image(repository, wanted, typed=text(src))
         image.open_layers(options, stack, opened)
     return image
 

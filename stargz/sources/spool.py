@@ -15,7 +15,7 @@ from stargz.sources.base import pread_all
 # The share of the disk that is left free, as by the cache; looked at each so many bytes.
 _SPARED = 0.05
 _CHECKED = 16 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def unlinked() -> int:
@@ -49,7 +49,7 @@ def unpack(
     try:
         return unwrap(source, fd, source_name=name, progress=check, memory=memory)
     except OSError as error:
-        if not isinstance(error, SourceError) and error.errno in _FULL:
+        if not isinstance(error, SourceError) and error.errno in FULL:
             raise full("no space is left") from error
         raise
 
@@ -96,7 +96,7 @@ class Spool:
                 self.size += done
                 view = view[done:]
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise self._full(f"no space after {self.size} bytes") from error
             raise
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -328,3 +330,27 @@ def test_extract_to_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     # A file is there complete or not at all.
     for path in small_disk.rglob("*"):
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+def test_standard_input_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for words in (["ls", "-"], ["verify", "-"], ["info", "-"], ["convert", "-", tmp_path / "out"]):
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "wb") as writable:
+            text = fails(1, *words, stdin=writable)
+        assert text == "standard input: Bad file descriptor"
+
+
+def test_a_spool_that_grows_too_large_is_named() -> None:
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    text = fails(1, "ls", "-", input=bytes(3 << 20), text=False, preexec_fn=small)
+    assert text == f"{tempfile.gettempdir()} (TMPDIR can name another place): File too large"
+
+
+@pytest.mark.parametrize("system", ["linux", "Windows", "darwin"])
+def test_a_system_is_no_platform(system: str) -> None:
+    text = fails(2, "image", "ls", "oci:nowhere", "--platform", system)
+    assert f"'{system}' is not a platform, but a system" in text
+    assert f"such as {system.lower()}/amd64" in text

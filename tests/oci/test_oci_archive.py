@@ -285,3 +285,12 @@ def test_an_archive_that_has_another_image_since(tmp_path: Path, archive: Path) 
     convert_image(f"oci-archive:{archive}:v1", f"oci-archive:{dst}:v2", force=True)
     (failure,) = bulk(str(listed), state=state).failures
     assert "other images (v2)" in failure.error
+
+
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_standard_input_that_gives_nothing(kind: str, tmp_path: Path) -> None:
+    text = fails(1, "image", "ls", f"{kind}:-", input="")
+    assert text == f"{kind}:-: standard input is empty; pipe the archive in"
+    with (tmp_path / "other").open("wb") as writable:
+        text = fails(1, "image", "ls", f"{kind}:-", stdin=writable)
+    assert text == f"{kind}:-: standard input cannot be read: Bad file descriptor"

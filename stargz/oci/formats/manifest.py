@@ -267,7 +267,7 @@ def parse_manifest(
             raise FormatError(f"{key!r} does not belong into {kind}", source)
     needed = "manifests" if kind in INDEXES else "layers"
     if needed not in given:
-        raise FormatError(f"no {needed!r} in it: it is not a {kind}", source)
+        raise FormatError(f"no {needed!r} in it: it is no {kind}", source)
     found.setdefault(needed, [])
     return Manifest(data, digest or digest_of(data), kind, found, source)
 

@@ -12,6 +12,10 @@ _ARCHITECTURES = {
     "armhf": "arm", "armel": "arm/v6", "armv7l": "arm/v7", "armv6l": "arm/v6",
     "loongarch64": "loong64",
 }  # fmt: skip
+_SYSTEMS = {
+    "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "linux", "netbsd",
+    "openbsd", "plan9", "solaris", "windows",
+}  # fmt: skip
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 # Which variants run where another is asked for, the best first.
 _LOWER = {"arm": ("v8", "v7", "v6", "v5"), "amd64": ("v4", "v3", "v2", "v1")}
@@ -49,6 +53,10 @@ class Platform:
 def parse_platform(text: str) -> Platform:
     """A platform from "linux/arm64/v8", "linux/amd64" or "arm64"; raises UsageError."""
     parts = text.lower().split("/")
+    if parts[0] in _SYSTEMS and len(parts) == 1:
+        raise UsageError(
+            f"{text!r} is not a platform, but a system: give both, such as {parts[0]}/amd64"
+        )
     if len(parts) == 1:
         parts.insert(0, "linux")
     if len(parts) > 3 or not all(

@@ -142,14 +142,24 @@ def _standard_input(name: str) -> Spool | _Open:
                 raise SourceError(
                     f"{name}: standard input is closed; pipe the archive in"
                 ) from None
+            _read_input(name, 0)
             if regular and not os.lseek(0, 0, os.SEEK_CUR):
                 _stdin = _Open(os.dup(0))
             else:
                 spool = Spool(name, None)
-                while piece := os.read(0, _PIECE):
+                while piece := _read_input(name, _PIECE):
                     spool.append(piece)
+                if not spool.size:
+                    raise FormatError("standard input is empty; pipe the archive in", name)
                 _stdin = spool
         return _stdin
+
+
+def _read_input(name: str, size: int) -> bytes:
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise SourceError(f"{name}: standard input cannot be read: {error.strerror}") from error
 
 
 # --- open archives --------------------------------------------------------------------------
