@@ -210,7 +210,7 @@ class SourceError(StargzError, OSError):
 
 
 class MissingBlobError(SourceError):
-    """A local image lacks a blob that its manifest names."""
+    """An image lacks a blob that its manifest names."""
 
 
 class OccupiedError(StargzError, FileExistsError):
@@ -238,3 +238,7 @@ class RegistryError(SourceError):
     def transient(self) -> bool:
         """Whether what was answered, or that nothing was, may be otherwise later."""
         return self.status is None or retryable(self.status)
+
+
+class MissingFromRegistryError(RegistryError, MissingBlobError):
+    """A registry lacks a blob that a manifest lists."""

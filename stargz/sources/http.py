@@ -381,7 +381,7 @@ class HTTPSource:
         self._size = spool.size
         return spool
 
-    def resized(self, size: int | None) -> TransientError:
+    def resized(self, size: int | None) -> Exception:
         """The error of an answer by which the blob has another size than before."""
         return _changed(f"it had {self._size} bytes, has {size}")
 

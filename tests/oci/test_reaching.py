@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,10 @@ import pytest
 from blobs import tar_of
 from command import fails, ok
 from registries import Identity, Registry, identity, lying, registry
-from servers import FaultProxy
+from servers import Fault, FaultProxy, closed_port
+
+import stargz
+from stargz.errors import MissingBlobError, RegistryError
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +80,97 @@ def test_a_web_page_is_no_manifest(page: bytes) -> None:
         for src in (name, f"docker://{server.host}"):
             said = fails(1, "image", "bulk", "--dry-run", src, "docker://127.0.0.1:1/all")
             assert "a web page" in said
+
+
+# --- what a registry has not, or has wrong ------------------------------------------------
+
+
+def _data(served: Registry, repository: str, number: int = 0) -> Path:
+    """Where the registry keeps a layer of an image (or its config: -1)."""
+    name = f"docker://{served.host}/{repository}:v1"
+    info = json.loads(ok("image", "info", "--json", name))
+    digest = info["layers"][number]["digest"] if number >= 0 else _config(served, repository)
+    value = digest.removeprefix("sha256:")
+    return next(served.storage.rglob(f"{value[:2]}/{value}/data"))
+
+
+def _config(served: Registry, repository: str) -> str:
+    (found,) = served.storage.rglob(f"{repository}/_manifests/tags/v1/current/link")
+    value = found.read_text().removeprefix("sha256:")
+    manifest = next(served.storage.rglob(f"{value[:2]}/{value}/data"))
+    return str(json.loads(manifest.read_text())["config"]["digest"])
+
+
+@pytest.fixture
+def spoilt(served: Registry, tmp_path: Path) -> Iterator[str]:
+    """The repository of an image of its own at the registry; what is done to it is its own."""
+    name = f"spoilt{len(list(served.storage.rglob('_manifests')))}"
+    tar = tar_of([("f", os.urandom(20_000)), ("name", name.encode())])
+    served.push(layouts.image(tmp_path / "layout", [tar]).path, name, "v1")
+    yield name
+
+
+@pytest.mark.parametrize("keep", [0, 1, 9000])
+def test_a_blob_that_is_cut_short_at_the_registry(served: Registry, spoilt: str, keep: int) -> None:
+    path = _data(served, spoilt)
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    src = f"docker://{served.host}/{spoilt}:v1"
+    for words in (["verify", "-q"], ["verify", "-q", "--layer", "1"]):
+        said = fails(3, *words, src)
+        if keep:
+            assert f"the manifest says {len(data)} bytes, the registry has {keep}" in said
+        assert "changed while" not in said and "tries" not in said
+    fails(1, "image", "cat", src, "f")
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_blob_that_the_registry_lacks(
+    served: Registry, spoilt: str, number: int, tmp_path: Path
+) -> None:
+    _data(served, spoilt, number).unlink()
+    src = f"docker://{served.host}/{spoilt}:v1"
+    assert "is not there" in fails(3, "verify", "-q", src)
+    if number < 0:
+        said = fails(1, "image", "convert", src, f"oci:{tmp_path}/twin")
+    else:
+        said = fails(3, "verify", "-q", "--layer", "1", src)
+    assert "the registry has not this blob, which the manifest lists" in said
+    assert "address" not in said
+    with pytest.raises(MissingBlobError) as caught:
+        stargz.convert_image(src, f"oci:{tmp_path}/twin")
+    assert isinstance(caught.value, RegistryError) and caught.value.status == 404
+    assert type(pickle.loads(pickle.dumps(caught.value))) is type(caught.value)
+    # What is not there at all was not read.
+    assert "not found" in fails(1, "verify", f"docker://{served.host}/{spoilt}:v2")
+
+
+# --- mirrors -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tls", "http", "closed"])
+def test_a_mirror_that_fails_is_told_of_where_the_registry_fails_too(
+    served: Registry, tls: str, kind: str
+) -> None:
+    mirror, why = {
+        "tls": (f"https://{tls}", "no secure connection"),
+        "http": (f"https://{served.host}", "speaks http"),
+        "closed": (f"http://127.0.0.1:{closed_port()}", "cannot connect: Connection refused"),
+    }[kind]
+    words = ("verify", "--mirror", f"{served.host}={mirror}", f"docker://{served.host}/app:")
+    said = fails(1, *words[:-1], f"{words[-1]}none")
+    before, told, after = said.partition(f"; its mirror {mirror} failed: ")
+    assert "not found" in before and told and why in after
+    # Nothing is said where the registry itself has it.
+    assert ok(*words[:-1], f"{words[-1]}v1").startswith("ok")
+
+
+def test_a_mirror_that_fails_for_a_blob(served: Registry, spoilt: str) -> None:
+    src = f"docker://{served.host}/{spoilt}:v1"
+    path = _data(served, spoilt)
+    path.unlink()
+    with FaultProxy(f"http://{served.host}") as mirror:
+        mirror.reset(lambda request: Fault(status=403) if "/blobs/" in request.path else None)
+        said = fails(1, "image", "cat", "--mirror", f"{served.host}={mirror.url}", src, "f")
+        assert "has not this blob" in said and f"its mirror {mirror.url} failed: " in said
+        assert "403" in said

@@ -60,7 +60,7 @@ def layer(**more: Any) -> dict[str, Any]:
 
 BAD: dict[str, tuple[Any, str]] = {
     "empty": (b"", "JSON"),
-    "not JSON": (b"<html>", "JSON"),
+    "not JSON": (b"html", "JSON"),
     "null": (b"null", "JSON"),
     "list": (b"[]", "JSON"),
     "deep": (b'{"layers":' + b"[" * 200_000, "JSON"),

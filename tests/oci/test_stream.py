@@ -228,7 +228,7 @@ def test_a_longer_body_is_refused(proxy: FaultProxy, told: bool) -> None:
     path = f"/v2/{NAME}/blobs/{sha256(LONGER)}"
     proxy.reset(lambda _: Fault(path=path, drop=() if told else ("Content-Length",)))
     with streaming(proxy.url) as stream:
-        with pytest.raises(RegistryError, match=r"longer|changed") as caught:
+        with pytest.raises(FormatError if told else RegistryError, match=r"longer|says") as caught:
             pieces(stream)
         assert DIGEST in str(caught.value)
     assert proxy.requests <= 2
@@ -241,7 +241,7 @@ def test_a_shorter_body_is_refused(proxy: FaultProxy, told: bool) -> None:
     proxy.reset(lambda _: Fault(path=path, drop=() if told else ("Content-Length",)))
     with (
         streaming(proxy.url, short) as stream,
-        pytest.raises(RegistryError, match=r"changed|ended|answered 416"),
+        pytest.raises(FormatError, match=r"the manifest says .* bytes, the registry has"),
     ):
         pieces(stream)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stargz.errors import DigestError, RegistryError, SourceError
+from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.manifest import Descriptor, check_bytes
 from stargz.oci.formats.reference import Reference
-from stargz.oci.registry.failures import as_registry_error
+from stargz.oci.registry.failures import as_registry_error, missing, with_mirrors
 from stargz.sources.client import Reply
 from stargz.sources.http import HTTPSource
 from stargz.sources.local import LocalSource
@@ -39,6 +40,7 @@ class RegistryBlob(HTTPSource):
         self._hosts = client.hosts.of(reference)
         self._host = self._hosts[0]
         self._sent: dict[str, str] = {}
+        self._failed: dict[str, SourceError] = {}  # of mirrors, by URL
         url = self._host.path(reference.repository, f"blobs/{entry.digest}")
         super().__init__(url, client=client.http, size=entry.size, name=str(self.reference))
 
@@ -62,16 +64,19 @@ class RegistryBlob(HTTPSource):
             host = self._host
             try:
                 return super().ask(method, extra, budget)
-            except (TransientError, RegistryError):
-                if not self.next_host(host):
-                    raise
+            except (TransientError, RegistryError) as error:
+                if self.next_host(host, error):
+                    continue
+                if isinstance(error, TransientError) and error.status == 404:
+                    raise missing(self.reference) from error
+                raise
 
     @property
     def host(self) -> Endpoint:
         """Who is asked now."""
         return self._host
 
-    def next_host(self, failed: Endpoint) -> bool:
+    def next_host(self, failed: Endpoint, error: Exception) -> bool:
         """Go on to the host after a mirror that failed; False where there is none."""
         with self._lock:
             if self._host is failed:
@@ -80,7 +85,32 @@ class RegistryBlob(HTTPSource):
                     return False
                 self._host = self._hosts[at + 1]
                 self._place = None
+                if isinstance(error, TransientError):
+                    status, error = error.status, SourceError(f"{error.why}; {error.hint}")
+                    error.status = status
+                if isinstance(error, SourceError):
+                    self._failed[failed.url] = error
         return True
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """A SourceError of the block is a RegistryError; it names the mirrors that failed too."""
+        try:
+            with as_registry_error():
+                yield
+        except RegistryError as error:
+            told = with_mirrors(error, self._failed)
+            if told is error:
+                raise
+            raise told from error
+
+    def resized(self, size: int | None) -> Exception:
+        # What a digest names does not change: one of the two is wrong.
+        text = f"the manifest says {self.size} bytes, the registry has {size}"
+        host = self._host
+        if self.next_host(host, error := TransientError(text, status=200)):
+            return error
+        return FormatError(f"{text}: push the image again", self.name)
 
     def _download(self, reply: Reply | None = None) -> Spool:
         while True:
@@ -91,20 +121,20 @@ class RegistryBlob(HTTPSource):
                 if spool.digest == self.descriptor.digest:
                     return spool
                 raise DigestError("the blob", self.descriptor.digest, spool.digest, self.name)
-            except (SourceError, DigestError):
-                if not self.next_host(host):
+            except (SourceError, DigestError) as error:
+                if not self.next_host(host, error):
                     raise
 
     def read_whole(self) -> LocalSource:
         """All of it, checked against its digest, in a temporary file that is gone with what is
         returned. In bounded memory; RegistryError, SourceError (no space) and DigestError."""
-        with as_registry_error():
+        with self.errors():
             spool = self._download()
         return LocalSource(self.name, spool.fd, keep=spool)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`; RegistryError if they cannot be had."""
-        with as_registry_error():
+        with self.errors():
             data = super().read_at(offset, size)
         if offset == 0 and size == self.size:
             check_bytes(data, self.descriptor.digest, self.name, "the blob")
@@ -112,5 +142,5 @@ class RegistryBlob(HTTPSource):
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """See ByteSource.read_ranges."""
-        with as_registry_error():
+        with self.errors():
             return super().read_ranges(ranges)

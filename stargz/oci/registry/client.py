@@ -29,7 +29,14 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 from stargz.oci.registry.credentials import Credentials, CredentialStore
-from stargz.oci.registry.failures import as_registry_error, failure, refuse_page, words_of
+from stargz.oci.registry.failures import (
+    as_registry_error,
+    failure,
+    missing,
+    refuse_page,
+    with_mirrors,
+    words_of,
+)
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.oci.registry.turns import Turns
 from stargz.sources.client import Body, Client, Response, origin, target
@@ -184,6 +191,7 @@ class RegistryClient:
         """The first good answer of the endpoints; RegistryError of the last of them. `check`
         raises RegistryError for one that is of no use."""
         endpoints = self.hosts.of(reference)
+        failed: dict[str, SourceError] = {}
         for endpoint in endpoints:
             try:
                 answer = self.request(
@@ -194,9 +202,12 @@ class RegistryClient:
                 if check is not None:
                     check(answer)
                 return answer, endpoint
-            except SourceError:
+            except SourceError as error:
                 if endpoint is endpoints[-1]:
+                    if failed and isinstance(error, RegistryError):
+                        raise with_mirrors(error, failed) from error
                     raise
+                failed[endpoint.url] = error
         raise AssertionError("there is always an endpoint")
 
     # --- manifests ----------------------------------------------------------------------
@@ -279,7 +290,12 @@ class RegistryClient:
             )
         # A refusal may be larger than the blob.
         size = max(entry.size, _MAX_REFUSAL)
-        answer, _ = self._get(reference, f"blobs/{entry.digest}", None, size)
+        try:
+            answer, _ = self._get(reference, f"blobs/{entry.digest}", None, size)
+        except RegistryError as error:
+            if error.status == 404:
+                raise missing(reference) from error
+            raise
         entry.check(answer.data, name)
         return answer.data
 

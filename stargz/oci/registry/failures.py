@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from stargz.errors import RegistryError, SourceError, mask, retryable
+from stargz.errors import MissingFromRegistryError, RegistryError, SourceError, mask, retryable
 from stargz.oci.formats.reference import Reference
 from stargz.sources.client import Response
 
@@ -85,6 +85,31 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     }.get(answer.status, f"the registry {answered(answer.status)}")
     said = words_of(answer)
     return RegistryError(f"{meaning}{f' ({said})' if said else ''}", str(reference), answer.status)
+
+
+def missing(reference: Reference, said: str = "") -> MissingFromRegistryError:
+    """What a 404 for a blob means whose digest is in a manifest that was read."""
+    return MissingFromRegistryError(
+        "the registry has not this blob, which the manifest lists: push the image again"
+        + (f" ({said})" if said else ""),
+        str(reference),
+        404,
+    )
+
+
+def with_mirrors(error: RegistryError, failed: Mapping[str, SourceError]) -> RegistryError:
+    """The error of a registry's own host, with those of the mirrors that were asked before, by
+    URL. That neither has something is said once."""
+    texts = []
+    for url, before in failed.items():
+        if error.status != 404 or before.status != 404:
+            text = before.message if isinstance(before, RegistryError) else str(before)
+            texts.append(f"; its mirror {url} failed: {text.removeprefix(f'{error.source}: ')}")
+    if not texts:
+        return error
+    told = type(error)(f"{error.message}{''.join(texts)}", error.source, error.status)
+    told.throttled = error.throttled
+    return told
 
 
 def refuse_page(answer: Response, reference: Reference) -> None:

@@ -8,7 +8,6 @@ from typing import Protocol
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import Descriptor
 from stargz.oci.registry.blob import RegistryBlob
-from stargz.oci.registry.failures import as_registry_error
 from stargz.sources import ByteSource
 from stargz.sources.download import Download
 
@@ -117,10 +116,10 @@ class RegistryStream(_Checked):
             try:
                 return self._download.read(size)
             except SourceError as error:
-                if self._blob.next_host(host):
+                if self._blob.next_host(host, error):
                     self._download.renew()
                     continue
-                with as_registry_error():
+                with self._blob.errors():
                     raise error
 
     def close(self) -> None:
