@@ -12,6 +12,8 @@ from typing import Any
 # A user before a host, up to the last @ that does not begin a digest; a password may have a slash
 # in a reference, where no path has an @.
 _USER = re.compile(r"(?<=\bdocker://)\S*@(?!sha\d+:)|(?<=://)[^\s/?#'\"]*@")
+# What an account to read with is given by; the command line names those of the command.
+ACCOUNT_OPTIONS = "--creds, --src-creds"
 # Of a signed URL the query is the signature.
 _QUERY = re.compile(r"(?i)(\bhttps?://[^\s?#'\"]*)\?[^\s'\"]*[^\s'\",;:.)]")
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from stargz.cli import _errors
+
 # As skopeo calls them; a command that has others refuses these with the names of its own.
 _NAMES = ("--creds", "--src-creds", "--dest-creds")
 _MAX_LINE = 64 << 10
@@ -17,6 +19,7 @@ def add_creds(
     parser: argparse._ActionsContainer, names: Mapping[str, str], hidden: Sequence[str] = ()
 ) -> None:
     """An option for each of `names`, which say of what image it is; `hidden` ones without help."""
+    _errors.accounts[:] = [name for name in names if name != "--dest-creds"]
     for name, image in names.items():
         text = (
             f"account for the registry of {image} and the token server that it names, and for no "

@@ -9,7 +9,15 @@ import sys
 
 from stargz.cli import _screen
 from stargz.cli._signals import Signalled
-from stargz.errors import DigestError, StargzError, UnverifiedError, UsageError, mask, printable
+from stargz.errors import (
+    ACCOUNT_OPTIONS,
+    DigestError,
+    StargzError,
+    UnverifiedError,
+    UsageError,
+    mask,
+    printable,
+)
 
 OK = 0
 FAILED = 1
@@ -69,8 +77,14 @@ def describe(error: BaseException) -> str:
     return f"{text} (this is a bug in stargz; STARGZ_DEBUG=1 shows the traceback to report)"
 
 
+# The options for accounts to read with that the command has; see `_creds.add_creds`.
+accounts: list[str] = []
+
+
 def in_options(text: str) -> str:
     """What the library says, in the words of the command line."""
+    if accounts:
+        text = text.replace(ACCOUNT_OPTIONS, " or ".join(accounts))
     return _KEYWORD.sub(_option, text)
 
 

@@ -98,6 +98,7 @@ class Response:
     data: bytes
     url: str
     private: bool = False  # whether it came from a private address, and not through a proxy
+    account: str | None = None  # which one a 401 is about, in words; None if none was known
 
     def json(self) -> Any:
         """The body as JSON; ValueError if it is not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ import layouts
 import pytest
 from blobs import tar_of
 from command import fails, ok
-from registries import Identity, Registry, identity, lying, registry
+from registries import USER, Identity, Registry, identity, lying, registry
 from servers import Fault, FaultProxy, closed_port
 
 import stargz
@@ -80,6 +81,45 @@ def test_a_web_page_is_no_manifest(page: bytes) -> None:
         for src in (name, f"docker://{server.host}"):
             said = fails(1, "image", "bulk", "--dry-run", src, "docker://127.0.0.1:1/all")
             assert "a web page" in said
+
+
+# --- accounts ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def closed(folder: Path) -> Iterator[Registry]:
+    """A registry that asks for an account."""
+    with registry(folder / "closed", basic=True) as one:
+        yield one
+
+
+def test_no_account_and_one_that_is_refused(closed: Registry, tmp_path: Path) -> None:
+    src, out = f"docker://{closed.host}/app:v1", f"oci:{tmp_path}/out"
+    authfile = tmp_path / "auth.json"
+    authfile.write_text("{}")
+    empty = ("--authfile", authfile)
+    read, two = ("info", "--layer", "1", src), ("image", "convert", src, out)
+    both = ("image", "diff", src, src)
+    for words, options in (
+        (read, "--creds"),
+        (two, "--src-creds"),
+        (both, "--creds-a or --creds-b"),
+    ):
+        said = fails(1, *words, *empty)
+        assert (
+            f"no account is known: log in to the registry, or give an account ({options})" in said
+        )
+    for words, option in ((read, "--creds"), (two, "--src-creds")):
+        said = fails(1, *words, *empty, option, f"{USER}:wrong-one")
+        assert f"the account from {option} is not accepted" in said
+        assert "no account" not in said and "wrong-one" not in said
+    said = fails(1, "image", "bulk", "--dry-run", f"docker://{closed.host}", out, *empty)
+    assert "it does not list its repositories" in said
+    auth = base64.b64encode(f"{USER}:wrong-one".encode()).decode()
+    authfile.write_text(json.dumps({"auths": {closed.host: {"auth": auth}}}))
+    for words in (read, two, ("image", "bulk", "--dry-run", f"docker://{closed.host}", out)):
+        said = fails(1, *words, *empty)
+        assert f"the account in {authfile} is not accepted" in said and "wrong" not in said
 
 
 # --- what a registry has not, or has wrong ------------------------------------------------

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from stargz.errors import RegistryError
 from stargz.oci.registry.credentials import Credentials
-from stargz.oci.registry.failures import answered, as_registry_error, words_of
+from stargz.oci.registry.failures import answered, as_registry_error, log_in, words_of
 from stargz.sources.client import Client, Response
 
 _DEFAULT_SECONDS = 60.0  # of a token whose server does not say (token specification)
@@ -102,6 +102,7 @@ class Authorizer:
         self._slots: dict[str, _Slot] = {}
         self._challenges: list[Challenge] = []
         self._secrets: set[str] = set()  # that were sent
+        self._accounts: dict[str, str] = {}  # in words, by the scope that they were found for
         # Whether the host itself is on a private address: then its token server may be too.
         self.private = False
 
@@ -112,6 +113,10 @@ class Authorizer:
             challenges = self._challenges
         # The scope in them is that of another request.
         return self._value(scope, None, challenges, source, False) if challenges else None
+
+    def account(self, scope: str) -> str | None:
+        """Which account was found for a scope, in words; None where none was."""
+        return self._accounts.get(scope)
 
     @property
     def challenged(self) -> bool:
@@ -190,6 +195,7 @@ class Authorizer:
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
         credentials = self._find(scope)
         if credentials is not None:
+            self._accounts[scope] = credentials.described(scope)
             self._sent(credentials.password, credentials.identity_token, credentials.registry_token)
         if "bearer" in by_scheme:
             if credentials is not None and credentials.registry_token:
@@ -223,10 +229,10 @@ class Authorizer:
         if answer.status != 200:
             if answer.status in (400, 401, 403):
                 why = (
-                    "it needs credentials: log in to the registry, or give --creds (--src-creds, "
-                    "--dest-creds) or a file of them (--authfile)"
+                    f"it needs credentials, and no account is known: {log_in('push' in scope)}"
                     if credentials is None
-                    else "the credentials are not accepted: correct --creds, or log in again"
+                    else f"{credentials.described(scope)} is not accepted: correct it, or log in "
+                    "again"
                 )
             else:
                 why = f"it {answered(answer.status)}"

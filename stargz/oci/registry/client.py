@@ -168,7 +168,8 @@ class RegistryClient:
                 break
             authorization = renewed
         if answer.status >= 400:  # its words may repeat what was sent
-            answer = replace(answer, data=endpoint.auth.masked(answer.data))
+            data = endpoint.auth.masked(answer.data)
+            answer = replace(answer, data=data, account=endpoint.auth.account(scope))
         return answer
 
     def ping(self, endpoint: Endpoint, reference: Reference) -> None:
@@ -337,6 +338,8 @@ class RegistryClient:
         url = f"{endpoint.url}/v2/_catalog?n={_PAGE}"
         scope = "registry:catalog:*"
         answer = self.request(reference, "GET", url, endpoint=endpoint, scope=scope)
+        if answer.status == 401 and answer.account is not None:
+            raise failure(answer, reference)
         if answer.status in (401, 403, 404, 405):
             raise RegistryError(
                 f"it does not list its repositories ({answer.status}): log in with an account that "

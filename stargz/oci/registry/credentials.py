@@ -17,11 +17,11 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stargz.errors import SourceError, UsageError
+from stargz.errors import ACCOUNT_OPTIONS, SourceError, UsageError
 from stargz.oci.formats.reference import DEFAULT_REGISTRY, Reference
 from stargz.oci.registry.failures import words
 
@@ -41,6 +41,13 @@ class Credentials:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+    origin: str = field(default="", repr=False, compare=False)  # the file that they are from
+
+    def described(self, scope: str) -> str:
+        """Which account it is, in words without a secret."""
+        if self.origin:
+            return f"the account in {self.origin}"
+        return f"the account from {'--dest-creds' if 'push' in scope else ACCOUNT_OPTIONS}"
 
     def basic(self) -> str:
         """The value of an Authorization header (RFC 7617)."""
@@ -108,7 +115,7 @@ class CredentialStore:
             if config is not None:
                 found = self._find_in(config, path, reference)
                 if found is not None:
-                    return found
+                    return replace(found, origin=str(path))
         return None
 
     def _load(self, path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from stargz.errors import MissingFromRegistryError, RegistryError, SourceError, mask, retryable
+from stargz.errors import (
+    ACCOUNT_OPTIONS,
+    MissingFromRegistryError,
+    RegistryError,
+    SourceError,
+    mask,
+    retryable,
+)
 from stargz.oci.formats.reference import Reference
 from stargz.sources.client import Response
 
@@ -72,11 +79,12 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     """What an answer that is not the one hoped for means, when reading or writing, with all that
     the server says about it."""
     may = "write there" if writing else "read it"
-    creds = "--dest-creds" if writing else "--creds, --src-creds"
+    creds = "--dest-creds" if writing else ACCOUNT_OPTIONS
     account = f"log in with an account that may {may} (or give it: {creds})"
-    accepted = account if writing else f"log in to the registry (or give an account: {creds})"
     meaning = {
-        401: f"it needs credentials that are accepted: {accepted}",
+        401: f"it needs credentials, and no account is known: {log_in(writing)}"
+        if answer.account is None
+        else f"{answer.account} is not accepted: correct it, or log in again",
         403: f"access is denied: check the name, or {account}",
         404: "not found: check the name, and that "
         + ("such a repository can be there" if writing else "it has been pushed"),
@@ -85,6 +93,12 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     }.get(answer.status, f"the registry {answered(answer.status)}")
     said = words_of(answer)
     return RegistryError(f"{meaning}{f' ({said})' if said else ''}", str(reference), answer.status)
+
+
+def log_in(writing: bool) -> str:
+    """What to do where no account is known."""
+    creds = "--dest-creds" if writing else ACCOUNT_OPTIONS
+    return f"log in to the registry, or give an account ({creds}) or a file of them (--authfile)"
 
 
 def missing(reference: Reference, said: str = "") -> MissingFromRegistryError:
