@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -294,3 +295,69 @@ def test_standard_input_that_gives_nothing(kind: str, tmp_path: Path) -> None:
     with (tmp_path / "other").open("wb") as writable:
         text = fails(1, "image", "ls", f"{kind}:-", stdin=writable)
     assert text == f"{kind}:-: standard input cannot be read: Bad file descriptor"
+
+
+# Reads standard input twice, has another put in its place, by descriptor and by name, and reads
+# that; the first is open all the time.
+_TWO_INPUTS = """
+import os, sys
+from stargz.errors import StargzError
+from stargz.oci.image import open_image
+
+def layers():
+    with open_image("oci-archive:-") as image:
+        return len(image.descriptors)
+
+with open_image("oci-archive:-") as first:
+    print(len(first.descriptors), layers())
+    os.dup2(int(sys.argv[1]), 0)
+    print(layers(), layers())
+    sys.stdin = open(sys.argv[2])
+    print(layers(), layers())
+    sys.stdin.seek(0, 2)
+    try:
+        print(layers())
+    except StargzError as error:
+        print(error)
+    sys.stdin = open(sys.argv[3])
+    print(len(first.descriptors))
+try:
+    print(layers())
+except StargzError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip"])
+def test_another_standard_input_is_another_image(tmp_path: Path, kind: str) -> None:
+    names = []
+    for count in (1, 2, 3):
+        folder = tmp_path / str(count)
+        made = layouts.Layout(folder)
+        tars = [tar_of([(f"f{n}", b"x")]) for n in range(count)]
+        made.tag(made.manifest([made.layer(tar) for tar in tars]), "v1")
+        names.append(f"{folder}.tar")
+        skopeo("copy", "-q", f"oci:{folder}:v1", f"oci-archive:{names[-1]}:v1")
+        Path(names[-1]).write_bytes(packed(Path(names[-1]), kind))
+    reading, writing = os.pipe()
+    (tmp_path / "empty").write_bytes(b"")
+    data = Path(names[1]).read_bytes()
+    assert len(data) < 1 << 16  # or the pipe is full
+    os.write(writing, data)
+    os.close(writing)
+    words = [sys.executable, "-c", _TWO_INPUTS, str(reading), names[2], str(tmp_path / "empty")]
+    done = subprocess.run(
+        words,
+        input=Path(names[0]).read_bytes(),
+        pass_fds=[reading],
+        env=environment(),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    os.close(reading)
+    lines = done.stdout.decode().splitlines()
+    assert lines[:3] == ["1 1", "2 2", "3 3"]
+    assert lines[3] == "oci-archive:-: standard input is empty; pipe the archive in"
+    assert lines[4] == "1"
+    assert lines[5] == "oci-archive:-: standard input is empty; pipe the archive in"

@@ -5,8 +5,10 @@ What both kinds of archives (docker-archive:, oci-archive:) have in common.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,7 +69,7 @@ class TarFile:
 
     def __init__(self, path: str, name: str) -> None:
         self.name = name
-        file = _standard_input(name) if path == STDIN else _open_file(path, name)
+        file = _standard_input(name)[0] if path == STDIN else _open_file(path, name)
         self.source = LocalSource(path, file.fd, keep=file)
         kind = packing(os.pread(file.fd, HEAD, 0))
         if kind:
@@ -126,38 +128,53 @@ def _open_file(path: str, name: str) -> _Open:
     return fd
 
 
-_stdin: Spool | _Open | None = None  # what came in stays: it comes once
+# What came in last, and from what: it comes once, so it stays until something else comes.
+_arrived: tuple[Spool, tuple[Any, ...]] | None = None
 _stdin_lock = threading.Lock()
 
 
-def _standard_input(name: str) -> Spool | _Open:
-    global _stdin
+def _standard_input(name: str) -> tuple[Spool | _Open, tuple[Any, ...]]:
+    """All of it, and what is equal for the same: a file that is still at its beginning as it is;
+    else what comes now, or, if that is nothing, what came before from there."""
+    global _arrived
     with _stdin_lock:
-        if _stdin is None:
-            if os.isatty(0):
-                raise UsageError(f"{name}: standard input is a terminal; pipe the archive in")
-            try:
-                regular = stat.S_ISREG(os.fstat(0).st_mode)
-            except OSError:
-                raise SourceError(
-                    f"{name}: standard input is closed; pipe the archive in"
-                ) from None
-            _read_input(name, 0)
-            if regular and not os.lseek(0, 0, os.SEEK_CUR):
-                _stdin = _Open(os.dup(0))
-            else:
-                spool = Spool(name, None)
-                while piece := _read_input(name, _PIECE):
-                    spool.append(piece)
-                if not spool.size:
-                    raise FormatError("standard input is empty; pipe the archive in", name)
-                _stdin = spool
-        return _stdin
+        fd, info = _stdin_descriptor(name)
+        _read_input(fd, name, 0)
+        if stat.S_ISREG(info.st_mode) and info.st_size and not os.lseek(fd, 0, os.SEEK_CUR):
+            return _Open(os.dup(fd)), _same_file(info)
+        of = sys.stdin, info.st_dev, info.st_ino
+        spool = Spool(name, None)
+        while piece := _read_input(fd, name, _PIECE):
+            spool.append(piece)
+        if spool.size:
+            _arrived = spool, of
+        elif _arrived is None or _arrived[1] != of:
+            raise FormatError("standard input is empty; pipe the archive in", name)
+        return _arrived[0], (_arrived[0],)
 
 
-def _read_input(name: str, size: int) -> bytes:
+def _stdin_descriptor(name: str) -> tuple[int, os.stat_result]:
     try:
-        return os.read(0, size)
+        if sys.stdin is None:
+            raise OSError
+        fd = sys.stdin.fileno()
+        info = os.fstat(fd)
+    except io.UnsupportedOperation:
+        raise SourceError(f"{name}: standard input is no file; pipe the archive in") from None
+    except (OSError, ValueError):
+        raise SourceError(f"{name}: standard input is closed; pipe the archive in") from None
+    if os.isatty(fd):
+        raise UsageError(f"{name}: standard input is a terminal; pipe the archive in")
+    return fd, info
+
+
+def _same_file(info: os.stat_result) -> tuple[int, ...]:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _read_input(fd: int, name: str, size: int) -> bytes:
+    try:
+        return os.read(fd, size)
     except OSError as error:
         raise SourceError(f"{name}: standard input cannot be read: {error.strerror}") from error
 
@@ -180,12 +197,14 @@ def open_shared(path: str, kind: str, make: Callable[[str], _Archive]) -> Iterat
     """What `make` has of the archive at a path, shared by all in this process that have it open
     at the same time: so it is looked through, and unpacked if need be, once."""
     key: tuple[Any, ...] = (os.getpid(), kind, path)
-    if path != STDIN:
+    if path == STDIN:
+        key += _standard_input(f"{kind}:{path}")[1]
+    else:
         try:
             info = os.stat(path)  # noqa: PTH116
         except FileNotFoundError:
             raise SourceError(f"{kind}:{path}: no such file") from None
-        key += (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+        key += _same_file(info)
     with _lock:
         shared = _archives.setdefault(key, _Shared())
         shared.users += 1
