@@ -74,7 +74,7 @@ class ImageManifest:
     ) -> None:
         self.repository = repository
         self.name: str = repository.name
-        self.typed = typed or repository.name  # as the caller has called it
+        self.typed: str = typed or repository.name  # as the caller has called it
         self.root: Manifest = root or repository.root()
         self.root.check_image(self.name)
         wanted = platform or this_platform()
