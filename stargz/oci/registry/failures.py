@@ -97,8 +97,11 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
 
 def log_in(writing: bool) -> str:
     """What to do where no account is known."""
+    who = " with an account that may write there" if writing else ""
     creds = "--dest-creds" if writing else ACCOUNT_OPTIONS
-    return f"log in to the registry, or give an account ({creds}) or a file of them (--authfile)"
+    return (
+        f"log in to the registry{who}, or give an account ({creds}) or a file of them (--authfile)"
+    )
 
 
 def missing(reference: Reference, said: str = "") -> MissingFromRegistryError:
