@@ -433,7 +433,7 @@ def test_names_that_are_not_utf8_are_shown_with_replacements() -> None:
     out = io.BytesIO()
     result = stargz.convert(io.BytesIO(tar), out)
     assert outline(out.getvalue())[1] == ("caf\ufffd", "reg")
-    assert "1 names are not UTF-8" in result.warnings[0]
+    assert "1 name is not UTF-8" in result.warnings[0]
     both = make_tar(
         [("caf\udce9", "f", b"1"), ("caf\udce8", "f", b"2")],
         format=tarfile.GNU_FORMAT,
@@ -764,7 +764,7 @@ def test_a_user_is_told_of_a_file_that_has_a_name_of_the_layers(
     tar = make_tar([(shape.format(name), kind, content), ("f", "f", b"x")])
     out = io.BytesIO()
     result = stargz.convert(io.BytesIO(tar), out, **options)
-    assert [name in text and "were left out" in text for text in result.warnings] == [True]
+    assert [name in text and "was left out" in text for text in result.warnings] == [True]
     with stargz.open(out.getvalue()) as layer:
         assert layer.read("f") == b"x" and layer.verify().ok
     below = make_tar([(f"d/{name}", "f", b"mine"), ("f", "f", b"x")])

@@ -81,7 +81,7 @@ def layer(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("packed") / "tree.stargz"
     result = stargz.pack(tree, path, chunk_size=CHUNK)
     assert result.warnings == (
-        "1 names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold it "
+        "1 name is not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold it "
         "(the first: 'not \ufffd utf-8')",
     )
     return path

@@ -178,7 +178,7 @@ def test_whiteouts_below_what_is_no_directory(tmp_path: Path, case: str) -> None
     items, right = WHITEOUTS[case]
     made = stargz.convert(io.BytesIO(make_tar(items)), tmp_path / "blob")
     assert names(tmp_path / "blob") == right
-    assert len(made.warnings) == 1 and made.warnings[0].startswith("1 whiteouts below")
+    assert len(made.warnings) == 1 and made.warnings[0].startswith("1 whiteout below")
 
 
 def test_a_whiteout_below_a_symlink_hides_what_is_there(tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ DIFFERENT: dict[str, tuple[bytes, list[str], str]] = {
     "old directory with a size": (block(b"d/", kind=b"\0") + BEHIND, ["d", "behind"], "a size"),
     "link with a size": (block(b"l", kind=b"2", a157=b"to") + BEHIND, ["l", "behind"], "a size"),
     "link with a PAX size": (pax(size=9) + LINK + BEHIND, ["l", "behind"], "a size"),
-    "file with a slash": (block(b"d/", octal(0)), ["d"], "the slash behind"),
+    "file with a slash": (block(b"d/", octal(0)), ["d"], "file has a slash behind"),
     "sizes": (pax(size=3) + block(size=octal(1024)) + ABC, ["f"], "another size"),
-    "uid of 33 bits": (pax(uid=(1 << 32) + 5) + LINK, ["l"], "owners"),
+    "uid of 33 bits": (pax(uid=(1 << 32) + 5) + LINK, ["l"], "owner is"),
 }
 
 
@@ -145,7 +145,7 @@ def test_owners(format: bytes, value: int, taken: int, mode: int, field: str) ->
     for tar in (by_header, by_pax):
         for lossless in (False, True):
             blob, result = made(tar, lossless=lossless)
-            assert [text.split()[:2] for text in result.warnings] == [["1", "owners"]]
+            assert [text.split()[:2] for text in result.warnings] == [["1", "owner"]]
             with stargz.open(blob) as layer:
                 entry = layer.entry("f")
                 assert (getattr(entry, field), entry.mode) == (taken, mode)

@@ -13,7 +13,7 @@
     NOTE(NAME, "names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold " \
                "it")                                                                          \
     NOTE(TIME, "times are outside the years 1 to 9999: the TOC goes without them")            \
-    NOTE(OWNER, "owners are no numbers of 32 bits: they are taken modulo 2^32, and as 65534 " \
+    NOTE(OWNER, "owners are outside of 32 bits: they are taken modulo 2^32, and as 65534 " \
                 "without set-id bits where they are over 33 bits")                            \
     NOTE(XATTR, "entries have xattrs with % or = in their names, which tars hold as %25 and " \
                 "%3D: GNU tar reads them as this layer has them, Go programs leave them so")  \
@@ -27,11 +27,11 @@
                 "Go; GNU tar takes them as they are")                                         \
     NOTE(SIZES, "files have another size in their PAX header than in their tar header: that " \
                 "of the PAX header counts")                                                   \
-    NOTE(SIZED, "entries that have no contents state a size, which does not count, as for "   \
-                "GNU tar and Go when they extract; others look for the next header behind it") \
-    NOTE(SLASH, "files are directories by the slash behind their names, as for GNU tar; to "  \
-                "Go they are files")                                                          \
-    NOTE(DUMPDIR, "directories of GNU incremental archives are plain ones here, without "     \
+    NOTE(SIZED, "entries have a size, but no contents: it does not count, as for GNU tar "    \
+                "and Go when they extract; others look for the next header behind it")        \
+    NOTE(SLASH, "files have a slash behind their names, and are directories, as for GNU tar;" \
+                " to Go they are files")                                                      \
+    NOTE(DUMPDIR, "directories are from GNU incremental archives, plain ones here, without "  \
                   "their lists of names; Go does not know them")                              \
     NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")          \
     NOTE(TOC, "entries were left out, as the layer has its TOC under this name")              \
@@ -41,7 +41,7 @@
                     "GNU tar")                                                                \
     NOTE(BELOW_LINK, "entries or targets of hard links below symlinks of the layer are in "   \
                      "the TOC where extraction puts them, below the layer's root")            \
-    NOTE(DOTS, "names have .. in them, or end with a . where no directory is: GNU tar does "  \
+    NOTE(DOTS, "names have .. in them, or a . at their end where no directory is: GNU tar does "  \
                "not extract such entries")                                                    \
     NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer, or was none for a "      \
                     "while after them, are left out")

@@ -50,6 +50,26 @@ cdef dict FORMAT_ERRORS = {
 }
 
 
+cdef dict ONE = {
+    "directories": "directory", "entries": "entry", "files": "file", "inputs": "input",
+    "links": "link", "names": "name", "owners": "owner", "targets": "target", "times": "time",
+    "whiteouts": "whiteout",
+}
+cdef dict ONE_DOES = {"are": "is", "have": "has", "were": "was"}
+
+
+cdef str of_one(str note):
+    """A note's text for a count of 1: the nouns of its subject, and the verb behind them."""
+    cdef list words = note.split(" ")
+    cdef Py_ssize_t i
+    for i in range(len(words)):
+        if words[i] in ONE_DOES:
+            words[i] = ONE_DOES[words[i]]
+            break
+        words[i] = ONE.get(words[i], words[i])
+    return " ".join(words)
+
+
 cdef list notes_of(const sgz_notes *notes):
     cdef int kind
     cdef str first, text
@@ -58,6 +78,8 @@ cdef list notes_of(const sgz_notes *notes):
         if notes.count[kind]:
             first = notes.first[kind].decode("utf-8", "backslashreplace")
             text = sgz_base_note_text(<sgz_note>kind).decode()
+            if notes.count[kind] == 1:
+                text = of_one(text)
             text += f" (the first: '{first}')" if first else ""
             found.append(f"{notes.count[kind]} {text}")
     return found
