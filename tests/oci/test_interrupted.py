@@ -124,3 +124,14 @@ def test_an_upload_that_cannot_be_given_up_is_asked_for_once(tmp_path: Path) -> 
         server.answer = lambda asked: (503, {}) if asked.method == "DELETE" else None
         interrupted(tmp_path / "src", proxy, 1)
         assert [request.method for request in proxy.log].count("DELETE") == 1
+
+
+@pytest.mark.parametrize("there", ["", "il", "il/lay"])
+def test_directories_of_a_layout_go_with_the_last(tmp_path: Path, there: str) -> None:
+    """However far another had come with making them when one began."""
+    name = f"oci:{tmp_path}/il/lay:1"
+    with open_destination(name):
+        (tmp_path / there).mkdir(parents=True, exist_ok=True)
+        with open_destination(name) as other, other.writer():
+            assert (tmp_path / "il/lay/oci-layout").exists()
+    assert not list(tmp_path.iterdir())

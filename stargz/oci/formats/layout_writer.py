@@ -166,24 +166,33 @@ class LayoutDestination:
             self._used = None
 
     def _take_away(self) -> None:
-        folder = self._path / "blobs"
-        with self._lock():
-            fd = _open_folder(folder)
-            try:
-                if self._used is not None:
-                    fcntl.flock(self._used, fcntl.LOCK_UN)
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if Layout(self._path).index.manifests or any(folder.glob("*/*")):
-                    return
-                for name in folder.iterdir():
-                    name.rmdir()
-                folder.rmdir()
-                for marker in ("index.json", "oci-layout"):
-                    (self._path / marker).unlink()
-            finally:
-                os.close(fd)
-            for path in self._new:
+        """OSError where it is to stay. Of those who write at the same time one may have had the
+        layout taken away already, and not the directories that are new since another began."""
+        with suppress(_GoneError), self._lock():
+            with suppress(FileNotFoundError):
+                self._unmake()
+            if self._path in self._new:
+                self._path.rmdir()
+        for path in self._new:
+            with suppress(FileNotFoundError):
                 path.rmdir()
+
+    def _unmake(self) -> None:
+        folder = self._path / "blobs"
+        fd = _open_folder(folder)
+        try:
+            if self._used is not None:
+                fcntl.flock(self._used, fcntl.LOCK_UN)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if Layout(self._path).index.manifests or any(folder.glob("*/*")):
+                return
+            for name in folder.iterdir():
+                name.rmdir()
+            folder.rmdir()
+            for marker in ("index.json", "oci-layout"):
+                (self._path / marker).unlink()
+        finally:
+            os.close(fd)
 
     # --- the directory ------------------------------------------------------------------
 
