@@ -107,7 +107,7 @@ def log_in(writing: bool) -> str:
 def missing(reference: Reference, said: str = "") -> MissingFromRegistryError:
     """What a 404 for a blob means whose digest is in a manifest that was read."""
     return MissingFromRegistryError(
-        "the registry has not this blob, which the manifest lists: push the image again"
+        "the registry has not this blob, which the manifest lists (404): push the image again"
         + (f" ({said})" if said else ""),
         str(reference),
         404,
