@@ -155,12 +155,13 @@ class Reply:
         reason = re.sub(r"[^ -~]", "?", self._raw.reason or "")[:60]
         return f"the server answered {self.status} {reason}".rstrip()
 
-    def transient(self) -> TransientError:
-        """For an answer that is worth asking again for."""
+    def transient(self, answer: Response | None = None) -> TransientError:
+        """For an answer that is worth asking again for; `answer` is what it says."""
         return TransientError(
             self.said(),
             status=self.status,
             retry_after=retry_after(self.headers),
+            answer=answer,
             pace=self.pace if self.status in THROTTLING else None,
         )
 
@@ -175,6 +176,14 @@ class Reply:
         else:
             self._raw.close()
         self._raw.release_conn()
+
+    def ended(self) -> Response:
+        """It with the beginning of its body, as far as that comes; be done with it."""
+        data = b""
+        with suppress(TransientError):
+            data = self.read(_DRAIN)
+        self.drain()
+        return Response(self.status, self.headers, data, self.url)
 
     def done(self) -> None:
         """The body has been read: give the connection back."""
@@ -321,13 +330,8 @@ class Client:
             patience=patience,
         )
         if retryable(reply.status):
-            failure = reply.transient()
             reply.until(budget.deadline(_DRAIN))
-            with suppress(TransientError):
-                words = reply.read(_DRAIN)
-                failure.answer = Response(reply.status, reply.headers, words, reply.url)
-            reply.drain()
-            raise failure
+            raise reply.transient(reply.ended())
         data = self._body(reply, method, limit, budget)
         return Response(reply.status, reply.headers, data, reply.url, reply.private)
 

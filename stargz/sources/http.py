@@ -257,9 +257,9 @@ class HTTPSource:
                     self._remember(place, reply)
                 self._same(reply)
                 return reply
-            reply.drain()
+            answer = reply.ended()
             if retryable(status):
-                raise reply.transient()
+                raise reply.transient(answer)
             if place.redirected and 400 <= status < 500 and status != 416:
                 self._forget(place)
                 moved += 1
@@ -277,7 +277,7 @@ class HTTPSource:
                 return reply
             budget.what = self.name  # all of it is refused, not this part
             hint = _HINTS.get(status, "check the address")
-            raise TransientError(reply.said(), hint=hint, status=status, final=True)
+            raise TransientError(reply.said(), hint=hint, status=status, final=True, answer=answer)
 
     def _where(self, fresh: bool) -> _Place:
         place = self._place

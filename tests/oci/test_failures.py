@@ -8,8 +8,11 @@ import pytest
 from command import run
 from registries import PASSWORD, USER, lying, no_secret_in
 
+from stargz.digests import digest_of
 from stargz.errors import RegistryError, SourceError, UsageError, mask
+from stargz.oci.formats.manifest import Descriptor
 from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.blob import RegistryBlob
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.credentials import Credentials
 from stargz.oci.registry.failures import failure, is_fresh, words
@@ -160,12 +163,17 @@ def test_a_server_that_repeats_what_was_sent(scheme):
         header = f'{scheme} realm="https://tokens.example"'
         said = f"you sent {token} {account.basic()}, that is {USER} and {PASSWORD}!"
         body = json.dumps({"errors": [{"code": "DENIED", "message": said}]}).encode()
-        for kind in ("manifests/v1", "tags/list?n=1000"):
+        blob = Descriptor("", digest_of(b""), 10)
+        for kind in ("manifests/v1", "tags/list?n=1000", f"blobs/{blob.digest}"):
             path = f"/v2/some/image/{kind}"
             server.answers[path] = (403, {"WWW-Authenticate": header}, body)
         client = RegistryClient(http=http, credentials=account)
         reference = Reference(server.host, "some/image", "v1")
-        for ask in (lambda: client.manifest(reference), lambda: list(client.tags(reference))):
+        for ask in (
+            lambda: client.manifest(reference),
+            lambda: list(client.tags(reference)),
+            lambda: RegistryBlob(client, reference, blob).read_at(0, 1),
+        ):
             with pytest.raises(RegistryError, match="you sent") as caught:
                 ask()
             no_secret_in(caught.value)
@@ -174,10 +182,43 @@ def test_a_server_that_repeats_what_was_sent(scheme):
 def test_what_a_failing_server_says_at_the_end():
     body = json.dumps({"errors": [{"code": "UNKNOWN", "message": "no\nspace", "detail": "disk 1"}]})
     with lying() as server, Client(backoff=0.01, tries=2) as http:
-        server.answers["/v2/some/image/manifests/v1"] = (500, {}, body.encode())
+        blob = Descriptor("", digest_of(b""), 10)
+        for kind in ("manifests/v1", f"blobs/{blob.digest}"):
+            server.answers[f"/v2/some/image/{kind}"] = (500, {}, body.encode())
         client = RegistryClient(http=http)
-        with pytest.raises(RegistryError, match=r"500.*2 tries.*\(UNKNOWN: no space, disk 1\)$"):
-            client.manifest(Reference(server.host, "some/image", "v1"))
+        reference = Reference(server.host, "some/image", "v1")
+        for ask in (
+            lambda: client.manifest(reference),
+            lambda: RegistryBlob(client, reference, blob).read_at(0, 1),
+        ):
+            with pytest.raises(
+                RegistryError, match=r"500.*2 tries.*\(UNKNOWN: no space, disk 1\)$"
+            ):
+                ask()
+
+
+def test_a_blob_that_is_refused_though_its_manifest_is_not():
+    """With the account and the server's words, as for a manifest; not of the host that it
+    redirects to, which has nothing to do with the account."""
+    blob = Descriptor("", digest_of(b""), 10)
+    body = json.dumps({"errors": [{"code": "DENIED", "message": "pull more"}]}).encode()
+    with lying() as server, lying() as other, Client(backoff=0.01) as http:
+        client = RegistryClient(http=http, credentials=Credentials(USER, PASSWORD))
+        reference = Reference(server.host, "some/image", "v1")
+        path = f"/v2/some/image/blobs/{blob.digest}"
+        server.answers["/v2/"] = (401, {"WWW-Authenticate": "Basic"}, b"")
+        for status, headers, match in (
+            (401, {}, r"the account from .* is not accepted \(401\).*pull more"),
+            (403, {}, r"access is denied \(403\).*--creds.*\(DENIED: pull more\)"),
+            (404, {}, r"the manifest lists \(404\).*\(DENIED: pull more\)"),
+            (410, {}, r"410.*\(DENIED: pull more\)"),
+            (302, {"Location": f"{other.url}/blob"}, r"answered 403.*\(DENIED: pull more\)"),
+        ):
+            server.answers[path] = (status, headers, body)
+            other.answers["/blob"] = (403, {}, body)
+            with pytest.raises(RegistryError, match=match) as caught:
+                RegistryBlob(client, reference, blob).read_at(0, 1)
+            assert caught.value.status == (403 if status == 302 else status)
 
 
 def test_what_a_token_server_says():

@@ -114,9 +114,10 @@ class Authorizer:
         # The scope in them is that of another request.
         return self._value(scope, None, challenges, source, False) if challenges else None
 
-    def account(self, scope: str) -> str | None:
-        """Which account was found for a scope, in words; None where none was."""
-        return self._accounts.get(scope)
+    def refusal(self, answer: Response, scope: str) -> Response:
+        """An answer with the account that was found for a scope, in words, and without the secrets
+        that were sent, which it may repeat."""
+        return replace(answer, data=self.masked(answer.data), account=self._accounts.get(scope))
 
     @property
     def challenged(self) -> bool:

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.formats.manifest import Descriptor, check_bytes
 from stargz.oci.formats.reference import Reference
-from stargz.oci.registry.failures import as_registry_error, missing, with_mirrors
-from stargz.sources.client import Reply
+from stargz.oci.registry.failures import (
+    as_registry_error,
+    failure,
+    missing,
+    with_mirrors,
+    words_of,
+)
+from stargz.sources.client import Reply, origin
 from stargz.sources.http import HTTPSource
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
@@ -67,9 +73,19 @@ class RegistryBlob(HTTPSource):
             except (TransientError, RegistryError) as error:
                 if self.next_host(host, error):
                     continue
-                if isinstance(error, TransientError) and error.status == 404:
-                    raise missing(self.reference) from error
+                if isinstance(error, TransientError) and error.tries == 1:
+                    raise self._refusal(host, error) from error
                 raise
+
+    def _refusal(self, host: Endpoint, error: TransientError) -> Exception:
+        """What an answer means that is certain: the same as for a manifest."""
+        answer = error.answer
+        if answer is None or origin(answer.url) != origin(host.url):
+            return error  # from where it redirects to: that knows no accounts
+        answer = host.auth.refusal(answer, host.scope(self.reference.repository, "pull"))
+        if answer.status == 404:
+            return missing(self.reference, words_of(answer))
+        return failure(answer, self.reference)
 
     @property
     def host(self) -> Endpoint:
@@ -96,7 +112,7 @@ class RegistryBlob(HTTPSource):
     def errors(self) -> Iterator[None]:
         """A SourceError of the block is a RegistryError; it names the mirrors that failed too."""
         try:
-            with as_registry_error():
+            with as_registry_error(lambda said: self._host.auth.masked(said)):
                 yield
         except RegistryError as error:
             told = with_mirrors(error, self._failed)

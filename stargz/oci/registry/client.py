@@ -11,7 +11,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from stargz.digests import is_digest
@@ -167,10 +166,7 @@ class RegistryClient:
             if renewed is None:
                 break
             authorization = renewed
-        if answer.status >= 400:  # its words may repeat what was sent
-            data = endpoint.auth.masked(answer.data)
-            answer = replace(answer, data=data, account=endpoint.auth.account(scope))
-        return answer
+        return endpoint.auth.refusal(answer, scope) if answer.status >= 400 else answer
 
     def ping(self, endpoint: Endpoint, reference: Reference) -> None:
         """Have the host's challenge, so that the next request can be authorized."""

@@ -82,10 +82,10 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     creds = "--dest-creds" if writing else ACCOUNT_OPTIONS
     account = f"log in with an account that may {may} (or give it: {creds})"
     meaning = {
-        401: f"it needs credentials, and no account is known: {log_in(writing)}"
+        401: f"it needs credentials (401), and no account is known: {log_in(writing)}"
         if answer.account is None
-        else f"{answer.account} is not accepted: correct it, or log in again",
-        403: f"access is denied: check the name, or {account}",
+        else f"{answer.account} is not accepted (401): correct it, or log in again",
+        403: f"access is denied (403): check the name, or {account}",
         404: "not found: check the name, and that "
         + ("such a repository can be there" if writing else "it has been pushed"),
         413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
