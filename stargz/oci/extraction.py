@@ -106,8 +106,9 @@ def extract_image(
 
     `platform` is "linux/arm64" or the like (default: Linux on this machine's architecture). With
     `all_platforms` each that the image is for goes into a directory of its own, such as
-    `path`/linux-arm64-v8; attestations are no images. Ordinary images are read as a whole, into
-    temporary files (TMPDIR): what they hold in a tar's odd ways is there as `stargz.convert_image`
+    `path`/linux-arm64-v8 (further ones for the same platform with the beginning of their digest
+    behind that); attestations are no images. Ordinary images are read as a whole, into temporary
+    files (TMPDIR): what they hold in a tar's odd ways is there as `stargz.convert_image`
     with `flatten` has it. `cache` and `registry` are the options of `open_image`.
 
     Raises what that and `extractall` do.
@@ -173,9 +174,12 @@ def _platforms(
                 repository.name,
             )
         folder = _folder(platform, repository.name)
-        if folder not in found:
-            image = found[folder] = Image(repository, None, manifest)
-            image.name = f"{repository.name} ({platform})"  # what errors call it
+        if folder in found:  # of several versions of Windows, say, or several compressions
+            folder += f"-{manifest.digest.partition(':')[2][:12]}"
+        if folder in found:
+            raise FormatError(f"two images for the directory {folder}", repository.name)
+        image = found[folder] = Image(repository, None, manifest)
+        image.name = f"{repository.name} ({platform})"  # what errors call it
     return [(Path(path, folder), image) for folder, image in found.items()]
 
 

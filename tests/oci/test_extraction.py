@@ -255,6 +255,24 @@ def test_all_platforms(tmp_path: Path) -> None:
     assert (tmp_path / "out/linux-arm64-v8/etc/arch").read_text() == "linux/arm64/v8"
 
 
+def test_two_images_for_one_platform(tmp_path: Path) -> None:
+    """Windows has several versions, podman several compressions; and names may be alike by -."""
+    layout = layouts.Layout(tmp_path / "image")
+    platforms = ["windows/amd64", "windows/amd64", "a-b/c", "a/b-c"]
+    made = [
+        layout.manifest([layout.layer(stacks.as_tar([reg(f"f{n}", b"")]))], platform=platform)
+        for n, platform in enumerate(platforms)
+    ]
+    layout.tag(layout.index(made))
+    out = tmp_path / "out"
+    results = extract_image(f"oci:{tmp_path / 'image'}", out, all_platforms=True)
+    second, fourth = (made[n]["digest"][7:19] for n in (1, 3))
+    names = {"windows-amd64/f0", f"windows-amd64-{second}/f1", "a-b-c/f2", f"a-b-c-{fourth}/f3"}
+    assert files(out) == names
+    assert [result.platform for result in results] == platforms
+    assert [result.digest for result in results] == [one["digest"] for one in made]
+
+
 @pytest.mark.parametrize("plain", [False, True])
 def test_all_platforms_or_none(plain: bool, tmp_path: Path) -> None:
     layout = layouts.Layout(tmp_path / "image")
