@@ -100,7 +100,10 @@ def by_pathlib(root: Path, pattern: str) -> set[str]:
     else:
         parts[-1] = f"[{parts[-1][0]}]{parts[-1][1:]}" if parts[-1].isalnum() else parts[-1]
         patterns = ["/".join(parts) + slash]
-    found = {path.relative_to(root).as_posix() for p in patterns for path in root.glob(p)}
+    reached = {path for p in patterns for path in root.glob(p)}
+    if slash:  # which Python 3.13.0 forgets behind `**`
+        reached = {path for path in reached if path.is_dir()}
+    found = {path.relative_to(root).as_posix() for path in reached}
     return found - {"."}
 
 

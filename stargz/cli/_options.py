@@ -138,6 +138,8 @@ class Parser(argparse.ArgumentParser):
             r"argument -\w(?:/\S+)?: ignored explicit argument '(.).*'", message
         ):
             message = f"no option -{found[1]}"  # behind others, as in -lx
+        elif found := re.fullmatch(r"unrecognized arguments: (-\w)", message):
+            message = f"no option {found[1]}"  # so is that from Python 3.12 on
         elif found := re.fullmatch(r"unrecognized arguments: ([^-].*)", message, re.S):
             message = f"too many arguments: {found[1]}: {self.usage or self._words()}"
         # An option that the command has not is quoted with its value.

@@ -122,7 +122,7 @@ def test_gzips_words(folder: Path, tmp_path: Path) -> None:
         (["-l"], "stargz info"),
     ):
         assert instead in fails(2, "convert", *words, "x.stargz", cwd=tmp_path)
-    assert "unrecognized arguments: -x" in fails(2, "convert", "-9x", source, cwd=tmp_path)
+    assert "no option -x" in fails(2, "convert", "-9x", source, cwd=tmp_path)
     # Where digits are a value they stay one.
     ok("convert", "-o9", source, cwd=tmp_path)
     assert (tmp_path / "9").exists()
