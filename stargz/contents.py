@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import TYPE_CHECKING, Literal
 
@@ -41,14 +40,17 @@ class WholeFile:
     def __init__(self, rows: TOC, row: int, expected: str, name: str, source: str) -> None:
         self._rows, self._row, self._size = rows, row, rows.size(row)
         self._expected, self._name, self._source = expected, name, source
-        self._at = 0
-        self._done = False
-        self._hash = hashlib.sha256()
+        self._begin()
+
+    def _begin(self) -> None:
+        import hashlib  # of little use to most: it loads OpenSSL
+
+        self._at, self._done, self._hash = 0, False, hashlib.sha256()
 
     def update(self, offset: int, data: ReadableBuffer) -> None:
         """Bytes from `offset` on. DigestError when they are the last ones, and it is another."""
         if offset == 0:
-            self._at, self._done, self._hash = 0, False, hashlib.sha256()
+            self._begin()
         if offset != self._at or self._done:
             return
         self._hash.update(data)

@@ -202,12 +202,18 @@ def _disk_cache(
     """What the `cache` parameter means; the user's own is not opened before it is needed."""
     if cache is False or (cache is None and isinstance(source, FileObjectSource)):
         return lambda: None
+    if cache is None:
+        return _own_cache
     from stargz.cache import as_cache
 
-    if cache is None:
-        return lambda: as_cache(None)
     opened = as_cache(cache)
     return lambda: opened
+
+
+def _own_cache() -> Cache | None:
+    from stargz.cache import as_cache
+
+    return as_cache(None)
 
 
 def _open(

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from stargz._engine import toc as _toc
 from stargz.errors import EntryNotFoundError, UsageError, quoted
@@ -109,8 +109,7 @@ def _where(path: str, source: str) -> str:
 # --- patterns ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """What a name or a pattern found: the path by which it was reached, where symlinked
     directories are as they were named; its node, a symlink's own at the end; the nodes of the
     symlinks gone through; and whether it was a pattern. After ".." the path is that of the
@@ -146,8 +145,7 @@ def glob(engine: _toc.Tree, pattern: str) -> Iterator[Match]:
     yield from walk.run(Match(base, found, tuple(links), True))
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """What may come in a directory. Parts are known by their numbers; the one after the last is
     the end."""
 
@@ -298,8 +296,7 @@ def matches(engine: _toc.Tree, name: str, source: str = "") -> list[Match]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """What some names and patterns mean, less what is excluded.
 
     `matches` are in the order asked for, those of a pattern in the order of the tree; what is
@@ -309,8 +306,8 @@ class Selection:
 
     engine: _toc.Tree
     matches: list[Match]
-    excluded: frozenset[int] = frozenset()
-    unmatched: list[str] = field(default_factory=list)
+    excluded: frozenset[int]
+    unmatched: list[str]
 
     def excludes(self, node: int) -> bool:
         """Whether a node, or a directory above it, is excluded."""

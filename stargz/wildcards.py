@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from stargz.errors import UsageError
 
-_MAGIC = re.compile(r"[*?[]")
+_MAGIC = frozenset("*?[")
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -31,7 +31,7 @@ _NEVER = "(?!)"
 
 def is_pattern(text: str) -> bool:
     """Whether it has a character that means others: `*`, `?` or `[`."""
-    return _MAGIC.search(text) is not None
+    return not _MAGIC.isdisjoint(text)
 
 
 def escaped(text: str) -> str:

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 
-from stargz.cli import _screen
 from stargz.cli._signals import Signalled
 from stargz.errors import (
     ACCOUNT_OPTIONS,
@@ -34,6 +33,8 @@ class CommandError(StargzError):
 def say(text: str) -> None:
     """One line on stderr."""
     if sys.stderr is not None:
+        from stargz.cli import _screen
+
         try:
             with _screen.hidden():
                 print(f"stargz: {printable(mask(in_options(text)))}", file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -85,6 +84,8 @@ def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
 
 def _listing(args: argparse.Namespace, command: str) -> str:
     """The command that lists SRC."""
+    import shlex
+
     words = ["stargz", *command.split(), "-R", args.src]
     for option in ("platform", "layer"):
         if (given := getattr(args, option, None)) is not None:
