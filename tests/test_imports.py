@@ -168,3 +168,27 @@ print("|".join(sorted({{name.partition(".")[0] for name in sys.modules}})), file
     loaded = set(done.stderr.strip().splitlines()[-1].split("|"))
     assert "stargz" in loaded
     assert not loaded & HEAVY
+
+
+def test_reading_a_file() -> None:
+    """What a local layer has no use for is not imported to read a file of it."""
+    script = """
+import sys
+from stargz.cli import main
+code = main(sys.argv[1:])
+print("|".join(sys.modules), file=sys.stderr)
+sys.exit(code)
+"""
+    layer = ROOT / "tests/data/duplicates.esgz"
+    listed = subprocess.run(
+        [sys.executable, "-m", "stargz", "find", layer, "-type", "f"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    name = listed.stdout.splitlines()[0]
+    done = subprocess.run(
+        [sys.executable, "-c", script, "cat", layer, name], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.strip().split("|"))
+    assert "stargz.layer" in loaded
+    assert not loaded & {"stargz.cache", "stargz.oci", "logging", "hashlib"}

@@ -39,6 +39,8 @@ class Found(NamedTuple):
 
 def is_image(src: str) -> bool:
     """Whether SRC names an image."""
+    if ":" not in src:  # a file most often, for which nothing of images is imported
+        return False
     from stargz.oci.formats.reference import IMAGE_PREFIXES
 
     return src.startswith(IMAGE_PREFIXES)
