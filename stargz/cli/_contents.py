@@ -27,10 +27,10 @@ _OTHERS = {
 }
 
 
-def cat_tree(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
-    """Write every PATH, one after the other; `command` is what lists such a SRC."""
+def cat_tree(tree: Tree, args: argparse.Namespace) -> int:
+    """Write every PATH, one after the other."""
     # All are looked up first: a wrong name costs no output.
-    nodes = _files(tree, args, command)
+    nodes = _files(tree, args)
     out = _stdout.binary()
     written = []
     for node in nodes:
@@ -47,21 +47,22 @@ def cat_tree(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
     return OK
 
 
-def _files(tree: Tree, args: argparse.Namespace, command: str) -> list[int]:
+def _files(tree: Tree, args: argparse.Namespace) -> list[int]:
     """The nodes of the files that are chosen. A pattern's other matches are left out; what was
     named has to be a file."""
-    chosen = _selection.select(tree.engine, args, command)
+    chosen = _selection.select(tree.engine, args)
     nodes = []
     others: collections.Counter[str] = collections.Counter()
     for match in chosen.matches:
-        node, kind = _target(tree, match, args, command)
+        node, kind = _target(tree, match, args)
         if kind == "reg":
             nodes.append(node)
         elif match.by_pattern:
             others[kind] += 1
         elif kind == "dir":
+            lister = _selection.lister(args)
             raise CommandError(
-                f"{args.src}: {quoted(match.path)} is a directory; 'stargz {command}' lists it"
+                f"{args.src}: {quoted(match.path)} is a directory; 'stargz {lister}' lists it"
             )
         else:
             raise CommandError(
@@ -75,13 +76,13 @@ def _files(tree: Tree, args: argparse.Namespace, command: str) -> list[int]:
     return nodes
 
 
-def _target(tree: Tree, match: Match, args: argparse.Namespace, command: str) -> tuple[int, str]:
+def _target(tree: Tree, match: Match, args: argparse.Namespace) -> tuple[int, str]:
     """The node that a match leads to, and its type."""
     kind = tree.engine.type(match.node)
     if kind != "symlink":
         return match.node, kind
     try:
-        with _selection.found(args, command):
+        with _selection.found(args):
             node = tree.node(tree.engine.path(match.node))
     except (CommandError, OSError):
         if not match.by_pattern:

@@ -56,9 +56,9 @@ def _depth(text: str) -> int:
     return int(text)
 
 
-def usage_of(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
+def usage_of(tree: Tree, args: argparse.Namespace) -> int:
     """Print the sizes of PATHs and of what is below them."""
-    usage = _Usage(tree, args, command)
+    usage = _Usage(tree, args)
     if args.json:
         real = tree.engine.path
         print_json_list(
@@ -79,10 +79,10 @@ def usage_of(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
 
 
 class _Usage:
-    def __init__(self, tree: Tree, args: argparse.Namespace, command: str) -> None:
+    def __init__(self, tree: Tree, args: argparse.Namespace) -> None:
         self.tree = tree
         self.args = args
-        self.selection = _selection.select(tree.engine, args, command)
+        self.selection = _selection.select(tree.engine, args)
         self.size_of = _compressed(tree) if args.compressed else _contents(tree)
         self.seen: set[int] = set()  # inodes that are counted and may come again
         self.total: float = 0

@@ -339,9 +339,9 @@ def _any(alternatives: list[list[tuple[bool, Passes]]]) -> Passes:
 # --- finding --------------------------------------------------------------------------------
 
 
-def find_in(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
-    """Print what passes below PATHs, and they themselves; `command` is what lists such a SRC."""
-    found = _found(tree, args, command)
+def find_in(tree: Tree, args: argparse.Namespace) -> int:
+    """Print what passes below PATHs, and they themselves."""
+    found = _found(tree, args)
     if args.json:
         print_entries(tree, (node for node, _ in found))
         return OK
@@ -356,9 +356,9 @@ def find_in(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
     return OK
 
 
-def _found(tree: Tree, args: argparse.Namespace, command: str) -> Iterator[tuple[int, str]]:
+def _found(tree: Tree, args: argparse.Namespace) -> Iterator[tuple[int, str]]:
     passes = _expression(args.tests or [], tree)
-    selection = _selection.select(tree.engine, args, command)
+    selection = _selection.select(tree.engine, args)
     shallowest = args.mindepth or 0
     for match in selection.matches:
         start = start_of(tree, match)

@@ -49,6 +49,11 @@ def check_file(src: str) -> None:
         raise CommandError(f"{src}: {_directory(path)}")
 
 
+def of_images(args: argparse.Namespace) -> bool:
+    """Whether the command is one of `stargz image`: its SRC is a whole image."""
+    return bool(args.prog.startswith("stargz image "))
+
+
 def check_image(args: argparse.Namespace) -> None:
     """For `image COMMAND`: refuse files and directories that are given without a prefix."""
     from stargz.oci.formats.reference import IMAGE_PREFIXES

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
-from stargz.cli._kinds import check_file, check_image
+from stargz.cli._kinds import check_file, check_image, of_images
 from stargz.cli._output import counted, log, relay, warn
 from stargz.endpoints import is_url
 from stargz.errors import UsageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stargz.layer import Layer
     from stargz.oci.image import Image
     from stargz.sources import Source
+    from stargz.tree import Tree
 
 _STDIN = "standard input"
 
@@ -117,6 +118,19 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
         warn(args, f"{args.src}: unverified: not every layer has a TOC digest in the manifest")
     log(args, f"{args.src}: {image.digest}, {counted(len(image.layers), 'layer')}")
     return image
+
+
+@contextmanager
+def open_tree(args: argparse.Namespace, *, landmarks: bool = False) -> Iterator[Tree]:
+    """The files of SRC: of an image as a container sees them, of a layer as they are in it."""
+    from stargz.tree import Tree
+
+    if of_images(args):
+        with open_image(args) as image:
+            yield Tree(image.layers, name=args.src, landmarks=landmarks)
+    else:
+        with open_layer(args) as layer:
+            yield Tree([layer], "raw", landmarks=landmarks)
 
 
 def _tell(args: argparse.Namespace, layer: Layer, trust: str) -> None:

@@ -57,10 +57,10 @@ def add_ls_options(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def list_tree(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
+def list_tree(tree: Tree, args: argparse.Namespace) -> int:
     """Print what PATHs have, as the options of `add_ls_options` and --json say."""
     args.long = args.long or args.numeric
-    listing = _Listing(tree, args, command)
+    listing = _Listing(tree, args)
     if args.json:
         print_entries(tree, (node for _, group in listing.groups() for _, node in group))
         return OK
@@ -93,11 +93,11 @@ def _mark(tree: Tree, node: int, *, long: bool) -> str:
 class _Listing:
     """What PATHs name, in the order of `ls`: files, then what each directory holds."""
 
-    def __init__(self, tree: Tree, args: argparse.Namespace, command: str) -> None:
+    def __init__(self, tree: Tree, args: argparse.Namespace) -> None:
         self.tree = tree
         self.args = args
         self.order = order_of(tree, args)
-        selection = _selection.select(tree.engine, args, command)
+        selection = _selection.select(tree.engine, args)
         self.excluded = selection.excluded
         self.several = len(selection.matches) > 1
         self.files: list[Shown] = []

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from stargz.cli._errors import CommandError
+from stargz.cli._kinds import of_images
 from stargz.cli._output import warn
 from stargz.errors import EntryNotFoundError, quoted
 
@@ -45,12 +46,11 @@ def add_selection_options(
     parser.epilog = f"{parser.epilog or ''}{_NOTES}"
 
 
-def select(engine: _toc.Tree, args: argparse.Namespace, command: str = "ls") -> Selection:
-    """What the options of `add_selection_options` choose; the root where there is no PATH.
-    `command` is what lists such a SRC."""
+def select(engine: _toc.Tree, args: argparse.Namespace) -> Selection:
+    """What the options of `add_selection_options` choose; the root where there is no PATH."""
     from stargz import paths
 
-    with found(args, command):
+    with found(args):
         selection = paths.select(engine, args.paths or [""], args.exclude, args.src)
     for pattern in selection.unmatched:
         warn(args, f"{args.src}: nothing matches --exclude {quoted(pattern)}")
@@ -66,7 +66,7 @@ def warn_nothing_left(args: argparse.Namespace, src: str, *options: str) -> None
 
 
 @contextmanager
-def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
+def found(args: argparse.Namespace) -> Iterator[None]:
     """Say what is not there in the words of the command line."""
     try:
         yield
@@ -74,7 +74,7 @@ def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
         words = "no entry matches" if error.pattern else "no entry"
         via = "" if error.looked_up == error.name else f" (looked up as {quoted(error.looked_up)})"
         where = error.source if getattr(args, "all_platforms", False) else args.src
-        hint = f"; '{_listing(args, command)}' shows what there is" if error.listed else ""
+        hint = f"; '{_listing(args)}' shows what there is" if error.listed else ""
         raise CommandError(f"{where}: {words} {quoted(error.name)}{via}{hint}") from None
     except OSError as error:
         if error.errno != errno.ELOOP:
@@ -82,11 +82,16 @@ def found(args: argparse.Namespace, command: str = "ls") -> Iterator[None]:
         raise CommandError(f"{error.filename}: {error.strerror}") from None
 
 
-def _listing(args: argparse.Namespace, command: str) -> str:
+def lister(args: argparse.Namespace) -> str:
+    """The command that lists such a SRC."""
+    return "image ls" if of_images(args) else "ls"
+
+
+def _listing(args: argparse.Namespace) -> str:
     """The command that lists SRC."""
     import shlex
 
-    words = ["stargz", *command.split(), "-R", args.src]
+    words = ["stargz", *lister(args).split(), "-R", args.src]
     for option in ("platform", "layer"):
         if (given := getattr(args, option, None)) is not None:
             words += [f"--{option}", str(given)]

@@ -44,10 +44,10 @@ def _levels(text: str) -> int:
     return int(text)
 
 
-def draw(tree: Tree, args: argparse.Namespace, command: str = "ls") -> int:
+def draw(tree: Tree, args: argparse.Namespace) -> int:
     """Print the tree below each PATH."""
     drawing = _Drawing(tree, args)
-    selection = _selection.select(tree.engine, args, command)
+    selection = _selection.select(tree.engine, args)
     starts = [(match.path or ".", start_of(tree, match)) for match in selection.matches]
     if args.json:
         drawn = (

@@ -8,7 +8,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._contents import cat_tree
-from stargz.cli._layers import open_layer
+from stargz.cli._layers import open_tree
 from stargz.cli._selection import add_selection_options
 
 EXAMPLE = """\
@@ -24,7 +24,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write every PATH of SRC, one after the other."""
-    from stargz.tree import Tree
-
-    with open_layer(args) as layer:
-        return cat_tree(Tree([layer], "raw"), args)
+    with open_tree(args) as tree:
+        return cat_tree(tree, args)

@@ -11,7 +11,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._du import add_du_options, usage_of
-from stargz.cli._layers import open_layer
+from stargz.cli._layers import open_tree
 
 EXAMPLE = """\
 stargz du -h -d 2 layer.stargz
@@ -27,7 +27,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Add up what PATHs of SRC have."""
-    from stargz.tree import Tree
-
-    with open_layer(args) as layer:
-        return usage_of(Tree([layer], "raw"), args)
+    with open_tree(args) as tree:
+        return usage_of(tree, args)

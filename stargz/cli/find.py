@@ -11,7 +11,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._find import add_find_options, find_in
-from stargz.cli._layers import open_layer
+from stargz.cli._layers import open_tree
 
 EXAMPLE = """\
 stargz find layer.stargz usr/lib -name '*.so' -size +1M
@@ -27,7 +27,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List what of SRC passes."""
-    from stargz.tree import Tree
-
-    with open_layer(args) as layer:
-        return find_in(Tree([layer], "raw"), args)
+    with open_tree(args) as tree:
+        return find_in(tree, args)

@@ -8,7 +8,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._contents import cat_tree
-from stargz.cli._layers import open_image
+from stargz.cli._layers import open_tree
 from stargz.cli._selection import add_selection_options
 
 EXAMPLE = "stargz image cat docker://registry.example/app:1.0 etc/os-release"
@@ -22,7 +22,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write every PATH of SRC, one after the other."""
-    from stargz.tree import Tree
-
-    with open_image(args) as image:
-        return cat_tree(Tree(image.layers, name=args.src), args, "image ls")
+    with open_tree(args) as tree:
+        return cat_tree(tree, args)

@@ -8,7 +8,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._du import add_du_options, usage_of
-from stargz.cli._layers import open_image
+from stargz.cli._layers import open_tree
 
 EXAMPLE = """\
 stargz image du -h -d 2 docker://registry.example/app:1.0"""
@@ -22,7 +22,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Add up what PATHs of SRC have."""
-    from stargz.tree import Tree
-
-    with open_image(args) as image:
-        return usage_of(Tree(image.layers, name=args.src), args, "image ls")
+    with open_tree(args) as tree:
+        return usage_of(tree, args)

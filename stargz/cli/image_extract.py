@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--all-platforms contradicts --platform")
     check_image(args)
     relay(args)
-    with Progress("extract", args) as progress, found(args, "image ls"):
+    with Progress("extract", args) as progress, found(args):
         results = extract_image(
             args.src,
             args.directory,

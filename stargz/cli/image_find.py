@@ -8,7 +8,7 @@ import argparse
 
 from stargz.cli import _options
 from stargz.cli._find import add_find_options, find_in
-from stargz.cli._layers import open_image
+from stargz.cli._layers import open_tree
 
 EXAMPLE = """\
 stargz image find docker://registry.example/app:1.0 usr -name '*.so' -size +1M"""
@@ -22,7 +22,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List what of SRC passes."""
-    from stargz.tree import Tree
-
-    with open_image(args) as image:
-        return find_in(Tree(image.layers, name=args.src), args, "image ls")
+    with open_tree(args) as tree:
+        return find_in(tree, args)

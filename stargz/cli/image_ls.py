@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from stargz.cli import _options
-from stargz.cli._layers import open_image
+from stargz.cli._layers import open_tree
 from stargz.cli._ls import add_ls_options, list_tree
 
 EXAMPLE = """\
@@ -24,7 +24,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List PATHs of SRC."""
-    from stargz.tree import Tree
-
-    with open_image(args) as image:
-        return list_tree(Tree(image.layers, name=args.src, landmarks=args.all), args, "image ls")
+    with open_tree(args, landmarks=args.all) as tree:
+        return list_tree(tree, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stargz.cli import _options
-from stargz.cli._layers import open_image
+from stargz.cli._layers import open_tree
 from stargz.cli._tree import add_tree_options, draw
 
 EXAMPLE = """\
@@ -20,7 +20,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw PATHs of SRC."""
-    from stargz.tree import Tree
-
-    with open_image(args) as image:
-        return draw(Tree(image.layers, name=args.src, landmarks=args.all), args, "image ls")
+    with open_tree(args, landmarks=args.all) as tree:
+        return draw(tree, args)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from stargz.cli import _options
-from stargz.cli._layers import open_layer
+from stargz.cli._layers import open_tree
 from stargz.cli._ls import add_ls_options, list_tree
 
 EXAMPLE = """\
@@ -25,7 +25,5 @@ def add_arguments(parser: _options.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List PATHs of SRC."""
-    from stargz.tree import Tree
-
-    with open_layer(args) as layer:
-        return list_tree(Tree([layer], "raw", landmarks=args.all), args)
+    with open_tree(args, landmarks=args.all) as tree:
+        return list_tree(tree, args)
