@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stargz.cli import _options
 from stargz.cli._creds import add_creds
 from stargz.cli._errors import CommandError
-from stargz.cli._layers import registry_options
+from stargz.cli._layers import access_options
 from stargz.errors import UsageError
 
 if TYPE_CHECKING:
@@ -198,10 +198,7 @@ def _access(args: argparse.Namespace) -> Access:
     """The options of `add_image_options` about registries."""
     from stargz.oci.registry.access import Access
 
-    options = registry_options(args)
-    del options["creds"]
-    del options["platform"]
-    return Access.of(**options, upload_hosts=args.allow_upload_host)
+    return Access.of(**access_options(args), upload_hosts=args.allow_upload_host)
 
 
 def _listed(file: str | None) -> list[str]:

@@ -159,17 +159,20 @@ def reading_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def registry_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `stargz.oci.image.open_image` is given of the options of `add_remote_options`."""
+    return {"platform": args.platform, "creds": args.creds, **access_options(args)}
+
+
+def access_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What registry clients are given of the options of `add_registry_options`."""
     mirrors: dict[str, list[str]] = {}
     for host, url in args.mirror:
         mirrors.setdefault(host, []).append(url)
     return {
-        "platform": args.platform,
         "authfile": args.authfile,
         "ca_file": args.ca_file,
         "plain_http": args.plain_http,
         "mirrors": mirrors,
         "patience": args.patience,
-        "creds": args.creds,
     }
 
 

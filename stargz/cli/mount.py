@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, TextIO
 from stargz.cli import _daemon, _options
 from stargz.cli._errors import OK, CommandError, say
 from stargz.cli._layers import (
+    access_options,
     cache_options,
     is_image,
     open_image,
     open_layer,
     reading_options,
-    registry_options,
 )
 from stargz.cli._output import log, print_json
 from stargz.cli._signals import Signalled
@@ -241,19 +241,17 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
         from stargz.oci.registry.client import RegistryClient
         from stargz.oci.registry.credentials import as_credentials
 
-        options = registry_options(args)
-        platform = options.pop("platform")
-        creds = options.pop("creds")
-        if creds is not None:
+        accounts = {}
+        if args.creds is not None:
             (host,) = args.allow_host  # see _check
-            options["accounts"] = {check_registry(host): as_credentials(creds)}
+            accounts = {check_registry(host): as_credentials(args.creds)}
         reading = {"require_verified": args.require_verified, **reading_options(args)}
-        with RegistryClient(**options) as client:
+        with RegistryClient(**access_options(args), accounts=accounts) as client:
             yield Root(
                 args.allow_host,
                 local=args.local,
                 client=client,
-                platform=platform,
+                platform=args.platform,
                 whiteouts=args.whiteouts or "overlay",
                 options=reading,
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, describe, report, say
-from stargz.cli._layers import is_image, open_layer, registry_options
+from stargz.cli._layers import access_options, is_image, open_layer
 from stargz.cli._output import counted, size_text, warn
 from stargz.cli._progress import Progress
 from stargz.cli._several import Told, each
@@ -143,15 +143,12 @@ def _verify_image(args: argparse.Namespace) -> Told:
 
     if args.toc is not None or args.toc_digest is not None:
         raise UsageError(f"{args.src}: --toc and --toc-digest are for one layer; choose --layer")
-    options: dict[str, Any] = registry_options(args)
-    creds = options.pop("creds")
-    platform = options.pop("platform")
     with Progress("verify", args) as progress:
         result = verify_image(
             args.src,
-            platforms=[platform] if platform else (),
-            access=Access.of(**options),
-            creds=creds,
+            platforms=[args.platform] if args.platform else (),
+            access=Access.of(**access_options(args)),
+            creds=args.creds,
             threads=args.threads,
             progress=progress.callback,
             require_verified=args.require_verified,
