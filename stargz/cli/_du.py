@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stargz.cli import _selection
 from stargz.cli._errors import OK
 from stargz.cli._nodes import labels, start_of
-from stargz.cli._options import Parser, add_human_readable
+from stargz.cli._options import Parser, add_human_readable, directories
 from stargz.cli._output import human_size, line_printer, print_json_list
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_du_options(parser: Parser) -> None:
         help="only the sum of each PATH",
     )  # fmt: skip
     depth.add_argument(
-        "-d", "--max-depth", dest="deepest", type=_depth, metavar="N",
+        "-d", "--max-depth", dest="deepest", type=directories, metavar="N",
         help="no deeper than N directories below a PATH; what is deeper is counted",
     )  # fmt: skip
     parser.add_argument("-c", "--total", action="store_true", help="the sum of all PATHs too")
@@ -48,12 +48,6 @@ def add_du_options(parser: Parser) -> None:
         "that are compressed together share that by their sizes",
     )  # fmt: skip
     parser.add_argument("-0", "--null", dest="zero", action="store_true", help="end lines with NUL")
-
-
-def _depth(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of directories")
-    return int(text)
 
 
 def usage_of(tree: Tree, args: argparse.Namespace) -> int:

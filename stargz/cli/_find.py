@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stargz.cli import _selection
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._nodes import LongLines, below, labels, print_entries, start_of
-from stargz.cli._options import UNITS, Parser
+from stargz.cli._options import UNITS, Parser, directories
 from stargz.cli._output import line_printer
 from stargz.errors import EntryNotFoundError, quoted
 from stargz.wildcards import matcher
@@ -216,7 +216,7 @@ def add_find_options(parser: Parser) -> None:
         tests.add_argument(*options, dest="tests", action="append_const", const=const, help=text)
     tests.add_argument("-a", action="store_true", help="between tests: nothing is needed")
     for name, text in _DEPTHS.items():
-        parser.add_argument(f"-{name}", type=_depth, metavar="N", help=text)
+        parser.add_argument(f"-{name}", type=directories, metavar="N", help=text)
     parser.add_argument(
         "-l",
         "-ls",
@@ -229,12 +229,6 @@ def add_find_options(parser: Parser) -> None:
         help="end paths with NUL, for xargs -0",
     )  # fmt: skip
     parser.add_argument("-print", action="store_true", help="print paths, as always")
-
-
-def _depth(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of directories")
-    return int(text)
 
 
 def _spelled(parser: Parser, words: list[str]) -> Iterator[str]:

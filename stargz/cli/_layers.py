@@ -158,7 +158,7 @@ def reading_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def registry_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `stargz.oci.image.open_image` is given of the options of `add_remote_options`."""
+    """What `stargz.oci.image.open_image` is given of the options of `add_image_options`."""
     return {"platform": args.platform, "creds": args.creds, **access_options(args)}
 
 

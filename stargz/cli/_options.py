@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from stargz.cli._creds import add_creds
@@ -251,20 +250,7 @@ def add_layer_options(
     group.add_argument(
         "--toc", metavar="FILE", help="a TOC that is kept apart from the layer (external TOC)"
     )
-    add_max_toc_size(group)
-    add_threads(group)
-    add_output_options(parser)
-    add_remote_options(parser)
-
-
-def add_max_toc_size(group: argparse._ActionsContainer) -> None:
-    """--max-toc-size."""
-    group.add_argument(
-        "--max-toc-size",
-        type=size,
-        metavar="SIZE",
-        help="refuse a TOC of more JSON than this (default: 1G)",
-    )
+    _add_reading(parser, group)
 
 
 def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: str) -> None:
@@ -307,10 +293,7 @@ def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: 
             metavar="FILE",
             help=f"the TOC of {side.upper()}, if it is kept apart from it (external TOC)",
         )
-    add_max_toc_size(group)
-    add_threads(group)
-    add_output_options(parser)
-    add_remote_options(parser, {f"--creds-{side}": side.upper() for side in sides})
+    _add_reading(parser, group, sides)
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -326,10 +309,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse layers whose TOC the image's manifest does not vouch for",
     )
-    add_max_toc_size(group)
-    add_threads(group)
-    add_output_options(parser)
-    add_remote_options(parser)
+    _add_reading(parser, group)
 
 
 def add_two_images_options(parser: argparse.ArgumentParser, first: str, second: str) -> None:
@@ -346,15 +326,26 @@ def add_two_images_options(parser: argparse.ArgumentParser, first: str, second: 
         group.add_argument(
             f"--platform-{side}", metavar="OS/ARCH", help=f"--platform of {side.upper()} alone"
         )
-    add_max_toc_size(group)
+    _add_reading(parser, group, (first, second))
+
+
+def _add_reading(
+    parser: argparse.ArgumentParser, group: argparse._ActionsContainer, sides: Sequence[str] = ()
+) -> None:
+    """What all commands that read layers or images have: of each of two `sides` an account."""
+    group.add_argument(
+        "--max-toc-size",
+        type=size,
+        metavar="SIZE",
+        help="refuse a TOC of more JSON than this (default: 1G)",
+    )
     add_threads(group)
     add_output_options(parser)
-    add_remote_options(parser, {f"--creds-{side}": side.upper() for side in (first, second)})
+    creds = {f"--creds-{side}": side.upper() for side in sides} or {"--creds": "SRC"}
+    _add_remote_options(parser, creds)
 
 
-def add_remote_options(
-    parser: argparse.ArgumentParser, creds: Mapping[str, str] = MappingProxyType({"--creds": "SRC"})
-) -> None:
+def _add_remote_options(parser: argparse.ArgumentParser, creds: Mapping[str, str]) -> None:
     """How sources that are not local are reached, and what is kept of them; `creds` are the options
     for accounts (`add_creds`)."""
     group = parser.add_argument_group("images, registries and other remote sources")
@@ -440,6 +431,13 @@ def count(text: str) -> int:
 
     if not re.fullmatch(r"\d{1,4}", text) or int(text) not in THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1024")
+    return int(text)
+
+
+def directories(text: str) -> int:
+    """A number of directories."""
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of directories")
     return int(text)
 
 
