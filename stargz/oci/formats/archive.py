@@ -58,10 +58,9 @@ class Archive:
     Raises FormatError and TarError, which name the file, and SourceError (no space).
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.name: str = f"docker-archive:{path}"
-        self._tar = TarFile(path, self.name)
+    def __init__(self, tar: TarFile) -> None:
+        self.name: str = tar.name
+        self._tar = tar
         self._images = self._read_images()
         self._spool: Spool | None = None  # of layers in xz and bzip2
         self._lock = threading.Lock()
@@ -107,7 +106,7 @@ class Archive:
         if "manifest.json" not in members:
             what = "it has no manifest.json"
             if {"index.json", "oci-layout"} <= members.keys():
-                what += f": it is an archive of an OCI layout; give oci-archive:{self.path}"
+                what += f": it is an archive of an OCI layout; give oci-archive:{self._tar.path}"
             elif "repositories" in members:
                 what += ": it was made by a Docker before 1.10; load it, and save it anew"
             raise FormatError(what, self.name)

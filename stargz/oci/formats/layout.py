@@ -139,15 +139,14 @@ class ArchivedLayout(ImageLayout):
     """An image layout in a tar, compressed or not; use `open_archived`. Any number of threads may
     use it."""
 
-    def __init__(self, path: str) -> None:
-        name = f"oci-archive:{path}"
-        self._tar = TarFile(path, name)
-        if "oci-layout" not in self._tar.members:
+    def __init__(self, tar: TarFile) -> None:
+        self._tar = tar
+        if "oci-layout" not in tar.members:
             what = "not an archive of an OCI image layout (it has no file oci-layout)"
-            if "manifest.json" in self._tar.members:
-                what += f": it is what `docker save` writes; give docker-archive:{path}"
-            raise FormatError(what, name)
-        super().__init__(name)
+            if "manifest.json" in tar.members:
+                what += f": it is what `docker save` writes; give docker-archive:{tar.path}"
+            raise FormatError(what, tar.name)
+        super().__init__(tar.name)
 
     def has_images(self) -> bool:
         """Whether there are any, and in the archive."""

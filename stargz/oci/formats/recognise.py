@@ -39,10 +39,12 @@ def archive_kind(path: str) -> Literal["docker-archive", "oci-archive"] | None:
         # Hardly any file comes this far: `convert` starts without what reads archives.
         from stargz.oci.formats.archive import Archive
         from stargz.oci.formats.layout import ArchivedLayout
+        from stargz.oci.formats.tar_file import TarFile, open_file
 
+        tar = TarFile(path, path, open_file(path, path)[0])
         with suppress(StargzError):
-            return "docker-archive" if Archive(path).has_images() else None
-        return "oci-archive" if ArchivedLayout(path).has_images() else None
+            return "docker-archive" if Archive(tar).has_images() else None
+        return "oci-archive" if ArchivedLayout(tar).has_images() else None
     except (StargzError, OSError, ValueError):
         return None
 

@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 _Archive = TypeVar("_Archive")
 
 
-class _Open:
+class OpenFile:
     """A descriptor that is closed behind its last user."""
 
     def __init__(self, fd: int) -> None:
@@ -63,13 +63,13 @@ class MemberSource:
 
 
 class TarFile:
-    """A tar of files that are found by name. A compressed one is unpacked into an unlinked
-    temporary file first, and so is standard input kept. `name` is what errors call it: FormatError
-    and TarError, and SourceError (no space)."""
+    """A tar of files that are found by name, in the open file of a path. A compressed one is
+    unpacked into an unlinked temporary file first. `name` is what errors call it: FormatError and
+    TarError, and SourceError (no space)."""
 
-    def __init__(self, path: str, name: str) -> None:
+    def __init__(self, path: str, name: str, file: Spool | OpenFile) -> None:
+        self.path = path
         self.name = name
-        file = _standard_input(name)[0] if path == STDIN else _open_file(path, name)
         self.source = LocalSource(path, file.fd, keep=file)
         kind = packing(os.pread(file.fd, HEAD, 0))
         if kind:
@@ -120,12 +120,17 @@ def unpack_member(
     return begin, size
 
 
-def _open_file(path: str, name: str) -> _Open:
+def open_file(path: str, name: str) -> tuple[OpenFile, tuple[Any, ...]]:
+    """A regular file, open, and what is equal as long as it is the same."""
     # O_NONBLOCK: a pipe in the place of a file must not hang.
-    fd = _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-    if not stat.S_ISREG(os.fstat(fd.fd).st_mode):
+    try:
+        file = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except FileNotFoundError:
+        raise SourceError(f"{name}: no such file") from None
+    info = os.fstat(file.fd)
+    if not stat.S_ISREG(info.st_mode):
         raise SourceError(f"{name}: not a regular file; save it to one, or pipe it to -")
-    return fd
+    return file, _same_file(info)
 
 
 # What came in last, and from what: it comes once, so it stays until something else comes.
@@ -133,7 +138,7 @@ _arrived: tuple[Spool, tuple[Any, ...]] | None = None
 _stdin_lock = threading.Lock()
 
 
-def _standard_input(name: str) -> tuple[Spool | _Open, tuple[Any, ...]]:
+def _standard_input(name: str) -> tuple[Spool | OpenFile, tuple[Any, ...]]:
     """All of it, and what is equal for the same: a file that is still at its beginning as it is;
     else what comes now, or, if that is nothing, what came before from there."""
     global _arrived
@@ -141,7 +146,7 @@ def _standard_input(name: str) -> tuple[Spool | _Open, tuple[Any, ...]]:
         fd, info = _stdin_descriptor(name)
         _read_input(fd, name, 0)
         if stat.S_ISREG(info.st_mode) and info.st_size and not os.lseek(fd, 0, os.SEEK_CUR):
-            return _Open(os.dup(fd)), _same_file(info)
+            return OpenFile(os.dup(fd)), _same_file(info)
         of = sys.stdin, info.st_dev, info.st_ino
         spool = Spool(name, None)
         while piece := _read_input(fd, name, _PIECE):
@@ -193,25 +198,20 @@ class _Shared:
 
 
 @contextmanager
-def open_shared(path: str, kind: str, make: Callable[[str], _Archive]) -> Iterator[_Archive]:
+def open_shared(path: str, kind: str, make: Callable[[TarFile], _Archive]) -> Iterator[_Archive]:
     """What `make` has of the archive at a path, shared by all in this process that have it open
     at the same time: so it is looked through, and unpacked if need be, once."""
-    key: tuple[Any, ...] = (os.getpid(), kind, path)
-    if path == STDIN:
-        key += _standard_input(f"{kind}:{path}")[1]
-    else:
-        try:
-            info = os.stat(path)  # noqa: PTH116
-        except FileNotFoundError:
-            raise SourceError(f"{kind}:{path}: no such file") from None
-        key += _same_file(info)
+    name = f"{kind}:{path}"
+    file: Spool | OpenFile
+    file, same = _standard_input(name) if path == STDIN else open_file(path, name)
+    key = (os.getpid(), kind, path, *same)
     with _lock:
         shared = _archives.setdefault(key, _Shared())
         shared.users += 1
     try:
         with shared.lock:
             if shared.archive is None:
-                shared.archive = make(path)
+                shared.archive = make(TarFile(path, name, file))
         yield shared.archive
     finally:
         with _lock:
