@@ -19,7 +19,8 @@ typedef struct sgz_chunks sgz_chunks;
 /* `memory` is how many bytes of decoded chunks to hold on to; `store` may be NULL. */
 sgz_status sgz_chunks_new(sgz_chunks **chunks, const sgz_codecs *codecs, size_t memory,
                           sgz_chunks_disk *store, sgz_error *err);
-/* All parked wants are woken with SGZ_ECANCELLED, and so are later ones; workers get -1. */
+/* All parked wants are woken with SGZ_ECANCELLED, and so are later ones; workers get -1, and
+ * SGZ_ECANCELLED for what they deliver meanwhile and was not decoded yet. */
 void sgz_chunks_stop(sgz_chunks *chunks);
 /* Only once no thread uses it; the layers may be gone by then. */
 void sgz_chunks_free(sgz_chunks *chunks);
