@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 import stat
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from trees import leftovers, snapshot
 
 import stargz
 from stargz import errors
+from stargz.sources import MemorySource
 
 Place = tuple[Path, Path]
 
@@ -328,6 +330,66 @@ def test_a_process_that_swaps_directories_for_symlinks(
     run(MANY, inside)
     assert (inside / "a/b0/c/f5").read_bytes() == b"xxxxx"
     assert snapshot(outside) == before
+
+
+class Second(MemorySource):
+    """A blob of a file of two chunks, which two threads come to: the second once the first was
+    written and `then` was called. It is spoilt."""
+
+    def __init__(self, data: bytes, begin: int, then: Callable[[], object]) -> None:
+        super().__init__(data)
+        self.begin = begin
+        self.then = then
+        self.asked, self.written = threading.Event(), threading.Event()
+
+    @property
+    def buffer(self) -> None:
+        return None
+
+    def progress(self, done: int, total: int) -> None:
+        if 2 * done >= total:
+            self.written.set()
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        data = super().read_at(offset, size)
+        if offset < self.begin:
+            assert self.asked.wait(60)
+        elif offset < self.begin + 1024:
+            self.asked.set()
+            assert self.written.wait(60)
+            self.then()
+            return bytes(len(data))
+        return data
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_process_that_moves_a_directory_with_a_file_in_it_that_fails(
+    keep_going: bool, place: Place
+) -> None:
+    """Whoever removes it is not the thread that created it."""
+    inside, _ = place
+    size = 1 << 20
+    blob = handmade.blob([reg("d/f", random.Random(1).randbytes(2 * size))], chunk_size=size)
+    with stargz.open(blob) as layer:
+        begin = layer.chunks("d/f")[1].offset
+    moved: list[Path] = []
+
+    def move() -> None:
+        if not moved:
+            moved.append((inside / "d").rename(inside / "e"))
+
+    source = Second(blob, begin, move)
+    with stargz.open(source) as layer:
+        extract = functools.partial(
+            layer.extractall, inside, ["d"], threads=2, progress=source.progress
+        )
+        if keep_going:
+            assert extract(keep_going=True).error_count == 1
+        else:
+            with pytest.raises(errors.FormatError):
+                extract()
+    assert moved
+    assert not list((inside / "e").iterdir())
 
 
 # --- TOCs that lie -------------------------------------------------------------------------------

@@ -97,24 +97,34 @@ static sgz_status write_file(sgz_extract_worker *w, sgz_extract_object *o, const
     return st;
 }
 
+/* Its directory stays open beside it: who ends it may find no way back there. */
+static sgz_status create_shared(sgz_extract_worker *w, sgz_extract_object *o, int dir,
+                                sgz_error *err)
+{
+    char temp[SGZ_TEMP_NAME];
+    int held = fcntl(dir, F_DUPFD_CLOEXEC, 0);
+    int made = held < 0 ? -errno : create(w->ex, held, &o->temp, temp);
+    if (made < 0) {
+        if (held >= 0)
+            close(held);
+        return sgz_extract_fail_row(toc_of(w, o), o->dest, made, "cannot create the file", err);
+    }
+    o->dir = held;
+    o->fd = made;
+    return SGZ_OK;
+}
+
 /* A file of several pieces: the first thread that comes to it creates it. */
 static sgz_status open_shared(sgz_extract_worker *w, sgz_extract_object *o, int *fd,
                               sgz_error *err)
 {
-    char temp[SGZ_TEMP_NAME];
     sgz_status st = SGZ_OK;
     pthread_mutex_lock(&w->ex->job->lock);
     if (o->fd < 0) {
         int dir;
         st = sgz_extract_worker_dir(w, o->node, &dir, err);
-        if (!st) {
-            int made = create(w->ex, dir, &o->temp, temp);
-            if (made < 0)
-                st = sgz_extract_fail_row(toc_of(w, o), o->dest, made,
-                                          "cannot create the file", err);
-            else
-                o->fd = made;
-        }
+        if (!st)
+            st = create_shared(w, o, dir, err);
     }
     *fd = o->fd;
     pthread_mutex_unlock(&w->ex->job->lock);
@@ -166,19 +176,17 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
 static sgz_status end_shared(sgz_extract_worker *w, sgz_extract_object *o, sgz_error *err)
 {
     char temp[SGZ_TEMP_NAME];
-    int dir, fd = o->fd;
+    int fd = o->fd;
     sgz_status st = SGZ_OK;
     if (w->ex->options.verify)
         st = check_whole(w, o, fd, err);
+    sgz_extract_temp_name(o->temp, temp);
     if (!st)
-        st = sgz_extract_worker_dir(w, o->node, &dir, err);
+        st = complete(w, o, o->dir, fd, temp, err);
     if (st)
         return st; /* it is removed where failures are told */
-    sgz_extract_temp_name(o->temp, temp);
-    st = complete(w, o, dir, fd, temp, err);
-    if (st)
-        return st;
     o->fd = -1;
+    close(o->dir);
     if (close(fd) != 0)
         return sgz_extract_fail_row(toc_of(w, o), o->dest, errno, "cannot write", err);
     return SGZ_OK;
@@ -221,15 +229,14 @@ static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_extract_o
     return st;
 }
 
-static void drop_shared(sgz_extract_worker *w, sgz_extract_object *o, sgz_error *err)
+static void drop_shared(sgz_extract_object *o)
 {
     char temp[SGZ_TEMP_NAME];
-    int dir;
     if (o->fd < 0)
         return;
     sgz_extract_temp_name(o->temp, temp);
-    if (!sgz_extract_worker_dir(w, o->node, &dir, err))
-        unlinkat(dir, temp, 0);
+    unlinkat(o->dir, temp, 0);
+    close(o->dir);
     close(o->fd);
     o->fd = -1;
 }
@@ -249,7 +256,7 @@ static int write_chunk(sgz_extract_worker *w, uint32_t span, sgz_extract_object 
             if (!sgz_extract_go_on(ex, o->layer, o->dest, err))
                 return 0;
         }
-        drop_shared(w, o, err);
+        drop_shared(o);
     }
     const sgz_entry *e = sgz_read_span_row(&ex->plan.parts[o->layer].spans, span);
     atomic_fetch_add_explicit(&ex->job->done, e->chunk_size, memory_order_relaxed);
@@ -302,9 +309,8 @@ sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_e
     return write_file(w, o, NULL, 0, err);
 }
 
-void sgz_extract_remove_begun(sgz_extract_worker *w)
+void sgz_extract_remove_begun(sgz_extract_plan *plan)
 {
-    sgz_extract_plan *plan = &w->ex->plan;
     for (uint32_t i = 0; i < plan->object_count; i++)
-        drop_shared(w, &plan->objects[i], &w->err);
+        drop_shared(&plan->objects[i]);
 }

@@ -136,7 +136,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
         barrier(ex); /* which every thread has to reach */
     }
     if (sgz_extract_stopped(ex) && number == 0)
-        sgz_extract_remove_begun(&w);
+        sgz_extract_remove_begun(&ex->plan);
     pthread_mutex_lock(&ex->job->lock);
     add_results(&ex->result, &w.result);
     pthread_mutex_unlock(&ex->job->lock);

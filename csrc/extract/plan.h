@@ -33,6 +33,7 @@ typedef struct {
     uint32_t node;          /* the directory it goes into */
     _Atomic uint32_t left;  /* chunks not yet written */
     int fd;                 /* of the temporary file, while several threads may write it; -1 */
+    int dir;                /* then of the directory that it is in */
     _Atomic uint8_t holes;  /* runs of zeros were left out */
     _Atomic uint8_t failed; /* and the others were gone on with */
     uint64_t temp;          /* number of its temporary name */

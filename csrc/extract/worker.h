@@ -61,7 +61,7 @@ int sgz_extract_go_on(struct sgz_extract *ex, uint32_t layer, uint32_t row,
 void sgz_extract_list(struct sgz_extract *ex, uint32_t layer, uint32_t row);
 
 /* After a failure: files that were begun leave nothing behind. One thread does this. */
-void sgz_extract_remove_begun(sgz_extract_worker *w);
+void sgz_extract_remove_begun(sgz_extract_plan *plan);
 
 /* A descriptor of the node, made where it is missing; good until the next call. */
 sgz_status sgz_extract_worker_dir(sgz_extract_worker *w, uint32_t node, int *fd, sgz_error *err);
