@@ -16,7 +16,7 @@ static sgz_status no_memory(sgz_error *err)
 static sgz_status leave_out(sgz_extract_plan *plan, uint32_t layer, uint32_t row, sgz_status st,
                             const sgz_error *err)
 {
-    plan->parts[layer].wanted[row] = 0;
+    plan->parts[layer].node_of[row] = SGZ_NO_ROW;
     return plan->keep_going ? sgz_extract_tell(&plan->failures, layer, row, err) : st;
 }
 
@@ -248,7 +248,7 @@ static sgz_status claim(sgz_extract_plan *plan, uint32_t layer, uint32_t row, ui
         sgz_extract_claim *c = &plan->claims[sgz_map_number(&plan->claimed, slot)];
         if (c->node != node || c->len != len || memcmp(c->base, base, len))
             continue;
-        plan->parts[c->layer].wanted[c->row] = 0;
+        plan->parts[c->layer].node_of[c->row] = SGZ_NO_ROW;
         c->layer = layer;
         c->row = row;
         return SGZ_OK;
@@ -296,7 +296,6 @@ static sgz_status place_row(sgz_extract_plan *plan, uint32_t layer, uint32_t row
     }
     if ((st = parent_of(plan, name, len, parent, err)))
         return st;
-    part->wanted[row] = 1;
     part->node_of[row] = *parent;
     return options->strip ? claim(plan, layer, row, *parent, name, len, err) : SGZ_OK;
 }
@@ -376,13 +375,13 @@ static sgz_status init_parts(sgz_extract_plan *plan, const sgz_extract_options *
         sgz_status st = sgz_read_spans_init(&part->spans, layer->toc, layer->data_end, err);
         if (st)
             return st;
-        part->wanted = calloc(count, 1);
         part->node_of = malloc(count * sizeof *part->node_of);
         part->object_of = malloc(count * sizeof *part->object_of);
-        if (!part->wanted || !part->node_of || !part->object_of) {
+        if (!part->node_of || !part->object_of) {
             plan->part_count++;
             return no_memory(err);
         }
+        memset(part->node_of, 0xff, count * sizeof *part->node_of);
         memset(part->object_of, 0xff, count * sizeof *part->object_of);
     }
     return SGZ_OK;
@@ -402,7 +401,7 @@ static sgz_status take_rows(sgz_extract_plan *plan, const sgz_extract_options *o
         return st;
     for (uint32_t layer = 0; layer < plan->part_count; layer++)
         for (uint32_t row = 0; row < plan->parts[layer].toc->count; row++)
-            if (plan->parts[layer].wanted[row] &&
+            if (plan->parts[layer].node_of[row] != SGZ_NO_ROW &&
                 (st = add_row(plan, layer, row, options, err)) &&
                 (st = leave_out(plan, layer, row, st, err)))
                 return st;
@@ -435,9 +434,7 @@ sgz_status sgz_extract_plan_init(sgz_extract_plan *plan, const sgz_extract_optio
         st = sgz_extract_plan_stages(plan, err);
     /* What only laying out needs. */
     for (uint32_t i = 0; i < plan->part_count; i++) {
-        free(plan->parts[i].wanted);
         free(plan->parts[i].node_of);
-        plan->parts[i].wanted = NULL;
         plan->parts[i].node_of = NULL;
     }
     free(plan->claims);

@@ -78,8 +78,8 @@ typedef struct {
     const sgz_toc *toc;
     sgz_spans spans;
     uint32_t *object_of;    /* its object, or SGZ_NO_ROW */
-    uint8_t *wanted;        /* while the work is laid out: it is no directory and written, */
-    uint32_t *node_of;      /* into this one */
+    uint32_t *node_of;      /* while the work is laid out: of what is written and no directory, the
+                               one that it goes into; or SGZ_NO_ROW */
 } sgz_extract_part;
 
 typedef struct {

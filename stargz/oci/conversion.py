@@ -246,12 +246,14 @@ def convert_as(
         ThreadPoolExecutor(_PARALLEL, "stargz-image") as helpers,
     ):
         try:
-            there = None if options.force else ordinary_image(destination, own)
-            replaced = options.upgrade and _is_same(parse_image(src), parse_image(dst))
-            if replaced:
-                there = None
             plan = make_plan(source, options.platforms, helpers)
-            if there is not None and there.digest != plan.source_digest:
+            replaced = options.upgrade and _is_same(parse_image(src), parse_image(dst))
+            known = plan.source_digest if replaced else own
+            # Asked for what is replaced too: an archive may have more in it.
+            there = None if options.force else ordinary_image(destination, known)
+            if replaced:
+                there = None  # if it is another by now, `write` tells
+            elif there is not None and there.digest != plan.source_digest:
                 raise refusal(destination, there)
             names = _absolute(src), _absolute(_name_of(destination))
             limits = options.threads, options.memory, options.max_sparse

@@ -113,7 +113,10 @@ def test_kill_9_at_random_moments(kind: str, source: Registry, tmp_path: Path) -
         assert layers <= count <= layers + (kills - since) * JOBS
         for number in IMAGES:
             fleets.check(f"{root}/{fleets.name(number)}:v1", number, SIZE)
-        assert list(temporary.iterdir()) == []
+        # Python tries where temporary files go with a file of four bytes: a kill may leave it.
+        tried = [path for path in temporary.iterdir() if path.read_bytes() in (b"", b"blat")]
+        assert len(tried) <= kills
+        assert sorted(temporary.iterdir()) == sorted(tried)
         assert sorted(p.name for p in tmp_path.iterdir() if "state" in p.name) == ["state"]
         if kind == "layouts":
             assert fleets.strays(tmp_path / "out") == []

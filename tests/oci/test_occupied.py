@@ -91,6 +91,12 @@ def test_in_a_registry(tmp_path: Path) -> None:
         convert_image(f"{name}:plain", f"{name}:there", force=True)
         convert_image(f"{name}:plain", f"{name}:there")
         assert convert_image(f"{name}:plain", upgrade=True).status == "converted"
+        served.push(index.path, "app", "many")
+        with FaultProxy(f"http://{served.host}") as proxy:
+            convert_image(f"docker://{proxy.url[7:]}/app:many", upgrade=True)
+            asked = [request.path for request in proxy.log if request.method == "GET"]
+            for entry in entries:  # what it replaces has been read already
+                assert asked.count(f"/v2/app/manifests/{entry['digest']}") == 1
 
 
 def test_who_may_only_write_is_not_kept_from_it(tmp_path: Path) -> None:
