@@ -65,10 +65,11 @@ def find(
     node = count = 0
     while pending:
         part = pending.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            node = engine.parent(node)
+        if part in ("", ".", ".."):
+            if engine.type(node) != "dir":
+                raise _no_directory(engine, path, node, source)
+            if part == "..":
+                node = engine.parent(node)
             continue
         child = engine.child(node, part)
         if child < 0:
@@ -86,20 +87,23 @@ def find(
         if target.startswith("/"):
             node = 0
         pending.extend(target.split("/")[::-1])
-    if path.endswith(("/", "/.")) and engine.type(node) != "dir":
-        raise NotADirectoryError(f"{_where(engine.path(node), source)} is no directory")
     return node
 
 
 def _missing(engine: _toc.Tree, path: str, node: int, part: str, source: str) -> Exception:
-    at = engine.path(node)
     if engine.type(node) != "dir":
-        via = "" if path == at else f" (on the way to {quoted(path)})"
-        return NotADirectoryError(f"{_where(at, source)} is no directory{via}")
+        return _no_directory(engine, path, node, source)
+    at = engine.path(node)
     found = f"{at}/{part}" if at else part
     within = "layer" if len(engine.tocs) == 1 else "image"
     looked_up = "" if path.strip("/") == found else found
     return EntryNotFoundError(path, source, looked_up, within=within)
+
+
+def _no_directory(engine: _toc.Tree, path: str, node: int, source: str) -> Exception:
+    at = engine.path(node)
+    via = "" if path in (at, f"{at}/", f"{at}/.") else f" (on the way to {quoted(path)})"
+    return NotADirectoryError(f"{_where(at, source)} is no directory{via}")
 
 
 def _where(path: str, source: str) -> str:
