@@ -21,12 +21,12 @@ static const struct {
     [SGZ_POINT_GZIP] = {"gzip member", 1032}, /* 258 bytes of 2 bits */
 };
 
-const char *sgz_codec_point_unit(sgz_point at)
+const char *sgz_codec_point_unit(sgz_place at)
 {
     return KINDS[at.kind].unit;
 }
 
-int sgz_codec_point_fits(sgz_point at, int64_t packed, int64_t size)
+int sgz_codec_point_fits(sgz_place at, int64_t packed, int64_t size)
 {
     return size / KINDS[at.kind].ratio <= packed;
 }
@@ -99,7 +99,7 @@ void sgz_codec_decoder_free(sgz_decoder *d)
     memset(d, 0, sizeof *d);
 }
 
-void sgz_codec_decoder_enter(sgz_decoder *d, sgz_point at, int64_t end)
+void sgz_codec_decoder_enter(sgz_decoder *d, sgz_place at, int64_t end)
 {
     int64_t offset = at.offset, size = d->blob->size;
     sgz_codec_inflater_reset(&d->inflater, offset);

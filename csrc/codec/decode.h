@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/job.h"
 #include "codec/gzip.h"
+#include "codec/points.h"
 
 /* Where a blob's bytes come from: memory, a file (pread, never mmap: a file truncated
  * under a mapping is a SIGBUS), or a callback. Any number of threads may read. */
@@ -33,30 +34,22 @@ static inline int sgz_codec_blob_direct(const sgz_blob *blob)
 sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *out, size_t len,
                                sgz_error *err);
 
-/* Where decoding can begin, and what that takes. Only the decoder knows the kinds: whoever reads
- * chunks has the offset of a point, and how many decoded bytes from there a chunk is.
- *
- *   kind           takes
- *   gzip member    nothing
- *
- * What another kind takes (a place within a deflate stream: the bits of its first byte, up to
- * 32 KiB of history) goes into sgz_point. */
-typedef enum { SGZ_POINT_GZIP } sgz_point_kind;
-
+/* Where decoding begins, so far only at gzip members. Only the decoder knows the kinds: whoever reads
+ * chunks has the offset of a point, and how many decoded bytes from there a chunk is. */
 typedef struct {
     sgz_point_kind kind;
     int64_t offset; /* in the blob */
-} sgz_point;
+} sgz_place;
 
 /* The point that an `offset` of a TOC or a footer means. */
-static inline sgz_point sgz_codec_point(int64_t offset)
+static inline sgz_place sgz_codec_point(int64_t offset)
 {
-    return (sgz_point){SGZ_POINT_GZIP, offset};
+    return (sgz_place){SGZ_POINT_GZIP, offset};
 }
 /* What begins there, for errors; what one check sum covers is a unit below. */
-const char *sgz_codec_point_unit(sgz_point at);
+const char *sgz_codec_point_unit(sgz_place at);
 /* Whether `packed` bytes from there on can decode to `size` bytes. */
-int sgz_codec_point_fits(sgz_point at, int64_t packed, int64_t size);
+int sgz_codec_point_fits(sgz_place at, int64_t packed, int64_t size);
 /* How many bytes of a blob hold `size` decoded bytes, even if they are only stored. */
 int64_t sgz_codec_bound(int64_t size);
 
@@ -81,7 +74,7 @@ sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, cons
 void sgz_codec_decoder_free(sgz_decoder *d);
 /* Go to `at`; what is there is decoded up to blob offset `end`. Bytes already read are kept:
  * going on at a following point reads nothing twice. */
-void sgz_codec_decoder_enter(sgz_decoder *d, sgz_point at, int64_t end);
+void sgz_codec_decoder_enter(sgz_decoder *d, sgz_place at, int64_t end);
 /* Allow reads ahead up to `ahead`, for a caller that will go on through neighbours: tiny units
  * then share one read. Stays until it is set again; 0 is none. */
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead);

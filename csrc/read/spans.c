@@ -15,7 +15,7 @@ static sgz_status bad_span(const sgz_toc *toc, uint32_t row, const char *what, s
 static sgz_status check_fits(const sgz_toc *toc, uint32_t row, int64_t end, sgz_error *err)
 {
     const sgz_entry *e = &toc->rows[row];
-    sgz_point at = sgz_codec_point(e->offset);
+    sgz_place at = sgz_codec_point(e->offset);
     if (sgz_codec_point_fits(at, end - e->offset, e->inner_offset + e->chunk_size))
         return SGZ_OK;
     return sgz_base_fail(err, SGZ_ETOC, e->offset, sgz_toc_row_name(toc, row), e->name_len,

@@ -125,7 +125,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     int64_t end = number + 1 < v->segment_count ? s[1].start : spans->end;
     cursor c = {.pass.span = s->first_span, .start = s->start};
     c.pass.last = number + 1 < v->segment_count ? s[1].first_span : spans->count;
-    sgz_point point = sgz_codec_point(s->start);
+    sgz_place point = sgz_codec_point(s->start);
     sgz_error err;
     sgz_status st;
     size_t got;

@@ -17,7 +17,7 @@ static sgz_status verify_toc(sgz_verify_worker *w)
         return SGZ_OK;
     int64_t json_end = SGZ_TAR_BLOCK + v->args.json_size;
     int64_t padded = json_end + (SGZ_TAR_BLOCK - json_end % SGZ_TAR_BLOCK) % SGZ_TAR_BLOCK;
-    sgz_point point = sgz_codec_point(start);
+    sgz_place point = sgz_codec_point(start);
     sgz_error err;
     sgz_status st;
     size_t got;
