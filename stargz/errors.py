@@ -132,6 +132,11 @@ class PatchError(FormatError):
     """A patch is malformed, truncated, of another version, or not about this BASE."""
 
 
+class IndexFileError(FormatError):
+    """The file of a side index is malformed, truncated, of a newer version, or about another
+    blob."""
+
+
 class DigestError(StargzError):
     """Content does not match its digest; `name` says whose content, `offset` where it is in the
     blob `source` (None: no one place), `message` what is wrong without these. `what` of `name` it

@@ -19,6 +19,7 @@ typedef enum {
     SGZ_ENOTOC,       /* UnindexableError: a tar that is right, but that no TOC can hold */
     SGZ_ETOC,         /* TOCError */
     SGZ_EPATCH,       /* PatchError */
+    SGZ_EINDEX,       /* IndexFileError */
     SGZ_EDIGEST,      /* DigestError: expected and actual are set */
     SGZ_EUNSAFE,      /* ExtractError: an entry that would leave the target directory */
     SGZ_ECALLBACK,    /* a Python callback raised; the exception is already stored */

@@ -12,6 +12,7 @@ cdef extern from "base/status.h" nogil:
         SGZ_ENOTOC
         SGZ_ETOC
         SGZ_EPATCH
+        SGZ_EINDEX
         SGZ_EDIGEST
         SGZ_EUNSAFE
         SGZ_ECALLBACK

@@ -23,6 +23,7 @@ from stargz.errors import (
     DigestError,
     ExtractError,
     GzipError,
+    IndexFileError,
     PatchError,
     SourceError,
     StargzError,
@@ -47,6 +48,7 @@ cdef dict FORMAT_ERRORS = {
     SGZ_ENOTOC: UnindexableError,
     SGZ_ETOC: TOCError,
     SGZ_EPATCH: PatchError,
+    SGZ_EINDEX: IndexFileError,
 }
 
 
