@@ -14,7 +14,7 @@ FLOORS = (
     ("base",),
     ("codec", "tar"),
     ("io", "toc"),
-    ("read", "write"),
+    ("index", "read", "write"),
     ("chunks", "extract", "pack", "patch", "verify"),
     ("mount",),
 )

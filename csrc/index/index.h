@@ -1,0 +1,37 @@
+/* A side index: what an ordinary tar.gz, tar or tar.zst needs beside it to be read as a layer is. */
+#ifndef SGZ_INDEX_INDEX_H
+#define SGZ_INDEX_INDEX_H
+
+#include "base/notes.h"
+#include "codec/points.h"
+#include "toc/toc.h"
+
+/* Where an entry stands in the decoded tar. Of the rows that go with a file it is all zero. */
+typedef struct {
+    int64_t content;   /* its contents; of a sparse file its data, behind the map */
+    uint64_t name;     /* as the tar has it, in the TOC's arena: the row may have another one, since */
+    uint32_t name_len; /* the entry goes elsewhere (toc/rows.h) */
+    uint32_t header;   /* bytes of its headers, right before `content` */
+    uint32_t ns;       /* fraction of its mtime, as sgz_tar_entry has it */
+} sgz_index_place;
+
+/* All zero is an empty one. */
+typedef struct {
+    sgz_points points;       /* and the sizes: of the blob, and of the tar that it decodes to */
+    sgz_toc *toc;            /* names, links and owners are as in the tar, UTF-8 or not */
+    sgz_index_place *places; /* one for each row */
+    size_t place_cap;
+    uint8_t digest[32];      /* of the blob */
+    uint8_t diff_id[32];     /* of the tar; zeros, as the blob's: not known */
+    int64_t archive_size;    /* the tar as far as its two blocks of zeros */
+    int64_t span_size;       /* that was asked for */
+    int64_t json_size;       /* of the TOC's JSON in the file that was read; 0: none was */
+    uint8_t json_digest[32];
+    sgz_notes notes;         /* of the tar; in no file */
+} sgz_index;
+
+/* The longest span, decoded: what a read has to decode at most. 0 where every offset is a point. */
+int64_t sgz_index_longest(const sgz_index *index);
+void sgz_index_free(sgz_index *index);
+
+#endif

@@ -1,0 +1,20 @@
+/* What an index may hold, whatever file it comes from; and where its spans end. */
+#ifndef SGZ_INDEX_LIMITS_H
+#define SGZ_INDEX_LIMITS_H
+
+#include "codec/points.h"
+#include "tar/tar.h"
+
+/* Headers of one entry: PAX records and long names are limited together, sparse maps too. */
+#define SGZ_INDEX_HEADER_MAX ((uint32_t)4 * SGZ_TAR_LONG_MAX)
+
+/* A history, deflated: never much longer than it is. */
+#define SGZ_INDEX_WINDOW_MAX ((uint32_t)2 * SGZ_HISTORY_MAX)
+
+/* Where span i ends in the decoded bytes. */
+static inline int64_t sgz_index_span_end(const sgz_points *points, size_t i)
+{
+    return i + 1 < points->count ? points->at[i + 1].out : points->end;
+}
+
+#endif
