@@ -71,7 +71,7 @@ typedef enum { TAR_AT_HEADER, TAR_AT_BODY, TAR_AT_OLD_MAP, TAR_AT_MAP } sgz_tar_
 
 struct sgz_tar_parser {
     sgz_tar_state state;
-    int any_type;
+    int any_type, keep_records;
     int failed;             /* nothing more is read after an error */
     int pending;            /* a PAX or long-name header waits for its entry */
     uint8_t header[SGZ_TAR_BLOCK];
@@ -84,7 +84,7 @@ struct sgz_tar_parser {
     int64_t body_at;        /* offset of its header block */
     int64_t header_at, records_at; /* see sgz_tar_entry */
     int64_t meta_bytes;     /* all bodies and maps of this entry so far */
-    sgz_tar_buffer records, long_name, long_link;
+    sgz_tar_buffer records, own, long_name, long_link;
     int has_records, has_long_name, has_long_link;
     unsigned notes;         /* on the extended headers of this entry */
 

@@ -19,6 +19,7 @@ void sgz_tar_parser_free(sgz_tar_parser *p)
     free(p->xattrs);
     free(p->runs);
     free(p->records.data);
+    free(p->own.data);
     free(p->long_name.data);
     free(p->long_link.data);
     free(p);
@@ -27,6 +28,11 @@ void sgz_tar_parser_free(sgz_tar_parser *p)
 void sgz_tar_take_any_type(sgz_tar_parser *p)
 {
     p->any_type = 1;
+}
+
+void sgz_tar_keep_records(sgz_tar_parser *p)
+{
+    p->keep_records = 1;
 }
 
 int sgz_tar_idle(const sgz_tar_parser *p)
@@ -113,6 +119,11 @@ static sgz_status body_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_error *
     sgz_status status = SGZ_OK;
     p->state = TAR_AT_HEADER;
     body->len = p->body_size;
+    if (p->body_type == 'x' && p->keep_records && body->len) {
+        if (!SGZ_FIT(p->own.data, p->own.cap, body->len))
+            return sgz_base_fail(err, SGZ_ENOMEM, p->body_at, NULL, 0, "no memory for tar headers");
+        memcpy(p->own.data, body->data, body->len);
+    }
     if (p->body_type == 'x' || p->body_type == 'g') {
         status = sgz_tar_parse_records(p, p->body_type == 'g', err);
         if (p->body_type == 'g') {
@@ -257,6 +268,8 @@ sgz_status sgz_tar_feed(sgz_tar_parser *p, const uint8_t block[SGZ_TAR_BLOCK],
     p->failed = status != SGZ_OK;
     if (*event == SGZ_TAR_ENTRY || *event == SGZ_TAR_GLOBAL) {
         entry->header = p->header_at;
+        entry->block = p->header;
+        entry->own = p->keep_records ? p->own.data : NULL;
         entry->records = p->records_at;
         entry->records_len = p->records.len;
     }

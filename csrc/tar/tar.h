@@ -32,8 +32,10 @@ typedef struct {
                                 '0' regular, '1' hard link, '2' symlink, '3' char, '4' block,
                                 '5' directory, '6' fifo; 'S' a sparse regular file */
     int64_t header;          /* offset of the last header block, behind PAX and long names */
+    const uint8_t *block;    /* that block */
     int64_t records;         /* where its PAX records stand */
     size_t records_len;      /* 0: it has none */
+    const char *own;         /* these records as they stand, records_len bytes; NULL: not kept */
     const char *name, *link;
     size_t name_len, link_len;
     const char *uname, *gname;
@@ -60,6 +62,9 @@ void sgz_tar_parser_free(sgz_tar_parser *parser);
 /* From now on also hand on the types that cannot be part of a layer, with the payload that
  * their headers state. */
 void sgz_tar_take_any_type(sgz_tar_parser *parser);
+/* From now on keep each entry's PAX records as they stand (`own`): of those that the parser uses,
+ * names of xattrs are unescaped. */
+void sgz_tar_keep_records(sgz_tar_parser *parser);
 
 typedef enum {
     SGZ_TAR_MORE,    /* this block belongs to the entry being read; feed the next */

@@ -388,6 +388,26 @@ static void pax_records(void)
     EXPECT(entry.rewrite && entry.notes == SGZ_NOTE_BIT(TWICE));
 }
 
+static void own_records(void)
+{
+    static const char escaped[] = "29 SCHILY.xattr.user.%3D=one\n";
+    begin();
+    sgz_tar_keep_records(parser);
+    record("uid", "7");
+    pax('g');
+    record("dropped", "the second header counts");
+    pax('x');
+    record("SCHILY.xattr.user.%3D", "one");
+    pax('x');
+    file("f", "abc");
+    node('5', "d/", "");
+    EXPECT(next() == SGZ_TAR_GLOBAL);
+    EXPECT(next() == SGZ_TAR_ENTRY && is(entry.own, entry.records_len, escaped));
+    EXPECT(is(entry.xattrs[0].key, entry.xattrs[0].key_len, "user.="));
+    EXPECT(!memcmp(entry.block, tar + entry.header, 512));
+    EXPECT(next() == SGZ_TAR_ENTRY && !entry.records_len);
+}
+
 static void globals(void)
 {
     begin();
@@ -697,6 +717,7 @@ int main(void)
     refused();
     long_names();
     pax_records();
+    own_records();
     globals();
     old_sparse();
     new_sparse();
