@@ -2,6 +2,7 @@
 #ifndef SGZ_PATCH_INTERNAL_H
 #define SGZ_PATCH_INTERNAL_H
 
+#include "base/varint.h"
 #include "patch/apply.h"
 #include "patch/ring.h"
 #include "patch/toc.h"

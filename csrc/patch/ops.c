@@ -11,10 +11,6 @@
 #define CONTENTS_MIN ((size_t)1 << 20)
 
 /* The rest of a frame. */
-typedef struct {
-    const uint8_t *at, *end;
-} cursor;
-
 static sgz_status fail(const sgz_patch_maker *m, sgz_error *err, const char *what)
 {
     return sgz_patch_fail(m->reader, err, "%s", what);
@@ -31,46 +27,13 @@ static sgz_status spend(sgz_patch_maker *m, uint64_t work, uint64_t made, sgz_er
     return SGZ_OK;
 }
 
-/* 0 when the frame ends first or the number has more than 64 bits. */
-static int get_varint(cursor *c, uint64_t *value)
-{
-    *value = 0;
-    for (unsigned shift = 0; shift < 70 && c->at < c->end; shift += 7) {
-        uint8_t byte = *c->at++;
-        if (shift == 63 && byte > 1)
-            return 0;
-        *value |= (uint64_t)(byte & 0x7f) << shift;
-        if (byte < 0x80)
-            return 1;
-    }
-    return 0;
-}
-
-static int get_zigzag(cursor *c, int64_t *value)
-{
-    uint64_t bits;
-    if (!get_varint(c, &bits))
-        return 0;
-    *value = (int64_t)(bits >> 1) ^ -(int64_t)(bits & 1);
-    return 1;
-}
-
-static int get_bytes(cursor *c, const uint8_t **data, uint64_t *len)
-{
-    if (!get_varint(c, len) || *len > (uint64_t)(c->end - c->at))
-        return 0;
-    *data = c->at;
-    c->at += *len;
-    return 1;
-}
-
 /* --- COPY ---------------------------------------------------------------------------------- */
 
-static sgz_status copy(sgz_patch_maker *m, cursor *c, sgz_error *err)
+static sgz_status copy(sgz_patch_maker *m, sgz_cursor *c, sgz_error *err)
 {
     int64_t step, offset;
     uint64_t len;
-    if (!get_zigzag(c, &step) || !get_varint(c, &len))
+    if (!sgz_get_zigzag(c, &step) || !sgz_get_varint(c, &len))
         return fail(m, err, "a COPY that does not end");
     if (__builtin_add_overflow(m->copy_end, step, &offset) || offset < 0 ||
         offset > m->head.base_size || len > (uint64_t)(m->head.base_size - offset))
@@ -106,18 +69,18 @@ typedef struct {
     uint64_t offset, inner, len;
 } piece;
 
-static sgz_status get_piece(const sgz_patch_maker *m, cursor *c, piece *p, sgz_error *err)
+static sgz_status get_piece(const sgz_patch_maker *m, sgz_cursor *c, piece *p, sgz_error *err)
 {
     uint8_t kind = c->at < c->end ? *c->at++ : 2;
     *p = (piece){0};
     if (kind > 1)
         return fail(m, err, "a piece of unknown kind");
     if (kind == 0) {
-        if (!get_bytes(c, &p->data, &p->len))
+        if (!sgz_get_counted(c, &p->data, &p->len))
             return fail(m, err, "a piece that does not end");
         return SGZ_OK;
     }
-    if (!get_varint(c, &p->offset) || !get_varint(c, &p->inner) || !get_varint(c, &p->len))
+    if (!sgz_get_varint(c, &p->offset) || !sgz_get_varint(c, &p->inner) || !sgz_get_varint(c, &p->len))
         return fail(m, err, "a piece that does not end");
     if (p->offset > (uint64_t)m->head.base_size || p->inner > INNER_MAX ||
         p->len > SGZ_PATCH_MEMBER_MAX ||
@@ -206,7 +169,7 @@ static sgz_status begin_members(sgz_patch_maker *m, sgz_error *err)
 }
 
 /* The number of bytes that the pieces have, without reading any. */
-static sgz_status measure(const sgz_patch_maker *m, cursor c, uint64_t count, sgz_error *err)
+static sgz_status measure(const sgz_patch_maker *m, sgz_cursor c, uint64_t count, sgz_error *err)
 {
     uint64_t total = 0;
     for (; count; count--) {
@@ -223,12 +186,12 @@ static sgz_status measure(const sgz_patch_maker *m, cursor c, uint64_t count, sg
     return SGZ_OK;
 }
 
-static sgz_status member(sgz_patch_maker *m, cursor *c, sgz_error *err)
+static sgz_status member(sgz_patch_maker *m, sgz_cursor *c, sgz_error *err)
 {
     uint64_t count;
     size_t at = 0, made;
     sgz_status status = begin_members(m, err);
-    if (!status && !get_varint(c, &count))
+    if (!status && !sgz_get_varint(c, &count))
         status = fail(m, err, "a MEMBER that does not end");
     if (!status)
         status = measure(m, *c, count, err);
@@ -266,7 +229,7 @@ static sgz_status member(sgz_patch_maker *m, cursor *c, sgz_error *err)
 
 sgz_status sgz_patch_apply_members(sgz_patch_maker *m, sgz_error *err)
 {
-    cursor c = {m->reader->payload, m->reader->payload + m->reader->payload_len};
+    sgz_cursor c = {m->reader->payload, m->reader->payload + m->reader->payload_len};
     while (c.at < c.end) {
         uint8_t kind = *c.at++;
         sgz_status status = spend(m, SGZ_PATCH_WORK_OPERATION, 0, err);
@@ -330,7 +293,7 @@ static sgz_status begin_toc(sgz_patch_maker *m, sgz_error *err)
 
 sgz_status sgz_patch_apply_toc(sgz_patch_maker *m, sgz_error *err)
 {
-    cursor c = {m->reader->payload, m->reader->payload + m->reader->payload_len};
+    sgz_cursor c = {m->reader->payload, m->reader->payload + m->reader->payload_len};
     sgz_status status = m->in_toc ? SGZ_OK : begin_toc(m, err);
     while (!status && c.at < c.end) {
         uint8_t kind = *c.at++;
@@ -341,13 +304,13 @@ sgz_status sgz_patch_apply_toc(sgz_patch_maker *m, sgz_error *err)
         if (status)
             return status;
         if (kind == 1) {
-            if (!get_varint(&c, &passed) || !get_varint(&c, &taken) || !get_zigzag(&c, &add))
+            if (!sgz_get_varint(&c, &passed) || !sgz_get_varint(&c, &taken) || !sgz_get_zigzag(&c, &add))
                 return fail(m, err, "LINES that do not end");
             status = sgz_patch_lines_pass(&m->lines, passed, err);
             if (!status)
                 status = sgz_patch_lines_take(&m->lines, taken, add, err);
         } else if (kind == 2) {
-            if (!get_bytes(&c, &text, &taken))
+            if (!sgz_get_counted(&c, &text, &taken))
                 return fail(m, err, "a TEXT that does not end");
             status = take_text(m, text, taken, err);
         } else {

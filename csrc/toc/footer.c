@@ -108,15 +108,19 @@ static sgz_status write_footer(sgz_toc_footer *t, int64_t toc_offset, sgz_error 
     return t->blob(t->arg, footer, at + 5 + 8, err);
 }
 
-sgz_status sgz_toc_footer_finish(sgz_toc_footer *t, int64_t toc_offset, sgz_error *err)
+sgz_status sgz_toc_footer_end(sgz_toc_footer *t, sgz_error *err)
 {
     static const uint8_t zeros[3 * SGZ_TAR_BLOCK];
     if (t->json_left)
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
                              "the TOC is shorter than was announced");
     sgz_status status = append(t, zeros, t->padding + 2 * SGZ_TAR_BLOCK, err);
-    if (!status)
-        status = flush_piece(t, 1, err);
+    return status ? status : flush_piece(t, 1, err);
+}
+
+sgz_status sgz_toc_footer_finish(sgz_toc_footer *t, int64_t toc_offset, sgz_error *err)
+{
+    sgz_status status = sgz_toc_footer_end(t, err);
     return status ? status : write_footer(t, toc_offset, err);
 }
 

@@ -30,7 +30,9 @@ sgz_status sgz_toc_footer_begin(sgz_toc_footer *t, const sgz_codecs *codecs, uin
 /* More than the announced length is SGZ_ETOC. */
 sgz_status sgz_toc_footer_append(sgz_toc_footer *t, const void *json, size_t len,
                                  sgz_error *err);
-/* End the member, and write the footer; less than the announced length is SGZ_ETOC. */
+/* End the member, without a footer; less than the announced length is SGZ_ETOC. */
+sgz_status sgz_toc_footer_end(sgz_toc_footer *t, sgz_error *err);
+/* The same, and the footer. */
 sgz_status sgz_toc_footer_finish(sgz_toc_footer *t, int64_t toc_offset, sgz_error *err);
 void sgz_toc_footer_free(sgz_toc_footer *t);
 

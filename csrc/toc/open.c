@@ -73,8 +73,9 @@ static sgz_status check_tail(sgz_decoder *d, int64_t offset, sgz_error *err)
 }
 
 sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t offset,
-                        int64_t end, int64_t max_size, int64_t blob_end, sgz_toc *toc,
-                        int64_t *json_size, uint8_t digest[32], sgz_error *err)
+                        int64_t end, int64_t max_size, int64_t blob_end,
+                        const sgz_toc_texts *texts, sgz_toc *toc, int64_t *json_size,
+                        uint8_t digest[32], sgz_error *err)
 {
     sgz_decoder d;
     sgz_sha256 sha = {0};
@@ -101,6 +102,8 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
         if (parser) {
             sgz_toc_parser_limit(parser, blob_end);
             sgz_toc_parser_expect(parser, *json_size);
+            if (texts)
+                sgz_toc_parser_texts(parser, texts);
         }
     }
     for (int64_t left = *json_size; !st && left > 0;) {

@@ -328,6 +328,9 @@ static sgz_status finish(sgz_toc_parser *parser, int64_t blob_end, sgz_error *er
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC has no version");
     if (!parser->seen_entries)
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC has no entries");
+    if (parser->has_text)
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "texts follow of more than its %llu entries",
+                             (unsigned long long)parser->named);
     sgz_toc_parser_expect(parser, parser->consumed);
     sgz_status status = sgz_toc_close_file(parser, err);
     return status ? status : sgz_toc_check(parser, blob_end, err);

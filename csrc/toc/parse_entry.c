@@ -463,7 +463,36 @@ static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz
     return SGZ_OK;
 }
 
-sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_error *err)
+/* Put the texts that JSON could not hold in the place of those that stand in the JSON. */
+static sgz_status put_texts(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_entry *row,
+                            sgz_error *err)
+{
+    static const int keys[] = {
+        [SGZ_TEXT_NAME] = KEY_NAME, [SGZ_TEXT_LINK] = KEY_LINK,
+        [SGZ_TEXT_USER] = KEY_UNAME, [SGZ_TEXT_GROUP] = KEY_GNAME,
+    };
+    for (;; parser->has_text = 0) {
+        if (!parser->has_text && parser->texts.next) {
+            int none = 0;
+            sgz_status status = parser->texts.next(parser->texts.arg, &parser->text, &none, err);
+            if (status)
+                return status;
+            if (none)
+                parser->texts.next = NULL;
+            parser->has_text = !none;
+        }
+        if (!parser->has_text || parser->text.entry != parser->named)
+            break;
+        f->texts[keys[parser->text.kind]] =
+            (sgz_json_span){parser->text.text, parser->text.len, 1};
+        if (parser->text.kind <= SGZ_TEXT_LINK)
+            row->flags |= SGZ_BAD_UTF8;
+    }
+    parser->named++;
+    return SGZ_OK;
+}
+
+sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_error *err)
 {
     sgz_toc *toc = parser->toc;
     const sgz_json_span *name = &f->texts[KEY_NAME];
@@ -482,8 +511,10 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     if (!row)
         return no_memory(err);
     row->type = (uint8_t)type;
-    sgz_status status = type == SGZ_CHUNK ? add_chunk(parser, f, row, err)
-                                          : add_named(parser, f, row, err);
+    sgz_status status = type == SGZ_CHUNK ? SGZ_OK : put_texts(parser, f, row, err);
+    if (!status)
+        status = type == SGZ_CHUNK ? add_chunk(parser, f, row, err)
+                                   : add_named(parser, f, row, err);
     if (!status && !sgz_toc_fits(sgz_toc_parser_weight(parser), parser->json_size))
         status = FAIL(parser, &toc->rows[toc->count - 1], err,
                       "the entries to here take more memory than one and a half times the TOC's "

@@ -69,6 +69,11 @@ struct sgz_toc_parser {
     uint64_t json_size;  /* as far as it is known */
     sgz_toc_id_map users, groups;
 
+    sgz_toc_texts texts; /* next NULL: none, or no more */
+    sgz_toc_text text;   /* that comes next */
+    int has_text;
+    uint64_t named;      /* entries so far, without rows that go with a file */
+
     char *scratch;       /* decoded texts of one entry */
     size_t scratch_cap;
     sgz_toc_pair *pairs; /* xattrs of one entry */
@@ -94,7 +99,7 @@ static inline sgz_toc_weight sgz_toc_parser_weight(const sgz_toc_parser *parser)
 }
 
 /* Append the row of an entry. */
-sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, const sgz_toc_fields *fields,
+sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *fields,
                              sgz_error *err);
 /* The last file is covered by its chunks. */
 sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err);

@@ -343,3 +343,17 @@ sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc)
     sgz_toc_id_map_free(&groups);
     return weight;
 }
+
+sgz_status sgz_toc_check_size(const sgz_toc *toc, uint64_t json, sgz_error *err)
+{
+    if (json > SGZ_TOC_SIZE_MAX)
+        return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
+                             "its TOC would have %llu bytes, more than the limit of %llu",
+                             (unsigned long long)json, (unsigned long long)SGZ_TOC_SIZE_MAX);
+    if (sgz_toc_fits(sgz_toc_weigh(toc), json))
+        return SGZ_OK;
+    return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
+                         "its TOC of %llu bytes would take more memory than one and a half times "
+                         "that and 50 MB, which is the limit",
+                         (unsigned long long)json);
+}

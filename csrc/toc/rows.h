@@ -31,5 +31,7 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, sgz_notes *notes, sgz_error 
 
 /* What a TOC of the rows will take once it was read (toc/limits.h): at least that. */
 sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc);
+/* Whether a TOC that was written as `json` bytes will be opened again: the same limits. */
+sgz_status sgz_toc_check_size(const sgz_toc *toc, uint64_t json, sgz_error *err);
 
 #endif

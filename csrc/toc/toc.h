@@ -145,6 +145,20 @@ const char *sgz_toc_children_name(const sgz_toc *toc, const sgz_toc_children *tr
 
 /* --- JSON (format: section 2) --------------------------------------------------------- */
 
+/* A text of an entry that is not UTF-8, as it is. */
+typedef enum { SGZ_TEXT_NAME, SGZ_TEXT_LINK, SGZ_TEXT_USER, SGZ_TEXT_GROUP } sgz_toc_text_kind;
+typedef struct {
+    uint64_t entry;     /* counted from 0 without rows that go with a file */
+    sgz_toc_text_kind kind;
+    const char *text;
+    size_t len;
+} sgz_toc_text;
+/* Where such texts come from, in the order of the entries. `next` gives one, or *none. */
+typedef struct {
+    sgz_status (*next)(void *arg, sgz_toc_text *text, int *none, sgz_error *err);
+    void *arg;
+} sgz_toc_texts;
+
 /* A reader of TOC JSON from pieces of any size. Rows get cleaned names, filled-in chunk
  * sizes and user and group names, and (after finish) are checked and indexed. Memory is
  * the rows plus one entry's text. */
@@ -156,6 +170,8 @@ void sgz_toc_parser_free(sgz_toc_parser *parser);
 void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end);
 /* Tell it how long the JSON is: it bounds the memory that the rows may take (toc/limits.h). */
 void sgz_toc_parser_expect(sgz_toc_parser *parser, int64_t json_size);
+/* Give it texts that JSON cannot hold, in the place of those that the JSON has. */
+void sgz_toc_parser_texts(sgz_toc_parser *parser, const sgz_toc_texts *texts);
 sgz_status sgz_toc_parse(sgz_toc_parser *parser, const char *data, size_t len, sgz_error *err);
 /* End of the JSON: complete value, nothing after it but white space; then every check of
  * format section 9 that needs no blob content. blob_end bounds the offsets (the TOC's own

@@ -93,21 +93,6 @@ static int take_json(void *arg, const char *data, size_t len)
     return t->status != SGZ_OK;
 }
 
-/* What is written is opened again: the same limits. */
-static sgz_status check_size(const sgz_toc *toc, uint64_t json, sgz_error *err)
-{
-    if (json > SGZ_TOC_SIZE_MAX)
-        return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
-                             "its TOC would have %llu bytes, more than the limit of %llu",
-                             (unsigned long long)json, (unsigned long long)SGZ_TOC_SIZE_MAX);
-    if (sgz_toc_fits(sgz_toc_weigh(toc), json))
-        return SGZ_OK;
-    return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
-                         "its TOC of %llu bytes would take more memory than one and a half times "
-                         "that and 50 MB, which is the limit",
-                         (unsigned long long)json);
-}
-
 static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
                             sgz_write_result *result, sgz_error *err)
 {
@@ -118,7 +103,7 @@ static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, in
     t.out.arg = &t;
     sgz_status status = sgz_toc_format(toc, legacy, NULL, NULL, &result->toc_size, err);
     if (!status)
-        status = check_size(toc, result->toc_size, err);
+        status = sgz_toc_check_size(toc, result->toc_size, err);
     if (!status)
         status = sgz_codec_hasher_init(&t.json_sha, w->codecs, err);
     if (status)

@@ -36,7 +36,7 @@ cdef extern from "codec/decode.h" nogil:
 
 cdef extern from "toc/open.h" nogil:
     sgz_status sgz_toc_read(const sgz_codecs *, const sgz_blob *, int64_t, int64_t, int64_t,
-                            int64_t, sgz_toc *, int64_t *, uint8_t *, sgz_error *)
+                            int64_t, const void *, sgz_toc *, int64_t *, uint8_t *, sgz_error *)
     sgz_status sgz_toc_seek(sgz_decoder *, int64_t, int64_t, int64_t *, sgz_error *)
 
 

@@ -125,8 +125,8 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
     cdef int64_t json_size = 0
     cdef uint8_t digest[32]
     with nogil:
-        status = sgz_toc_read(codecs, &blob.blob, offset, end, max_size, blob_end, toc.ptr,
-                              &json_size, digest, &err)
+        status = sgz_toc_read(codecs, &blob.blob, offset, end, max_size, blob_end, NULL,
+                              toc.ptr, &json_size, digest, &err)
     if status != SGZ_OK:
         raise blob.failure(&err)
     return toc, json_size, digest[:32]
