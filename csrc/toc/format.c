@@ -1,4 +1,5 @@
 #include "base/bytes.h"
+#include "base/time.h"
 #include "base/xattrs.h"
 #include "toc/internal.h"
 
@@ -178,42 +179,13 @@ BOTH void put_base64(writer *w, int counting, const uint8_t *data, size_t len)
 
 /* --- time ------------------------------------------------------------------------------- */
 
-/* RFC 3339 in UTC; years beyond four digits as Go prints them. */
 BOTH void put_time(writer *w, int counting, int64_t mtime)
 {
-    int64_t days = mtime / 86400, second = mtime % 86400;
-    if (second < 0)
-        second += 86400, days--;
-    /* Years begin in March, so that the leap day is the last of its year. */
-    int64_t from_0000_03 = days + 719468;
-    int64_t era = (from_0000_03 >= 0 ? from_0000_03 : from_0000_03 - 146096) / 146097;
-    int64_t day = from_0000_03 - era * 146097;
-    int64_t year_of_era = (day - day / 1460 + day / 36524 - day / 146096) / 365;
-    day -= 365 * year_of_era + year_of_era / 4 - year_of_era / 100;
-    int64_t month = (5 * day + 2) / 153;
-    day -= (153 * month + 2) / 5 - 1;
-    month += month < 10 ? 3 : -9;
-    int64_t year = year_of_era + era * 400 + (month <= 2);
-
+    char text[SGZ_TIME_MAX];
+    size_t len = sgz_base_time_format(mtime, 0, text);
     PUT("\"");
-    if (year < 0) {
-        PUT("-");
-        year = -year;
-    }
-    if (year > 9999) {
-        put_int(w, counting, (uint64_t)year);
-    } else {
-        char four[4] = {(char)('0' + year / 1000), (char)('0' + year / 100 % 10),
-                        (char)('0' + year / 10 % 10), (char)('0' + year % 10)};
-        put(w, counting, four, 4);
-    }
-    int64_t parts[] = {month, day, second / 3600, second / 60 % 60, second % 60};
-    char rest[] = "-00-00T00:00:00Z\"";
-    for (int i = 0; i < 5 && !counting; i++) {
-        rest[3 * i + 1] = (char)('0' + parts[i] / 10);
-        rest[3 * i + 2] = (char)('0' + parts[i] % 10);
-    }
-    put(w, counting, rest, sizeof rest - 1);
+    put(w, counting, text, len);
+    PUT("\"");
 }
 
 /* --- entries ---------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 #include "toc/parser.h"
 
 #include "base/bytes.h"
+#include "base/time.h"
 #include "base/xattrs.h"
 
 static sgz_status no_memory(sgz_error *err)
@@ -59,69 +60,16 @@ static int read_digest(const sgz_json_span *span, uint8_t out[32])
     return !(wrong & 0x80);
 }
 
-static int two_digits(const char *p, int *value)
-{
-    unsigned tens = (unsigned)(uint8_t)p[0] - '0', ones = (unsigned)(uint8_t)p[1] - '0';
-    *value = (int)(tens * 10 + ones);
-    return tens < 10 && ones < 10;
-}
-
-/* Days from 1970-01-01 in the proleptic Gregorian calendar: years begin in March, so that
- * the leap day is the last of its year. */
-static int64_t days_from_date(int year, int month, int day)
-{
-    int64_t y = year - (month <= 2);
-    int64_t era = (y >= 0 ? y : y - 399) / 400;
-    int64_t year_of_era = y - era * 400;
-    int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
-    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 +
-           day_of_year - 719468;
-}
-
-/* RFC 3339 to seconds since the epoch, fractions cut off. What is no such time counts as
- * the epoch, as for the reference's reader. */
+/* Seconds since the epoch, fractions cut off. What is no time counts as the epoch, as for the
+ * reference's reader. */
 static int64_t read_time(const sgz_json_span *span)
 {
-    static const uint8_t month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     char buf[256];
     size_t len;
-    const char *p = short_text(span, buf, sizeof buf, &len);
-    int century, year, month, day, hour, minute, second, zone_hour = 0, zone_minute = 0;
-    if (!p || len < 20)
-        return 0;
-    const char *end = p + len;
-    if (!(two_digits(p, &century) & two_digits(p + 2, &year) & (p[4] == '-') &
-          two_digits(p + 5, &month) & (p[7] == '-') & two_digits(p + 8, &day) &
-          (p[10] == 'T') & two_digits(p + 11, &hour) & (p[13] == ':') &
-          two_digits(p + 14, &minute) & (p[16] == ':') & two_digits(p + 17, &second)))
-        return 0;
-    year += century * 100;
-    int leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    if (month < 1 || month > 12 || day < 1 ||
-        day > month_days[month - 1] + (month == 2 && leap) || hour > 23 || minute > 59 ||
-        second > 59)
-        return 0;
-    p += 19;
-    if (*p == '.' || *p == ',') {
-        const char *digits = ++p;
-        while (p < end && (uint8_t)(*p - '0') < 10)
-            p++;
-        if (p == digits || p == end)
-            return 0;
-    }
-    int64_t zone = 0;
-    if (*p == 'Z' && p + 1 == end) {
-        zone = 0;
-    } else if ((*p == '+' || *p == '-') && end - p == 6 && p[3] == ':' &&
-               two_digits(p + 1, &zone_hour) && two_digits(p + 4, &zone_minute) &&
-               zone_hour <= 24 && zone_minute < 60) {
-        zone = (zone_hour * 60 + zone_minute) * 60;
-        if (*p == '-')
-            zone = -zone;
-    } else {
-        return 0;
-    }
-    return days_from_date(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - zone;
+    const char *text = short_text(span, buf, sizeof buf, &len);
+    int64_t seconds;
+    uint32_t nanoseconds;
+    return text && sgz_base_time_read(text, len, &seconds, &nanoseconds) ? seconds : 0;
 }
 
 /* What Linux can have: see toc/limits.h. */
