@@ -1,5 +1,7 @@
 #include "codec/codecs.h"
 
+#include "codec/blocks.h"
+
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,6 +237,10 @@ sgz_status sgz_codec_load_isal(sgz_codecs *codecs, const char *path, sgz_error *
         dlclose(handle);
         return status;
     }
+    /* Only entry points need these, so a library without them is good for all else. */
+    void *address = dlsym(handle, "isal_inflate_set_dict");
+    memcpy(&isal.inflate_set_dict, &address, sizeof address);
+    isal.blocks = sgz_codec_blocks_work(&isal);
     isal.avx = have_avx();
     codecs->isal = isal;
     return SGZ_OK;

@@ -54,8 +54,15 @@ typedef struct {
     uint8_t tmp_out[SGZ_ISAL_INFLATE_SIZE - 21544];
 } sgz_isal_inflate_state;
 
-/* block_state once the last block of a deflate stream was decoded and handed out. */
-#define SGZ_ISAL_BLOCK_FINISH 5
+/* block_state: where in a deflate stream it stands. */
+enum {
+    SGZ_ISAL_BLOCK_NEW_HDR,    /* before a block's header */
+    SGZ_ISAL_BLOCK_HDR,        /* within one, of which more bytes are needed */
+    SGZ_ISAL_BLOCK_TYPE0,      /* in a stored block */
+    SGZ_ISAL_BLOCK_CODED,      /* in another one */
+    SGZ_ISAL_BLOCK_INPUT_DONE, /* the last block was decoded, */
+    SGZ_ISAL_BLOCK_FINISH      /* and handed out */
+};
 
 typedef struct {
     void (*deflate_init)(sgz_isal_zstream *);
@@ -64,8 +71,10 @@ typedef struct {
     void (*inflate_init)(sgz_isal_inflate_state *);
     void (*inflate_reset)(sgz_isal_inflate_state *);
     int (*inflate)(sgz_isal_inflate_state *);
+    int (*inflate_set_dict)(sgz_isal_inflate_state *, uint8_t *dict, uint32_t len);
     uint32_t (*crc32_gzip_refl)(uint32_t seed, const uint8_t *data, uint64_t len);
     int pinned;  /* levels 1 and 2 give the bytes that the project promises */
+    int blocks;  /* inflate stops between blocks and begins there, as codec/blocks.h has it */
     int avx;     /* the processor has AVX, and so ISA-L uses it */
 } sgz_isal;
 

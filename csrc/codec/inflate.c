@@ -1,5 +1,5 @@
 /* Reading members: see codec/gzip.h. */
-#include "codec/gzip.h"
+#include "codec/inflate.h"
 
 #include "base/bytes.h"
 #include "base/vec.h"
@@ -60,8 +60,6 @@ sgz_status sgz_codec_gzip_header(const sgz_codecs *codecs, const uint8_t *data, 
     return SGZ_OK;
 }
 
-enum { PHASE_HEADER, PHASE_DATA, PHASE_TRAILER, PHASE_GARBAGE, PHASE_BROKEN };
-
 sgz_status sgz_codec_inflater_init(sgz_inflater *z, const sgz_codecs *codecs, sgz_error *err)
 {
     memset(z, 0, sizeof *z);
@@ -97,7 +95,7 @@ sgz_status sgz_codec_inflater_copy(sgz_inflater *to, const sgz_inflater *from, s
 
 void sgz_codec_inflater_reset(sgz_inflater *z, int64_t offset)
 {
-    z->phase = PHASE_HEADER;
+    z->phase = SGZ_PHASE_HEADER;
     z->base = z->member_offset = offset;
     z->members = 0;
     z->header_len = 0;
@@ -108,7 +106,7 @@ void sgz_codec_inflater_reset(sgz_inflater *z, int64_t offset)
 
 int sgz_codec_inflater_at_member_end(const sgz_inflater *z)
 {
-    return z->phase == PHASE_GARBAGE || (z->phase == PHASE_HEADER && !z->header_len);
+    return z->phase == SGZ_PHASE_GARBAGE || (z->phase == SGZ_PHASE_HEADER && !z->header_len);
 }
 
 static void take(sgz_inflater *z, const uint8_t **in, size_t *in_len, size_t n)
@@ -127,7 +125,7 @@ static sgz_status not_a_member(sgz_inflater *z, int is_member, const uint8_t **i
         err->offset = z->member_offset;
         return SGZ_EDATA;
     }
-    z->phase = PHASE_GARBAGE;
+    z->phase = SGZ_PHASE_GARBAGE;
     z->garbage = 1;
     take(z, in, in_len, *in_len);
     return SGZ_OK;
@@ -181,7 +179,7 @@ static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_le
     return SGZ_OK;
 found:
     z->header_len = 0;
-    z->phase = PHASE_DATA;
+    z->phase = SGZ_PHASE_DATA;
     z->crc = 0;
     z->size = 0;
     z->tail_len = 0;
@@ -230,7 +228,7 @@ static void break_off(sgz_inflater *z, int code, size_t *made)
     drop -= from_state;
     *made -= drop < *made ? drop : *made;
     z->broken = code;
-    z->phase = PHASE_BROKEN;
+    z->phase = SGZ_PHASE_BROKEN;
 }
 
 /* Give what the state holds from before the break; then there is nothing but the error. */
@@ -248,13 +246,25 @@ static sgz_status read_broken(sgz_inflater *z, uint8_t *out, size_t cap, size_t 
     return SGZ_OK;
 }
 
-static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
-                            uint8_t *out, size_t cap, size_t *made, sgz_error *err)
+void sgz_codec_inflate_took(sgz_inflater *z, const uint8_t **in, size_t *in_len, size_t n)
+{
+    const uint8_t *from = *in;
+    take(z, in, in_len, n);
+    keep_tail(z, from, n);
+}
+
+void sgz_codec_inflate_made(sgz_inflater *z, const uint8_t *data, size_t len)
+{
+    z->crc = sgz_codec_crc32(z->codecs, z->crc, data, len);
+    z->size += (uint32_t)len;
+}
+
+sgz_status sgz_codec_inflate_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
+                                  uint8_t *out, size_t cap, size_t *made, sgz_error *err)
 {
     sgz_isal_inflate_state *s = z->state;
     uint32_t give = *in_len > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)*in_len;
     uint32_t room = cap > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)cap;
-    const uint8_t *from = *in;
     s->next_in = (uint8_t *)*in;
     s->avail_in = give;
     s->next_out = out;
@@ -272,10 +282,8 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
         return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                              "corrupt gzip member: the deflate data ends early");
     size_t used = before ? 0 : give - s->avail_in;
-    take(z, in, in_len, used);
-    keep_tail(z, from, used);
-    z->crc = sgz_codec_crc32(z->codecs, z->crc, out, *made);
-    z->size += (uint32_t)*made;
+    sgz_codec_inflate_took(z, in, in_len, used);
+    sgz_codec_inflate_made(z, out, *made);
     if (s->block_state == SGZ_ISAL_BLOCK_FINISH) {
         /* Whole bytes that the bit buffer took from behind the deflate data: the trailer's
          * first ones, and perhaps the next header's. They go back to the input, or to
@@ -294,7 +302,7 @@ static sgz_status read_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
             z->pending_len = before;
         }
         s->read_in_length = 0;
-        z->phase = PHASE_TRAILER;
+        z->phase = SGZ_PHASE_TRAILER;
     }
     return SGZ_OK;
 }
@@ -320,7 +328,7 @@ static sgz_status read_trailer(sgz_inflater *z, const uint8_t **in, size_t *in_l
                              "corrupt gzip member: length is %u, trailer says %u", z->size,
                              sgz_get_le32(z->pending + 4));
     z->members++;
-    z->phase = PHASE_HEADER;
+    z->phase = SGZ_PHASE_HEADER;
     return SGZ_OK;
 }
 
@@ -328,30 +336,38 @@ sgz_status sgz_codec_inflate(sgz_inflater *z, const uint8_t **in, size_t *in_len
                              size_t out_cap, size_t *out_len, int stop_at_member_end,
                              sgz_error *err)
 {
+    return sgz_codec_inflate_by(sgz_codec_inflate_data, z, in, in_len, out, out_cap, out_len,
+                                stop_at_member_end, err);
+}
+
+sgz_status sgz_codec_inflate_by(sgz_inflate_data *data, sgz_inflater *z, const uint8_t **in,
+                                size_t *in_len, uint8_t *out, size_t out_cap, size_t *out_len,
+                                int stop_at_member_end, sgz_error *err)
+{
     *out_len = 0;
     for (;;) {
         sgz_status status = SGZ_OK;
         size_t made = 0;
         switch (z->phase) {
-        case PHASE_HEADER:
+        case SGZ_PHASE_HEADER:
             if (!*in_len)
                 return SGZ_OK;
             status = read_header(z, in, in_len, err);
             break;
-        case PHASE_DATA:
-            status = read_data(z, in, in_len, out + *out_len, out_cap - *out_len, &made, err);
+        case SGZ_PHASE_DATA:
+            status = data(z, in, in_len, out + *out_len, out_cap - *out_len, &made, err);
             *out_len += made;
-            if (!status && z->phase == PHASE_DATA && (*out_len == out_cap || !*in_len))
+            if (!status && z->phase == SGZ_PHASE_DATA && (*out_len == out_cap || !*in_len))
                 return SGZ_OK;
             break;
-        case PHASE_TRAILER:
+        case SGZ_PHASE_TRAILER:
             if (!*in_len && z->pending_len < SGZ_GZIP_TRAILER)
                 return SGZ_OK;
             status = read_trailer(z, in, in_len, err);
-            if (!status && z->phase == PHASE_HEADER && stop_at_member_end)
+            if (!status && z->phase == SGZ_PHASE_HEADER && stop_at_member_end)
                 return SGZ_OK;
             break;
-        case PHASE_BROKEN:
+        case SGZ_PHASE_BROKEN:
             status = read_broken(z, out + *out_len, out_cap - *out_len, &made, err);
             *out_len += made;
             if (!status && *out_len == out_cap)
