@@ -11,6 +11,8 @@
 
 #include "codec/codecs.h"
 
+#include <string.h>
+
 #define SGZ_ISAL_HISTORY 32768
 
 /* Decoded bytes that the state has not handed out. */
@@ -30,10 +32,18 @@ static inline int sgz_isal_hold(sgz_isal_inflate_state *s)
     return 1;
 }
 
-/* Whether a call with no room for output decodes; else it only makes room for the next one. */
-static inline int sgz_isal_decodes(const sgz_isal_inflate_state *s)
+/* Once bytes that are held were taken (at tmp_out_processed, which moves on): make room in the
+ * buffer, as ISA-L does at the end of a call. It relies on that having been done. */
+static inline void sgz_isal_shift(sgz_isal_inflate_state *s)
 {
-    return s->tmp_out_valid < 2 * SGZ_ISAL_HISTORY;
+    int32_t drop = s->tmp_out_valid - SGZ_ISAL_HISTORY;
+    if (s->tmp_out_processed < SGZ_ISAL_HISTORY || drop <= 0)
+        return;
+    if (drop > s->tmp_out_processed)
+        drop = s->tmp_out_processed;
+    memmove(s->tmp_out, s->tmp_out + drop, (size_t)(s->tmp_out_valid - drop));
+    s->tmp_out_valid -= drop;
+    s->tmp_out_processed -= drop;
 }
 
 /* Whether a block's header comes next, or the rest of one. */

@@ -1,0 +1,518 @@
+#include "codec/scan.h"
+
+#include "base/vec.h"
+#include "codec/blocks.h"
+#include "codec/inflate.h"
+
+#include <string.h>
+
+#define FAR ((int64_t)512 << 10) /* no candidate is further behind the first */
+/* ISA-L decodes up to 64 KiB and a match more than it hands out: from so much before a place on
+ * where a point may be, blocks are watched. */
+#define AHEAD ((int64_t)66 << 10)
+#define PACK_LEVEL 2
+
+/* A place where a point may be. Which bytes of its history are needed? No more than the next 32 KiB
+ * can refer to them, so these are decoded twice with histories that spell their own positions:
+ * position p is p modulo 256 in one, and p + 1 + p / 256 in the other. Bytes that are equal in both
+ * are the stream's own; others are copies from the history, and the two together say from where. */
+typedef struct {
+    sgz_point point;
+    sgz_isal_inflate_state *state[2];
+    uint8_t *made[2];
+    uint32_t len[2];
+    int64_t at[2];   /* the input byte that comes next */
+    int traced[2];
+    uint8_t *window; /* SGZ_HISTORY_MAX bytes, or the last `history` of them */
+    uint8_t *needed; /* a flag for each */
+    uint32_t needs;  /* how many are set */
+} candidate;
+
+struct sgz_scanner {
+    sgz_inflater inflater; /* first: sgz_codec_inflate_by hands it to scan_data */
+    sgz_scan_options options;
+    sgz_deflater deflater;
+    uint8_t *packed;
+    uint8_t *recent;       /* raw: the last SGZ_HISTORY_MAX bytes given before this call */
+    int64_t out;           /* bytes given */
+    int64_t call_out;      /* of those, before this call */
+    int64_t member_out;    /* and before this member */
+    uint64_t member;       /* its number */
+    int armed;             /* the present block was made the last */
+    int again;             /* the first byte that is held was given already */
+    int last;              /* the present block is the last of its member: none ends behind it */
+    int64_t next;          /* points come behind this decoded position */
+    int begun;             /* the first point was found */
+    candidate candidates[SGZ_TRIES_MAX];
+    unsigned count;
+    int closed;            /* no more of them: the choice waits for their traces alone */
+    const uint8_t *given;  /* the input of this call, which begins at `given_at` */
+    size_t given_len;
+    int64_t given_at;
+    uint8_t spelled[2][SGZ_HISTORY_MAX];
+};
+
+static int traces(const sgz_scanner *s)
+{
+    return !s->options.raw || s->options.tries > 1;
+}
+
+static sgz_isal_inflate_state *new_state(const sgz_codecs *codecs)
+{
+    sgz_isal_inflate_state *state = aligned_alloc(64, (sizeof *state + 63) / 64 * 64);
+    if (state)
+        codecs->isal.inflate_init(state);
+    return state;
+}
+
+static int make_room(sgz_scanner *s, const sgz_codecs *codecs)
+{
+    for (unsigned i = 0; i < s->options.tries; i++) {
+        candidate *c = &s->candidates[i];
+        if (!(c->window = malloc(SGZ_HISTORY_MAX)) || !(c->needed = malloc(SGZ_HISTORY_MAX)))
+            return 0;
+        for (int k = 0; k < 2 && traces(s); k++)
+            if (!(c->state[k] = new_state(codecs)) || !(c->made[k] = malloc(SGZ_HISTORY_MAX)))
+                return 0;
+    }
+    if (s->options.raw)
+        return (s->recent = calloc(1, SGZ_HISTORY_MAX)) != NULL;
+    return (s->packed = malloc(sgz_codec_member_bound(SGZ_HISTORY_MAX))) != NULL;
+}
+
+sgz_status sgz_codec_scanner_new(sgz_scanner **scanner, const sgz_codecs *codecs,
+                                 const sgz_scan_options *options, sgz_error *err)
+{
+    *scanner = NULL;
+    if (!codecs->isal.blocks)
+        return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
+                             "with this ISA-L no entry points can be found in gzip; use ISA-L 2.24 "
+                             "to 2.32 (pip install 'isal>=1.7,<1.10')");
+    sgz_scanner *s = calloc(1, sizeof *s);
+    if (!s)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+    s->options = *options;
+    if (s->options.span < SGZ_SPAN_MIN)
+        s->options.span = SGZ_SPAN_MIN;
+    if (!s->options.tries)
+        s->options.tries = 1;
+    if (s->options.tries > SGZ_TRIES_MAX)
+        s->options.tries = SGZ_TRIES_MAX;
+    s->member = UINT64_MAX;
+    for (uint32_t p = 0; p < SGZ_HISTORY_MAX; p++) {
+        s->spelled[0][p] = (uint8_t)p;
+        s->spelled[1][p] = (uint8_t)(p + 1 + (p >> 8));
+    }
+    sgz_status status = sgz_codec_inflater_init(&s->inflater, codecs, err);
+    if (!status)
+        sgz_codec_inflater_reset(&s->inflater, 0);
+    if (!status && !s->options.raw)
+        status = sgz_codec_deflater_init(&s->deflater, codecs, PACK_LEVEL, err);
+    if (!status && !make_room(s, codecs))
+        status = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+    if (status) {
+        sgz_codec_scanner_free(s);
+        return status;
+    }
+    if (s->options.points)
+        s->options.points->kind = SGZ_POINT_DEFLATE;
+    *scanner = s;
+    return SGZ_OK;
+}
+
+void sgz_codec_scanner_free(sgz_scanner *s)
+{
+    if (!s)
+        return;
+    for (unsigned i = 0; i < SGZ_TRIES_MAX; i++) {
+        candidate *c = &s->candidates[i];
+        for (int k = 0; k < 2; k++) {
+            free(c->state[k]);
+            free(c->made[k]);
+        }
+        free(c->window);
+        free(c->needed);
+    }
+    if (s->deflater.codecs)
+        sgz_codec_deflater_free(&s->deflater);
+    sgz_codec_inflater_free(&s->inflater);
+    free(s->packed);
+    free(s->recent);
+    free(s);
+}
+
+/* --- candidates -------------------------------------------------------------------------- */
+
+/* Decode on with one of the two histories, as far as the input goes. */
+static void trace_on(sgz_scanner *s, candidate *c, int k)
+{
+    sgz_isal_inflate_state *state = c->state[k];
+    while (!c->traced[k] && c->at[k] >= s->given_at) {
+        uint64_t passed = (uint64_t)(c->at[k] - s->given_at);
+        size_t left = passed < s->given_len ? s->given_len - (size_t)passed : 0;
+        if (!left)
+            return;
+        uint32_t given = left < UINT32_MAX / 2 ? (uint32_t)left : UINT32_MAX / 2;
+        state->next_in = (uint8_t *)s->given + passed;
+        state->avail_in = given;
+        state->next_out = c->made[k] + c->len[k];
+        state->avail_out = SGZ_HISTORY_MAX - c->len[k];
+        int code = s->inflater.codecs->isal.inflate(state);
+        if (code >= 0)
+            c->len[k] = (uint32_t)(state->next_out - c->made[k]);
+        /* Who scans will come to the same error, and tell it. */
+        c->traced[k] = code < 0 || c->len[k] == SGZ_HISTORY_MAX ||
+                       state->block_state == SGZ_ISAL_BLOCK_FINISH;
+        if (state->avail_in >= given) /* at the end more than was given now may come back */
+            return;
+        c->at[k] += given - state->avail_in;
+    }
+}
+
+static void count_needs(candidate *c)
+{
+    uint32_t n = c->point.history, len = c->len[0] < c->len[1] ? c->len[0] : c->len[1];
+    memset(c->needed, 0, n);
+    c->needs = 0;
+    for (uint32_t i = 0; i < len; i++) {
+        uint8_t a = c->made[0][i], b = c->made[1][i];
+        if (a == b)
+            continue;
+        uint32_t p = a | (uint32_t)(uint8_t)(b - a - 1) << 8, from = p - (SGZ_HISTORY_MAX - n);
+        if (from < n && !c->needed[from]) {
+            c->needed[from] = 1;
+            c->needs++;
+        }
+    }
+}
+
+/* Leave out what comes before the first needed byte, have zeros for the others, and deflate it. */
+static sgz_status reduce(sgz_scanner *s, candidate *c, const uint8_t **window, sgz_error *err)
+{
+    sgz_point *point = &c->point;
+    uint32_t first = 0, n = point->history;
+    while (first + 1 < n && !c->needed[first])
+        first++;
+    for (uint32_t i = first; i < n; i++)
+        if (!c->needed[i])
+            c->window[i] = 0;
+    point->history = n - first;
+    *window = c->window + first;
+    if (!point->history)
+        return SGZ_OK;
+    size_t len;
+    sgz_status status =
+        sgz_codec_deflate_member(&s->deflater, *window, point->history, 0, s->packed,
+                                 sgz_codec_member_bound(SGZ_HISTORY_MAX), &len, err);
+    len -= SGZ_GZIP_HEADER + SGZ_GZIP_TRAILER;
+    if (!status && len < point->history) {
+        point->packed = (uint32_t)len;
+        *window = s->packed + SGZ_GZIP_HEADER;
+    }
+    return status;
+}
+
+static sgz_status settle(sgz_scanner *s, candidate *c, sgz_error *err)
+{
+    const uint8_t *window = c->window;
+    sgz_status status = s->options.raw ? SGZ_OK : reduce(s, c, &window, err);
+    if (status)
+        return status;
+    if (s->options.found)
+        return s->options.found(s->options.arg, &c->point, window, err);
+    if (s->options.raw)
+        window += SGZ_HISTORY_MAX - c->point.history;
+    return s->options.points ? sgz_codec_points_append(s->options.points, c->point, window, err)
+                             : SGZ_OK;
+}
+
+/* Trace on, and make the choice once all that it needs is known. */
+static sgz_status decide(sgz_scanner *s, sgz_error *err)
+{
+    int traced = 1;
+    for (unsigned i = 0; i < s->count; i++)
+        for (int k = 0; k < 2; k++) {
+            if (!s->candidates[i].traced[k])
+                trace_on(s, &s->candidates[i], k);
+            traced &= s->candidates[i].traced[k];
+        }
+    if (!s->closed || !traced)
+        return SGZ_OK;
+    candidate *best = NULL;
+    for (unsigned i = 0; i < s->count; i++) {
+        candidate *c = &s->candidates[i];
+        if (c->point.history && traces(s))
+            count_needs(c);
+        else
+            c->needs = 0;
+        if (!best || c->needs < best->needs)
+            best = c;
+    }
+    /* When the traces end depends on how the input comes. That nothing else does, none of the
+     * places that they pass is a candidate. */
+    int64_t passed = s->candidates[s->count - 1].point.out + SGZ_HISTORY_MAX;
+    s->next = best->point.out + s->options.span;
+    if (s->next < passed)
+        s->next = passed;
+    s->count = 0;
+    s->closed = 0;
+    return settle(s, best, err);
+}
+
+/* The history of a place: of its member the state has it; what is before, for raw ones, is kept. */
+static void copy_history(const sgz_scanner *s, candidate *c)
+{
+    const sgz_isal_inflate_state *state = s->inflater.state;
+    uint32_t n = c->point.history;
+    const uint8_t *own = state->tmp_out + state->tmp_out_valid - n;
+    if (!s->options.raw) {
+        memcpy(c->window, own, n);
+        return;
+    }
+    size_t since = n < SGZ_HISTORY_MAX ? (size_t)(s->call_out - s->member_out) : 0;
+    memcpy(c->window, s->recent + n - since, SGZ_HISTORY_MAX - n);
+    memcpy(c->window + SGZ_HISTORY_MAX - n, own, n);
+}
+
+/* Decoding may begin at this place: is it a candidate? `bits` are the next ones, `count` of them, of
+ * which the rest of a byte is the place's own; the input goes on behind them. */
+static sgz_status consider(sgz_scanner *s, int64_t out, uint64_t bits, int count, sgz_error *err)
+{
+    if (s->count && !s->closed && out - s->candidates[0].point.out > FAR) {
+        s->closed = 1;
+        sgz_status status = decide(s, err);
+        if (status)
+            return status;
+    }
+    if (s->closed || (s->begun && out <= s->next))
+        return SGZ_OK;
+    s->begun = 1;
+    candidate *c = &s->candidates[s->count++];
+    int64_t base = s->inflater.base, in_member = out - s->member_out;
+    if (in_member > s->inflater.state->tmp_out_valid) /* it never is */
+        in_member = s->inflater.state->tmp_out_valid;
+    c->point = (sgz_point){
+        .offset = base - (count + 7) / 8,
+        .out = out,
+        .history = in_member < SGZ_HISTORY_MAX ? (uint32_t)in_member : SGZ_HISTORY_MAX,
+        .skip = (uint8_t)(-count & 7),
+    };
+    copy_history(s, c);
+    for (int k = 0; k < 2; k++) {
+        c->traced[k] = !traces(s) || !c->point.history;
+        if (c->traced[k])
+            continue;
+        sgz_isal_enter(&s->inflater.codecs->isal, c->state[k], bits, count,
+                       s->spelled[k] + SGZ_HISTORY_MAX - c->point.history, c->point.history);
+        c->at[k] = base;
+        c->len[k] = 0;
+    }
+    /* No place is better than a member's beginning. */
+    s->closed = !c->point.history || s->count == s->options.tries;
+    return decide(s, err);
+}
+
+/* --- decoding ---------------------------------------------------------------------------- */
+
+/* Where blocks must be watched from on, in decoded bytes. */
+static int64_t watch_from(const sgz_scanner *s)
+{
+    if (s->count && !s->closed)
+        return s->out; /* for more candidates */
+    int64_t next = s->count ? s->candidates[0].point.out + s->options.span : s->next;
+    return next - AHEAD;
+}
+
+static int64_t decoded(const sgz_scanner *s)
+{
+    return s->out + sgz_isal_held(s->inflater.state) - s->again;
+}
+
+/* Give what the state holds, but one byte. */
+static size_t give(sgz_scanner *s, uint8_t *out, size_t cap)
+{
+    sgz_isal_inflate_state *state = s->inflater.state;
+    size_t held = (size_t)sgz_isal_held(state);
+    if (s->again && held > 1) {
+        state->tmp_out_processed++;
+        s->again = 0;
+        held--;
+    }
+    size_t n = held - 1 < cap ? held - 1 : cap;
+    if (!n)
+        return 0;
+    memcpy(out, state->tmp_out + state->tmp_out_processed, n);
+    state->tmp_out_processed += (int32_t)n;
+    sgz_codec_inflate_made(&s->inflater, out, n);
+    s->out += (int64_t)n;
+    sgz_isal_shift(state);
+    return n;
+}
+
+/* No longer hold a byte back that was given already. */
+static void let_go(sgz_scanner *s)
+{
+    sgz_isal_inflate_state *state = s->inflater.state;
+    state->tmp_out_processed += s->again;
+    if (state->tmp_out_valid < state->tmp_out_processed) /* after an error */
+        state->tmp_out_valid = state->tmp_out_processed;
+    s->again = 0;
+}
+
+/* Decode up to the end of the present block, into the state's own buffer. */
+static sgz_status watch(sgz_scanner *s, const uint8_t **in, size_t *in_len, sgz_error *err)
+{
+    sgz_inflater *z = &s->inflater;
+    sgz_isal_inflate_state *state = z->state;
+    if (!s->armed) {
+        if (sgz_isal_starved(state)) {
+            if (!*in_len)
+                return SGZ_OK;
+            sgz_isal_feed_byte(state, **in);
+            sgz_codec_inflate_took(z, in, in_len, 1);
+        }
+        if (sgz_isal_last(state)) {
+            s->last = 1;
+            return SGZ_OK;
+        }
+        sgz_isal_set_last(state, 1);
+        s->armed = 1;
+    }
+    s->again += sgz_isal_hold(state);
+    size_t none;
+    sgz_status status = sgz_codec_inflate_data(z, in, in_len, NULL, 0, &none, err);
+    if (status || z->phase != SGZ_PHASE_DATA || state->block_state != SGZ_ISAL_BLOCK_INPUT_DONE)
+        return status;
+    s->armed = 0;
+    sgz_isal_go_on(state);
+    return consider(s, decoded(s), sgz_isal_bits(state), state->read_in_length, err);
+}
+
+static sgz_status begin_member(sgz_scanner *s, sgz_error *err)
+{
+    s->member = s->inflater.members;
+    s->member_out = s->out;
+    s->armed = s->again = s->last = 0;
+    return consider(s, s->out, 0, 0, err);
+}
+
+/* What is decoded of a member at its end is known to the traces, too. */
+static sgz_status end_traces(sgz_scanner *s, sgz_error *err)
+{
+    for (unsigned i = 0; i < s->count; i++)
+        s->candidates[i].traced[0] = s->candidates[i].traced[1] = 1;
+    return decide(s, err);
+}
+
+static sgz_status scan_some(sgz_scanner *s, const uint8_t **in, size_t *in_len, uint8_t *out,
+                            size_t cap, size_t *made, sgz_error *err)
+{
+    sgz_inflater *z = &s->inflater;
+    sgz_isal_inflate_state *state = z->state;
+    for (;;) {
+        if (s->count && !s->closed && decoded(s) - s->candidates[0].point.out > FAR) {
+            s->closed = 1;
+            sgz_status status = decide(s, err);
+            if (status)
+                return status;
+        }
+        int64_t plain = s->last ? INT64_MAX : watch_from(s) - s->out;
+        if (plain > 0) {
+            if (s->armed)
+                sgz_isal_set_last(state, 0);
+            s->armed = 0;
+            let_go(s);
+            size_t room = cap - *made, n;
+            if (plain < (int64_t)room)
+                room = (size_t)plain;
+            sgz_status status =
+                sgz_codec_inflate_data(z, in, in_len, out + *made, room, &n, err);
+            *made += n;
+            s->out += (int64_t)n;
+            if (status || z->phase != SGZ_PHASE_DATA || n < room || *made == cap)
+                return status;
+            continue;
+        }
+        int64_t before = decoded(s);
+        size_t left = *in_len;
+        sgz_status status = watch(s, in, in_len, err);
+        if (status || z->phase != SGZ_PHASE_DATA) {
+            let_go(s);
+            return status;
+        }
+        if (s->last)
+            continue;
+        if (sgz_isal_held(state))
+            *made += give(s, out + *made, cap - *made);
+        if (*made == cap || (decoded(s) == before && *in_len == left))
+            return SGZ_OK;
+    }
+}
+
+/* The place of sgz_codec_inflate_data. */
+static sgz_status scan_data(sgz_inflater *z, const uint8_t **in, size_t *in_len, uint8_t *out,
+                            size_t cap, size_t *made, sgz_error *err)
+{
+    sgz_scanner *s = (sgz_scanner *)z;
+    s->given = *in;
+    s->given_len = *in_len;
+    s->given_at = z->base;
+    s->call_out = s->out;
+    *made = 0;
+    sgz_status status = s->member == z->members ? decide(s, err) : begin_member(s, err);
+    if (!status)
+        status = scan_some(s, in, in_len, out, cap, made, err);
+    if (!status && z->phase == SGZ_PHASE_TRAILER)
+        status = end_traces(s, err);
+    if (s->recent && *made) {
+        size_t n = *made < SGZ_HISTORY_MAX ? *made : SGZ_HISTORY_MAX;
+        memmove(s->recent, s->recent + n, SGZ_HISTORY_MAX - n);
+        memcpy(s->recent + SGZ_HISTORY_MAX - n, out + *made - n, n);
+    }
+    return status;
+}
+
+sgz_status sgz_codec_scan(sgz_scanner *s, const uint8_t **in, size_t *in_len, uint8_t *out,
+                          size_t out_cap, size_t *out_len, sgz_error *err)
+{
+    return sgz_codec_inflate_by(scan_data, &s->inflater, in, in_len, out, out_cap, out_len, 0, err);
+}
+
+sgz_status sgz_codec_scan_end(sgz_scanner *s, sgz_error *err)
+{
+    sgz_inflater *z = &s->inflater;
+    if (!sgz_codec_inflater_at_member_end(z) || !z->members)
+        return sgz_base_fail(err, SGZ_EDATA, z->base, NULL, 0,
+                             "truncated: the input ends inside a gzip member");
+    s->closed = s->count != 0;
+    s->next = INT64_MAX;
+    sgz_points *points = s->options.points;
+    if (points) {
+        points->size = z->base;
+        points->end = s->out;
+    }
+    return end_traces(s, err);
+}
+
+int64_t sgz_codec_scan_settled(const sgz_scanner *s)
+{
+    if (s->count)
+        return s->candidates[0].point.out;
+    int64_t here = decoded(s);
+    return s->begun && here <= s->next ? s->next + (s->next < INT64_MAX) : here;
+}
+
+int64_t sgz_codec_scan_out(const sgz_scanner *s)
+{
+    return s->out;
+}
+
+int64_t sgz_codec_scan_in(const sgz_scanner *s)
+{
+    return s->inflater.base;
+}
+
+int sgz_codec_scan_garbage(const sgz_scanner *s)
+{
+    return s->inflater.garbage;
+}
