@@ -1,4 +1,4 @@
-#include "codec/decode.h"
+#include "codec/kinds.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,21 +14,24 @@
 /* What headers, trailers and padding may add to bytes that are only stored. */
 #define SLACK ((int64_t)48 << 10)
 
-static const struct {
-    const char *unit;
-    int64_t ratio; /* more bytes than this no byte makes */
-} KINDS[] = {
-    [SGZ_POINT_GZIP] = {"gzip member", 1032}, /* 258 bytes of 2 bits */
-};
-
-const char *sgz_codec_point_unit(sgz_place at)
+static const struct sgz_codec_kind *kind_of(const sgz_points *points)
 {
-    return KINDS[at.kind].unit;
+    return &sgz_codec_kinds[points ? points->kind : SGZ_POINT_GZIP];
 }
 
-int sgz_codec_point_fits(sgz_place at, int64_t packed, int64_t size)
+const char *sgz_codec_point_unit(const sgz_points *points)
 {
-    return size / KINDS[at.kind].ratio <= packed;
+    return kind_of(points)->unit;
+}
+
+int sgz_codec_point_fits(const sgz_points *points, int64_t packed, int64_t size)
+{
+    return size / kind_of(points)->ratio <= packed;
+}
+
+int sgz_codec_points_vouch(const sgz_points *points)
+{
+    return kind_of(points)->sums || points->digests;
 }
 
 int64_t sgz_codec_bound(int64_t size)
@@ -72,37 +75,48 @@ sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *ou
 }
 
 sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, const sgz_blob *blob,
-                                  sgz_error *err)
+                                  const sgz_points *points, sgz_error *err)
 {
     memset(d, 0, sizeof *d);
+    d->codecs = codecs;
     d->blob = blob;
+    d->points = points;
+    d->kind = kind_of(points);
     if (!blob->data) {
         d->in_cap = STEP_MAX;
         d->in = malloc(d->in_cap);
         if (!d->in)
             return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the input buffer");
     }
-    sgz_status st = sgz_codec_inflater_init(&d->inflater, codecs, err);
-    if (st) {
-        free(d->in);
-        d->in = NULL;
-        return st;
-    }
-    sgz_codec_decoder_enter(d, sgz_codec_point(0), 0);
     return SGZ_OK;
 }
 
 void sgz_codec_decoder_free(sgz_decoder *d)
 {
+    if (d->zstd)
+        d->codecs->zstd.free_dstream(d->zstd);
+    if (d->sha.ctx)
+        sgz_codec_sha256_free(d->codecs, &d->sha);
     sgz_codec_inflater_free(&d->inflater);
     free(d->in);
     memset(d, 0, sizeof *d);
 }
 
-void sgz_codec_decoder_enter(sgz_decoder *d, sgz_place at, int64_t end)
+sgz_status sgz_codec_decoder_enter(sgz_decoder *d, int64_t offset, int64_t end, sgz_error *err)
 {
-    int64_t offset = at.offset, size = d->blob->size;
-    sgz_codec_inflater_reset(&d->inflater, offset);
+    int64_t size = d->blob->size;
+    const sgz_point *at = NULL;
+    d->next = d->end = size; /* nothing to decode where this fails */
+    if (d->points && d->points->count) {
+        size_t i = sgz_codec_points_at(d->points, offset);
+        if (i == SGZ_NO_POINT)
+            return sgz_base_fail(err, SGZ_ETOC, offset, NULL, 0,
+                                 "the index of the blob has no entry point here");
+        at = &d->points->at[i];
+    }
+    sgz_status st = d->kind->enter(d, offset, at, err);
+    if (st)
+        return st;
     if (offset < d->blob->base || offset > size)
         offset = end = size; /* nothing to decode: reads get 0 bytes */
     if (end > size)
@@ -114,6 +128,7 @@ void sgz_codec_decoder_enter(sgz_decoder *d, sgz_place at, int64_t end)
         d->step = STEP_MIN;
     d->next = offset;
     d->end = end;
+    return SGZ_OK;
 }
 
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead)
@@ -125,13 +140,14 @@ void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead)
 static sgz_status input(sgz_decoder *d, const uint8_t **in, size_t *in_len, sgz_error *err)
 {
     uint64_t left = (uint64_t)(d->end - d->next);
+    int64_t look = left < d->kind->look ? (int64_t)left : (int64_t)d->kind->look;
     if (d->blob->data) {
         *in = d->blob->data + (d->next - d->blob->base);
         *in_len = left < MEMORY_STEP ? (size_t)left : MEMORY_STEP;
         return SGZ_OK;
     }
     int64_t in_end = d->in_base + (int64_t)d->in_len;
-    if (left && (d->next < d->in_base || d->next >= in_end)) {
+    if (left && (d->next < d->in_base || d->next + look > in_end)) {
         int64_t bound = d->ahead > d->end ? d->ahead : d->end;
         size_t want = d->step;
         if (want > (uint64_t)(bound - d->next))
@@ -166,11 +182,19 @@ static sgz_status look(sgz_decoder *d, size_t n, sgz_error *err)
     return stop ? sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled") : SGZ_OK;
 }
 
-static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, int one_member,
+/* Of the unit that is open, for errors. */
+static int64_t unit_offset(const sgz_decoder *d)
+{
+    return d->zstd ? d->frame_offset : d->inflater.state ? d->inflater.member_offset : d->next;
+}
+
+/* With `ended` it stops behind a unit that ends, and says so. */
+static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, int *ended,
                          sgz_error *err)
 {
-    uint64_t members = d->inflater.members;
     *got = 0;
+    if (ended)
+        *ended = 0;
     while (*got < cap) {
         const uint8_t *in;
         size_t in_len, n = 0, room = cap - *got < SGZ_POLL ? cap - *got : SGZ_POLL;
@@ -179,25 +203,25 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
             return st;
         size_t before = in_len;
         /* Also with no input left: the decoder may still hold output. */
-        st = sgz_codec_inflate(&d->inflater, &in, &in_len, out + *got, room, &n, one_member,
-                               err);
+        st = d->kind->decode(d, &in, &in_len, out + *got, room, &n, ended, err);
         d->next += (int64_t)(before - in_len);
         *got += n;
         if (!st)
             st = look(d, n + (before - in_len), err);
         if (st)
             return st;
-        if (d->inflater.garbage || (one_member && d->inflater.members != members))
+        if (d->inflater.garbage || (ended && *ended))
             return SGZ_OK;
         if (n || in_len < before)
             continue;
+        const char *what = sgz_codec_point_unit(d->points);
         if (before)
-            return sgz_base_fail(err, SGZ_EDATA, d->inflater.member_offset, NULL, 0,
-                                 "the gzip member does not decode any further");
-        if (sgz_codec_inflater_at_member_end(&d->inflater))
+            return sgz_base_fail(err, SGZ_EDATA, unit_offset(d), NULL, 0,
+                                 "the %s does not decode any further", what);
+        if (d->kind->between(d))
             return SGZ_OK;
-        return sgz_base_fail(err, SGZ_EDATA, d->inflater.member_offset, NULL, 0,
-                             "the gzip member is cut off at %lld", (long long)d->end);
+        return sgz_base_fail(err, SGZ_EDATA, unit_offset(d), NULL, 0, "the %s is cut off at %lld",
+                             what, (long long)d->end);
     }
     return SGZ_OK;
 }
@@ -205,28 +229,25 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
 sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                   sgz_error *err)
 {
-    return decode(d, out, cap, got, 0, err);
+    return decode(d, out, cap, got, NULL, err);
 }
 
 sgz_status sgz_codec_decoder_read_unit(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                        int *ended, sgz_error *err)
 {
-    uint64_t members = d->inflater.members;
-    sgz_status st = decode(d, out, cap, got, 1, err);
-    *ended = d->inflater.members != members;
-    return st;
+    return decode(d, out, cap, got, ended, err);
+}
+
+int sgz_codec_decoder_between(const sgz_decoder *d)
+{
+    return d->kind->between(d);
 }
 
 sgz_status sgz_codec_decoder_mark(const sgz_decoder *d, sgz_decoder_mark *mark, sgz_error *err)
 {
-    sgz_status st = SGZ_OK;
-    if (!mark->inflater.state)
-        st = sgz_codec_inflater_init(&mark->inflater, d->inflater.codecs, err);
-    if (!st)
-        st = sgz_codec_inflater_copy(&mark->inflater, &d->inflater, err);
     mark->next = d->next;
     mark->end = d->end;
-    return st;
+    return d->kind->mark(d, mark, err);
 }
 
 void sgz_codec_decoder_return(sgz_decoder *d, sgz_decoder_mark *mark)
@@ -248,10 +269,11 @@ sgz_status sgz_codec_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, s
 {
     uint8_t sink[SKIP_STEP];
     *ended = 1;
-    while (!sgz_codec_inflater_at_member_end(&d->inflater)) {
+    while (!sgz_codec_decoder_between(d)) {
         /* One byte more than allowed tells a member that ends at the limit from a longer one. */
         size_t want = limit < (int64_t)sizeof sink ? (size_t)limit + 1 : sizeof sink, n;
-        sgz_status st = decode(d, sink, want, &n, 1, err);
+        int one;
+        sgz_status st = decode(d, sink, want, &n, &one, err);
         if (st)
             return st;
         if ((int64_t)n > limit) {

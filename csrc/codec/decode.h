@@ -34,29 +34,33 @@ static inline int sgz_codec_blob_direct(const sgz_blob *blob)
 sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *out, size_t len,
                                sgz_error *err);
 
-/* Where decoding begins, so far only at gzip members. Only the decoder knows the kinds: whoever reads
- * chunks has the offset of a point, and how many decoded bytes from there a chunk is. */
-typedef struct {
-    sgz_point_kind kind;
-    int64_t offset; /* in the blob */
-} sgz_place;
+/* Only the decoder knows the kinds of entry points: whoever reads chunks has the offset of one, and
+ * how many decoded bytes from there a chunk is. `points` are those of a blob; NULL: its gzip
+ * members, each of which is one. */
 
-/* The point that an `offset` of a TOC or a footer means. */
-static inline sgz_place sgz_codec_point(int64_t offset)
-{
-    return (sgz_place){SGZ_POINT_GZIP, offset};
-}
-/* What begins there, for errors; what one check sum covers is a unit below. */
-const char *sgz_codec_point_unit(sgz_place at);
-/* Whether `packed` bytes from there on can decode to `size` bytes. */
-int sgz_codec_point_fits(sgz_place at, int64_t packed, int64_t size);
+/* What begins at a point, for errors. */
+const char *sgz_codec_point_unit(const sgz_points *points);
+/* Whether `packed` bytes from a point on can decode to `size` bytes. */
+int sgz_codec_point_fits(const sgz_points *points, int64_t packed, int64_t size);
+/* Whether what is decoded can be told to be right, by a digest or check sum of the blob's. */
+int sgz_codec_points_vouch(const sgz_points *points);
 /* How many bytes of a blob hold `size` decoded bytes, even if they are only stored. */
 int64_t sgz_codec_bound(int64_t size);
 
 /* A position in the decoded stream of a blob. Belongs to one thread at a time. */
 typedef struct {
+    const sgz_codecs *codecs;
     const sgz_blob *blob;
+    const sgz_points *points;
+    const struct sgz_codec_kind *kind;
     sgz_inflater inflater;
+    void *zstd;
+    int frame_open;
+    int64_t frame_offset;
+    /* Of a span whose bytes have a digest: */
+    sgz_sha256 sha;
+    const uint8_t *digest; /* to be compared at `end`, or NULL */
+    uint8_t vouched;       /* it was right, before anything was decoded */
     uint8_t *in;           /* blob bytes [in_base, in_base + in_len); unused for memory */
     size_t in_cap, in_len;
     int64_t in_base;
@@ -70,16 +74,18 @@ typedef struct {
 } sgz_decoder;
 
 sgz_status sgz_codec_decoder_init(sgz_decoder *d, const sgz_codecs *codecs, const sgz_blob *blob,
-                                  sgz_error *err);
+                                  const sgz_points *points, sgz_error *err);
 void sgz_codec_decoder_free(sgz_decoder *d);
-/* Go to `at`; what is there is decoded up to blob offset `end`. Bytes already read are kept:
- * going on at a following point reads nothing twice. */
-void sgz_codec_decoder_enter(sgz_decoder *d, sgz_place at, int64_t end);
+/* Go to the point at `offset`, or fail with SGZ_ETOC where none is; what is there is decoded up to
+ * blob offset `end`. Bytes already read are kept: going on at a following point reads nothing
+ * twice. */
+sgz_status sgz_codec_decoder_enter(sgz_decoder *d, int64_t offset, int64_t end, sgz_error *err);
 /* Allow reads ahead up to `ahead`, for a caller that will go on through neighbours: tiny units
  * then share one read. Stays until it is set again; 0 is none. */
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead);
-/* Decode across units until out is full or they end (*got < cap). Check sums are compared as
- * they pass. A unit that `end` cuts off is SGZ_EDATA; what was decoded of it is still counted
+/* Decode across units until out is full or they end (*got < cap). A unit is what one check sum
+ * covers: a gzip member, a zstd frame. Check sums are compared as they pass. A unit that `end` cuts
+ * off is SGZ_EDATA; what was decoded of it is still counted
  * in *got. Nothing is decoded beyond `cap` bytes. */
 sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                   sgz_error *err);
@@ -88,10 +94,7 @@ sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size
 sgz_status sgz_codec_decoder_read_unit(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                        int *ended, sgz_error *err);
 /* Whether no unit is open. */
-static inline int sgz_codec_decoder_between(const sgz_decoder *d)
-{
-    return sgz_codec_inflater_at_member_end(&d->inflater);
-}
+int sgz_codec_decoder_between(const sgz_decoder *d);
 /* Decode and drop the rest of the open unit, if there is one, so that its check sum is
  * compared. *ended is 0 when it has more than `limit` bytes left. */
 sgz_status sgz_codec_decoder_finish(sgz_decoder *d, int64_t limit, int *ended, sgz_error *err);

@@ -63,7 +63,8 @@ sgz_status sgz_codec_gzip_header(const sgz_codecs *codecs, const uint8_t *data, 
 typedef struct {
     const sgz_codecs *codecs;
     sgz_isal_inflate_state *state;
-    int phase;              /* private: header, deflate data, trailer, garbage, broken */
+    int phase;              /* private: header, first bits, deflate data, trailer, garbage,
+                               broken */
     int broken;             /* ISA-L's error, once the deflate data is broken */
     uint32_t crc;
     uint32_t size;          /* of the member so far, modulo 2^32 */
@@ -77,6 +78,9 @@ typedef struct {
     uint8_t *header;        /* header bytes seen so far, when split between inputs */
     size_t header_len, header_cap;
     int garbage;            /* bytes that are no member follow the last one: ignored */
+    uint8_t skip;           /* bits of the first byte that are not this stream's */
+    uint8_t partial;        /* the current member was entered in its midst: its check sum is not
+                               compared */
 } sgz_inflater;
 
 sgz_status sgz_codec_inflater_init(sgz_inflater *z, const sgz_codecs *codecs, sgz_error *err);
@@ -85,6 +89,12 @@ void sgz_codec_inflater_free(sgz_inflater *z);
 sgz_status sgz_codec_inflater_copy(sgz_inflater *to, const sgz_inflater *from, sgz_error *err);
 /* Begin a new stream whose first byte stands at `offset` of the blob. */
 void sgz_codec_inflater_reset(sgz_inflater *z, int64_t offset);
+
+/* Begin within the deflate data of a member, at a block: `offset` is that of the byte which holds
+ * its first bit, above the `skip` lowest ones; the `history` bytes at `window` (32 KiB at most)
+ * were decoded before it. Without history it is the member's first block, which is checked. */
+sgz_status sgz_codec_inflater_resume(sgz_inflater *z, int64_t offset, unsigned skip,
+                                     const uint8_t *window, size_t history, sgz_error *err);
 
 /* Decode from *in (advanced, *in_len lessened) into out[0..out_cap). Stops when the
  * output is full or the input is used up; *out_len is what was written. CRC and length of

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/vec.h"
+#include "codec/blocks.h"
 
 #define HEADER_MAX (1 << 20)  /* of one member: name, comment and extra field together */
 #define MATCH_MAX 258         /* of deflate */
@@ -102,6 +103,35 @@ void sgz_codec_inflater_reset(sgz_inflater *z, int64_t offset)
     z->pending_len = 0;
     z->garbage = 0;
     z->broken = 0;
+    z->partial = 0;
+}
+
+/* The inflate state is fresh. */
+static void begin_data(sgz_inflater *z)
+{
+    z->phase = SGZ_PHASE_DATA;
+    z->crc = 0;
+    z->size = 0;
+    z->tail_len = 0;
+    z->partial = 0;
+    z->codecs->isal.inflate_reset(z->state);
+}
+
+sgz_status sgz_codec_inflater_resume(sgz_inflater *z, int64_t offset, unsigned skip,
+                                     const uint8_t *window, size_t history, sgz_error *err)
+{
+    sgz_codec_inflater_reset(z, offset);
+    begin_data(z);
+    if (!z->codecs->isal.blocks && (history || skip))
+        return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
+                             "this ISA-L does not begin within a gzip member; use ISA-L 2.24 or "
+                             "newer (pip install isal)");
+    sgz_isal_enter(&z->codecs->isal, z->state, 0, 0, window, (uint32_t)history);
+    z->partial = history != 0;
+    z->skip = (uint8_t)skip;
+    if (skip)
+        z->phase = SGZ_PHASE_BITS;
+    return SGZ_OK;
 }
 
 int sgz_codec_inflater_at_member_end(const sgz_inflater *z)
@@ -179,11 +209,7 @@ static sgz_status read_header(sgz_inflater *z, const uint8_t **in, size_t *in_le
     return SGZ_OK;
 found:
     z->header_len = 0;
-    z->phase = SGZ_PHASE_DATA;
-    z->crc = 0;
-    z->size = 0;
-    z->tail_len = 0;
-    z->codecs->isal.inflate_reset(z->state);
+    begin_data(z);
     return SGZ_OK;
 }
 
@@ -259,6 +285,15 @@ void sgz_codec_inflate_made(sgz_inflater *z, const uint8_t *data, size_t len)
     z->size += (uint32_t)len;
 }
 
+/* The upper bits of the first byte, as if the lower ones had been decoded. */
+static void read_bits(sgz_inflater *z, const uint8_t **in, size_t *in_len)
+{
+    z->state->read_in = (uint64_t)(**in >> z->skip);
+    z->state->read_in_length = 8 - z->skip;
+    sgz_codec_inflate_took(z, in, in_len, 1);
+    z->phase = SGZ_PHASE_DATA;
+}
+
 sgz_status sgz_codec_inflate_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
                                   uint8_t *out, size_t cap, size_t *made, sgz_error *err)
 {
@@ -319,11 +354,11 @@ static sgz_status read_trailer(sgz_inflater *z, const uint8_t **in, size_t *in_l
     if (z->pending_len < SGZ_GZIP_TRAILER)
         return SGZ_OK;
     z->pending_len = 0;
-    if (sgz_get_le32(z->pending) != z->crc)
+    if (!z->partial && sgz_get_le32(z->pending) != z->crc)
         return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                              "corrupt gzip member: CRC-32 is %08x, trailer says %08x", z->crc,
                              sgz_get_le32(z->pending));
-    if (sgz_get_le32(z->pending + 4) != z->size)
+    if (!z->partial && sgz_get_le32(z->pending + 4) != z->size)
         return sgz_base_fail(err, SGZ_EDATA, z->member_offset, NULL, 0,
                              "corrupt gzip member: length is %u, trailer says %u", z->size,
                              sgz_get_le32(z->pending + 4));
@@ -353,6 +388,11 @@ sgz_status sgz_codec_inflate_by(sgz_inflate_data *data, sgz_inflater *z, const u
             if (!*in_len)
                 return SGZ_OK;
             status = read_header(z, in, in_len, err);
+            break;
+        case SGZ_PHASE_BITS:
+            if (!*in_len)
+                return SGZ_OK;
+            read_bits(z, in, in_len);
             break;
         case SGZ_PHASE_DATA:
             status = data(z, in, in_len, out + *out_len, out_cap - *out_len, &made, err);

@@ -7,6 +7,7 @@
 /* sgz_inflater.phase */
 enum {
     SGZ_PHASE_HEADER,
+    SGZ_PHASE_BITS, /* those of the byte that the data begins in */
     SGZ_PHASE_DATA,
     SGZ_PHASE_TRAILER,
     SGZ_PHASE_GARBAGE,

@@ -372,7 +372,8 @@ static sgz_status init_parts(sgz_extract_plan *plan, const sgz_extract_options *
         size_t count = layer->toc->count + 1;
         part->toc = layer->toc;
         plan->most_nodes += layer->toc->count + layer->toc->implied;
-        sgz_status st = sgz_read_spans_init(&part->spans, layer->toc, layer->data_end, err);
+        sgz_status st = sgz_read_spans_init(&part->spans, layer->toc, layer->points,
+                                            layer->data_end, err);
         if (st)
             return st;
         part->node_of = malloc(count * sizeof *part->node_of);

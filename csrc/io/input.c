@@ -1,6 +1,7 @@
 #include "io/input.h"
 
 #include "base/file.h"
+#include "codec/zstd.h"
 #include "tar/tar.h"
 
 #include <errno.h>
@@ -11,10 +12,6 @@
 
 /* Compressed bytes read at a time; a pipe gives 64 KiB at most. */
 #define BUF_CAP (512u << 10)
-
-/* Bytes that a zstd frame's header has at most. */
-#define FRAME_HEADER 18
-#define WINDOW_LOG_MAX 100 /* ZSTD_d_windowLogMax */
 
 /* How often a thread that waits for a pipe looks whether it should stop: milliseconds. */
 #define STOP_POLL 100
@@ -153,18 +150,8 @@ sgz_status sgz_io_input_begin(sgz_input *input, int64_t memory, sgz_error *err)
             return status;
         sgz_codec_inflater_reset(&input->inflater, 0);
     } else if (input->wrap == SGZ_WRAP_ZSTD) {
-        if (!codecs->zstd.create_dstream)
-            return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
-                                 "zstd input, but libzstd is not loaded");
-        input->zstd = codecs->zstd.create_dstream();
-        if (!input->zstd)
-            return no_memory(err);
-        codecs->zstd.init_dstream(input->zstd);
-        input->memory = memory ? memory : SGZ_INPUT_MEMORY;
-        int log = 10;
-        while (log < 31 && (int64_t)1 << log < input->memory)
-            log++;
-        codecs->zstd.set_parameter(input->zstd, WINDOW_LOG_MAX, log);
+        input->memory = memory ? memory : SGZ_ZSTD_MEMORY;
+        return sgz_codec_zstd_new(codecs, input->memory, &input->zstd, err);
     }
     return SGZ_OK;
 }
@@ -284,49 +271,6 @@ static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *
     return SGZ_OK;
 }
 
-static uint64_t little_endian(const uint8_t *p, size_t n)
-{
-    uint64_t value = 0;
-    while (n--)
-        value = value << 8 | p[n];
-    return value;
-}
-
-/* Look at the header of the next frame (RFC 8878, 3.1.1.1): what it needs must be here. What is
- * no header is left to libzstd. */
-static sgz_status check_frame(const sgz_input *input, sgz_error *err)
-{
-    static const uint8_t dictionary_bytes[] = {0, 1, 2, 4}, content_bytes[] = {0, 2, 4, 8};
-    const uint8_t *p = input->buf + input->buf_pos;
-    size_t len = input->buf_len - input->buf_pos;
-    int64_t offset = input->source_pos - (int64_t)len;
-    if (len < 6 || p[0] != 0x28)
-        return SGZ_OK;
-    int descriptor = p[4], single = descriptor & 0x20;
-    size_t dictionary = dictionary_bytes[descriptor & 3], at = single ? 5 : 6;
-    size_t content = content_bytes[descriptor >> 6];
-    if (single && !content)
-        content = 1;
-    if (len < at + dictionary + content)
-        return SGZ_OK;
-    uint64_t id = little_endian(p + at, dictionary);
-    if (id)
-        return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
-                             "a zstd frame needs the dictionary %llu, which is not there; "
-                             "compress it without one", (unsigned long long)id);
-    uint64_t window = little_endian(p + at + dictionary, content) + (content == 2 ? 256 : 0);
-    if (!single)
-        window = ((uint64_t)1 << (10 + (p[5] >> 3))) / 8 * (8 + (p[5] & 7));
-    if (window <= (uint64_t)input->memory)
-        return SGZ_OK;
-    return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
-                         "a zstd frame has a window of %llu MiB, over the limit of %lld MiB; "
-                         "allow it with memory (--memory %lluMiB), or compress with a smaller one",
-                         (unsigned long long)((window + (1 << 20) - 1) >> 20),
-                         (long long)(input->memory >> 20),
-                         (unsigned long long)((window + (1 << 20) - 1) >> 20));
-}
-
 /* Zeros, to the end of the input: to whole blocks, as bsdtar pads what it writes to a pipe. */
 static sgz_status pass_padding(sgz_input *input, sgz_error *err)
 {
@@ -350,13 +294,16 @@ static sgz_status read_zstd(sgz_input *input, uint8_t *out, size_t cap, size_t *
     const sgz_zstd *lib = &input->codecs->zstd;
     while (*got < cap) {
         sgz_status status = input->frame_open ? refill(input, err)
-                                              : have(input, FRAME_HEADER, err);
+                                              : have(input, SGZ_ZSTD_HEADER, err);
         if (status)
             return status;
         if (!input->frame_open && input->buf_pos < input->buf_len) {
             if (input->padded || !input->buf[input->buf_pos])
                 return pass_padding(input, err);
-            if ((status = check_frame(input, err)))
+            size_t len = input->buf_len - input->buf_pos;
+            status = sgz_codec_zstd_check(input->buf + input->buf_pos, len, input->memory,
+                                          input->source_pos - (int64_t)len, err);
+            if (status)
                 return status;
         }
         sgz_zstd_in in = {input->buf, input->buf_len, input->buf_pos};

@@ -19,9 +19,6 @@ typedef struct {
 sgz_status sgz_io_source_read(const sgz_source *source, uint8_t *out, size_t cap, size_t *got,
                               const char *name, sgz_error *err);
 
-/* The memory for the window of a zstd frame, unless another is asked for: as zstd -d --long=29. */
-#define SGZ_INPUT_MEMORY ((int64_t)1 << 29)
-
 typedef enum { SGZ_WRAP_NONE, SGZ_WRAP_GZIP, SGZ_WRAP_ZSTD } sgz_wrap;
 
 /* One range of a seekable tar. */
@@ -51,7 +48,7 @@ sgz_status sgz_io_input_open(sgz_input *input, const sgz_codecs *codecs, sgz_sou
  * called again after SGZ_ECANCELLED. The caller then sees to it that codecs->zstd is loaded
  * if input->wrap asks for it. */
 sgz_status sgz_io_input_peek(sgz_input *input, sgz_error *err);
-/* `memory` bounds the window of a zstd frame; 0: SGZ_INPUT_MEMORY. */
+/* `memory` bounds the window of a zstd frame; 0: SGZ_ZSTD_MEMORY. */
 sgz_status sgz_io_input_begin(sgz_input *input, int64_t memory, sgz_error *err);
 /* The ranges of a plain tar, as one stream. */
 sgz_status sgz_io_input_open_extents(sgz_input *input, const sgz_codecs *codecs, int fd,

@@ -108,11 +108,11 @@ static sgz_status seek(sgz_patch_maker *m, const piece *p, size_t made, sgz_erro
 {
     sgz_status status = SGZ_OK;
     if (m->member != (int64_t)p->offset || m->member_at > p->inner) {
-        sgz_codec_decoder_enter(&m->decoder, sgz_codec_point((int64_t)p->offset),
-                                m->head.base_size);
+        status = sgz_codec_decoder_enter(&m->decoder, (int64_t)p->offset, m->head.base_size, err);
         m->member = (int64_t)p->offset;
         m->member_at = 0;
-        status = spend(m, SGZ_PATCH_WORK_SEEK, made, err);
+        if (!status)
+            status = spend(m, SGZ_PATCH_WORK_SEEK, made, err);
     }
     while (m->member_at < p->inner && !status) {
         int64_t want = (int64_t)(p->inner - m->member_at), got;
@@ -160,7 +160,7 @@ static sgz_status begin_members(sgz_patch_maker *m, sgz_error *err)
     sgz_status status = sgz_codec_deflater_init(&m->deflater, m->codecs, (int)m->head.level,
                                                 err);
     if (!status)
-        status = sgz_codec_decoder_init(&m->decoder, m->codecs, m->base, err);
+        status = sgz_codec_decoder_init(&m->decoder, m->codecs, m->base, NULL, err);
     m->decoder.stop = &m->ring.job->stop;
     if (!status)
         sgz_codec_decoder_read_ahead(&m->decoder, m->head.base_size);

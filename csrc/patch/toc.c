@@ -30,7 +30,7 @@ sgz_status sgz_patch_lines_init(sgz_patch_lines *t, const sgz_codecs *codecs,
     t->buf = malloc(BUF_CAP);
     if (!t->buf)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
-    sgz_status status = sgz_codec_decoder_init(&t->decoder, codecs, blob, err);
+    sgz_status status = sgz_codec_decoder_init(&t->decoder, codecs, blob, NULL, err);
     if (status)
         return status;
     t->decoder.stop = stop;

@@ -96,7 +96,7 @@ sgz_status sgz_read_reader_init(sgz_reader *r, const sgz_codecs *codecs, const s
     r->sink = malloc(SINK);
     if (!r->sink)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to decode with");
-    sgz_status st = sgz_codec_decoder_init(&r->decoder, codecs, blob, err);
+    sgz_status st = sgz_codec_decoder_init(&r->decoder, codecs, blob, spans->points, err);
     if (!st)
         st = sgz_read_check_init(&r->check, codecs, spans, err);
     if (st)
@@ -222,12 +222,20 @@ static sgz_status begin(sgz_reader *r, size_t span, uint32_t named, int verify, 
     r->hash = verify && sgz_read_span_digest(spans, span);
     r->sum = verify && !r->hash;
     r->watching = verify && spans->vouched;
+    if (r->sum && !sgz_codec_points_vouch(spans->points)) {
+        sgz_base_fail(err, SGZ_EDATA, e->offset, NULL, 0,
+                      "the index of the blob has no digest for this chunk, and nothing else tells "
+                      "whether it is right; read it without verification");
+        return named_error(r, SGZ_EDATA, err);
+    }
     r->known = r->sum && known(r);
     if (r->sum && !r->known && refused(r, err))
         return named_error(r, SGZ_EDATA, err);
     if (r->entered != e->offset || r->at > start || (r->watching && r->watch.at != r->at)) {
-        sgz_codec_decoder_enter(&r->decoder, sgz_codec_point(e->offset),
-                                sgz_read_span_end(spans, span));
+        sgz_status st = sgz_codec_decoder_enter(&r->decoder, e->offset,
+                                                sgz_read_span_end(spans, span), err);
+        if (st)
+            return failed(r, st, err);
         r->entered = e->offset;
         r->at = 0;
         if (r->watching)

@@ -12,20 +12,39 @@ static sgz_status bad_span(const sgz_toc *toc, uint32_t row, const char *what, s
 
 /* What claims to decode to more than the bytes up to `end` can is refused before memory is asked
  * for it. */
-static sgz_status check_fits(const sgz_toc *toc, uint32_t row, int64_t end, sgz_error *err)
+static sgz_status check_fits(const sgz_toc *toc, const sgz_points *points, uint32_t row,
+                             int64_t end, sgz_error *err)
 {
     const sgz_entry *e = &toc->rows[row];
-    sgz_place at = sgz_codec_point(e->offset);
-    if (sgz_codec_point_fits(at, end - e->offset, e->inner_offset + e->chunk_size))
+    if (sgz_codec_point_fits(points, end - e->offset, e->inner_offset + e->chunk_size))
         return SGZ_OK;
     return sgz_base_fail(err, SGZ_ETOC, e->offset, sgz_toc_row_name(toc, row), e->name_len,
-                         "its %s is too small for it", sgz_codec_point_unit(at));
+                         "its %s is too small for it", sgz_codec_point_unit(points));
 }
 
-sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end, sgz_error *err)
+/* The points of a blob say where what is decoded from each of them ends. */
+static sgz_status check_point(const sgz_toc *toc, const sgz_points *points, uint32_t row,
+                              sgz_error *err)
 {
+    const sgz_entry *e = &toc->rows[row];
+    size_t i = sgz_codec_points_at(points, e->offset);
+    if (i == SGZ_NO_POINT)
+        return bad_span(toc, row, "the index of the blob has no entry point where its data is",
+                        err);
+    int64_t out = i + 1 < points->count ? points->at[i + 1].out : points->end;
+    if (e->inner_offset + e->chunk_size > out - points->at[i].out)
+        return bad_span(toc, row, "its data goes on beyond the span of the index that holds it",
+                        err);
+    return check_fits(toc, points, row, sgz_codec_points_end(points, i), err);
+}
+
+sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
+                               int64_t end, sgz_error *err)
+{
+    int listed = points && points->count;
     memset(spans, 0, sizeof *spans);
     spans->toc = toc;
+    spans->points = points;
     spans->end = end;
     size_t count = 0;
     for (size_t i = 0; i < toc->count; i++)
@@ -58,8 +77,10 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end
                           (e->offset == last->offset &&
                            e->inner_offset < last->inner_offset + last->chunk_size)))
             st = bad_span(toc, i, "its data overlaps or precedes that of the entry before", err);
+        else if (listed)
+            st = check_point(toc, points, i, err);
         else if (last && e->offset != last->offset)
-            st = check_fits(toc, spans->rows[spans->count - 1], e->offset, err);
+            st = check_fits(toc, points, spans->rows[spans->count - 1], e->offset, err);
         last = e;
         spans->rows[spans->count] = i;
         spans->files[spans->count++] = file;
@@ -70,8 +91,8 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end
                   sgz_read_span_row(spans, i)->chunk_size > SGZ_WINDOW;
     if (!st && vouched && !(spans->vouched = sgz_read_vouched_new()))
         st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the chunk index");
-    if (!st && last)
-        st = check_fits(toc, spans->rows[spans->count - 1], end, err);
+    if (!st && last && !listed)
+        st = check_fits(toc, points, spans->rows[spans->count - 1], end, err);
     if (st)
         sgz_read_spans_free(spans);
     return st;
@@ -122,6 +143,10 @@ size_t sgz_read_span_next(const sgz_spans *spans, size_t span)
 
 int64_t sgz_read_span_end(const sgz_spans *spans, size_t span)
 {
+    const sgz_points *points = spans->points;
+    if (points && points->count)
+        return sgz_codec_points_end(points, sgz_codec_points_at(
+                                                points, sgz_read_span_row(spans, span)->offset));
     size_t next = sgz_read_span_next(spans, span);
     return next < spans->count ? spans->toc->rows[spans->rows[next]].offset : spans->end;
 }

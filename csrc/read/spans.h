@@ -17,6 +17,7 @@
  * is. Rows, files and offsets all ascend, so every look-up is a binary search. */
 typedef struct {
     const sgz_toc *toc;
+    const sgz_points *points; /* what offsets mean, or NULL: see codec/decode.h */
     uint32_t *rows;   /* the chunk's row */
     uint32_t *files;  /* the row of the regular file it belongs to */
     size_t count;
@@ -24,11 +25,13 @@ typedef struct {
     sgz_read_vouched *vouched; /* NULL: every chunk is told by one digest, and no window */
 } sgz_spans;
 
-/* Fails with SGZ_ETOC when the rows do not ascend, overlap, or leave [0, end). */
-sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, int64_t end,
-                               sgz_error *err);
+/* Fails with SGZ_ETOC when the rows do not ascend, overlap, leave [0, end) or what is decoded from
+ * one of `points`. */
+sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
+                               int64_t end, sgz_error *err);
 void sgz_read_spans_free(sgz_spans *spans);
-/* Blob offset at which the bytes of span number `span` end: the next entry point. */
+/* Blob offset at which the bytes of span number `span` end: that of the next entry point, or one
+ * byte further. */
 int64_t sgz_read_span_end(const sgz_spans *spans, size_t span);
 /* The spans of the same entry point: the first, and the one behind the last. */
 size_t sgz_read_span_first(const sgz_spans *spans, size_t span);

@@ -71,7 +71,7 @@ sgz_status sgz_read_watch_refuse(const sgz_read_watch *w, const sgz_spans *spans
     sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                   "this chunk has no digest, and its %s goes on for too long to check the CRC; "
                   "read it without verification",
-                  sgz_codec_point_unit(sgz_codec_point(offset)));
+                  sgz_codec_point_unit(spans->points));
     sgz_read_vouched_refuse(spans->vouched, offset, w->began, w->at, err);
     return SGZ_EDATA;
 }

@@ -19,8 +19,9 @@ sgz_status sgz_toc_seek(sgz_decoder *d, int64_t offset, int64_t end, int64_t *js
     sgz_tar_event event;
     sgz_tar_entry entry;
     size_t got;
-    sgz_codec_decoder_enter(d, sgz_codec_point(offset), end);
-    sgz_status st = sgz_codec_decoder_read(d, block, sizeof block, &got, err);
+    sgz_status st = sgz_codec_decoder_enter(d, offset, end, err);
+    if (!st)
+        st = sgz_codec_decoder_read(d, block, sizeof block, &got, err);
     if (st)
         return st;
     if (got < sizeof block)
@@ -81,7 +82,7 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
     sgz_sha256 sha = {0};
     sgz_toc_parser *parser = NULL;
     uint8_t *piece = NULL;
-    sgz_status st = sgz_codec_decoder_init(&d, codecs, blob, err);
+    sgz_status st = sgz_codec_decoder_init(&d, codecs, blob, NULL, err);
     if (st)
         return st;
     st = sgz_toc_seek(&d, offset, end, json_size, err);

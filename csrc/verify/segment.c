@@ -125,13 +125,12 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     int64_t end = number + 1 < v->segment_count ? s[1].start : spans->end;
     cursor c = {.pass.span = s->first_span, .start = s->start};
     c.pass.last = number + 1 < v->segment_count ? s[1].first_span : spans->count;
-    sgz_place point = sgz_codec_point(s->start);
     sgz_error err;
     sgz_status st;
-    size_t got;
+    size_t got = 0;
     uint64_t bytes = 0;
-    sgz_codec_decoder_enter(&w->decoder, point, end);
-    do {
+    st = sgz_codec_decoder_enter(&w->decoder, s->start, end, &err);
+    while (!st) {
         if (sgz_base_job_stopped(v->job))
             return SGZ_ECANCELLED;
         st = sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
@@ -141,7 +140,9 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
             if (inner)
                 return inner;
         }
-    } while (!st && got == PIECE);
+        if (got < PIECE)
+            break;
+    }
     atomic_fetch_add_explicit(&v->bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&v->job->done, end - s->start, memory_order_relaxed);
     int broken = st != SGZ_OK, missing = c.pass.span < c.pass.last;
@@ -154,7 +155,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     if (!st && sgz_codec_decoder_garbage(&w->decoder)) {
         sgz_base_fail(&err, SGZ_EDATA, s->start, NULL, 0,
                       "bytes that are no %s stand between the members",
-                      sgz_codec_point_unit(point));
+                      sgz_codec_point_unit(spans->points));
         sgz_verify_report(v, &err);
         broken = 1;
     }

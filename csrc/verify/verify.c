@@ -17,12 +17,13 @@ static sgz_status verify_toc(sgz_verify_worker *w)
         return SGZ_OK;
     int64_t json_end = SGZ_TAR_BLOCK + v->args.json_size;
     int64_t padded = json_end + (SGZ_TAR_BLOCK - json_end % SGZ_TAR_BLOCK) % SGZ_TAR_BLOCK;
-    sgz_place point = sgz_codec_point(start);
     sgz_error err;
     sgz_status st;
     size_t got;
     int clean = 1;
-    sgz_codec_decoder_enter(&w->decoder, point, end);
+    st = sgz_codec_decoder_enter(&w->decoder, start, end, &err);
+    if (st)
+        return sgz_verify_judge(v, st, &err);
     do {
         if (sgz_base_job_stopped(v->job))
             return SGZ_ECANCELLED;
@@ -48,7 +49,7 @@ static sgz_status verify_toc(sgz_verify_worker *w)
         what = "the tar does not end in two blocks of zeros behind the TOC";
     if (what) {
         sgz_base_fail(&err, SGZ_ETOC, start, SGZ_TOC_NAME, sizeof SGZ_TOC_NAME - 1, what,
-                      sgz_codec_point_unit(point));
+                      sgz_codec_point_unit(v->args.spans->points));
         sgz_verify_report(v, &err);
     }
     return SGZ_OK;
@@ -128,7 +129,8 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_verify *v = arg;
     sgz_verify_worker w = {.v = v};
     (void)number;
-    sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob, err);
+    sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob,
+                                           v->args.spans->points, err);
     w.decoder.stop = &v->job->stop;
     if (!st)
         st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, err);

@@ -113,7 +113,7 @@ cdef Spans index(TOC toc, int64_t end, str name):
     cdef Spans spans = Spans.__new__(Spans)
     spans.toc = toc
     with nogil:
-        status = sgz_read_spans_init(&spans.spans, toc.ptr, end, &err)
+        status = sgz_read_spans_init(&spans.spans, toc.ptr, NULL, end, &err)
     if status != SGZ_OK:
         raise to_exception(&err, name)
     return spans

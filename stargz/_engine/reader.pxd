@@ -24,11 +24,14 @@ cdef extern from "codec/decode.h" nogil:
         int64_t size
         int (*poll)() noexcept nogil
 
+    ctypedef struct sgz_points:
+        pass
+
     ctypedef struct sgz_decoder:
         pass
 
     sgz_status sgz_codec_decoder_init(sgz_decoder *, const sgz_codecs *, const sgz_blob *,
-                                      sgz_error *)
+                                      const sgz_points *, sgz_error *)
     bint sgz_codec_blob_direct(const sgz_blob *)
     void sgz_codec_decoder_free(sgz_decoder *)
     sgz_status sgz_codec_decoder_read(sgz_decoder *, uint8_t *, size_t, size_t *, sgz_error *)
@@ -42,12 +45,14 @@ cdef extern from "toc/open.h" nogil:
 
 cdef extern from "read/spans.h" nogil:
     ctypedef struct sgz_spans:
+        const sgz_points *points
         uint32_t *rows
         uint32_t *files
         size_t count
         int64_t end
 
-    sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, int64_t, sgz_error *)
+    sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, const sgz_points *, int64_t,
+                                   sgz_error *)
     void sgz_read_spans_free(sgz_spans *)
     int64_t sgz_read_span_end(const sgz_spans *, size_t)
     sgz_status sgz_read_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *,

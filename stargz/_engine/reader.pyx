@@ -190,7 +190,7 @@ cdef class Reader:
         cdef Spans index = Spans.__new__(Spans)
         index.toc = self.toc
         with nogil:
-            status = sgz_read_spans_init(&index.spans, self.toc.ptr, self.end, &err)
+            status = sgz_read_spans_init(&index.spans, self.toc.ptr, NULL, self.end, &err)
         if status != SGZ_OK:
             raise self.blob.failure(&err)
         self.index = index
@@ -533,7 +533,7 @@ cdef class JSONStream:
         cdef sgz_status status
         self.reader = reader
         self.blob = blob
-        if sgz_codec_decoder_init(&self.decoder, codecs, &blob.blob, &err) != SGZ_OK:
+        if sgz_codec_decoder_init(&self.decoder, codecs, &blob.blob, NULL, &err) != SGZ_OK:
             raise blob.failure(&err)
         self.ready = True
         reader.hold()

@@ -65,7 +65,7 @@ static void check(const sgz_toc *toc, const sgz_blob *blob)
     sgz_spans spans;
     sgz_error err = {0};
     sgz_reader reader;
-    if (sgz_read_spans_init(&spans, toc, blob->size, &err)) {
+    if (sgz_read_spans_init(&spans, toc, NULL, blob->size, &err)) {
         CHECK(err.code == SGZ_ETOC && err.message[0]);
         return;
     }

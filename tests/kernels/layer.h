@@ -109,7 +109,7 @@ static inline layer make_layer(uint32_t files, size_t largest, size_t chunk, int
     }
     free(open);
     sgz_codec_deflater_free(&d);
-    CHECK(!sgz_read_spans_init(&l.spans, l.toc, (int64_t)l.len, &err));
+    CHECK(!sgz_read_spans_init(&l.spans, l.toc, NULL, (int64_t)l.len, &err));
     return l;
 }
 

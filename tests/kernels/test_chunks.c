@@ -257,10 +257,10 @@ static void impossible_chunk(void)
     sgz_error err;
     e->type = SGZ_REG;
     e->size = e->chunk_size = (int64_t)1 << 59;
-    CHECK(sgz_read_spans_init(&spans, toc, (int64_t)1 << 60, &err) == SGZ_ETOC);
+    CHECK(sgz_read_spans_init(&spans, toc, NULL, (int64_t)1 << 60, &err) == SGZ_ETOC);
     e = &toc->rows[0];
     e->size = e->chunk_size = SGZ_CHUNK_MAX;
-    CHECK(!sgz_read_spans_init(&spans, toc, (int64_t)1 << 60, &err));
+    CHECK(!sgz_read_spans_init(&spans, toc, NULL, (int64_t)1 << 60, &err));
     sgz_read_spans_free(&spans);
     sgz_toc_free(toc);
 }

@@ -1,0 +1,61 @@
+#include "codec/zstd.h"
+
+#define WINDOW_LOG_MAX 100 /* ZSTD_d_windowLogMax */
+
+sgz_status sgz_codec_zstd_new(const sgz_codecs *codecs, int64_t memory, void **stream,
+                              sgz_error *err)
+{
+    const sgz_zstd *lib = &codecs->zstd;
+    if (!lib->create_dstream)
+        return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
+                             "zstd input, but libzstd is not loaded");
+    *stream = lib->create_dstream();
+    if (!*stream)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+    lib->init_dstream(*stream);
+    int log = 10;
+    while (log < 31 && (int64_t)1 << log < memory)
+        log++;
+    lib->set_parameter(*stream, WINDOW_LOG_MAX, log);
+    return SGZ_OK;
+}
+
+static uint64_t little_endian(const uint8_t *p, size_t n)
+{
+    uint64_t value = 0;
+    while (n--)
+        value = value << 8 | p[n];
+    return value;
+}
+
+/* RFC 8878, 3.1.1.1. */
+sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, int64_t offset,
+                                sgz_error *err)
+{
+    static const uint8_t dictionary_bytes[] = {0, 1, 2, 4}, content_bytes[] = {0, 2, 4, 8};
+    if (len < 6 || p[0] != 0x28)
+        return SGZ_OK;
+    int descriptor = p[4], single = descriptor & 0x20;
+    size_t dictionary = dictionary_bytes[descriptor & 3], at = single ? 5 : 6;
+    size_t content = content_bytes[descriptor >> 6];
+    if (single && !content)
+        content = 1;
+    if (len < at + dictionary + content)
+        return SGZ_OK;
+    uint64_t id = little_endian(p + at, dictionary);
+    if (id)
+        return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                             "a zstd frame needs the dictionary %llu, which is not there; "
+                             "compress it without one", (unsigned long long)id);
+    uint64_t window = little_endian(p + at + dictionary, content) + (content == 2 ? 256 : 0);
+    if (!single)
+        window = ((uint64_t)1 << (10 + (p[5] >> 3))) / 8 * (8 + (p[5] & 7));
+    if (window <= (uint64_t)memory)
+        return SGZ_OK;
+    uint64_t mib = (window + (1 << 20) - 1) >> 20;
+    return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                         "a zstd frame has a window of %llu MiB, over the limit of %lld MiB; "
+                         "allow it with memory (--memory %lluMiB), or compress with a smaller one",
+                         (unsigned long long)mib, (long long)(memory >> 20),
+                         (unsigned long long)mib);
+}
