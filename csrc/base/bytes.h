@@ -25,6 +25,12 @@ static inline void sgz_put_le32(uint8_t *out, uint32_t value)
         out[i] = (uint8_t)(value >> 8 * i);
 }
 
+static inline void sgz_put_le64(uint8_t *out, uint64_t value)
+{
+    sgz_put_le32(out, (uint32_t)value);
+    sgz_put_le32(out + 4, (uint32_t)(value >> 32));
+}
+
 static inline void sgz_put_be64(uint8_t *out, uint64_t value)
 {
     for (int i = 0; i < 8; i++)

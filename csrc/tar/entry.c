@@ -216,9 +216,10 @@ static sgz_status set_link(sgz_tar_parser *p, int64_t offset, sgz_error *err)
     sgz_tar_text link = p->has_long_link ? long_link : field_text(p->header, TAR_LINK);
     if (p->local.set & TAR_F_LINK)
         link = p->local.link;
-    if (!link.len)
+    int is_link = p->entry.type == '1' || p->entry.type == '2';
+    if (is_link && !link.len)
         return bad_entry(&p->entry, offset, "a link that names no target", err);
-    if (p->has_long_link && !same_text(link, long_link))
+    if (is_link && p->has_long_link && !same_text(link, long_link))
         return bad_entry(&p->entry, offset, "its target in the PAX header and that in the GNU "
                          "header of a long link are not the same", err);
     p->entry.link = link.text;
@@ -269,7 +270,7 @@ sgz_status sgz_tar_set_entry(sgz_tar_parser *p, int64_t offset, sgz_error *err)
     if ((status = set_name(p, format, offset, err))
         || (status = set_type(p, type, offset, err)))
         return status;
-    if (entry->type == '1' || entry->type == '2')
+    if (entry->type == '1' || entry->type == '2' || p->keep_records)
         if ((status = set_link(p, offset, err)))
             return status;
     if ((status = set_metadata(p, format, offset, err)))
@@ -282,4 +283,16 @@ sgz_status sgz_tar_set_entry(sgz_tar_parser *p, int64_t offset, sgz_error *err)
     if (type == 'D')
         entry->size = 0;
     return SGZ_OK;
+}
+
+int sgz_tar_numbers(const sgz_tar_entry *entry, int64_t *mode, int64_t *dev_major,
+                    int64_t *dev_minor)
+{
+    *dev_major = *dev_minor = 0;
+    if (sgz_tar_number(entry->block, TAR_MODE, mode))
+        return -1;
+    if (header_format(entry->block) == TAR_V7)
+        return 0;
+    return sgz_tar_number(entry->block, TAR_DEVMAJOR, dev_major)
+        || sgz_tar_number(entry->block, TAR_DEVMINOR, dev_minor) ? -1 : 0;
 }

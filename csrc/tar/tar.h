@@ -63,7 +63,7 @@ void sgz_tar_parser_free(sgz_tar_parser *parser);
  * their headers state. */
 void sgz_tar_take_any_type(sgz_tar_parser *parser);
 /* From now on keep each entry's PAX records as they stand (`own`): of those that the parser uses,
- * names of xattrs are unescaped. */
+ * names of xattrs are unescaped. And `link` is what the headers say of any type of entry. */
 void sgz_tar_keep_records(sgz_tar_parser *parser);
 
 typedef enum {
@@ -82,6 +82,10 @@ typedef enum {
 sgz_status sgz_tar_feed(sgz_tar_parser *parser, const uint8_t block[SGZ_TAR_BLOCK],
                         int64_t offset, sgz_tar_event *event, sgz_tar_entry *entry,
                         sgz_error *err);
+/* The numbers of its header block that an entry has of some types only, or not all bits of, as they
+ * stand. Returns 0, or -1: one of them is no number. */
+int sgz_tar_numbers(const sgz_tar_entry *entry, int64_t *mode, int64_t *dev_major,
+                    int64_t *dev_minor);
 /* True when the parser is between entries (a tar may end here). */
 int sgz_tar_idle(const sgz_tar_parser *parser);
 
