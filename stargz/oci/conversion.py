@@ -220,7 +220,7 @@ def convert_image(
     with ExitStack() as stack:
         if executor is None:
             executor = stack.enter_context(ThreadPoolExecutor(jobs, "stargz-layer"))
-        local = LocalStore(executor, progress)
+        local: LocalStore[LayerReport] = LocalStore(executor, progress)
         return convert_as(wanted, src, dst, local, progress, local)
 
 
@@ -230,7 +230,7 @@ def convert_as(
     dst: str | None,
     store: LayerStore,
     progress: Callable[[Mapping[str, Any]], object] | None = None,
-    ends: LocalStore | None = None,
+    ends: LocalStore[LayerReport] | None = None,
     own: str | None = None,
 ) -> ImageReport:
     """`convert_image`, with the options in one, and what makes the layers, which `ends` where the

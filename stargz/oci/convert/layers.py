@@ -118,6 +118,16 @@ class LayerTask:
         text = "+".join(f"{entry.digest}/{entry.size}" for entry in self.entries)
         return f"{text}+" if self.flatten and len(self.entries) == 1 else text
 
+    @property
+    def key(self) -> str:
+        """A text that is equal for tasks that make the same layer, wherever it comes from and
+        goes."""
+        return f"{self.options.key} {self.made_of}"
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> LayerReport:
+        """See `convert_layer`."""
+        return convert_layer(self, progress)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:

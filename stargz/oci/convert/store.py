@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from stargz.oci.convert.layers import LayerReport, LayerTask, convert_layer
+from stargz.oci.convert.layers import LayerReport
+from stargz.oci.formats.manifest import Descriptor
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
+from stargz.oci.registry.access import Access
 
 Events = Callable[[Mapping[str, Any]], object]
 
@@ -17,27 +19,65 @@ class Cancelled(Exception):  # noqa: N818
     """Ends a conversion whose result nobody waits for any more."""
 
 
-class LayerStore(Protocol):
-    """Where an image's conversion has its layers made: each distinct one once."""
+class Report(Protocol):
+    """What became of a task: the blob that it made, "" where it made none."""
 
-    def submit(self, task: LayerTask) -> Future[LayerReport]:
-        """The layer that a task makes: made already, being made, or to be made now. Its blob is
+    @property
+    def source_digest(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    def to_json(self) -> dict[str, Any]: ...
+
+
+R = TypeVar("R", bound=Report)
+R_co = TypeVar("R_co", bound=Report, covariant=True)
+
+
+class Task(Protocol[R_co]):
+    """What is to be made of layers. It can be pickled, and opens by itself what it reads and
+    writes."""
+
+    @property
+    def destination(self) -> str: ...
+    @property
+    def entries(self) -> tuple[Descriptor, ...]: ...
+    @property
+    def access(self) -> Access: ...
+    @property
+    def writing(self) -> Access | None: ...
+    @property
+    def key(self) -> str:
+        """A text that is equal for tasks that make the same, wherever it comes from and goes."""
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> R_co:
+        """Make it, and have it at the destination. `progress` gets (bytes done, bytes in all) of
+        the input, and ends it by raising."""
+
+
+class Store(Protocol[R]):
+    """Where layers are made: each distinct one once."""
+
+    def submit(self, task: Any) -> Future[R]:
+        """What a task makes: made already, being made, or to be made now. Its blob is
         then in the repository of the task that made it, which `place` tells."""
 
-    def place(self, task: LayerTask) -> Reference | LayoutReference | None:
+    def place(self, task: Any) -> Reference | LayoutReference | None:
         """The repository that has the blob of a finished task; None if it is not known."""
 
-    def lost(self, task: LayerTask) -> None:
+    def lost(self, task: Any) -> None:
         """A finished task's blob is not there any more: it is to be made again."""
 
 
-def layer_key(task: LayerTask) -> str:
-    """A text that is equal for tasks that make the same layer, wherever it comes from and goes."""
-    return f"{task.options.key} {task.made_of}"
+class LayerStore(Store[LayerReport], Protocol):
+    """Where an image's conversion has its layers made."""
 
 
-class LocalStore:
-    """A LayerStore in memory: layers are made by an executor, and known while this object is.
+class LocalStore(Generic[R]):
+    """A Store in memory: layers are made by an executor, and known while this object is.
 
     `progress` gets the events of `convert_image` about layers, from the threads that make them
     (of an executor of processes or machines, only their ends).
@@ -48,12 +88,12 @@ class LocalStore:
         self._threads = isinstance(executor, ThreadPoolExecutor)
         self._progress = progress
         self._lock = threading.Lock()
-        self._made: dict[str, tuple[Future[LayerReport], str]] = {}  # and the destination
+        self._made: dict[str, tuple[Future[R], str]] = {}  # and the destination
         self._stop = threading.Event()
 
-    def submit(self, task: LayerTask) -> Future[LayerReport]:
-        """See LayerStore. One that failed is tried again when it is asked for again."""
-        key = layer_key(task)
+    def submit(self, task: Task[R]) -> Future[R]:
+        """See Store. One that failed is tried again when it is asked for again."""
+        key = task.key
         with self._lock:
             future, _ = self._made.get(key, (None, ""))
             if future is None or (future.done() and (future.cancelled() or future.exception())):
@@ -61,15 +101,15 @@ class LocalStore:
                 self._made[key] = future, task.destination
         return future
 
-    def _start(self, task: LayerTask) -> Future[LayerReport]:
+    def _start(self, task: Task[R]) -> Future[R]:
         if self._threads:
             future = self._executor.submit(self._convert, task)
         else:
-            future = self._executor.submit(convert_layer, task)
+            future = self._executor.submit(task.run)
         future.add_done_callback(self._done)
         return future
 
-    def _convert(self, task: LayerTask) -> LayerReport:
+    def _convert(self, task: Task[R]) -> R:
         digest = "+".join(entry.digest for entry in task.entries)
 
         def progress(done: int, total: int) -> None:
@@ -79,23 +119,23 @@ class LocalStore:
                 self._progress({"event": "layer", "digest": digest, "done": done, "total": total})
 
         progress(0, sum(entry.size for entry in task.entries))
-        return convert_layer(task, progress)
+        return task.run(progress)
 
-    def _done(self, future: Future[LayerReport]) -> None:
+    def _done(self, future: Future[R]) -> None:
         if self._progress is not None and not future.cancelled() and not future.exception():
             self._progress({"event": "layer-done", **future.result().to_json()})
 
-    def place(self, task: LayerTask) -> Reference | LayoutReference | None:
-        """See LayerStore."""
+    def place(self, task: Task[R]) -> Reference | LayoutReference | None:
+        """See Store."""
         with self._lock:
-            _, destination = self._made.get(layer_key(task), (None, ""))
+            _, destination = self._made.get(task.key, (None, ""))
         place = parse_image(destination) if destination else None
         return place if isinstance(place, (Reference, LayoutReference)) else None
 
-    def lost(self, task: LayerTask) -> None:
-        """See LayerStore."""
+    def lost(self, task: Task[R]) -> None:
+        """See Store."""
         with self._lock:
-            self._made.pop(layer_key(task), None)
+            self._made.pop(task.key, None)
 
     def stop(self) -> None:
         """End what is being made in threads here, and begin nothing more."""
