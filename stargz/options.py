@@ -16,6 +16,8 @@ LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
+SPAN_SIZE = 4 << 20
+SPAN_SIZES = range(64 << 10, (1 << 30) + 1)  # decoded bytes from one entry point to the next
 MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits
 THREADS = range(1, 1025)
 MAX_TOC_SIZE = 1 << 30  # of its JSON
@@ -79,6 +81,12 @@ def check_chunk_size(size: int) -> None:
     """UsageError for a chunk size that no reader would take, or that none needs."""
     if size not in CHUNK_SIZES:
         raise UsageError(f"chunk_size (--chunk-size) {size} is not in 1 KiB to 1 GiB")
+
+
+def check_span_size(size: int) -> None:
+    """UsageError for a span that no reader would take, or that none needs."""
+    if size not in SPAN_SIZES:
+        raise UsageError(f"span_size (--span-size) {size} is not in 64 KiB to 1 GiB")
 
 
 def check_memory(size: int | None) -> None:

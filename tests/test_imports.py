@@ -37,9 +37,11 @@ FLOORS = {
         ("formats",),
         ("registry",),
         ("repository", "destination"),
+        ("indexes",),
         ("image", "verify"),
         ("convert",),
         ("conversion", "extraction", "difference"),
+        ("soci",),
         ("bulk",),
         ("credentials", "reference"),  # names for other programs
         ("__init__",),

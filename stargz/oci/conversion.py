@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -25,27 +24,24 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.oci.convert import rewrite
+from stargz.oci.convert.ends import (
+    absolute,
+    destination_name,
+    is_same,
+    not_on_stdin,
+    open_ends,
+    worker_name,
+)
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
 from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, layer_options
 from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
-from stargz.oci.destination import Destination, cancel_uploads, open_destination
-from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
-from stargz.oci.formats.reference import (
-    DEFAULT_TAG,
-    STDIN,
-    ArchiveReference,
-    ImageReference,
-    LayoutReference,
-    Reference,
-    parse_image,
-    registry_of,
-)
-from stargz.oci.registry.access import Access, Creds, shared_client
+from stargz.oci.formats.reference import ArchiveReference, parse_image, registry_of
+from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import AccessOptions, access_of
-from stargz.oci.repository import Companion, open_repository
+from stargz.oci.repository import Companion
 from stargz.options import Format, check_max_sparse, check_memory, default_threads
 from stargz.paths import Name, several, text
 
@@ -188,12 +184,7 @@ def convert_image(
             f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "
             "replace what is at DST with --force"
         )
-    if executor is not None and not isinstance(executor, ThreadPoolExecutor):
-        source = parse_image(src)
-        if isinstance(source, ArchiveReference) and source.path == STDIN:
-            raise UsageError(
-                f"{src}: an executor's processes do not have this standard input: save it to a file"
-            )
+    not_on_stdin(src, executor)
     jobs, threads = parallel(jobs, threads)
     if upgrade:
         src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
@@ -236,63 +227,45 @@ def convert_as(
     """`convert_image`, with the options in one, and what makes the layers, which `ends` where the
     image does not succeed. An image at dst with the digest `own` is known to be replaceable."""
     begin = time.perf_counter()
-    dst = _destination(src, dst, options.upgrade)
+    dst = destination_name(src, dst, options.upgrade)
     types = rewrite.DOCKER if options.docker_types else rewrite.OCI
-    with (
-        shared_client(options.access) as client,
-        shared_client(options.writing or options.access) as writer,
-        open_repository(src, client=client) as source,
-        open_destination(dst, client=writer) as destination,
-        ThreadPoolExecutor(_PARALLEL, "stargz-image") as helpers,
-    ):
-        try:
-            plan = make_plan(source, options.platforms, helpers)
-            replaced = options.upgrade and _is_same(parse_image(src), parse_image(dst))
-            known = plan.source_digest if replaced else own
-            # Asked for what is replaced too: an archive may have more in it.
-            there = None if options.force else ordinary_image(destination, known)
-            if replaced:
-                there = None  # if it is another by now, `write` tells
-            elif there is not None and there.digest != plan.source_digest:
-                raise refusal(destination, there)
-            names = _absolute(src), _absolute(_name_of(destination))
-            limits = options.threads, options.memory, options.max_sparse
-            task = LayerTask(
-                *names,
-                (),
-                options.layers,
-                options.access,
-                *limits,
-                writing=options.writing,
-                within=destination.name if isinstance(parse_image(dst), ArchiveReference) else None,
-            )
-            layers = ImageLayers(plan, task, source, destination, options.flatten)
-            if progress is not None:
-                progress({"event": "plan", **layers.totals()})
-            layers.make(store, helpers)
-            left = layers.not_seekable()
-            if left is not None and options.strict:
-                raise UnindexableError(left.warnings[-1], f"{src}: layer {left.source_digest}")
-            missing = layers.missing()
-            if missing and not options.allow_missing:
-                raise _not_found(missing[0], src)
-            images = ImageManifests(plan, layers, source, destination, types)
-            if there is not None and images.changed:
-                raise refusal(destination, there)
-            digest = images.write(helpers, plan.source_digest if replaced else None)
-        except BaseException as error:
-            if ends is not None:
-                ends.stop()
-            interrupted = not isinstance(error, Exception)
-            if interrupted:  # Ctrl-C must not wait for the network, or hardly
-                client.close()
-                writer.close()
-            helpers.shutdown(cancel_futures=True)
-            if ends is not None:  # whose workers write to the destination, which is closed next
-                ends.wait()
-            if interrupted:
-                cancel_uploads(writer, options.writing or options.access)
-            raise
+    reading, writing = options.access, options.writing or options.access
+    with open_ends(src, dst, reading, writing, ends) as both:
+        source, destination, helpers = both.source, both.destination, both.helpers
+        plan = make_plan(source, options.platforms, helpers)
+        replaced = options.upgrade and is_same(parse_image(src), parse_image(dst))
+        known = plan.source_digest if replaced else own
+        # Asked for what is replaced too: an archive may have more in it.
+        there = None if options.force else ordinary_image(destination, known)
+        if replaced:
+            there = None  # if it is another by now, `write` tells
+        elif there is not None and there.digest != plan.source_digest:
+            raise refusal(destination, there)
+        names = absolute(src), absolute(worker_name(destination))
+        limits = options.threads, options.memory, options.max_sparse
+        task = LayerTask(
+            *names,
+            (),
+            options.layers,
+            options.access,
+            *limits,
+            writing=options.writing,
+            within=destination.name if isinstance(parse_image(dst), ArchiveReference) else None,
+        )
+        layers = ImageLayers(plan, task, source, destination, options.flatten)
+        if progress is not None:
+            progress({"event": "plan", **layers.totals()})
+        layers.make(store, helpers)
+        left = layers.not_seekable()
+        if left is not None and options.strict:
+            raise UnindexableError(left.warnings[-1], f"{src}: layer {left.source_digest}")
+        missing = layers.missing()
+        if missing and not options.allow_missing:
+            raise _not_found(missing[0], src)
+        images = ImageManifests(plan, layers, source, destination, types)
+        if there is not None and images.changed:
+            raise refusal(destination, there)
+        digest = images.write(helpers, plan.source_digest if replaced else None)
         report = ImageReport(
             source=src,
             destination=destination.name,
@@ -321,74 +294,7 @@ def parallel(jobs: int | None, threads: int | None) -> tuple[int, int]:
     return jobs, threads or min(cores, math.ceil(2 * cores / jobs))
 
 
-# --- names ------------------------------------------------------------------------------
-
-
-def _destination(src: str, dst: str | None, upgrade: bool) -> str:
-    """What is written; UsageError if that cannot be, or is the source and must not be."""
-    if dst is None:
-        if not upgrade:
-            raise UsageError(f"{src}: no destination; name one, or replace the source (--upgrade)")
-        source = parse_image(src)
-        if isinstance(source, Reference) and source.digest:
-            if not source.tag:
-                raise UsageError(f"{src}: a digest cannot be replaced; name a tag")
-            return f"docker://{replace(source, digest=None)}"
-        dst = src
-    if dst.startswith(("docker-archive:", "storage:")):
-        raise UsageError(
-            f"{dst}: it would lose the annotations, without which nothing reads the image lazily; "
-            "write to docker://..., oci:DIR:REF or oci-archive:FILE:REF"
-        )
-    place = parse_image(dst)
-    same = _is_same(parse_image(src), place)
-    if same and upgrade and isinstance(place, LayoutReference | ArchiveReference) and not place.ref:
-        return str(replace(place, ref=_only_name(place, src)))
-    if same and not upgrade:
-        raise UsageError(f"{dst}: source and destination are the same image; --upgrade replaces it")
-    return dst
-
-
-def _name_of(destination: Destination) -> str:
-    """What workers know the destination by."""
-    place = destination.reference
-    return f"docker://{place}" if isinstance(place, Reference) else str(place)
-
-
-def _only_name(place: LayoutReference | ArchiveReference, src: str) -> str | None:
-    """The name of a layout's only image, which is to be replaced under it."""
-    if isinstance(place, ArchiveReference):
-        with open_archived(place.path) as archived:
-            layout: ImageLayout = archived
-        if not layout.refs() and len(layout.index.manifests) == 1:
-            return None
-    else:
-        layout = Layout(place.path)
-    names = set(layout.refs())
-    if len(names) != 1 or len(layout.index.manifests) != 1:
-        raise UsageError(f"{src}: --upgrade replaces what a name means; give one: {src}:REF")
-    return names.pop()
-
-
-def _is_same(source: ImageReference, to: ImageReference) -> bool:
-    if isinstance(source, Reference) and isinstance(to, Reference):
-        by_tag = source.tag or source.digest is None
-        tags = source.tag or DEFAULT_TAG, to.tag or DEFAULT_TAG
-        return bool(by_tag) and source.name == to.name and tags[0] == tags[1]
-    if isinstance(source, ArchiveReference) and isinstance(to, ArchiveReference):
-        return source.path != STDIN and os.path.realpath(source.path) == os.path.realpath(to.path)
-    if isinstance(source, LayoutReference) and isinstance(to, LayoutReference):
-        paths = os.path.realpath(source.path), os.path.realpath(to.path)
-        return paths[0] == paths[1] and (source.ref == to.ref or None in (source.ref, to.ref))
-    return False
-
-
-def _absolute(name: str) -> str:
-    """The name of an image for workers, which may be elsewhere in the file system."""
-    found = parse_image(name)
-    if isinstance(found, Reference) or found.path == STDIN:
-        return name
-    return str(replace(found, path=os.path.abspath(found.path)))  # noqa: PTH100
+# --- what is found ------------------------------------------------------------------------
 
 
 def _not_found(path: str, src: str) -> EntryNotFoundError:

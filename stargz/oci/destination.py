@@ -99,6 +99,11 @@ class Destination(Protocol):
         """A manifest or an index, whose blobs and manifests are all there: under its digest,
         and, if `named`, under the destination's name too, at once and last. Its digest."""
 
+    def write_referrer(self, data: bytes, media_type: str, kind: str) -> list[str]:
+        """A manifest with a `subject`, which is found by that: in the place of others of the same
+        `kind` about it, as far as the destination lets us say so. The digests of those that are
+        still found."""
+
     def interrupt(self) -> None:
         """Let what other threads wait for fail at once, if nobody else uses it."""
 

@@ -56,8 +56,14 @@ class Repository(Protocol):
     def manifest(self, entry: Descriptor) -> Manifest:
         """One that an index lists."""
 
+    def by_digest(self, digest: str) -> Manifest:
+        """One that is known by its digest alone; SourceError where it is not there."""
+
     def other(self, entry: Descriptor) -> bytes:
         """What an index lists that is no manifest of a kind that is known, checked."""
+
+    def has_blob(self, entry: Descriptor) -> bool:
+        """Whether a blob is there, with that size."""
 
     def read_blob(self, entry: Descriptor, limit: int) -> bytes:
         """All of a blob, checked."""
@@ -74,6 +80,10 @@ class Repository(Protocol):
     def companions(self, digest: str) -> list[Companion]:
         """What refers to the manifest of a digest and is kept apart from it: signatures,
         attestations and the like, by the referrers API, its tag, and cosign's tags."""
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        """The artifacts that say they are about the manifest of a digest (`subject`), as far as it
+        is known without reading all there is."""
 
     def external(self) -> Manifest | None:
         """The image of the external TOCs that belongs to this one."""
@@ -94,6 +104,18 @@ class _InRegistry:
 
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._client.manifest(self._reference, entry)
+
+    def by_digest(self, digest: str) -> Manifest:
+        return self._client.manifest(self._reference.with_digest(digest))
+
+    def has_blob(self, entry: Descriptor) -> bool:
+        try:
+            size = self._client.blob_size(self._reference.with_digest(entry.digest))
+        except RegistryError as error:
+            if error.status == 404:
+                return False
+            raise
+        return size == entry.size
 
     def other(self, entry: Descriptor) -> bytes:
         try:  # as go-containerregistry keeps it
@@ -117,6 +139,9 @@ class _InRegistry:
 
     def companions(self, digest: str) -> list[Companion]:
         return companions.in_registry(self._client, self._reference, digest)
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        return companions.referrers(self._client, self._reference, digest)
 
     def external(self) -> Manifest | None:
         if self._reference.tag is None and self._reference.digest is not None:
@@ -152,6 +177,13 @@ class _Local:
     def other(self, entry: Descriptor) -> bytes:
         return self.read_blob(entry, MAX_MANIFEST_SIZE)
 
+    def has_blob(self, entry: Descriptor) -> bool:
+        try:
+            self.open_blob(entry).close()
+        except (SourceError, FormatError):
+            return False
+        return True
+
     def stream_blob(self, entry: Descriptor) -> BlobStream:
         return SourceStream(self.open_blob(entry), entry, f"{self.name}@{entry.digest}")
 
@@ -170,7 +202,7 @@ class _InLayout(_Local):
 
     def root(self) -> Manifest:
         index, ref = self._layout.index, self._reference.ref
-        entries = index.manifests
+        entries = self._layout.images
         nameless = ref is None and len(entries) > 1 and not self._layout.refs()
         if nameless and all(entry.platform for entry in entries):
             return index  # the layout is the image, one manifest for each platform
@@ -178,6 +210,9 @@ class _InLayout(_Local):
 
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._layout.manifest(entry)
+
+    def by_digest(self, digest: str) -> Manifest:
+        return self._layout.by_digest(digest)
 
     def open_blob(self, entry: Descriptor) -> ByteSource:
         return self._layout.open_blob(entry)
@@ -190,16 +225,29 @@ class _InLayout(_Local):
             lambda target: f"{layout.name}:{target.removeprefix('@')}",
             lambda ref: layout.manifest(layout.resolve(ref)),
         )
-        for entry in layout.index.manifests:
+        for entry, manifest in self._about(digest):
+            kind = companions.kind_of_manifest(manifest)
+            found.append(Companion(f"{layout.name}:{entry.digest}", kind, entry.digest))
+        return found
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        found = [companions.referrer(entry, one) for entry, one in self._about(digest)]
+        tag = companions.referrers_tag(digest)
+        if tag in self._layout.refs():
+            with suppress(SourceError, FormatError, DigestError):
+                found += self._layout.manifest(self._layout.resolve(tag)).manifests
+        return found
+
+    def _about(self, digest: str) -> Iterator[tuple[Descriptor, Manifest]]:
+        """What the layout's index lists that is about a manifest."""
+        for entry in self._layout.index.manifests:
             # Only what can be one is read: no image of many has to be.
             if REF_NAME in entry.annotations or entry.platform is not None:
                 continue
             with suppress(SourceError, FormatError, DigestError):
-                manifest = layout.manifest(entry)
+                manifest = self._layout.manifest(entry)
                 if manifest.subject == digest:
-                    kind = companions.kind_of_manifest(manifest)
-                    found.append(Companion(f"{layout.name}:{entry.digest}", kind, entry.digest))
-        return found
+                    yield entry, manifest
 
     def external(self) -> Manifest | None:
         try:
@@ -222,11 +270,17 @@ class _InArchive(_Local):
     def manifest(self, entry: Descriptor) -> Manifest:
         raise SourceError(f"{self.name}: an archive has no manifest {entry.digest}")
 
+    def by_digest(self, digest: str) -> Manifest:
+        raise SourceError(f"{self.name}: an archive has no manifest {digest}")
+
     def open_blob(self, entry: Descriptor) -> ByteSource:
         self.root()  # what says which member is the blob of which digest
         return self._archive.open_blob(entry)
 
     def companions(self, digest: str) -> list[Companion]:
+        return []
+
+    def referrers(self, digest: str) -> list[Descriptor]:
         return []
 
     def external(self) -> Manifest | None:
@@ -245,6 +299,9 @@ class _InStorage(_Local):
     def manifest(self, entry: Descriptor) -> Manifest:
         return self._storage.manifest(entry.digest, entry)
 
+    def by_digest(self, digest: str) -> Manifest:
+        return self._storage.manifest(digest)
+
     def open_blob(self, entry: Descriptor) -> ByteSource:
         return self._storage.open_blob(entry)
 
@@ -261,6 +318,14 @@ class _InStorage(_Local):
             lambda target: f"{shown}{target if target[0] == '@' else f':{target}'}",
             lambda tag: storage.manifest(storage.resolve(repository, tag)),
         )
+
+    def referrers(self, digest: str) -> list[Descriptor]:
+        storage, repository = self._storage, self._reference.repository
+        try:
+            tag = companions.referrers_tag(digest)
+            return storage.manifest(storage.resolve(repository, tag)).manifests
+        except (SourceError, FormatError, DigestError):
+            return []
 
     def external(self) -> Manifest | None:
         wanted = self._reference

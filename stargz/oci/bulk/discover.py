@@ -269,7 +269,7 @@ def _walk(path: Path) -> Iterator[Path]:
 def _in_layout(path: Path, name: str) -> Iterator[Found]:
     layout = Layout(path)
     refs = dict.fromkeys(layout.refs())
-    entries = layout.index.manifests
+    entries = layout.images
     if refs:
         for ref in refs:
             tag = _tag_in(ref)

@@ -182,7 +182,8 @@ def _ordered(nodes: Sequence[Node]) -> Iterator[Node]:
         known.setdefault(node.manifest.digest, []).append(node)
     sorter = TopologicalSorter[Node]()
     for node in nodes:
-        about_it = known.get(node.manifest.subject or "", ())
+        subject = node.manifest.subject
+        about_it = known.get(subject, ()) if subject else ()
         sorter.add(node, *(child for _, child in node.children), *about_it)
     yield from sorter.static_order()
 

@@ -3,6 +3,7 @@ mistake."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from stargz.errors import DigestError, FormatError, OccupiedError, RegistryError, SourceError
@@ -19,9 +20,21 @@ from stargz.oci.formats.manifest import (
 _MAX_LOOKED_AT = 200  # manifests of an index
 
 
-def ordinary_image(destination: Destination, own: str | None = None) -> Manifest | None:
-    """What the destination's name means now, if it is no seekable image: no layer of it has the
-    annotations of one. None also where it cannot be told: who may write but not read is not kept
+def is_seekable(manifest: Manifest) -> bool:
+    """Whether a layer of an image has the annotations of a seekable one."""
+    return any(
+        TOC_DIGEST in entry.annotations or UNCOMPRESSED_SIZE in entry.annotations
+        for entry in manifest.layers
+    )
+
+
+def ordinary_image(
+    destination: Destination,
+    own: str | None = None,
+    is_made: Callable[[Manifest], bool] = is_seekable,
+) -> Manifest | None:
+    """What the destination's name means now, if none of its images `is_made` by what replaces it:
+    seekable. None also where it cannot be told: who may write but not read is not kept
     from it, and what is damaged can only gain. One with the digest `own` is known to be ours.
 
     Raises OccupiedError for an archive whose other contents would be lost, and RegistryError for a
@@ -35,34 +48,37 @@ def ordinary_image(destination: Destination, own: str | None = None) -> Manifest
         raise
     except (SourceError, FormatError, DigestError):
         return None
-    if found is None or found.digest == own or _is_seekable(destination, found):
+    if found is None or found.digest == own or _has_made(destination, found, is_made):
         return None
     return found
 
 
-def refusal(destination: Destination, found: Manifest) -> OccupiedError:
+def refusal(
+    destination: Destination, found: Manifest, lacks: str = "no layer has a TOC digest"
+) -> OccupiedError:
     """The error that tells what is there."""
-    what = "an ordinary image (no layer has a TOC digest)"
+    what = f"an ordinary image ({lacks})"
     if found.is_artifact:
         what = f"an artifact ({found.artifact_type[:100]!r})"
     return OccupiedError(
         f"{destination.name}: the name is that of {what}, {found.digest}, which would be lost: "
-        "name another, or replace it with --force (or, where it is to be converted itself, "
+        "name another, or replace it with --force (or, where it is to be changed itself, "
         "--upgrade without DST)"
     )
 
 
-def _is_seekable(destination: Destination, root: Manifest) -> bool:
-    """Whether any layer is; an image without layers counts as one."""
+def _has_made(
+    destination: Destination, root: Manifest, is_made: Callable[[Manifest], bool]
+) -> bool:
+    """Whether any image is; one without layers counts as one."""
     left = [(root, 0)]
     looked = bare = 0
     while left:
         found, depth = left.pop()
         if found.kind == "manifest" and not found.is_artifact:
-            notes = [entry.annotations for entry in found.layers]
-            if any(TOC_DIGEST in one or UNCOMPRESSED_SIZE in one for one in notes):
+            if is_made(found):
                 return True
-            bare += 1 if notes else 0
+            bare += 1 if found.layers else 0
         if found.kind != "index" or depth >= MAX_INDEX_NESTING:
             continue
         for entry in found.manifests:

@@ -7,7 +7,7 @@ keeps its bytes, so that an image that is converted again has the same digest.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,7 @@ class NewLayer:
     kept: bool = False
 
 
+Dump = Callable[[dict[str, Any], str], bytes]
 About = Mapping[str, Written]
 """What became of the manifests of an image that changed, by their old digests: others name those
 that they are about."""
@@ -175,7 +176,7 @@ def rewrite_manifest(
         made = _without_soci(made)
     if manifest.media_type == types.manifest and made == {"mediaType": types.manifest} | old:
         return unchanged(manifest)
-    return _written(made, types.manifest, manifest.source)
+    return written(made, types.manifest, manifest.source)
 
 
 def other_layers(manifest: Manifest, layers: Sequence[dict[str, Any]]) -> bool:
@@ -189,7 +190,7 @@ def rewrite_copy(manifest: Manifest, about: About) -> Written:
     if not subject:
         return unchanged(manifest)
     check_keys(manifest.json, ("subject",), manifest.source)
-    return _written(manifest.json | subject, manifest.media_type, manifest.source)
+    return written(manifest.json | subject, manifest.media_type, manifest.source)
 
 
 def rewrite_index(
@@ -198,10 +199,11 @@ def rewrite_index(
     media_type: str,
     about: About,
     no_soci: Collection[str] = (),
+    dump: Dump | None = None,
 ) -> Written:
     """An index that lists `children`: those entries of it that are to stay, and what became of
     each. Entries that are about images whose layers became others (by their old digests in
-    `no_soci`) have no SOCI index any more."""
+    `no_soci`) have no SOCI index any more. `dump` writes its JSON."""
     check_keys(index.json, ("mediaType", "manifests", "subject"), index.source)
     entries = []
     for entry, child in children:
@@ -222,7 +224,7 @@ def rewrite_index(
     made = index.json | changes | _subject(index, about)
     if index.media_type == media_type and made == {"mediaType": media_type} | index.json:
         return unchanged(index)
-    return _written(made, media_type, index.source)
+    return written(made, media_type, index.source, dump)
 
 
 def unchanged(manifest: Manifest) -> Written:
@@ -256,8 +258,11 @@ def _described(found: dict[str, Any], media_type: str, digest: str, size: int) -
     return found | {"mediaType": media_type, "digest": digest, "size": size}
 
 
-def _written(value: dict[str, Any], media_type: str, source: str) -> Written:
-    data = _dump(value, source)
+def written(
+    value: dict[str, Any], media_type: str, source: str, dump: Dump | None = None
+) -> Written:
+    """A document that became another; FormatError if it is too large now."""
+    data = (dump or _dump)(value, source)
     if len(data) > MAX_MANIFEST_SIZE:
         raise FormatError(f"converted: {too_large(len(data))}", source)
     return Written(data, media_type, digest_of(data), True)

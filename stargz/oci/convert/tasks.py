@@ -14,7 +14,7 @@ from stargz.oci.convert.plan import Plan
 from stargz.oci.convert.store import LocalStore, Report, Store, Task
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import Descriptor, layer_kind
-from stargz.oci.formats.reference import LayoutReference, Reference
+from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference
 from stargz.oci.registry.access import shared_client
 from stargz.oci.repository import Repository, open_repository
 
@@ -83,7 +83,7 @@ class Tasks(Generic[T, R]):
     def _is_here(self, store: Store[R], key: tuple[str, ...]) -> bool:
         """Whether a layer was certainly made for this destination, in this run."""
         place = store.place(self._tasks[key]) if isinstance(store, LocalStore) else None
-        return place is not None and _is_place_of(place, self._destination)
+        return place is not None and is_place_of(place, self._destination)
 
     def bring(self, entries: Sequence[Descriptor]) -> None:
         """Have blobs at the destination as they are."""
@@ -96,7 +96,7 @@ class Tasks(Generic[T, R]):
         for _ in range(_TRIES):
             entry = Descriptor("", report.digest, report.size)
             place = store.place(task)
-            elsewhere = place is not None and not _is_place_of(place, self._destination)
+            elsewhere = place is not None and not is_place_of(place, self._destination)
             # What is made for many images is, as a rule, there or mounted: nothing else is asked.
             if elsewhere and place is not None and self._destination.mount_blob(entry, place):
                 return report
@@ -151,7 +151,7 @@ def all_of(futures: Sequence[Future[Any]]) -> None:
         failed[0].result()
 
 
-def _is_place_of(place: Reference | LayoutReference, destination: Destination) -> bool:
+def is_place_of(place: ImageReference, destination: Destination) -> bool:
     """Whether it is the repository that the destination is."""
     here = destination.reference
     if isinstance(place, Reference) and isinstance(here, Reference):

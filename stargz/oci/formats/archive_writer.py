@@ -61,7 +61,7 @@ class ArchiveDestination(LayoutDestination):
         try:
             with open_archived(self._path_given) as there:
                 mine = self._named(there)
-                others = [one for one in there.index.manifests if one not in mine]
+                others = [one for one in there.images if one not in mine]
                 if others:
                     names = ", ".join(one.annotations.get(REF_NAME) or one.digest for one in others)
                     raise OccupiedError(

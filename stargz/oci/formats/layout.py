@@ -24,6 +24,7 @@ from stargz.oci.formats.manifest import (
     too_large,
 )
 from stargz.oci.formats.tar_file import MemberSource, TarFile, open_shared
+from stargz.oci.formats.tar_index import Member
 from stargz.sources import ByteSource, LocalSource
 
 
@@ -53,6 +54,16 @@ class ImageLayout:
         names = (entry.annotations.get(REF_NAME) for entry in self.index.manifests)
         return [name for name in names if name]
 
+    @property
+    def images(self) -> list[Descriptor]:
+        """What its index lists, but for what says that it is no image and has no name: what is
+        about others."""
+        return [
+            entry
+            for entry in self.index.manifests
+            if REF_NAME in entry.annotations or not entry.json.get("artifactType")
+        ]
+
     def resolve(self, ref: str | None = None) -> Descriptor:
         """The descriptor of the manifest or index that `ref` (a name or a digest) means.
 
@@ -65,10 +76,10 @@ class ImageLayout:
                 found = [entry for entry in entries if entry.digest == ref]
             if found:
                 return found[-1]  # the newest: writers append
-        elif len({entry.digest for entry in entries}) == 1:
-            return entries[0]
-        there = ", ".join([*self.refs()] or [entry.digest for entry in entries]) or "none"
-        what = f"no image {ref!r}" if ref is not None else f"{len(entries)} images"
+        elif len({entry.digest for entry in self.images}) == 1:
+            return self.images[0]
+        there = ", ".join([*self.refs()] or [entry.digest for entry in self.images]) or "none"
+        what = f"no image {ref!r}" if ref is not None else f"{len(self.images)} images"
         hint = "" if ref is not None else f"; name one: {self.name}:REF"
         raise SourceError(f"{self.name}: {what} in the layout, which has {there[:300]}{hint}")
 
@@ -80,6 +91,14 @@ class ImageLayout:
         return parse_manifest(
             data, f"{self.name}@{entry.digest}", digest=entry.digest, media_type=entry.media_type
         )
+
+    def by_digest(self, digest: str) -> Manifest:
+        """The manifest of a digest, whatever its size; SourceError where it is not there."""
+        return self.manifest(Descriptor("", digest, self.blob_size(digest)))
+
+    def blob_size(self, digest: str) -> int:
+        """The bytes of a blob; MissingBlobError where it is not there."""
+        raise NotImplementedError
 
     def read_blob(self, entry: Descriptor) -> bytes:
         """All of a blob, checked; the caller has looked at its size."""
@@ -113,9 +132,18 @@ class Layout(ImageLayout):
         try:
             return open_exact(path, entry.size)
         except (FileNotFoundError, NotADirectoryError):
-            raise MissingBlobError(
-                f"{self.name}: blob {entry.digest} is not in the layout ({path})"
-            ) from None
+            raise self._missing(entry.digest) from None
+
+    def blob_size(self, digest: str) -> int:
+        """See ImageLayout.blob_size."""
+        try:
+            return self.blob_path(digest).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._missing(digest) from None
+
+    def _missing(self, digest: str) -> MissingBlobError:
+        path = self.blob_path(digest)
+        return MissingBlobError(f"{self.name}: blob {digest} is not in the layout ({path})")
 
     def _read(self, name: str) -> bytes:
         path = self.path / name
@@ -156,14 +184,21 @@ class ArchivedLayout(ImageLayout):
 
     def open_blob(self, entry: Descriptor) -> MemberSource:
         """See ImageLayout.open_blob."""
-        path = _blob(entry.digest, self.name)
-        if path not in self._tar.members:
-            raise MissingBlobError(f"{self.name}: blob {entry.digest} is not in the archive")
-        member = self._tar.find(path)
+        member = self._member(entry.digest)
         name = f"{self.name}@{entry.digest}"
         if member.size != entry.size:
             raise FormatError(f"{member.size} bytes, where its descriptor says {entry.size}", name)
         return MemberSource(self._tar.source, member.offset, member.size, name)
+
+    def blob_size(self, digest: str) -> int:
+        """See ImageLayout.blob_size."""
+        return self._member(digest).size
+
+    def _member(self, digest: str) -> Member:
+        path = _blob(digest, self.name)
+        if path not in self._tar.members:
+            raise MissingBlobError(f"{self.name}: blob {digest} is not in the archive")
+        return self._tar.find(path)
 
     def _read(self, name: str) -> bytes:
         return self._tar.read(name, MAX_MANIFEST_SIZE)

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -23,8 +23,10 @@ from stargz.oci.formats.manifest import (
     Descriptor,
     Manifest,
     check_bytes,
+    descriptor,
     layer_kind,
     load_json,
+    parse_manifest,
     too_large,
     without_nulls,
 )
@@ -136,8 +138,7 @@ class LayoutDestination:
 
     def _named(self, layout: ImageLayout) -> list[Descriptor]:
         ref = self._reference.ref
-        entries = layout.index.manifests
-        return [entry for entry in entries if entry.annotations.get(REF_NAME) == ref]
+        return [entry for entry in layout.images if entry.annotations.get(REF_NAME) == ref]
 
     def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
         """See Destination.write_manifest. Only what is named is in the layout's index."""
@@ -152,6 +153,29 @@ class LayoutDestination:
             with errors_name(self._within):
                 self._add(entry)
         return digest
+
+    def write_referrer(self, data: bytes, media_type: str, kind: str) -> list[str]:
+        """See Destination.write_referrer: the layout's index lists it, without a name."""
+        digest = self.write_manifest(data, media_type, named=False)
+        subject = parse_manifest(data, self.name).subject
+        entry = {
+            "mediaType": media_type,
+            "digest": digest,
+            "size": len(data),
+            "artifactType": kind,
+        }
+
+        def is_older(old: object) -> bool:
+            if not isinstance(old, dict) or old.get("artifactType") != kind or _name_of(old):
+                return False
+            with suppress(StargzError, OSError):
+                layout = Layout(self._path)
+                return layout.manifest(descriptor(old, self.name, "an entry")).subject == subject
+            return False
+
+        with errors_name(self._within):
+            self._add(entry, is_older)
+        return []
 
     def interrupt(self) -> None:
         """See Destination.interrupt: nothing here waits for long."""
@@ -251,8 +275,10 @@ class LayoutDestination:
         finally:
             os.close(fd)
 
-    def _add(self, entry: dict[str, Any]) -> None:
-        """Put a descriptor into the index, instead of the one with its name."""
+    def _add(
+        self, entry: dict[str, Any], is_older: Callable[[object], bool] = lambda old: False
+    ) -> None:
+        """Put a descriptor into the index, instead of the one with its name, and of older ones."""
         self._make()
         path = self._path / "index.json"
         with self._lock():
@@ -264,7 +290,8 @@ class LayoutDestination:
             listed = index.get("manifests", [])
             if not isinstance(listed, list):
                 raise FormatError("'manifests' is not a list", str(path))
-            index["manifests"] = [old for old in listed if not _same_name(old, entry)] + [entry]
+            kept = [old for old in listed if not (_same_name(old, entry) or is_older(old))]
+            index["manifests"] = [*kept, entry]
             self._write_index(index)
 
     def _write_index(self, index: dict[str, Any]) -> None:
@@ -377,12 +404,16 @@ def _holds(path: Path, size: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
+def _name_of(entry: dict[str, Any]) -> object:
+    notes = entry.get("annotations")
+    return notes.get(REF_NAME) if isinstance(notes, dict) else None
+
+
 def _same_name(old: object, entry: dict[str, Any]) -> bool:
     """Whether `entry` takes the place of an entry that is there."""
     if not isinstance(old, dict):
         return False
-    notes = old.get("annotations")
-    name = notes.get(REF_NAME) if isinstance(notes, dict) else None
+    name = _name_of(old)
     mine = entry.get("annotations", {}).get(REF_NAME)
     if mine is None:
         return name is None and old.get("digest") == entry["digest"]

@@ -65,6 +65,7 @@ ZSTD_CHUNKED = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunke
 DOCKER_TYPES = {oci: docker for docker, oci in OCI_TYPES.items()}
 
 # What SOCI calls an index of an image's layers, and where the two name each other.
+SOCI_V1 = "application/vnd.amazon.soci.index.v1+json"
 SOCI_V2 = "application/vnd.amazon.soci.index.v2+json"
 SOCI_INDEX = "com.amazon.soci.index-digest"
 SOCI_IMAGE = "com.amazon.soci.image-manifest-digest"

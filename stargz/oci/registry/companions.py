@@ -11,7 +11,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
 from stargz.oci.formats.manifest import Descriptor, Manifest
@@ -49,7 +49,7 @@ def from_tags(
     """What tags say belongs to the manifest of a digest. `name` writes the reference of a tag
     or "@" and a digest; `index` reads the index of the referrers' tag, unless `fallback` is
     false."""
-    base = digest.replace(":", "-", 1)
+    base = referrers_tag(digest)
     found: list[Companion] = []
     for tag in sorted(tags):
         if tag == base and fallback:
@@ -97,35 +97,68 @@ _known: weakref.WeakKeyDictionary[RegistryClient, _Known] = weakref.WeakKeyDicti
 _known_lock = threading.Lock()
 
 
+def referrer(entry: Descriptor, manifest: Manifest) -> Descriptor:
+    """A descriptor that says what it is, as lists of referrers have it."""
+    if entry.json.get("artifactType"):
+        return entry
+    return replace(entry, json={**entry.json, "artifactType": kind_of_manifest(manifest)})
+
+
+def referrers_tag(digest: str) -> str:
+    """The tag of the index of referrers, where a registry has no API for them."""
+    return digest.replace(":", "-", 1)
+
+
 def in_registry(client: RegistryClient, reference: Reference, digest: str) -> list[Companion]:
     """The companions of a digest in a reference's repository: one request to the referrers API
     (none after a registry failed to have it), and one list of tags for each repository."""
-    with _known_lock:
-        known = _known.setdefault(client, _Known())
 
     def name(target: str) -> str:
         return f"docker://{reference.name}{target if target[0] == '@' else f':{target}'}"
 
-    found: list[Companion] = []
-    asked = False
-    if reference.registry not in known.without:
-        try:
-            found = from_index(client.referrers(reference, digest), name)
-            asked = True
-        except RegistryError as error:
-            if error.status not in (401, 403):
-                # The API has an answer for every digest: 404 is that there is no API.
-                known.without.add(reference.registry)
-        except _ERRORS:
-            known.without.add(reference.registry)
-    tags = _tags(client, reference, known)
-    return found + from_tags(
+    known = _known_of(client)
+    listed = _by_api(client, reference, digest, known)
+    return from_index(listed or (), name) + from_tags(
         digest,
-        tags,
+        _tags(client, reference, known),
         name,
         lambda tag: client.manifest(reference.with_tag(tag)),
-        fallback=not asked,
+        fallback=listed is None,
     )
+
+
+def referrers(client: RegistryClient, reference: Reference, digest: str) -> list[Descriptor]:
+    """What is about the manifest of a digest, by the API, else by its tag; a registry that does
+    not tell has none."""
+    listed = _by_api(client, reference, digest, _known_of(client))
+    if listed is not None:
+        return listed
+    try:
+        return client.manifest(reference.with_tag(referrers_tag(digest))).manifests
+    except _ERRORS:
+        return []
+
+
+def _known_of(client: RegistryClient) -> _Known:
+    with _known_lock:
+        return _known.setdefault(client, _Known())
+
+
+def _by_api(
+    client: RegistryClient, reference: Reference, digest: str, known: _Known
+) -> list[Descriptor] | None:
+    """What the referrers API tells; None if there is none, or it does not."""
+    if reference.registry in known.without:
+        return None
+    try:
+        return client.referrers(reference, digest)
+    except RegistryError as error:
+        if error.status not in (401, 403):
+            # The API has an answer for every digest: 404 is that there is no API.
+            known.without.add(reference.registry)
+    except _ERRORS:
+        known.without.add(reference.registry)
+    return None
 
 
 def _tags(client: RegistryClient, reference: Reference, known: _Known) -> frozenset[str]:

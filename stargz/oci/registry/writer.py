@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager, suppress
 
 from stargz.digests import digest_of, is_digest
 from stargz.errors import FormatError, SourceError, StargzError, UsageError
+from stargz.oci.formats import go_json
 from stargz.oci.formats.manifest import (
     INDEXES,
     MANIFESTS,
     MAX_MANIFEST_SIZE,
+    OCI_INDEX,
     Descriptor,
     Manifest,
     check_bytes,
@@ -18,12 +20,14 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.reference import DEFAULT_TAG, ImageReference, LayoutReference, Reference
 from stargz.oci.registry.client import RegistryClient
+from stargz.oci.registry.companions import referrers_tag
 from stargz.oci.registry.failures import as_registry_error, failure, is_fresh
 from stargz.oci.registry.sessions import WRITE, Uploads, check_stated, has, location
 from stargz.oci.registry.upload import BlobUpload
 from stargz.sources.client import Response
 from stargz.sources.tries import TransientError, Tries
 
+_INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _ACCEPT = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
 
 
@@ -151,25 +155,61 @@ class RegistryDestination:
         """See Destination.write_manifest."""
         digest = digest_of(data)
         reference = self._reference if named else self._reference.with_digest(digest)
+        with self._turn(digest):
+            if named or not self._has_manifest(f"manifests/{reference.target}", digest):
+                self._put_manifest(reference, data, media_type)
+        return digest
+
+    def write_referrer(self, data: bytes, media_type: str, kind: str) -> list[str]:
+        """See Destination.write_referrer. A registry that has the API for them says so when it
+        gets one; of any other the index of a tag lists them (OCI distribution specification 1.1,
+        "Pushing Manifests with Subject")."""
+        digest = digest_of(data)
+        subject = parse_manifest(data, self.name).subject or ""
+        with self._turn(digest):
+            answer = self._put_manifest(self._reference.with_digest(digest), data, media_type)
+        if answer.headers.get("OCI-Subject", "").strip() == subject:
+            listed = self._client.referrers(self._reference, subject)
+            same = [one.digest for one in listed if one.json.get("artifactType") == kind]
+            return [one for one in same if one != digest]
+        entry = {
+            "mediaType": media_type,
+            "digest": digest,
+            "size": len(data),
+            "artifactType": kind,
+        }
+        reference = self._reference.with_tag(referrers_tag(subject))
+        with self._turn(subject):
+            index = self._read(reference)
+            found = index.json if index is not None else _INDEX
+            others = [
+                one.json
+                for one in (index.manifests if index is not None else ())
+                if one.digest != digest and one.json.get("artifactType") != kind
+            ]
+            listing = go_json.dump({**found, "manifests": [*others, entry]}, str(reference))
+            if index is None or listing != index.data:
+                self._put_manifest(reference, listing, OCI_INDEX)
+        return []
+
+    def _put_manifest(self, reference: Reference, data: bytes, media_type: str) -> Response:
         if len(data) > MAX_MANIFEST_SIZE:
             raise FormatError(too_large(len(data)), str(reference))
+        digest = digest_of(data)
         path = f"manifests/{reference.target}"
         headers = {"Content-Type": media_type}
         budget = Tries(self._client.http, str(reference))
-        with self._turn(digest):
-            if not named and self._has_manifest(path, digest):
-                return digest
-            while True:
-                answer = self._request("PUT", path, headers=headers, body=data)
-                if answer.status in (200, 201, 202, 204):
-                    break
-                error = failure(answer, reference, writing=True)
-                if not is_fresh(answer):
-                    raise error
-                with as_registry_error():
-                    budget.again(TransientError(error.message, status=error.status))
+        while True:
+            answer = self._request("PUT", path, headers=headers, body=data)
+            if answer.status in (200, 201, 202, 204):
+                break
+            error = failure(answer, reference, writing=True)
+            if not is_fresh(answer):
+                raise error
+            with as_registry_error():
+                budget.again(TransientError(error.message, status=error.status))
         check_stated(answer, digest, str(reference), "the manifest")
-        return digest
+        return answer
 
     def _has_manifest(self, path: str, digest: str) -> bool:
         answer = self._request("HEAD", path, headers=_ACCEPT)
