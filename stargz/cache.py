@@ -1,8 +1,11 @@
-"""The disk cache: chunks of remote layers, kept between runs.
+"""The disk cache: chunks of remote layers, and indexes of ordinary tars, kept between runs.
 
 A folder of its owner with one file a chunk, named by the sha256 of its bytes
 (csrc/chunks/disk.h), so equal files of different layers and images are stored once. Any number of
 processes may use it at once. Bytes are hashed before they enter and again when they leave.
+
+The folder `index` in it has a file for each blob that an index was made of, named by the sha256 of
+what the blob is called: a line with the sha256 of the blob's version, and the index.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -22,15 +26,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stargz._engine.chunks import Store
+from stargz.durable import NewFile, write_all
 from stargz.errors import SourceError
 
 DEFAULT_SIZE = 10 << 30
 
 _log = logging.getLogger("stargz")
 
-_FOLDER = re.compile(r"[0-9a-f]{2}")
+_INDEXES = "index"
+_FOLDER = re.compile(rf"[0-9a-f]{{2}}|{_INDEXES}")
 _CHUNK = re.compile(r"[0-9a-f]{62}")
-_TEMPORARY = ".tmp-"
+_INDEX = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY = "."
+# What indexes may take of the cache: a chunk that has to go is fetched again, an index is another
+# pass over its blob, but they are small.
+_INDEX_SHARE = 1 / 16
 # A temporary file that is older belongs to a process that was killed: a chunk is written in
 # less than a second.
 _LEFTOVER = 3600.0
@@ -48,22 +58,25 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """What a cache holds: `chunks` files that take `bytes` of at most `cap`; `oldest` is when the
-    one that goes first was last used (seconds since the epoch), None if there is none."""
+    """What a cache holds: `chunks` and `indexes` files that take `bytes` of at most `cap`; `oldest`
+    is when the one that goes first was last used (seconds since the epoch), None if there is
+    none."""
 
     path: str
     chunks: int
     bytes: int
     cap: int
     oldest: float | None
+    indexes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was removed: `chunks` files that took `bytes`."""
+    """What was removed: `chunks` and `indexes` files that took `bytes`."""
 
     chunks: int
     bytes: int
+    indexes: int = 0
 
 
 def default_path() -> Path:
@@ -115,17 +128,71 @@ class Cache:
 
     def info(self) -> CacheInfo:
         """What is there now; every file is looked at."""
-        chunks = total = 0
+        chunks = indexes = total = 0
         oldest: float | None = None
-        for _, _, used, taken in self._files():
-            chunks += 1
+        for _, name, used, taken in self._files():
+            indexes += _is_index(name)
+            chunks += not _is_index(name)
             total += taken
             oldest = used if oldest is None else min(oldest, used)
-        return CacheInfo(self.path, chunks, total, self._cap(total), oldest)
+        return CacheInfo(self.path, chunks, total, self._cap(total), oldest, indexes)
+
+    def index(self, blob: str, version: str) -> bytes | None:
+        """The index that was kept of what is called `blob`; None if there is none of this
+        `version`."""
+        try:
+            with open(self._index_path(blob), "rb", opener=_follow_no_link) as file:
+                if file.read(65) != _sha256_of(version) + b"\n":
+                    return None
+                os.utime(file.fileno())  # it is of use: others go first
+                return file.read()
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                _log.warning("%s: an index in it cannot be read: %s", self.path, error.strerror)
+            return None
+
+    def keep_index(
+        self, blob: str, version: str, write: Callable[[Callable[[bytes], int]], object]
+    ) -> bool:
+        """Keep an index, which `write(put)` writes, in place of that of another version. It is
+        there complete or not at all; False where the disk does not take it."""
+        path = self._index_path(blob)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path), 0o700)  # noqa: PTH102, PTH120
+            with NewFile(os.path.dirname(path), os.path.basename(path)) as file:  # noqa: PTH119, PTH120
+                write_all(file.fd, _sha256_of(version) + b"\n")
+                write(lambda data: write_all(file.fd, data))
+                os.fchmod(file.fd, 0o600)
+                file.publish(path)
+            self._tidy_indexes()
+        except OSError as error:
+            _log.warning("%s: an index is not kept: %s", self.path, error.strerror or error)
+            return False
+        return True
+
+    def _index_path(self, blob: str) -> str:
+        return f"{self.path}/{_INDEXES}/{_sha256_of(blob).decode()}"
+
+    def _tidy_indexes(self) -> None:
+        """Remove the least recently used indexes where they take more than their share."""
+        folder = os.open(_INDEXES, _DIRECTORY, dir_fd=self._fd)
+        try:
+            found = sorted((used, taken, name) for _, name, used, taken in _files_in(folder, True))
+            left = sum(taken for _, taken, _ in found)
+            cap = int(self.size * _INDEX_SHARE)
+            for _, taken, name in found if left > cap else ():
+                if left <= cap * _LOW:
+                    break
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+                left -= taken
+        finally:
+            os.close(folder)
 
     def prune(self, size: int | None = None, older_than: float | None = None) -> Pruned:
-        """Remove chunks not used for `older_than` seconds, then the least recently used ones
-        until at most `size` bytes are left; all when neither is given.
+        """Remove chunks and indexes not used for `older_than` seconds, then the least recently used
+        ones until at most `size` bytes are left; all when neither is given.
 
         Waits for another process that is evicting.
         """
@@ -163,7 +230,7 @@ class Cache:
         return max(0, min(self.size, total + free))
 
     def _files(self, *, sweep: bool = False) -> Iterator[tuple[int, str, float, int]]:
-        """(descriptor of its folder, name, last use, bytes) of every chunk. With `sweep`
+        """(descriptor of its folder, name, last use, bytes) of every chunk and index. With `sweep`
         leftovers of killed processes are removed."""
         with os.scandir(self._fd) as entries:
             names = sorted(entry.name for entry in entries)
@@ -175,7 +242,7 @@ class Cache:
             except OSError:
                 continue  # something foreign, or gone
             try:
-                yield from _chunks_in(folder, sweep)
+                yield from _files_in(folder, sweep)
             finally:
                 os.close(folder)
 
@@ -196,7 +263,7 @@ class Cache:
                     break
                 left -= taken
                 last = used
-            chunks = removed = 0
+            chunks = indexes = removed = 0
             for folder, name, used, taken in self._files():
                 # Of several used at the very moment of the last one some may stay.
                 if used > last or removed >= total - left:
@@ -205,18 +272,31 @@ class Cache:
                     os.unlink(name, dir_fd=folder)
                 except FileNotFoundError:
                     continue
-                chunks += 1
+                indexes += _is_index(name)
+                chunks += not _is_index(name)
                 removed += taken
-            return Pruned(chunks, removed)
+            return Pruned(chunks, removed, indexes)
         finally:
             os.close(lock)
 
 
-def _chunks_in(folder: int, sweep: bool) -> Iterator[tuple[int, str, float, int]]:
+def _is_index(name: str) -> bool:
+    return _INDEX.fullmatch(name) is not None
+
+
+def _sha256_of(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
+
+
+def _follow_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _files_in(folder: int, sweep: bool) -> Iterator[tuple[int, str, float, int]]:
     now = time.time()
     with os.scandir(folder) as entries:
         for entry in entries:
-            chunk = _CHUNK.fullmatch(entry.name) is not None
+            chunk = bool(_CHUNK.fullmatch(entry.name)) or _is_index(entry.name)
             if not chunk and not (sweep and entry.name.startswith(_TEMPORARY)):
                 continue
             try:

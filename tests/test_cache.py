@@ -352,7 +352,7 @@ def test_commands(tmp_path: Path, user_cache: Path) -> None:
     where = ("--cache-dir", cache.path)
     info = json.loads(command.ok("cache", "info", "--json", *where))
     assert (info["path"], info["chunks"], info["bytes"]) == (cache.path, 4, 4 * 8192)
-    assert set(info) == {"path", "chunks", "bytes", "cap", "oldest"}
+    assert set(info) == {"path", "chunks", "bytes", "cap", "oldest", "indexes"}
     assert "32,768 bytes" in command.ok("cache", "info", *where)
     old = ("--older-than", "36h")
     assert json.loads(command.ok("cache", "prune", "--json", *old, *where))["chunks"] == 2
@@ -368,3 +368,53 @@ def test_commands(tmp_path: Path, user_cache: Path) -> None:
     (tmp_path / "open/x").write_bytes(b"")
     (tmp_path / "open").chmod(0o755)
     assert "chmod 700" in command.fails(1, "cache", "info", "--cache-dir", tmp_path / "open")
+
+
+# --- indexes --------------------------------------------------------------------------------------
+
+
+def test_an_index_is_of_one_version_of_its_blob(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    assert cache.index("blob", "1") is None
+    assert cache.keep_index("blob", "1", lambda put: put(b"first"))
+    assert cache.index("blob", "1") == b"first"
+    assert cache.index("blob", "2") is None
+    assert cache.keep_index("blob", "2", lambda put: (put(b"sec"), put(b"ond")))
+    assert (cache.index("blob", "1"), cache.index("blob", "2")) == (None, b"second")
+    (file,) = (tmp_path / "cache/index").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    # Complete, or as it was.
+    with pytest.raises(ValueError, match="stop"):
+        cache.keep_index("blob", "3", lambda put: (put(b"half"), int("stop")))
+    assert cache.index("blob", "2") == b"second"
+    assert len(list(file.parent.iterdir())) == 1
+    put(cache, b"chunk")
+    info = cache.info()
+    assert (info.chunks, info.indexes, info.bytes) == (1, 1, 2 * 4096)
+    pruned = cache.prune()
+    assert (pruned.chunks, pruned.indexes) == (1, 1)
+    assert cache.index("blob", "2") is None
+
+
+def test_indexes_have_a_share_of_the_cache(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 16 * 10_000)
+    for number in range(8):
+        for file in (tmp_path / "cache").glob("index/*"):
+            os.utime(file, (file.stat().st_mtime - 10,) * 2)
+        assert cache.keep_index(f"blob {number}", "1", lambda put: put(bytes(3000)))
+    assert [cache.index(f"blob {n}", "1") is not None for n in range(8)] == [False] * 6 + [True] * 2
+
+
+def test_an_index_that_cannot_be_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache(tmp_path / "cache")
+    (tmp_path / "cache/index").write_bytes(b"in the way")
+    assert not cache.keep_index("blob", "1", lambda put: put(b"x"))
+    assert "an index is not kept" in caplog.text
+    assert cache.index("blob", "1") is None
+    (tmp_path / "cache/index").unlink()
+    cache.keep_index("blob", "1", lambda put: put(b"x"))
+    (file,) = (tmp_path / "cache/index").iterdir()
+    file.unlink()
+    file.symlink_to("/etc/passwd")
+    assert cache.index("blob", "1") is None

@@ -168,7 +168,9 @@ def counted(number: int, what: str) -> str:
     """A number of things: "1 entry", "2,000 entries"."""
     if number == 1:
         return f"1 {what}"
-    return f"{number:,} {what[:-1]}ies" if what.endswith("y") else f"{number:,} {what}s"
+    if what.endswith("y"):
+        return f"{number:,} {what[:-1]}ies"
+    return f"{number:,} {what}es" if what.endswith("x") else f"{number:,} {what}s"
 
 
 def size_text(count: int) -> str:

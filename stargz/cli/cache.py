@@ -1,7 +1,8 @@
 """The disk cache: what is in it, and making it smaller.
 
-It holds chunks of layers that were read from servers and registries, by their digest. The
-folder is --cache-dir, else $STARGZ_CACHE_DIR, else stargz in $XDG_CACHE_HOME or ~/.cache."""
+It holds chunks of layers that were read from servers and registries, by their digest, and the
+indexes that were made of ordinary tar.gz files and tars. The folder is --cache-dir, else
+$STARGZ_CACHE_DIR, else stargz in $XDG_CACHE_HOME or ~/.cache."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Empty the disk cache, or make it smaller.
 
-Without options all of it goes. Commands that use the cache meanwhile fetch again what is gone."""
+Without options all of it goes. Commands that use the cache meanwhile fetch again what is gone, and
+make the indexes of local files anew."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=_options.size,
         metavar="SIZE",
-        help="remove the least recently used chunks until this much is left, such as 1G",
+        help="remove what was least recently used until this much is left, such as 1G",
     )
     parser.add_argument(
         "--older-than",
@@ -47,5 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(asdict(removed))
     elif not args.quiet:
-        print(f"removed {counted(removed.chunks, 'chunk')}, {size_text(removed.bytes)}")
+        what = counted(removed.chunks, "chunk")
+        if removed.indexes:
+            what += f" and {counted(removed.indexes, 'index')}"
+        print(f"removed {what}, {size_text(removed.bytes)}")
     return OK

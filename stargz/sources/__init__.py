@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, BinaryIO
 
 from stargz.errors import UsageError
-from stargz.sources.base import ByteSource
+from stargz.sources.base import TAIL, ByteSource
 from stargz.sources.local import LocalSource
 from stargz.sources.memory import FileObjectSource, MemorySource
 
@@ -32,15 +32,16 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | By
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*::)*([a-z][a-z0-9+.-]*)://", re.I)
 
 
-def as_source(source: Source, *, client: Client | None = None) -> ByteSource:
+def as_source(source: Source, *, client: Client | None = None, tail: int = TAIL) -> ByteSource:
     """The ByteSource for a path, URL, bytes, binary file object, or ByteSource.
 
-    http and https URLs are read with `client`, if there is one; those of other schemes by
-    fsspec. Raises UsageError for what is none of them, SourceError for what cannot be had.
+    http and https URLs are read with `client`, if there is one, and opened by a request for the
+    blob's last `tail` bytes; those of other schemes by fsspec. Raises UsageError for what is none
+    of them, SourceError for what cannot be had.
     """
     if isinstance(source, str | os.PathLike):
         if isinstance(source, str) and (scheme := url_scheme(source)):
-            return _from_url(source, scheme, client)
+            return _from_url(source, scheme, client, tail)
         return LocalSource(os.fspath(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return MemorySource(source)
@@ -69,14 +70,14 @@ def url_scheme(source: object) -> str:
     return url[1].lower() if url else ""
 
 
-def _from_url(url: str, scheme: str, client: Client | None) -> ByteSource:
+def _from_url(url: str, scheme: str, client: Client | None, tail: int) -> ByteSource:
     # What a URL needs is imported when there is one.
     if "::" in url.partition("://")[0]:
         scheme = ""
     if scheme in ("http", "https"):
         from stargz.sources.http import HTTPSource
 
-        return HTTPSource(url, client=client)
+        return HTTPSource(url, client=client, tail=tail)
     if scheme == "file":
         raise UsageError(f"{url}: give a local file as a path")
     if scheme in ("docker", "oci", "oci-archive", "docker-archive", "storage"):

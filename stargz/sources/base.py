@@ -21,6 +21,10 @@ class ByteSource(Protocol):
     Three attributes are optional and let the engine read without Python, where they are not None:
     `fd`, an open file descriptor for pread; `buffer`, all of the bytes; and `named`, a file that
     is opened whenever it is read (see NamedSource).
+
+    Two more are for indexes. `identity`, where it is not None, is what the blob is called and its
+    version, both as texts: in any process the same texts mean the same bytes. `beside(suffix)`
+    opens what is called as the blob is, with `suffix` behind it: None where there is no such thing.
     """
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -22,13 +23,15 @@ class FsspecSource:
     """A ByteSource over fsspec, for any number of threads; needs the extra `fsspec`, and what
     the scheme needs (s3fs for s3://, gcsfs for gs://).
 
-    `options` are those of the file system (`storage_options`). Raises UsageError for what
-    fsspec cannot open, SourceError for what it cannot read.
+    `options` are those of the file system (`storage_options`); `opened` is that, with a path, if
+    it is there. Raises UsageError for what fsspec cannot open, SourceError for what it cannot
+    read.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, *, opened: tuple[Any, str] | None = None, **options: Any) -> None:
         # Queries and user names may be secrets.
         self.name: str = re.sub(r"\?.*", "?...", _USER.sub("://", url))
+        self._url = url
         self._secrets = _secrets(url)
         self._closed = False
         self._link = Link()
@@ -39,7 +42,8 @@ class FsspecSource:
                 f"{self.name}: this kind of URL needs fsspec: {extra('fsspec')}"
             ) from error
         try:
-            self._fs, self._path = fsspec.url_to_fs(url, **options)
+            found: tuple[Any, str] = opened or fsspec.url_to_fs(url, **options)
+            self._fs, self._path = found
         except ImportError as error:
             raise UsageError(f"{self.name}: {self._line(error)}") from error
         except ValueError as error:
@@ -52,10 +56,30 @@ class FsspecSource:
             info = self._fs.info(self._path)
         except Exception as error:
             raise self._error("cannot be opened", error) from error
+        self._info: dict[str, Any] = info
         size = info.get("size")
         if info.get("type") == "directory" or not isinstance(size, int):
             raise SourceError(f"{self.name}: is a directory, or has no known size; name one blob")
         self.size = size
+
+    @property
+    def identity(self) -> tuple[str, str] | None:
+        """See ByteSource: the version is all that the file system says of it."""
+        kinds = (str, int, float, bytes, datetime)
+        said = sorted((k, str(v)) for k, v in self._info.items() if isinstance(v, kinds))
+        protocol = self._fs.protocol
+        return f"{protocol if isinstance(protocol, str) else protocol[0]} {self._path}", repr(said)
+
+    def beside(self, suffix: str) -> FsspecSource | None:
+        """See ByteSource."""
+        if "?" in self._path:
+            return None
+        try:
+            return FsspecSource(f"{self._url}{suffix}", opened=(self._fs, self._path + suffix))
+        except SourceError as error:
+            if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                return None
+            raise
 
     def _error(self, what: str, error: Exception) -> SourceError:
         if isinstance(error, FileNotFoundError):

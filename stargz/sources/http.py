@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import re
 import threading
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from stargz.errors import retryable
+from stargz.errors import SourceError, retryable
 from stargz.sources.base import TAIL, check_range
 from stargz.sources.client import PIECE, Client, Reply, Response, harmless, origin, redact
 from stargz.sources.ranges import Link, plan
@@ -33,6 +34,10 @@ _SMALL_PIECE = 16 << 10
 _NO_RANGE = (400, 405, 416, 501)
 # Redirects that expire at once, as seen by threads that compete for them.
 _MOVES = 4
+# By which blobs that a server says nothing of are told apart.
+_LAST = 1 << 10
+# There is no such thing; object stores answer so to those who may not list what there is.
+_ABSENT = (403, 404, 410)
 _HINTS = {
     401: "give credentials",
     403: "check the credentials, or whether the URL has expired",
@@ -56,7 +61,7 @@ class _Place:
 class HTTPSource:
     """A ByteSource of the blob at an http or https URL; safe for any number of threads.
 
-    Without `size` it is opened by one request for the blob's last TAIL bytes, which also tells
+    Without `size` it is opened by one request for the blob's last `tail` bytes, which also tells
     its size; reads of them then cost nothing. `client` is not closed here; without it the
     source has its own. `name` is what errors call the blob (default: the URL without query).
 
@@ -79,12 +84,14 @@ class HTTPSource:
         client: Client | None = None,
         size: int | None = None,
         name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        tail: int = TAIL,
     ) -> None:
         self.name: str = redact(url) if name is None else name
         parts = urlsplit(url)
         user, separator, host = parts.netloc.rpartition("@")
         self._url = urlunsplit(parts._replace(netloc=host, fragment=""))
-        self._headers: dict[str, str] = {}
+        self._headers: dict[str, str] = dict(headers or {})
         if separator:
             secret = base64.b64encode(unquote(user).encode()).decode()
             self._headers["Authorization"] = f"Basic {secret}"
@@ -100,6 +107,7 @@ class HTTPSource:
         self._closed = False
         self._link = Link()
         self._size = size
+        self._tail_size = max(1, tail)  # the size is told with it
         if size is None:
             try:
                 self._open()
@@ -112,6 +120,27 @@ class HTTPSource:
         """Bytes of the blob."""
         assert self._size is not None
         return self._size
+
+    @property
+    def identity(self) -> tuple[str, str] | None:
+        """See ByteSource. The version is what the server says of it, with the blob's last bytes,
+        which hold the check sum of a gzip member."""
+        kind, value = self._validator or ("", "")
+        last = hashlib.sha256(self._tail[-_LAST:]).hexdigest()
+        return f"url {self._url}", f"{self.size} {kind} {value} {last}"
+
+    def beside(self, suffix: str) -> HTTPSource | None:
+        """See ByteSource. A URL with a query names nothing that has others beside it."""
+        parts = urlsplit(self._url)
+        if parts.query:
+            return None
+        url = urlunsplit(parts._replace(path=parts.path + suffix))
+        try:
+            return HTTPSource(url, client=self.client, headers=self._headers)
+        except SourceError as error:
+            if error.status in _ABSENT:
+                return None
+            raise
 
     # --- for subclasses -----------------------------------------------------------------
 
@@ -393,10 +422,10 @@ class HTTPSource:
             self._tell_whole(None)
             self._whole = self._download()
             return
-        budget = Tries(self.client, self.name, TAIL)
+        budget = Tries(self.client, self.name, self._tail_size)
         while self._size is None:
             try:
-                reply = self.ask("GET", {"Range": f"bytes=-{TAIL}"}, budget)
+                reply = self.ask("GET", {"Range": f"bytes=-{self._tail_size}"}, budget)
                 if reply.status == 206:
                     self._open_tail(reply, budget)
                 elif reply.status == 200:
@@ -417,7 +446,7 @@ class HTTPSource:
         if total is None:
             total = last + 1
         length = reply.length
-        if last != total - 1 or first != max(0, total - TAIL):
+        if last != total - 1 or first != max(0, total - self._tail_size):
             # An old server that takes -N for 0-N. Its size is good.
             reply.close()
             self._size = total

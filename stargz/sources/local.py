@@ -55,6 +55,20 @@ class LocalSource:
         """The descriptor, for pread; None once closed."""
         return self._fd if self._fd >= 0 else None
 
+    @property
+    def identity(self) -> tuple[str, str] | None:
+        """See ByteSource. None of a file that has no name, or that is no regular one."""
+        return file_identity(os.fstat(self._fd))
+
+    def beside(self, suffix: str) -> LocalSource | None:
+        """See ByteSource. Of a file that was opened by others it is not known where it is."""
+        if not self._owned:
+            return None
+        try:
+            return LocalSource(self.name + suffix)
+        except FileNotFoundError:
+            return None
+
     def read_at(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; SourceError when the file does not have them."""
         if self._fd < 0:
@@ -78,6 +92,15 @@ class LocalSource:
         if self._owned and self._fd >= 0:
             self.close()
             warn(f"unclosed layer {self.name}", ResourceWarning, source=self, stacklevel=2)
+
+
+def file_identity(info: os.stat_result) -> tuple[str, str] | None:
+    """A file, and its version: whatever is written to it changes its ctime. None where that cannot
+    be told: it has no name, so that another may have its number next, or it is a device."""
+    if not stat.S_ISREG(info.st_mode) or not info.st_nlink:
+        return None
+    times = f"{info.st_mtime_ns} {info.st_ctime_ns}"
+    return f"file {info.st_dev} {info.st_ino}", f"{info.st_size} {times}"
 
 
 class NamedSource:

@@ -88,6 +88,14 @@ class RegistryBlob(HTTPSource):
         return failure(answer, self.reference)
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """See ByteSource: the digest, wherever it is."""
+        return self.descriptor.digest, ""
+
+    def beside(self, suffix: str) -> None:
+        """See ByteSource: blobs of a registry have no neighbours."""
+
+    @property
     def host(self) -> Endpoint:
         """Who is asked now."""
         return self._host
