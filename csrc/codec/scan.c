@@ -485,13 +485,14 @@ sgz_status sgz_codec_scan_end(sgz_scanner *s, sgz_error *err)
         return sgz_base_fail(err, SGZ_EDATA, z->base, NULL, 0,
                              "truncated: the input ends inside a gzip member");
     s->closed = s->count != 0;
+    sgz_status status = end_traces(s, err);
     s->next = INT64_MAX;
     sgz_points *points = s->options.points;
     if (points) {
         points->size = z->base;
         points->end = s->out;
     }
-    return end_traces(s, err);
+    return status;
 }
 
 int64_t sgz_codec_scan_settled(const sgz_scanner *s)
