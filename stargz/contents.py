@@ -60,7 +60,7 @@ class WholeFile:
             actual = "sha256:" + self._hash.hexdigest()
             if actual != self._expected:
                 chunks = self._rows.chunks(self._row)
-                where = chunks[0][0] if chunks else None
+                where = next((offset for offset, *_, zeros in chunks if not zeros), None)
                 raise DigestError(
                     self._name, self._expected, actual, self._source, where, "the file"
                 )

@@ -293,7 +293,8 @@ class Layer:
         return _toc.Tree([self._rows], "raw")
 
     def chunks(self, name: Name) -> list[Chunk]:
-        """Where the data of the regular file that a name leads to lies; [] if it is empty."""
+        """Where the data of the regular file that a name leads to lies, and its holes; [] if it is
+        empty."""
         return [Chunk(*chunk) for chunk in self._rows.chunks(self._file(name))]
 
     def _way(self, name: Name, *, follow: bool = False) -> str:

@@ -106,7 +106,8 @@ class Chunk:
     """Where `size` bytes of a file lie, from `chunk_offset` in the file on.
 
     They begin `inner_offset` decoded bytes behind the start of the gzip member at blob offset
-    `offset`. `digest` ("sha256:...") is "" in legacy blobs.
+    `offset`. `digest` ("sha256:...") is "" in legacy blobs. With `zeros` they are a hole: bytes 0,
+    of which the blob has nothing (both offsets are 0, the digest is "").
     """
 
     offset: int
@@ -114,6 +115,7 @@ class Chunk:
     chunk_offset: int
     size: int
     digest: str
+    zeros: bool = False
 
 
 class TOC:
@@ -215,7 +217,8 @@ class TOC:
         ]
 
     def chunks(self, name: Name) -> list[Chunk]:
-        """The chunks of a regular file in order, hard links followed; none where it is empty.
+        """The chunks of a regular file in order, holes among them, hard links followed; none where
+        it is empty.
 
         Raises KeyError when there is no such entry.
         """

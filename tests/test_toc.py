@@ -113,7 +113,7 @@ def entry_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
     offset = draw(st.integers(1, 1000))
     owners: dict[tuple[str, int], str] = {}
     for name in draw(st.lists(parts, unique=True, max_size=8)):
-        kind = draw(st.sampled_from(TYPES[:-1]))
+        kind = draw(st.sampled_from(TYPES[:7]))
         if kind == "hardlink" and (not found or found[0]["type"] == "dir"):
             kind = "symlink"
         e = entry("d/" + name, kind)
@@ -143,16 +143,21 @@ def entry_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
         found.append(e)
         if kind == "reg":
             sizes = draw(st.lists(st.integers(1, 2000), max_size=3))
-            at = inner = 0
+            at = inner = last = 0
             for n, size in enumerate(sizes):
                 c = e if n == 0 else entry(e["name"], "chunk")
-                if n and draw(st.booleans()):
-                    inner += draw(st.integers(sizes[n - 1], 9999))
+                zeros = draw(st.booleans())
+                if zeros:
+                    c |= {"chunkSize": size, "chunkType": "zeros"}
+                elif last and draw(st.booleans()):
+                    inner += draw(st.integers(last, 9999))
                 else:
                     offset += draw(st.integers(1, 5000))
                     inner = draw(st.integers(0, 9999))
-                c |= {"offset": offset, "chunkDigest": draw(digests)}
-                if inner:
+                if not zeros:
+                    last = size
+                    c |= {"offset": offset, "chunkDigest": draw(digests)}
+                if inner and not zeros:
                     c["innerOffset"] = inner
                 if at:
                     c["chunkOffset"] = at
@@ -162,7 +167,8 @@ def entry_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
                 at += size
             if at:
                 e["size"] = at
-            e["digest"] = e["chunkDigest"] if len(sizes) == 1 else draw(digests)
+            single = len(sizes) == 1 and "chunkDigest" in e
+            e["digest"] = e["chunkDigest"] if single else draw(digests)
     return found
 
 

@@ -24,7 +24,7 @@ def go_string(text: str) -> str:
 ORDER = [
     "name", "type", "size", "modtime", "linkName", "mode", "uid", "gid", "userName", "groupName",
     "offset", "innerOffset", "devMajor", "devMinor", "xattrs", "digest", "chunkOffset",
-    "chunkSize", "chunkDigest",
+    "chunkSize", "chunkDigest", "chunkType",
 ]
 # fmt: on
 

@@ -214,7 +214,7 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
     int missed = 0, first_use = 0, slow = 0;
     sgz_status st = SGZ_OK;
     pthread_mutex_lock(&c->lock);
-    if (layer->direct)
+    if (layer->direct && first < last)
         note_run(layer, first, last);
     /* What follows on a slow one would likely be as slow, and is asked for again anyway. */
     for (size_t span = first; span < last && !st && !slow; span++) {
@@ -256,6 +256,7 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
         pthread_mutex_unlock(&c->lock);
         for (size_t i = 0; i < count; i++)
             copy(want, held[i], out);
+        sgz_read_spans_zeros(layer->spans, first, last, want->offset, (int64_t)want->size, out);
         pthread_mutex_lock(&c->lock);
         c->stats.read_bytes += want->size;
     }

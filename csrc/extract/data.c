@@ -131,44 +131,66 @@ static sgz_status open_shared(sgz_extract_worker *w, sgz_extract_object *o, int 
     return st;
 }
 
-/* A file of several chunks of which not all have a digest: read it back. */
-static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int fd,
-                              sgz_error *err)
+/* What the whole of a file must hash to; NULL: nothing does, or it is not looked at. */
+static const uint8_t *whole_digest(const sgz_extract_worker *w, const sgz_extract_object *o)
 {
-    struct sgz_extract *ex = w->ex;
+    return o->unhashed ? NULL : sgz_toc_digest(toc_of(w, o), o->row);
+}
+
+/* Hash one piece of a file: zeros, or what was written of it. */
+static sgz_status hash_piece(sgz_extract_worker *w, const sgz_extract_object *o, uint32_t row,
+                             int fd, sgz_sha256 *sha, sgz_error *err)
+{
     const sgz_toc *toc = toc_of(w, o);
-    const sgz_entry *e = &toc->rows[o->row];
-    int missing = 0;
-    for (uint32_t i = o->row; i < toc->count; i++) {
-        if (i != o->row && toc->rows[i].type != SGZ_CHUNK)
-            break;
-        missing |= toc->rows[i].chunk_size > 0 && !(toc->rows[i].flags & SGZ_HAS_CHUNK_DIGEST);
-    }
-    if (!missing)
-        return SGZ_OK;
-    const uint8_t *expected = sgz_toc_digest(toc, o->row);
-    if (!expected) {
-        w->result.unverified++;
-        return SGZ_OK;
-    }
-    uint8_t digest[32];
-    sgz_sha256 *sha = &w->reader.check.sha;
-    sgz_codec_sha256_init(ex->options.codecs, sha);
-    if (o->holes && ftruncate(fd, (off_t)e->size) != 0)
-        return sgz_extract_fail_row(toc, o->dest, errno, "cannot set the size", err);
-    for (int64_t at = 0; at < e->size;) {
-        if (sgz_extract_stopped(ex))
+    const sgz_entry *e = &toc->rows[row];
+    if (e->type == SGZ_ZEROS)
+        memset(w->buffer, 0, PIECE);
+    for (int64_t at = 0, n; at < e->chunk_size; at += n) {
+        if (sgz_extract_stopped(w->ex))
             return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
-        int64_t n = sgz_base_read_all(fd, w->buffer, PIECE, at);
+        n = e->chunk_size - at < (int64_t)PIECE ? e->chunk_size - at : (int64_t)PIECE;
+        if (e->type != SGZ_ZEROS)
+            n = sgz_base_read_all(fd, w->buffer, (size_t)n, e->chunk_offset + at);
         if (n <= 0)
             return sgz_extract_fail_row(toc, o->dest, n ? (int)n : EIO, "cannot read it back",
                                         err);
-        sgz_codec_sha256_update(ex->options.codecs, sha, w->buffer, (size_t)n);
-        at += n;
+        sgz_codec_sha256_update(w->ex->options.codecs, sha, w->buffer, (size_t)n);
     }
-    sgz_codec_sha256_final(ex->options.codecs, sha, digest);
-    if (!memcmp(expected, digest, 32))
+    return SGZ_OK;
+}
+
+/* A file of several pieces of which not all have a digest: read it back. */
+static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int fd,
+                              sgz_error *err)
+{
+    const sgz_codecs *codecs = w->ex->options.codecs;
+    const sgz_toc *toc = toc_of(w, o);
+    const sgz_entry *e = &toc->rows[o->row];
+    const uint8_t *expected = whole_digest(w, o);
+    int bare = 0, zeros = 0;
+    uint32_t end = o->row;
+    do {
+        zeros |= toc->rows[end].type == SGZ_ZEROS;
+        bare |= sgz_toc_has_data(&toc->rows[end]) &&
+                !(toc->rows[end].flags & SGZ_HAS_CHUNK_DIGEST);
+    } while (++end < toc->count && sgz_toc_is_piece(&toc->rows[end]));
+    w->result.unverified += bare && !expected;
+    if (!expected || !(bare || zeros))
         return SGZ_OK;
+    if (o->holes && fd >= 0 && ftruncate(fd, (off_t)e->size) != 0)
+        return sgz_extract_fail_row(toc, o->dest, errno, "cannot set the size", err);
+    uint8_t digest[32];
+    sgz_sha256 sha;
+    sgz_status st = sgz_codec_sha256_new(codecs, &sha, err);
+    if (st)
+        return st;
+    sgz_codec_sha256_init(codecs, &sha);
+    for (uint32_t row = o->row; row < end && !st; row++)
+        st = hash_piece(w, o, row, fd, &sha, err);
+    sgz_codec_sha256_final(codecs, &sha, digest);
+    sgz_codec_sha256_free(codecs, &sha);
+    if (st || !memcmp(expected, digest, 32))
+        return st;
     return sgz_base_fail_digest(err, e->offset, sgz_toc_row_name(toc, o->dest),
                                 toc->rows[o->dest].name_len, expected, digest, "the file");
 }
@@ -199,7 +221,7 @@ static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_extract_o
     struct sgz_extract *ex = w->ex;
     const sgz_spans *spans = &ex->plan.parts[o->layer].spans;
     const sgz_entry *e = sgz_read_span_row(spans, span);
-    const uint8_t *whole = sgz_toc_digest(spans->toc, o->row);
+    const uint8_t *whole = whole_digest(w, o);
     int single = sgz_read_span_is_file(spans, span), fd = -1;
     int bare = !sgz_read_span_digest(spans, span);
     /* Where there is but a digest of all chunks together, check_whole compares it. */
@@ -302,11 +324,14 @@ sgz_status sgz_extract_write_empty(sgz_extract_worker *w, uint32_t object, sgz_e
     sgz_extract_object *o = &w->ex->plan.objects[object];
     const sgz_toc *toc = toc_of(w, o);
     const uint8_t *digest = w->ex->options.verify ? sgz_toc_digest(toc, o->row) : NULL;
-    if (digest && memcmp(digest, sgz_toc_empty_digest, 32))
+    sgz_status st = SGZ_OK;
+    if (toc->rows[o->row].size)
+        st = digest ? check_whole(w, o, -1, err) : SGZ_OK;
+    else if (digest && memcmp(digest, sgz_toc_empty_digest, 32))
         return sgz_base_fail_digest(err, toc->rows[o->row].offset, sgz_toc_row_name(toc, o->dest),
                                     toc->rows[o->dest].name_len, digest, sgz_toc_empty_digest,
                                     "the file");
-    return write_file(w, o, NULL, 0, err);
+    return st ? st : write_file(w, o, NULL, 0, err);
 }
 
 void sgz_extract_remove_begun(sgz_extract_plan *plan)

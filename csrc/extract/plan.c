@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "toc/hash.h"
+#include "toc/limits.h"
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -141,22 +142,27 @@ static sgz_status check_name(const sgz_toc *toc, uint32_t row, sgz_error *err)
 
 /* --- what is written ------------------------------------------------------------------- */
 
-/* The chunks of a regular file cover it, in order. */
-static sgz_status count_chunks(const sgz_toc *toc, uint32_t row, uint32_t *count, sgz_error *err)
+/* The pieces of a regular file cover it, in order: *count have data, *zeros bytes are none's. */
+static sgz_status count_chunks(const sgz_toc *toc, uint32_t row, uint32_t *count, int64_t *zeros,
+                               sgz_error *err)
 {
     const sgz_entry *e = &toc->rows[row];
     int64_t at = 0;
     *count = 0;
+    *zeros = 0;
     for (uint32_t i = row; i < toc->count; i++) {
         const sgz_entry *c = &toc->rows[i];
-        if (i != row && c->type != SGZ_CHUNK)
+        if (i != row && !sgz_toc_is_piece(c))
             break;
         if (c->chunk_size <= 0)
             continue;
         if (c->chunk_offset != at || c->chunk_size > e->size - at)
             break;
         at += c->chunk_size;
-        ++*count;
+        if (c->type == SGZ_ZEROS)
+            *zeros += c->chunk_size;
+        else
+            ++*count;
     }
     if (at == e->size)
         return SGZ_OK;
@@ -176,13 +182,14 @@ static sgz_status add_object(sgz_extract_plan *plan, uint32_t layer, uint32_t ro
         return SGZ_OK;
     }
     uint32_t chunks = 0;
+    int64_t zeros = 0;
     if (e->type == SGZ_REG) {
-        sgz_status st = count_chunks(part->toc, row, &chunks, err);
+        sgz_status st = count_chunks(part->toc, row, &chunks, &zeros, err);
         if (st)
             return st;
-        if (e->size > INT64_MAX - plan->total)
+        if (e->size - zeros > INT64_MAX - plan->total)
             return refuse(part->toc, row, "the files together are larger than 2^63 bytes", err);
-        plan->total += e->size;
+        plan->total += e->size - zeros;
     }
     if (!SGZ_FIT(plan->objects, plan->object_cap, plan->object_count + (size_t)1))
         return no_memory(err);
@@ -194,6 +201,11 @@ static sgz_status add_object(sgz_extract_plan *plan, uint32_t layer, uint32_t ro
     o->node = node;
     o->left = chunks;
     o->fd = -1;
+    o->holes = zeros > 0;
+    if (zeros && sgz_toc_digest(part->toc, row)) {
+        o->unhashed = zeros > SGZ_TOC_ZEROS_HASHED - plan->hashed;
+        plan->hashed += o->unhashed ? 0 : zeros;
+    }
     part->object_of[row] = plan->object_count++;
     if ((e->mode & 06000) && e->type != SGZ_SYMLINK && !options->setid)
         plan->setid++;
@@ -271,7 +283,7 @@ static sgz_status place_row(sgz_extract_plan *plan, uint32_t layer, uint32_t row
     const uint8_t *mask = options->layers[layer].wanted;
     size_t len;
     const char *name = name_of(toc, row, &len);
-    if (e->type == SGZ_CHUNK || (e->flags & SGZ_DROPPED) || (mask && !mask[row]) ||
+    if (sgz_toc_is_piece(e) || (e->flags & SGZ_DROPPED) || (mask && !mask[row]) ||
         sgz_toc_lookup(toc, name, len) != row)
         return SGZ_OK;
     if (!mask && e->type != SGZ_DIR && sgz_toc_marker(name, len))

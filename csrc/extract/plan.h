@@ -34,7 +34,8 @@ typedef struct {
     _Atomic uint32_t left;  /* chunks not yet written */
     int fd;                 /* of the temporary file, while several threads may write it; -1 */
     int dir;                /* then of the directory that it is in */
-    _Atomic uint8_t holes;  /* runs of zeros were left out */
+    _Atomic uint8_t holes;  /* runs of zeros were or are left out */
+    uint8_t unhashed;       /* too many for the file's digest to be compared */
     _Atomic uint8_t failed; /* and the others were gone on with */
     uint64_t temp;          /* number of its temporary name */
 } sgz_extract_object;
@@ -57,7 +58,7 @@ typedef struct {
 /* Stages are run one after the other, each by all threads: tasks [0, count). */
 typedef enum {
     SGZ_STAGE_DATA,    /* batches of spans */
-    SGZ_STAGE_EMPTY,   /* files without contents */
+    SGZ_STAGE_EMPTY,   /* files without contents in the blob */
     SGZ_STAGE_SPECIAL, /* fifos and devices */
     SGZ_STAGE_LINK,    /* hard links to all those */
     SGZ_STAGE_SYMLINK,
@@ -114,7 +115,8 @@ typedef struct {
     size_t batch_cap;
     sgz_extract_stage *stages;
     uint32_t stage_count;
-    int64_t total;          /* bytes of contents */
+    int64_t total;          /* bytes of contents, without holes */
+    int64_t hashed;         /* of holes, for files' digests */
     uint64_t devices, setid; /* left out */
     int keep_going;
     sgz_extract_failures failures;

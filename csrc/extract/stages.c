@@ -73,7 +73,7 @@ static int kind_of(const sgz_extract_plan *plan, const sgz_extract_object *o)
         return SGZ_STAGE_SYMLINK;
     if (e->type != SGZ_REG)
         return SGZ_STAGE_SPECIAL;
-    return e->size ? SGZ_STAGE_DATA : SGZ_STAGE_EMPTY;
+    return o->left ? SGZ_STAGE_DATA : SGZ_STAGE_EMPTY;
 }
 
 static int is_task(const sgz_extract_node *n)

@@ -48,7 +48,7 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
     spans->end = end;
     size_t count = 0;
     for (size_t i = 0; i < toc->count; i++)
-        count += toc->rows[i].chunk_size > 0;
+        count += (size_t)sgz_toc_has_data(&toc->rows[i]);
     spans->rows = malloc((count + 1) * sizeof *spans->rows);
     spans->files = malloc((count + 1) * sizeof *spans->files);
     if (!spans->rows || !spans->files) {
@@ -56,19 +56,29 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the chunk index");
     }
     uint32_t file = SGZ_NO_ROW;
+    int64_t left = 0; /* of the file, behind the pieces so far */
     const sgz_entry *last = NULL;
     sgz_status st = SGZ_OK;
     for (uint32_t i = 0; i < toc->count && !st; i++) {
         const sgz_entry *e = &toc->rows[i];
-        if (e->type == SGZ_REG)
-            file = i;
-        else if (e->type != SGZ_CHUNK)
-            file = SGZ_NO_ROW;
+        if (!sgz_toc_is_piece(e)) {
+            if (left)
+                break;
+            file = e->type == SGZ_REG ? i : SGZ_NO_ROW;
+            left = e->type == SGZ_REG ? e->size : 0;
+        }
         if (e->chunk_size <= 0)
             continue;
-        if (file == SGZ_NO_ROW)
+        if (file == SGZ_NO_ROW) {
             st = bad_span(toc, i, "a chunk that belongs to no regular file", err);
-        else if (e->offset < 0 || e->offset >= end || e->inner_offset < 0 ||
+            break;
+        }
+        if (e->chunk_size > left || e->chunk_offset != toc->rows[file].size - left)
+            st = bad_span(toc, file, "its chunks do not follow each other", err);
+        left -= e->chunk_size;
+        if (st || e->type == SGZ_ZEROS)
+            continue;
+        if (e->offset < 0 || e->offset >= end || e->inner_offset < 0 ||
                  e->inner_offset > INT64_MAX - e->chunk_size)
             st = bad_span(toc, i, "its data lies outside of the blob", err);
         else if (e->chunk_size > SGZ_CHUNK_MAX)
@@ -85,6 +95,8 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
         spans->rows[spans->count] = i;
         spans->files[spans->count++] = file;
     }
+    if (!st && left)
+        st = bad_span(toc, file, "its chunks are not all of it", err);
     int vouched = 0;
     for (size_t i = 0; i < spans->count && !vouched; i++)
         vouched = !sgz_read_span_digest(spans, i) ||
@@ -193,6 +205,12 @@ sgz_status sgz_read_spans_find(const sgz_spans *spans, uint32_t file, int64_t of
                                int64_t size, size_t *first, size_t *last, sgz_error *err)
 {
     const sgz_entry *rows = spans->toc->rows;
+    if (file >= spans->toc->count)
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC has no row %u", (unsigned)file);
+    if (offset < 0 || size > rows[file].size - offset)
+        return sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_row_name(spans->toc, file),
+                             rows[file].name_len, "this file has not %lld bytes from %lld on",
+                             (long long)size, (long long)offset);
     size_t low = file_bound(spans, file), high = file_bound(spans, (uint64_t)file + 1);
     size_t stop = high;
     while (low < high) { /* the first chunk that ends beyond `offset` */
@@ -204,18 +222,22 @@ sgz_status sgz_read_spans_find(const sgz_spans *spans, uint32_t file, int64_t of
             low = middle + 1;
     }
     *first = low;
-    int64_t at = offset, left = size;
-    for (; left > 0; low++) {
-        const sgz_entry *e = low < stop ? &rows[spans->rows[low]] : NULL;
-        if (!e || e->chunk_offset > at || e->chunk_size <= at - e->chunk_offset ||
-            (at != offset && e->chunk_offset != at))
-            return sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_row_name(spans->toc, file),
-                                 rows[file].name_len, "no chunk holds byte %lld of this file",
-                                 (long long)at);
-        int64_t here = e->chunk_size - (at - e->chunk_offset);
-        at += here;
-        left -= here;
-    }
+    while (low < stop && rows[spans->rows[low]].chunk_offset - offset < size)
+        low++;
     *last = low;
     return SGZ_OK;
+}
+
+void sgz_read_spans_zeros(const sgz_spans *spans, size_t first, size_t last, int64_t offset,
+                          int64_t size, uint8_t *out)
+{
+    int64_t at = offset, end = offset + size;
+    for (; first < last; first++) {
+        const sgz_entry *e = sgz_read_span_row(spans, first);
+        if (e->chunk_offset > at)
+            memset(out + (at - offset), 0, (size_t)(e->chunk_offset - at));
+        at = e->chunk_offset + e->chunk_size;
+    }
+    if (at < end)
+        memset(out + (at - offset), 0, (size_t)(end - at));
 }

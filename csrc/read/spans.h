@@ -26,7 +26,7 @@ typedef struct {
 } sgz_spans;
 
 /* Fails with SGZ_ETOC when the rows do not ascend, overlap, leave [0, end) or what is decoded from
- * one of `points`. */
+ * one of `points`, or a file's pieces are not all of it. */
 sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
                                int64_t end, sgz_error *err);
 void sgz_read_spans_free(sgz_spans *spans);
@@ -59,9 +59,12 @@ int sgz_read_span_is_file(const sgz_spans *spans, size_t span);
 const uint8_t *sgz_read_span_digest(const sgz_spans *spans, size_t span);
 /* Whether the file that it is all of has another digest than it: then no bytes are right. */
 int sgz_read_span_contradicts(const sgz_spans *spans, size_t span);
-/* The spans [*first, *last) of a file that touch [offset, offset + size). SGZ_ETOC when the
- * chunks do not cover that range. */
+/* The spans [*first, *last) of a file that touch [offset, offset + size); what none of them holds
+ * of that is zeros. SGZ_ETOC when the file has no such bytes. */
 sgz_status sgz_read_spans_find(const sgz_spans *spans, uint32_t file, int64_t offset,
                                int64_t size, size_t *first, size_t *last, sgz_error *err);
+/* Write those zeros to `out`, which has room for the whole range. */
+void sgz_read_spans_zeros(const sgz_spans *spans, size_t first, size_t last, int64_t offset,
+                          int64_t size, uint8_t *out);
 
 #endif

@@ -78,7 +78,7 @@ static sgz_status add_implied(const sgz_toc *toc, sgz_toc_children *tree, uint32
 
 static int is_named(const sgz_entry *row)
 {
-    return row->type != SGZ_CHUNK && !(row->flags & SGZ_DROPPED);
+    return !sgz_toc_is_piece(row) && !(row->flags & SGZ_DROPPED);
 }
 
 /* The node of a row's parent directory; those that are not there yet are made. */

@@ -224,12 +224,21 @@ BOTH int name_if_changed(sgz_toc_id_map *map, uint32_t id, uint32_t number, int 
     return !*changed || sgz_toc_id_map_put(map, id, number);
 }
 
+/* The first piece of such a file is written on its own entry. */
+static inline int begins_with_zeros(const sgz_toc *toc, size_t number)
+{
+    const sgz_entry *row = &toc->rows[number];
+    return row->type == SGZ_REG && !row->chunk_size && number + 1 < toc->count &&
+           row[1].type == SGZ_ZEROS;
+}
+
 /* 0: no memory. */
 BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
                  const sgz_entry *named, int legacy, sgz_toc_id_map *users,
                  sgz_toc_id_map *groups)
 {
     const sgz_entry *row = &toc->rows[number];
+    const sgz_entry *piece = begins_with_zeros(toc, number) ? row + 1 : row;
     const char *type = sgz_toc_type_name(row->type);
     const char *text;
     size_t len;
@@ -243,7 +252,7 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
     PUT("\"");
     if (row->type == SGZ_REG)
         NUMBER("size", row->size);
-    if (row->type != SGZ_CHUNK) {
+    if (!sgz_toc_is_piece(row)) {
         /* Of the epoch, too, which the reference leaves out: its reader then shows the year 1. */
         if (row->mtime != SGZ_NO_TIME) {
             KEY("modtime");
@@ -273,8 +282,8 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
         }
     }
     reserve(w, counting, SLACK);
-    NUMBER("offset", row->offset);
-    NUMBER("innerOffset", row->inner_offset);
+    NUMBER("offset", piece->offset);
+    NUMBER("innerOffset", piece->inner_offset);
     if (row->type == SGZ_CHAR || row->type == SGZ_BLOCK) {
         NUMBER("devMajor", row->dev_major);
         NUMBER("devMinor", row->dev_minor);
@@ -288,12 +297,16 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
         KEY("digest");
         put_digest(w, counting, digest);
     }
-    NUMBER("chunkOffset", row->chunk_offset);
-    if (row->flags & SGZ_SET_CHUNK_SIZE)
-        NUMBER("chunkSize", row->chunk_size);
-    if (!legacy && row->flags & SGZ_HAS_CHUNK_DIGEST) {
+    NUMBER("chunkOffset", piece->chunk_offset);
+    if (piece->flags & SGZ_SET_CHUNK_SIZE || piece->type == SGZ_ZEROS)
+        NUMBER("chunkSize", piece->chunk_size);
+    if (!legacy && piece->flags & SGZ_HAS_CHUNK_DIGEST) {
         KEY("chunkDigest");
-        put_digest(w, counting, row->chunk_digest);
+        put_digest(w, counting, piece->chunk_digest);
+    }
+    if (piece->type == SGZ_ZEROS) {
+        KEY("chunkType");
+        PUT("\"zeros\"");
     }
     PUT("\n\t\t}");
     return 1;
@@ -307,9 +320,9 @@ BOTH int put_toc(writer *w, int counting, const sgz_toc *toc, int legacy, sgz_to
     PUT("{\n\t\"version\": 1,\n\t\"entries\": ");
     for (size_t i = 0; i < toc->count && (counting || !w->stopped); i++) {
         const sgz_entry *row = &toc->rows[i];
-        if (row->type != SGZ_CHUNK || !named)
+        if (!sgz_toc_is_piece(row) || !named)
             named = row;
-        if (row->flags & SGZ_DROPPED)
+        if (row->flags & SGZ_DROPPED || (i && begins_with_zeros(toc, i - 1)))
             continue;
         if (first)
             PUT("[");

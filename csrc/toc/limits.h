@@ -21,6 +21,11 @@
 /* Bytes of JSON; docs/limits.md and stargz/options.py have the same. */
 #define SGZ_TOC_SIZE_MAX ((uint64_t)1 << 30)
 
+/* How many bytes of holes are hashed, of all files, to compare digests with what nobody asked to
+ * read: 10 s of one core. A TOC of a few bytes can say that a file has any number; their other
+ * bytes have digests or check sums of their own. */
+#define SGZ_TOC_ZEROS_HASHED ((int64_t)16 << 30)
+
 /* What a TOC takes in memory: a row with its places in the index and in lists of directories; a
  * directory that only names imply; the name of an owner, or an id that has one. */
 #define SGZ_TOC_ROW_BYTES (sizeof(sgz_entry) + 40)

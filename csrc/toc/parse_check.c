@@ -19,7 +19,7 @@ static sgz_status check_offsets(sgz_toc_parser *parser, int64_t blob_end, sgz_er
     const sgz_entry *last = &toc->rows[parser->data_row];
     if (last->offset >= blob_end) {
         const sgz_entry *row = toc->rows;
-        while (!row->chunk_size || row->offset < blob_end)
+        while (!sgz_toc_has_data(row) || row->offset < blob_end)
             row++;
         return sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name(toc, row), row->name_len,
                              "its offset %lld is not inside the %lld bytes before the TOC",
@@ -141,7 +141,7 @@ sgz_status sgz_toc_check(sgz_toc_parser *parser, int64_t blob_end, sgz_error *er
     sgz_toc_dirs dirs = {0};
     for (size_t i = 0; i < toc->count && !status; i++) {
         const sgz_entry *row = &toc->rows[i];
-        if (row->type == SGZ_CHUNK || row->flags & SGZ_DROPPED)
+        if (sgz_toc_is_piece(row) || row->flags & SGZ_DROPPED)
             continue;
         const char *name = sgz_toc_entry_name(toc, row);
         size_t len = sgz_toc_parent_len(name, row->name_len);

@@ -9,31 +9,13 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
 }
 
-/* Fail with the row's name. */
-#define FAIL(parser, row, err, ...)                                                             \
-    sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name((parser)->toc, row), (row)->name_len,   \
-                  __VA_ARGS__)
-
-/* A short text, decoded into buf if it must be; NULL when it is too long for that. */
-static const char *short_text(const sgz_json_span *span, char *buf, size_t cap, size_t *len)
-{
-    *len = span->len;
-    if (span->plain)
-        return span->ptr;
-    if (span->len > cap / 3)
-        return NULL;
-    int bad = 0;
-    *len = sgz_base_json_decode(span, buf, &bad);
-    return buf;
-}
-
 /* --- values ----------------------------------------------------------------------------- */
 
 static int read_type(const sgz_json_span *span)
 {
     char buf[256];
     size_t len;
-    const char *text = short_text(span, buf, sizeof buf, &len);
+    const char *text = sgz_toc_short_text(span, buf, sizeof buf, &len);
     for (int type = SGZ_DIR; text && type <= SGZ_CHUNK; type++) {
         const char *name = sgz_toc_type_name(type);
         if (sgz_is(text, len, name))
@@ -42,31 +24,13 @@ static int read_type(const sgz_json_span *span)
     return 0;
 }
 
-/* "sha256:" and 64 lower-case hex digits (OCI image spec, descriptor.md). */
-static int read_digest(const sgz_json_span *span, uint8_t out[32])
-{
-    char buf[512];
-    size_t len;
-    const char *text = short_text(span, buf, sizeof buf, &len);
-    if (!text || len != 71 || memcmp(text, "sha256:", 7))
-        return 0;
-    uint8_t wrong = 0;
-    for (int i = 0; i < 32; i++) {
-        uint8_t high = sgz_hex_value(text[7 + 2 * i]);
-        uint8_t low = sgz_hex_value(text[8 + 2 * i]);
-        wrong |= high | low;
-        out[i] = (uint8_t)(high << 4 | (low & 15));
-    }
-    return !(wrong & 0x80);
-}
-
 /* Seconds since the epoch, fractions cut off. What is no time counts as the epoch, as for the
  * reference's reader. */
 static int64_t read_time(const sgz_json_span *span)
 {
     char buf[256];
     size_t len;
-    const char *text = short_text(span, buf, sizeof buf, &len);
+    const char *text = sgz_toc_short_text(span, buf, sizeof buf, &len);
     int64_t seconds;
     uint32_t nanoseconds;
     return text && sgz_base_time_read(text, len, &seconds, &nanoseconds) ? seconds : 0;
@@ -254,109 +218,7 @@ static sgz_status store_xattrs(sgz_toc_parser *parser, const sgz_json_span *obje
     return SGZ_OK;
 }
 
-/* --- data ------------------------------------------------------------------------------- */
-
-sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err)
-{
-    if (parser->owner == SGZ_NO_ROW)
-        return SGZ_OK;
-    const sgz_entry *owner = &parser->toc->rows[parser->owner];
-    if (parser->covered != owner->size)
-        return FAIL(parser, owner, err, "its chunks hold %lld of its %lld bytes",
-                    (long long)parser->covered, (long long)owner->size);
-    return SGZ_OK;
-}
-
-/* Chunk fields of a `reg` or `chunk` row, against its file and the data before it. */
-static sgz_status read_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
-                             int64_t file_size, sgz_error *err)
-{
-    uint32_t number = (uint32_t)(row - parser->toc->rows);
-    row->chunk_offset = FIELD(f, KEY_CHUNK_OFFSET);
-    if (row->chunk_offset != parser->covered)
-        return FAIL(parser, row, err, "a chunk at %lld of the file, expected one at %lld",
-                    (long long)row->chunk_offset, (long long)parser->covered);
-    int64_t left = file_size - row->chunk_offset;
-    row->chunk_size = FIELD(f, KEY_CHUNK_SIZE) ? FIELD(f, KEY_CHUNK_SIZE) : left;
-    if (row->chunk_size > left || !row->chunk_size)
-        return FAIL(parser, row, err, "a chunk of %lld bytes where the file has %lld left",
-                    (long long)row->chunk_size, (long long)left);
-    parser->covered += row->chunk_size;
-    row->flags |= FIELD(f, KEY_CHUNK_SIZE) ? SGZ_SET_CHUNK_SIZE : 0;
-
-    row->offset = FIELD(f, KEY_OFFSET);
-    row->inner_offset = FIELD(f, KEY_INNER_OFFSET);
-    if (!row->offset && !row->inner_offset)
-        return FAIL(parser, row, err, "it has data but no offset");
-    if (row->chunk_size > INT64_MAX - row->inner_offset ||
-        row->chunk_size > INT64_MAX - parser->total)
-        return FAIL(parser, row, err, "the sizes are impossibly large");
-    parser->total += row->chunk_size;
-    if (parser->data_row != SGZ_NO_ROW) {
-        if (row->offset < parser->data_offset)
-            return FAIL(parser, row, err, "its offset %lld is before that of the entry before "
-                        "it, %lld", (long long)row->offset, (long long)parser->data_offset);
-        if (row->offset == parser->data_offset && row->inner_offset < parser->data_end)
-            return FAIL(parser, row, err, "its data at offset %lld + %lld overlaps the entry "
-                        "before it", (long long)row->offset, (long long)row->inner_offset);
-        if (row->offset > parser->data_offset &&
-            (parser->data_end - 1) / SGZ_TOC_RATIO >= row->offset - parser->data_offset) {
-            const sgz_entry *before = &parser->toc->rows[parser->data_row];
-            return FAIL(parser, before, err, "%lld bytes cannot come of the %lld between two "
-                        "offsets", (long long)parser->data_end,
-                        (long long)(row->offset - parser->data_offset));
-        }
-    }
-    parser->data_row = number;
-    parser->data_offset = row->offset;
-    parser->data_end = row->inner_offset + row->chunk_size;
-    return SGZ_OK;
-}
-
-static sgz_status read_digests(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
-                               sgz_error *err)
-{
-    const sgz_json_span *whole = &f->texts[KEY_DIGEST], *chunk = &f->texts[KEY_CHUNK_DIGEST];
-    if (chunk->len) {
-        if (!read_digest(chunk, row->chunk_digest))
-            return FAIL(parser, row, err, "chunkDigest: expected sha256: and 64 hex digits");
-        row->flags |= SGZ_HAS_CHUNK_DIGEST;
-    }
-    if (!whole->len || row->type == SGZ_CHUNK)
-        return SGZ_OK;
-    if (chunk->len && whole->plain && chunk->plain && whole->len == chunk->len &&
-        !memcmp(whole->ptr, chunk->ptr, whole->len)) {
-        row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
-        return SGZ_OK;
-    }
-    uint8_t digest[32];
-    if (!read_digest(whole, digest))
-        return FAIL(parser, row, err, "digest: expected sha256: and 64 hex digits");
-    row->digest_off = sgz_toc_store(parser->toc, digest, 32);
-    if (row->digest_off == UINT64_MAX)
-        return no_memory(err);
-    row->flags |= SGZ_HAS_DIGEST;
-    return SGZ_OK;
-}
-
 /* --- rows ------------------------------------------------------------------------------- */
-
-static sgz_status add_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
-                            sgz_error *err)
-{
-    if (parser->owner == SGZ_NO_ROW)
-        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "the TOC begins with a chunk");
-    /* Whatever name it carries, it belongs to the entry before it. */
-    const sgz_entry *owner = &parser->toc->rows[parser->owner];
-    row->name_off = owner->name_off;
-    row->name_len = owner->name_len;
-    row->flags |= SGZ_CLEAN_NAME;
-    if (owner->type != SGZ_REG)
-        return FAIL(parser, owner, err, "a chunk follows, but this is a %s and no regular file",
-                    sgz_toc_type_name(owner->type));
-    sgz_status status = read_chunk(parser, f, row, owner->size, err);
-    return status ? status : read_digests(parser, f, row, err);
-}
 
 static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
                             sgz_error *err)
@@ -400,15 +262,8 @@ static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz
             return status;
     }
     parser->covered = 0;
-    if (row->type == SGZ_REG) {
-        row->size = FIELD(f, KEY_SIZE);
-        if (row->size && (status = read_chunk(parser, f, row, row->size, err)))
-            return status;
-        if ((status = read_digests(parser, f, row, err)))
-            return status;
-    }
     parser->owner = number;
-    return SGZ_OK;
+    return row->type == SGZ_REG ? sgz_toc_add_contents(parser, f, number, err) : SGZ_OK;
 }
 
 /* Put the texts that JSON could not hold in the place of those that stand in the JSON. */
@@ -461,7 +316,7 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_erro
     row->type = (uint8_t)type;
     sgz_status status = type == SGZ_CHUNK ? SGZ_OK : put_texts(parser, f, row, err);
     if (!status)
-        status = type == SGZ_CHUNK ? add_chunk(parser, f, row, err)
+        status = type == SGZ_CHUNK ? sgz_toc_add_chunk(parser, f, row, err)
                                    : add_named(parser, f, row, err);
     if (!status && !sgz_toc_fits(sgz_toc_parser_weight(parser), parser->json_size))
         status = FAIL(parser, &toc->rows[toc->count - 1], err,

@@ -13,6 +13,7 @@ static const struct {
     KEY(KEY_GNAME, "groupName", "groupname"),
     KEY(KEY_DIGEST, "digest", "digest"),
     KEY(KEY_CHUNK_DIGEST, "chunkDigest", "chunkdigest"),
+    KEY(KEY_CHUNK_TYPE, "chunkType", "chunktype"),
     KEY(KEY_SIZE, "size", "size"),
     KEY(KEY_MODE, "mode", "mode"),
     KEY(KEY_UID, "uid", "uid"),
@@ -102,6 +103,7 @@ static inline int match_key(const sgz_json_span *s)
     case 9:
         TRY(KEY_GNAME, 9);
         TRY(KEY_CHUNK_SIZE, 9);
+        TRY(KEY_CHUNK_TYPE, 9);
         break;
     case 11:
         TRY(KEY_CHUNK_DIGEST, 11);

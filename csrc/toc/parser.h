@@ -1,5 +1,6 @@
-/* The parts of the TOC parser: toc/parser.c reads the outer object, toc/parse_fields.c one
- * entry, toc/parse_entry.c makes a row of it, toc/parse_check.c looks at the whole. */
+/* The parts of the TOC parser: toc/parse.c reads the outer object, toc/parse_fields.c one
+ * entry, toc/parse_entry.c makes a row of it, toc/parse_data.c of its contents, toc/parse_check.c
+ * looks at the whole. */
 #ifndef SGZ_TOC_PARSER_H
 #define SGZ_TOC_PARSER_H
 
@@ -20,7 +21,7 @@
 /* Keys of an entry: texts, then numbers, then the others. */
 enum {
     KEY_NAME, KEY_TYPE, KEY_MODTIME, KEY_LINK, KEY_UNAME, KEY_GNAME, KEY_DIGEST,
-    KEY_CHUNK_DIGEST, KEY_TEXTS,
+    KEY_CHUNK_DIGEST, KEY_CHUNK_TYPE, KEY_TEXTS,
     KEY_SIZE = KEY_TEXTS, KEY_MODE, KEY_UID, KEY_GID, KEY_OFFSET, KEY_INNER_OFFSET,
     KEY_DEV_MAJOR, KEY_DEV_MINOR, KEY_CHUNK_OFFSET, KEY_CHUNK_SIZE, KEY_NUMBERS,
     KEY_XATTRS = KEY_NUMBERS, KEY_NUM_LINK, KEY_COUNT, KEY_UNKNOWN = KEY_COUNT
@@ -98,9 +99,34 @@ static inline sgz_toc_weight sgz_toc_parser_weight(const sgz_toc_parser *parser)
                                       parser->groups.map.used};
 }
 
+/* Fail with the row's name. */
+#define FAIL(parser, row, err, ...)                                                             \
+    sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name((parser)->toc, row), (row)->name_len,   \
+                  __VA_ARGS__)
+
+/* A short text, decoded into buf if it must be; NULL when it is too long for that. */
+static inline const char *sgz_toc_short_text(const sgz_json_span *span, char *buf, size_t cap,
+                                             size_t *len)
+{
+    *len = span->len;
+    if (span->plain)
+        return span->ptr;
+    if (span->len > cap / 3)
+        return NULL;
+    int bad = 0;
+    *len = sgz_base_json_decode(span, buf, &bad);
+    return buf;
+}
+
 /* Append the row of an entry. */
 sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *fields,
                              sgz_error *err);
+/* Fill in a chunk's row. */
+sgz_status sgz_toc_add_chunk(sgz_toc_parser *parser, const sgz_toc_fields *fields,
+                             sgz_entry *row, sgz_error *err);
+/* Fill in what the row of a regular file has of its contents; its rows may move. */
+sgz_status sgz_toc_add_contents(sgz_toc_parser *parser, const sgz_toc_fields *fields,
+                                uint32_t number, sgz_error *err);
 /* The last file is covered by its chunks. */
 sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err);
 /* Everything that takes all rows. */

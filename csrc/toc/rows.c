@@ -42,7 +42,7 @@ static sgz_status reserve_links(sgz_toc_rows *a, sgz_error *err)
 static void drop(sgz_toc *toc, uint32_t row)
 {
     toc->rows[row].flags |= SGZ_DROPPED;
-    while (++row < toc->count && toc->rows[row].type == SGZ_CHUNK)
+    while (++row < toc->count && sgz_toc_is_piece(&toc->rows[row]))
         toc->rows[row].flags |= SGZ_DROPPED;
 }
 
@@ -288,7 +288,7 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
     sgz_toc *toc = a->toc;
     const sgz_entry *file = NULL;
     for (size_t i = 0; i < toc->count; i++) {
-        if (toc->rows[i].type == SGZ_CHUNK || toc->rows[i].flags & SGZ_DROPPED)
+        if (sgz_toc_is_piece(&toc->rows[i]) || toc->rows[i].flags & SGZ_DROPPED)
             continue;
         uint64_t name; /* an heir's may be a whiteout again */
         do {
@@ -300,7 +300,7 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
     }
     for (size_t i = 0; i < toc->count; i++) {
         sgz_entry *row = &toc->rows[i];
-        if (row->type == SGZ_CHUNK && file) { /* the file may have got another name */
+        if (sgz_toc_is_piece(row) && file) { /* the file may have got another name */
             row->name_off = file->name_off;
             row->name_len = file->name_len;
             row->flags = (uint8_t)((row->flags & ~SGZ_CLEAN_NAME)
@@ -330,7 +330,7 @@ sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc)
         if (row->flags & SGZ_DROPPED)
             continue;
         weight.rows++;
-        if (row->type != SGZ_CHUNK)
+        if (!sgz_toc_is_piece(row))
             weight.bytes += row->name_len + row->link_len + row->xattr_len;
         if (row->type == SGZ_REG)
             weight.bytes += 32; /* a digest of its own */

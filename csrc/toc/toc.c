@@ -305,7 +305,7 @@ sgz_status sgz_toc_index(sgz_toc *toc, uint32_t row, uint32_t *previous, sgz_err
 static void drop_row(sgz_toc *toc, uint32_t row)
 {
     toc->rows[row].flags |= SGZ_DROPPED;
-    while (++row < toc->count && toc->rows[row].type == SGZ_CHUNK)
+    while (++row < toc->count && sgz_toc_is_piece(&toc->rows[row]))
         toc->rows[row].flags |= SGZ_DROPPED;
 }
 
@@ -320,7 +320,7 @@ sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err)
         int n = 0;
         for (; n < INDEX_BATCH && i < toc->count; i++) {
             const sgz_entry *row = &toc->rows[i];
-            if (row->type == SGZ_CHUNK || row->flags & SGZ_DROPPED)
+            if (sgz_toc_is_piece(row) || row->flags & SGZ_DROPPED)
                 continue;
             rows[n] = (uint32_t)i;
             if (row->flags & SGZ_CLEAN_NAME) {
@@ -364,7 +364,7 @@ uint32_t sgz_toc_resolve(const sgz_toc *toc, uint32_t row)
 const char *sgz_toc_type_name(int type)
 {
     static const char *const names[] = {
-        "", "dir", "reg", "symlink", "hardlink", "char", "block", "fifo", "chunk",
+        "", "dir", "reg", "symlink", "hardlink", "char", "block", "fifo", "chunk", "chunk",
     };
-    return type >= SGZ_DIR && type <= SGZ_CHUNK ? names[type] : "";
+    return type >= SGZ_DIR && type <= SGZ_ZEROS ? names[type] : "";
 }

@@ -16,8 +16,13 @@
  * was read it is the epoch. */
 #define SGZ_NO_TIME (-62135596800LL)
 
-/* Values of sgz_entry.type; sgz_toc_type_name gives the TOC's word. */
-enum { SGZ_DIR = 1, SGZ_REG, SGZ_SYMLINK, SGZ_HARDLINK, SGZ_CHAR, SGZ_BLOCK, SGZ_FIFO, SGZ_CHUNK };
+/* Values of sgz_entry.type; sgz_toc_type_name gives the TOC's word. A file's pieces are its own row,
+ * if its chunk_size is not 0, and the rows of the last two types behind it: they follow each other
+ * from 0 to its size. Zeros are a piece that has no bytes in the blob, and no digest. */
+enum {
+    SGZ_DIR = 1, SGZ_REG, SGZ_SYMLINK, SGZ_HARDLINK, SGZ_CHAR, SGZ_BLOCK, SGZ_FIFO, SGZ_CHUNK,
+    SGZ_ZEROS
+};
 
 /* Bits of sgz_entry.flags. */
 enum {
@@ -62,6 +67,18 @@ typedef struct {
 
 #define SGZ_NO_ROW SGZ_MAP_NONE
 
+/* Whether a row belongs to the file before it. */
+static inline int sgz_toc_is_piece(const sgz_entry *row)
+{
+    return row->type >= SGZ_CHUNK;
+}
+
+/* Whether the blob has bytes of it. */
+static inline int sgz_toc_has_data(const sgz_entry *row)
+{
+    return row->chunk_size > 0 && row->type != SGZ_ZEROS;
+}
+
 typedef struct {
     sgz_entry *rows;
     size_t count, cap;
@@ -104,11 +121,11 @@ int sgz_toc_marker(const char *name, size_t len);
 /* The row of a name (cleaned on the fly), or SGZ_NO_ROW. Only indexed rows are found. */
 uint32_t sgz_toc_lookup(const sgz_toc *toc, const char *name, size_t len);
 /* Point the name of `row` at it; *previous is the row it pointed at before, or
- * SGZ_NO_ROW. Chunk rows are never indexed. */
+ * SGZ_NO_ROW. Pieces are never indexed. */
 sgz_status sgz_toc_index(sgz_toc *toc, uint32_t row, uint32_t *previous, sgz_error *err);
 
-/* Index every row that is neither chunk nor dropped, in one batch; of rows with the same
- * name the last stays, the earlier ones and their chunks become SGZ_DROPPED. */
+/* Index every row that is neither piece nor dropped, in one batch; of rows with the same
+ * name the last stays, the earlier ones and their pieces become SGZ_DROPPED. */
 sgz_status sgz_toc_index_all(sgz_toc *toc, sgz_error *err);
 /* The row whose data a row stands for: itself, or where a chain of hard links ends. Only
  * after sgz_toc_parse_finish. */

@@ -339,7 +339,7 @@ static sgz_status compare_all(sgz_verify_names *t, sgz_error *err)
     /* The tar's entries by the TOC's rows. */
     for (uint32_t i = 0; i < rows; i++) {
         const sgz_entry *b = &t->made->rows[i];
-        if (b->type == SGZ_CHUNK || b->flags & SGZ_DROPPED)
+        if (sgz_toc_is_piece(b) || b->flags & SGZ_DROPPED)
             continue;
         const char *name = t->made->arena + b->name_off;
         uint32_t row = sgz_toc_lookup(t->toc, name, b->name_len);
@@ -350,7 +350,7 @@ static sgz_status compare_all(sgz_verify_names *t, sgz_error *err)
     }
     for (uint32_t i = 0; i < t->toc->count; i++) {
         const sgz_entry *a = &t->toc->rows[i];
-        if (a->type == SGZ_CHUNK || a->flags & SGZ_DROPPED)
+        if (sgz_toc_is_piece(a) || a->flags & SGZ_DROPPED)
             continue;
         if (by_row[i] == SGZ_NO_ROW) {
             differ(t, t->toc, a, "it is in the TOC but not in the tar");

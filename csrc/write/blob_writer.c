@@ -133,7 +133,7 @@ sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int leve
         const sgz_entry *row = &toc->rows[i];
         if (row->flags & SGZ_DROPPED)
             continue;
-        result->entries += row->type != SGZ_CHUNK;
+        result->entries += !sgz_toc_is_piece(row);
         result->chunks += row->type == SGZ_CHUNK || (row->type == SGZ_REG && row->size);
     }
     result->toc_offset = w->position;

@@ -55,6 +55,8 @@ cdef extern from "read/spans.h" nogil:
                                    sgz_error *)
     void sgz_read_spans_free(sgz_spans *)
     int64_t sgz_read_span_end(const sgz_spans *, size_t)
+    void sgz_read_spans_zeros(const sgz_spans *, size_t, size_t, int64_t, int64_t,
+                              uint8_t *)
     sgz_status sgz_read_spans_find(const sgz_spans *, uint32_t, int64_t, int64_t, size_t *,
                                    size_t *, sgz_error *)
 

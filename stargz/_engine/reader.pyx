@@ -329,15 +329,21 @@ cdef class Reader:
             return self.far(row, offset, out, size)
         if sgz_read_spans_find(&self.index.spans, row, offset, size, &first, &last, &err) != SGZ_OK:
             raise self.blob.failure(&err)
+        with nogil:
+            sgz_read_spans_zeros(&self.index.spans, first, last, offset, size, out)
         pieces = <sgz_read_piece *>malloc(
             (last - first + <size_t>(size // WINDOW) + 4) * sizeof(sgz_read_piece)
         )
         if pieces == NULL:
             raise MemoryError
         try:
-            while size:
+            while size and first < last:
                 number = self.index.spans.rows[first]
                 chunk = &self.toc.ptr.rows[number]
+                take = max(chunk.chunk_offset - offset, 0)  # zeros
+                offset += take
+                size -= take
+                out += take
                 at = offset - chunk.chunk_offset
                 start, length = 0, chunk.chunk_size
                 take = min(length - at, size)

@@ -13,6 +13,7 @@ cdef extern from "toc/toc.h" nogil:
         SGZ_BLOCK
         SGZ_FIFO
         SGZ_CHUNK
+        SGZ_ZEROS
 
     enum:
         SGZ_HAS_DIGEST
@@ -55,6 +56,8 @@ cdef extern from "toc/toc.h" nogil:
         size_t count
         char *arena
 
+    bint sgz_toc_is_piece(const sgz_entry *)
+    bint sgz_toc_has_data(const sgz_entry *)
     sgz_toc *sgz_toc_new()
     void sgz_toc_free(sgz_toc *)
     const char *sgz_toc_string(const sgz_toc *, uint32_t, size_t *)
@@ -87,6 +90,10 @@ cdef extern from "toc/toc.h" nogil:
 
     ctypedef int (*sgz_toc_emit)(void *, const char *, size_t) noexcept nogil
     sgz_status sgz_toc_format(const sgz_toc *, int, sgz_toc_emit, void *, uint64_t *, sgz_error *)
+
+cdef extern from "toc/limits.h" nogil:
+    const int64_t SGZ_TOC_ZEROS_HASHED
+
 
 cdef extern from "toc/tree.h" nogil:
     ctypedef struct sgz_toc_tree_layer:
@@ -158,7 +165,7 @@ cdef class TOC:
     cdef object lock
 
     cdef const sgz_entry *row(self, object number) except NULL
-    cdef const uint8_t *whole(self, size_t n) noexcept nogil
+    cdef const uint8_t *whole(self, size_t n, int64_t *zeros) noexcept nogil
     cdef int build_tree(self) except -1
 
 

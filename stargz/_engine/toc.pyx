@@ -244,8 +244,9 @@ cdef class TOC:
         )
 
     def chunks(self, number):
-        """(offset, inner_offset, chunk_offset, chunk_size, digest) of each chunk of the row of
-        a regular file, in order; none where it is empty. The digest may be ""."""
+        """(offset, inner_offset, chunk_offset, chunk_size, digest, zeros) of each chunk of the row
+        of a regular file, in order; none where it is empty. The digest may be "". Of zeros the
+        blob has no bytes: offsets are 0 then."""
         cdef const sgz_entry *row = self.row(number)
         cdef size_t n = number
         cdef list chunks = []
@@ -254,19 +255,23 @@ cdef class TOC:
         while True:
             row = &self.ptr.rows[n]
             digest = digest_text(row.chunk_digest) if row.flags & SGZ_HAS_CHUNK_DIGEST else ""
-            chunks.append(
-                (row.offset, row.inner_offset, row.chunk_offset, row.chunk_size, digest)
-            )
+            if row.chunk_size:
+                chunks.append(
+                    (row.offset, row.inner_offset, row.chunk_offset, row.chunk_size, digest,
+                     row.type == SGZ_ZEROS)
+                )
             n += 1
-            if n == self.ptr.count or self.ptr.rows[n].type != SGZ_CHUNK:
+            if n == self.ptr.count or not sgz_toc_is_piece(&self.ptr.rows[n]):
                 return chunks
 
     # The digest of a file that no chunk's digest stands for: some of its several chunks have none,
-    # or it is empty and has one that cannot be right. NULL: of any other.
-    cdef const uint8_t *whole(self, size_t n) noexcept nogil:
+    # as zeros have, or it is empty and has one that cannot be right. NULL: of any other. *zeros is
+    # how many bytes are those.
+    cdef const uint8_t *whole(self, size_t n, int64_t *zeros) noexcept nogil:
         cdef size_t i = n
         cdef bint bare = False
         cdef const uint8_t *digest
+        zeros[0] = 0
         if self.ptr.rows[n].type != SGZ_REG:
             return NULL
         digest = sgz_toc_digest(self.ptr, <uint32_t>n)
@@ -276,28 +281,35 @@ cdef class TOC:
             return NULL if memcmp(digest, sgz_toc_empty_digest, 32) == 0 else digest
         while True:
             bare |= not self.ptr.rows[i].flags & SGZ_HAS_CHUNK_DIGEST
+            if self.ptr.rows[i].type == SGZ_ZEROS:
+                zeros[0] += self.ptr.rows[i].chunk_size
             i += 1
-            if i == self.ptr.count or self.ptr.rows[i].type != SGZ_CHUNK:
+            if i == self.ptr.count or not sgz_toc_is_piece(&self.ptr.rows[i]):
                 break
         return digest if bare and i - n > 1 else NULL
 
     def whole_digest(self, number):
         """The sha256 of a regular file that only this vouches for, or rules out: some of its chunks
-        have no digest of their own, or it is empty and has a wrong one. "" of any other."""
+        have no digest of their own, zeros among them, or it is empty and has a wrong one. "" of any
+        other."""
         self.row(number)
-        cdef const uint8_t *digest = self.whole(number)
+        cdef int64_t zeros
+        cdef const uint8_t *digest = self.whole(number, &zeros)
         return "" if digest == NULL else digest_text(digest)
 
     # --- all rows -----------------------------------------------------------------------
 
     def whole_digests(self):
-        """(row, digest) of every file that has a `whole_digest`."""
+        """(row, digest) of every file that has a `whole_digest`, but for those whose holes are more
+        than are hashed unasked (csrc/toc/limits.h)."""
         cdef size_t i
+        cdef int64_t zeros, left = SGZ_TOC_ZEROS_HASHED
         cdef const uint8_t *digest
         cdef list found = []
         for i in range(self.ptr.count):
-            digest = self.whole(i)
-            if digest != NULL:
+            digest = self.whole(i, &zeros)
+            if digest != NULL and zeros <= left:
+                left -= zeros
                 found.append((i, digest_text(digest)))
         return found
 
@@ -311,7 +323,7 @@ cdef class TOC:
         with nogil:
             for i in range(self.ptr.count):
                 row = &self.ptr.rows[i]
-                if row.type != SGZ_CHUNK and not row.flags & SGZ_DROPPED:
+                if not sgz_toc_is_piece(row) and not row.flags & SGZ_DROPPED:
                     out[count] = <unsigned int>i
                     count += 1
         array.resize(numbers, count)
@@ -329,7 +341,9 @@ cdef class TOC:
             wanted = ~0u
         for i in range(self.ptr.count):
             row = &self.ptr.rows[i]
-            if row.type != SGZ_CHUNK and not row.flags & SGZ_DROPPED and wanted >> row.type & 1:
+            if sgz_toc_is_piece(row) or row.flags & SGZ_DROPPED:
+                continue
+            if wanted >> row.type & 1:
                 names.append(text(self.ptr.arena + row.name_off, row.name_len))
         return names
 
@@ -346,9 +360,9 @@ cdef class TOC:
                 row = &self.ptr.rows[i]
                 if row.flags & SGZ_DROPPED:
                     continue
-                entries += row.type != SGZ_CHUNK
+                entries += not sgz_toc_is_piece(row)
                 files += row.type == SGZ_REG
-                chunks += row.chunk_size > 0
+                chunks += sgz_toc_has_data(row)
                 size += <uint64_t>row.size
         return {"entries": entries, "files": files, "chunks": chunks, "bytes": size}
 
@@ -438,8 +452,10 @@ cdef class TOC:
         return size
 
 
-# Row types by number, from 1 on, and the bits of a row's flags.
-TYPES = tuple(sgz_toc_type_name(n).decode("ascii") for n in range(SGZ_DIR, SGZ_CHUNK + 1))
+# Row types by number, from 1 on, and the bits of a row's flags. Zeros are chunks in the JSON.
+TYPES = (
+    *(sgz_toc_type_name(n).decode("ascii") for n in range(SGZ_DIR, SGZ_CHUNK + 1)), "zeros",
+)
 FLAGS = {
     "has_digest": SGZ_HAS_DIGEST,
     "digest_is_chunk": SGZ_DIGEST_IS_CHUNK,

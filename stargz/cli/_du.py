@@ -144,8 +144,9 @@ def _compressed(tree: Tree) -> Callable[[int], float]:
         rows = layer.toc.rows
         decoded: dict[int, float] = {}
         for row in rows.entries():
-            for offset, _, _, size, _ in rows.chunks(row):
-                decoded[offset] = decoded.get(offset, 0) + size
+            for offset, _, _, size, _, zeros in rows.chunks(row):
+                if not zeros:
+                    decoded[offset] = decoded.get(offset, 0) + size
         for start, end in pairwise([*sorted(decoded), layer.data_end]):
             decoded[start] = (end - start) / decoded[start]
         rates.append(decoded)
@@ -156,6 +157,7 @@ def _compressed(tree: Tree) -> Callable[[int], float]:
             return 0
         layer, row = place(node)
         found = rates[layer]
-        return sum(size * found[offset] for offset, _, _, size, _ in tocs[layer].chunks(row))
+        chunks = tocs[layer].chunks(row)
+        return sum(size * found[offset] for offset, _, _, size, _, zeros in chunks if not zeros)
 
     return size_of

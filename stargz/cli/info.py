@@ -71,8 +71,11 @@ def _info(args: argparse.Namespace) -> Told:
 
 def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, Any]:
     """`stated` is the uncompressed size that a manifest gives."""
+    from stargz._engine.toc import TYPES
+
     counts = layer.toc.counts()
     chunks = layer.toc.columns
+    data = chunks["type"] != TYPES.index("zeros") + 1
     uncompressed_size = stated
     if decode or layer.blob.direct:
         uncompressed_size = layer.uncompressed_size()
@@ -91,7 +94,7 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
         "ratio": None
         if uncompressed_size is None
         else round(layer.size / max(uncompressed_size, 1), 4),
-        "largest_chunk": int(chunks["chunk_size"].max(initial=0)),
+        "largest_chunk": int(chunks["chunk_size"][data].max(initial=0)),
         "inner_offsets": bool(chunks["inner_offset"].any()),
         "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
     }

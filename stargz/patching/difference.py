@@ -30,6 +30,7 @@ _REG = _toc.TYPES.index("reg") + 1
 _SYMLINK = _toc.TYPES.index("symlink") + 1
 _HARDLINK = _toc.TYPES.index("hardlink") + 1
 _CHUNK = _toc.TYPES.index("chunk") + 1
+_ZEROS = _toc.TYPES.index("zeros") + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class _Rows(Protocol):
     def link(self, number: int) -> str: ...
     def xattrs(self, number: int) -> dict[str, bytes]: ...
     def digest(self, number: int) -> str: ...
-    def chunks(self, number: int) -> list[tuple[int, int, int, int, str]]: ...
+    def chunks(self, number: int) -> list[tuple[int, int, int, int, str, bool]]: ...
 
 
 class _StackedRows:
@@ -187,7 +188,7 @@ class _StackedRows:
         toc, row = self._place(number)
         return toc.digest(row)
 
-    def chunks(self, number: int) -> list[tuple[int, int, int, int, str]]:
+    def chunks(self, number: int) -> list[tuple[int, int, int, int, str, bool]]:
         toc, row = self._place(number)
         return toc.chunks(row)
 
@@ -393,12 +394,18 @@ def _file(old: _Entries, a: int, new: _Entries, b: int) -> int:
     pieces, others = old.chunks(a), new.chunks(b)
     if len(pieces) != len(others):
         return _UNKNOWN
-    if [piece[2:4] for piece in pieces] != [piece[2:4] for piece in others]:
+    if [_extent(piece) for piece in pieces] != [_extent(piece) for piece in others]:
         return _UNKNOWN
-    pairs = [(piece[4], other[4]) for piece, other in zip(pieces, others, strict=True)]
+    both = zip(pieces, others, strict=True)
+    pairs = [(piece[4], other[4]) for piece, other in both if not piece[5]]  # zeros are the same
     if any(one and two and one != two for one, two in pairs):
         return _CHANGED
     return _SAME if all(one and two for one, two in pairs) else _UNKNOWN
+
+
+def _extent(piece: tuple[int, int, int, int, str, bool]) -> tuple[int, int, bool]:
+    """Where a piece of a file begins, its size, and whether it is zeros."""
+    return (*piece[2:4], piece[5])
 
 
 def _digest(side: _Entries, row: int) -> str:
@@ -430,7 +437,7 @@ def _members_to_send(before: _Side, after: _Side, b: Layer) -> dict[str, int]:
     import numpy
 
     columns = after.columns
-    data = columns["chunk_size"] > 0
+    data = _data(after)
     starts = numpy.unique(columns["offset"][data])
     lacking = _lacking(before, after)
     needed = numpy.unique(columns["offset"][lacking])
@@ -454,7 +461,7 @@ def _lacking(before: _Side, after: _Side) -> list[int]:
         known.add(_raw(before.rows.digest(row)))
     rows, digests = _chunk_digests(after, every=True)
     files = numpy.maximum.accumulate(
-        numpy.where(after.columns["type"] == _CHUNK, 0, numpy.arange(len(after.columns)))
+        numpy.where(after.columns["type"] >= _CHUNK, 0, numpy.arange(len(after.columns)))
     )[rows].tolist()
     whole: dict[int, bool] = {}  # whether A has a file, by its row
     lacking = []
@@ -473,7 +480,7 @@ def _chunk_digests(side: _Side, *, every: bool = False) -> tuple[Any, list[bytes
     import numpy
 
     digested = _flag(side, "has_chunk_digest")
-    wanted = _live(side) & (side.columns["chunk_size"] > 0)
+    wanted = _live(side) & _data(side)
     rows = numpy.flatnonzero(wanted if every else wanted & digested)
     raw = side.columns["chunk_digest"][rows].tobytes()
     there = digested[rows].tolist()
@@ -485,6 +492,11 @@ def _live(side: _Side) -> Any:
     live = ~_flag(side, "dropped")
     live[side.landmarks] = False
     return live
+
+
+def _data(side: _Side) -> Any:
+    """Rows of which the blob has bytes."""
+    return (side.columns["chunk_size"] > 0) & (side.columns["type"] != _ZEROS)
 
 
 def _flag(side: _Side, name: str) -> Any:

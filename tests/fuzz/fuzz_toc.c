@@ -61,7 +61,7 @@ static void check_rows(const sgz_toc *toc)
         CHECK(row->link_off + row->link_len <= toc->arena_len);
         CHECK(row->xattr_off + row->xattr_len <= toc->arena_len);
         CHECK(row->size >= 0 && row->chunk_size >= 0 && row->offset < BLOB_END);
-        if (row->type == SGZ_CHUNK || row->flags & SGZ_DROPPED)
+        if (sgz_toc_is_piece(row) || row->flags & SGZ_DROPPED)
             continue;
         const char *name = toc->arena + row->name_off;
         CHECK(sgz_toc_lookup(toc, name, row->name_len) == i);
@@ -89,7 +89,7 @@ static void check_tree(const sgz_toc *toc)
     }
     uint32_t named = tree.implied_count;
     for (uint32_t i = 0; i < toc->count; i++)
-        named += toc->rows[i].type != SGZ_CHUNK && !(toc->rows[i].flags & SGZ_DROPPED);
+        named += !sgz_toc_is_piece(&toc->rows[i]) && !(toc->rows[i].flags & SGZ_DROPPED);
     CHECK(kids + 1 == named); /* all but the root */
     sgz_toc_children_free(&tree);
 }
