@@ -79,7 +79,7 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
         if (st || e->type == SGZ_ZEROS)
             continue;
         if (e->offset < 0 || e->offset >= end || e->inner_offset < 0 ||
-                 e->inner_offset > INT64_MAX - e->chunk_size)
+            e->inner_offset > INT64_MAX - e->chunk_size)
             st = bad_span(toc, i, "its data lies outside of the blob", err);
         else if (e->chunk_size > SGZ_CHUNK_MAX)
             st = bad_span(toc, i, "its chunk is too large; convert the layer again", err);
