@@ -254,6 +254,7 @@ sgz_status sgz_codec_load_crypto(sgz_codecs *codecs, const char *path, sgz_error
         {"EVP_DigestInit_ex", offsetof(sgz_crypto, digest_init)},
         {"EVP_DigestUpdate", offsetof(sgz_crypto, digest_update)},
         {"EVP_DigestFinal_ex", offsetof(sgz_crypto, digest_final)},
+        {"EVP_MD_CTX_copy_ex", offsetof(sgz_crypto, ctx_copy)},
     };
     static const uint8_t abc[32] = {
         0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22,
@@ -358,4 +359,9 @@ void sgz_codec_sha256_update(const sgz_codecs *codecs, sgz_sha256 *sha, const vo
 void sgz_codec_sha256_final(const sgz_codecs *codecs, sgz_sha256 *sha, uint8_t out[32])
 {
     codecs->crypto.digest_final(sha->ctx, out, NULL);
+}
+
+void sgz_codec_sha256_copy(const sgz_codecs *codecs, sgz_sha256 *to, const sgz_sha256 *from)
+{
+    codecs->crypto.ctx_copy(to->ctx, from->ctx);
 }

@@ -97,6 +97,7 @@ typedef struct {
     int (*digest_init)(void *ctx, const void *md, void *engine);
     int (*digest_update)(void *ctx, const void *data, size_t len);
     int (*digest_final)(void *ctx, uint8_t *out, unsigned *len);
+    int (*ctx_copy)(void *out, const void *in);
     const void *sha256;
 } sgz_crypto;
 
@@ -143,6 +144,8 @@ void sgz_codec_sha256_init(const sgz_codecs *codecs, sgz_sha256 *sha);
 void sgz_codec_sha256_update(const sgz_codecs *codecs, sgz_sha256 *sha, const void *data,
                              size_t len);
 void sgz_codec_sha256_final(const sgz_codecs *codecs, sgz_sha256 *sha, uint8_t out[32]);
+/* Let `to` stand where `from` does. */
+void sgz_codec_sha256_copy(const sgz_codecs *codecs, sgz_sha256 *to, const sgz_sha256 *from);
 
 /* To be called after ISA-L's work; sgz_codec_crc32, which mostly ends it, does. It leaves the
  * upper halves of the vector registers in use, and then the SHA instructions, which are of the

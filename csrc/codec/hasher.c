@@ -274,3 +274,157 @@ void sgz_codec_hasher_final(sgz_hasher *h, uint8_t digest[32])
     compress_one(h->state, last, blocks);
     put_digest(h->state, digest);
 }
+
+/* --- several streams -------------------------------------------------------------------- */
+
+static void begin_anew(sgz_hasher *h)
+{
+    memcpy(h->state, INITIAL, sizeof h->state);
+    h->len = 0;
+}
+
+/* What a lane does: a piece in up to three runs of blocks. */
+typedef struct {
+    sgz_hash_stream *stream;    /* NULL: nothing */
+    enum { HEAD, BODY, TAIL, END } next;
+    const uint8_t *run;         /* to be compressed now */
+    size_t blocks;
+    const uint8_t *rest;        /* of the piece, behind that */
+    size_t rest_len;
+    uint8_t last[2 * BLOCK];
+} lane;
+
+static const sgz_hash_piece *piece_of(const sgz_hash_stream *s)
+{
+    return &s->pieces[s->done];
+}
+
+static int is_ready(const sgz_hash_stream *s)
+{
+    return s->done < s->count && (!s->other || piece_of(s)->after <= s->other->done);
+}
+
+/* The stream with most to do that the other lane has not. */
+static void pick(lane *l, const lane *other, sgz_hash_stream *streams, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (&streams[i] != other->stream && is_ready(&streams[i]) &&
+            (!l->stream || streams[i].left > l->stream->left))
+            l->stream = &streams[i];
+    if (l->stream) {
+        l->next = HEAD;
+        l->rest = piece_of(l->stream)->data;
+        l->rest_len = piece_of(l->stream)->len;
+    }
+}
+
+/* Up to the next run of blocks, or the end of the piece. */
+static void step(lane *l)
+{
+    while (l->stream && !l->blocks) {
+        sgz_hash_stream *s = l->stream;
+        sgz_hasher *h = s->hasher;
+        const sgz_hash_piece *piece = piece_of(s);
+        size_t held = h->len % BLOCK;
+        switch (l->next++) {
+        case HEAD: /* what is held, and the bytes that make it a block */
+            if (!held)
+                break;
+            size_t fill = BLOCK - held < l->rest_len ? BLOCK - held : l->rest_len;
+            if (fill)
+                memcpy(h->partial + held, l->rest, fill);
+            h->len += fill;
+            l->rest += fill;
+            l->rest_len -= fill;
+            l->run = h->partial;
+            l->blocks = held + fill == BLOCK;
+            break;
+        case BODY:
+            l->run = l->rest;
+            l->blocks = l->rest_len / BLOCK;
+            l->rest += l->blocks * BLOCK;
+            l->rest_len -= l->blocks * BLOCK;
+            h->len += l->blocks * BLOCK;
+            break;
+        case TAIL:
+            if (l->rest_len)
+                memcpy(h->partial, l->rest, l->rest_len);
+            h->len += l->rest_len;
+            if (piece->copy)
+                *piece->copy = *h;
+            if (piece->digest) {
+                l->blocks = pad(h->partial, h->len % BLOCK, h->len, l->last);
+                l->run = l->last;
+            }
+            break;
+        case END:
+            if (piece->digest) {
+                put_digest(h->state, piece->digest);
+                begin_anew(h);
+            }
+            s->left -= piece->len;
+            s->done++;
+            l->stream = NULL;
+            break;
+        }
+    }
+}
+
+/* The same by libcrypto: what another stream waits for comes first. */
+static void one_after_the_other(sgz_hash_stream *streams, size_t count)
+{
+    for (size_t i = 0, idle = 0; idle < count; i = (i + 1) % count, idle++) {
+        for (sgz_hash_stream *s = &streams[i]; is_ready(s); s->done++, idle = 0) {
+            const sgz_hash_piece *piece = piece_of(s);
+            sgz_hasher *h = s->hasher;
+            sgz_codec_sha256_update(h->codecs, &h->plain, piece->data, piece->len);
+            if (piece->copy)
+                sgz_codec_sha256_copy(h->codecs, &piece->copy->plain, &h->plain);
+            if (piece->digest) {
+                sgz_codec_sha256_final(h->codecs, &h->plain, piece->digest);
+                sgz_codec_sha256_init(h->codecs, &h->plain);
+            }
+        }
+    }
+}
+
+void sgz_codec_hasher_streams(sgz_hash_stream *streams, size_t count)
+{
+    lane a = {0}, b = {0};
+    for (size_t i = 0; i < count; i++) {
+        streams[i].done = streams[i].left = 0;
+        for (size_t k = 0; k < streams[i].count; k++)
+            streams[i].left += streams[i].pieces[k].len;
+    }
+    if (!count || !streams->hasher->paired) {
+        one_after_the_other(streams, count);
+        return;
+    }
+    for (;;) {
+        if (!a.stream)
+            pick(&a, &b, streams, count);
+        if (!b.stream)
+            pick(&b, &a, streams, count);
+        if (!a.stream && !b.stream)
+            return;
+        step(&a);
+        step(&b);
+        if (a.stream && b.stream) {
+            size_t both = a.blocks < b.blocks ? a.blocks : b.blocks;
+            compress_two(a.stream->hasher->state, a.run, b.stream->hasher->state, b.run, both);
+            a.run += both * BLOCK;
+            b.run += both * BLOCK;
+            a.blocks -= both;
+            b.blocks -= both;
+            continue;
+        }
+        lane *one = a.stream ? &a : &b;
+        pick(one == &a ? &b : &a, one, streams, count);
+        if (a.stream && b.stream)
+            continue;
+        if (one->stream) {
+            compress_one(one->stream->hasher->state, one->run, one->blocks);
+            one->blocks = 0;
+        }
+    }
+}

@@ -35,4 +35,25 @@ size_t sgz_codec_hasher_beside(sgz_hasher *h, const uint8_t *data, size_t len, s
                                const uint8_t *other_data, size_t other_len);
 void sgz_codec_hasher_final(sgz_hasher *h, uint8_t digest[32]);
 
+/* The next bytes of a stream. */
+typedef struct {
+    const uint8_t *data;
+    size_t len;
+    uint8_t *digest;        /* not NULL: a message ends here, and the next one begins */
+    sgz_hasher *copy;       /* not NULL: gets the stream as it is here, before that */
+    size_t after;           /* begin once so many pieces of the stream's `other` are done */
+} sgz_hash_piece;
+
+typedef struct sgz_hash_stream {
+    sgz_hasher *hasher;
+    const sgz_hash_piece *pieces;
+    size_t count;
+    const struct sgz_hash_stream *other; /* whose pieces some of these wait for, or NULL */
+    size_t done;            /* private, as is */
+    uint64_t left;
+} sgz_hash_stream;
+
+/* Advance several streams, each by all of its pieces: whichever two are longest, side by side. */
+void sgz_codec_hasher_streams(sgz_hash_stream *streams, size_t count);
+
 #endif
