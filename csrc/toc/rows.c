@@ -28,6 +28,11 @@ void sgz_toc_rows_free(sgz_toc_rows *a)
     free(a);
 }
 
+void sgz_toc_rows_keep_bytes(sgz_toc_rows *a)
+{
+    a->keep_bytes = 1;
+}
+
 /* --- replacement and hard links ------------------------------------------------------- */
 
 static sgz_status reserve_links(sgz_toc_rows *a, sgz_error *err)
@@ -310,7 +315,7 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *a, sgz_notes *notes, sgz_error *err
         file = row;
         if (row->flags & SGZ_DROPPED)
             continue;
-        if (row->flags & SGZ_BAD_UTF8)
+        if (row->flags & SGZ_BAD_UTF8 && !a->keep_bytes)
             sgz_base_note(&a->notes, SGZ_NOTE_BIT(NAME), toc->arena + row->name_off,
                           row->name_len);
         if (row->type == SGZ_HARDLINK)

@@ -17,6 +17,9 @@
 typedef struct sgz_toc_rows sgz_toc_rows;
 sgz_toc_rows *sgz_toc_rows_new(sgz_toc *toc);
 void sgz_toc_rows_free(sgz_toc_rows *apply);
+/* From now on texts are kept as they stand, UTF-8 or not, and told apart by their bytes: such rows
+ * are not all that JSON can say. */
+void sgz_toc_rows_keep_bytes(sgz_toc_rows *apply);
 
 /* Add one entry: appends its row (without offsets and digests, which belong to the caller)
  * and returns its number in *row. `offset` (of the tar) is for errors. */
@@ -28,6 +31,12 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *apply, uint32_t *row, sgz_error *err
 void sgz_toc_rows_empty(sgz_toc_rows *apply, uint32_t row);
 /* After the last entry. Notes are added. */
 sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, sgz_notes *notes, sgz_error *err);
+
+/* Whether a name is that of a TOC (2) or a landmark (1) at the root, or below one. */
+int sgz_toc_rows_marker(const char *name, size_t len);
+/* What is to be noted when an entry of such a name is left out: nothing of what an earlier
+ * conversion left. */
+unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker);
 
 /* What a TOC of the rows will take once it was read (toc/limits.h): at least that. */
 sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc);

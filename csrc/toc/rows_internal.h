@@ -26,6 +26,7 @@ typedef struct {
 
 struct sgz_toc_rows {
     sgz_toc *toc;
+    int keep_bytes;       /* of texts that are not UTF-8 */
     uint32_t last;        /* row of the file last added, for its chunks */
     sgz_toc_link_chain *links;    /* one a row, from the first hard link on */
     size_t link_cap;

@@ -58,7 +58,7 @@ static sgz_status store_placed(sgz_toc_rows *a, const sgz_tar_entry *entry, cons
         a->joined[dir] = '/';
     memcpy(a->joined + start, name + base, len - base);
     /* Which of the names that read like it is meant cannot be told behind a link. */
-    if (bad || sgz_toc_rows_scan(a->joined, total))
+    if (bad || (!a->keep_bytes && sgz_toc_rows_scan(a->joined, total)))
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a path through a symlink that is not UTF-8; rename it");
     if (sgz_toc_marker(a->joined, total))

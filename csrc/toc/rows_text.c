@@ -139,7 +139,7 @@ static sgz_status store_user(sgz_toc_rows *a, const sgz_tar_entry *entry, const 
 {
     if (!len)
         return SGZ_OK;
-    if (len <= UINT16_MAX && sgz_toc_rows_scan(text, len) & SGZ_TOC_BAD_BYTES) {
+    if (len <= UINT16_MAX && !a->keep_bytes && sgz_toc_rows_scan(text, len) & SGZ_TOC_BAD_BYTES) {
         if (!SGZ_FIT(a->text, a->text_cap, 3 * len))
             return sgz_toc_rows_no_memory(err);
         len = replace_bad(text, len, a->text);
@@ -231,6 +231,10 @@ sgz_status sgz_toc_rows_texts(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
     int is_link = row->type == SGZ_HARDLINK || row->type == SGZ_SYMLINK;
     int bad_name = bad->name = sgz_toc_rows_scan(entry->name, entry->name_len);
     int bad_link = bad->link = is_link ? sgz_toc_rows_scan(entry->link, entry->link_len) : 0;
+    if ((bad_name | bad_link) & SGZ_TOC_BAD_BYTES)
+        row->flags |= SGZ_BAD_UTF8;
+    if (a->keep_bytes)
+        bad_name = bad_link = bad->name = bad->link = 0;
     if (bad_name) {
         if ((status = note_path(a, entry->name, entry->name_len, &same, err)))
             return status;
@@ -244,9 +248,6 @@ sgz_status sgz_toc_rows_texts(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
             return collision(entry->name, entry->name_len, "the target of this link", offset,
                              err);
     }
-    if ((bad_name | bad_link) & SGZ_TOC_BAD_BYTES)
-        row->flags |= SGZ_BAD_UTF8;
-
     if ((status = store_text(a, entry->name, entry->name_len, bad_name, &row->name_off,
                              &row->name_len, err)))
         return status;
@@ -267,4 +268,26 @@ sgz_status sgz_toc_rows_texts(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
         || (status = store_xattrs(a, entry, offset, &row->xattr_off, &row->xattr_len, err)))
         return status;
     return SGZ_OK;
+}
+
+/* --- names that layers have for themselves ------------------------------------------------ */
+
+int sgz_toc_rows_marker(const char *name, size_t len)
+{
+    char scratch[4096]; /* more is no path of Linux */
+    if (len > sizeof scratch)
+        return 0;
+    name = sgz_toc_clean_name(name, len, scratch, &len);
+    const char *slash = len ? memchr(name, '/', len) : NULL;
+    return sgz_toc_marker(name, slash ? (size_t)(slash - name) : len);
+}
+
+unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker)
+{
+    /* sgz_tar_plain_header, as all writers of layers have it: no file of a user looks so. */
+    const char *name = marker == 2 ? SGZ_TOC_NAME
+                     : entry->name_len == strlen(SGZ_LANDMARK) ? SGZ_LANDMARK : SGZ_NO_LANDMARK;
+    int own = entry->type == '0' && sgz_is(entry->name, entry->name_len, name) && !entry->mode
+        && !entry->uid && !entry->gid && !entry->mtime && (marker == 2 || entry->size == 1);
+    return own ? 0 : marker == 2 ? SGZ_NOTE_BIT(TOC) : SGZ_NOTE_BIT(LANDMARK);
 }

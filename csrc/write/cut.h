@@ -27,10 +27,5 @@ sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc,
 void sgz_write_cutter_free(sgz_write_cutter *cutter);
 /* What fills the slabs of a conversion; good as long as the cutter. */
 const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *cutter);
-/* Whether a name is that of a TOC (2) or a landmark (1) at the root, or below one. */
-int sgz_write_cut_marker(const char *name, size_t len);
-/* What is to be noted when an entry of such a name is left out: nothing of what an earlier
- * conversion left. */
-unsigned sgz_write_cut_marker_note(const sgz_tar_entry *entry, int marker);
 
 #endif

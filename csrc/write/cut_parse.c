@@ -55,26 +55,6 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
     return status;
 }
 
-int sgz_write_cut_marker(const char *name, size_t len)
-{
-    char scratch[4096]; /* more is no path of Linux */
-    if (len > sizeof scratch)
-        return 0;
-    name = sgz_toc_clean_name(name, len, scratch, &len);
-    const char *slash = len ? memchr(name, '/', len) : NULL;
-    return sgz_toc_marker(name, slash ? (size_t)(slash - name) : len);
-}
-
-unsigned sgz_write_cut_marker_note(const sgz_tar_entry *entry, int marker)
-{
-    /* sgz_tar_plain_header, as all writers of layers have it: no file of a user looks so. */
-    const char *name = marker == 2 ? SGZ_TOC_NAME
-                     : entry->name_len == strlen(SGZ_LANDMARK) ? SGZ_LANDMARK : SGZ_NO_LANDMARK;
-    int own = entry->type == '0' && sgz_is(entry->name, entry->name_len, name) && !entry->mode
-        && !entry->uid && !entry->gid && !entry->mtime && (marker == 2 || entry->size == 1);
-    return own ? 0 : marker == 2 ? SGZ_NOTE_BIT(TOC) : SGZ_NOTE_BIT(LANDMARK);
-}
-
 /* Keep the map of a sparse file: the parser's is gone at its next block. */
 static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
 {
@@ -100,14 +80,14 @@ static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, 
 
 static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
 {
-    int marker = sgz_write_cut_marker(entry->name, entry->name_len);
+    int marker = sgz_toc_rows_marker(entry->name, entry->name_len);
     if (marker == 2 && c->options.lossless)
         return sgz_base_fail(
             err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
             "the input has a TOC already and cannot be kept byte for byte; convert "
             "the original layer, or convert without lossless");
     if (marker == 2 || (marker && c->options.landmarks)) {
-        sgz_base_note(&c->notes, sgz_write_cut_marker_note(entry, marker), entry->name,
+        sgz_base_note(&c->notes, sgz_toc_rows_marker_note(entry, marker), entry->name,
                       entry->name_len);
         c->put = c->header_start;
         c->phase = IN_SKIP;

@@ -73,9 +73,9 @@ void sgz_write_order_free(sgz_write_order *s)
 static sgz_status on_entry(sgz_write_order *s, const sgz_tar_entry *entry, sgz_error *err)
 {
     uint32_t row;
-    int marker = sgz_write_cut_marker(entry->name, entry->name_len);
+    int marker = sgz_toc_rows_marker(entry->name, entry->name_len);
     if (marker) {
-        sgz_base_note(&s->notes, sgz_write_cut_marker_note(entry, marker), entry->name,
+        sgz_base_note(&s->notes, sgz_toc_rows_marker_note(entry, marker), entry->name,
                       entry->name_len);
         return SGZ_OK; /* left out: the cut would drop it */
     }

@@ -17,8 +17,8 @@ cdef extern from "<time.h>" nogil:
 
     int clock_gettime(int, timespec *)
 
-cdef extern from "write/cut.h" nogil:
-    int sgz_write_cut_marker(const char *, size_t)
+cdef extern from "toc/rows.h" nogil:
+    int sgz_toc_rows_marker(const char *, size_t)
 
 cdef extern from "pack/pattern.h" nogil:
     ctypedef struct sgz_pack_pattern_state:
@@ -216,7 +216,7 @@ cdef int _ignore(void *arg, const char *name, size_t size, int is_dir) noexcept 
     cdef skip_list *skip = <skip_list *>arg
     cdef size_t i
     cdef int verdict = 0
-    if sgz_write_cut_marker(name, size):
+    if sgz_toc_rows_marker(name, size):
         if skip.call != NULL:
             with gil:
                 verdict = _ask(<Callback>skip.call, name[:size], is_dir)
