@@ -239,6 +239,47 @@ static void count_zeros(sgz_input *input, const uint8_t *data, size_t len)
     input->zeros = zeros == len ? input->zeros + len : zeros;
 }
 
+/* One step of it: *made bytes; *end where the input ends. */
+static sgz_status scan(sgz_input *input, uint8_t *out, size_t cap, size_t *made, int *end,
+                       sgz_error *err)
+{
+    const uint8_t *in = input->buf + input->buf_pos;
+    size_t in_len = input->buf_len - input->buf_pos;
+    *end = !in_len;
+    *made = 0;
+    sgz_status status = sgz_codec_scan(input->scanner, &in, &in_len, out, cap, made, err);
+    input->buf_pos = input->buf_len - in_len;
+    *end = *end && !*made;
+    if (!status && *end)
+        status = sgz_codec_scan_end(input->scanner, err);
+    return status;
+}
+
+static sgz_status not_ended(int64_t offset, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                         "bytes that are no gzip member, where the tar has not ended: the input is "
+                         "damaged; get it again");
+}
+
+static sgz_status read_scanned(sgz_input *input, uint8_t *out, size_t cap, size_t *got,
+                               sgz_error *err)
+{
+    for (int end = 0; *got < cap && !end;) {
+        size_t room = cap - *got < INFLATE_STEP ? cap - *got : INFLATE_STEP, made = 0;
+        sgz_status status = refill(input, err);
+        if (!status)
+            status = scan(input, out + *got, room, &made, &end, err);
+        if (status)
+            return status;
+        count_zeros(input, out + *got, made);
+        *got += made;
+        if (sgz_codec_scan_garbage(input->scanner) && input->zeros < TAR_END)
+            return not_ended(sgz_io_input_used(input), err);
+    }
+    return SGZ_OK;
+}
+
 static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *got,
                             sgz_error *err)
 {
@@ -258,9 +299,7 @@ static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *
         count_zeros(input, out + *got, made);
         *got += made;
         if (input->inflater.garbage && input->zeros < TAR_END)
-            return sgz_base_fail(err, SGZ_EDATA, input->inflater.member_offset, NULL, 0,
-                                 "bytes that are no gzip member, where the tar has not ended: "
-                                 "the input is damaged; get it again");
+            return not_ended(input->inflater.member_offset, err);
         if (at_end && !made) {
             if (!sgz_codec_inflater_at_member_end(&input->inflater))
                 return sgz_base_fail(err, SGZ_EDATA, input->source_pos, NULL, 0,
@@ -305,6 +344,8 @@ static sgz_status read_zstd(sgz_input *input, uint8_t *out, size_t cap, size_t *
                                           input->source_pos - (int64_t)len, err);
             if (status)
                 return status;
+            if (input->frame && input->buf[input->buf_pos] == 0x28)
+                input->frame(input->frame_arg, sgz_io_input_used(input), *got);
         }
         sgz_zstd_in in = {input->buf, input->buf_len, input->buf_pos};
         sgz_zstd_out to = {out, cap, *got};
@@ -335,7 +376,8 @@ sgz_status sgz_io_input_read(sgz_input *input, uint8_t *out, size_t cap, size_t 
     if (input->extents)
         status = read_extents(input, out, cap, got, err);
     else if (input->wrap == SGZ_WRAP_GZIP)
-        status = read_gzip(input, out, cap, got, err);
+        status = input->scanner ? read_scanned(input, out, cap, got, err)
+                                : read_gzip(input, out, cap, got, err);
     else if (input->wrap == SGZ_WRAP_ZSTD)
         status = read_zstd(input, out, cap, got, err);
     else

@@ -3,7 +3,7 @@
 #define SGZ_IO_INPUT_H
 
 #include "base/job.h"
-#include "codec/gzip.h"
+#include "codec/scan.h"
 
 /* Where the bytes come from: a descriptor (file or pipe), or a callback that returns the
  * bytes read, 0 at the end, or -1 after it stored an exception. */
@@ -40,7 +40,18 @@ typedef struct {
     int source_end, frame_open;
     size_t zeros;               /* that the tar ends in, so far; of gzip */
     int padded;                 /* zeros behind the last zstd frame were passed over */
+    /* Set by whoever looks for entry points; not the input's to free. */
+    sgz_scanner *scanner;       /* inflates in place of the input's own */
+    void (*frame)(void *arg, int64_t offset, size_t made); /* a zstd frame with content begins at this
+                                   offset, behind so many bytes that a read has made */
+    void *frame_arg;
 } sgz_input;
+
+/* Bytes of the source that are decoded. */
+static inline int64_t sgz_io_input_used(const sgz_input *input)
+{
+    return input->source_pos - (int64_t)(input->buf_len - input->buf_pos);
+}
 
 sgz_status sgz_io_input_open(sgz_input *input, const sgz_codecs *codecs, sgz_source source,
                              sgz_error *err);

@@ -1,0 +1,63 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from stargz._engine.base cimport sgz_error, sgz_notes, sgz_status
+from stargz._engine.toc cimport sgz_toc
+
+
+cdef extern from "codec/points.h" nogil:
+    ctypedef enum sgz_point_kind:
+        SGZ_POINT_GZIP
+        SGZ_POINT_DEFLATE
+        SGZ_POINT_ZSTD
+        SGZ_POINT_STORED
+
+    ctypedef struct sgz_point:
+        int64_t offset
+        int64_t out
+        uint64_t window
+        uint32_t packed
+        uint32_t history
+        uint8_t skip
+
+    ctypedef struct sgz_points:
+        sgz_point_kind kind
+        sgz_point *at
+        size_t count
+        uint8_t *windows
+        size_t windows_len
+        uint8_t (*digests)[32]
+        int64_t size
+        int64_t end
+
+cdef extern from "index/index.h" nogil:
+    ctypedef struct sgz_index_place:
+        int64_t content
+        uint64_t name
+        uint32_t name_len
+        uint32_t header
+        uint32_t ns
+
+    ctypedef struct sgz_index:
+        sgz_points points
+        sgz_toc *toc
+        sgz_index_place *places
+        uint8_t digest[32]
+        uint8_t diff_id[32]
+        int64_t archive_size
+        int64_t span_size
+        int64_t json_size
+        uint8_t json_digest[32]
+        sgz_notes notes
+
+    int64_t sgz_index_longest(const sgz_index *)
+    void sgz_index_free(sgz_index *)
+
+
+# What `build` and those that load have filled in; it does not change after that, and any number of
+# threads may read.
+cdef class Index:
+    cdef sgz_index index
+    cdef object rows            # the TOC, once somebody asked for it
+    cdef object lock
+
+    cdef const sgz_points *points(self) noexcept

@@ -1,0 +1,33 @@
+from collections.abc import Callable
+
+from stargz._engine.toc import TOC
+
+class Index:
+    kind: str
+    size: int
+    digest: str
+    tar_size: int
+    archive_size: int
+    diff_id: str
+    span_size: int
+    spans: int
+    longest_span: int
+    entries: int
+    notes: list[str]
+    toc: TOC
+    toc_digest: str
+    def json(self) -> bytes: ...
+
+def build(
+    source: int | Callable[[int], bytes],
+    *,
+    source_name: str,
+    source_size: int = 0,
+    span_size: int = 4 << 20,
+    chunk_size: int = 4 << 20,
+    soci: bool = False,
+    digests: bool = True,
+    threads: int,
+    memory: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Index: ...

@@ -1,0 +1,215 @@
+"""Side indexes: made in one pass over an ordinary blob, and what they tell."""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memset
+
+from stargz._engine.base cimport (
+    SGZ_ECANCELLED,
+    SGZ_OK,
+    Job,
+    Reader,
+    follow,
+    notes_of,
+    sgz_base_job,
+    sgz_codecs,
+    sgz_error,
+    sgz_notes,
+    sgz_source,
+    sgz_status,
+    table,
+    to_exception,
+)
+from stargz._engine.toc cimport TOC, sgz_toc_free
+
+import threading
+
+from stargz._engine.base import need
+
+
+cdef extern from "index/build.h" nogil:
+    ctypedef enum sgz_wrap:
+        SGZ_WRAP_ZSTD
+
+    ctypedef struct sgz_index_build_options:
+        int64_t span_size
+        int64_t chunk_size
+        int64_t memory
+        int soci
+        int no_digests
+        int threads
+        void *arg
+
+    ctypedef struct sgz_index_build:
+        pass
+
+    sgz_index_build *sgz_index_build_new(const sgz_codecs *, sgz_source,
+                                         const sgz_index_build_options *)
+    sgz_status sgz_index_build_peek(sgz_index_build *, sgz_wrap *, sgz_error *)
+    sgz_status sgz_index_build_start(sgz_index_build *, sgz_base_job *, sgz_error *)
+    sgz_status sgz_index_build_finish(sgz_index_build *, sgz_index *, sgz_error *)
+    void sgz_index_build_free(sgz_index_build *)
+
+
+# A digest as text; "" where it is not known, and so all zeros.
+cdef str digest_text(const uint8_t *digest):
+    cdef bytes raw = digest[:32]
+    return "sha256:" + raw.hex() if any(raw) else ""
+
+
+cdef dict KINDS = {
+    SGZ_POINT_GZIP: "gzip",
+    SGZ_POINT_DEFLATE: "gzip",
+    SGZ_POINT_ZSTD: "zstd",
+    SGZ_POINT_STORED: "tar",
+}
+
+
+cdef class Index:
+    """Where a blob can be entered, and what is in it."""
+
+    def __cinit__(self):
+        memset(&self.index, 0, sizeof(self.index))
+        self.lock = threading.Lock()
+
+    def __dealloc__(self):
+        sgz_index_free(&self.index)
+
+    cdef const sgz_points *points(self) noexcept:
+        return &self.index.points
+
+    @property
+    def kind(self):
+        """What the blob is: "gzip", "zstd" or "tar"."""
+        return KINDS[self.index.points.kind]
+
+    @property
+    def size(self):
+        """Bytes of the blob."""
+        return self.index.points.size
+
+    @property
+    def digest(self):
+        """The blob's ("sha256:..."), or "" where it is not known."""
+        return digest_text(self.index.digest)
+
+    @property
+    def tar_size(self):
+        """Bytes that the blob decodes to."""
+        return self.index.points.end
+
+    @property
+    def archive_size(self):
+        """How many of these are the archive, up to its two blocks of zeros."""
+        return self.index.archive_size
+
+    @property
+    def diff_id(self):
+        """The digest of what the blob decodes to, or "" where it is not known."""
+        return digest_text(self.index.diff_id)
+
+    @property
+    def span_size(self):
+        """Decoded bytes from one point to the next, as was asked for."""
+        return self.index.span_size
+
+    @property
+    def spans(self):
+        """How many points there are; none where every offset is one."""
+        return self.index.points.count
+
+    @property
+    def longest_span(self):
+        """Bytes of it, decoded: what one read may have to decode."""
+        return sgz_index_longest(&self.index)
+
+    @property
+    def entries(self):
+        """How many entries the rows are of."""
+        return self.toc.counts()["entries"]
+
+    @property
+    def notes(self):
+        """A line of text for each thing that was not taken as it stands."""
+        return notes_of(&self.index.notes)
+
+    @property
+    def toc(self):
+        """The rows, as read_toc gives them."""
+        cdef TOC made
+        with self.lock:
+            if self.rows is None:
+                made = TOC.__new__(TOC)
+                sgz_toc_free(made.ptr)
+                made.ptr = self.index.toc
+                try:
+                    self.rows = TOC.parse(made.format(), 1 << 62)
+                finally:
+                    made.ptr = NULL
+            return self.rows
+
+    @property
+    def toc_digest(self):
+        """That of the JSON, or "" where it would have to be made."""
+        return digest_text(self.index.json_digest)
+
+    def json(self):
+        """The rows as the JSON of a TOC."""
+        return self.toc.format()
+
+
+def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4 << 20,
+          int64_t chunk_size=4 << 20, bint soci=False, bint digests=True, int threads,
+          memory=None, progress=None):
+    """The Index of a blob: gzip, frames of zstd, or a plain tar.
+
+    The source is a descriptor, read from its position on, or a callable read(n). With `soci` the
+    points are where SOCI sets them. Without `digests` files and chunks have none. `memory` bounds
+    the window of a zstd frame; progress(done, source_size) gets bytes of the blob, and may raise.
+    """
+    cdef sgz_index_build_options options
+    cdef sgz_index_build *pass_ = NULL
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef sgz_wrap wrap
+    cdef Job job = Job()
+    cdef Reader reader = Reader(source)
+    cdef Index index = Index.__new__(Index)
+    memset(&options, 0, sizeof(options))
+    options.span_size = span_size
+    options.chunk_size = chunk_size
+    options.memory = memory or 0
+    options.soci = soci
+    options.no_digests = not digests
+    options.threads = threads
+    reader.source.stop = &job.job.stop
+    job.job.total = source_size
+
+    def report(int64_t done, total):
+        progress(min(done, total) if total > 0 else done, total)
+
+    pass_ = sgz_index_build_new(table(), reader.source, &options)
+    if pass_ == NULL:
+        raise MemoryError
+    try:
+        status = SGZ_ECANCELLED
+        while status == SGZ_ECANCELLED:
+            with nogil:
+                status = sgz_index_build_peek(pass_, &wrap, &err)
+            PyErr_CheckSignals()
+        if status == SGZ_OK:
+            if wrap == SGZ_WRAP_ZSTD:
+                need("zstd")
+            status = sgz_index_build_start(pass_, &job.job, &err)
+        if status == SGZ_OK:
+            try:
+                follow(job, report if progress is not None else None)
+            finally:
+                with nogil:
+                    status = sgz_index_build_finish(pass_, &index.index, &err)
+        if status != SGZ_OK:
+            reader.check()
+            raise to_exception(&err, source_name)
+    finally:
+        sgz_index_build_free(pass_)
+    return index
