@@ -381,7 +381,10 @@ sgz_status sgz_index_build_finish(sgz_index_build *c, sgz_index *index, sgz_erro
     c->index.span_size = c->options.span_size;
     *index = c->index;
     memset(&c->index, 0, sizeof c->index);
-    return SGZ_OK;
+    status = sgz_index_settle(index, err);
+    if (status)
+        sgz_index_free(index);
+    return status;
 }
 
 void sgz_index_build_free(sgz_index_build *c)

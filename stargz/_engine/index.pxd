@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from stargz._engine.base cimport sgz_error, sgz_notes, sgz_status
-from stargz._engine.toc cimport sgz_toc
+from stargz._engine.toc cimport TOC, sgz_toc
 
 
 cdef extern from "codec/points.h" nogil:
@@ -57,7 +57,10 @@ cdef extern from "index/index.h" nogil:
 # threads may read.
 cdef class Index:
     cdef sgz_index index
-    cdef object rows            # the TOC, once somebody asked for it
-    cdef object lock
+    cdef TOC rows               # of index.toc, which is theirs
+    cdef bint has_rows
+
+    # To be called once `index` is filled in.
+    cdef int take_rows(self) except -1
 
     cdef const sgz_points *points(self) noexcept

@@ -17,6 +17,7 @@ class Index:
     toc: TOC
     toc_digest: str
     def json(self) -> bytes: ...
+    def dump(self, write: Callable[[bytes], object]) -> None: ...
 
 def build(
     source: int | Callable[[int], bytes],
@@ -30,4 +31,8 @@ def build(
     threads: int,
     memory: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+) -> Index: ...
+
+def load(
+    data: bytes | bytearray | memoryview, *, name: str = "", max_toc_size: int = 1 << 30
 ) -> Index: ...

@@ -22,8 +22,6 @@ from stargz._engine.base cimport (
 )
 from stargz._engine.toc cimport TOC, sgz_toc_free
 
-import threading
-
 from stargz._engine.base import need
 
 
@@ -70,10 +68,18 @@ cdef class Index:
 
     def __cinit__(self):
         memset(&self.index, 0, sizeof(self.index))
-        self.lock = threading.Lock()
 
     def __dealloc__(self):
+        if self.has_rows:
+            self.index.toc = NULL
         sgz_index_free(&self.index)
+
+    cdef int take_rows(self) except -1:
+        self.rows = TOC.__new__(TOC)
+        sgz_toc_free(self.rows.ptr)
+        self.rows.ptr = self.index.toc
+        self.has_rows = True
+        return 0
 
     cdef const sgz_points *points(self) noexcept:
         return &self.index.points
@@ -136,17 +142,7 @@ cdef class Index:
     @property
     def toc(self):
         """The rows, as read_toc gives them."""
-        cdef TOC made
-        with self.lock:
-            if self.rows is None:
-                made = TOC.__new__(TOC)
-                sgz_toc_free(made.ptr)
-                made.ptr = self.index.toc
-                try:
-                    self.rows = TOC.parse(made.format(), 1 << 62)
-                finally:
-                    made.ptr = NULL
-            return self.rows
+        return self.rows
 
     @property
     def toc_digest(self):
@@ -155,7 +151,11 @@ cdef class Index:
 
     def json(self):
         """The rows as the JSON of a TOC."""
-        return self.toc.format()
+        return self.rows.format()
+
+    def dump(self, write):
+        """Write the file of the index by write(piece): docs/index-format.md."""
+        dump_index(self, write)
 
 
 def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4 << 20,
@@ -212,4 +212,8 @@ def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4
             raise to_exception(&err, source_name)
     finally:
         sgz_index_build_free(pass_)
+    index.take_rows()
     return index
+
+
+include "index_file.pxi"
