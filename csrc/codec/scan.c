@@ -1,9 +1,9 @@
 #include "codec/scan.h"
 
-#include "base/vec.h"
 #include "codec/blocks.h"
 #include "codec/inflate.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define FAR ((int64_t)512 << 10) /* no candidate is further behind the first */
@@ -11,6 +11,7 @@
  * where a point may be, blocks are watched. */
 #define AHEAD ((int64_t)66 << 10)
 #define PACK_LEVEL 2
+#define POSITIONS (1 << 16) /* that two bytes can spell */
 
 /* A place where a point may be. Which bytes of its history are needed? No more than the next 32 KiB
  * can refer to them, so these are decoded twice with histories that spell their own positions:
@@ -24,8 +25,8 @@ typedef struct {
     int64_t at[2];   /* the input byte that comes next */
     int traced[2];
     uint8_t *window; /* SGZ_HISTORY_MAX bytes, or the last `history` of them */
-    uint8_t *needed; /* a flag for each */
-    uint32_t needs;  /* how many are set */
+    uint8_t *needed; /* a flag for each position, of SGZ_HISTORY_MAX bytes; and more, see POSITIONS */
+    uint32_t needs;  /* how many are needed */
 } candidate;
 
 struct sgz_scanner {
@@ -69,7 +70,7 @@ static int make_room(sgz_scanner *s, const sgz_codecs *codecs)
 {
     for (unsigned i = 0; i < s->options.tries; i++) {
         candidate *c = &s->candidates[i];
-        if (!(c->window = malloc(SGZ_HISTORY_MAX)) || !(c->needed = malloc(SGZ_HISTORY_MAX)))
+        if (!(c->window = malloc(SGZ_HISTORY_MAX)) || !(c->needed = malloc(POSITIONS)))
             return 0;
         for (int k = 0; k < 2 && traces(s); k++)
             if (!(c->state[k] = new_state(codecs)) || !(c->made[k] = malloc(SGZ_HISTORY_MAX)))
@@ -169,21 +170,18 @@ static void trace_on(sgz_scanner *s, candidate *c, int k)
     }
 }
 
+/* Equal bytes spell a position from 0xff00 on, which no history has: so nothing is asked on the way. */
 static void count_needs(candidate *c)
 {
-    uint32_t n = c->point.history, len = c->len[0] < c->len[1] ? c->len[0] : c->len[1];
-    memset(c->needed, 0, n);
-    c->needs = 0;
+    uint32_t len = c->len[0] < c->len[1] ? c->len[0] : c->len[1];
+    memset(c->needed, 0, POSITIONS);
     for (uint32_t i = 0; i < len; i++) {
         uint8_t a = c->made[0][i], b = c->made[1][i];
-        if (a == b)
-            continue;
-        uint32_t p = a | (uint32_t)(uint8_t)(b - a - 1) << 8, from = p - (SGZ_HISTORY_MAX - n);
-        if (from < n && !c->needed[from]) {
-            c->needed[from] = 1;
-            c->needs++;
-        }
+        c->needed[a | (uint32_t)(uint8_t)(b - a - 1) << 8] = 1;
     }
+    c->needs = 0;
+    for (uint32_t p = SGZ_HISTORY_MAX - c->point.history; p < SGZ_HISTORY_MAX; p++)
+        c->needs += c->needed[p];
 }
 
 /* Leave out what comes before the first needed byte, have zeros for the others, and deflate it. */
@@ -191,11 +189,11 @@ static sgz_status reduce(sgz_scanner *s, candidate *c, const uint8_t **window, s
 {
     sgz_point *point = &c->point;
     uint32_t first = 0, n = point->history;
-    while (first + 1 < n && !c->needed[first])
+    const uint8_t *needed = c->needed + SGZ_HISTORY_MAX - n;
+    while (first + 1 < n && !needed[first])
         first++;
     for (uint32_t i = first; i < n; i++)
-        if (!c->needed[i])
-            c->window[i] = 0;
+        c->window[i] &= (uint8_t)-needed[i];
     point->history = n - first;
     *window = c->window + first;
     if (!point->history)
