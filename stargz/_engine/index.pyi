@@ -32,7 +32,6 @@ def build(
     memory: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Index: ...
-
 def load(
     data: bytes | bytearray | memoryview, *, name: str = "", max_toc_size: int = 1 << 30
 ) -> Index: ...

@@ -14,7 +14,6 @@ from stargz._engine.base cimport (
     sgz_base_job,
     sgz_codecs,
     sgz_error,
-    sgz_notes,
     sgz_source,
     sgz_status,
     table,
