@@ -7,7 +7,7 @@
 /* Into `index`, which is empty, also after a failure. Its windows are those in `data`, which must
  * outlive it. `blob_size` is the size of the blob that it is for; -1: not known, what the ztoc says
  * is believed. Malformed, or of another blob: SGZ_EINDEX. */
-sgz_status sgz_index_ztoc_read(const uint8_t *data, size_t len, const sgz_codecs *codecs,
-                               int64_t blob_size, sgz_index *index, sgz_error *err);
+sgz_status sgz_index_ztoc_read(const uint8_t *data, size_t len, int64_t blob_size,
+                               sgz_index *index, sgz_error *err);
 
 #endif

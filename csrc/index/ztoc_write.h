@@ -26,7 +26,6 @@ sgz_status sgz_index_ztoc_point(void *ztoc, const sgz_point *point, const uint8_
                                 sgz_error *err);
 
 /* The ztoc of an index whose building called these, in pieces. `tool` says who made it. */
-typedef sgz_status (*sgz_index_emit)(void *arg, const uint8_t *data, size_t len, sgz_error *err);
 sgz_status sgz_index_ztoc_write(sgz_index_ztoc *ztoc, const sgz_index *index, const char *tool,
                                 sgz_index_emit emit, void *arg, sgz_error *err);
 

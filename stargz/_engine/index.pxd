@@ -59,6 +59,8 @@ cdef class Index:
     cdef sgz_index index
     cdef TOC rows               # of index.toc, which is theirs
     cdef bint has_rows
+    cdef object ztoc            # what SOCI's index takes beyond this, if it was built for that
+    cdef object data            # the file that the points' windows are in, if they are in one
 
     # To be called once `index` is filled in.
     cdef int take_rows(self) except -1

@@ -21,6 +21,9 @@ from stargz._engine.base cimport (
 )
 from stargz._engine.toc cimport TOC, sgz_toc_free
 
+import tempfile
+import threading
+
 from stargz._engine.base import need
 
 
@@ -36,6 +39,9 @@ cdef extern from "index/build.h" nogil:
         int no_digests
         int threads
         void *arg
+        sgz_status (*on_entry)(void *, const sgz_tar_entry *, int64_t, int64_t, sgz_error *)
+        sgz_status (*on_global)(void *, int64_t, sgz_error *)
+        sgz_status (*on_point)(void *, const sgz_point *, const uint8_t *, sgz_error *)
 
     ctypedef struct sgz_index_build:
         pass
@@ -156,6 +162,13 @@ cdef class Index:
         """Write the file of the index by write(piece): docs/index-format.md."""
         dump_index(self, write)
 
+    def write_ztoc(self, write, *, str tool="stargz"):
+        """Write SOCI's index of the same blob by write(piece); `tool` says who made it.
+
+        Only of an index that was built for it (`soci`).
+        """
+        write_ztoc(self, write, tool)
+
 
 def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4 << 20,
           int64_t chunk_size=4 << 20, bint soci=False, bint digests=True, int threads,
@@ -181,6 +194,8 @@ def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4
     options.soci = soci
     options.no_digests = not digests
     options.threads = threads
+    if soci:
+        collect(index, &options)
     reader.source.stop = &job.job.stop
     job.job.total = source_size
 
@@ -216,3 +231,4 @@ def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4
 
 
 include "index_file.pxi"
+include "ztoc.pxi"
