@@ -206,16 +206,20 @@ typedef struct {
 
 static sgz_status put(output *o, const void *data, size_t len, sgz_error *err)
 {
+    if (!len)
+        return SGZ_OK;
     sgz_codec_sha256_update(o->codecs, &o->sha, data, len);
-    return len ? o->emit(o->arg, data, len, err) : SGZ_OK;
+    return o->emit(o->arg, data, len, err);
 }
 
 static sgz_status put_windows(output *o, const sgz_points *points, sgz_error *err)
 {
     sgz_status status = SGZ_OK;
-    for (size_t i = 0; i < points->count && !status; i++)
-        status = put(o, points->windows + points->at[i].window,
-                     sgz_codec_point_stored(&points->at[i]), err);
+    for (size_t i = 0; i < points->count && !status; i++) {
+        size_t len = sgz_codec_point_stored(&points->at[i]);
+        if (len)
+            status = put(o, points->windows + points->at[i].window, len, err);
+    }
     return status;
 }
 
