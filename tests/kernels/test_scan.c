@@ -437,10 +437,11 @@ static void check_entering(const result *r)
                 CHECK(!window[k]);
                 window[k] = 0xa5;
             }
-        size_t end = plain_len; /* of the member */
-        for (size_t k = place_count; k-- && places[k].bit > bit_of(point);)
+        size_t end = plain_len, k = place_count; /* of the member */
+        while (places[--k].bit > bit_of(point))
             if (places[k].member)
                 end = (size_t)places[k].out;
+        CHECK(places[k].bit == bit_of(point) && (n == 0) == places[k].member);
         size_t want = end - (size_t)point->out < sizeof out ? end - (size_t)point->out : sizeof out;
         const uint8_t *in = packed + point->offset;
         sgz_isal_enter(&codecs.isal, s, point->skip ? *in >> point->skip : 0,
