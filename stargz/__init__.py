@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from stargz.oci.extraction import ImageExtractResult, extract_image
     from stargz.oci.image import Image, open_image
     from stargz.oci.registry.access import Access
+    from stargz.oci.soci.images import ImageIndexReport, index_image
+    from stargz.oci.soci.layers import ZtocReport
     from stargz.oci.verify.image import ImageVerifyResult, verify_image
     from stargz.opening import open
     from stargz.packing import PackResult, pack
@@ -73,6 +75,7 @@ __all__ = [
     "GzipError",
     "Image",
     "ImageExtractResult",
+    "ImageIndexReport",
     "ImageReport",
     "ImageVerifyResult",
     "IndexFileError",
@@ -93,6 +96,7 @@ __all__ = [
     "UnverifiedError",
     "UsageError",
     "VerifyResult",
+    "ZtocReport",
     "__version__",
     "apply",
     "bulk",
@@ -103,6 +107,7 @@ __all__ = [
     "diff_images",
     "errors",
     "extract_image",
+    "index_image",
     "mount",
     "open",
     "open_image",
@@ -131,6 +136,9 @@ _HOME = {
     "Image": "oci.image",
     "open_image": "oci.image",
     "Access": "oci.registry.access",
+    "ImageIndexReport": "oci.soci.images",
+    "index_image": "oci.soci.images",
+    "ZtocReport": "oci.soci.layers",
     "ImageVerifyResult": "oci.verify.image",
     "verify_image": "oci.verify.image",
     "open": "opening",

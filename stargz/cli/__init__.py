@@ -32,7 +32,7 @@ COMMANDS = {
     "diff": "what differs between two layers, and how much there is to send",
     "delta": "make a patch: what one layer needs to become another",
     "apply": "make a layer of another one and a patch",
-    "image": "convert, bulk, info, ls, find, du, tree, cat, extract, diff: images and registries",
+    "image": "convert, index, bulk, info, ls, find, du, tree, cat, extract, diff of images",
     "mount": "mount a layer or an image, read-only",
     "cache": "info, prune: the disk cache of what was fetched",
     "demo": "convert, verify and read a real layer made on this machine",

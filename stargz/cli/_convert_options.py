@@ -1,5 +1,5 @@
-"""The options of every command that converts: how layers are laid out, and how images are
-reached."""
+"""The options of every command that converts or indexes: how layers are laid out, and how images
+are reached."""
 
 from __future__ import annotations
 
@@ -100,13 +100,6 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="merge each image's layers into one, whiteouts applied",
     )
-    parser.add_argument(
-        "--platform",
-        action="append",
-        default=[],
-        metavar="OS/ARCH",
-        help="only this platform of an image for several; repeatable (default: all)",
-    )
     add_layout_options(parser, image=True)
     parser.add_argument(
         "--docker-types",
@@ -122,14 +115,27 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help="fail where a TOC cannot hold a layer (as a hard link into a layer below); by default "
         "that layer stays as it is, with a warning",
     )
+    add_ends(parser, "layers to convert")
+    _options.add_limits(parser)
+
+
+def add_ends(parser: argparse.ArgumentParser, work: str) -> None:
+    """Which platforms of images there are to be, how many `work` at the same time, and how
+    registries are reached."""
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH",
+        help="only this platform of an image for several; repeatable (default: all)",
+    )
     parser.add_argument(
         "--jobs",
         type=_options.count,
         metavar="N",
-        help="layers to convert at the same time (default: one for each core, at most 8)",
+        help=f"{work} at the same time (default: one for each core, at most 8)",
     )
     _options.add_threads(parser)
-    _options.add_limits(parser)
     group = parser.add_argument_group("registries")
     _options.add_registry_options(group, patience="15m")
     creds = {"--src-creds": "SRC", "--dest-creds": "DST"}
@@ -152,7 +158,6 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_image_options` as arguments of `convert_image` and `bulk`."""
     return {
         "options": _layer_options(args),
-        "platforms": args.platform,
         "flatten": args.flatten,
         "allow_missing": args.allow_missing,
         "docker_types": args.docker_types,
@@ -160,12 +165,20 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "verify": args.verify,
         "strict": args.strict,
         "force": args.force,
+        **ends_options(args),
+        "memory": args.memory,
+        "max_sparse": args.max_sparse,
+    }
+
+
+def ends_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_ends` as arguments of `convert_image`, `bulk` and `index_image`."""
+    return {
+        "platforms": args.platform,
         "access": _access(args),
         **_creds(args),
         "jobs": args.jobs,
         "threads": args.threads,
-        "memory": args.memory,
-        "max_sparse": args.max_sparse,
     }
 
 
@@ -186,7 +199,8 @@ def _creds(args: argparse.Namespace) -> dict[str, Any]:
     """--src-creds and --dest-creds; and --creds, where one image is both."""
     if args.creds is None:
         return {"src_creds": args.src_creds, "dest_creds": args.dest_creds}
-    if not args.upgrade or args.src_creds or args.dest_creds:
+    one = args.upgrade or (getattr(args, "soci_version", 2) == 1 and args.dst is None)
+    if not one or args.src_creds or args.dest_creds:
         raise UsageError(
             "--creds: there are two images here: give --src-creds for SRC's registry, --dest-creds "
             "for DST's"

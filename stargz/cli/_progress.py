@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from stargz.cli._output import speed
 from stargz.cli._screen import Screen, bar, columns, is_terminal
@@ -48,6 +51,24 @@ class Progress:
 
     def __exit__(self, *exc: object) -> None:
         self._screen.close()
+
+
+class Sum:
+    """The events about an image's layers as one bar: bytes of all layers."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._lock = threading.Lock()
+        self._total = 0
+        self._done: dict[str, int] = {}
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            if event["event"] == "plan":
+                self._total = event["bytes"]
+            elif event["event"] == "layer":
+                self._done[event["digest"]] = event["done"]
+                self._bar(sum(self._done.values()), self._total)
 
 
 def _line(label: str, done: int, total: int, rate: str, width: int) -> str:

@@ -10,6 +10,7 @@ stargz image info oci:layout:latest"""
 
 COMMANDS = {
     "convert": "make every layer of an image seekable, on all platforms",
+    "index": "make SOCI indexes of an image, whose layers stay as they are",
     "bulk": "the same for a registry, a repository, a list or a folder of images",
     "info": "an image's digests, platforms and layers, from its manifest",
     "ls": "list the files of an image",

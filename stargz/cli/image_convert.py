@@ -8,16 +8,14 @@ DST appears complete or not at all."""
 from __future__ import annotations
 
 import argparse
-import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stargz.cli import _convert_options, _options
 from stargz.cli._destination import add_destination, named
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._kinds import check_image
 from stargz.cli._output import log, print_json, print_table, relay, shown, size_text, speed_of, warn
-from stargz.cli._progress import Progress
+from stargz.cli._progress import Progress, Sum
 from stargz.errors import EntryNotFoundError
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             report = convert_image(
                 args.src,
                 dst,
-                progress=None if progress.callback is None else _Sum(progress),
+                progress=None if progress.callback is None else Sum(progress),
                 **_convert_options.image_options(args),
             )
         except EntryNotFoundError as error:
@@ -67,24 +65,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(report, args)
     return OK
-
-
-class _Sum:
-    """The events of `convert_image` as one bar: bytes of all layers."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._lock = threading.Lock()
-        self._total = 0
-        self._done: dict[str, int] = {}
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        with self._lock:
-            if event["event"] == "plan":
-                self._total = event["bytes"]
-            elif event["event"] == "layer":
-                self._done[event["digest"]] = event["done"]
-                self._bar(sum(self._done.values()), self._total)
 
 
 def _print(report: ImageReport, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What an image is: its digests, platforms and layers.
+"""What an image is: its digests, platforms and layers, and its SOCI index, if it has one.
 
 Manifest and config are read, and checked against their digests; no layer is."""
 
@@ -43,12 +43,14 @@ def run(args: argparse.Namespace) -> int:
     print_table(
         (key, "not known" if value is None else _text(key, value))
         for key, value in report.items()
-        if key != "layers"
+        if key != "layers" and not (value is None and key.startswith("soci"))
     )
     for layer in report["layers"]:
         toc = f"TOC {layer['toc_digest']}" if layer["seekable"] else "not seekable"
         if layer["kind"] is not None:
             toc = f"{layer['kind']}: {NOT_READ}"
+        if layer["ztoc_digest"] is not None:
+            toc += f", indexed by SOCI: ztoc {layer['ztoc_digest']}"
         print(shown(f"layer {layer['number']}  {layer['digest']}  {layer['size']:,} bytes  {toc}"))
     return OK
 
@@ -69,6 +71,8 @@ def _report(image: ImageManifest) -> dict[str, Any]:
     diff_ids = found.get("diff_ids") if isinstance(found, dict) else None
     if not isinstance(diff_ids, list) or len(diff_ids) != len(image.descriptors):
         diff_ids = [None] * len(image.descriptors)
+    soci = image.soci.get()
+    ztocs = {} if soci is None else soci.ztocs
     layers = [
         {
             "number": number,
@@ -79,6 +83,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             "toc_digest": image.toc_digest(number - 1),
             "kind": "zstd:chunked" if is_zstd_chunked(entry) else None,
             "seekable": bool(image.toc_digest(number - 1)) and not is_zstd_chunked(entry),
+            "ztoc_digest": ztocs[entry.digest].digest if entry.digest in ztocs else None,
             "uncompressed_size": entry.uncompressed_size,
         }
         for number, (entry, diff_id) in enumerate(zip(image.descriptors, diff_ids, strict=True), 1)
@@ -96,5 +101,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         "platforms": platforms,
         "size": sum(entry.size for entry in image.descriptors),
         "seekable": all(layer["seekable"] for layer in layers),
+        "soci_index": None if soci is None else soci.manifest.digest,
+        "soci_version": None if soci is None else soci.version,
         "layers": layers,
     }

@@ -36,6 +36,7 @@ from stargz.oci.formats.manifest import (
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
+from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import EXTERNAL, Repository, external_toc, open_repository
 from stargz.opening import OpenOptions, open_as
@@ -82,6 +83,7 @@ class ImageManifest:
         self.descriptors: list[Descriptor] = self.manifest.layers
         self.digest: str = self.manifest.digest
         self._config = self.manifest.config
+        self.soci: FoundIndex = FoundIndex(repository, self.manifest)
         self.manifest.check_image(self.name)
         if platform is not None and self.root.kind == "manifest":
             self._check_platform(platform)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
 from stargz.errors import DigestError, FormatError, SourceError
-from stargz.oci.formats.manifest import Manifest
+from stargz.oci.formats.manifest import Descriptor, Manifest
 from stargz.oci.formats.soci import TYPES, SociIndex, Version, named_by, read_index
 from stargz.oci.repository import Repository
 
 _ERRORS = (SourceError, FormatError, DigestError)
+_log = logging.getLogger("stargz")
 
 
 def indexes_of(
@@ -28,3 +31,38 @@ def indexes_of(
                     index = read_index(repository.manifest(entry))
                     if index.manifest.subject == manifest.digest:
                         yield index
+
+
+class FoundIndex:
+    """The SOCI index of an image that is read, looked for when it is first asked for. Any number
+    of threads may use it."""
+
+    def __init__(self, repository: Repository, manifest: Manifest) -> None:
+        self._repository = repository
+        self._manifest = manifest
+        self._lock = threading.Lock()
+        self._found: list[SociIndex | None] = []
+
+    def get(self) -> SociIndex | None:
+        """The first that there is."""
+        with self._lock:
+            if not self._found:
+                found = indexes_of(self._repository, self._manifest, 2, 1)
+                self._found.append(next(found, None))
+            return self._found[0]
+
+    def ztoc(self, layer: Descriptor, limit: int) -> bytes | None:
+        """The ztoc of a layer, checked against its digest; None where there is none that can be
+        had, of at most `limit` bytes: the layer can be read without."""
+        index = self.get()
+        entry = None if index is None else index.ztocs.get(layer.digest)
+        if entry is None:
+            return None
+        try:
+            return self._repository.read_blob(entry, limit)
+        except _ERRORS as error:
+            _log.warning(
+                "%s: the ztoc of layer %s is not used: %s",
+                self._repository.name, layer.digest, error,
+            )  # fmt: skip
+            return None

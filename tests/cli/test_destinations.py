@@ -27,6 +27,7 @@ WRITERS = {
     "delta": (["a", "b"], "PATCH"),
     "apply": (["a", "a-b.patch"], "NEW"),
     "image convert": (["oci:layout"], "DST"),
+    "image index": (["oci:layout"], "DST"),
     "image bulk": (["oci:layout"], "DST"),
 }
 
