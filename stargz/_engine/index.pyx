@@ -3,6 +3,7 @@
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memset
+from posix.unistd cimport close
 
 from stargz._engine.base cimport (
     SGZ_ECANCELLED,
@@ -21,6 +22,7 @@ from stargz._engine.base cimport (
 )
 from stargz._engine.toc cimport TOC, sgz_toc_free
 
+import os
 import tempfile
 import threading
 

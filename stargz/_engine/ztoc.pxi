@@ -24,18 +24,22 @@ cdef class ZtocParts:
     """What a ztoc takes beyond an index; its windows are in a temporary file."""
 
     cdef sgz_index_ztoc *ptr
-    cdef object spool
+    cdef int spool
     cdef object lock            # of who writes
 
     def __cinit__(self):
+        self.spool = -1
         self.lock = threading.Lock()
-        self.spool = tempfile.TemporaryFile(prefix="stargz-")
-        self.ptr = sgz_index_ztoc_new(self.spool.fileno())
+        with tempfile.TemporaryFile(prefix="stargz-") as file:
+            self.spool = os.dup(file.fileno())
+        self.ptr = sgz_index_ztoc_new(self.spool)
         if self.ptr == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         sgz_index_ztoc_free(self.ptr)
+        if self.spool >= 0:
+            close(self.spool)
 
 
 # What the pass finds goes to the parts of a ztoc too.
