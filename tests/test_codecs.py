@@ -43,6 +43,42 @@ uint32_t crc32_gzip_refl(uint32_t seed, const uint8_t *data, uint64_t len)
 }
 """
 
+# Another ISA-L as it is, but for what tests change: such as that it drops the bits it holds behind
+# a last block (4).
+FORGETFUL = """
+#include <dlfcn.h>
+#include <stdint.h>
+#include <string.h>
+static void *isal(const char *name)
+{
+    return dlsym(dlopen("REAL", RTLD_NOW), name);
+}
+#define PASS(name) void name(void *p) { ((void (*)(void *))isal(#name))(p); }
+PASS(isal_deflate_init)
+PASS(isal_deflate_reset)
+PASS(isal_inflate_init)
+PASS(isal_inflate_reset)
+int isal_deflate(void *z) { return ((int (*)(void *))isal("isal_deflate"))(z); }
+int isal_inflate_set_dict(void *s, uint8_t *dict, uint32_t len)
+{
+    return ((int (*)(void *, uint8_t *, uint32_t))isal("isal_inflate_set_dict"))(s, dict, len);
+}
+int isal_inflate(uint8_t *s)
+{
+    int code = ((int (*)(void *))isal("isal_inflate"))(s);
+    uint32_t block_state;
+    memcpy(&block_state, s + 21160, 4);
+    if (block_state == 9)
+        memset(s + 36, 0, 4);
+    return code;
+}
+uint32_t crc32_gzip_refl(uint32_t seed, const uint8_t *data, uint64_t len)
+{
+    return ((uint32_t (*)(uint32_t, const uint8_t *, uint64_t))isal("crc32_gzip_refl"))(seed, data,
+                                                                                     len);
+}
+"""
+
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -63,12 +99,16 @@ def error_of(code: str, **environment: str) -> str:
 
 
 def fake(tmp_path: Path, size: int, missing: str = "") -> str:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        absent("a C compiler")
     source = FAKE.replace("SIZE", str(size))
     if missing:
         source = source.replace(missing, f"{missing}_gone")
+    return library_of(tmp_path, source)
+
+
+def library_of(tmp_path: Path, source: str) -> str:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        absent("a C compiler")
     (tmp_path / "fake.c").write_text(source)
     library = tmp_path / "fake.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "fake.c"], check=True)
@@ -122,6 +162,26 @@ def test_a_missing_symbol_is_named(tmp_path: Path) -> None:
     assert "has no symbol isal_inflate_reset" in error_of(
         CONVERT.format(level=1), STARGZ_ISAL=library
     )
+
+
+@pytest.mark.parametrize(
+    ("original", "changed"),
+    [("isal_inflate_set_dict(void", "gone(void"), ("state == 9", "state == 4")],
+)
+def test_only_entry_points_need_what_stops_between_blocks(
+    tmp_path: Path, original: str, changed: str
+) -> None:
+    real = run("from stargz._engine import base; base.need('isal'); print(*base.loaded().values())")
+    source = FORGETFUL.replace("REAL", real.stdout.strip())
+    index = (
+        "import gzip, io; from stargz._engine import index\n"
+        "index.build(io.BytesIO(gzip.compress(bytes(10240))).read, source_name='x', threads=1)"
+    )
+    assert run(index, STARGZ_ISAL=library_of(tmp_path, source)).returncode == 0
+    library = library_of(tmp_path, source.replace(original, changed))
+    assert run(CONVERT.format(level=1), STARGZ_ISAL=library).stdout == "isa-l\n"
+    message = error_of(index, STARGZ_ISAL=library)
+    assert "with this ISA-L no entry points can be found in gzip; use ISA-L 2.24" in message
 
 
 def test_the_system_library_gives_the_same_bytes() -> None:
