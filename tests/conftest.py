@@ -69,13 +69,12 @@ def tool() -> Callable[[str], str]:
     return find
 
 
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """reference(command, *args): run the Go reference program; its JSON, or RuntimeError."""
-    program = tmp_path_factory.mktemp("reference") / "reference"
-    built = subprocess.run([INTEROP / "build", program], capture_output=True, text=True)
+def go_program(build: Path, folder: Path, what: str) -> Callable[..., Any]:
+    """run(command, *args): run a program that `build` builds; its JSON, or RuntimeError."""
+    program = folder / "program"
+    built = subprocess.run([build, program], capture_output=True, text=True)
     if built.returncode:
-        absent(f"the Go reference program cannot be built: {built.stderr.strip()}")
+        absent(f"{what} cannot be built: {built.stderr.strip()}")
 
     def run(*args: object, env: dict[str, str] | None = None) -> Any:
         command = [program, *map(str, args)]
@@ -87,3 +86,17 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
     run.version = built.stdout.strip()  # type: ignore[attr-defined]
     return run
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """reference(command, *args): the Go reference program of eStargz."""
+    folder = tmp_path_factory.mktemp("reference")
+    return go_program(INTEROP / "build", folder, "the Go reference program")
+
+
+@pytest.fixture(scope="session")
+def soci(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """soci(command, *args): the Go program over SOCI's own packages."""
+    folder = tmp_path_factory.mktemp("soci")
+    return go_program(INTEROP / "soci/build", folder, "the program over SOCI's packages")

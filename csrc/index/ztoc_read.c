@@ -379,7 +379,7 @@ static sgz_status add_entry(reader *r, const sgz_flat_table *table, int64_t cont
     *begin = (content + entry.payload + SGZ_TAR_BLOCK - 1) & -(int64_t)SGZ_TAR_BLOCK;
     if (sgz_toc_rows_marker(entry.name, entry.name_len))
         return SGZ_OK;
-    status = sgz_toc_rows_entry(r->rows, &entry, at, &row, err);
+    status = sgz_toc_rows_entry(r->rows, &entry, -1, &row, err);
     if (!status)
         status = add_place(r, row, &entry, at, content, err);
     if (status || entry.type != '0')
