@@ -62,22 +62,15 @@ static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_
     return later ? SGZ_OK : st;
 }
 
-/* What the decoder passes on its way to chunk `k` is kept. */
-static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
+static int64_t bound_of(const sgz_chunks *c)
 {
-    sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    int64_t from = r->entered == e->offset && r->at <= e->inner_offset ? r->at : 0;
-    int64_t bound = (int64_t)(c->memory / 4) < ON_THE_WAY ? (int64_t)(c->memory / 4) : ON_THE_WAY;
-    size_t first = k->span;
-    while (first) {
-        const sgz_entry *before = sgz_chunks_span_entry(layer, first - 1);
-        if (before->offset != e->offset || before->inner_offset < from ||
-            e->inner_offset - before->inner_offset > bound)
-            break;
-        first--;
-    }
-    for (; first < k->span; first++) {
+    return (int64_t)(c->memory / 4) < ON_THE_WAY ? (int64_t)(c->memory / 4) : ON_THE_WAY;
+}
+
+/* Decode and keep the chunks of spans [first, last) that are not there. */
+static void keep(sgz_chunks *c, sgz_reader *r, sgz_chunks_layer *layer, size_t first, size_t last)
+{
+    for (; first < last; first++) {
         sgz_error err;
         sgz_chunks_chunk *other = NULL;
         pthread_mutex_lock(&c->lock);
@@ -95,6 +88,56 @@ static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
     }
 }
 
+/* What the decoder passes on its way to chunk `k` is kept. */
+static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
+{
+    sgz_chunks_layer *layer = k->layer;
+    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
+    int64_t from = r->entered == e->offset && r->at <= e->inner_offset ? r->at : 0;
+    size_t first = k->span;
+    while (first) {
+        const sgz_entry *before = sgz_chunks_span_entry(layer, first - 1);
+        if (before->offset != e->offset || before->inner_offset < from ||
+            e->inner_offset - before->inner_offset > bound_of(c))
+            break;
+        first--;
+    }
+    keep(c, r, layer, first, k->span);
+}
+
+/* Whether the entry point of a chunk is entered, and not for the first time: then its chunks are
+ * read in no order. */
+static int enters_again(sgz_chunks *c, const sgz_reader *r, const sgz_chunks_chunk *k)
+{
+    sgz_chunks_layer *layer = k->layer;
+    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
+    size_t first = sgz_read_span_first(layer->spans, k->span);
+    if ((r->entered == e->offset && r->at <= e->inner_offset) ||
+        (first == k->span && sgz_read_span_next(layer->spans, first) == first + 1))
+        return 0;
+    pthread_mutex_lock(&c->lock);
+    int again = layer->marks[first] & SGZ_ENTERED;
+    layer->marks[first] |= SGZ_ENTERED;
+    pthread_mutex_unlock(&c->lock);
+    return again;
+}
+
+/* Go on decoding from chunk `k` to the end of what its entry point has, so that it is not entered
+ * a third time. */
+static void to_the_end(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
+{
+    sgz_chunks_layer *layer = k->layer;
+    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
+    size_t last = k->span + 1, next = sgz_read_span_next(layer->spans, k->span);
+    while (last < next) {
+        const sgz_entry *behind = sgz_chunks_span_entry(layer, last);
+        if (behind->inner_offset + behind->chunk_size - e->inner_offset > bound_of(c))
+            break;
+        last++;
+    }
+    keep(c, r, layer, k->span + 1, last);
+}
+
 sgz_status sgz_chunks_decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k,
                                     int64_t budget, sgz_error *err)
 {
@@ -106,9 +149,12 @@ sgz_status sgz_chunks_decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chu
         return decode(c, NULL, k, err);
     r->decoder.stop = &c->ended;
     r->decoder.budget = budget;
+    int again = enters_again(c, r, k);
     if (e->inner_offset > 0 && e->chunk_size <= SGZ_WINDOW)
         on_the_way(c, r, k);
     sgz_status st = decode(c, r, k, err);
+    if (again && !st && r->decoder.budget >= 0)
+        to_the_end(c, r, k);
     sgz_chunks_give_reader(c, layer, r);
     return st;
 }

@@ -11,9 +11,9 @@ int64_t sgz_chunks_span_start(const sgz_chunks_layer *layer, size_t span)
 }
 
 /* Bytes from an entry point on that hold a chunk, even if it is only stored. */
-static int64_t packed_bound(const sgz_entry *e)
+static int64_t packed_bound(const sgz_chunks_layer *layer, const sgz_entry *e)
 {
-    return sgz_codec_bound(e->inner_offset + e->chunk_size);
+    return sgz_codec_bound(layer->spans->points, e->inner_offset + e->chunk_size);
 }
 
 /* Where the bytes that a chunk needs end. Any number of headers may be behind it, and anything
@@ -21,7 +21,7 @@ static int64_t packed_bound(const sgz_entry *e)
 int64_t sgz_chunks_packed_end(const sgz_chunks_layer *layer, size_t span)
 {
     const sgz_entry *e = sgz_chunks_span_entry(layer, span);
-    int64_t end = sgz_read_span_end(layer->spans, span), bound = packed_bound(e);
+    int64_t end = sgz_read_span_end(layer->spans, span), bound = packed_bound(layer, e);
     uint8_t sum[32];
     if (layer->verify && !sgz_read_span_digest(layer->spans, span) &&
         !sgz_read_vouched_get(layer->spans->vouched, span, 0, sum))
@@ -33,7 +33,7 @@ int sgz_chunks_alone(const sgz_chunks_layer *layer, size_t span)
 {
     const sgz_entry *e = sgz_chunks_span_entry(layer, span);
     int64_t size = sgz_chunks_packed_end(layer, span) - e->offset;
-    return size > WHOLE || size > packed_bound(e) || e->chunk_size > SGZ_WINDOW;
+    return size > WHOLE || size > packed_bound(layer, e) || e->chunk_size > SGZ_WINDOW;
 }
 
 size_t sgz_chunks_advance(const sgz_chunks_layer *layer, size_t span, size_t bound, int64_t bytes)

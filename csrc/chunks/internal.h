@@ -55,7 +55,8 @@ typedef struct {
     uint64_t tick;
 } sgz_chunks_stream;
 
-enum { SGZ_TOUCHED = 1, SGZ_ON_DISK = 2 }; /* of sgz_chunks_layer.marks */
+/* Of sgz_chunks_layer.marks; SGZ_ENTERED is of the first span of an entry point. */
+enum { SGZ_TOUCHED = 1, SGZ_ON_DISK = 2, SGZ_ENTERED = 4 };
 
 typedef struct sgz_chunks_layer {
     const sgz_spans *spans;

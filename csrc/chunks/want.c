@@ -9,6 +9,7 @@
  * after the other, then takes 0.84 s, and without it 1.17 s. */
 #define RUN_MIN 3
 #define LOOK_AHEAD ((int64_t)256 << 10)
+#define LOOK_AHEAD_INNER ((int64_t)1 << 20) /* decoded, where one entry point has it all */
 #define FEW 16
 #define NOT_QUEUED (-1) /* of sgz_chunks_chunk.reach: to be fetched, not yet in the queue */
 
@@ -172,6 +173,14 @@ static void note_run(sgz_chunks_layer *layer, size_t first, size_t last)
     layer->run_next = last;
 }
 
+/* Whether `e` is further behind `from` than is decoded ahead. */
+static int too_far(const sgz_entry *from, const sgz_entry *e)
+{
+    if (e->offset == from->offset)
+        return e->inner_offset - from->inner_offset > LOOK_AHEAD_INNER;
+    return e->offset - from->offset > LOOK_AHEAD;
+}
+
 void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
 {
     pthread_mutex_lock(&c->lock);
@@ -188,8 +197,7 @@ void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
             break;
         const sgz_entry *e = sgz_chunks_span_entry(layer, span);
         if (e->chunk_size > SGZ_WINDOW / 8 ||
-            (span > layer->run_next &&
-             e->offset - sgz_chunks_span_entry(layer, layer->run_next)->offset > LOOK_AHEAD))
+            too_far(sgz_chunks_span_entry(layer, layer->run_next), e))
             break;
         sgz_chunks_chunk *k = layer->heads[span] ? NULL : sgz_chunks_make(layer, span, 0);
         if (!k)

@@ -5,12 +5,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/vec.h"
+
 /* The first read after a seek is small, since most reads want one small file; a long run
  * doubles it. Beyond 256 KiB a bigger step gained nothing and leaves the L2 cache. */
 #define STEP_MIN ((size_t)64 << 10)
 #define STEP_MAX ((size_t)256 << 10)
 #define MEMORY_STEP ((size_t)1 << 30) /* ISA-L counts its input in 32 bits */
 #define SKIP_STEP ((size_t)32 << 10)
+/* A span whose digest is compared is held whole up to this length, and hashed before it is decoded:
+ * so nothing is decoded that turns out to be wrong, or has to be decoded twice. */
+#define HOLD_MAX ((int64_t)16 << 20)
+#define HASH_STEP ((size_t)4 << 20)
 /* What headers, trailers and padding may add to bytes that are only stored. */
 #define SLACK ((int64_t)48 << 10)
 
@@ -34,8 +40,12 @@ int sgz_codec_points_vouch(const sgz_points *points)
     return kind_of(points)->sums || points->digests;
 }
 
-int64_t sgz_codec_bound(int64_t size)
+int64_t sgz_codec_bound(const sgz_points *points, int64_t size)
 {
+    if (points && points->kind == SGZ_POINT_STORED)
+        return size;
+    if (points) /* of who knows what, with any number of empty blocks and members */
+        return INT64_MAX / 2;
     return size > INT64_MAX / 4 ? INT64_MAX / 2 : size + (size >> 10) + SLACK;
 }
 
@@ -102,13 +112,105 @@ void sgz_codec_decoder_free(sgz_decoder *d)
     memset(d, 0, sizeof *d);
 }
 
+/* Whether to go on: after `n` more bytes in and out, never so many that a signal waits. */
+static sgz_status look(sgz_decoder *d, size_t n, sgz_error *err)
+{
+    int stop = d->stop && atomic_load_explicit(d->stop, memory_order_relaxed);
+    d->unpolled += n;
+    if (d->budget > 0 && (d->budget -= (int64_t)n) <= 0)
+        d->budget = -1;
+    stop |= d->budget < 0;
+    if (!stop && d->blob->poll && d->unpolled >= SGZ_POLL) {
+        d->unpolled = 0;
+        stop = d->blob->poll();
+    }
+    return stop ? sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled") : SGZ_OK;
+}
+
+/* --- digests of spans ------------------------------------------------------------------------ */
+
+static sgz_status compare(sgz_decoder *d, int64_t offset, sgz_error *err)
+{
+    const uint8_t *expected = d->digest;
+    uint8_t actual[32];
+    d->digest = NULL;
+    sgz_codec_sha256_final(d->codecs, &d->sha, actual);
+    if (!memcmp(expected, actual, 32))
+        return SGZ_OK;
+    return sgz_base_fail_digest(err, offset, NULL, 0, expected, actual,
+                                "the part of the blob that it is decoded from");
+}
+
+/* Have bytes [d->next, d->end) of the blob in memory. */
+static sgz_status hold(sgz_decoder *d, const uint8_t **data, sgz_error *err)
+{
+    size_t len = (size_t)(d->end - d->next);
+    if (d->blob->data) {
+        *data = d->blob->data + (d->next - d->blob->base);
+        return SGZ_OK;
+    }
+    if (d->next < d->in_base || d->end > d->in_base + (int64_t)d->in_len) {
+        d->in_len = 0;
+        if (!SGZ_FIT(d->in, d->in_cap, len))
+            return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a span");
+        sgz_status st = sgz_codec_blob_read(d->blob, d->next, d->in, len, err);
+        if (st)
+            return st;
+        d->in_base = d->next;
+        d->in_len = len;
+    }
+    *data = d->in + (d->next - d->in_base);
+    return SGZ_OK;
+}
+
+/* Compare the digest of a span that was entered, or begin to. */
+static sgz_status begin_digest(sgz_decoder *d, size_t number, sgz_error *err)
+{
+    const uint8_t *data;
+    sgz_status st = SGZ_OK;
+    if (d->end < sgz_codec_points_end(d->points, number))
+        return sgz_base_fail(err, SGZ_EDATA, d->next, NULL, 0,
+                             "the blob ends at %lld, before the bytes of a span of its index",
+                             (long long)d->end);
+    if (!d->sha.ctx)
+        st = sgz_codec_sha256_new(d->codecs, &d->sha, err);
+    if (st)
+        return st;
+    sgz_codec_sha256_init(d->codecs, &d->sha);
+    d->digest = d->points->digests[number];
+    if (!d->blob->data && d->end - d->next > HOLD_MAX)
+        return SGZ_OK;
+    st = hold(d, &data, err);
+    for (size_t at = 0, len = (size_t)(d->end - d->next); at < len && !st;) {
+        size_t n = len - at < HASH_STEP ? len - at : HASH_STEP;
+        sgz_codec_sha256_update(d->codecs, &d->sha, data + at, n);
+        at += n;
+        st = look(d, n, err);
+    }
+    if (!st)
+        st = compare(d, d->next, err);
+    d->vouched = !st;
+    d->digest = NULL;
+    return st;
+}
+
+int sgz_codec_decoder_vouches(const sgz_decoder *d)
+{
+    return d->points && d->points->digests ? d->digest || d->vouched : d->kind->sums;
+}
+
+/* --- decoding -------------------------------------------------------------------------------- */
+
 sgz_status sgz_codec_decoder_enter(sgz_decoder *d, int64_t offset, int64_t end, sgz_error *err)
 {
     int64_t size = d->blob->size;
     const sgz_point *at = NULL;
+    size_t i = 0;
+    d->digest = NULL;
+    d->vouched = 0;
     d->next = d->end = size; /* nothing to decode where this fails */
     if (d->points && d->points->count) {
-        size_t i = sgz_codec_points_at(d->points, offset);
+        i = sgz_codec_points_at(d->points, offset);
         if (i == SGZ_NO_POINT)
             return sgz_base_fail(err, SGZ_ETOC, offset, NULL, 0,
                                  "the index of the blob has no entry point here");
@@ -128,7 +230,8 @@ sgz_status sgz_codec_decoder_enter(sgz_decoder *d, int64_t offset, int64_t end, 
         d->step = STEP_MIN;
     d->next = offset;
     d->end = end;
-    return SGZ_OK;
+    d->entered = offset;
+    return at && d->compare && d->points->digests ? begin_digest(d, i, err) : SGZ_OK;
 }
 
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead)
@@ -167,21 +270,6 @@ static sgz_status input(sgz_decoder *d, const uint8_t **in, size_t *in_len, sgz_
     return SGZ_OK;
 }
 
-/* Whether to go on: after `n` more bytes in and out, never so many that a signal waits. */
-static sgz_status look(sgz_decoder *d, size_t n, sgz_error *err)
-{
-    int stop = d->stop && atomic_load_explicit(d->stop, memory_order_relaxed);
-    d->unpolled += n;
-    if (d->budget > 0 && (d->budget -= (int64_t)n) <= 0)
-        d->budget = -1;
-    stop |= d->budget < 0;
-    if (!stop && d->blob->poll && d->unpolled >= SGZ_POLL) {
-        d->unpolled = 0;
-        stop = d->blob->poll();
-    }
-    return stop ? sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled") : SGZ_OK;
-}
-
 /* Of the unit that is open, for errors. */
 static int64_t unit_offset(const sgz_decoder *d)
 {
@@ -201,16 +289,19 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
         sgz_status st = input(d, &in, &in_len, err);
         if (st)
             return st;
+        const uint8_t *from = in;
         size_t before = in_len;
         /* Also with no input left: the decoder may still hold output. */
-        st = d->kind->decode(d, &in, &in_len, out + *got, room, &n, ended, err);
+        st = d->kind->decode(d, &in, &in_len, out + *got, room, &n, d->digest ? NULL : ended, err);
+        if (d->digest)
+            sgz_codec_sha256_update(d->codecs, &d->sha, from, before - in_len);
         d->next += (int64_t)(before - in_len);
         *got += n;
         if (!st)
             st = look(d, n + (before - in_len), err);
         if (st)
             return st;
-        if (d->inflater.garbage || (ended && *ended))
+        if ((d->inflater.garbage && !d->digest) || (ended && *ended))
             return SGZ_OK;
         if (n || in_len < before)
             continue;
@@ -218,6 +309,12 @@ static sgz_status decode(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got, 
         if (before)
             return sgz_base_fail(err, SGZ_EDATA, unit_offset(d), NULL, 0,
                                  "the %s does not decode any further", what);
+        if (d->digest) {
+            st = compare(d, d->entered, err);
+            if (ended)
+                *ended = !st;
+            return st;
+        }
         if (d->kind->between(d))
             return SGZ_OK;
         return sgz_base_fail(err, SGZ_EDATA, unit_offset(d), NULL, 0, "the %s is cut off at %lld",
@@ -240,7 +337,7 @@ sgz_status sgz_codec_decoder_read_unit(sgz_decoder *d, uint8_t *out, size_t cap,
 
 int sgz_codec_decoder_between(const sgz_decoder *d)
 {
-    return d->kind->between(d);
+    return !d->digest && d->kind->between(d);
 }
 
 sgz_status sgz_codec_decoder_mark(const sgz_decoder *d, sgz_decoder_mark *mark, sgz_error *err)
@@ -257,6 +354,7 @@ void sgz_codec_decoder_return(sgz_decoder *d, sgz_decoder_mark *mark)
     d->inflater = there;
     d->next = mark->next;
     d->end = mark->end;
+    d->digest = NULL; /* what was taken in since is not taken back */
 }
 
 void sgz_codec_decoder_mark_free(sgz_decoder_mark *mark)

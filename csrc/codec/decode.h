@@ -42,10 +42,10 @@ sgz_status sgz_codec_blob_read(const sgz_blob *blob, int64_t offset, uint8_t *ou
 const char *sgz_codec_point_unit(const sgz_points *points);
 /* Whether `packed` bytes from a point on can decode to `size` bytes. */
 int sgz_codec_point_fits(const sgz_points *points, int64_t packed, int64_t size);
-/* Whether what is decoded can be told to be right, by a digest or check sum of the blob's. */
+/* Whether anything vouches for what is decoded: a check sum of the blob's own, a span's digest. */
 int sgz_codec_points_vouch(const sgz_points *points);
-/* How many bytes of a blob hold `size` decoded bytes, even if they are only stored. */
-int64_t sgz_codec_bound(int64_t size);
+/* How many bytes of a blob from a point on hold `size` decoded bytes at most. */
+int64_t sgz_codec_bound(const sgz_points *points, int64_t size);
 
 /* A position in the decoded stream of a blob. Belongs to one thread at a time. */
 typedef struct {
@@ -58,13 +58,15 @@ typedef struct {
     int frame_open;
     int64_t frame_offset;
     /* Of a span whose bytes have a digest: */
-    sgz_sha256 sha;
-    const uint8_t *digest; /* to be compared at `end`, or NULL */
+    uint8_t compare;       /* set by the caller before it enters one: compare it */
     uint8_t vouched;       /* it was right, before anything was decoded */
+    const uint8_t *digest; /* it is compared at `end`, by what is taken in until then; or NULL */
+    sgz_sha256 sha;
     uint8_t *in;           /* blob bytes [in_base, in_base + in_len); unused for memory */
     size_t in_cap, in_len;
     int64_t in_base;
     size_t step;           /* how much the next refill asks for */
+    int64_t entered;       /* the point */
     int64_t next, end;     /* blob range not yet decoded */
     int64_t ahead;         /* refills may read on to here when that is beyond `end` */
     const sgz_base_stop *stop; /* SGZ_ECANCELLED once this is not 0; may be NULL */
@@ -84,15 +86,18 @@ sgz_status sgz_codec_decoder_enter(sgz_decoder *d, int64_t offset, int64_t end, 
  * then share one read. Stays until it is set again; 0 is none. */
 void sgz_codec_decoder_read_ahead(sgz_decoder *d, int64_t ahead);
 /* Decode across units until out is full or they end (*got < cap). A unit is what one check sum
- * covers: a gzip member, a zstd frame. Check sums are compared as they pass. A unit that `end` cuts
- * off is SGZ_EDATA; what was decoded of it is still counted
- * in *got. Nothing is decoded beyond `cap` bytes. */
+ * covers: a gzip member, a zstd frame, a span whose digest is compared. Check sums are compared as
+ * they pass. A unit that `end` cuts off is SGZ_EDATA; what was decoded of it is still counted in
+ * *got. Nothing is decoded beyond `cap` bytes. */
 sgz_status sgz_codec_decoder_read(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                   sgz_error *err);
 /* The same, but stops behind a unit that ends, whose check sum was right then (*ended). An error
  * is about the unit of these bytes. */
 sgz_status sgz_codec_decoder_read_unit(sgz_decoder *d, uint8_t *out, size_t cap, size_t *got,
                                        int *ended, sgz_error *err);
+/* Whether what is decoded from here on is vouched for by a check sum or digest that is compared
+ * when its unit ends, or was when it was entered (d->vouched). */
+int sgz_codec_decoder_vouches(const sgz_decoder *d);
 /* Whether no unit is open. */
 int sgz_codec_decoder_between(const sgz_decoder *d);
 /* Decode and drop the rest of the open unit, if there is one, so that its check sum is

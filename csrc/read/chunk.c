@@ -162,7 +162,7 @@ static sgz_status step(sgz_reader *r, uint8_t *out, size_t len, size_t *got, int
 static sgz_status broken(sgz_reader *r, sgz_status st, sgz_error *err)
 {
     int64_t offset = sgz_read_span_row(r->check.spans, r->span)->offset;
-    if (st == SGZ_EDATA && r->sum && r->refused != offset) {
+    if ((st == SGZ_EDATA || st == SGZ_EDIGEST) && r->sum && r->refused != offset) {
         sgz_read_vouched_refuse(r->check.spans->vouched, offset, r->watch.began, INT64_MAX, err);
         r->refused = offset; /* once, for all of its chunks that are asked for here */
     }
@@ -230,17 +230,26 @@ static sgz_status begin(sgz_reader *r, size_t span, uint32_t named, int verify, 
     }
     r->known = r->sum && known(r);
     if (r->sum && !r->known && refused(r, err))
-        return named_error(r, SGZ_EDATA, err);
-    if (r->entered != e->offset || r->at > start || (r->watching && r->watch.at != r->at)) {
+        return named_error(r, err->code, err);
+    int here = r->entered == e->offset && r->at <= start;
+    if (here && r->decoder.vouched)
+        r->watching = 0;
+    if (!here || (r->watching && r->watch.at != r->at) ||
+        (r->sum && !r->known && !sgz_codec_decoder_vouches(&r->decoder))) {
+        r->decoder.compare = r->sum;
+        r->watch.began = 0;
         sgz_status st = sgz_codec_decoder_enter(&r->decoder, e->offset,
                                                 sgz_read_span_end(spans, span), err);
         if (st)
-            return failed(r, st, err);
+            return broken(r, st, err);
         r->entered = e->offset;
         r->at = 0;
+        r->watching = r->watching && !r->decoder.vouched;
         if (r->watching)
             sgz_read_watch_from(&r->watch, spans, span);
     }
+    if (r->decoder.vouched)
+        r->sum = 0;
     while (r->at < start) {
         int64_t left = start - r->at;
         sgz_status st = exactly(r, r->sink, left < (int64_t)SINK ? (size_t)left : SINK, err);

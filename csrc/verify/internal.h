@@ -16,7 +16,7 @@
 #define RING 256                        /* batches claimed but not yet fed */
 
 typedef struct {
-    int64_t start;
+    int64_t start, end;
     size_t first_span; /* those up to the next segment's */
 } sgz_verify_segment;
 

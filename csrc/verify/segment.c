@@ -122,7 +122,7 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     sgz_verify *v = w->v;
     const sgz_spans *spans = v->args.spans;
     const sgz_verify_segment *s = &v->segments[number];
-    int64_t end = number + 1 < v->segment_count ? s[1].start : spans->end;
+    int64_t end = s->end;
     cursor c = {.pass.span = s->first_span, .start = s->start};
     c.pass.last = number + 1 < v->segment_count ? s[1].first_span : spans->count;
     sgz_error err;

@@ -132,6 +132,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_status st = sgz_codec_decoder_init(&w.decoder, v->args.codecs, v->args.blob,
                                            v->args.spans->points, err);
     w.decoder.stop = &v->job->stop;
+    w.decoder.compare = 1;
     if (!st)
         st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, err);
     if (!st && !(w.piece = malloc(PIECE)))
@@ -152,7 +153,8 @@ static sgz_status work(void *arg, int number, sgz_error *err)
 static sgz_status plan(sgz_verify *v, sgz_error *err)
 {
     const sgz_spans *spans = v->args.spans;
-    size_t segments = 1, big = 0;
+    const sgz_points *points = spans->points;
+    size_t listed = points ? points->count : 0, segments = listed + 1, big = 0;
     for (size_t i = 0; i < spans->count; i++) {
         segments += (size_t)sgz_read_span_enters(spans, i);
         big += i && spans->files[i] == spans->files[i - 1] &&
@@ -162,12 +164,21 @@ static sgz_status plan(sgz_verify *v, sgz_error *err)
     v->big = calloc(big + 1, sizeof *v->big);
     if (!v->segments || !v->big)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
-    if (spans->end > 0 && (!spans->count || sgz_read_span_row(spans, 0)->offset > 0))
-        v->segments[v->segment_count++] = (sgz_verify_segment){0, 0};
+    for (size_t i = 0, span = 0; i < listed; i++) {
+        while (span < spans->count && sgz_read_span_row(spans, span)->offset < points->at[i].offset)
+            span++;
+        v->segments[v->segment_count++] = (sgz_verify_segment){
+            points->at[i].offset, sgz_codec_points_end(points, i), span};
+    }
+    if (!listed && spans->end > 0 && (!spans->count || sgz_read_span_row(spans, 0)->offset > 0))
+        v->segments[v->segment_count++] = (sgz_verify_segment){0, spans->end, 0};
     for (size_t i = 0; i < spans->count; i++) {
-        if (sgz_read_span_enters(spans, i))
-            v->segments[v->segment_count++] =
-                (sgz_verify_segment){sgz_read_span_row(spans, i)->offset, i};
+        if (!listed && sgz_read_span_enters(spans, i)) {
+            int64_t start = sgz_read_span_row(spans, i)->offset;
+            if (v->segment_count)
+                v->segments[v->segment_count - 1].end = start;
+            v->segments[v->segment_count++] = (sgz_verify_segment){start, spans->end, i};
+        }
         if (v->args.size_only || !i || spans->files[i] != spans->files[i - 1])
             continue;
         if (!v->big_count || v->big[v->big_count - 1].row != spans->files[i]) {

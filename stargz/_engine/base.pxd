@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "base/status.h" nogil:
@@ -84,6 +84,38 @@ cdef extern from "codec/codecs.h" nogil:
 # libdeflate and zstd are loaded when asked for by `need`.
 cdef const sgz_codecs *table() except NULL
 cpdef int need(str library) except -1
+
+
+cdef extern from "codec/points.h" nogil:
+    ctypedef enum sgz_point_kind:
+        SGZ_POINT_GZIP
+        SGZ_POINT_DEFLATE
+        SGZ_POINT_ZSTD
+        SGZ_POINT_STORED
+
+    ctypedef struct sgz_point:
+        int64_t offset
+        int64_t out
+        uint64_t window
+        uint32_t packed
+        uint32_t history
+        uint8_t skip
+
+    ctypedef struct sgz_points:
+        sgz_point_kind kind
+        sgz_point *at
+        size_t count
+        uint8_t *windows
+        size_t windows_len
+        uint8_t (*digests)[32]
+        int64_t size
+        int64_t end
+
+
+# Where a blob can be entered; for who has such a table, and lives as long as it. It does not
+# change.
+cdef class Points:
+    cdef const sgz_points *table
 
 
 cdef extern from "base/job.h" nogil:

@@ -281,6 +281,10 @@ def isal_pinned() -> bool:
 
 # --- jobs -----------------------------------------------------------------------------------
 
+cdef class Points:
+    """Where a blob can be entered."""
+
+
 cdef class Job:
     def __cinit__(self):
         sgz_base_job_init(&self.job)

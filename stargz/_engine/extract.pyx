@@ -18,6 +18,7 @@ from stargz._engine.base cimport (
     sgz_base_job,
     sgz_codecs,
     sgz_error,
+    sgz_points,
     sgz_status,
     table,
     to_exception,
@@ -32,6 +33,7 @@ cdef extern from "extract/extract.h" nogil:
     ctypedef struct sgz_extract_layer:
         const sgz_toc *toc
         const sgz_blob *blob
+        const sgz_points *points
         int64_t data_end
         const uint8_t *wanted
 
@@ -132,6 +134,7 @@ cdef class Layers:
             self.count += 1
             self.layers[i].toc = toc.ptr
             self.layers[i].blob = &self.blobs[i]
+            self.layers[i].points = blob.points()
             self.layers[i].data_end = data_end
             self.layers[i].wanted = (
                 NULL if wanted is None else <const uint8_t *>PyByteArray_AS_STRING(wanted)

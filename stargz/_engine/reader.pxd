@@ -1,6 +1,14 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.base cimport sgz_base_job, sgz_codecs, sgz_error, sgz_notes, sgz_status
+from stargz._engine.base cimport (
+    Points,
+    sgz_base_job,
+    sgz_codecs,
+    sgz_error,
+    sgz_notes,
+    sgz_points,
+    sgz_status,
+)
 from stargz._engine.toc cimport TOC, sgz_entry, sgz_toc
 
 
@@ -23,9 +31,6 @@ cdef extern from "codec/decode.h" nogil:
         void *arg
         int64_t size
         int (*poll)() noexcept nogil
-
-    ctypedef struct sgz_points:
-        pass
 
     ctypedef struct sgz_decoder:
         pass
@@ -125,7 +130,9 @@ cdef class Blob:
     cdef bint viewed
     cdef object error
     cdef readonly bint direct
+    cdef readonly Points index  # None: at gzip members
 
+    cdef const sgz_points *points(self) noexcept
     cdef object failure(self, const sgz_error *err)
 
 
@@ -137,6 +144,7 @@ cdef enum:
 cdef class Spans:
     cdef sgz_spans spans
     cdef TOC toc
+    cdef Points points
 
 
 cdef class Reader:

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from stargz._engine.base import Points
 from stargz._engine.toc import TOC
 from stargz.sources.base import ByteSource
 
@@ -8,6 +9,7 @@ class Blob:
     source: ByteSource
     name: str
     direct: bool
+    index: Points | None
     def __init__(self, source: ByteSource, data: bytes | None = None, base: int = 0) -> None: ...
 
 def read_toc(
@@ -27,6 +29,8 @@ class Reader:
         verify: bool,
         threads: int,
         on_close: Callable[[], None] | None,
+        *,
+        index: Points | None = None,
     ) -> None: ...
     def close(self) -> None: ...
     def check(self) -> None: ...

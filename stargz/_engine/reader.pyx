@@ -19,14 +19,17 @@ from libc.string cimport memcpy
 from stargz._engine.base cimport (
     SGZ_ECALLBACK,
     SGZ_OK,
+    SGZ_POINT_ZSTD,
     Buffer,
     Job,
+    Points,
     follow,
     notes_of,
     poll_signals,
     problem_of,
     sgz_codecs,
     sgz_error,
+    sgz_points,
     sgz_status,
     table,
     to_exception,
@@ -35,6 +38,7 @@ from stargz._engine.toc cimport SGZ_HAS_CHUNK_DIGEST, SGZ_HAS_DIGEST, TOC, sgz_e
 
 import threading
 
+from stargz._engine.base import need
 from stargz.errors import SourceError
 
 cdef enum:
@@ -104,6 +108,9 @@ cdef class Blob:
         if self.viewed:
             PyBuffer_Release(&self.view)
 
+    cdef const sgz_points *points(self) noexcept:
+        return NULL if self.index is None else self.index.table
+
     cdef object failure(self, const sgz_error *err):
         # Not kept: its frames know this object, which the collector does not see.
         error, self.error = self.error, None
@@ -143,13 +150,17 @@ cdef class Reader:
     """Random reads and verification of one blob with its TOC. Safe for many threads.
 
     `end` is the blob offset where the members of files end. With `verify`, what a chunk's
-    digest covers is checked before a byte of it is handed out.
+    digest covers is checked before a byte of it is handed out. `index` says where the blob can be
+    entered, of one that is not made of gzip members: the offsets in the TOC are such places.
     """
 
     def __cinit__(self, Blob blob not None, TOC toc not None, int64_t end, bint verify,
-                  int threads, on_close):
+                  int threads, on_close, *, Points index=None):
         self.codecs = table()
         self.blob = blob
+        blob.index = index
+        if index is not None and index.table.kind == SGZ_POINT_ZSTD:
+            need("zstd")
         self.toc = toc
         self.end = end
         self.verified = verify
@@ -188,9 +199,11 @@ cdef class Reader:
         cdef sgz_error err
         cdef sgz_status status
         cdef Spans index = Spans.__new__(Spans)
+        cdef const sgz_points *points = self.blob.points()
         index.toc = self.toc
+        index.points = self.blob.index
         with nogil:
-            status = sgz_read_spans_init(&index.spans, self.toc.ptr, NULL, self.end, &err)
+            status = sgz_read_spans_init(&index.spans, self.toc.ptr, points, self.end, &err)
         if status != SGZ_OK:
             raise self.blob.failure(&err)
         self.index = index

@@ -16,6 +16,7 @@ typedef struct {
     size_t *sizes;
     uint32_t *rows;
     uint32_t files;
+    sgz_points points;     /* of one that test_points.c makes */
 } layer;
 
 static sgz_codecs codecs;
@@ -121,6 +122,7 @@ static inline void free_layer(layer *l)
     free(l->sizes);
     free(l->rows);
     sgz_read_spans_free(&l->spans);
+    sgz_codec_points_free(&l->points);
     sgz_toc_free(l->toc);
     free(l->data);
 }

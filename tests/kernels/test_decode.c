@@ -6,7 +6,7 @@
 
 static const size_t STEPS[] = {1, 13, 4096, 1 << 20};
 
-/* Decode from the point at `offset` to blob offset `end`: `len` bytes, which are those at `text`. */
+/* Decode from the point at `offset` to blob offset `end`: `len` bytes, those at `text`. */
 static void check_from(sgz_decoder *d, int64_t offset, int64_t end, const uint8_t *text,
                        size_t len, size_t step)
 {
