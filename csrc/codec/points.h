@@ -19,8 +19,8 @@ typedef struct {
     int64_t out;      /* decoded bytes of the blob before it */
     uint64_t window;  /* deflate: where its history stands in `windows` */
     uint32_t packed;  /* its length there, as raw deflate of `history` bytes; 0: stored as it is */
-    uint32_t history; /* bytes before it that may be referred to, up to SGZ_HISTORY_MAX. 0 is only where a
-                         member's deflate data begins: within a member there is one byte at least */
+    uint32_t history; /* bytes before it that may be referred to, up to SGZ_HISTORY_MAX. 0 is only
+                         where a member's deflate data begins: within it there is one at least */
     uint8_t skip;     /* low bits of the byte at `offset` that belong to what is before: 0..7 */
 } sgz_point;
 

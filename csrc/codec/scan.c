@@ -2,6 +2,7 @@
 
 #include "codec/blocks.h"
 #include "codec/inflate.h"
+#include "codec/trace.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,22 +12,13 @@
  * where a point may be, blocks are watched. */
 #define AHEAD ((int64_t)66 << 10)
 #define PACK_LEVEL 2
-#define POSITIONS (1 << 16) /* that two bytes can spell */
 
-/* A place where a point may be. Which bytes of its history are needed? No more than the next 32 KiB
- * can refer to them, so these are decoded twice with histories that spell their own positions:
- * position p is p modulo 256 in one, and p + 1 + p / 256 in the other. Bytes that are equal in both
- * are the stream's own; others are copies from the history, and the two together say from where. */
+/* A place where a point may be. */
 typedef struct {
     sgz_point point;
-    sgz_isal_inflate_state *state[2];
-    uint8_t *made[2];
-    uint32_t len[2];
-    int64_t at[2];   /* the input byte that comes next */
-    int traced[2];
-    uint8_t *window; /* SGZ_HISTORY_MAX bytes, or the last `history` of them */
-    uint8_t *needed; /* a flag for each position, of SGZ_HISTORY_MAX bytes; and more, see POSITIONS */
-    uint32_t needs;  /* how many are needed */
+    sgz_trace trace;
+    uint32_t needs;  /* bytes of its history */
+    uint8_t *window; /* SGZ_HISTORY_MAX bytes if raw, else `history` of them */
 } candidate;
 
 struct sgz_scanner {
@@ -50,7 +42,6 @@ struct sgz_scanner {
     const uint8_t *given;  /* the input of this call, which begins at `given_at` */
     size_t given_len;
     int64_t given_at;
-    uint8_t spelled[2][SGZ_HISTORY_MAX];
 };
 
 static int traces(const sgz_scanner *s)
@@ -58,23 +49,13 @@ static int traces(const sgz_scanner *s)
     return !s->options.raw || s->options.tries > 1;
 }
 
-static sgz_isal_inflate_state *new_state(const sgz_codecs *codecs)
-{
-    sgz_isal_inflate_state *state = aligned_alloc(64, (sizeof *state + 63) / 64 * 64);
-    if (state)
-        codecs->isal.inflate_init(state);
-    return state;
-}
-
 static int make_room(sgz_scanner *s, const sgz_codecs *codecs)
 {
     for (unsigned i = 0; i < s->options.tries; i++) {
         candidate *c = &s->candidates[i];
-        if (!(c->window = malloc(SGZ_HISTORY_MAX)) || !(c->needed = malloc(POSITIONS)))
+        if (!(c->window = malloc(SGZ_HISTORY_MAX)) ||
+            (traces(s) && !sgz_codec_trace_new(&c->trace, &codecs->isal)))
             return 0;
-        for (int k = 0; k < 2 && traces(s); k++)
-            if (!(c->state[k] = new_state(codecs)) || !(c->made[k] = malloc(SGZ_HISTORY_MAX)))
-                return 0;
     }
     if (s->options.raw)
         return (s->recent = calloc(1, SGZ_HISTORY_MAX)) != NULL;
@@ -100,10 +81,6 @@ sgz_status sgz_codec_scanner_new(sgz_scanner **scanner, const sgz_codecs *codecs
     if (s->options.tries > SGZ_TRIES_MAX)
         s->options.tries = SGZ_TRIES_MAX;
     s->member = UINT64_MAX;
-    for (uint32_t p = 0; p < SGZ_HISTORY_MAX; p++) {
-        s->spelled[0][p] = (uint8_t)p;
-        s->spelled[1][p] = (uint8_t)(p + 1 + (p >> 8));
-    }
     sgz_status status = sgz_codec_inflater_init(&s->inflater, codecs, err);
     if (!status)
         sgz_codec_inflater_reset(&s->inflater, 0);
@@ -126,13 +103,8 @@ void sgz_codec_scanner_free(sgz_scanner *s)
     if (!s)
         return;
     for (unsigned i = 0; i < SGZ_TRIES_MAX; i++) {
-        candidate *c = &s->candidates[i];
-        for (int k = 0; k < 2; k++) {
-            free(c->state[k]);
-            free(c->made[k]);
-        }
-        free(c->window);
-        free(c->needed);
+        sgz_codec_trace_free(&s->candidates[i].trace);
+        free(s->candidates[i].window);
     }
     if (s->deflater.codecs)
         sgz_codec_deflater_free(&s->deflater);
@@ -144,52 +116,12 @@ void sgz_codec_scanner_free(sgz_scanner *s)
 
 /* --- candidates -------------------------------------------------------------------------- */
 
-/* Decode on with one of the two histories, as far as the input goes. */
-static void trace_on(sgz_scanner *s, candidate *c, int k)
-{
-    sgz_isal_inflate_state *state = c->state[k];
-    while (!c->traced[k] && c->at[k] >= s->given_at) {
-        uint64_t passed = (uint64_t)(c->at[k] - s->given_at);
-        size_t left = passed < s->given_len ? s->given_len - (size_t)passed : 0;
-        if (!left)
-            return;
-        uint32_t given = left < UINT32_MAX / 2 ? (uint32_t)left : UINT32_MAX / 2;
-        state->next_in = (uint8_t *)s->given + passed;
-        state->avail_in = given;
-        state->next_out = c->made[k] + c->len[k];
-        state->avail_out = SGZ_HISTORY_MAX - c->len[k];
-        int code = s->inflater.codecs->isal.inflate(state);
-        if (code >= 0)
-            c->len[k] = (uint32_t)(state->next_out - c->made[k]);
-        /* Who scans will come to the same error, and tell it. */
-        c->traced[k] = code < 0 || c->len[k] == SGZ_HISTORY_MAX ||
-                       state->block_state == SGZ_ISAL_BLOCK_FINISH;
-        if (state->avail_in >= given) /* at the end more than was given now may come back */
-            return;
-        c->at[k] += given - state->avail_in;
-    }
-}
-
-/* Equal bytes spell a position from 0xff00 on, which no history has: so nothing is asked on the way. */
-static void count_needs(candidate *c)
-{
-    uint32_t len = c->len[0] < c->len[1] ? c->len[0] : c->len[1];
-    memset(c->needed, 0, POSITIONS);
-    for (uint32_t i = 0; i < len; i++) {
-        uint8_t a = c->made[0][i], b = c->made[1][i];
-        c->needed[a | (uint32_t)(uint8_t)(b - a - 1) << 8] = 1;
-    }
-    c->needs = 0;
-    for (uint32_t p = SGZ_HISTORY_MAX - c->point.history; p < SGZ_HISTORY_MAX; p++)
-        c->needs += c->needed[p];
-}
-
 /* Leave out what comes before the first needed byte, have zeros for the others, and deflate it. */
 static sgz_status reduce(sgz_scanner *s, candidate *c, const uint8_t **window, sgz_error *err)
 {
     sgz_point *point = &c->point;
     uint32_t first = 0, n = point->history;
-    const uint8_t *needed = c->needed + SGZ_HISTORY_MAX - n;
+    const uint8_t *needed = c->trace.needed + SGZ_HISTORY_MAX - n;
     while (first + 1 < n && !needed[first])
         first++;
     for (uint32_t i = first; i < n; i++)
@@ -227,22 +159,21 @@ static sgz_status settle(sgz_scanner *s, candidate *c, sgz_error *err)
 /* Trace on, and make the choice once all that it needs is known. */
 static sgz_status decide(sgz_scanner *s, sgz_error *err)
 {
+    const sgz_isal *isal = &s->inflater.codecs->isal;
     int traced = 1;
-    for (unsigned i = 0; i < s->count; i++)
-        for (int k = 0; k < 2; k++) {
-            if (!s->candidates[i].traced[k])
-                trace_on(s, &s->candidates[i], k);
-            traced &= s->candidates[i].traced[k];
-        }
+    for (unsigned i = 0; i < s->count; i++) {
+        sgz_trace *t = &s->candidates[i].trace;
+        sgz_codec_trace_feed(t, isal, s->given, s->given_len, s->given_at);
+        traced &= sgz_codec_trace_done(t);
+    }
     if (!s->closed || !traced)
         return SGZ_OK;
     candidate *best = NULL;
     for (unsigned i = 0; i < s->count; i++) {
         candidate *c = &s->candidates[i];
-        if (c->point.history && traces(s))
-            count_needs(c);
-        else
-            c->needs = 0;
+        c->needs = c->point.history && traces(s)
+                       ? sgz_codec_trace_needs(&c->trace, c->point.history)
+                       : 0;
         if (!best || c->needs < best->needs)
             best = c;
     }
@@ -257,7 +188,7 @@ static sgz_status decide(sgz_scanner *s, sgz_error *err)
     return settle(s, best, err);
 }
 
-/* The history of a place: of its member the state has it; what is before, for raw ones, is kept. */
+/* The history of a place: the state has its member's, and for raw ones what is before was kept. */
 static void copy_history(const sgz_scanner *s, candidate *c)
 {
     const sgz_isal_inflate_state *state = s->inflater.state;
@@ -272,8 +203,8 @@ static void copy_history(const sgz_scanner *s, candidate *c)
     memcpy(c->window + SGZ_HISTORY_MAX - n, own, n);
 }
 
-/* Decoding may begin at this place: is it a candidate? `bits` are the next ones, `count` of them, of
- * which the rest of a byte is the place's own; the input goes on behind them. */
+/* Decoding may begin at this place: is it a candidate? `bits` are the next ones, `count` of them;
+ * the input goes on behind them. */
 static sgz_status consider(sgz_scanner *s, int64_t out, uint64_t bits, int count, sgz_error *err)
 {
     if (s->count && !s->closed && out - s->candidates[0].point.out > FAR) {
@@ -296,15 +227,11 @@ static sgz_status consider(sgz_scanner *s, int64_t out, uint64_t bits, int count
         .skip = (uint8_t)(-count & 7),
     };
     copy_history(s, c);
-    for (int k = 0; k < 2; k++) {
-        c->traced[k] = !traces(s) || !c->point.history;
-        if (c->traced[k])
-            continue;
-        sgz_isal_enter(&s->inflater.codecs->isal, c->state[k], bits, count,
-                       s->spelled[k] + SGZ_HISTORY_MAX - c->point.history, c->point.history);
-        c->at[k] = base;
-        c->len[k] = 0;
-    }
+    if (traces(s) && c->point.history)
+        sgz_codec_trace_begin(&c->trace, &s->inflater.codecs->isal, bits, count, c->point.history,
+                              base);
+    else
+        sgz_codec_trace_end(&c->trace);
     /* No place is better than a member's beginning. */
     s->closed = !c->point.history || s->count == s->options.tries;
     return decide(s, err);
@@ -398,7 +325,7 @@ static sgz_status begin_member(sgz_scanner *s, sgz_error *err)
 static sgz_status end_traces(sgz_scanner *s, sgz_error *err)
 {
     for (unsigned i = 0; i < s->count; i++)
-        s->candidates[i].traced[0] = s->candidates[i].traced[1] = 1;
+        sgz_codec_trace_end(&s->candidates[i].trace);
     return decide(s, err);
 }
 

@@ -20,8 +20,8 @@ typedef struct {
     int64_t span;         /* decoded bytes from one point to the next: more than this many, up to
                              the end of a block; at least SGZ_SPAN_MIN */
     unsigned tries;       /* 1: the first place behind the span, as SOCI has it. More, up to
-                             SGZ_TRIES_MAX: of so many places the one that needs the least history, but
-                             of none that is more than 512 KiB behind the first */
+                             SGZ_TRIES_MAX: of so many places the one that needs the least history,
+                             but of none that is more than 512 KiB behind the first */
     int raw;              /* the whole history. Else unneeded bytes are zeros, or left out where the
                              needed ones begin later, and it is deflated */
     sgz_points *points;   /* they are appended here, */

@@ -1,5 +1,5 @@
-/* Entry points: any bytes are scanned to what they inflate to, with the same points however the input
- * comes; and from each point decoding gives the same bytes up to the next one. */
+/* Entry points: any bytes are scanned to what they inflate to, with the same points however the
+ * input comes; and from each point decoding gives the same bytes up to the next one. */
 #include "fuzz.h"
 #include "codec/blocks.h"
 #include "codec/scan.h"

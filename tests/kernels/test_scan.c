@@ -395,11 +395,11 @@ static void check_best_places(const result *r, int64_t span, unsigned tries)
 static void check_raw(const result *r)
 {
     for (size_t i = 0; i < r->count; i++) {
-        size_t have = (size_t)r->at[i].out < SGZ_HISTORY_MAX ? (size_t)r->at[i].out
-                                                             : SGZ_HISTORY_MAX;
+        size_t out = (size_t)r->at[i].out;
+        size_t have = out < SGZ_HISTORY_MAX ? out : SGZ_HISTORY_MAX;
         for (size_t k = 0; k < SGZ_HISTORY_MAX - have; k++)
             CHECK(!r->windows[i][k]);
-        CHECK(!memcmp(r->windows[i] + SGZ_HISTORY_MAX - have, plain + r->at[i].out - have, have));
+        CHECK(!memcmp(r->windows[i] + SGZ_HISTORY_MAX - have, plain + out - have, have));
     }
 }
 
@@ -413,8 +413,8 @@ static void inflate_raw(sgz_isal_inflate_state *s, const uint8_t *in, size_t len
     CHECK(!codecs.isal.inflate(s) && !s->avail_out);
 }
 
-/* From each point to its member's end or 100 KiB on, with other bytes for those of its window that are
- * zero and should not be, had they been needed. */
+/* From each point to its member's end or 100 KiB on, with other bytes for those of its window that
+ * are zero and should not be, had they been needed. */
 static void check_entering(const result *r)
 {
     static uint8_t out[100 << 10], window[SGZ_HISTORY_MAX];
