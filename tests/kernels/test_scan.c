@@ -365,7 +365,7 @@ static void check_first_places(const result *r, int64_t span)
 }
 
 /* Each is one of the candidates: so many places behind the span, none too far behind the first,
- * and none behind a member's beginning. The next ones are also behind what was decoded to choose. */
+ * and none behind a member's beginning. The next ones are behind what was decoded to choose. */
 static void check_best_places(const result *r, int64_t span, unsigned tries)
 {
     int64_t next = -1;
