@@ -23,6 +23,7 @@ import (
 	"github.com/awslabs/soci-snapshotter/metadata"
 	"github.com/awslabs/soci-snapshotter/ztoc"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -182,12 +183,40 @@ func extract(args []string) (any, error) {
 	return files, nil
 }
 
+// again parses documents by image-spec's structs and writes them anew, as the snapshotter does
+// with a SOCI index before it stores it: again manifest|index FILE...
+func again(args []string) (any, error) {
+	if len(args) < 1 || (args[0] != "manifest" && args[0] != "index") {
+		return nil, errors.New("usage: again manifest|index FILE...")
+	}
+	written := []string{}
+	for _, name := range args[1:] {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var document any = &ocispec.Manifest{}
+		if args[0] == "index" {
+			document = &ocispec.Index{}
+		}
+		if err := json.Unmarshal(data, document); err != nil {
+			return nil, err
+		}
+		anew, err := json.Marshal(document)
+		if err != nil {
+			return nil, err
+		}
+		written = append(written, string(anew))
+	}
+	return written, nil
+}
+
 func main() {
 	commands := map[string]func([]string) (any, error){
-		"build": build, "read": read, "extract": extract,
+		"build": build, "read": read, "extract": extract, "again": again,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: soci build|read|extract ...")
+		fmt.Fprintln(os.Stderr, "usage: soci build|read|extract|again ...")
 		os.Exit(2)
 	}
 	value, err := commands[os.Args[1]](os.Args[2:])
