@@ -33,15 +33,15 @@ static uint8_t *put(sgz_flat_builder *b, size_t size)
 
 static void put_zeros(sgz_flat_builder *b, size_t size)
 {
-    uint8_t *out = put(b, size);
-    if (out && size)
+    uint8_t *out = size ? put(b, size) : NULL;
+    if (out)
         memset(out, 0, size);
 }
 
 static void put_bytes(sgz_flat_builder *b, const void *data, size_t size)
 {
-    uint8_t *out = put(b, size);
-    if (out && size)
+    uint8_t *out = size ? put(b, size) : NULL;
+    if (out)
         memcpy(out, data, size);
 }
 
