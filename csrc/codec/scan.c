@@ -35,6 +35,8 @@ struct sgz_scanner {
     int again;             /* the first byte that is held was given already */
     int last;              /* the present block is the last of its member: none ends behind it */
     int64_t next;          /* points come behind this decoded position */
+    size_t wants;          /* of the wanted points those that were found */
+    int64_t passed;        /* the traces are within the member up to there */
     int begun;             /* the first point was found */
     candidate candidates[SGZ_TRIES_MAX];
     unsigned count;
@@ -74,6 +76,8 @@ sgz_status sgz_codec_scanner_new(sgz_scanner **scanner, const sgz_codecs *codecs
     if (!s)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
     s->options = *options;
+    if (s->options.wanted)
+        s->options.tries = 1;
     if (s->options.span < SGZ_SPAN_MIN)
         s->options.span = SGZ_SPAN_MIN;
     if (!s->options.tries)
@@ -156,6 +160,57 @@ static sgz_status settle(sgz_scanner *s, candidate *c, sgz_error *err)
                              : SGZ_OK;
 }
 
+/* --- wanted points ----------------------------------------------------------------------- */
+
+static int64_t next_wanted(const sgz_scanner *s)
+{
+    const sgz_points *wanted = s->options.wanted;
+    return s->wants < wanted->count ? wanted->at[s->wants].out - 1 : INT64_MAX;
+}
+
+static sgz_status not_there(const sgz_scanner *s, const char *what, sgz_error *err)
+{
+    const sgz_point *p = &s->options.wanted->at[s->wants];
+    return sgz_base_fail(err, SGZ_EINDEX, p->offset, NULL, 0,
+                         "entry point %zu of the index, for decoded byte %lld, is not right: %s; is "
+                         "the index of another file?", s->wants, (long long)p->out, what);
+}
+
+/* Whether the history that a point came with is the one that was decoded, as far as it goes. */
+static int right_history(const sgz_scanner *s, const sgz_point *p, uint32_t in_member)
+{
+    const sgz_isal_inflate_state *state = s->inflater.state;
+    uint32_t n = p->history < in_member ? p->history : in_member;
+    const uint8_t *told = s->options.wanted->windows + p->window + (p->history - n);
+    const uint8_t *own = state->tmp_out + state->tmp_out_valid - n;
+    for (uint32_t i = 0; i < n; i++)
+        if (told[i] && told[i] != own[i])
+            return 0;
+    return 1;
+}
+
+/* Is this place among the wanted? `place` is as it would be listed. */
+static sgz_status find_wanted(sgz_scanner *s, const sgz_point *place, int *found, sgz_error *err)
+{
+    const sgz_points *wanted = s->options.wanted;
+    const sgz_point *p = &wanted->at[s->wants];
+    int64_t offset = place->offset;
+    *found = 0;
+    if (wanted->kind == SGZ_POINT_GZIP)
+        offset = place->history || place->out != s->member_out ? -1 : s->inflater.member_offset;
+    if (s->wants == wanted->count || place->out < p->out)
+        return SGZ_OK;
+    if (place->out > p->out)
+        return not_there(s, "decoding cannot begin there", err);
+    if (offset != p->offset || place->skip != p->skip)
+        return SGZ_OK; /* blocks may be empty: the next has the same position */
+    if (p->history && !right_history(s, p, place->history))
+        return not_there(s, "its window is not what comes before it", err);
+    s->wants++;
+    *found = !place->history || place->out > s->passed;
+    return SGZ_OK;
+}
+
 /* Trace on, and make the choice once all that it needs is known. */
 static sgz_status decide(sgz_scanner *s, sgz_error *err)
 {
@@ -183,6 +238,8 @@ static sgz_status decide(sgz_scanner *s, sgz_error *err)
     s->next = best->point.out + s->options.span;
     if (s->next < passed)
         s->next = passed;
+    if (s->options.wanted)
+        s->next = next_wanted(s);
     s->count = 0;
     s->closed = 0;
     return settle(s, best, err);
@@ -213,19 +270,30 @@ static sgz_status consider(sgz_scanner *s, int64_t out, uint64_t bits, int count
         if (status)
             return status;
     }
-    if (s->closed || (s->begun && out <= s->next))
-        return SGZ_OK;
-    s->begun = 1;
-    candidate *c = &s->candidates[s->count++];
     int64_t base = s->inflater.base, in_member = out - s->member_out;
     if (in_member > s->inflater.state->tmp_out_valid) /* it never is */
         in_member = s->inflater.state->tmp_out_valid;
-    c->point = (sgz_point){
+    const sgz_point place = {
         .offset = base - (count + 7) / 8,
         .out = out,
         .history = in_member < SGZ_HISTORY_MAX ? (uint32_t)in_member : SGZ_HISTORY_MAX,
         .skip = (uint8_t)(-count & 7),
     };
+    if (s->options.wanted) {
+        int found;
+        sgz_status status = find_wanted(s, &place, &found, err);
+        s->next = next_wanted(s);
+        if (!status && s->count) /* its traces have ended, behind `passed` */
+            status = found ? decide(s, err) : SGZ_OK;
+        if (status || s->count || (s->begun && !found))
+            return status;
+        s->passed = out + SGZ_HISTORY_MAX;
+    } else if (s->closed || (s->begun && out <= s->next)) {
+        return SGZ_OK;
+    }
+    s->begun = 1;
+    candidate *c = &s->candidates[s->count++];
+    c->point = place;
     copy_history(s, c);
     if (traces(s) && c->point.history)
         sgz_codec_trace_begin(&c->trace, &s->inflater.codecs->isal, bits, count, c->point.history,
@@ -244,7 +312,8 @@ static int64_t watch_from(const sgz_scanner *s)
 {
     if (s->count && !s->closed)
         return s->out; /* for more candidates */
-    int64_t next = s->count ? s->candidates[0].point.out + s->options.span : s->next;
+    int64_t next = s->count && !s->options.wanted
+                       ? s->candidates[0].point.out + s->options.span : s->next;
     return next - AHEAD;
 }
 
@@ -318,6 +387,7 @@ static sgz_status begin_member(sgz_scanner *s, sgz_error *err)
     s->member = s->inflater.members;
     s->member_out = s->out;
     s->armed = s->again = s->last = 0;
+    s->passed = -1;
     return consider(s, s->out, 0, 0, err);
 }
 
@@ -411,8 +481,13 @@ sgz_status sgz_codec_scan_end(sgz_scanner *s, sgz_error *err)
                              "truncated: the input ends inside a gzip member");
     s->closed = s->count != 0;
     sgz_status status = end_traces(s, err);
+    if (!status && s->options.wanted && s->wants < s->options.wanted->count)
+        status = not_there(s, "the blob ends before", err);
     s->next = INT64_MAX;
     sgz_points *points = s->options.points;
+    while (points && s->options.wanted && points->count > 1 &&
+           points->at[points->count - 1].out == s->out) /* nothing is behind it */
+        points->windows_len = points->at[--points->count].window;
     if (points) {
         points->size = z->base;
         points->end = s->out;

@@ -24,6 +24,11 @@ typedef struct {
                              but of none that is more than 512 KiB behind the first */
     int raw;              /* the whole history. Else unneeded bytes are zeros, or left out where the
                              needed ones begin later, and it is deflated */
+    const sgz_points *wanted; /* not NULL: these places are taken, and no others but the first of all
+                             (span and tries do not count). Each must be one: of kind gzip the
+                             header of a member, else the first of its deflate data or a block's, and
+                             what it has of its history must be right, or zeros; else SGZ_EINDEX. Those
+                             that come before the one before them is done with are left out */
     sgz_points *points;   /* they are appended here, */
     sgz_scan_found found; /* or go there, if this is not NULL */
     void *arg;

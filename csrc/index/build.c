@@ -341,12 +341,16 @@ static sgz_status begin(sgz_index_build *c, sgz_error *err)
                                            [SGZ_WRAP_GZIP] = SGZ_POINT_DEFLATE,
                                            [SGZ_WRAP_ZSTD] = SGZ_POINT_ZSTD};
     const sgz_index_build_options *o = &c->options;
+    if (o->wanted && c->wrap != SGZ_WRAP_GZIP)
+        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
+                             "the index is of a gzip file, which this is not");
     sgz_status status = sgz_io_input_begin(&c->input, o->memory, err);
     c->points->kind = kinds[c->wrap];
     if (!status && c->wrap == SGZ_WRAP_GZIP) {
         sgz_scan_options scan = {.span = o->span_size,
                                  .tries = o->soci ? 1 : SGZ_TRIES_MAX,
                                  .raw = o->soci,
+                                 .wanted = o->wanted,
                                  .points = c->points,
                                  .found = o->soci ? on_found : NULL,
                                  .arg = c};
@@ -371,6 +375,30 @@ sgz_status sgz_index_build_start(sgz_index_build *c, sgz_base_job *job, sgz_erro
     return status;
 }
 
+static sgz_status hand_out(sgz_index_build *c, sgz_index *index, sgz_error *err)
+{
+    *index = c->index;
+    memset(&c->index, 0, sizeof c->index);
+    sgz_status status = sgz_index_settle(index, err);
+    if (status)
+        sgz_index_free(index);
+    return status;
+}
+
+/* What the other index says of sizes, if it does. */
+static sgz_status check_wanted(const sgz_index_build *c, const sgz_points *wanted, sgz_error *err)
+{
+    if (wanted->size && wanted->size != c->used)
+        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
+                             "the index is of a file of %lld bytes, and this one has %lld",
+                             (long long)wanted->size, (long long)c->used);
+    if (wanted->end && wanted->end != c->made)
+        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
+                             "the index is of a file that decodes to %lld bytes, and not to %lld",
+                             (long long)wanted->end, (long long)c->made);
+    return SGZ_OK;
+}
+
 sgz_status sgz_index_build_finish(sgz_index_build *c, sgz_index *index, sgz_error *err)
 {
     sgz_status status = sgz_base_job_join(c->job, err);
@@ -378,13 +406,10 @@ sgz_status sgz_index_build_finish(sgz_index_build *c, sgz_index *index, sgz_erro
         return status;
     c->points->size = c->used;
     c->points->end = c->made;
-    c->index.span_size = c->options.span_size;
-    *index = c->index;
-    memset(&c->index, 0, sizeof c->index);
-    status = sgz_index_settle(index, err);
-    if (status)
-        sgz_index_free(index);
-    return status;
+    c->index.span_size = c->options.wanted ? 0 : c->options.span_size;
+    if (c->options.wanted && (status = check_wanted(c, c->options.wanted, err)))
+        return status;
+    return hand_out(c, index, err);
 }
 
 void sgz_index_build_free(sgz_index_build *c)

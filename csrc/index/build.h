@@ -20,6 +20,7 @@ typedef struct {
     int64_t memory;      /* the largest window of a zstd frame; 0: as input.h has it */
     int soci;            /* points as SOCI sets them, their windows to on_point alone; digests of spans.
                             A plain tar has points too then, at multiples of span_size */
+    const sgz_points *wanted; /* not NULL: the points of a gzip blob, of another program (import.h) */
     int no_digests;      /* rows without digests of chunks and files */
     int threads;
 

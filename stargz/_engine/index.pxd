@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.base cimport sgz_error, sgz_notes, sgz_status
+from stargz._engine.base cimport Buffer, sgz_error, sgz_notes, sgz_status
 from stargz._engine.toc cimport TOC, sgz_toc
 
 
@@ -51,6 +51,12 @@ cdef extern from "index/index.h" nogil:
 
     int64_t sgz_index_longest(const sgz_index *)
     void sgz_index_free(sgz_index *)
+
+
+# The points of another program's index file, which `build` is to take; the file's bytes are kept.
+cdef class Foreign:
+    cdef sgz_points points
+    cdef Buffer data
 
 
 # What `build` and those that load have filled in; it does not change after that, and any number of

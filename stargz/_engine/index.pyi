@@ -32,8 +32,15 @@ def build(
     threads: int,
     memory: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+    wanted: Foreign | None = None,
 ) -> Index: ...
 def load(
     data: bytes | bytearray | memoryview, *, name: str = "", max_toc_size: int = 1 << 30
 ) -> Index: ...
 def load_ztoc(data: bytes, *, name: str = "", blob_size: int | None = None) -> Index: ...
+
+class Foreign:
+    size: int
+    spans: int
+
+def load_foreign(data: bytes | bytearray | memoryview, *, name: str = "") -> Foreign | None: ...

@@ -2,6 +2,13 @@
 
 from stargz._engine.base cimport SGZ_ECALLBACK, Buffer
 
+cdef extern from "index/import.h" nogil:
+    int sgz_index_is_import(const uint8_t *, size_t)
+    sgz_status sgz_index_import(const uint8_t *, size_t, sgz_points *, sgz_error *)
+
+cdef extern from "codec/points.h" nogil:
+    void sgz_codec_points_free(sgz_points *)
+
 cdef extern from "index/format.h" nogil:
     ctypedef sgz_status (*sgz_index_emit)(void *, const uint8_t *, size_t, sgz_error *) noexcept
     sgz_status sgz_index_write(const sgz_index *, const sgz_codecs *, sgz_index_emit, void *,
@@ -57,3 +64,37 @@ def load(data, *, str name="", int64_t max_toc_size=1 << 30):
         raise to_exception(&err, name)
     index.take_rows()
     return index
+
+
+cdef class Foreign:
+    """Entry points of another program's index file: indexed_gzip's .gzidx, bgzip's .gzi."""
+
+    def __cinit__(self):
+        memset(&self.points, 0, sizeof(self.points))
+
+    def __dealloc__(self):
+        sgz_codec_points_free(&self.points)
+
+    @property
+    def size(self):
+        """Bytes of the blob that they are of; 0: the file does not tell."""
+        return self.points.size
+
+    @property
+    def spans(self):
+        """How many there are."""
+        return self.points.count
+
+
+def load_foreign(data, *, str name=""):
+    """The points that such a file has (its bytes, which are kept); None: it looks like neither."""
+    cdef Foreign found = Foreign()
+    cdef sgz_error err
+    found.data = Buffer(data)
+    cdef const uint8_t *at = <const uint8_t *>found.data.view.buf
+    cdef size_t size = <size_t>found.data.view.len
+    if not sgz_index_is_import(at, size):
+        return None
+    if sgz_index_import(at, size, &found.points, &err) != SGZ_OK:
+        raise to_exception(&err, name)
+    return found
