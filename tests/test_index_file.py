@@ -172,6 +172,16 @@ def test_names_that_json_cannot_hold() -> None:
     again = load(data)
     assert dumped(again) == data
     assert again.entries == len(names) + 2
+    toc = again.toc
+    assert sorted(toc.names()) == sorted(
+        entry.name.decode("utf-8", "surrogateescape") for entry in plain.entries
+    )
+    for name in toc.names():
+        assert toc.name(toc.lookup(name)) == name
+    assert toc.link(toc.lookup("l\udcfe")) == "to\udcff"
+    assert toc.resolve(toc.lookup("hard")) == toc.lookup("caf\udce9")
+    assert [name for name, _ in toc.children("d\udce9") or ()] == ["x"]
+    assert toc.lookup("\ud800") == -1 and not toc.is_dir("\ud800")
 
 
 def test_names_that_moved() -> None:

@@ -28,27 +28,22 @@ cdef extern from "base/xattrs.h" nogil:
         uint32_t value_len
     int sgz_xattrs_next(const char **at, const char *end, sgz_xattr *x)
 
-cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
 
-
+# Bytes that are not UTF-8, which a name may have that is not out of JSON, are those of os.fsdecode.
 cdef str text(const char *data, size_t size):
-    return PyUnicode_DecodeUTF8(data, <Py_ssize_t>size, "replace")
+    return PyUnicode_DecodeUTF8(data, <Py_ssize_t>size, "surrogateescape")
 
 
 cdef str digest_text(const uint8_t *digest):
     return "sha256:" + digest[:32].hex()
 
 
-cdef int encoded(str name, const char **data, size_t *size) except -1:
-    """The UTF-8 of a name, owned by it; 0 when it has none, so that no entry can have it."""
-    cdef Py_ssize_t length
+cdef bytes encoded(str name):
+    """The bytes of a name; None: it has a surrogate of another kind, so that no entry can have it."""
     try:
-        data[0] = PyUnicode_AsUTF8AndSize(name, &length)
+        return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return 0
-    size[0] = <size_t>length
-    return 1
+        return None
 
 
 cdef int copy_piece(void *arg, const char *data, size_t size) noexcept nogil:
@@ -154,11 +149,10 @@ cdef class TOC:
 
     def lookup(self, str name not None):
         """The row of a name, which is cleaned first; -1 when no entry has it."""
-        cdef const char *data
-        cdef size_t size
-        if not encoded(name, &data, &size):
+        cdef bytes data = encoded(name)
+        if data is None:
             return -1
-        cdef uint32_t row = sgz_toc_lookup(self.ptr, data, size)
+        cdef uint32_t row = sgz_toc_lookup(self.ptr, data, len(data))
         return -1 if row == SGZ_NO_ROW else row
 
     def resolve(self, number):
@@ -382,14 +376,13 @@ cdef class TOC:
 
     def is_dir(self, str name not None):
         """Whether a name is a directory, listed or implied by other names. "" is the root."""
-        cdef const char *data
-        cdef size_t size
-        if not encoded(name, &data, &size):
+        cdef bytes data = encoded(name)
+        if data is None:
             return False
-        cdef uint32_t node = sgz_toc_lookup(self.ptr, data, size)
+        cdef uint32_t node = sgz_toc_lookup(self.ptr, data, len(data))
         if node == SGZ_NO_ROW:
             self.build_tree()
-            node = sgz_toc_children_find(self.ptr, &self.tree, data, size)
+            node = sgz_toc_children_find(self.ptr, &self.tree, data, len(data))
         if node == SGZ_NO_ROW:
             return False
         return node >= self.ptr.count or self.ptr.rows[node].type == SGZ_DIR
@@ -397,6 +390,7 @@ cdef class TOC:
     def children(self, str name not None):
         """(base name, row) of all that a directory holds, sorted by the names' UTF-8; row is -1
         for a directory that only other names imply. None: the name is no directory."""
+        cdef bytes path = encoded(name)
         cdef const char *data
         cdef size_t size, skip
         cdef uint32_t node, kid, i
@@ -404,8 +398,7 @@ cdef class TOC:
         if not self.is_dir(name):
             return None
         self.build_tree()
-        encoded(name, &data, &size)
-        node = sgz_toc_children_find(self.ptr, &self.tree, data, size)
+        node = sgz_toc_children_find(self.ptr, &self.tree, path, len(path))
         sgz_toc_children_name(self.ptr, &self.tree, node, &skip)
         skip += skip > 0  # the slash
         for i in range(self.tree.starts[node], self.tree.starts[node + 1]):

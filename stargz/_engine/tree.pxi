@@ -87,25 +87,19 @@ cdef class Tree:
 
     def find(self, str path not None):
         """The node of a path, which is cleaned first; -1: there is none. No link is followed."""
-        cdef Py_ssize_t size
-        cdef const char *data
-        try:
-            data = PyUnicode_AsUTF8AndSize(path, &size)
-        except UnicodeEncodeError:
+        cdef bytes data = encoded(path)
+        if data is None:
             return -1
-        cdef uint32_t node = sgz_toc_tree_find(&self.tree, data, <size_t>size)
+        cdef uint32_t node = sgz_toc_tree_find(&self.tree, data, len(data))
         return -1 if node == SGZ_NO_ROW else node
 
     def child(self, number, str name not None):
         """The node of this base name in a directory; -1: there is none."""
-        cdef Py_ssize_t size
-        cdef const char *data
+        cdef bytes data = encoded(name)
         self.node(number)
-        try:
-            data = PyUnicode_AsUTF8AndSize(name, &size)
-        except UnicodeEncodeError:
+        if data is None:
             return -1
-        cdef uint32_t node = sgz_toc_tree_child(&self.tree, number, data, <size_t>size)
+        cdef uint32_t node = sgz_toc_tree_child(&self.tree, number, data, len(data))
         return -1 if node == SGZ_NO_ROW else node
 
     def children(self, number):
