@@ -16,7 +16,7 @@ import pytest
 import registries
 import zstandard
 from blobs import noise, sha256, tar_of
-from command import fails, ok, run
+from command import fails, ok, run, together
 from layouts import OCI_INDEX, OCI_MANIFEST, REF_NAME, Layout
 from servers import Fault, FaultProxy, Request
 
@@ -294,7 +294,9 @@ def test_a_layer_that_can_have_no_ztoc_is_left_out(tmp_path: Path, kind: str) ->
         )
     }
     # Whoever finds that out once does not read the layer again.
-    (tmp_path / "dst/blobs/sha256" / odd["digest"][7:]).write_bytes(b"not looked at")
+    path = tmp_path / "dst/blobs/sha256" / odd["digest"][7:]
+    path.unlink()  # it may be the source's, linked
+    path.write_bytes(b"not looked at")
     for again in (index(src, dst), index(dst, upgrade=True)):
         assert (again.status, again.digest) == ("unchanged", report.digest)
 
@@ -312,18 +314,24 @@ def test_nothing_to_index_is_said_and_nothing_written(tmp_path: Path) -> None:
     layout = one_layer(tmp_path / "src", packed(SMALL))
     src, dst = f"oci:{layout.path}:v1", tmp_path / "dst"
     before = files(layout.path)
-    said = fails(1, "image", "index", src, f"oci:{dst}:v1")
+    in_place = [["image", "index", src, *more] for more in (["--upgrade"], ["--soci-version", "1"])]
+    lines = [
+        ["image", "index", src, f"oci:{dst}:v1"],
+        *in_place,
+        *([*w, "--json"] for w in in_place),
+    ]
+    (code, _, said), *told = together(*lines)
+    assert code == 1
     assert "no layer can be indexed" in said and "10,485,760" in said
     assert not dst.exists()
-    for more in (["--upgrade"], ["--soci-version", "1"]):
-        done = run("image", "index", src, *more)
-        assert done.returncode == 0
-        assert "not indexable: nothing was written" in done.stdout
-        assert "--min-layer-size" in done.stderr
-        found = json.loads(ok("image", "index", src, *more, "--json"))
-        assert (found["status"], found["indexes"]) == ("not indexable", {})
+    for code, out, err in told[:2]:
+        assert (code, "--min-layer-size" in err) == (0, True)
+        assert "not indexable: nothing was written" in out
+    for code, out, err in told[2:]:
+        found = json.loads(out)
+        assert (code, err, found["status"], found["indexes"]) == (0, "", "not indexable", {})
     assert files(layout.path) == before
-    ok("image", "index", src, f"oci:{dst}:v1", "--min-layer-size", "0", "-q")
+    assert index(src, f"oci:{dst}:v1", min_layer_size=0).status == "indexed"
 
 
 # --- version 1 ----------------------------------------------------------------------------------
@@ -518,16 +526,18 @@ def test_version_1_by_the_referrers_api(tmp_path: Path) -> None:
 def test_wrong_usage(tmp_path: Path) -> None:
     src = f"oci:{two_platforms(tmp_path / 'src').path}:v1"
     before = files(tmp_path)
-    for words, says in (
-        ([src], "--upgrade"),
-        ([src, src], "--upgrade"),
-        ([src, f"oci:{tmp_path}/x:v1", "--upgrade"], "leave DST out"),
-        ([src, f"docker-archive:{tmp_path}/x.tar"], "annotations"),
-        ([src, "--soci-version", "3"], "--soci-version"),
-        ([src, "--upgrade", "--span-size", "1K"], "64 KiB"),
-        ([src[4:-3], "--upgrade"], "oci:"),
-    ):
-        assert says in fails(2, "image", "index", *words)
+    lines = {
+        (src,): "--upgrade",
+        (src, src): "--upgrade",
+        (src, f"oci:{tmp_path}/x:v1", "--upgrade"): "leave DST out",
+        (src, f"docker-archive:{tmp_path}/x.tar"): "annotations",
+        (src, "--soci-version", "3"): "--soci-version",
+        (src, "--upgrade", "--span-size", "1K"): "64 KiB",
+        (src[4:-3], "--upgrade"): "oci:",
+    }
+    told = together(*(["image", "index", *words] for words in lines))
+    for says, (code, out, err) in zip(lines.values(), told, strict=True):
+        assert (code, out, says in err, len(err.splitlines())) == (2, "", True, 1), err
     for options in ({"soci_version": 3}, {"min_layer_size": -1}, {"span_size": 0}):
         with pytest.raises(UsageError):
             index(src, upgrade=True, **options)
@@ -540,9 +550,7 @@ def test_other_images_at_the_destination_stay(tmp_path: Path) -> None:
     dst = f"oci:{tmp_path}/dst:v1"
     before = files(tmp_path / "dst")
     for version in (1, 2):
-        said = fails(1, "image", "index", src, dst, "--soci-version", version)
-        assert "no SOCI index" in said and "--force" in said
-        with pytest.raises(OccupiedError):
+        with pytest.raises(OccupiedError, match=r"no SOCI index.*--force"):
             index(src, dst, soci_version=version)
     assert files(tmp_path / "dst") == before
     index(src, dst, force=True)
@@ -558,9 +566,10 @@ def test_a_layer_that_is_not_what_was_asked_for(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     before = files(layout.path)
-    for words in (["--upgrade"], ["--soci-version", 1], [f"oci:{tmp_path}/dst:v1"]):
-        said = fails(3, "image", "index", f"oci:{layout.path}:v1", *words, "--min-layer-size", 0)
-        assert entry.digest in said
+    ways = (["--upgrade"], ["--soci-version", 1], [f"oci:{tmp_path}/dst:v1"])
+    words = ["image", "index", f"oci:{layout.path}:v1", "--min-layer-size", 0]
+    for code, out, err in together(*([*words, *way] for way in ways)):
+        assert (code, out, entry.digest in err) == (3, "", True)
     after = files(layout.path)
     assert {name: after[name] for name in before} == before
     dst = tmp_path / "dst"

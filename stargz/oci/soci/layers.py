@@ -19,7 +19,7 @@ from stargz.oci.convert.store import Store
 from stargz.oci.convert.tasks import Tasks, all_of
 from stargz.oci.destination import BlobWriter, Destination, open_destination
 from stargz.oci.formats.manifest import SOCI_V2, Descriptor, layer_kind
-from stargz.oci.formats.reference import Reference, parse_image
+from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.formats.soci import SociIndex, Ztoc
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
@@ -293,13 +293,22 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
         """Have all that stays as it is at the destination."""
         if self._in_place:
             return
+        checked = []
         for key, task in self._tasks.items():
+            self._copies.pop(key[0], None)
             if not (_is_fetched(self._source) and self._is_here(store, key)):
-                self._copies[key[0]] = task.entries[0]
-            else:
-                self._copies.pop(key[0], None)
+                checked.append(task.entries[0])
+        work = [helpers.submit(self._bring_checked, entry) for entry in checked]
         bring = partial(bring_blob, self._source, self._destination)
-        all_of([helpers.submit(bring, entry) for entry in self._copies.values()])
+        all_of([*work, *(helpers.submit(bring, entry) for entry in self._copies.values())])
+
+    def _bring_checked(self, entry: Descriptor) -> None:
+        """Have a layer at the destination whose content was seen to be right; linked, if it may be
+        by another name in the same file system."""
+        origin = parse_image(self._source.name)
+        linked = isinstance(origin, LayoutReference)
+        if not (linked and self._destination.mount_blob(entry, origin)):
+            bring_blob(self._source, self._destination, entry)
 
     def ztocs(self, node: Node) -> list[Ztoc]:
         """Those of an image's layers that were made, in the order of the layers."""
