@@ -513,6 +513,16 @@ int64_t sgz_codec_scan_in(const sgz_scanner *s)
     return s->inflater.base;
 }
 
+uint64_t sgz_codec_scan_members(const sgz_scanner *s)
+{
+    return s->inflater.members;
+}
+
+int64_t sgz_codec_scan_member_offset(const sgz_scanner *s)
+{
+    return s->inflater.member_offset;
+}
+
 int sgz_codec_scan_garbage(const sgz_scanner *s)
 {
     return s->inflater.garbage;

@@ -52,9 +52,12 @@ sgz_status sgz_codec_scan_end(sgz_scanner *s, sgz_error *err);
 
 /* All points before this decoded position were reported; one may still come at it or behind. */
 int64_t sgz_codec_scan_settled(const sgz_scanner *s);
-/* Decoded bytes given so far; input bytes taken; whether bytes that are no member followed. */
+/* Decoded bytes given so far; input bytes taken; members that ended; whether bytes that are no
+ * member followed; where the last member began, or these. */
 int64_t sgz_codec_scan_out(const sgz_scanner *s);
 int64_t sgz_codec_scan_in(const sgz_scanner *s);
+uint64_t sgz_codec_scan_members(const sgz_scanner *s);
 int sgz_codec_scan_garbage(const sgz_scanner *s);
+int64_t sgz_codec_scan_member_offset(const sgz_scanner *s);
 
 #endif

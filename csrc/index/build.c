@@ -223,6 +223,34 @@ static sgz_status run_scan(sgz_index_build *c, sgz_error *err)
 
 /* --- taking it apart -------------------------------------------------------------------- */
 
+/* What the other index says of sizes, if it does. */
+static sgz_status check_wanted(const sgz_index_build *c, const sgz_points *wanted, sgz_error *err)
+{
+    if (wanted->size && wanted->size != c->used)
+        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
+                             "the index is of a file of %lld bytes, and this one has %lld",
+                             (long long)wanted->size, (long long)c->used);
+    if (wanted->end && wanted->end != c->made)
+        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
+                             "the index is of a file that decodes to %lld bytes, and not to %lld",
+                             (long long)wanted->end, (long long)c->made);
+    return SGZ_OK;
+}
+
+/* All of it was taken: nothing else runs any more. */
+static sgz_status end(sgz_index_build *c, sgz_error *err)
+{
+    sgz_index *index = &c->index;
+    index->points.size = c->used;
+    index->points.end = c->made;
+    index->span_size = c->options.wanted ? 0 : c->options.span_size;
+    index->members = c->scanner ? sgz_codec_scan_members(c->scanner) : 0;
+    sgz_status status = c->options.wanted ? check_wanted(c, c->options.wanted, err) : SGZ_OK;
+    if (!status)
+        status = sgz_index_take_end(&c->taker, &index->points, err);
+    return status ? status : sgz_index_settle(index, err);
+}
+
 static sgz_status run_take(sgz_index_build *c, sgz_error *err)
 {
     sgz_index_taker *t = &c->taker;
@@ -243,7 +271,7 @@ static sgz_status run_take(sgz_index_build *c, sgz_error *err)
     size_t raw = sgz_index_ring_run(&c->raw, c->hashed,
                                     raw_left < (int64_t)STEP ? raw_left : (int64_t)STEP);
     if (all)
-        status = sgz_index_take_end(t, c->points, err);
+        status = end(c, err);
     else
         status = sgz_index_take(t, sgz_index_ring_at(&c->out, c->taken), n,
                                 sgz_index_ring_at(&c->raw, c->hashed), raw, err);
@@ -375,41 +403,14 @@ sgz_status sgz_index_build_start(sgz_index_build *c, sgz_base_job *job, sgz_erro
     return status;
 }
 
-static sgz_status hand_out(sgz_index_build *c, sgz_index *index, sgz_error *err)
-{
-    *index = c->index;
-    memset(&c->index, 0, sizeof c->index);
-    sgz_status status = sgz_index_settle(index, err);
-    if (status)
-        sgz_index_free(index);
-    return status;
-}
-
-/* What the other index says of sizes, if it does. */
-static sgz_status check_wanted(const sgz_index_build *c, const sgz_points *wanted, sgz_error *err)
-{
-    if (wanted->size && wanted->size != c->used)
-        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
-                             "the index is of a file of %lld bytes, and this one has %lld",
-                             (long long)wanted->size, (long long)c->used);
-    if (wanted->end && wanted->end != c->made)
-        return sgz_base_fail(err, SGZ_EINDEX, -1, NULL, 0,
-                             "the index is of a file that decodes to %lld bytes, and not to %lld",
-                             (long long)wanted->end, (long long)c->made);
-    return SGZ_OK;
-}
-
 sgz_status sgz_index_build_finish(sgz_index_build *c, sgz_index *index, sgz_error *err)
 {
     sgz_status status = sgz_base_job_join(c->job, err);
     if (status)
         return status;
-    c->points->size = c->used;
-    c->points->end = c->made;
-    c->index.span_size = c->options.wanted ? 0 : c->options.span_size;
-    if (c->options.wanted && (status = check_wanted(c, c->options.wanted, err)))
-        return status;
-    return hand_out(c, index, err);
+    *index = c->index;
+    memset(&c->index, 0, sizeof c->index);
+    return SGZ_OK;
 }
 
 void sgz_index_build_free(sgz_index_build *c)

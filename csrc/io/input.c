@@ -275,7 +275,7 @@ static sgz_status read_scanned(sgz_input *input, uint8_t *out, size_t cap, size_
         count_zeros(input, out + *got, made);
         *got += made;
         if (sgz_codec_scan_garbage(input->scanner) && input->zeros < TAR_END)
-            return not_ended(sgz_io_input_used(input), err);
+            return not_ended(sgz_codec_scan_member_offset(input->scanner), err);
     }
     return SGZ_OK;
 }

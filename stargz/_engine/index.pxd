@@ -47,6 +47,7 @@ cdef extern from "index/index.h" nogil:
         int64_t span_size
         int64_t json_size
         uint8_t json_digest[32]
+        uint64_t members
         sgz_notes notes
 
     int64_t sgz_index_longest(const sgz_index *)

@@ -25,6 +25,7 @@ from stargz._engine.toc cimport TOC, sgz_toc_free
 import os
 import tempfile
 import threading
+import zlib
 
 from stargz._engine.base import need
 
@@ -156,6 +157,25 @@ cdef class Index:
     def toc_digest(self):
         """That of the JSON, or "" where it would have to be made."""
         return digest_text(self.index.json_digest)
+
+    def entry_points(self):
+        """(offset, skip, out, history, digest) of each point: of the byte in the blob where it is,
+        how many low bits of that belong to what is before, decoded bytes before it, of which these
+        may be referred to; and "sha256:..." of the blob's bytes up to the next one, or ""."""
+        cdef const sgz_points *points = &self.index.points
+        cdef const sgz_point *point
+        cdef size_t i
+        cdef list found = []
+        for i in range(points.count):
+            point = &points.at[i]
+            history = b""
+            if points.windows != NULL and point.history:
+                history = (points.windows + point.window)[:point.packed or point.history]
+                if point.packed:
+                    history = zlib.decompress(history, -15)
+            digest = "" if points.digests == NULL else digest_text(points.digests[i])
+            found.append((point.offset, point.skip, point.out, history, digest))
+        return found
 
     def json(self):
         """The rows as the JSON of a TOC."""
