@@ -277,22 +277,13 @@ void sgz_codec_hasher_final(sgz_hasher *h, uint8_t digest[32])
 
 /* --- several streams -------------------------------------------------------------------- */
 
+#define TURN ((size_t)256) /* blocks that two streams do until it is seen which are the longest */
+
 static void begin_anew(sgz_hasher *h)
 {
     memcpy(h->state, INITIAL, sizeof h->state);
     h->len = 0;
 }
-
-/* What a lane does: a piece in up to three runs of blocks. */
-typedef struct {
-    sgz_hash_stream *stream;    /* NULL: nothing */
-    enum { HEAD, BODY, TAIL, END } next;
-    const uint8_t *run;         /* to be compressed now */
-    size_t blocks;
-    const uint8_t *rest;        /* of the piece, behind that */
-    size_t rest_len;
-    uint8_t last[2 * BLOCK];
-} lane;
 
 static const sgz_hash_piece *piece_of(const sgz_hash_stream *s)
 {
@@ -301,73 +292,93 @@ static const sgz_hash_piece *piece_of(const sgz_hash_stream *s)
 
 static int is_ready(const sgz_hash_stream *s)
 {
-    return s->done < s->count && (!s->other || piece_of(s)->after <= s->other->done);
+    return s->done < s->count &&
+           (s->begun || !s->other || piece_of(s)->after <= s->other->done);
 }
 
-/* The stream with most to do that the other lane has not. */
-static void pick(lane *l, const lane *other, sgz_hash_stream *streams, size_t count)
+/* Up to the next blocks of a stream, or to a piece that waits for others. A piece has up to three
+ * runs of them. */
+static void advance(sgz_hash_stream *s)
 {
-    for (size_t i = 0; i < count; i++)
-        if (&streams[i] != other->stream && is_ready(&streams[i]) &&
-            (!l->stream || streams[i].left > l->stream->left))
-            l->stream = &streams[i];
-    if (l->stream) {
-        l->next = HEAD;
-        l->rest = piece_of(l->stream)->data;
-        l->rest_len = piece_of(l->stream)->len;
-    }
-}
-
-/* Up to the next run of blocks, or the end of the piece. */
-static void step(lane *l)
-{
-    while (l->stream && !l->blocks) {
-        sgz_hash_stream *s = l->stream;
-        sgz_hasher *h = s->hasher;
+    sgz_hasher *h = s->hasher;
+    while (!s->blocks && is_ready(s)) {
         const sgz_hash_piece *piece = piece_of(s);
         size_t held = h->len % BLOCK;
-        switch (l->next++) {
-        case HEAD: /* what is held, and the bytes that make it a block */
+        if (!s->begun) {
+            s->rest = piece->data;
+            s->rest_len = piece->len;
+        }
+        switch (s->begun++) {
+        case 0: /* what is held, and the bytes that make it a block */
             if (!held)
                 break;
-            size_t fill = BLOCK - held < l->rest_len ? BLOCK - held : l->rest_len;
+            size_t fill = BLOCK - held < s->rest_len ? BLOCK - held : s->rest_len;
             if (fill)
-                memcpy(h->partial + held, l->rest, fill);
+                memcpy(h->partial + held, s->rest, fill);
             h->len += fill;
-            l->rest += fill;
-            l->rest_len -= fill;
-            l->run = h->partial;
-            l->blocks = held + fill == BLOCK;
+            s->rest += fill;
+            s->rest_len -= fill;
+            s->run = h->partial;
+            s->blocks = held + fill == BLOCK;
             break;
-        case BODY:
-            l->run = l->rest;
-            l->blocks = l->rest_len / BLOCK;
-            l->rest += l->blocks * BLOCK;
-            l->rest_len -= l->blocks * BLOCK;
-            h->len += l->blocks * BLOCK;
+        case 1:
+            s->run = s->rest;
+            s->blocks = s->rest_len / BLOCK;
+            s->rest += s->blocks * BLOCK;
+            s->rest_len -= s->blocks * BLOCK;
+            h->len += s->blocks * BLOCK;
             break;
-        case TAIL:
-            if (l->rest_len)
-                memcpy(h->partial, l->rest, l->rest_len);
-            h->len += l->rest_len;
+        case 2:
+            if (s->rest_len)
+                memcpy(h->partial, s->rest, s->rest_len);
+            h->len += s->rest_len;
             if (piece->copy)
                 *piece->copy = *h;
             if (piece->digest) {
-                l->blocks = pad(h->partial, h->len % BLOCK, h->len, l->last);
-                l->run = l->last;
+                s->blocks = pad(h->partial, h->len % BLOCK, h->len, s->last);
+                s->run = s->last;
             }
             break;
-        case END:
+        default:
             if (piece->digest) {
                 put_digest(h->state, piece->digest);
                 begin_anew(h);
             }
-            s->left -= piece->len;
+            s->begun = 0;
             s->done++;
-            l->stream = NULL;
             break;
         }
     }
+}
+
+/* The two streams that have most to do, of those that can go on; NULL where there is none. */
+static void pick(sgz_hash_stream *streams, size_t count, sgz_hash_stream *two[2])
+{
+    two[0] = two[1] = NULL;
+    for (size_t i = 0; i < count; i++) {
+        size_t done = streams[i].done;
+        advance(&streams[i]);
+        if (streams[i].done != done)
+            i = (size_t)-1; /* others may have waited for that */
+    }
+    for (size_t i = 0; i < count; i++) {
+        sgz_hash_stream *s = &streams[i];
+        if (!s->blocks)
+            continue;
+        if (!two[0] || s->left > two[0]->left) {
+            two[1] = two[0];
+            two[0] = s;
+        } else if (!two[1] || s->left > two[1]->left) {
+            two[1] = s;
+        }
+    }
+}
+
+static void compressed(sgz_hash_stream *s, size_t blocks)
+{
+    s->run += blocks * BLOCK;
+    s->blocks -= blocks;
+    s->left -= blocks < s->left ? blocks : s->left;
 }
 
 /* The same by libcrypto: what another stream waits for comes first. */
@@ -390,41 +401,28 @@ static void one_after_the_other(sgz_hash_stream *streams, size_t count)
 
 void sgz_codec_hasher_streams(sgz_hash_stream *streams, size_t count)
 {
-    lane a = {0}, b = {0};
     for (size_t i = 0; i < count; i++) {
-        streams[i].done = streams[i].left = 0;
-        for (size_t k = 0; k < streams[i].count; k++)
-            streams[i].left += streams[i].pieces[k].len;
+        sgz_hash_stream *s = &streams[i];
+        s->done = s->blocks = s->begun = 0;
+        s->left = 0;
+        for (size_t k = 0; k < s->count; k++)
+            s->left += s->pieces[k].len / BLOCK + 1;
     }
     if (!count || !streams->hasher->paired) {
         one_after_the_other(streams, count);
         return;
     }
-    for (;;) {
-        if (!a.stream)
-            pick(&a, &b, streams, count);
-        if (!b.stream)
-            pick(&b, &a, streams, count);
-        if (!a.stream && !b.stream)
-            return;
-        step(&a);
-        step(&b);
-        if (a.stream && b.stream) {
-            size_t both = a.blocks < b.blocks ? a.blocks : b.blocks;
-            compress_two(a.stream->hasher->state, a.run, b.stream->hasher->state, b.run, both);
-            a.run += both * BLOCK;
-            b.run += both * BLOCK;
-            a.blocks -= both;
-            b.blocks -= both;
-            continue;
+    sgz_hash_stream *two[2];
+    for (pick(streams, count, two); two[0]; pick(streams, count, two)) {
+        /* Not to the end of the longest: then none is alone at the end. */
+        size_t n = two[0]->blocks < TURN ? two[0]->blocks : TURN;
+        if (two[1]) {
+            n = n < two[1]->blocks ? n : two[1]->blocks;
+            compress_two(two[0]->hasher->state, two[0]->run, two[1]->hasher->state, two[1]->run, n);
+            compressed(two[1], n);
+        } else {
+            compress_one(two[0]->hasher->state, two[0]->run, n);
         }
-        lane *one = a.stream ? &a : &b;
-        pick(one == &a ? &b : &a, one, streams, count);
-        if (a.stream && b.stream)
-            continue;
-        if (one->stream) {
-            compress_one(one->stream->hasher->state, one->run, one->blocks);
-            one->blocks = 0;
-        }
+        compressed(two[0], n);
     }
 }

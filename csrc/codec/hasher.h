@@ -49,11 +49,17 @@ typedef struct sgz_hash_stream {
     const sgz_hash_piece *pieces;
     size_t count;
     const struct sgz_hash_stream *other; /* whose pieces some of these wait for, or NULL */
-    size_t done;            /* private, as is */
-    uint64_t left;
+    /* Private. */
+    size_t done;            /* pieces */
+    size_t left;            /* blocks, about */
+    int begun;              /* the next piece: where it stands */
+    const uint8_t *run, *rest; /* blocks to be done now, and what is behind them */
+    size_t blocks, rest_len;
+    uint8_t last[128];
 } sgz_hash_stream;
 
-/* Advance several streams, each by all of its pieces: whichever two are longest, side by side. */
+/* Advance several streams, each by all of its pieces: at any time the two that have most to do, side
+ * by side. */
 void sgz_codec_hasher_streams(sgz_hash_stream *streams, size_t count);
 
 #endif

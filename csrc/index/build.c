@@ -237,6 +237,13 @@ static sgz_status check_wanted(const sgz_index_build *c, const sgz_points *wante
     return SGZ_OK;
 }
 
+/* Bytes of the blob before which all points are known. */
+static int64_t hashable(const sgz_index_build *c)
+{
+    int64_t held = c->options.soci && !c->scan_end ? SGZ_INDEX_HELD : 0;
+    return c->used - held > c->hashed ? c->used - held : c->hashed;
+}
+
 /* All of it was taken: nothing else runs any more. */
 static sgz_status end(sgz_index_build *c, sgz_error *err)
 {
@@ -255,7 +262,7 @@ static sgz_status run_take(sgz_index_build *c, sgz_error *err)
 {
     sgz_index_taker *t = &c->taker;
     pthread_mutex_lock(&c->job->lock);
-    int64_t left = c->settled - c->taken, raw_left = c->used - c->hashed;
+    int64_t left = c->settled - c->taken, raw_left = hashable(c) - c->hashed;
     int all = c->scan_end && !left && !raw_left;
     sgz_status status = all ? c->scan_status : SGZ_OK;
     if (status)
@@ -295,7 +302,7 @@ static int is_ready(const sgz_index_build *c, stage n)
         return !c->read_end && RAW_CAP - (size_t)(c->read - c->hashed) >= STEP_MIN;
     default:
         return !c->end && (c->scan_end || c->settled - c->taken >= (int64_t)STEP_MIN ||
-                           c->used - c->hashed >= (int64_t)STEP_MIN);
+                           hashable(c) - c->hashed >= (int64_t)STEP_MIN);
     }
 }
 

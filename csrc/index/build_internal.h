@@ -5,7 +5,6 @@
 
 #include "codec/hasher.h"
 #include "index/build.h"
-#include "index/span_digests.h"
 #include "tar/stream.h"
 #include "toc/rows.h"
 
@@ -31,7 +30,8 @@ static inline size_t sgz_index_ring_run(const sgz_index_ring *ring, int64_t pos,
 typedef struct {
     sgz_hasher hasher;
     sgz_hash_piece *pieces;
-    uint64_t *whose;        /* SGZ_NOBODY, or: of chunks a row, of files a place in the arena */
+    uint64_t *whose;        /* SGZ_NOBODY, or: of chunks a row, of files a place in the arena, of spans
+                               its number */
     size_t count, cap, whose_cap;
 } sgz_index_digests;
 
@@ -65,15 +65,21 @@ typedef struct {
     sgz_index_digests chunks, files;
     size_t after;           /* pieces of chunks that the next one of files waits for */
     sgz_hasher tar_sha, blob_sha;
-    sgz_index_span_digests spans;
+    sgz_index_digests spans;    /* for SOCI */
+    uint8_t (*span_digests)[32];
+    size_t span_count, span_cap; /* that have begun */
+    int64_t blob_pos;       /* bytes of the blob taken */
 } sgz_index_taker;
+
+/* With soci: what the decoder may take in beyond a point until it tells of it. */
+#define SGZ_INDEX_HELD 512
 
 sgz_status sgz_index_taker_init(sgz_index_taker *t, const sgz_codecs *codecs, sgz_wrap wrap,
                                 const sgz_index_build_options *options, sgz_index *index,
                                 sgz_error *err);
 void sgz_index_taker_free(sgz_index_taker *t);
 /* The next decoded bytes, before which all points are known; and the blob's next bytes, which the
- * decoder has behind it (of a plain tar: none, they are the same). */
+ * decoder has behind it by SGZ_INDEX_HELD, or all (of a plain tar: none, they are the same). */
 sgz_status sgz_index_take(sgz_index_taker *t, const uint8_t *data, size_t len,
                           const uint8_t *blob, size_t blob_len, sgz_error *err);
 /* Nothing comes any more. points: those of the index, which get digests of spans. */

@@ -40,27 +40,59 @@ static sgz_status end_message(sgz_index_digests *d, uint64_t whose, sgz_error *e
     return SGZ_OK;
 }
 
+/* Bytes of the blob, of each span its own: two may share a byte. */
+static sgz_status hash_spans(sgz_index_taker *t, const uint8_t *data, size_t len, sgz_error *err)
+{
+    int64_t base = t->blob_pos, at = base, end = base + (int64_t)len;
+    for (;;) {
+        int open = t->span_count > 0;
+        const sgz_point *next =
+            t->span_count < t->known.count ? &t->known.at[t->span_count] : NULL;
+        int64_t cut = next ? next->offset + (open && next->skip) : INT64_MAX;
+        int64_t to = cut < end ? cut : end;
+        sgz_status status = SGZ_OK;
+        if (next && next->offset < at)
+            return sgz_base_fail(err, SGZ_ECODEC, next->offset, NULL, 0,
+                                 "an entry point was found too late to hash its span");
+        if (open)
+            status = add_piece(&t->spans, data + (at - base), (size_t)(to - at), err);
+        if (status || cut > end)
+            return status;
+        if (open && (status = end_message(&t->spans, t->span_count - 1, err)))
+            return status;
+        t->span_count++;
+        at = next->offset;
+    }
+}
+
 /* Rows and arena move while entries are added: so only now. */
-static void hash_all(sgz_index_taker *t, const uint8_t *data, size_t len, const uint8_t *blob,
-                     size_t blob_len)
+static sgz_status hash_all(sgz_index_taker *t, const uint8_t *data, size_t len, const uint8_t *blob,
+                           size_t blob_len, sgz_error *err)
 {
     sgz_toc *toc = t->index->toc;
-    sgz_index_digests *c = &t->chunks, *f = &t->files;
+    sgz_index_digests *c = &t->chunks, *f = &t->files, *s = &t->spans;
+    if (!SGZ_FIT(t->span_digests, t->span_cap, t->span_count))
+        return no_memory(err);
     for (size_t i = 0; i < c->count; i++)
         if (c->whose[i] != SGZ_NOBODY)
             c->pieces[i].digest = toc->rows[c->whose[i]].chunk_digest;
     for (size_t i = 0; i < f->count; i++)
         if (f->whose[i] != SGZ_NOBODY)
             f->pieces[i].digest = (uint8_t *)toc->arena + f->whose[i];
+    for (size_t i = 0; i < s->count; i++)
+        if (s->whose[i] != SGZ_NOBODY)
+            s->pieces[i].digest = t->span_digests[s->whose[i]];
     sgz_hash_piece tar = {.data = data, .len = len}, raw = {.data = blob, .len = blob_len};
     sgz_hash_stream streams[] = {{.hasher = &t->tar_sha, .pieces = &tar, .count = 1},
                                  {.hasher = &t->blob_sha, .pieces = &raw, .count = 1},
                                  {.hasher = &c->hasher, .pieces = c->pieces, .count = c->count},
-                                 {.hasher = &f->hasher, .pieces = f->pieces, .count = f->count}};
+                                 {.hasher = &f->hasher, .pieces = f->pieces, .count = f->count},
+                                 {.hasher = &s->hasher, .pieces = s->pieces, .count = s->count}};
     streams[2].other = &streams[3];
     streams[3].other = &streams[2];
     sgz_codec_hasher_streams(streams, sizeof streams / sizeof *streams);
-    c->count = f->count = t->after = 0;
+    c->count = f->count = s->count = t->after = 0;
+    return SGZ_OK;
 }
 
 /* --- contents of files ------------------------------------------------------------------ */
@@ -328,13 +360,10 @@ sgz_status sgz_index_take(sgz_index_taker *t, const uint8_t *data, size_t len, c
     sgz_status status = SGZ_OK;
     for (size_t at = 0, used; at < len && !status; at += used)
         status = step(t, data + at, len - at, &used, err);
-    if (status)
-        return status;
-    hash_all(t, data, len, blob, blob_len);
-    if (!t->options->soci)
-        return SGZ_OK;
-    return t->stored ? sgz_index_span_digests_add(&t->spans, &t->known, data, len, err)
-                     : sgz_index_span_digests_add(&t->spans, &t->known, blob, blob_len, err);
+    if (!status && t->options->soci)
+        status = hash_spans(t, t->stored ? data : blob, t->stored ? len : blob_len, err);
+    t->blob_pos += (int64_t)(t->stored ? len : blob_len);
+    return status ? status : hash_all(t, data, len, blob, blob_len, err);
 }
 
 sgz_status sgz_index_take_end(sgz_index_taker *t, sgz_points *points, sgz_error *err)
@@ -347,12 +376,18 @@ sgz_status sgz_index_take_end(sgz_index_taker *t, sgz_points *points, sgz_error 
         sgz_base_note(&index->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
     if ((status = sgz_toc_rows_finish(t->rows, &index->notes, err)))
         return status;
+    if (t->span_count && (status = end_message(&t->spans, t->span_count - 1, err)))
+        return status;
+    if ((status = hash_all(t, zeros, 0, zeros, 0, err)))
+        return status;
+    points->digests = t->span_digests;
+    t->span_digests = NULL;
     sgz_codec_hasher_final(&t->tar_sha, index->diff_id);
     if (t->stored)
         memcpy(index->digest, index->diff_id, 32);
     else
         sgz_codec_hasher_final(&t->blob_sha, index->digest);
-    return t->options->soci ? sgz_index_span_digests_finish(&t->spans, points, err) : SGZ_OK;
+    return SGZ_OK;
 }
 
 /* --- life ------------------------------------------------------------------------------- */
@@ -374,11 +409,12 @@ sgz_status sgz_index_taker_init(sgz_index_taker *t, const sgz_codecs *codecs, sg
     sgz_toc_rows_keep_bytes(t->rows);
     if (options->soci)
         sgz_tar_keep_records(t->tar.parser);
-    sgz_hasher *hashers[] = {&t->tar_sha, &t->blob_sha, &t->chunks.hasher, &t->files.hasher};
+    sgz_hasher *hashers[] = {&t->tar_sha, &t->blob_sha, &t->chunks.hasher, &t->files.hasher,
+                             &t->spans.hasher};
     sgz_status status = SGZ_OK;
-    for (int i = 0; i < 4 && !status; i++)
+    for (int i = 0; i < 5 && !status; i++)
         status = sgz_codec_hasher_init(hashers[i], codecs, err);
-    return status ? status : sgz_index_span_digests_init(&t->spans, codecs, err);
+    return status;
 }
 
 void sgz_index_taker_free(sgz_index_taker *t)
@@ -387,15 +423,14 @@ void sgz_index_taker_free(sgz_index_taker *t)
     sgz_tar_parser_free(t->tar.parser);
     free(t->known.at);
     free(t->map);
-    for (int i = 0; i < 2; i++) {
-        free((i ? &t->files : &t->chunks)->pieces);
-        free((i ? &t->files : &t->chunks)->whose);
+    sgz_index_digests *all[] = {&t->chunks, &t->files, &t->spans};
+    for (int i = 0; i < 3; i++) {
+        sgz_codec_hasher_free(&all[i]->hasher);
+        free(all[i]->pieces);
+        free(all[i]->whose);
     }
+    free(t->span_digests);
     sgz_codec_hasher_free(&t->tar_sha);
     sgz_codec_hasher_free(&t->blob_sha);
-    sgz_codec_hasher_free(&t->chunks.hasher);
-    sgz_codec_hasher_free(&t->files.hasher);
-    if (t->codecs)
-        sgz_index_span_digests_free(&t->spans);
     memset(t, 0, sizeof *t);
 }
