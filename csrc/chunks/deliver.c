@@ -125,7 +125,7 @@ sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_chunks_job *job, const sg
     r->decoder.blob = data;
     r->decoder.stop = &c->ended;
     r->decoder.budget = budget;
-    r->fetched = 1;
+    r->fetched = r->with_first = 1;
     sgz_status st = decode(c, a, r, err);
     int spent = st == SGZ_ECANCELLED && r->decoder.budget < 0;
     if (keep && !st)

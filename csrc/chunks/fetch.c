@@ -148,7 +148,7 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
                 sgz_chunks_chunk *wanted, unsigned priority, sgz_chunks_job *job)
 {
     sgz_chunks_active *a = calloc(1, sizeof *a);
-    int64_t end = 0;
+    int64_t start = INT64_MAX, end = 0;
     if (!a || (wanted && !include(c, a, wanted, 0))) {
         free(a);
         return -1;
@@ -179,6 +179,8 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
         }
         if (taken && packed > end)
             end = packed;
+        if (taken && sgz_read_span_start(layer->spans, span) < start)
+            start = sgz_read_span_start(layer->spans, span);
         if (taken && single)
             a->job.in_steps = 1; /* then only for what its bytes have */
     }
@@ -188,7 +190,7 @@ static int make(sgz_chunks *c, sgz_chunks_layer *layer, size_t first, size_t *la
     a->job.priority = priority;
     a->job.first = a->chunks[0]->span;
     a->job.last = a->chunks[a->count - 1]->span + 1;
-    a->job.offset = sgz_chunks_span_start(layer, a->job.first);
+    a->job.offset = start;
     a->job.size = end - a->job.offset;
     a->job.id = ++c->ids;
     a->next = c->active;

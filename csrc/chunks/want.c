@@ -42,7 +42,8 @@ static int from_disk(sgz_chunks *c, sgz_chunks_chunk *k)
     int64_t size = sgz_chunks_span_entry(k->layer, k->span)->chunk_size;
     int found = 0;
     if (!c->store || !digest || size > SGZ_WINDOW || !k->layer->verify ||
-        sgz_read_span_contradicts(k->layer->spans, k->span))
+        sgz_read_span_contradicts(k->layer->spans, k->span) ||
+        sgz_read_spans_claimed(k->layer->spans, k->layer->spans->files[k->span]) == k->span)
         return 0;
     uint8_t *data = malloc(k->len);
     if (!data)
@@ -113,6 +114,8 @@ static void copy(const sgz_chunks_want *want, const sgz_chunks_chunk *k, uint8_t
     int64_t end = want->offset + (int64_t)want->size;
     if (end > start + (int64_t)k->len)
         end = start + (int64_t)k->len;
+    if (from >= end) /* it only had to be there */
+        return;
     memcpy(out + (from - want->offset), k->data + (from - start), (size_t)(end - from));
 }
 
@@ -218,12 +221,25 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
                       uint8_t *out, size_t first, size_t last, int *parked, sgz_error *err)
 {
     sgz_chunks_chunk *few[FEW], **held = few;
-    size_t count = 0, room = FEW;
+    size_t count = 0, room = FEW, claimed = sgz_read_spans_claimed(layer->spans, want->file);
     int missed = 0, first_use = 0, slow = 0;
-    sgz_status st = SGZ_OK;
+    sgz_status st = claimed == SGZ_NO_SPAN
+                        ? SGZ_OK
+                        : sgz_read_claims_wrong(layer->spans->claims, want->file, err);
+    if (st)
+        sgz_base_name(err, sgz_toc_row_name(layer->spans->toc, want->file),
+                      layer->spans->toc->rows[want->file].name_len);
     pthread_mutex_lock(&c->lock);
     if (layer->direct && first < last)
         note_run(layer, first, last);
+    /* What an index claims of the file is checked with its first chunk, which holes do not have, nor
+     * what is fetched for another. */
+    if (!st && claimed != SGZ_NO_SPAN && (first == last || (claimed < first && !layer->direct))) {
+        if ((held[0] = acquire(c, layer, claimed, 0, &missed, &first_use, err)))
+            slow = held[count++]->slow;
+        else
+            st = err->code;
+    }
     /* What follows on a slow one would likely be as slow, and is asked for again anyway. */
     for (size_t span = first; span < last && !st && !slow; span++) {
         uint32_t w, end;
@@ -250,7 +266,9 @@ static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *w
         }
     }
     if (first_use && !layer->direct) {
-        int64_t reach = sgz_chunks_ahead_seen(c, layer, first, last, missed);
+        int64_t reach = first < last
+                            ? sgz_chunks_ahead_seen(c, layer, first, last, missed)
+                            : sgz_chunks_ahead_seen(c, layer, claimed, claimed + 1, missed);
         /* All at once, so that neighbours go into one request. */
         for (size_t i = 0; i < count; i++)
             if (held[i]->reach == NOT_QUEUED) {

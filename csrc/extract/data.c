@@ -298,6 +298,7 @@ static sgz_status read_layer(sgz_extract_worker *w, uint32_t layer, sgz_error *e
     if (st)
         return st;
     w->reader.decoder.stop = &w->ex->job->stop;
+    w->reader.with_first = 1; /* no file is completed without */
     w->layer = layer;
     return SGZ_OK;
 }

@@ -8,6 +8,7 @@
 
 #include "base/job.h"
 #include "codec/decode.h"
+#include "read/claims.h"
 #include "toc/toc.h"
 
 enum { SGZ_XATTRS_NONE, SGZ_XATTRS_USER, SGZ_XATTRS_ALL };
@@ -19,6 +20,7 @@ typedef struct {
     const sgz_toc *toc;       /* parsed and checked; not changed while extracting */
     const sgz_blob *blob;
     const sgz_points *points; /* where the blob can be entered, or NULL: see codec/decode.h */
+    sgz_read_claims *claims;  /* that are to be checked, or NULL: see read/claims.h */
     int64_t data_end;         /* blob offset where file data ends (the TOC's, or the footer's) */
     const uint8_t *wanted;    /* by row: 1 for entries that are written; a directory's own stands
                                  for its metadata alone. NULL, for a lone layer: all, without the

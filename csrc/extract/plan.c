@@ -388,6 +388,7 @@ static sgz_status init_parts(sgz_extract_plan *plan, const sgz_extract_options *
                                             layer->data_end, err);
         if (st)
             return st;
+        part->spans.claims = layer->claims;
         part->node_of = malloc(count * sizeof *part->node_of);
         part->object_of = malloc(count * sizeof *part->object_of);
         if (!part->node_of || !part->object_of) {

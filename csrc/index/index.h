@@ -4,16 +4,11 @@
 
 #include "base/notes.h"
 #include "codec/points.h"
+#include "toc/origin.h"
 #include "toc/toc.h"
 
-/* Where an entry stands in the decoded tar. Of the rows that go with a file it is all zero. */
-typedef struct {
-    int64_t content;   /* its contents; of a sparse file its data, behind the map */
-    uint64_t name;     /* as the tar has it, in the TOC's arena: the row may have another one, since */
-    uint32_t name_len; /* the entry goes elsewhere (toc/rows.h) */
-    uint32_t header;   /* bytes of its headers, right before `content` */
-    uint32_t ns;       /* fraction of its mtime, as sgz_tar_entry has it */
-} sgz_index_place;
+/* Where an entry stands in the decoded tar. */
+typedef sgz_toc_origin sgz_index_place;
 
 /* All zero is an empty one. */
 typedef struct {

@@ -208,6 +208,104 @@ static int refused(const sgz_reader *r, sgz_error *err)
                                     err);
 }
 
+/* Go to decoded byte `to` of the entry point of a chunk. */
+static sgz_status go_to(sgz_reader *r, size_t span, int64_t to, sgz_error *err)
+{
+    const sgz_spans *spans = r->check.spans;
+    const sgz_entry *e = sgz_read_span_row(spans, span);
+    int here = r->entered == e->offset && r->at <= to;
+    if (here && r->decoder.vouched)
+        r->watching = 0;
+    if (!here || (r->watching && r->watch.at != r->at) ||
+        (r->sum && !r->known && !sgz_codec_decoder_vouches(&r->decoder))) {
+        r->decoder.compare = r->sum;
+        r->watch.began = 0;
+        sgz_status st = sgz_codec_decoder_enter(&r->decoder, e->offset,
+                                                sgz_read_span_end(spans, span), err);
+        if (st)
+            return broken(r, st, err);
+        r->entered = e->offset;
+        r->at = 0;
+        r->watching = r->watching && !r->decoder.vouched;
+        if (r->watching)
+            sgz_read_watch_from(&r->watch, spans, span);
+    }
+    if (r->decoder.vouched)
+        r->sum = 0;
+    while (r->at < to) {
+        int64_t left = to - r->at;
+        sgz_status st = exactly(r, r->sink, left < (int64_t)SINK ? (size_t)left : SINK, err);
+        if (st)
+            return st;
+    }
+    return SGZ_OK;
+}
+
+/* Headers that begin before the entry point of what they are of: decoded span by span. */
+static sgz_status read_before(sgz_reader *r, int64_t at, int64_t end, uint8_t *out, sgz_error *err)
+{
+    const sgz_points *points = r->check.spans->points;
+    sgz_status st = SGZ_OK;
+    r->entered = -1;
+    r->decoder.compare = r->sum;
+    while (at < end && !st) {
+        int64_t offset = at, out_at = at, blob_end = end, out_end = end, got;
+        size_t n = 0;
+        if (points->count) {
+            size_t i = sgz_codec_points_before(points, at);
+            offset = points->at[i].offset;
+            out_at = points->at[i].out;
+            blob_end = sgz_codec_points_end(points, i);
+            if (i + 1 < points->count && points->at[i + 1].out < end)
+                out_end = points->at[i + 1].out;
+        }
+        st = sgz_codec_decoder_enter(&r->decoder, offset, blob_end, err);
+        if (!st)
+            st = sgz_codec_decoder_skip(&r->decoder, at - out_at, &got, err);
+        if (!st)
+            st = sgz_codec_decoder_read(&r->decoder, out, (size_t)(out_end - at), &n, err);
+        if (st != SGZ_ECANCELLED && (int64_t)n == out_end - at)
+            st = SGZ_OK; /* what follows on them may be broken */
+        else if (!st)
+            st = sgz_read_cut_off(r->check.spans, r->span, r->named, err);
+        out += n;
+        at = out_end;
+    }
+    return named_error(r, st, err);
+}
+
+/* What the index claims of the file, if it is not known to be right, is compared with its headers
+ * in the blob. */
+static sgz_status check_claim(sgz_reader *r, size_t span, sgz_error *err)
+{
+    const sgz_spans *spans = r->check.spans;
+    uint32_t file = spans->files[span], len;
+    sgz_status st = sgz_read_claims_wrong(spans->claims, file, err);
+    size_t first = sgz_read_spans_claimed(spans, file);
+    if (st)
+        return named_error(r, st, err);
+    if (first == SGZ_NO_SPAN || (first != span && r->with_first))
+        return SGZ_OK;
+    int64_t content = sgz_read_claims_place(spans->claims, file, &len);
+    int64_t before = sgz_read_span_row(spans, first)->inner_offset - len;
+    uint8_t *header = malloc(len);
+    if (!header)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the headers of a file");
+    uint8_t sum = r->sum, watching = r->watching; /* of the chunk that is wanted */
+    r->span = first;
+    if (before < 0)
+        st = read_before(r, content - len, content, header, err);
+    else if (!(st = go_to(r, first, before, err)))
+        st = exactly(r, header, len, err);
+    r->span = span;
+    r->sum = sum;
+    r->watching = watching;
+    if (!st)
+        st = sgz_read_claims_check(spans->claims, file, header, r->fetched, err);
+    free(header);
+    return named_error(r, st, err);
+}
+
 /* Go to bytes [from, from + len) of a chunk: all of it, or one window. */
 static sgz_status begin(sgz_reader *r, size_t span, uint32_t named, int verify, int64_t from,
                         int64_t len, sgz_error *err)
@@ -231,31 +329,11 @@ static sgz_status begin(sgz_reader *r, size_t span, uint32_t named, int verify, 
     r->known = r->sum && known(r);
     if (r->sum && !r->known && refused(r, err))
         return named_error(r, err->code, err);
-    int here = r->entered == e->offset && r->at <= start;
-    if (here && r->decoder.vouched)
-        r->watching = 0;
-    if (!here || (r->watching && r->watch.at != r->at) ||
-        (r->sum && !r->known && !sgz_codec_decoder_vouches(&r->decoder))) {
-        r->decoder.compare = r->sum;
-        r->watch.began = 0;
-        sgz_status st = sgz_codec_decoder_enter(&r->decoder, e->offset,
-                                                sgz_read_span_end(spans, span), err);
-        if (st)
-            return broken(r, st, err);
-        r->entered = e->offset;
-        r->at = 0;
-        r->watching = r->watching && !r->decoder.vouched;
-        if (r->watching)
-            sgz_read_watch_from(&r->watch, spans, span);
-    }
-    if (r->decoder.vouched)
-        r->sum = 0;
-    while (r->at < start) {
-        int64_t left = start - r->at;
-        sgz_status st = exactly(r, r->sink, left < (int64_t)SINK ? (size_t)left : SINK, err);
-        if (st)
-            return st;
-    }
+    sgz_status st = spans->claims ? check_claim(r, span, err) : SGZ_OK;
+    if (!st)
+        st = go_to(r, span, start, err);
+    if (st)
+        return st;
     r->watch.changed = r->watch.far = 0;
     if (r->hash)
         sgz_codec_sha256_init(r->check.codecs, &r->check.sha);

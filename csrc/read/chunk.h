@@ -68,6 +68,8 @@ typedef struct {
     uint8_t known;     /* which has passed before */
     uint8_t watching;
     uint8_t fetched;   /* set by who has the blob's bytes fetched: they may be right next time */
+    uint8_t with_first; /* set by who has a file's first chunk read before anything of the file is
+                           used: that alone checks what an index claims */
     int64_t refused;   /* blob offset of the entry point that failed last; -1 */
     sgz_read_watch watch;
     sgz_sha256 part;   /* of a window */

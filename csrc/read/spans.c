@@ -228,6 +228,28 @@ sgz_status sgz_read_spans_find(const sgz_spans *spans, uint32_t file, int64_t of
     return SGZ_OK;
 }
 
+size_t sgz_read_spans_claimed(const sgz_spans *spans, uint32_t file)
+{
+    if (!spans->claims || sgz_read_claims_right(spans->claims, file))
+        return SGZ_NO_SPAN;
+    size_t first = file_bound(spans, file);
+    return first < spans->count && spans->files[first] == file ? first : SGZ_NO_SPAN;
+}
+
+int64_t sgz_read_span_start(const sgz_spans *spans, size_t span)
+{
+    const sgz_entry *e = sgz_read_span_row(spans, span);
+    uint32_t header;
+    if (sgz_read_spans_claimed(spans, spans->files[span]) != span)
+        return e->offset;
+    int64_t at = sgz_read_claims_place(spans->claims, spans->files[span], &header) - header;
+    if (!spans->points->count)
+        return at;
+    int64_t point = sgz_codec_points_start(spans->points,
+                                           sgz_codec_points_before(spans->points, at));
+    return point < e->offset ? point : e->offset;
+}
+
 void sgz_read_spans_zeros(const sgz_spans *spans, size_t first, size_t last, int64_t offset,
                           int64_t size, uint8_t *out)
 {

@@ -3,6 +3,7 @@
 #define SGZ_READ_SPANS_H
 
 #include "codec/decode.h"
+#include "read/claims.h"
 #include "read/vouched.h"
 #include "toc/toc.h"
 
@@ -23,7 +24,10 @@ typedef struct {
     size_t count;
     int64_t end;      /* where the bytes of chunks end in the blob */
     sgz_read_vouched *vouched; /* NULL: every chunk is told by one digest, and no window */
+    sgz_read_claims *claims;   /* that are to be checked, or NULL; not owned: set by the caller */
 } sgz_spans;
+
+#define SGZ_NO_SPAN ((size_t)-1)
 
 /* Fails with SGZ_ETOC when the rows do not ascend, overlap, leave [0, end) or what is decoded from
  * one of `points`, or a file's pieces are not all of it. */
@@ -63,6 +67,12 @@ int sgz_read_span_contradicts(const sgz_spans *spans, size_t span);
  * of that is zeros. SGZ_ETOC when the file has no such bytes. */
 sgz_status sgz_read_spans_find(const sgz_spans *spans, uint32_t file, int64_t offset,
                                int64_t size, size_t *first, size_t *last, sgz_error *err);
+/* The first chunk of a file, if the index claims things of it that were not found right so far:
+ * nothing of it may be handed out before this chunk was read. SGZ_NO_SPAN: all is well. */
+size_t sgz_read_spans_claimed(const sgz_spans *spans, uint32_t file);
+/* Where the bytes that a chunk needs begin in the blob: with the headers of its file, if it is such
+ * a chunk. */
+int64_t sgz_read_span_start(const sgz_spans *spans, size_t span);
 /* Write those zeros to `out`, which has room for the whole range. */
 void sgz_read_spans_zeros(const sgz_spans *spans, size_t first, size_t last, int64_t offset,
                           int64_t size, uint8_t *out);

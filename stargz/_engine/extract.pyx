@@ -23,7 +23,7 @@ from stargz._engine.base cimport (
     table,
     to_exception,
 )
-from stargz._engine.reader cimport Blob, sgz_blob
+from stargz._engine.reader cimport Blob, sgz_blob, sgz_read_claims
 from stargz._engine.toc cimport SGZ_DIR, TOC, sgz_toc
 
 import os
@@ -34,6 +34,7 @@ cdef extern from "extract/extract.h" nogil:
         const sgz_toc *toc
         const sgz_blob *blob
         const sgz_points *points
+        sgz_read_claims *claims
         int64_t data_end
         const uint8_t *wanted
 
@@ -135,6 +136,7 @@ cdef class Layers:
             self.layers[i].toc = toc.ptr
             self.layers[i].blob = &self.blobs[i]
             self.layers[i].points = blob.points()
+            self.layers[i].claims = blob.claimed()
             self.layers[i].data_end = data_end
             self.layers[i].wanted = (
                 NULL if wanted is None else <const uint8_t *>PyByteArray_AS_STRING(wanted)

@@ -1,33 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from stargz._engine.base cimport Buffer, sgz_error, sgz_notes, sgz_status
+from stargz._engine.base cimport Buffer, Points, sgz_notes, sgz_points
 from stargz._engine.toc cimport TOC, sgz_toc
 
-
-cdef extern from "codec/points.h" nogil:
-    ctypedef enum sgz_point_kind:
-        SGZ_POINT_GZIP
-        SGZ_POINT_DEFLATE
-        SGZ_POINT_ZSTD
-        SGZ_POINT_STORED
-
-    ctypedef struct sgz_point:
-        int64_t offset
-        int64_t out
-        uint64_t window
-        uint32_t packed
-        uint32_t history
-        uint8_t skip
-
-    ctypedef struct sgz_points:
-        sgz_point_kind kind
-        sgz_point *at
-        size_t count
-        uint8_t *windows
-        size_t windows_len
-        uint8_t (*digests)[32]
-        int64_t size
-        int64_t end
 
 cdef extern from "index/index.h" nogil:
     ctypedef struct sgz_index_place:
@@ -62,7 +37,7 @@ cdef class Foreign:
 
 # What `build` and those that load have filled in; it does not change after that, and any number of
 # threads may read.
-cdef class Index:
+cdef class Index(Points):
     cdef sgz_index index
     cdef TOC rows               # of index.toc, which is theirs
     cdef bint has_rows
@@ -71,5 +46,3 @@ cdef class Index:
 
     # To be called once `index` is filled in.
     cdef int take_rows(self) except -1
-
-    cdef const sgz_points *points(self) noexcept

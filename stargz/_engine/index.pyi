@@ -1,8 +1,9 @@
 from collections.abc import Callable
 
+from stargz._engine.base import Points
 from stargz._engine.toc import TOC
 
-class Index:
+class Index(Points):
     kind: str
     size: int
     digest: str

@@ -8,6 +8,10 @@ from posix.unistd cimport close
 from stargz._engine.base cimport (
     SGZ_ECANCELLED,
     SGZ_OK,
+    SGZ_POINT_DEFLATE,
+    SGZ_POINT_GZIP,
+    SGZ_POINT_STORED,
+    SGZ_POINT_ZSTD,
     Job,
     Reader,
     follow,
@@ -15,8 +19,10 @@ from stargz._engine.base cimport (
     sgz_base_job,
     sgz_codecs,
     sgz_error,
+    sgz_point,
     sgz_source,
     sgz_status,
+    sgz_toc_origin,
     table,
     to_exception,
 )
@@ -77,6 +83,7 @@ cdef class Index:
 
     def __cinit__(self):
         memset(&self.index, 0, sizeof(self.index))
+        self.table = &self.index.points
 
     def __dealloc__(self):
         if self.has_rows:
@@ -87,11 +94,9 @@ cdef class Index:
         self.rows = TOC.__new__(TOC)
         sgz_toc_free(self.rows.ptr)
         self.rows.ptr = self.index.toc
+        self.origins = <const sgz_toc_origin *>self.index.places
         self.has_rows = True
         return 0
-
-    cdef const sgz_points *points(self) noexcept:
-        return &self.index.points
 
     @property
     def kind(self):

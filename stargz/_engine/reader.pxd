@@ -8,6 +8,7 @@ from stargz._engine.base cimport (
     sgz_notes,
     sgz_points,
     sgz_status,
+    sgz_toc_origin,
 )
 from stargz._engine.toc cimport TOC, sgz_entry, sgz_toc
 
@@ -49,16 +50,26 @@ cdef extern from "toc/open.h" nogil:
 
 
 cdef extern from "read/spans.h" nogil:
+    ctypedef struct sgz_read_claims:
+        pass
+
+    sgz_read_claims *sgz_read_claims_new(const sgz_toc *, const sgz_toc_origin *)
+    void sgz_read_claims_free(sgz_read_claims *)
+
+    const size_t SGZ_NO_SPAN
+
     ctypedef struct sgz_spans:
         const sgz_points *points
         uint32_t *rows
         uint32_t *files
         size_t count
         int64_t end
+        sgz_read_claims *claims
 
     sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, const sgz_points *, int64_t,
                                    sgz_error *)
     void sgz_read_spans_free(sgz_spans *)
+    size_t sgz_read_spans_claimed(const sgz_spans *, uint32_t)
     int64_t sgz_read_span_end(const sgz_spans *, size_t)
     void sgz_read_spans_zeros(const sgz_spans *, size_t, size_t, int64_t, int64_t,
                               uint8_t *)
@@ -120,6 +131,13 @@ cdef extern from "verify/verify.h" nogil:
     sgz_status sgz_verify_finish(sgz_verify *, sgz_verify_result *, sgz_error *)
 
 
+# What an index says of files that is to be checked, and what came of it.
+cdef class Claims:
+    cdef sgz_read_claims *claims
+    cdef TOC toc
+    cdef Points points
+
+
 cdef class Blob:
     cdef sgz_blob blob
     cdef sgz_base_named file
@@ -131,8 +149,10 @@ cdef class Blob:
     cdef object error
     cdef readonly bint direct
     cdef readonly Points index  # None: at gzip members
+    cdef Claims claims          # None: the index is trusted
 
     cdef const sgz_points *points(self) noexcept
+    cdef sgz_read_claims *claimed(self) noexcept
     cdef object failure(self, const sgz_error *err)
 
 
@@ -145,6 +165,7 @@ cdef class Spans:
     cdef sgz_spans spans
     cdef TOC toc
     cdef Points points
+    cdef Claims claims
 
 
 cdef class Reader:

@@ -111,6 +111,9 @@ cdef class Blob:
     cdef const sgz_points *points(self) noexcept:
         return NULL if self.index is None else self.index.table
 
+    cdef sgz_read_claims *claimed(self) noexcept:
+        return NULL if self.claims is None else self.claims.claims
+
     cdef object failure(self, const sgz_error *err):
         # Not kept: its frames know this object, which the collector does not see.
         error, self.error = self.error, None
@@ -139,7 +142,22 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
     return toc, json_size, digest[:32]
 
 
-# Not cleared by the collector: the rows it points to go after it.
+# Not cleared by the collector: what they point to goes after them.
+@cython.no_gc_clear
+cdef class Claims:
+    def __cinit__(self, TOC toc not None, Points points not None):
+        if points.origins == NULL:
+            raise ValueError("an index without the places of its entries has no claims to check")
+        self.toc = toc
+        self.points = points
+        self.claims = sgz_read_claims_new(toc.ptr, points.origins)
+        if self.claims == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        sgz_read_claims_free(self.claims)
+
+
 @cython.no_gc_clear
 cdef class Spans:
     def __dealloc__(self):
@@ -151,14 +169,17 @@ cdef class Reader:
 
     `end` is the blob offset where the members of files end. With `verify`, what a chunk's
     digest covers is checked before a byte of it is handed out. `index` says where the blob can be
-    entered, of one that is not made of gzip members: the offsets in the TOC are such places.
+    entered, of one that is not made of gzip members: the offsets in the TOC are such places. With
+    `claims` it must say of a file what the file's tar header says, before a byte of that is handed
+    out: for an index that nothing vouches for; `toc` is its own then.
     """
 
     def __cinit__(self, Blob blob not None, TOC toc not None, int64_t end, bint verify,
-                  int threads, on_close, *, Points index=None):
+                  int threads, on_close, *, Points index=None, bint claims=False):
         self.codecs = table()
         self.blob = blob
         blob.index = index
+        blob.claims = Claims(toc, index) if claims else None
         if index is not None and index.table.kind == SGZ_POINT_ZSTD:
             need("zstd")
         self.toc = toc
@@ -202,10 +223,12 @@ cdef class Reader:
         cdef const sgz_points *points = self.blob.points()
         index.toc = self.toc
         index.points = self.blob.index
+        index.claims = self.blob.claims
         with nogil:
             status = sgz_read_spans_init(&index.spans, self.toc.ptr, points, self.end, &err)
         if status != SGZ_OK:
             raise self.blob.failure(&err)
+        index.spans.claims = self.blob.claimed()
         self.index = index
         return 0
 
@@ -332,7 +355,7 @@ cdef class Reader:
     # its ends by way of the cache.
     cdef int fill(self, uint32_t row, int64_t offset, uint8_t *out, int64_t size) except -1:
         cdef sgz_error err
-        cdef size_t first, last, count = 0
+        cdef size_t first, last, claimed, count = 0
         cdef int64_t at, take, start, length, total = 0
         cdef const sgz_entry *chunk
         cdef uint32_t number
@@ -350,6 +373,14 @@ cdef class Reader:
         if pieces == NULL:
             raise MemoryError
         try:
+            claimed = sgz_read_spans_claimed(&self.index.spans, row)
+            if first == last and claimed != SGZ_NO_SPAN:
+                # A hole of a file that is to be checked, by its first chunk.
+                pieces[0].span = claimed
+                pieces[0].out = out
+                pieces[0].at = pieces[0].len = 0
+                pieces[0].blob = &self.blob.blob
+                self.decode(pieces, 1, 0)
             while size and first < last:
                 number = self.index.spans.rows[first]
                 chunk = &self.toc.ptr.rows[number]

@@ -1,0 +1,261 @@
+#include "read/claims.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/vec.h"
+#include "tar/tar.h"
+
+/* Values of a state; below them, how many times fetched bytes did not agree. */
+enum { TRIES = 4, WRONG = 254, RIGHT = 255 };
+
+/* How many errors are kept in full. */
+#define ERRORS 64
+
+typedef struct {
+    uint32_t file;
+    sgz_error *err;
+} wrong;
+
+struct sgz_read_claims {
+    const sgz_toc *toc;
+    const sgz_toc_origin *origins;
+    _Atomic uint8_t *states; /* by row */
+    pthread_mutex_t lock;    /* of the errors */
+    wrong *errors;
+    size_t count, cap;
+};
+
+sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc, const sgz_toc_origin *origins)
+{
+    sgz_read_claims *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->toc = toc;
+    c->origins = origins;
+    c->states = calloc(toc->count + 1, sizeof *c->states);
+    pthread_mutex_init(&c->lock, NULL);
+    if (!c->states) {
+        sgz_read_claims_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void sgz_read_claims_free(sgz_read_claims *c)
+{
+    if (!c)
+        return;
+    for (size_t i = 0; i < c->count; i++)
+        free(c->errors[i].err);
+    free(c->errors);
+    free(c->states);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static sgz_status differ(int64_t value, int64_t other, const char *what, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
+                         "its %s is %lld in the index and %lld in the tar: the index does not fit",
+                         what, (long long)value, (long long)other);
+}
+
+static sgz_status unlike(const char *what, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0, "%s: the index does not fit", what);
+}
+
+/* --- the header -------------------------------------------------------------------------- */
+
+/* Whether the way to a cleaned name leads through a symlink of the layer. */
+static int below_symlink(const sgz_toc *toc, const char *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        uint32_t row = name[i] == '/' ? sgz_toc_lookup(toc, name, i) : SGZ_NO_ROW;
+        if (row != SGZ_NO_ROW && toc->rows[sgz_toc_resolve(toc, row)].type == SGZ_SYMLINK)
+            return 1;
+    }
+    return 0;
+}
+
+/* Whether a file that the tar calls `name` can have the name of the row (toc/rows.h): it is that
+ * name; or leads there by a symlink; or is another entry's by now, and the file has that of a hard
+ * link to it. */
+static int can_be(const sgz_toc *toc, uint32_t file, const char *name, size_t len)
+{
+    const sgz_entry *row = &toc->rows[file];
+    char *scratch = malloc(len + 1);
+    if (!scratch)
+        return 0;
+    const char *clean = sgz_toc_clean_name(name, len, scratch, &len);
+    uint32_t there = sgz_toc_lookup(toc, clean, len);
+    int fits = (len == row->name_len && !memcmp(clean, sgz_toc_row_name(toc, file), len)) ||
+               (there != SGZ_NO_ROW && there > file) || below_symlink(toc, clean, len);
+    free(scratch);
+    return fits;
+}
+
+static int same_xattrs(const sgz_toc *toc, const sgz_entry *row, const sgz_tar_entry *entry)
+{
+    const char *at = toc->arena + row->xattr_off, *end = at + row->xattr_len;
+    sgz_xattr x;
+    size_t i = 0;
+    for (; sgz_xattrs_next(&at, end, &x); i++) {
+        if (i == entry->xattr_count)
+            return 0;
+        const sgz_xattr *y = &entry->xattrs[i];
+        if (sgz_compare(x.key, x.key_len, y->key, y->key_len) ||
+            sgz_compare(x.value, x.value_len, y->value, y->value_len))
+            return 0;
+    }
+    return i == entry->xattr_count;
+}
+
+/* Whether the pieces of a file that have data are just those of the tar's map. */
+static int same_holes(const sgz_toc *toc, uint32_t file, const sgz_tar_entry *entry)
+{
+    sgz_tar_run all = {0, entry->size};
+    const sgz_tar_run *run = entry->type == 'S' ? entry->sparse : &all;
+    const sgz_tar_run *last = run + (entry->type == 'S' ? entry->sparse_count : 1);
+    int64_t used = 0; /* of the run */
+    uint32_t row = file;
+    do {
+        const sgz_entry *e = &toc->rows[row];
+        int64_t at = e->chunk_offset, left = sgz_toc_has_data(e) ? e->chunk_size : 0;
+        while (left) {
+            for (; run < last && used == run->len; run++)
+                used = 0;
+            if (run == last || at != run->offset + used)
+                return 0;
+            int64_t n = left < run->len - used ? left : run->len - used;
+            used += n;
+            at += n;
+            left -= n;
+        }
+    } while (++row < toc->count && sgz_toc_is_piece(&toc->rows[row]));
+    for (; run < last && used == run->len; run++)
+        used = 0;
+    return run == last;
+}
+
+static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry,
+                          sgz_error *err)
+{
+    const sgz_toc *toc = c->toc;
+    const sgz_toc_origin *origin = &c->origins[file];
+    const sgz_entry *row = &toc->rows[file];
+    int timed = sgz_tar_time_fits(entry->mtime) && entry->mtime != SGZ_NO_TIME;
+    int64_t mtime = timed ? entry->mtime : 0;
+    const char *name = toc->arena + origin->name;
+    if (entry->type != '0' && entry->type != 'S')
+        return unlike("it is a file in the index and none in the tar", err);
+    if (sgz_compare(name, origin->name_len, entry->name, entry->name_len) ||
+        !can_be(toc, file, entry->name, entry->name_len))
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
+                             "the file that it is in the index has the name '%.*s' in the tar: the "
+                             "index does not fit",
+                             entry->name_len > 120 ? 120 : (int)entry->name_len, entry->name);
+    if (row->size != entry->size)
+        return differ(row->size, entry->size, "size", err);
+    if ((row->mode ^ entry->mode) & 07777)
+        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
+                             "its mode is %04o in the index and %04o in the tar: the index does "
+                             "not fit", row->mode & 07777, entry->mode & 07777);
+    if (row->uid != entry->uid)
+        return differ(row->uid, entry->uid, "uid", err);
+    if (row->gid != entry->gid)
+        return differ(row->gid, entry->gid, "gid", err);
+    if (row->mtime != mtime)
+        return differ(row->mtime, mtime, "modification time", err);
+    if (timed && origin->ns != entry->mtime_nsec)
+        return differ(origin->ns, entry->mtime_nsec, "fraction of a second", err);
+    if (!same_xattrs(toc, row, entry))
+        return unlike("its extended attributes are not those in the tar", err);
+    if (!same_holes(toc, file, entry))
+        return unlike("its holes are not those in the tar", err);
+    return SGZ_OK;
+}
+
+/* Exactly one entry, its PAX and GNU prefixes included, and nothing else. */
+static sgz_status parse(const sgz_read_claims *c, uint32_t file, const uint8_t *header,
+                        sgz_error *err)
+{
+    uint32_t len = c->origins[file].header;
+    sgz_tar_parser *parser = sgz_tar_parser_new();
+    sgz_tar_event event = SGZ_TAR_MORE;
+    sgz_tar_entry entry;
+    sgz_status st = SGZ_OK;
+    if (!parser)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the index with");
+    for (uint32_t at = 0; at < len && !st && event == SGZ_TAR_MORE; at += SGZ_TAR_BLOCK) {
+        st = sgz_tar_feed(parser, header + at, at, &event, &entry, err);
+        if (event == SGZ_TAR_ENTRY && at + SGZ_TAR_BLOCK < len)
+            event = SGZ_TAR_DATA; /* it ends too early */
+    }
+    if (st != SGZ_ENOMEM && (st || event != SGZ_TAR_ENTRY))
+        st = unlike("no tar header of it stands where the index says", err);
+    if (!st)
+        st = compare(c, file, &entry, err);
+    sgz_tar_parser_free(parser);
+    return st;
+}
+
+/* --- what was found ---------------------------------------------------------------------- */
+
+/* It did not agree. What was right once stays so: other bytes came meanwhile. */
+static void disagreed(sgz_read_claims *c, uint32_t file, int fetched, const sgz_error *err)
+{
+    pthread_mutex_lock(&c->lock);
+    uint8_t state = atomic_load(&c->states[file]);
+    if (state < TRIES && fetched && ++state < TRIES) {
+        atomic_store(&c->states[file], state);
+    } else if (state <= TRIES) {
+        wrong w = {file, c->count < ERRORS ? malloc(sizeof *w.err) : NULL};
+        if (w.err) {
+            *w.err = *err;
+            if (!SGZ_PUSH(c->errors, c->count, c->cap, w))
+                free(w.err);
+        }
+        atomic_store(&c->states[file], WRONG);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+sgz_status sgz_read_claims_check(sgz_read_claims *c, uint32_t file, const uint8_t *header,
+                                 int fetched, sgz_error *err)
+{
+    sgz_status st = parse(c, file, header, err);
+    if (st == SGZ_ETOC)
+        disagreed(c, file, fetched, err);
+    else if (!st)
+        atomic_store(&c->states[file], RIGHT);
+    return st;
+}
+
+int sgz_read_claims_right(const sgz_read_claims *c, uint32_t file)
+{
+    return atomic_load_explicit(&c->states[file], memory_order_acquire) == RIGHT;
+}
+
+sgz_status sgz_read_claims_wrong(sgz_read_claims *c, uint32_t file, sgz_error *err)
+{
+    if (atomic_load_explicit(&c->states[file], memory_order_acquire) != WRONG)
+        return SGZ_OK;
+    unlike("what the index says of it is not what the tar has", err);
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < c->count; i++)
+        if (c->errors[i].file == file)
+            *err = *c->errors[i].err;
+    pthread_mutex_unlock(&c->lock);
+    return SGZ_ETOC;
+}
+
+int64_t sgz_read_claims_place(const sgz_read_claims *c, uint32_t file, uint32_t *header)
+{
+    *header = c->origins[file].header;
+    return c->origins[file].content;
+}

@@ -1,0 +1,31 @@
+/* What an index that nothing vouches for claims of the files in a blob: before content of one is
+ * handed out, the tar header that stands before it must say the same as its row.
+ *
+ * A claim is checked once, with the file's first chunk: the header is right before that. It is
+ * kept by row, for all that read the layer; any number of threads may use it. Errors have no
+ * name. */
+#ifndef SGZ_READ_CLAIMS_H
+#define SGZ_READ_CLAIMS_H
+
+#include "toc/origin.h"
+#include "toc/toc.h"
+
+typedef struct sgz_read_claims sgz_read_claims;
+
+/* Of an index whose places were found to fit its points and rows, one for each row; both stay the
+ * caller's. NULL: no memory. */
+sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc, const sgz_toc_origin *origins);
+void sgz_read_claims_free(sgz_read_claims *claims);
+
+/* Whether that of a file was found right. */
+int sgz_read_claims_right(const sgz_read_claims *claims, uint32_t file);
+/* Fails if it was found wrong: as it did then. */
+sgz_status sgz_read_claims_wrong(sgz_read_claims *claims, uint32_t file, sgz_error *err);
+/* Where a file's content is in the decoded blob, and how many bytes of headers are before it. */
+int64_t sgz_read_claims_place(const sgz_read_claims *claims, uint32_t file, uint32_t *header);
+/* Compare the row of a file with its headers. Bytes that were `fetched` may be right the next time:
+ * these are found wrong only after some. SGZ_ETOC. */
+sgz_status sgz_read_claims_check(sgz_read_claims *claims, uint32_t file, const uint8_t *header,
+                                 int fetched, sgz_error *err);
+
+#endif

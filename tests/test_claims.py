@@ -1,0 +1,281 @@
+"""What an index that nothing vouches for says of a file is compared with the file's tar header
+before any of its content is handed out: locally, fetched, extracted; whichever chunk is first."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import tarfile
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import blobs
+import pytest
+from faraway import Faraway
+
+from stargz._engine import extract as _extract
+from stargz._engine.chunks import DEMAND, Chunks
+from stargz._engine.index import Index, build, load, load_ztoc
+from stargz._engine.reader import Blob, Reader
+from stargz.errors import TOCError
+from stargz.sources.memory import MemorySource
+
+SPAN = 64 << 10
+SIZES = {"a": 10, "d/b": 3000, "d/large": 5 * SPAN + 77, "d/pax": 70_000, "e": 0, "z": 40_000}
+FILES = {name: blobs.noise(name, size) for name, size in SIZES.items()}
+
+
+def tar_of(edit: Callable[[tarfile.TarInfo], object] = lambda info: None) -> bytes:
+    """The tar, whose headers are changed; where everything lies is always the same."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.uid, info.gid = len(content), 0o640, 1000, 1001
+            info.mtime = 1_000_000_000
+            if name == "d/pax":
+                info.pax_headers = {
+                    "mtime": "1000000000.25",
+                    "SCHILY.xattr.user.a": "value",
+                    "comment": "c" * 70_000,  # headers of more than a span
+                }
+            edit(info)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def gzipped(tar: bytes, members: int, level: int) -> bytes:
+    size = len(tar) // members + 1
+    out = b""
+    for at in range(0, len(tar), size):
+        packer = zlib.compressobj(level, wbits=31)
+        out += packer.compress(tar[at : at + size]) + packer.flush()
+    return out
+
+
+# Only stored: two tars of one length are then two blobs of one length with the same blocks.
+KINDS: dict[str, Callable[[bytes], bytes]] = {
+    "tar": lambda tar: tar,
+    "gzip": lambda tar: gzipped(tar, 1, 0),
+    "members": lambda tar: gzipped(tar, 7, 0),
+}
+
+
+def index_of(blob: bytes, form: str = "made") -> Index:
+    """An index as it was made, or as it comes out of a file."""
+    soci = form == "ztoc"
+    index = build(
+        io.BytesIO(blob).read,
+        source_name="x",
+        span_size=SPAN,
+        soci=soci,
+        digests=not soci,
+        threads=2,
+    )
+    if form == "made":
+        return index
+    pieces: list[bytes] = []
+    if soci:
+        index.write_ztoc(pieces.append)
+        return load_ztoc(b"".join(pieces), blob_size=len(blob))
+    index.dump(pieces.append)
+    return load(b"".join(pieces))
+
+
+def reader_of(source: Any, index: Index, *, claims: bool = True) -> Reader:
+    return Reader(Blob(source), index.toc, source.size, True, 2, None, index=index, claims=claims)
+
+
+def local(blob: bytes) -> MemorySource:
+    return MemorySource(blob, "some.tar")
+
+
+CHANGES: dict[str, tuple[str, Callable[[tarfile.TarInfo], object]]] = {
+    "mode": ("mode is 0640 in the index and 4755", lambda info: setattr(info, "mode", 0o4755)),
+    "uid": ("uid is 1000 in the index and 0", lambda info: setattr(info, "uid", 0)),
+    "gid": ("gid is 1001 in the index and 5", lambda info: setattr(info, "gid", 5)),
+    "mtime": ("modification time", lambda info: setattr(info, "mtime", 999_999_999)),
+    "name": ("has the name", lambda info: setattr(info, "name", info.name[:-1] + "X")),
+    "type": ("a file in the index and none", lambda info: setattr(info, "type", b"6")),
+}
+PAX = {
+    "fraction": ("fraction", {"mtime": "1000000000.26"}),
+    "xattr value": ("extended attributes", {"SCHILY.xattr.user.a": "valuX"}),
+    "xattr name": ("extended attributes", {"SCHILY.xattr.user.b": "value"}),
+}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "packed", "packed members"])
+@pytest.mark.parametrize("form", ["made", "native", "ztoc"])
+def test_a_true_index_is_read(kind: str, form: str) -> None:
+    tar = tar_of()
+    make = KINDS.get(kind, lambda tar: gzipped(tar, 7 if "members" in kind else 1, 6))
+    blob = make(tar)
+    index = index_of(blob, form)
+    rng = random.Random(3)
+    for _ in range(3):
+        reader = reader_of(local(blob), index)
+        for name in rng.sample([*FILES, *FILES], 2 * len(FILES)):
+            content = FILES[name]
+            at = rng.randrange(len(content) + 1)
+            size = rng.randrange(len(content) - at + 1)
+            assert reader.read(index.toc.lookup(name), at, size) == content[at : at + size]
+
+
+def wrong(kind: str, field: str, name: str) -> tuple[bytes, Index, str]:
+    """A blob, the index of another one, and what is to be said of the file `name`."""
+    message, change = CHANGES[field]
+    blob = KINDS[kind](tar_of(lambda info: change(info) if info.name == name else None))
+    index = index_of(KINDS[kind](tar_of()), "native")
+    assert index.size == len(blob)
+    return blob, index, message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("field", CHANGES)
+@pytest.mark.parametrize("name", ["d/b", "d/large", "z"])
+def test_a_wrong_one_is_told(kind: str, field: str, name: str) -> None:
+    blob, index, message = wrong(kind, field, name)
+    row = index.toc.lookup(name)
+    for at in (0, SIZES[name] - 5):
+        reader = reader_of(local(blob), index)
+        for _ in range(2):
+            with pytest.raises(TOCError, match=f"'{name}': .*{message}.*: the index does not fit"):
+                reader.read(row, at, 5)
+        for other in FILES.keys() - {name}:
+            assert reader.read(index.toc.lookup(other), 0, SIZES[other]) == FILES[other]
+    if field != "type":
+        trusting = reader_of(local(blob), index, claims=False)
+        assert trusting.read(row, 0, SIZES[name]) == FILES[name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("field", PAX)
+def test_what_pax_records_say(kind: str, field: str) -> None:
+    message, records = PAX[field]
+
+    def change(info: tarfile.TarInfo) -> None:
+        if info.name == "d/pax":
+            old = info.pax_headers
+            if field == "xattr name":
+                del old["SCHILY.xattr.user.a"]
+            info.pax_headers = {**records, **{k: v for k, v in old.items() if k not in records}}
+
+    blob = KINDS[kind](tar_of(change))
+    index = index_of(KINDS[kind](tar_of()))
+    reader = reader_of(local(blob), index)
+    with pytest.raises(TOCError, match=f"'d/pax': .*{message}.*: the index does not fit"):
+        reader.read(index.toc.lookup("d/pax"), 60_000, 10)
+
+
+class Fetching:
+    """Reads of a far blob: each is waited for, a thread fetches."""
+
+    def __init__(self, reader: Reader, source: Faraway) -> None:
+        self.chunks = Chunks(1 << 20)
+        self.chunks.add(reader)
+        self.source = source
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def work(self) -> None:
+        while (job := self.chunks.next(DEMAND)) is not None:
+            try:
+                self.chunks.deliver(job, self.source.read_at(job.offset, job.size))
+            except TOCError as error:
+                self.chunks.fail(job, error)
+            except KeyboardInterrupt:  # stopped meanwhile
+                return
+
+    def read(self, row: int, at: int, size: int) -> bytes:
+        out = bytearray(size)
+        self.chunks.read_into(0, row, at, size, out)
+        return bytes(out)
+
+    def __enter__(self) -> Fetching:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.chunks.stop()
+        self.thread.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fetched(kind: str) -> None:
+    blob = KINDS[kind](tar_of())
+    index = index_of(blob)
+    for name in ("d/large", "d/pax", "z"):
+        for at in (0, SIZES[name] - 5):
+            source = Faraway(blob)
+            with Fetching(reader_of(source, index), source) as far:
+                row = index.toc.lookup(name)
+                assert far.read(row, at, 5) == FILES[name][at : at + 5]
+                before = source.total
+                assert far.read(row, at, 5) == FILES[name][at : at + 5]
+                assert source.total == before < len(blob)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("field", ["mode", "name"])
+def test_fetched_and_wrong(kind: str, field: str) -> None:
+    name = "d/large"
+    blob, index, message = wrong(kind, field, name)
+    for at in (0, SIZES[name] - 5):
+        source = Faraway(blob)
+        with Fetching(reader_of(source, index), source) as far:
+            for _ in range(6):
+                with pytest.raises(TOCError, match=message):
+                    far.read(index.toc.lookup(name), at, 5)
+            before = source.total
+            with pytest.raises(TOCError, match=message):  # known by now
+                far.read(index.toc.lookup(name), at, 5)
+            assert source.total == before
+            assert far.read(index.toc.lookup("z"), 9, 9) == FILES["z"][9:18]
+
+
+def test_bytes_damaged_on_the_way_are_asked_for_again() -> None:
+    blob = tar_of()
+    index = index_of(blob)
+    source = Faraway(blob)
+    source.plan = lambda number, offset, size: b"\xff" * size if number < 2 else None
+    with Fetching(reader_of(source, index), source) as far:
+        row = index.toc.lookup("z")
+        for _ in range(2):
+            with pytest.raises(TOCError, match="the index does not fit"):
+                far.read(row, 9, 9)
+        assert far.read(row, 9, 9) == FILES["z"][9:18]
+
+
+def extracted(blob: bytes, index: Index, path: Path, *, keep_going: bool) -> Any:
+    reader = reader_of(local(blob), index)
+    path.mkdir()
+    root = os.open(path, os.O_RDONLY)
+    try:
+        return _extract.extract(
+            [(index.toc, reader.blob, len(blob), None)], "x", root, str(path), empty=[], strip=0,
+            keep_going=keep_going, written=None, threads=2, verify=True, same_owner=False,
+            devices=False, setid=False, xattrs="none", progress=None,
+        )  # fmt: skip
+    finally:
+        os.close(root)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_extracted(kind: str, tmp_path: Path) -> None:
+    blob = KINDS[kind](tar_of())
+    extracted(blob, index_of(blob), tmp_path / "right", keep_going=False)
+    for name, content in FILES.items():
+        assert (tmp_path / "right" / name).read_bytes() == content
+    for name in ("d/b", "d/large"):
+        blob, index, message = wrong(kind, "mode", name)
+        with pytest.raises(TOCError, match=f"{name}.*{message}"):
+            extracted(blob, index, tmp_path / f"{name.replace('/', '-')}", keep_going=False)
+        out = tmp_path / f"{name.replace('/', '-')}-all"
+        found = extracted(blob, index, out, keep_going=True)
+        assert (found["error_count"], found["damaged"]) == (1, 1)
+        files = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+        assert files == FILES.keys() - {name}
