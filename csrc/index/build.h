@@ -31,8 +31,8 @@ typedef struct {
     sgz_status (*on_entry)(void *arg, const sgz_tar_entry *entry, int64_t begin, int64_t content,
                            sgz_error *err);
     sgz_status (*on_global)(void *arg, int64_t begin, sgz_error *err);
-    /* Only with soci: each point, with the `history` bytes before it. One at a time, in order, but
-     * beside the others. */
+    /* Only with soci: each point, with the SGZ_HISTORY_MAX bytes before it, zeros in front of the
+     * first. One at a time, in order, but beside the others. */
     sgz_status (*on_point)(void *arg, const sgz_point *point, const uint8_t *window,
                            sgz_error *err);
 } sgz_index_build_options;

@@ -153,12 +153,11 @@ sgz_status sgz_index_ztoc_point(void *ztoc, const sgz_point *point, const uint8_
                                 sgz_error *err)
 {
     sgz_index_ztoc *z = ztoc;
-    uint8_t out[ZTOC_CHECKPOINT] = {0};
+    uint8_t out[ZTOC_CHECKPOINT];
     sgz_put_le64(out, (uint64_t)(point->offset + (point->skip != 0)));
     sgz_put_le64(out + 8, (uint64_t)point->out);
     out[16] = (8 - point->skip) & 7;
-    if (point->history)
-        memcpy(out + ZTOC_CHECKPOINT - point->history, window, point->history);
+    memcpy(out + ZTOC_POINT, window, SGZ_HISTORY_MAX);
     int failed = sgz_base_write_all(z->spool, out, sizeof out, z->points * ZTOC_CHECKPOINT);
     if (failed)
         return sgz_base_fail_errno(err, -failed, "cannot write the windows to a temporary file",

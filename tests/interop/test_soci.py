@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,15 @@ def with_header(tar: bytes) -> bytes:
 
 
 def in_members(tar: bytes) -> bytes:
-    return b"".join(gzip.compress(tar[at : at + 70_001]) for at in range(0, len(tar), 70_001))
+    """With a block each 3000 bytes."""
+    out = []
+    for at in range(0, len(tar), 41_003):
+        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+        for start in range(at, min(at + 41_003, len(tar)), 3000):
+            out.append(packer.compress(tar[start : min(start + 3000, at + 41_003)]))
+            out.append(packer.flush(zlib.Z_SYNC_FLUSH))
+        out.append(packer.flush())
+    return b"".join(out)
 
 
 WRAPS: dict[str, Callable[[bytes], bytes]] = {
@@ -75,21 +84,16 @@ def test_the_same(soci: Soci, tmp_path: Path, wrap: str, seed: int) -> None:
     index, data = ours(blob)
     reference = theirs(soci, tmp_path / "blob", tmp_path / "reference")
     assert read(soci, tmp_path, blob, data) == files
-    if "members" not in wrap:
+    if wrap != "empty members":
         assert data == reference
         return
-    # It has windows where a member begins, and points where an empty one does.
+    # It has a point more where an empty one begins, and cannot read that.
     mine, other = plain_ztoc.read(data), plain_ztoc.read(reference)
-    last = {p.out: (p, d) for p, d in zip(other.points, other.digests, strict=True)}
+    last = {p.out: p for p in other.points}
     assert mine.entries == other.entries and mine.archive_size == other.archive_size
-    assert [p.out for p in mine.points] == list(last)
-    for point in mine.points:
-        same, _ = last[point.out]
-        assert not point.out or (point.offset, point.bits) == (same.offset, same.bits)
-        assert point.window in (same.window, bytes(plain_ztoc.WINDOW))
-    if wrap == "members":
-        assert mine.digests == other.digests
-        assert load_ztoc(reference, blob_size=len(blob)).json() == index.json()
+    assert mine.points[1:] == list(last.values())[1:] and mine.points[0].out == 0
+    with pytest.raises(RuntimeError, match="non-monotonic"):
+        read(soci, tmp_path, blob, reference)
 
 
 @pytest.mark.parametrize("wrap", ["plain", "level 6", "header", "members"])
