@@ -1,6 +1,7 @@
 """Make compressed container layers seekable, and read them lazily, at hardware speed.
 
-`stargz.open` gives a `Layer`; `stargz.convert` makes one of a tar. `stargz.open_image` and
+`stargz.open` gives a `Layer`; `stargz.convert` makes one of a tar, `stargz.index` lets a tar.gz be
+read as one. `stargz.open_image` and
 `stargz.convert_image` do the same with images, `stargz.bulk` with registries.
 """
 
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
         StargzError,
         TarError,
         TOCError,
+        UnindexedError,
         UnverifiedError,
         UsageError,
     )
     from stargz.extract import ExtractResult
+    from stargz.indexing import IndexResult, index
     from stargz.layer import Layer, Problem, VerifyResult
     from stargz.oci.bulk import BulkReport, bulk
     from stargz.oci.conversion import ImageReport, convert_image
@@ -79,6 +82,7 @@ __all__ = [
     "ImageReport",
     "ImageVerifyResult",
     "IndexFileError",
+    "IndexResult",
     "Layer",
     "LayerOptions",
     "LayerReport",
@@ -93,6 +97,7 @@ __all__ = [
     "TOCError",
     "TarError",
     "Tree",
+    "UnindexedError",
     "UnverifiedError",
     "UsageError",
     "VerifyResult",
@@ -107,6 +112,7 @@ __all__ = [
     "diff_images",
     "errors",
     "extract_image",
+    "index",
     "index_image",
     "mount",
     "open",
@@ -121,6 +127,8 @@ _HOME = {
     "ConvertResult": "conversion",
     "convert": "conversion",
     "ExtractResult": "extract",
+    "IndexResult": "indexing",
+    "index": "indexing",
     "Layer": "layer",
     "Problem": "layer",
     "VerifyResult": "layer",

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -55,6 +56,35 @@ def open_sink(dst: Sink, stack: ExitStack, force: bool = True) -> tuple[Any, str
     if not callable(getattr(dst, "write", None)):
         raise UsageError(f"a destination is a path or a binary file, not {type(dst).__name__}")
     return dst.write, name, None
+
+
+def open_writer(dst: Sink, stack: ExitStack, force: bool = True) -> Callable[[bytes], object]:
+    """The same as a write() that takes all it is given."""
+    where, name, _ = open_sink(dst, stack, force)
+    if isinstance(where, int):
+        return _whole(io.FileIO(where, "wb", closefd=False), name)
+    file = getattr(where, "__self__", None)
+    return _whole(file, name) if isinstance(file, io.RawIOBase) else where
+
+
+def _whole(file: io.RawIOBase, name: str) -> Callable[[bytes], object]:
+    """write() of a file that may take less than it is given, and whose errors are without a
+    name."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                taken = file.write(view)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, name) from None
+            if taken is None:
+                raise BlockingIOError("the output is non-blocking and takes no bytes now")
+            view = view[taken:]
+
+    return write
 
 
 def is_replaced(path: str | os.PathLike[str]) -> bool:

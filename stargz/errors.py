@@ -99,6 +99,10 @@ class FooterError(FormatError):
     """The blob does not end in a footer of a known kind."""
 
 
+class UnindexedError(FooterError):
+    """An ordinary tar without an index, and none may be made unasked: the blob is far away."""
+
+
 class UnsupportedError(FooterError):
     """A layer of a kind that this version does not read; nothing is wrong with it."""
 

@@ -35,7 +35,7 @@ NOT_READ = (
     "eStargz (stargz convert, or stargz image convert)"
 )
 
-Kind = Literal["estargz", "stargz", "external-toc", "zstd:chunked"]
+Kind = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "indexed"]
 
 _HEADER = bytes.fromhex("1f8b08040000000000ff")
 _TAIL = bytes.fromhex("010000ffff") + bytes(8)
@@ -52,6 +52,8 @@ class Footer:
     """What the end of a blob says: its kind, where the TOC begins (bytes from the start of
     the blob; -1 for an external TOC) and how long the footer itself is.
 
+    An ordinary tar that is read by an index is of kind "indexed", and has no footer: NO_FOOTER.
+
     Of zstd:chunked, toc_offset is where the TOC's compressed bytes begin, past the header of
     the skippable frame; toc_size is their number. It is 0 for the other kinds, whose TOC
     goes up to the footer.
@@ -61,6 +63,9 @@ class Footer:
     toc_offset: int
     size: int
     toc_size: int = 0
+
+
+NO_FOOTER = Footer("indexed", -1, 0)
 
 
 def make_footer(toc_offset: int, kind: Kind = "estargz") -> bytes:
@@ -101,6 +106,17 @@ def parse_footer(tail: bytes, blob_size: int, source: str = "") -> Footer:
         source,
         max(0, blob_size - FOOTER_SIZE),
     )
+
+
+def find_footer(tail: bytes, blob_size: int, source: str = "") -> Footer | None:
+    """The same; None where there is none, and nothing that looks like one."""
+    try:
+        return parse_footer(tail, blob_size, source)
+    except FooterError:
+        last = tail[-MAX_FOOTER_SIZE:]
+        if any(part in last for part in (_MAGIC, b"UlInUx", _HEADER)):
+            raise
+        return None
 
 
 def kind_of(blob: ByteSource) -> Kind | None:

@@ -54,7 +54,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     "storage:DIR//repo[:tag]"). In a chain fsspec gives it, with `target_protocol` and
     `target_options` of the file system that the blob is on. http(s) URLs without options are read
     by stargz itself, in few requests. `whiteouts` is that of `stargz.tree.Tree`. What `stargz.open`
-    takes (toc, toc_digest, require_verified, cache, ...) can be given too; `image_options` are what
+    takes (toc, index, require_verified, cache, ...) can be given too; `image_options` are what
     `stargz.open_image` takes besides.
 
     Symlinks are followed within the tree. In listings one that leads to a file is a "file" with
@@ -79,6 +79,8 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         whiteouts: Whiteouts = "apply",
         toc: Any = None,
         toc_digest: str | None = None,
+        index: Any = None,
+        index_digest: str | None = None,
         image_options: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -96,8 +98,8 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         self.target_protocol = target_protocol
         self.target_options: dict[str, Any] = dict(target_options or {})
         self.whiteouts = whiteouts
-        tocs = {"toc": toc, "toc_digest": toc_digest}
-        self._toc_options = {key: value for key, value in tocs.items() if value is not None}
+        one = {"toc": toc, "toc_digest": toc_digest, "index": index, "index_digest": index_digest}
+        self._layer_options = {key: value for key, value in one.items() if value is not None}
         self._open_options = given
         self._image_options = dict(image_options or {})
         self._lock = threading.Lock()
@@ -150,13 +152,13 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
         if isinstance(fo, str) and self.target_protocol is None and fo.startswith(IMAGE_PREFIXES):
             from stargz.oci.image import open_image
 
-            if self._toc_options:
-                raise UsageError(f"{fo}: toc and toc_digest are for single layers")
+            if self._layer_options:
+                raise UsageError(f"{fo}: {next(iter(self._layer_options))} is for single layers")
             image = open_image(fo, **self._open_options, **self._image_options)
             return Tree(image.layers, self.whiteouts, image.name), image.close
         source, owned = self._source()
         try:
-            layer = _opening.open(source, **self._open_options, **self._toc_options)
+            layer = _opening.open(source, **self._open_options, **self._layer_options)
         except BaseException:
             if owned is not None:
                 owned()

@@ -27,6 +27,7 @@ from stargz.sources import ByteSource
 from stargz.toc import MARKERS, PREFETCH_LANDMARK, TOC, Chunk, Entry, clean_name
 
 if TYPE_CHECKING:
+    from stargz._engine.index import Index
     from stargz.extract import ExtractResult, Member, Part, Xattrs
     from stargz.sources.forward import Blocks
 
@@ -112,17 +113,19 @@ class Layer:
         reader: Reader,
         rows: _toc.TOC,
         footer: _footer.Footer,
-        place: Place,
-        toc_digest: str,
+        place: Place | None,
+        toc_digest: str | None,
         trusted: bool,
+        index: Index | None = None,
     ) -> None:
         self.reader = reader  # the engine's, for those who read rows
         self._rows = rows
         self._place = place
+        self._digest = toc_digest  # None: it is made when it is asked for
         self.trusted = trusted  # whether its TOC is the one that was asked for
         self._toc: TOC | None = None
         self.footer = footer
-        self.toc_digest = toc_digest
+        self.index = index  # the engine's, by which an ordinary tar is read
 
     # --- what it is ---------------------------------------------------------------------
 
@@ -137,7 +140,8 @@ class Layer:
 
     @property
     def kind(self) -> _footer.Kind:
-        """ "estargz", "stargz" (legacy) or "external-toc"."""
+        """ "estargz", "stargz" (legacy) or "external-toc"; "indexed": an ordinary tar, read by an
+        index."""
         return self.footer.kind
 
     @property
@@ -156,8 +160,18 @@ class Layer:
         return self.source.size
 
     @property
+    def toc_digest(self) -> str:
+        """The sha256 of the TOC's JSON: "sha256:..."."""
+        if self._digest is None:
+            from stargz.indexing import toc_digest_of
+
+            assert self.index is not None
+            self._digest = toc_digest_of(self.index)
+        return self._digest
+
+    @property
     def toc_offset(self) -> int:
-        """Blob offset of the TOC's gzip member; -1 when the TOC is external."""
+        """Blob offset of the TOC's gzip member; -1 when the TOC is external, or an index's."""
         return self.footer.toc_offset
 
     @property
@@ -167,8 +181,11 @@ class Layer:
 
     @property
     def external_toc_size(self) -> int:
-        """Bytes of the members of a TOC that is external; 0 of one that is in the blob."""
-        return self._place.end - self._place.offset if self.toc_offset < 0 else 0
+        """Bytes of the members of a TOC that is external; 0 of one that is in the blob, or in an
+        index."""
+        if self._place is None or self.toc_offset >= 0:
+            return 0
+        return self._place.end - self._place.offset
 
     @property
     def verified(self) -> bool:
@@ -199,14 +216,25 @@ class Layer:
         while piece := stream.read(size):
             yield piece
 
-    def _json(self) -> JSONStream:
-        return JSONStream(self.reader, self._place.blob, self._place.offset, self._place.end)
+    def _json(self) -> JSONStream | io.BytesIO:
+        if self.index is not None:
+            self.reader.check()
+            return io.BytesIO(self.index.json())
+        place = self._in_blob()
+        return JSONStream(self.reader, place.blob, place.offset, place.end)
+
+    def _in_blob(self) -> Place:
+        assert self._place is not None
+        return self._place
 
     def uncompressed_size(self) -> int:
-        """Bytes that the whole blob inflates to, the TOC included; it is all decoded."""
+        """Bytes that the whole blob inflates to, the TOC included; it is all decoded, unless an
+        index says it."""
+        if self.index is not None:
+            return self.index.tar_size
         with self._whole() as blob:
             found = self.reader.verify(
-                self._members_end(), self._place.json_size, size_only=True, blob=blob
+                self._members_end(), self._in_blob().json_size, size_only=True, blob=blob
             )
         for error in found["errors"]:
             raise FormatError(error["message"], self.name, error["offset"])
@@ -476,14 +504,24 @@ class Layer:
         """Decode and check the whole blob, on all threads.
 
         Every gzip member with its CRC, every chunk and file against its digest, and the TOC
-        against the tree that the tar makes when it is applied in order. Errors of the blob
-        are collected, not raised. `progress(done, total)` gets compressed bytes, some tens
-        of times a second.
+        against the tree that the tar makes when it is applied in order. What is read by an index
+        is indexed once more, and the two are compared. Errors of the blob are collected, not
+        raised. `progress(done, total)` gets compressed bytes, some tens of times a second.
         """
-        with self._whole() as blob:
-            found = self.reader.verify(
-                self._members_end(), self._place.json_size, progress, blob=blob
-            )
+        if self.index is not None:
+            from stargz.comparing import compare
+
+            self.reader.hold()
+            try:
+                found = compare(self.reader, self.index, progress)
+                found["undigested"] = self.reader.undigested()
+            finally:
+                self.reader.leave()
+        else:
+            with self._whole() as blob:
+                found = self.reader.verify(
+                    self._members_end(), self._in_blob().json_size, progress, blob=blob
+                )
         errors = [Problem(**error) for error in found["errors"]]
         return VerifyResult(
             ok=not errors,

@@ -20,14 +20,22 @@ from stargz.errors import (
     UsageError,
     may_hold_secret,
 )
-from stargz.footer import MAX_FOOTER_SIZE, NOT_READ, Footer, parse_footer
+from stargz.footer import (
+    MAX_FOOTER_SIZE,
+    NO_FOOTER,
+    NOT_READ,
+    Footer,
+    find_footer,
+    parse_footer,
+)
 from stargz.layer import Layer, Place
 from stargz.options import MAX_TOC_SIZE, thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
-from stargz.sources.base import tail_size
+from stargz.sources.base import TAIL, tail_size
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
+    from stargz.indexes import IndexSource
     from stargz.remote import Fetcher
 
 # More than this between the TOC's offset and the footer is read in steps, not at once: a
@@ -40,6 +48,8 @@ def open(
     *,
     toc: Source | None = None,
     toc_digest: str | None = None,
+    index: IndexSource = None,
+    index_digest: str | None = None,
     verify: bool = True,
     require_verified: bool = False,
     threads: int | None = None,
@@ -48,10 +58,11 @@ def open(
     prefetch: bool = False,
     background: bool = False,
     fetcher: Callable[[], Fetcher] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Layer:
-    """Open a seekable layer.
+    """Open a layer: a seekable one, or an ordinary tar.gz, tar, or tar.zst of several frames.
 
-    `source` is a path, bytes, a binary file object (its position does not matter; it is not
+    `source` is a path, URL, bytes, a binary file object (its position does not matter; it is not
     closed), or a ByteSource. `toc` is the same for a blob whose TOC is external: the
     gzip'ed tar that holds it. `toc_digest` ("sha256:...") is what the TOC must hash to, as an
     image's manifest says. Reads check chunks against their digests unless `verify` is false;
@@ -59,22 +70,33 @@ def open(
     with chunks that have no digest. `threads` is how many a large read and verification use
     (default: one for each core). `max_toc_size` bounds the TOC's JSON in bytes.
 
+    An ordinary tar is read by an index. `index` is its file: a path, URL, bytes, ... that
+    `stargz.index` or SOCI made; one that does not fit is an error. Without, the file beside
+    `source` with ".index" behind its name is used if it fits, else one that was kept before, else
+    one is made, which reads all of `source` once, and kept in the user's cache. Of a blob that must
+    be fetched none is made unless `index` is "build"; False makes none at all. `index_digest` is
+    the sha256 of the index's file, which makes it as trustworthy as that digest;
+    `require_verified` needs it, or an index that is made now. `progress(done, total)` is called
+    while one is made.
+
     Of a blob that must be fetched, `cache` is where chunks are kept on disk: a
     `stargz.cache.Cache`, the path of one, True for the user's own, False for none; None is the
     user's own for URLs and ByteSources, and none for file objects. With `prefetch` the
     prioritized files, with `background` all others are fetched into it without being asked
     for, while the layer is open. `fetcher` gives a `stargz.remote.Fetcher` that several layers
     share, with its workers and memory, in place of one made of these options; it is not closed
-    here.
+    here. Of what is local `cache` is where an index is kept that has to be made (None: the user's).
 
-    Raises FooterError, TOCError and other FormatErrors for what is no seekable layer,
-    DigestError when the TOC is not the one asked for, UnverifiedError, UsageError, and
-    OSError for what the system refuses.
+    Raises FooterError, TOCError and other FormatErrors for what is no layer, UnindexedError (a
+    FooterError) for an ordinary one that is far away, IndexFileError for an index that is none or
+    does not fit, DigestError when TOC or index are not those asked for, UnverifiedError,
+    UsageError, and OSError for what the system refuses.
     """
     options = OpenOptions(
-        verify, require_verified, threads, max_toc_size, cache, prefetch, background, fetcher
-    )
-    return open_as(options, source, toc, toc_digest)
+        verify, require_verified, threads, max_toc_size, cache, prefetch, background, fetcher,
+        progress,
+    )  # fmt: skip
+    return open_as(options, source, toc, toc_digest, index, index_digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +111,7 @@ class OpenOptions:
     prefetch: bool = False
     background: bool = False
     fetcher: Callable[[], Fetcher] | None = None
+    progress: Callable[[int, int], object] | None = None  # of an index that is made
 
     def __post_init__(self) -> None:
         thread_count(self.threads)
@@ -99,22 +122,47 @@ class OpenOptions:
 
 
 def open_as(
-    options: OpenOptions, source: Source, toc: Source | None = None, toc_digest: str | None = None
+    options: OpenOptions,
+    source: Source,
+    toc: Source | None = None,
+    toc_digest: str | None = None,
+    index: IndexSource = None,
+    index_digest: str | None = None,
+    blob_digest: str | None = None,
+    trusted: bool | None = None,
 ) -> Layer:
-    """`open`, with the options in one."""
-    if toc_digest is not None:
-        check_digest(toc_digest, good=is_sha256)
-    elif options.require_verified:
-        raise UnverifiedError(
-            "require_verified (--require-verified) needs toc_digest (--toc-digest): without it "
-            "nothing vouches for the TOC"
+    """`open`, with the options in one. `blob_digest` is that of the blob, where it is known; an
+    index is kept by it. `trusted` says whether the `toc_digest` vouches for what it is of, where it
+    is only what was seen before."""
+    for digest in (toc_digest, index_digest):
+        if digest is not None:
+            check_digest(digest, good=is_sha256)
+    if index_digest is not None and (index is False or index == "build"):
+        raise UsageError("index_digest (--index-digest) is of an index that is there")
+    if toc is not None and _is_named(index):
+        raise UsageError(
+            "toc (--toc) is for a seekable layer, index (--index) for an ordinary one: give one of "
+            "them"
         )
-    origin = _Origin(_lasting(source), _lasting(toc), _lasting(options.cache), options)
-    opened = as_source(source)
+    named = _is_named(index)
+    given = _Indexed(_lasting(index) if named else index, index_digest, blob_digest)
+    origin = _Origin(_lasting(source), _lasting(toc), given, _lasting(options.cache), options)
+    # Where the TOC is elsewhere, the blob's last bytes are of no use.
+    opened = as_source(source, tail=0 if named else TAIL)
     owned = opened is not source
     try:
         disk = _disk_cache(options.cache, opened)
-        layer = _open(opened, owned, toc, toc_digest, options)
+        blob = Blob(opened)
+        end = None if named else _read_end(blob, toc)
+        if end is None:
+            layer = _open_indexed(blob, owned, toc_digest, given, options, trusted)
+        else:
+            if index_digest is not None:
+                raise UsageError(
+                    f"{opened.name}: the layer has its own TOC; index_digest (--index-digest) is "
+                    "of an index"
+                )
+            layer = _open_seekable(blob, owned, end, toc, toc_digest, options, trusted)
     except BaseException:
         if owned:
             opened.close()
@@ -139,11 +187,21 @@ def open_as(
 
 
 @dataclass(frozen=True, slots=True)
+class _Indexed:
+    """What `open_as` was told of the index."""
+
+    index: IndexSource
+    index_digest: str | None
+    blob_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Origin:
     """What a layer was opened of."""
 
     source: Source
     toc: Source | None
+    index: _Indexed
     cache: Cache | str | bool | None
     options: OpenOptions
 
@@ -156,17 +214,17 @@ class _Origin:
             )
         toc = None if self.toc is None else _portable(self.toc, name)
         source = _portable(self.source, name)
-        options = replace(self.options, cache=self.cache)
-        return _reopen, (options, source, toc, toc_digest, trusted)
+        index = self.index.index
+        if _is_named(index):
+            index = _portable(index, name)
+        options = replace(self.options, cache=self.cache, progress=None)
+        told = index, self.index.index_digest, self.index.blob_digest
+        return open_as, (options, source, toc, toc_digest, *told, trusted)
 
 
-def _reopen(
-    options: OpenOptions, source: Source, toc: Source | None, toc_digest: str, trusted: bool
-) -> Layer:
-    layer = open_as(options, source, toc, toc_digest)
-    # Its TOC is the one that was seen, which is not to say that anything vouches for it.
-    layer.trusted = trusted
-    return layer
+def _is_named(index: IndexSource) -> bool:
+    """Whether it is an index, and not what to do without."""
+    return not (index is None or index is False or index == "build")
 
 
 def _lasting(source: Any) -> Any:
@@ -216,20 +274,90 @@ def _own_cache() -> Cache | None:
     return as_cache(None)
 
 
-def _open(
-    source: ByteSource,
-    owned: bool,
-    toc: Source | None,
-    toc_digest: str | None,
-    options: OpenOptions,
-) -> Layer:
-    limit = options.max_toc_size
-    blob = Blob(source)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The last bytes of a blob, and the footer in them."""
+
+    footer: Footer
+    tail: bytes
+
+
+def _read_end(blob: Blob, toc: Source | None) -> _End | None:
+    """The end of a seekable layer; None for an ordinary blob, if no `toc` was given for it."""
+    source = blob.source
     size = source.size
     # A local file is read where it is needed; anything else once.
     length = min(size, MAX_FOOTER_SIZE) if blob.direct else tail_size(size)
     tail = source.read_at(size - length, length) if length else b""
-    footer = _find_footer(tail, size, source.name)
+    find = find_footer if toc is None else parse_footer
+    footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)
+    if footer is not None and footer.kind == "zstd:chunked":
+        raise UnsupportedError(NOT_READ, source.name, size - footer.size)
+    return None if footer is None else _End(footer, tail)
+
+
+def _open_indexed(
+    blob: Blob,
+    owned: bool,
+    toc_digest: str | None,
+    given: _Indexed,
+    options: OpenOptions,
+    trusted: bool | None,
+) -> Layer:
+    """An ordinary blob, by its index."""
+    from stargz.indexes import Wanted, find
+    from stargz.indexing import toc_digest_of
+
+    source = blob.source
+    found = find(
+        source,
+        Wanted(
+            index=given.index,
+            index_digest=given.index_digest,
+            blob_digest=given.blob_digest,
+            toc_digest=toc_digest,
+            require_verified=options.require_verified,
+            max_size=options.max_toc_size,
+            cache=options.cache,
+            threads=options.threads,
+            progress=options.progress,
+        ),
+    )
+    index = found.index
+    if toc_digest is not None:
+        _check_toc(toc_digest, toc_digest_of(index), source.name)
+    if trusted is None:
+        trusted = found.vouched or toc_digest is not None
+    reader = Reader(
+        blob,
+        index.toc,
+        source.size,
+        options.verify,
+        thread_count(options.threads),
+        source.close if owned else None,
+        index=index,
+        claims=not (trusted or found.vouched),
+    )
+    return Layer(reader, index.toc, NO_FOOTER, None, toc_digest, trusted, index)
+
+
+def _open_seekable(
+    blob: Blob,
+    owned: bool,
+    end: _End,
+    toc: Source | None,
+    toc_digest: str | None,
+    options: OpenOptions,
+    trusted: bool | None,
+) -> Layer:
+    if toc_digest is None and options.require_verified:
+        raise UnverifiedError(
+            "require_verified (--require-verified) needs toc_digest (--toc-digest): without it "
+            "nothing vouches for the TOC"
+        )
+    limit = options.max_toc_size
+    source, footer, tail = blob.source, end.footer, end.tail
+    size = source.size
     toc_end = size - footer.size
     if footer.kind == "external-toc":
         if toc is None:
@@ -249,20 +377,27 @@ def _open(
         json_end = toc_end
         toc_blob = blob
         if not blob.direct and toc_end - json_offset <= _TOC_FETCH:
-            start = size - length
+            start = size - len(tail)
             if json_offset < start:
                 tail = source.read_at(json_offset, start - json_offset) + tail
                 start = json_offset
             toc_blob = Blob(source, tail, start)
     rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
-    if toc_digest is not None and actual != toc_digest:
-        raise DigestError("the table of contents", toc_digest, actual, source.name)
+    if toc_digest is not None:
+        _check_toc(toc_digest, actual, source.name)
     place = Place(toc_blob, json_offset, json_end, json_size)
     threads = thread_count(options.threads)
     close = source.close if owned else None
     reader = Reader(blob, rows, data_end, options.verify, threads, close)
-    return Layer(reader, rows, footer, place, actual, toc_digest is not None)
+    if trusted is None:
+        trusted = toc_digest is not None
+    return Layer(reader, rows, footer, place, actual, trusted)
+
+
+def _check_toc(expected: str, actual: str, name: str) -> None:
+    if actual != expected:
+        raise DigestError("the table of contents", expected, actual, name)
 
 
 def _connect(
@@ -281,13 +416,6 @@ def _connect(
         return Remote(fetcher, number, owned=options.fetcher is None)
 
     return connect
-
-
-def _find_footer(tail: bytes, size: int, name: str) -> Footer:
-    footer = parse_footer(tail[-MAX_FOOTER_SIZE:], size, name)
-    if footer.kind == "zstd:chunked":
-        raise UnsupportedError(NOT_READ, name, size - footer.size)
-    return footer
 
 
 def _external(toc: Source, max_size: int) -> tuple[Blob, int, int]:

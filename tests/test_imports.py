@@ -23,7 +23,7 @@ FLOORS = {
         ("toc", "paths", "contents", "sources", "options", "endpoints"),
         ("cache",),
         ("remote",),
-        ("layer", "extract", "conversion"),
+        ("layer", "extract", "conversion", "indexing", "indexes", "comparing"),
         ("packing", "ignore", "opening"),
         ("patching",),
         ("tree",),

@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parent.parent / "docs/python.md").read_text()
 
 # What other parts of the package use, and no one else should.
 INTERNAL = {
-    "Layer": "blob data_end engine external_toc_size footer open_row origin part read_row "
+    "Layer": "blob data_end engine external_toc_size footer index open_row origin part read_row "
     "read_rows reader source trusted",
     "Tree": "engine entry_of landmarks locate node nodes whiteouts",
     "TOC": "parse row rows",

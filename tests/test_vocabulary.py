@@ -162,7 +162,7 @@ def test_pairs_have_one_name() -> None:
     """--chunk-size is chunk_size: an option that is called otherwise says so here."""
     other = {
         "--output", "--stdout", "--prioritize", "--ignore-file", "--mirror", "--allow-upload-host",
-        "--cache-dir", "--cache-size", "--platform", "--report", "--directory",
+        "--cache-dir", "--cache-size", "--platform", "--report", "--directory", "--build-index",
     }  # fmt: skip
     for section in SECTIONS:
         for row in section.rows:

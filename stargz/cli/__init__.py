@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "convert": "make a seekable layer from a tar, tar.gz or tar.zst",
     "pack": "make a seekable layer of a directory; with --base at the cost of what changed",
+    "index": "make the index by which an ordinary tar.gz or tar is read where it is",
     "info": "kind, sizes, counts and digests of a layer",
     "ls": "list a layer's files",
     "find": "list the files that pass tests: -name '*.so' -size +1M ...",

@@ -61,8 +61,14 @@ def report(error: BaseException) -> int:
 
 
 # The library's messages name a keyword and, in parentheses, the option that is the same.
-_KEYWORD = re.compile(r"\b([a-z]+(?:_[a-z]+)*) \((--([a-z][a-z-]*)(?: [^()\s]+)?)\)")
-_OTHERWISE = {"prioritized": "prioritize", "upload_hosts": "allow-upload-host"}
+_KEYWORD = re.compile(
+    r"\b([a-z]+(?:_[a-z]+)*(?:=\"[a-z]+\")?) \((--([a-z][a-z-]*)(?: [^()\s]+)?)\)"
+)
+_OTHERWISE = {
+    "prioritized": "prioritize",
+    "upload_hosts": "allow-upload-host",
+    'index="build"': "build-index",
+}
 
 
 def describe(error: BaseException) -> str:

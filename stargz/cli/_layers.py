@@ -11,7 +11,8 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from stargz.cli._errors import CommandError
@@ -23,7 +24,7 @@ from stargz.errors import UsageError
 if TYPE_CHECKING:
     from stargz.layer import Layer
     from stargz.oci.image import Image
-    from stargz.sources import Source
+    from stargz.sources import ByteSource, Source
     from stargz.tree import Tree
 
 _STDIN = "standard input"
@@ -48,19 +49,23 @@ def is_image(src: str) -> bool:
 
 
 @contextmanager
-def open_layer(args: argparse.Namespace) -> Iterator[Layer]:
-    """The layer that SRC and the options of `add_layer_options` mean."""
+def open_layer(args: argparse.Namespace, *, make: bool = True) -> Iterator[Layer]:
+    """The layer that SRC and the options of `add_layer_options` mean. Without `make` no index is
+    made."""
     if is_image(args.src):
         from stargz.oci.image import is_verified
         from stargz.oci.image import open_layer as open_one
 
         relay(args)
         options = {**layer_options(args), **registry_options(args)}
-        with open_one(args.src, args.layer, **options) as layer:
+        with ExitStack() as stack:
+            with _indexing(args, make) as indexing:
+                one = open_one(args.src, args.layer, **options, **indexing)
+                layer = stack.enter_context(one)
             _tell(args, layer, "verified" if is_verified(layer) else "unverified")
             yield layer
         return
-    with source(args) as found, open_source(found, args) as layer:
+    with source(args) as found, open_source(found, args, make=make) as layer:
         yield layer
 
 
@@ -69,8 +74,8 @@ def side(args: argparse.Namespace, name: str, other: str) -> argparse.Namespace:
     them."""
     given = copy.copy(args)
     given.src = getattr(args, name)
-    for option in ("layer", "toc", "toc_digest", "creds"):
-        setattr(given, option, getattr(args, f"{option}_{name}"))
+    for option in ("layer", "toc", "toc_digest", "creds", "index", "index_digest"):
+        setattr(given, option, getattr(args, f"{option}_{name}", None))
     # --layer is for both, and one of them may be a file.
     if given.layer is None and (is_image(given.src) or not is_image(getattr(args, other))):
         given.layer = args.layer
@@ -86,18 +91,35 @@ def image_side(args: argparse.Namespace, name: str) -> argparse.Namespace:
     return given
 
 
-def open_source(found: Found, args: argparse.Namespace) -> Layer:
-    """The layer in what `source` found, as the options say."""
+def open_source(found: Found, args: argparse.Namespace, *, make: bool = True) -> Layer:
+    """The layer in what `source` found, as the options say; `make` is that of `open_layer`."""
     import stargz
 
-    if not isinstance(found.source, str) or "://" in found.source:
+    src = found.source
+    if not isinstance(src, str) or "://" in src or is_ordinary(src):
         relay(args)
     options = layer_options(args)
     digest = options.pop("toc_digest") or found.toc_digest
-    layer = stargz.open(found.source, toc_digest=digest, **options)
+    with _indexing(args, make) as indexing:
+        layer = stargz.open(src, toc_digest=digest, **options, **indexing)
     trust = "as --toc-digest says" if args.toc_digest else "as the manifest says"
-    _tell(args, layer, trust if digest else "not checked against a manifest")
+    if layer.kind == "indexed" and not digest:
+        trust = "as --index-digest says" if args.index_digest else "of the index"
+    elif not digest:
+        trust = "not checked against a manifest"
+    _tell(args, layer, trust)
     return layer
+
+
+def is_ordinary(path: str) -> bool:
+    """Whether this is a file that does not end as a seekable layer does."""
+    from stargz.footer import kind_of
+    from stargz.sources import as_source
+
+    if not Path(path).is_file():
+        return False
+    with closing(as_source(path)) as blob:
+        return blob.size > 0 and kind_of(blob) is None
 
 
 def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | None = None) -> Image:
@@ -145,10 +167,32 @@ def layer_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "toc": args.toc,
         "toc_digest": args.toc_digest,
+        "index_digest": args.index_digest,
         "require_verified": args.require_verified,
         **reading_options(args),
         **cache_options(args),
     }
+
+
+@contextmanager
+def _indexing(args: argparse.Namespace, make: bool) -> Iterator[dict[str, Any]]:
+    """What `stargz.open` is given to find an index, or to make one."""
+    from stargz.cli._progress import Progress
+
+    build = getattr(args, "build_index", False)
+    if build and args.index is not None:
+        raise UsageError("--index names an index, --build-index makes one: give one of them")
+    index: Any = "build" if build else args.index
+    if index is None and not make:
+        index = False
+    with ExitStack() as stack:
+        if args.index is not None:
+            if _is_http(index):
+                index = stack.enter_context(_web(index, args))
+            elif not is_url(index):
+                index = Path(index)  # a file may be called "build"
+        progress = stack.enter_context(Progress("index", args))
+        yield {"index": index, "progress": progress.callback}
 
 
 def reading_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -193,9 +237,9 @@ def cache_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def source(args: argparse.Namespace) -> Iterator[Found]:
+def source(args: argparse.Namespace, *, tail: int | None = None) -> Iterator[Found]:
     """The bytes that SRC means: a path as it is; standard input as a file that can be read
-    anywhere; what is remote, opened."""
+    anywhere; what is remote, opened, by its last `tail` bytes if that is given."""
     src = args.src
     if is_image(src):
         from stargz.oci.image import load_image
@@ -213,15 +257,30 @@ def source(args: argparse.Namespace) -> Iterator[Found]:
         with _stdin() as file:
             yield Found(file)
         return
-    if re.match(r"https?://", src, re.I):
-        from stargz.sources.http import Client, HTTPSource
-
+    if _is_http(src):
         relay(args)
-        with Client(ca_file=args.ca_file) as client, closing(HTTPSource(src, client=client)) as web:
+        if tail is None and args.index is not None:
+            tail = 0  # the TOC is elsewhere
+        with _web(src, args, **({} if tail is None else {"tail": tail})) as web:
             yield Found(web)
         return
     check_file(src)
     yield Found(src)
+
+
+def _is_http(src: str) -> bool:
+    return bool(re.match(r"https?://", src, re.I))
+
+
+@contextmanager
+def _web(src: str, args: argparse.Namespace, **options: Any) -> Iterator[ByteSource]:
+    from stargz.sources.http import Client, HTTPSource
+
+    with (
+        Client(ca_file=args.ca_file) as client,
+        closing(HTTPSource(src, client=client, **options)) as web,
+    ):
+        yield web
 
 
 @contextmanager

@@ -23,7 +23,7 @@ UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 # What options call the names that they take.
-_FILES = frozenset({"DIR", "DST", "FILE", "NEW", "PATCH", "PREVIOUS"})
+_FILES = frozenset({"DIR", "DST", "FILE", "FILE|URL", "NEW", "PATCH", "PREVIOUS"})
 
 
 class Parser(argparse.ArgumentParser):
@@ -219,10 +219,15 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def add_layer_options(
-    parser: argparse.ArgumentParser, *, optional: bool = False, several: bool = False
+    parser: argparse.ArgumentParser,
+    *,
+    optional: bool = False,
+    several: bool = False,
+    build: bool = True,
 ) -> None:
     """SRC, which may be `optional`, and how far its TOC is trusted: for every command that reads
-    a layer. With `several` the SRCs are `sources`, for `_several.each`."""
+    a layer. With `several` the SRCs are `sources`, for `_several.each`. Without `build` the command
+    makes no index."""
     parser.add_argument(
         "sources" if several else "src",
         metavar="SRC",
@@ -245,16 +250,42 @@ def add_layer_options(
     group.add_argument(
         "--require-verified",
         action="store_true",
-        help="refuse to read what no digest covers that is trusted by way of --toc-digest",
+        help="refuse to read what no digest covers that is trusted by way of --toc-digest or "
+        "--index-digest",
     )
     group.add_argument(
         "--toc", metavar="FILE", help="a TOC that is kept apart from the layer (external TOC)"
     )
+    group.add_argument(
+        "--index",
+        metavar="FILE|URL",
+        help="the index of an ordinary tar.gz or tar, as 'stargz index' or SOCI makes them "
+        "(default: SRC.index, or one that is made and kept)",
+    )
+    group.add_argument(
+        "--index-digest",
+        type=digest,
+        metavar="sha256:HEX",
+        help="refuse an index whose file has another digest; with it the index is trusted",
+    )
+    if build:
+        _add_build_index(group)
     _add_reading(parser, group)
 
 
-def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: str) -> None:
-    """Two sources, and the options of `add_layer_options` for each: --toc-digest-a, ..."""
+def _add_build_index(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--build-index",
+        action="store_true",
+        help="read all of a remote tar.gz or tar once to make the index that it lacks, and keep it",
+    )
+
+
+def add_two_layers_options(
+    parser: argparse.ArgumentParser, first: str, second: str, *, indexed: bool = True
+) -> None:
+    """Two sources, and the options of `add_layer_options` for each: --toc-digest-a, ... Those for
+    indexes only where ordinary tars are taken, too (`indexed`)."""
     sides = (first, second)
     for side in sides:
         parser.add_argument(
@@ -293,6 +324,20 @@ def add_two_layers_options(parser: argparse.ArgumentParser, first: str, second: 
             metavar="FILE",
             help=f"the TOC of {side.upper()}, if it is kept apart from it (external TOC)",
         )
+    for side in sides if indexed else ():
+        group.add_argument(
+            f"--index-{side}",
+            metavar="FILE|URL",
+            help=f"the index of {side.upper()}, if it is an ordinary tar.gz or tar",
+        )
+        group.add_argument(
+            f"--index-digest-{side}",
+            type=digest,
+            metavar="sha256:HEX",
+            help="refuse such an index whose file has another digest",
+        )
+    if indexed:
+        _add_build_index(group)
     _add_reading(parser, group, sides)
 
 
@@ -362,7 +407,9 @@ def _add_remote_options(parser: argparse.ArgumentParser, creds: Mapping[str, str
     group.add_argument(
         "--cache-size", type=size, metavar="SIZE", help="how large that may become, such as 10G"
     )
-    group.add_argument("--no-cache", action="store_true", help="keep nothing on disk")
+    group.add_argument(
+        "--no-cache", action="store_true", help="keep nothing on disk, also no index of a local SRC"
+    )
 
 
 def add_registry_options(group: argparse._ArgumentGroup, patience: str = "2m") -> None:

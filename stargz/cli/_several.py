@@ -16,7 +16,7 @@ from stargz.errors import StargzError, UsageError, mask
 _WORST_FIRST = (UNVERIFIED, FAILED, USAGE, OK)
 
 # Each says something of one layer.
-_OF_ONE = ("layer", "toc_digest", "toc", "index")
+_OF_ONE = ("layer", "toc_digest", "toc", "index", "index_digest")
 
 
 class Told(NamedTuple):

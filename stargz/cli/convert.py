@@ -6,7 +6,7 @@ never on the number of threads. DST appears complete or not at all."""
 from __future__ import annotations
 
 import argparse
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -14,7 +14,7 @@ from stargz.cli import _convert_options, _options
 from stargz.cli._destination import add_destination, named, writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._kinds import check_layer
-from stargz.cli._layers import binary_stdin, check_not_url
+from stargz.cli._layers import binary_stdin, check_not_url, is_ordinary
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
 from stargz.errors import EntryNotFoundError, UsageError
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     is_input = dst.lower().endswith(_SUFFIXES)
     note = " (it would be DST: convert takes one SRC)" if is_input else ""
     target = writable(dst, [args.src], args.force, note=note)
-    if args.force and is_input and args.output is None and _is_ordinary(dst):
+    if args.force and is_input and args.output is None and is_ordinary(dst):
         raise CommandError(
             f"{dst}: is an ordinary tar, and taken for DST: convert takes one SRC; to replace it, "
             f"name it by -o {dst}"
@@ -121,17 +121,6 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"{error}; --allow-missing goes on without it") from None
     _report(result, dst, args)
     return OK
-
-
-def _is_ordinary(path: str) -> bool:
-    """Whether this is a file, and no layer as convert makes them."""
-    from stargz.footer import kind_of
-    from stargz.sources import as_source
-
-    if not Path(path).is_file():
-        return False
-    with closing(as_source(path)) as blob:
-        return blob.size > 0 and kind_of(blob) is None
 
 
 def _named(args: argparse.Namespace) -> str | None:

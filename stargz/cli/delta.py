@@ -33,7 +33,7 @@ stargz delta first.json next.stargz -o next.patch"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz delta`."""
-    _options.add_two_layers_options(parser, "base", "new")
+    _options.add_two_layers_options(parser, "base", "new", indexed=False)
     add_destination(parser, "the patch to write, or - for standard output", "PATCH")
     parser.add_argument("-f", "--force", action="store_true", help="replace PATCH if it exists")
 
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the patch from BASE to NEW."""
     from stargz.patching.make import delta
+    from stargz.patching.members import seekable_alone
 
     if args.base == args.new == "-":
         raise UsageError("BASE and NEW cannot both be -; name one of them")
@@ -48,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     to_stdout = dst == "-"
     target = writable(dst, [args.base, args.new], args.force, "PATCH")
     with (
+        seekable_alone(),
         _base(args) as base,
-        open_layer(side(args, "new", "base")) as new,
+        open_layer(side(args, "new", "base"), make=False) as new,
         Progress("delta", args, json_on_stderr=to_stdout) as progress,
     ):
         result = delta(base, new, target, threads=args.threads, progress=progress.callback)
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _base(args: argparse.Namespace) -> Iterator[Layer | MemberList]:
     given = side(args, "base", "new")
     if is_image(given.src):
-        with open_layer(given) as layer:
+        with open_layer(given, make=False) as layer:
             yield layer
         return
     from stargz.patching.members import is_list, read_list
@@ -73,7 +75,7 @@ def _base(args: argparse.Namespace) -> Iterator[Layer | MemberList]:
         if opened is not found.source:
             stack.enter_context(closing(opened))
         if not is_list(opened):
-            yield stack.enter_context(open_source(found, given))
+            yield stack.enter_context(open_source(found, given, make=False))
             return
         if given.toc is not None or given.layer is not None:
             raise UsageError(f"{given.src}: is a list of members: no --toc-base, no --layer-base")

@@ -2,8 +2,8 @@
 
 Of a remote layer the footer and the TOC are fetched, no more. Its uncompressed size, and with it
 the ratio, are what an image's manifest says, or what --all finds by decoding all of it; a file is
-always decoded. A plain tar, tar.gz or tar.zst is reported as such. Of several SRCs each is told
-of."""
+always decoded. An ordinary tar, tar.gz or tar.zst is told of by its index if there is one, and else
+as "plain": none is made. Of several SRCs each is told of."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from stargz.cli import _options
 from stargz.cli._layers import Found, open_source, source
 from stargz.cli._output import size_text, table
 from stargz.cli._several import Told, each
-from stargz.errors import mask
+from stargz.errors import UnindexedError, mask
 from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
+    from stargz._engine.index import Index
     from stargz.layer import Layer
     from stargz.sources import ByteSource
 
@@ -33,12 +34,16 @@ _KEYS = (
 )  # fmt: skip
 
 
+_UNINDEXED = (
+    "an ordinary tar without an index: ls, cat, mount ... make one and keep it (of a remote one "
+    "with --build-index); 'stargz index' makes one to lie beside it"
+)
 _ALL = "not known (--all reads the whole layer for it)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz info`."""
-    _options.add_layer_options(parser, several=True)
+    _options.add_layer_options(parser, several=True, build=False)
     parser.add_argument(
         "--all",
         action="store_true",
@@ -56,12 +61,18 @@ def _info(args: argparse.Namespace) -> Told:
     from stargz.sources import as_source
 
     with source(args) as found, closing(as_source(found.source)) as blob:
-        report = None
-        if not (args.toc or args.toc_digest or args.require_verified):
-            report = _without_toc(blob)
+        demands = args.toc or args.toc_digest or args.require_verified or args.index_digest
+        report = None if demands or args.index else _without_toc(blob)
         if report is None:
-            with open_source(Found(blob, found.toc_digest), args) as layer:
-                report = _with_toc(layer, found.uncompressed_size, decode=args.all)
+            try:
+                opened = open_source(Found(blob, found.toc_digest), args, make=False)
+            except UnindexedError:
+                if demands:
+                    raise
+                report = _plain(blob)
+            else:
+                with opened as layer:
+                    report = _with_toc(layer, found.uncompressed_size, decode=args.all)
     report = {**dict.fromkeys(_KEYS), **report}
     rows = _rows(report)
     if len(args.sources) > 1:
@@ -77,7 +88,7 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
     chunks = layer.toc.columns
     data = chunks["type"] != TYPES.index("zeros") + 1
     uncompressed_size = stated
-    if decode or layer.blob.direct:
+    if decode or layer.blob.direct or layer.index is not None:
         uncompressed_size = layer.uncompressed_size()
     landmarks = {".prefetch.landmark": "prefetch", ".no.prefetch.landmark": "no prefetch"}
     return {
@@ -97,39 +108,36 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
         "largest_chunk": int(chunks["chunk_size"][data].max(initial=0)),
         "inner_offsets": bool(chunks["inner_offset"].any()),
         "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
+        **({} if layer.index is None else _of_index(layer.index)),
     }
 
 
-def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
-    """What is known of a blob whose TOC is not in it or not read; None for all others."""
-    from stargz import footer
-    from stargz.errors import FooterError
+def _of_index(index: Index) -> dict[str, Any]:
+    """What is known of an ordinary tar besides."""
+    return {
+        "spans": index.spans,
+        "longest_span": index.longest_span,
+        "blob_digest": index.digest or None,
+        "diff_id": index.diff_id or None,
+    }
 
-    size = min(blob.size, footer.MAX_FOOTER_SIZE)
-    tail = blob.read_at(blob.size - size, size)
-    try:
-        found = footer.parse_footer(tail, blob.size, blob.name)
-    except FooterError:
-        compression = _plain(blob)
-        if compression is None or b"STARGZ" in tail or b"UlInUx" in tail:
-            raise
-        return {"kind": "plain", "size": blob.size, "compression": compression}
-    if found.kind in ("estargz", "stargz"):
+
+def _plain(blob: ByteSource) -> dict[str, Any]:
+    from stargz.indexes import compression_of
+
+    return {"kind": "plain", "size": blob.size, "compression": compression_of(blob)}
+
+
+def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
+    """What is known of a blob whose TOC is elsewhere or not read; None for all others."""
+    from stargz.footer import MAX_FOOTER_SIZE, find_footer
+
+    size = min(blob.size, MAX_FOOTER_SIZE)
+    found = find_footer(blob.read_at(blob.size - size, size), blob.size, blob.name)
+    if found is None or found.kind in ("estargz", "stargz"):
         return None
     offset = found.toc_offset if found.toc_offset >= 0 else None
     return {"kind": found.kind, "size": blob.size, "toc_offset": offset}
-
-
-def _plain(blob: ByteSource) -> str | None:
-    """How a tar without a TOC is compressed; None for what is no tar."""
-    from stargz.oci.formats.packing import packing
-
-    head = blob.read_at(0, min(blob.size, 512))
-    kind = packing(head)
-    if kind in ("gzip", "zstd"):
-        return kind
-    # ustar, PAX and GNU have the word; an empty tar is zeros.
-    return "none" if head[257:262] == b"ustar" or head == bytes(512) else None
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -138,7 +146,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             return _ALL if report["toc_digest"] else "not known"
         if value is None:
             return "none" if key == "landmark" else "not known"
-        if key.endswith("size") or key == "largest_chunk":
+        if key.endswith("size") or key in ("largest_chunk", "longest_span"):
             return size_text(value)
         if isinstance(value, bool):
             return "yes" if value else "no"
@@ -149,4 +157,5 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         for key, value in report.items()
         if value is not None or report["kind"] not in ("plain", "zstd:chunked")
     ]
-    return [*rows, ("note", NOT_READ)] if report["kind"] == "zstd:chunked" else rows
+    notes = {"zstd:chunked": NOT_READ, "plain": _UNINDEXED}
+    return [*rows, *(("note", note) for kind, note in notes.items() if kind == report["kind"])]

@@ -50,6 +50,10 @@ stargz mount --record used.jsonl docker://host/repository:tag /mnt
 stargz mount --allow-host host.example:5000 /mnt"""
 
 
+# Options that say something of one layer.
+_OF_ONE = ("toc", "toc_digest", "index", "index_digest")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz mount`."""
     _options.add_layer_options(parser, optional=True)
@@ -123,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.src is None:
-        single = [name for name in ("layer", "toc", "toc_digest") if getattr(args, name, None)]
+        single = [name for name in ("layer", *_OF_ONE) if getattr(args, name, None)]
         if single:
             option = single[0].replace("_", "-")
             raise UsageError(f"--{option} is for one SRC; only DIR was given")
@@ -134,10 +138,12 @@ def _check(args: argparse.Namespace) -> None:
             )
         if args.creds and len(args.allow_host) != 1:
             raise UsageError("--creds is for one registry: with DIR alone, give one --allow-host")
-    elif is_image(args.src) and args.layer is None and (args.toc or args.toc_digest):
-        option = "toc" if args.toc else "toc-digest"
+        return
+    single = [name for name in _OF_ONE if getattr(args, name)]
+    if single and is_image(args.src) and args.layer is None:
+        option = single[0].replace("_", "-")
         raise UsageError(f"--{option} is for one layer of an image: give --layer, too")
-    elif args.allow_host or args.local is not None:
+    if args.allow_host or args.local is not None:
         option = "--allow-host" if args.allow_host else "--local"
         raise UsageError(f"{option} is for a root of many images: give DIR alone, without SRC")
 

@@ -43,9 +43,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _members(args: argparse.Namespace) -> int:
-    from stargz.patching.members import MemberList
+    from stargz.patching.members import MemberList, seekable_alone
 
-    with open_layer(args) as layer, Progress(args.src, args, json_on_stderr=True) as progress:
+    with (
+        seekable_alone(),
+        open_layer(args, make=False) as layer,
+        Progress(args.src, args, json_on_stderr=True) as progress,
+    ):
         found = MemberList.from_layer(layer, threads=args.threads, progress=progress.callback)
     size = found.write(_stdout.binary())
     if args.json:

@@ -141,8 +141,12 @@ def _verify_image(args: argparse.Namespace) -> Told:
     from stargz.oci.registry.access import Access
     from stargz.oci.verify.image import verify_image
 
-    if args.toc is not None or args.toc_digest is not None:
-        raise UsageError(f"{args.src}: --toc and --toc-digest are for one layer; choose --layer")
+    single = [
+        name for name in ("toc", "toc_digest", "index", "index_digest") if getattr(args, name)
+    ]
+    if single:
+        option = single[0].replace("_", "-")
+        raise UsageError(f"{args.src}: --{option} is for one layer; choose --layer")
     with Progress("verify", args) as progress:
         result = verify_image(
             args.src,

@@ -20,6 +20,7 @@ from stargz.errors import (
     FormatError,
     NotPicklableError,
     PlatformError,
+    UnindexedError,
     UnsupportedError,
     UnverifiedError,
     UsageError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from stargz.cache import Cache
+    from stargz.indexes import IndexSource
     from stargz.remote import Fetcher
     from stargz.tree import Tree
 
@@ -340,25 +342,29 @@ def open_layer(
     platform: str | Platform | None = None,
     toc: Source | None = None,
     toc_digest: str | None = None,
+    index: IndexSource = None,
+    index_digest: str | None = None,
     verify: bool = True,
     require_verified: bool = False,
     threads: int | None = None,
     max_toc_size: int = MAX_TOC_SIZE,
     cache: Cache | str | os.PathLike[str] | bool | None = None,
+    progress: Callable[[int, int], object] | None = None,
     **registry: Unpack[RegistryOptions],
 ) -> Iterator[Layer]:
     """One layer of an image, which alone is opened; see `open_image` for the options.
 
     `layer` is its number, counted from 1 for the lowest, or its digest (or eight or more
     characters that begin it); an image of one layer needs none. `toc_digest` is used in place of
-    the manifest's.
+    the manifest's. `index`, `index_digest` and `progress` are those of `stargz.open`.
     """
     check_keywords("open_layer", registry)
-    options = OpenOptions(verify, require_verified, threads, max_toc_size, cache)
+    options = OpenOptions(verify, require_verified, threads, max_toc_size, cache, progress=progress)
     with load_image(src, platform=platform, **registry) as image, ExitStack() as stack:
         number = image.number(layer)
         blob = stack.enter_context(closing(image.open_source(number)))
-        yield stack.enter_context(_open_one(image, number, blob, options, toc, toc_digest))
+        given = (toc, toc_digest, index, index_digest)
+        yield stack.enter_context(_open_one(image, number, blob, options, *given))
 
 
 def as_platform(platform: str | Platform | None) -> Platform | None:
@@ -415,20 +421,27 @@ def _open_one(
     options: OpenOptions,
     toc: Source | None = None,
     toc_digest: str | None = None,
+    index: IndexSource = False,
+    index_digest: str | None = None,
 ) -> Layer:
     if toc_digest is None:
         toc_digest = image.toc_digest(number)
     where = image.describe(number)
-    if options.require_verified and toc_digest is None:
+    blob_digest = image.descriptors[number].digest
+    try:
+        return open_as(options, source, toc, toc_digest, index, index_digest, blob_digest)
+    except FooterError as error:
+        if isinstance(error, UnindexedError) and index is not False:
+            raise UnindexedError(error.message, where) from error
+        if toc is not None or kind_of(source) != "external-toc":
+            raise _not_seekable(image, number, error) from error
+    except UnverifiedError as error:
+        if toc_digest is not None or kind_of(source) is None:
+            raise
         raise UnverifiedError(
             f"{where}: it has no annotation {TOC_DIGEST}, so nothing vouches for its TOC; convert "
             "the image"
-        )
-    try:
-        return open_as(options, source, toc, toc_digest)
-    except FooterError as error:
-        if toc is not None or kind_of(source) != "external-toc":
-            raise _not_seekable(image, number, error) from error
+        ) from error
     data = image.external_toc(image.descriptors[number].digest)
     name = f"{image.name}{EXTERNAL}"
     if data is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stargz.conversion import Result
-from stargz.endpoints import Sink, is_same_file, open_sink
+from stargz.endpoints import Sink, is_same_file, open_writer
 from stargz.errors import CodecError, UsageError
 from stargz.layer import Layer
 from stargz.opening import open as open_layer
@@ -29,7 +28,15 @@ from stargz.patching.file import (
     engine,
     varint,
 )
-from stargz.patching.members import SIZE_MAX, MemberList, is_list, local, read_list
+from stargz.patching.members import (
+    SIZE_MAX,
+    MemberList,
+    check_seekable,
+    is_list,
+    local,
+    read_list,
+    seekable_alone,
+)
 from stargz.sources import Source, as_source
 
 if TYPE_CHECKING:
@@ -118,14 +125,14 @@ def delta(
         for source in (base, new):
             if is_same_file(source, patch):
                 raise UsageError(f"{source!s}: is to be read; name another PATCH")
-        write = _open_sink(patch, stack, force)
+        write = open_writer(patch, stack, force)
         old = _open_base(base, stack)
-        layer = new if isinstance(new, Layer) else stack.enter_context(open_layer(new))
+        layer = new if isinstance(new, Layer) else _open(new, stack)
         sizes = old.size if isinstance(old, Layer) else 0, layer.size
         if isinstance(old, Layer):
             step = progress and _shifted(progress, 0, sum(sizes))
             old = MemberList.from_layer(old, threads=threads, progress=step)
-        blob, digest = stack.enter_context(local(layer))
+        blob, digest = stack.enter_context(local(check_seekable(layer)))
         step = progress and _shifted(progress, sizes[0], sum(sizes))
         fresh = MemberList.from_blob(layer, blob, digest, threads=threads, progress=step)
         maker = _Maker(old, fresh, blob, layer.kind, threads)
@@ -152,35 +159,12 @@ def _open_base(base: Source | Layer | MemberList, stack: ExitStack) -> Layer | M
         stack.callback(source.close)
     if is_list(source):
         return read_list(source)
-    return stack.enter_context(open_layer(source))
+    return _open(source, stack)
 
 
-def _open_sink(patch: Sink, stack: ExitStack, force: bool) -> Callable[[bytes], object]:
-    where, name, _ = open_sink(patch, stack, force)
-    if isinstance(where, int):
-        return _whole(io.FileIO(where, "wb", closefd=False), name)
-    file = getattr(where, "__self__", None)
-    return _whole(file, name) if isinstance(file, io.RawIOBase) else where
-
-
-def _whole(file: io.RawIOBase, name: str) -> Callable[[bytes], object]:
-    """write() of a file that may take less than it is given, and whose errors are without a
-    name."""
-
-    def write(data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                taken = file.write(view)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, name) from None
-            if taken is None:
-                raise BlockingIOError("the output is non-blocking and takes no bytes now")
-            view = view[taken:]
-
-    return write
+def _open(source: Source, stack: ExitStack) -> Layer:
+    with seekable_alone():
+        return stack.enter_context(open_layer(source, index=False))
 
 
 def _shifted(progress: Progress, done: int, total: int) -> Progress:

@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Never, overload
 
 from stargz._engine.reader import Blob
 from stargz.digests import is_sha256
-from stargz.errors import FormatError, StargzError
+from stargz.errors import FooterError, FormatError, StargzError, UnindexedError
 from stargz.options import thread_count
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class MemberList:
         progress(done, total) gets bytes of the blob. Raises GzipError for bytes that are no
         member, DigestError for a chunk that is not what the TOC says.
         """
-        with local(layer) as (blob, digest):
+        with local(check_seekable(layer)) as (blob, digest):
             return cls.from_blob(layer, blob, digest, threads=threads, progress=progress)
 
     @classmethod
@@ -152,6 +152,8 @@ class MemberList:
         from stargz._engine.patch import walk
 
         toc = layer.read_toc()  # ValueError if it is closed
+        if layer.index is not None:
+            raise _ordinary(layer.name)
         toc_end = layer.size - layer.footer.size
         with _hashed(blob, digest) as whole:
             found, contents, chunks = walk(
@@ -266,6 +268,30 @@ class MemberList:
             chunks=records,
             name=name,
         )
+
+
+@contextmanager
+def seekable_alone() -> Iterator[None]:
+    """Ordinary tars have no members to be copied: for those who open layers with index=False."""
+    try:
+        yield
+    except UnindexedError as error:
+        raise _ordinary(error.source) from None
+
+
+def check_seekable(layer: Layer) -> Layer:
+    """The layer itself; FooterError for one that is read by an index."""
+    if layer.index is not None:
+        raise _ordinary(layer.name)
+    return layer
+
+
+def _ordinary(name: str) -> FooterError:
+    return FooterError(
+        "an ordinary tar, and a patch is between seekable layers; convert it first ('stargz "
+        "convert')",
+        name,
+    )
 
 
 def _refuse(name: str, why: str) -> Never:

@@ -47,14 +47,14 @@ def test_what_is_cut_or_flipped_is_verified_wrong(
     blob = tree.read_bytes()
     with stargz.open(tree) as layer:
         toc = layer.toc_offset
-    cuts = [0, 1, 10, 45, 46, 51, 1000, toc, toc + 1, len(blob) - 51, len(blob) - 1]
+    # (Cut where a member ends it is an ordinary tar.gz.)
+    cuts = [0, 1, 10, 45, 46, 51, 1000, toc - 1, toc + 1, len(blob) - 52, len(blob) - 1]
     damaged = [blob[:n] for n in cuts]
     for at in (0, 3, 200, toc // 2, toc - 9, toc, toc + 12, len(blob) - 60, *range(-51, 0, 5)):
         at %= len(blob)
         damaged.append(blob[:at] + bytes([blob[at] ^ 0x41]) + blob[at + 1 :])
     damaged += [blob + b"\0", blob[:toc] + blob[toc + 1 :], blob * 2, gzip.compress(b"x" * 99)]
-    damaged.append(gzip.compress((tree.with_suffix(".tar")).read_bytes()))
-    damaged.append((tree.with_suffix(".tar")).read_bytes())
+    damaged += [gzip.compress(tree.with_suffix(".tar").read_bytes())[:-1], b"", bytes(512)]
     bad = tmp_path / "bad"
     for number, content in enumerate(damaged):
         bad.write_bytes(content)
@@ -87,7 +87,7 @@ def test_digests_that_are_not_the_ones_asked_for(
     code, found, _ = verify(capsys, tree, "--toc-digest", "sha256:" + "0" * 64)
     assert code == 3 and "expected sha256:0000" in found["errors"][0]["message"]
     assert verify(capsys, tree, "--require-verified")[0] == 3
-    assert fails(3, "verify", data / "tree.tar").startswith(str(data))
+    assert fails(3, "verify", data / "tree.tar", "--toc-digest", "sha256:" + "0" * 64)
 
 
 def test_what_cannot_be_read_is_not_verified_wrong(
@@ -110,7 +110,7 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert_image(f"oci:{made.path}:v1", f"oci:{tmp_path}/twin:v1")
     src = f"oci:{tmp_path}/twin:v1"
     assert verify(capsys, src)[0] == verify(capsys, src, "--layer", "1")[0] == 0
-    assert verify(capsys, f"oci:{made.path}:v1", "--layer", "1")[0] == 3  # is not seekable
+    assert verify(capsys, f"oci:{made.path}:v1", "--layer", "1")[0] == 0  # by an index
     assert verify(capsys, f"oci:{tmp_path}/twin:v2")[:2] == (1, None)
     digest = json.loads(ok("image", "info", "--json", src))["layers"][0]["digest"]
     (tmp_path / "twin/blobs/sha256" / digest.removeprefix("sha256:")).unlink()

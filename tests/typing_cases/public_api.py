@@ -84,7 +84,7 @@ def use_images(src: str) -> None:
 
 
 def is_legacy(layer: stargz.Layer) -> bool:
-    kind: Literal["estargz", "stargz", "external-toc", "zstd:chunked"] = layer.kind
+    kind: Literal["estargz", "stargz", "external-toc", "zstd:chunked", "indexed"] = layer.kind
     return kind == "stargz"
 
 

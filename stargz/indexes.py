@@ -1,0 +1,311 @@
+"""Which index an ordinary tar.gz, tar or tar.zst is read by: one that was given, one that lies
+beside it, one that was kept, or a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
+from stargz.cache import Cache, as_cache
+from stargz.errors import (
+    DigestError,
+    IndexFileError,
+    StargzError,
+    UnindexedError,
+    UnverifiedError,
+    UsageError,
+)
+from stargz.footer import parse_footer
+from stargz.indexing import SUFFIX, Progress, build
+from stargz.sources import ByteSource, FileObjectSource, Source, as_source
+
+_log = logging.getLogger("stargz")
+
+# What an index can be given as: its file, itself, or what to do where there is none.
+IndexSource = Source | Index | Literal["build", False] | None
+
+_MAGIC = b"SGZINDEX"  # of ours
+_EMPTY = 1024  # zeros that a tar without entries has
+_HEAD = 512  # bytes by which a tar is known, compressed or not
+# Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
+# is written to within one has the same times as before.
+_TICK_NS = 20_000_000
+_KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What index is asked for: see `stargz.open`, and `stargz.opening.open_as`."""
+
+    index: IndexSource = None
+    index_digest: str | None = None
+    blob_digest: str | None = None
+    toc_digest: str | None = None
+    require_verified: bool = False
+    max_size: int = 1 << 30
+    cache: Cache | str | os.PathLike[str] | bool | None = None
+    threads: int | None = None
+    progress: Progress | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether it is a file, which alone will do."""
+        return not (self.index is None or self.index is False or self.index == "build")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An index, and whether it is known to be true: it was made here, or has the digest that was
+    asked for. What another one says has to be compared with the blob."""
+
+    index: Index
+    vouched: bool
+
+
+def find(blob: ByteSource, wanted: Wanted) -> Found:
+    """The index to read a blob by. One that is given as an Index is of somebody else's.
+
+    Raises UnindexedError where there is none, and none may be made unasked; FooterError for what
+    is no tar; IndexFileError for one that was given and is none, or of another blob; DigestError
+    and UnverifiedError.
+    """
+    if wanted.given:
+        if wanted.require_verified and not (wanted.index_digest or wanted.toc_digest):
+            raise UnverifiedError(
+                f"{blob.name}: require_verified (--require-verified) needs index_digest "
+                "(--index-digest): without it nothing vouches for the index"
+            )
+        return _given(blob, wanted)
+    if wanted.index_digest is not None or not wanted.require_verified:
+        found = _sibling(blob, wanted)
+        if found is not None:
+            return found
+    place = _Place(blob, wanted)
+    made = None if wanted.require_verified else place.read()
+    if made is None:
+        _may_be_made(blob, wanted)
+        made = place.make()
+    return Found(made, True)
+
+
+def compression_of(blob: ByteSource) -> str | None:
+    """How a tar is compressed that begins as the blob does: "gzip", "zstd" or "none"; None for
+    what is no tar."""
+    head = blob.read_at(0, min(blob.size, _HEAD))
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
+    if head.startswith(b"\x28\xb5\x2f\xfd") or skippable:
+        return "zstd"
+    empty = blob.size >= _EMPTY and head == bytes(_HEAD)
+    return "none" if empty or _is_tar_header(head) else None
+
+
+def _is_tar_header(head: bytes) -> bool:
+    try:
+        stated = int(head[148:156].strip(b" \0"), 8)
+    except ValueError:
+        return False
+    return len(head) == _HEAD and stated == sum(head[:148]) + 8 * ord(" ") + sum(head[156:])
+
+
+def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
+    """Refuse to read all of what is far away, or of what is no tar."""
+    kind = compression_of(blob)
+    if kind is None:
+        tail = blob.read_at(max(0, blob.size - _HEAD), min(blob.size, _HEAD))
+        parse_footer(tail, blob.size, blob.name)  # FooterError
+    if wanted.index is False or not (_is_local(blob) or wanted.index == "build"):
+        raise UnindexedError(
+            f"an ordinary {_KINDS[kind or 'none']} of {blob.size:,} bytes, and there is no index "
+            'of it: index="build" (--build-index) reads it once to make one, index (--index) '
+            "names one",
+            blob.name,
+        )
+
+
+def _is_local(blob: ByteSource) -> bool:
+    """Whether it is a file, memory, or a file object, which its owner has opened to be read."""
+    direct = any(getattr(blob, name, None) is not None for name in ("fd", "buffer", "named"))
+    return direct or isinstance(blob, FileObjectSource)
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+def _given(blob: ByteSource, wanted: Wanted) -> Found:
+    source = wanted.index
+    if isinstance(source, Index):
+        _check_fits(source, blob.name, blob, wanted.blob_digest)
+        return Found(source, False)
+    opened = as_source(source)  # type: ignore[arg-type]
+    try:
+        return _read(opened, blob, wanted)
+    finally:
+        if opened is not source:
+            opened.close()
+
+
+def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
+    beside: Callable[[str], ByteSource | None] | None = getattr(blob, "beside", None)
+    try:
+        opened = None if beside is None else beside(SUFFIX)
+        if opened is not None:
+            with closing(opened):
+                return _read(opened, blob, wanted)
+    except (StargzError, OSError) as error:
+        if wanted.index_digest is not None:
+            raise
+        _log.warning("%s; this index is not used", error)
+    if wanted.index_digest is not None:
+        raise UsageError(
+            f"{blob.name}: index_digest (--index-digest) is of an index, and there is none: give "
+            "it as index (--index)"
+        )
+    return None
+
+
+def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
+    """The index in a file, which must be of this blob."""
+    if file.size > wanted.max_size:
+        raise IndexFileError(
+            f"{file.size} bytes are more than an index may have, {wanted.max_size}; max_toc_size "
+            "(--max-toc-size) allows more",
+            file.name,
+        )
+    data = file.read_at(0, file.size)
+    if wanted.index_digest is not None:
+        actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if actual != wanted.index_digest:
+            raise DigestError("the index", wanted.index_digest, actual, file.name)
+    foreign = None if data.startswith(_MAGIC) else load_foreign(data, name=file.name)
+    if foreign is not None:
+        return Found(_made_of(foreign, data, file.name, blob, wanted), True)
+    made = _parse(data, file.name, blob, wanted)
+    _check_fits(made, file.name, blob, wanted.blob_digest)
+    return Found(made, wanted.index_digest is not None)
+
+
+def _made_of(foreign: Foreign, data: bytes, name: str, blob: ByteSource, wanted: Wanted) -> Index:
+    """The index with the entry points of one of indexed_gzip or bgzip, which says no more than
+    these."""
+    if foreign.size not in (0, blob.size):
+        raise _misfit(foreign.size, name, blob)
+    place = _Place(blob, wanted, foreign, f" by {hashlib.sha256(data).hexdigest()}")
+    made = place.read()
+    if made is None:
+        if not _is_local(blob):
+            raise UnindexedError(
+                f"{name} says where decompression can begin, and nothing of what is there: of "
+                f'{blob.size:,} bytes all have to be read; index="build" (--build-index) does that',
+                blob.name,
+            )
+        made = place.make()
+    return made
+
+
+def _parse(data: bytes, name: str, blob: ByteSource, wanted: Wanted) -> Index:
+    """An index of ours, or a ztoc, by its first bytes."""
+    if data.startswith(_MAGIC):
+        return load(data, name=name, max_toc_size=wanted.max_size)
+    try:
+        return load_ztoc(data, name=name, blob_size=blob.size)
+    except IndexFileError as error:
+        if name.endswith(".ztoc"):
+            raise
+        raise IndexFileError(
+            "no index that is known: neither of 'stargz index' nor of SOCI, indexed_gzip or bgzip "
+            f"({error.message})",
+            name,
+        ) from None
+
+
+def _check_fits(made: Index, name: str, blob: ByteSource, blob_digest: str | None) -> None:
+    if made.size != blob.size:
+        raise _misfit(made.size, name, blob)
+    if blob_digest is not None and made.digest not in ("", blob_digest):
+        raise IndexFileError(
+            f"the index of the blob {made.digest}, not of {blob_digest}: make it again ('stargz "
+            "index')",
+            name,
+        )
+
+
+def _misfit(size: int, name: str, blob: ByteSource) -> IndexFileError:
+    return IndexFileError(
+        f"the index of a blob of {size:,} bytes, and {blob.name} has {blob.size:,}: make it again "
+        "('stargz index')",
+        name,
+    )
+
+
+# --- the cache --------------------------------------------------------------------------
+
+
+class _Place:
+    """Where the index of a blob is kept: nowhere if nothing says what the blob is in another
+    process, or nothing is to be kept."""
+
+    def __init__(
+        self, blob: ByteSource, wanted: Wanted, foreign: Foreign | None = None, by: str = ""
+    ) -> None:
+        self._blob = blob
+        self._wanted = wanted
+        self._foreign = foreign  # whose entry points are taken
+        self._by = by  # what tells it from another
+        self._cache: Cache | None = None
+        if wanted.cache is not False and self._identity() is not None:
+            self._cache = as_cache(wanted.cache)
+
+    def _identity(self) -> tuple[str, str] | None:
+        if self._wanted.blob_digest is not None:
+            return self._wanted.blob_digest + self._by, ""
+        name, version = getattr(self._blob, "identity", None) or ("", "")
+        return (name + self._by, version) if name else None
+
+    def read(self) -> Index | None:
+        """What was kept; None if there is nothing that is of use."""
+        identity = self._identity()
+        data = self._cache.index(*identity) if self._cache and identity else None
+        if data is None:
+            return None
+        assert self._cache is not None
+        try:
+            made = load(data, name=self._cache.path)
+            _check_fits(made, self._cache.path, self._blob, self._wanted.blob_digest)
+        except IndexFileError as error:
+            _log.info("%s; it is made anew", error)
+            return None
+        return made
+
+    def make(self) -> Index:
+        """A new one, which is kept."""
+        blob, wanted = self._blob, self._wanted
+        _let_settle(blob)
+        identity = self._identity()
+        made = build(blob, threads=wanted.threads, progress=wanted.progress, wanted=self._foreign)
+        if wanted.blob_digest is not None and made.digest != wanted.blob_digest:
+            raise DigestError("the blob", wanted.blob_digest, made.digest, blob.name)
+        if self._cache is not None and identity is not None and identity == self._identity():
+            kept = self._cache.keep_index(*identity, made.dump)
+            _log.info(
+                "%s: %s in %s spans, %s", blob.name, f"{made.entries:,} entries",
+                f"{made.spans:,}", "kept in the cache" if kept else "not kept",
+            )  # fmt: skip
+        return made
+
+
+def _let_settle(blob: ByteSource) -> None:
+    """Wait until whatever is written to a file changes its times."""
+    fd = getattr(blob, "fd", None)
+    if fd is not None:
+        age = time.time_ns() - os.fstat(fd).st_ctime_ns
+        if 0 <= age < _TICK_NS:
+            time.sleep((_TICK_NS - age) / 1e9)

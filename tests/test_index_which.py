@@ -1,0 +1,486 @@
+"""Which index an ordinary tar.gz is read by: the one that is given, the one beside it, the one that
+was kept, a new one; and when there is none."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import blobs
+import fsspec
+import layouts
+import ordinary
+import pytest
+from command import fails, ok, run, together
+from faraway import Faraway
+from servers import FaultProxy, nginx
+
+import stargz
+from stargz.errors import (
+    DigestError,
+    FooterError,
+    IndexFileError,
+    UnindexedError,
+    UnverifiedError,
+    UsageError,
+)
+from stargz.sources import MemorySource
+
+TAR = ordinary.big_tar()
+GZ = gzip.compress(TAR, 6)
+TEXT = b"".join(b"line %d of some text\n" % n for n in range(8000))
+NONE = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "any.tar.gz"
+    made.write_bytes(GZ)
+    return made
+
+
+def beside(path: Path, span_size: int = ordinary.SPAN) -> Path:
+    """The index of a file beside it; by its spans it is known from those that are made unasked."""
+    stargz.index(path, span_size=span_size, force=True)
+    return path.with_name(path.name + ".index")
+
+
+def span_size(layer: stargz.Layer) -> int:
+    assert layer.index is not None
+    assert layer.kind == "indexed"
+    return layer.index.span_size
+
+
+DEFAULT = 4 << 20
+
+# --- what just works ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", ordinary.WRAPS)
+def test_commands_take_any_tar(wrap: str, tmp_path: Path) -> None:
+    path = tmp_path / f"any.{wrap}"
+    path.write_bytes(ordinary.WRAPS[wrap](TAR))
+    cat = ("cat", path, "d/text")
+    (_, listed, _), *twice = together(("ls", "-R", path, "d"), cat, cat)
+    assert len(listed.split()) == 43
+    assert twice == [(0, TEXT.decode(), "")] * 2  # made, and from the cache
+
+
+def test_every_command(path: Path, tmp_path: Path) -> None:
+    converted = tmp_path / "any.stargz"
+    stargz.convert(path, converted)
+    lines = [("find", "-name", "small1?"), ("tree",), ("ls", "-lR"), ("du", "--apparent-size")]
+    found = together(*((name, src, *more) for name, *more in lines for src in (path, converted)))
+    for one, other in zip(found[::2], found[1::2], strict=True):
+        assert one == other and one[0] == 0
+    compared, extracted, toc, verified = together(
+        ("diff", "--json", path, converted),
+        ("extract", path, "-C", tmp_path / "out"),
+        ("toc", "--json", path),
+        ("verify", "--json", path),
+    )
+    difference = json.loads(compared[1])
+    assert not any(difference[key] for key in ("added", "removed", "changed", "metadata"))
+    assert extracted[0] == 0 and (tmp_path / "out/d/text").read_bytes() == TEXT
+    assert json.loads(toc[2])["toc_digest"] == blobs.sha256(toc[1].encode())
+    assert json.loads(verified[1])["ok"]
+
+
+def test_a_pipe_and_memory(path: Path) -> None:
+    with path.open("rb") as file:
+        assert ok("cat", "-", "d/text", stdin=file, text=False) == TEXT  # a file
+    assert ok("cat", "-", "d/text", input=GZ, text=False) == TEXT  # a pipe
+    sources: list[Any] = [GZ, io.BytesIO(GZ), MemorySource(GZ), path, str(path)]
+    for source in sources:
+        with stargz.open(source) as layer:
+            assert layer.read("d/text") == TEXT
+    with path.open("rb") as file, stargz.open(file) as layer:
+        assert layer.read("d/text", 5, 10) == TEXT[5:15]
+        assert file.tell() == 0
+
+
+def test_progress(path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with stargz.open(path, cache=False, progress=lambda *at: seen.append(at)):
+        assert seen[-1][1] == len(GZ)
+
+
+def test_file_system(path: Path) -> None:
+    with fsspec.open(f"stargz://d/text::{path}") as file:
+        assert file.read() == TEXT
+    index = beside(path).rename(path.with_name("elsewhere"))
+    files = fsspec.filesystem("stargz", fo=str(path), index=str(index))
+    assert span_size(files.file_tree.layers[0]) == ordinary.SPAN
+    with pytest.raises(UsageError, match="index is for single layers"):
+        fsspec.filesystem("stargz", fo="oci:none", index=str(index))
+
+
+def test_an_empty_tar(tmp_path: Path) -> None:
+    (tmp_path / "empty.tar").write_bytes(bytes(10240))
+    assert ok("ls", tmp_path / "empty.tar") == ""
+
+
+@pytest.mark.parametrize("data", [b"", b"x", bytes(100), b"#!/bin/sh\n" * 100])
+def test_what_is_no_tar(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    assert "no" in fails(1, "ls", tmp_path / "file")
+    with pytest.raises(FooterError):
+        stargz.open(data)
+    fails(3, "verify", tmp_path / "file")
+
+
+def test_a_seekable_layer_stays_what_it_is(path: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "any.stargz"
+    stargz.convert(path, layer)
+    index = beside(layer)
+    with stargz.open(layer) as opened:
+        assert opened.kind == "estargz"
+    with stargz.open(layer, index="build") as opened:
+        assert opened.kind == "estargz"
+    with stargz.open(layer, index=index) as opened:
+        assert span_size(opened) == ordinary.SPAN
+        assert opened.read("d/text") == TEXT
+    with pytest.raises(UsageError, match="has its own TOC"):
+        stargz.open(layer, index_digest=NONE)
+
+
+def test_a_spoilt_footer_is_no_ordinary_tar(path: Path) -> None:
+    out = io.BytesIO()
+    stargz.convert(path, out)
+    data = bytearray(out.getvalue())
+    data[-51] ^= 1
+    with pytest.raises(FooterError, match="no footer"):
+        stargz.open(bytes(data))
+
+
+# --- one that is given ----------------------------------------------------------------------------
+
+
+def test_the_one_that_is_given(path: Path, tmp_path: Path) -> None:
+    beside(path)
+    other = tmp_path / "other"
+    stargz.index(path, other, span_size=128 << 10)
+    sources: list[Any] = [other, str(other), other.read_bytes(), MemorySource(other.read_bytes())]
+    for source in sources:
+        with stargz.open(path, index=source) as layer:
+            assert span_size(layer) == 128 << 10
+            assert layer.read("d/text") == TEXT
+    assert ok("cat", "--index", other, path, "d/text", text=False) == TEXT
+
+
+def test_one_that_does_not_fit_is_an_error(path: Path, tmp_path: Path) -> None:
+    """Never replaced, though there is another."""
+    beside(path)
+    (tmp_path / "longer.tar.gz").write_bytes(gzip.compress(TAR + bytes(5000)))
+    wrong = beside(tmp_path / "longer.tar.gz")
+    (tmp_path / "junk").write_bytes(b"<html>not here</html>" * 10)
+    (tmp_path / "empty").write_bytes(b"")
+    names = (wrong, tmp_path / "junk", tmp_path / "empty", tmp_path / "missing")
+    told = together(*(("ls", "--index", name, path) for name in names))
+    size = (tmp_path / "longer.tar.gz").stat().st_size
+    words = (f"of a blob of {size:,} bytes", "no index", "no index", "No such file")
+    for (code, out, err), name, word in zip(told, names, words, strict=True):
+        assert (code, out) == (1, "") and word in err and str(name) in err
+        assert err.count("\n") == 1
+    with pytest.raises(IndexFileError):
+        stargz.open(path, index=b"")
+
+
+def test_one_of_another_program(tmp_path: Path, user_cache: Path) -> None:
+    """It has entry points alone: the blob is read once, and the whole index is kept."""
+    path, gzi = tmp_path / "any.tar.gz", tmp_path / "any.tar.gz.gzi"
+    path.write_bytes(ordinary.members(TAR))
+    gzi.write_bytes(ordinary.members_index(TAR))
+    for _ in range(2):
+        with stargz.open(path, index=gzi) as layer:
+            assert layer.index is not None and layer.index.spans == -(-len(TAR) // 150_000)
+            assert layer.read("d/text") == TEXT
+            assert layer.verify().ok
+    with stargz.open(path) as layer:  # which is not the one that is made without
+        assert layer.index is not None and layer.index.spans == 1
+    assert len(list(user_cache.glob("index/*"))) == 2
+    assert ok("cat", "--index", gzi, path, "d/text", text=False) == TEXT
+    wrong = bytearray(gzi.read_bytes())
+    wrong[8] ^= 1
+    gzi.write_bytes(wrong)
+    assert str(path) in fails(1, "ls", "--index", gzi, path)
+    with pytest.raises(UnindexedError, match="all have to be read"):
+        stargz.open(Faraway(path.read_bytes()), index=ordinary.members_index(TAR))
+
+
+def test_contradictions(path: Path, tmp_path: Path) -> None:
+    told = together(
+        ("ls", "--index", path, "--build-index", path),
+        ("ls", "--index", path, "--toc", path, path),
+        ("ls", "--build-index", "--index-digest", NONE, path),
+        ("ls", "--index-digest", NONE, path),
+        ("ls", "--index-digest", "sha256:0", path),
+        ("info", "--build-index", path),
+        ("info", "--index", path, path, path),
+        ("verify", "--index", path, "oci:none"),
+        ("mount", "--index", path, "oci:none", tmp_path),
+        ("mount", "--index", path, "--allow-host", "h.example", tmp_path),
+    )
+    for code, out, err in told:
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert "index" in err
+
+
+def test_each_side_of_a_diff_has_its_own(path: Path, tmp_path: Path) -> None:
+    index = beside(path).rename(tmp_path / "a.index")
+    other = tmp_path / "b.tar.gz"
+    other.write_bytes(gzip.compress(blobs.varied_tar()))
+    text = ok("diff", "--index-a", index, path, other)
+    assert "- d/text" in text
+    assert "of a blob of" in fails(1, "diff", "--index-b", index, path, other)
+
+
+# --- one beside it --------------------------------------------------------------------------------
+
+
+def test_one_beside_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = beside(path)
+    with stargz.open(path) as layer:
+        assert span_size(layer) == ordinary.SPAN
+        assert not layer.verified
+    with stargz.open(path, index_digest=blobs.sha256(index.read_bytes())) as layer:
+        assert span_size(layer) == ordinary.SPAN
+        assert layer.verified
+    with pytest.raises(DigestError):
+        stargz.open(path, index_digest=NONE)
+    assert not caplog.records
+
+
+def test_one_beside_it_that_is_of_no_use_is_a_warning(path: Path) -> None:
+    index = beside(path)
+    good = index.read_bytes()
+    for bad in (b"", b"junk", good[:-1], good[:100], good[:200] + b"\xff" + good[201:]):
+        index.write_bytes(bad)
+        told, quiet = together(("cat", path, "d/text"), ("cat", "-q", path, "d/text"))
+        assert told[:2] == quiet[:2] == (0, TEXT.decode())
+        assert told[2].startswith(f"stargz: warning: {index}")
+        assert told[2].endswith("this index is not used\n") and told[2].count("\n") == 1
+        assert quiet[2] == ""
+    path.write_bytes(gzip.compress(TAR + bytes(4096)))
+    index.write_bytes(good)
+    assert "of a blob of" in run("ls", path).stderr
+    # One that cannot be read.
+    index.unlink()
+    index.mkdir()
+    assert "is a directory" in run("ls", path).stderr
+
+
+# --- far away -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(path: Path, tmp_path: Path) -> Any:
+    (tmp_path / "nginx").mkdir()
+    with nginx(tmp_path, tmp_path / "nginx") as url, FaultProxy(url) as proxy:
+        yield proxy
+
+
+def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Path) -> None:
+    url = f"{web.url}/{path.name}"
+    text = fails(1, "ls", url)
+    assert f"an ordinary tar.gz of {len(GZ):,} bytes" in text
+    assert "--build-index" in text and "index=" not in text
+    assert [r.path for r in web.log if r.status < 400].count("/any.tar.gz.index") == 0
+    assert sum(r.sent for r in web.log) < len(GZ) + 4096  # it is so small that its tail is all
+    with pytest.raises(UnindexedError, match='index="build"'):
+        stargz.open(url)
+    assert not list(user_cache.glob("index/*"))
+
+
+def test_asked_for_it_is_read_once(web: FaultProxy, path: Path, user_cache: Path) -> None:
+    url = f"{web.url}/{path.name}"
+    assert ok("cat", "--build-index", url, "d/text", text=False) == TEXT
+    assert len(list(user_cache.glob("index/*"))) == 1
+    for chunk in user_cache.glob("??/*"):
+        chunk.unlink()
+    web.reset()
+    assert ok("cat", url, "d/text", text=False) == TEXT
+    assert len(web.log) <= 4
+    # Another blob of that name: nothing of the one before is used.
+    other = bytearray(ordinary.big_tar())
+    at = bytes(other).index(b"line 7 ")
+    other[at : at + 6] = b"LINE 7"
+    path.write_bytes(gzip.compress(bytes(other), 6))
+    fails(1, "ls", url)
+    assert b"LINE 7" in ok("cat", "--build-index", "--no-cache", url, "d/large", text=False)
+
+
+def test_one_beside_a_url(web: FaultProxy, path: Path) -> None:
+    url = f"{web.url}/{path.name}"
+    beside(path)
+    with stargz.open(url, cache=False) as layer:
+        assert span_size(layer) == ordinary.SPAN
+        assert layer.read("d/text") == TEXT
+    assert ok("cat", url, "d/text", text=False) == TEXT
+    # A query names nothing that has others beside it.
+    web.reset()
+    with pytest.raises(UnindexedError):
+        stargz.open(f"{url}?token=1")
+    assert not [r for r in web.log if ".index" in r.path]
+    # A seekable layer is not looked beside.
+    stargz.convert(path, path.with_name("layer.stargz"))
+    web.reset()
+    with stargz.open(f"{web.url}/layer.stargz"):
+        assert [r.path for r in web.log] == ["/layer.stargz"]
+
+
+def test_a_url_of_an_index(web: FaultProxy, path: Path, tmp_path: Path) -> None:
+    index = beside(path).rename(tmp_path / "elsewhere.index")
+    url = f"{web.url}/{path.name}"
+    with stargz.open(url, index=f"{web.url}/elsewhere.index", cache=False) as layer:
+        assert layer.read("d/small7").startswith(b"7 ")
+    paths = [r.path for r in web.log]
+    assert paths.count("/elsewhere.index") == 1 and len(paths) <= 4
+    assert ok("cat", "--index", index, url, "d/text", text=False) == TEXT
+    assert ok("cat", "--index", f"{web.url}/{index.name}", path, "d/text", text=False) == TEXT
+
+
+def test_other_sources(path: Path) -> None:
+    far = Faraway(GZ)
+    with pytest.raises(UnindexedError):
+        stargz.open(far)
+    with stargz.open(Faraway(GZ), index="build", cache=False) as layer:
+        assert layer.read("d/text") == TEXT
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/any.tar.gz", GZ)
+    try:
+        with pytest.raises(UnindexedError):
+            stargz.open("memory://any.tar.gz")
+        with stargz.open("memory://any.tar.gz", index="build") as layer:
+            assert span_size(layer) == DEFAULT
+        stargz.index(path, span_size=ordinary.SPAN)
+        memory.pipe("/any.tar.gz.index", path.with_name("any.tar.gz.index").read_bytes())
+        with stargz.open("memory://any.tar.gz") as layer:
+            assert span_size(layer) == ordinary.SPAN
+    finally:
+        memory.rm("/any.tar.gz")
+
+
+# --- info -----------------------------------------------------------------------------------------
+
+
+def test_info_makes_none(path: Path, web: FaultProxy, user_cache: Path) -> None:
+    for src in (path, f"{web.url}/{path.name}"):
+        info = json.loads(ok("info", "--json", src))
+        assert (info["kind"], info["size"], info["compression"]) == ("plain", len(GZ), "gzip")
+        assert info["toc_digest"] is None
+        assert "stargz index" in ok("info", src)
+    assert not list(user_cache.glob("index/*"))
+    ok("ls", path)
+    info = json.loads(ok("info", "--json", path))
+    assert info["kind"] == "indexed"
+    assert info["uncompressed_size"] == len(TAR)
+    assert info["blob_digest"] == blobs.sha256(GZ)
+    assert info["diff_id"] == blobs.sha256(TAR)
+    assert info["toc_offset"] is None
+    assert info["toc_digest"] == blobs.sha256(ok("toc", path).encode())
+    assert "longest_span" in ok("info", path)
+    with pytest.raises(UnindexedError):
+        stargz.open(GZ, index=False)
+
+
+# --- trust ----------------------------------------------------------------------------------------
+
+
+def test_require_verified(path: Path, tmp_path: Path, user_cache: Path) -> None:
+    # Made now.
+    with stargz.open(path, require_verified=True) as layer:
+        assert layer.verified
+        toc_digest = layer.toc_digest
+    assert ok("cat", "--require-verified", path, "d/text", text=False) == TEXT
+    # What lies beside it is nobody's word: one is made.
+    index = beside(path)
+    with stargz.open(path, require_verified=True) as layer:
+        assert span_size(layer) == DEFAULT
+    text = fails(3, "ls", "--require-verified", "--index", index, path)
+    assert "--index-digest" in text
+    digest = json.loads(ok("index", "--json", "-o", tmp_path / "i", path))["digest"]
+    assert digest == blobs.sha256((tmp_path / "i").read_bytes())
+    trusted = ("--require-verified", "--index", tmp_path / "i", "--index-digest", digest)
+    assert ok("cat", *trusted, path, "d/text", text=False) == TEXT
+    fails(3, "ls", "--index", index, "--index-digest", digest, path)
+    # The TOC's digest says the same of what is in it.
+    with stargz.open(path, index=tmp_path / "i", toc_digest=toc_digest) as layer:
+        assert layer.verified
+    with pytest.raises(DigestError):
+        stargz.open(path, toc_digest=NONE)
+    assert ok("ls", "--index", tmp_path / "i", "--toc-digest", toc_digest, path)
+    with pytest.raises(UnverifiedError):
+        stargz.open(Faraway(GZ), index=index, require_verified=True)
+
+
+# --- other commands -------------------------------------------------------------------------------
+
+
+def test_patches_are_between_seekable_layers(path: Path, tmp_path: Path) -> None:
+    layer = tmp_path / "any.stargz"
+    stargz.convert(path, layer)
+    for base, new in ((path, layer), (layer, path)):
+        text = fails(1, "delta", base, new, "-o", tmp_path / "patch")
+        assert str(path) in text and "convert" in text
+        with pytest.raises(FooterError, match="between seekable layers"):
+            stargz.delta(base, new, tmp_path / "patch")
+    assert "convert" in fails(1, "toc", "--members", path)
+    with stargz.open(path) as opened, pytest.raises(FooterError, match="seekable"):
+        stargz.MemberList.from_layer(opened)
+    ok("delta", layer, layer, "-o", tmp_path / "patch")
+    assert "BASE is not" in fails(3, "apply", path, tmp_path / "patch", "-o", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_convert_is_as_ever(path: Path, tmp_path: Path) -> None:
+    beside(path)
+    ok("convert", path, tmp_path / "one")
+    path.with_name("any.tar.gz.index").unlink()
+    ok("convert", path, tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_tar_zst_of_one_frame(tmp_path: Path) -> None:
+    import zstandard
+
+    path = tmp_path / "one.tar.zst"
+    path.write_bytes(zstandard.ZstdCompressor().compress(ordinary.big_tar(20 << 20)))
+    for command in ("ls", "index"):
+        assert "convert" in fails(1, command, path)
+
+
+def test_a_layer_of_a_layout(path: Path, tmp_path: Path) -> None:
+    layout = layouts.Layout(tmp_path / "layout")
+    layout.tag(layout.manifest([layout.plain_layer(TAR, GZ)]))
+    src = f"oci:{tmp_path}/layout"
+    assert ok("cat", "--layer", "1", src, "d/text", text=False) == TEXT
+    index = beside(path)
+    assert ok("cat", "--layer", "1", "--index", index, src, "d/text", text=False) == TEXT
+    (tmp_path / "other.tar.gz").write_bytes(gzip.compress(TAR, 6, mtime=1))
+    wrong = beside(tmp_path / "other.tar.gz")
+    assert (tmp_path / "other.tar.gz").stat().st_size == len(GZ)
+    assert "index of the blob" in fails(1, "ls", "--layer", "1", "--index", wrong, src)
+
+
+def test_a_directory_called_as_the_keyword(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    shutil.copy(beside(path), "build")
+    assert ok("cat", "--index", "build", path, "d/text", text=False) == TEXT
+    os.remove("build")  # noqa: PTH107
+    assert "No such file" in fails(1, "ls", "--index", "build", path)
+
+
+def test_what_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "stargz")
+    stargz.open(path).close()
+    assert [r.getMessage() for r in caplog.records if "spans" in r.getMessage()]
+    caplog.clear()
+    stargz.open(path).close()
+    assert not caplog.records
