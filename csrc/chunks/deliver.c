@@ -84,13 +84,19 @@ static sgz_chunks_chunk *still_wanted(sgz_chunks *c, const sgz_chunks_active *a)
 static sgz_status decode(sgz_chunks *c, const sgz_chunks_active *a, sgz_reader *r, sgz_error *err)
 {
     sgz_status st = SGZ_OK, one = SGZ_OK;
-    sgz_error other;
+    sgz_error mine;
     for (size_t i = 0; i < a->count && one != SGZ_ECANCELLED; i++) {
-        if (a->chunks[i]->state != SGZ_FLYING)
+        sgz_chunks_chunk *k = a->chunks[i];
+        if (k->state != SGZ_FLYING)
             continue;
-        one = sgz_chunks_decode(c, r, a->chunks[i], st ? &other : err);
-        if (!st || one == SGZ_ECANCELLED)
+        one = sgz_chunks_decode(c, r, k, &mine);
+        if (one && (k->error || (k->error = malloc(sizeof *k->error))))
+            *k->error = mine;
+        if (one && (!st || one == SGZ_ECANCELLED)) {
             st = one;
+            if (err)
+                *err = mine;
+        }
     }
     return st;
 }
@@ -178,7 +184,10 @@ void sgz_chunks_fail(sgz_chunks *c, const sgz_chunks_job *job, const sgz_error *
     for (size_t i = 0; i < a->count; i++) {
         if (a->chunks[i]->state != SGZ_FLYING)
             continue;
-        sgz_chunks_want *wants = sgz_chunks_mark_failed(c, a->chunks[i], err);
+        /* What is wrong with their bytes is another thing for each. */
+        int wrong = err->code == SGZ_EDATA || err->code == SGZ_EDIGEST;
+        const sgz_error *own = a->chunks[i]->error;
+        sgz_chunks_want *wants = sgz_chunks_mark_failed(c, a->chunks[i], wrong && own ? own : err);
         pthread_mutex_unlock(&c->lock);
         sgz_chunks_wake(wants);
         pthread_mutex_lock(&c->lock);

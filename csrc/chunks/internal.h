@@ -38,7 +38,8 @@ typedef struct sgz_chunks_chunk {
     uint8_t cold;             /* the first to be evicted */
     uint8_t spared;           /* was to be evicted once */
     uint8_t *data;
-    sgz_error *error;         /* FAILED; NULL when there was no memory for it */
+    sgz_error *error;         /* FAILED; NULL when there was no memory for it. FLYING: what was
+                                 wrong with the bytes that came */
     sgz_chunks_want *waiters;
     int64_t reach;            /* of a queued one: how many bytes its request may have */
     struct sgz_chunks_chunk *chain;         /* other windows of the span */

@@ -246,6 +246,8 @@ sgz_chunks_want *sgz_chunks_mark_ready(sgz_chunks *c, sgz_chunks_chunk *k, uint8
     k->data = data;
     k->state = SGZ_READY;
     k->slow = 0;
+    free(k->error);
+    k->error = NULL;
     c->used += k->len + CHUNK_COST;
     trim(c);
     return take_waiters(k, SGZ_OK, NULL);
@@ -255,8 +257,7 @@ sgz_chunks_want *sgz_chunks_mark_failed(sgz_chunks *c, sgz_chunks_chunk *k, cons
 {
     k->state = SGZ_FAILED;
     k->slow = 0;
-    k->error = malloc(sizeof *k->error);
-    if (k->error)
+    if (k->error || (k->error = malloc(sizeof *k->error)))
         *k->error = *err;
     sgz_chunks_unlist(c, k);
     return take_waiters(k, err->code, err);

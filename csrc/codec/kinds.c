@@ -43,7 +43,7 @@ static sgz_status enter_deflate(sgz_decoder *d, int64_t offset, const sgz_point 
     sgz_status st = have_inflater(d, err);
     if (st)
         return st;
-    const uint8_t *window = d->points->windows + at->window;
+    const uint8_t *window = at->history ? d->points->windows + at->window : NULL;
     if (at->packed) {
         st = read_history(d, at, history, err);
         window = history;
