@@ -112,8 +112,8 @@ def test_every_file_in_any_order(how: str, far: bool) -> None:
         read_all(reader, shuffled())
         assert reader.undigested() == 0
     if isinstance(source, Faraway):
-        # Each span once, but for the byte that two of them share.
-        assert source.total <= len(blob) + index.spans
+        # Each span once, but for gaps that are not worth a request of their own.
+        assert source.total < 1.2 * len(blob)
 
 
 @pytest.mark.parametrize("how", ["gzip", "members", "flushes", "plain"])

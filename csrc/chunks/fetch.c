@@ -241,6 +241,10 @@ static int next_wanted(sgz_chunks *c, sgz_chunks_job *job)
                            sgz_chunks_span_entry(layer, first - 1)->inner_offset <
                        SGZ_REQUEST_DECODED)
                 first--;
+            /* So is what else the bytes of the last one have. */
+            size_t others = sgz_chunks_advance(layer, last - 1, layer->spans->count, 0);
+            if (others > last)
+                reach = last = others;
             if (last - first > SGZ_REQUEST_SPANS)
                 last = first + SGZ_REQUEST_SPANS;
             if (reach > last)
