@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -178,6 +179,10 @@ class Ztoc:
         points = self.points[1:] if self.version == 1 else self.points
         packed = [struct.pack("<qqB", p.offset, p.out, p.bits) + p.window for p in points]
         return struct.pack("<iq", len(self.points), self.span) + b"".join(packed)
+
+
+def digest(span: bytes) -> bytes:
+    return b"sha256:" + hashlib.sha256(span).hexdigest().encode()
 
 
 def read(data: bytes) -> Ztoc:

@@ -8,107 +8,25 @@ import hashlib
 import io
 import itertools
 import random
-import struct
 import tarfile
-import zlib
-from collections.abc import Callable
-from typing import Any
 
 import plain_index
 import plain_ztoc
 import pytest
-import synthetic
 import zstandard
 from mutated_tars import mutated_tar
 from plain_ztoc import Entry, Point, Ztoc
+from ztocs import SPAN, TAR, WRAPS, entry, in_members, index_of, make_tar, written
 
-from stargz._engine.index import Index, build, load_ztoc
+from stargz._engine.index import Index, load_ztoc
 from stargz.errors import IndexFileError, StargzError, UnindexableError
 
-SPAN = 64 << 10
-TAR = synthetic.tar_bytes()
 # Digests of ztocs of TAR: the bytes are those of the reference's builder.
 PINS = {
     "plain": "077987f324de90ced5e158d639480ffbde538897ad49933c2d1c6985e0a02651",
     "stored": "fb2262e8ff5768e81fa5bfbf77463f7f9259be0e2398c0c270ea46c9f3e7240e",
 }
 RECORDS = {"SCHILY.xattr.user.first": "1", "SCHILY.xattr.user.a": "\udcff\udc80", "comment": "c"}
-
-
-def index_of(blob: bytes, *, piece: int = 0, **options: Any) -> Index:
-    file, rng = io.BytesIO(blob), random.Random(piece)
-    options = {"threads": 2, "span_size": SPAN, "soci": True, "digests": False, **options}
-
-    def read(n: int) -> bytes:
-        return file.read(min(n, rng.randint(1, piece)) if piece else n)
-
-    return build(read, source_name="blob", **options)
-
-
-def written(index: Index, **options: Any) -> bytes:
-    pieces: list[bytes] = []
-    index.write_ztoc(pieces.append, **options)
-    return b"".join(pieces)
-
-
-def named(tar: bytes) -> bytes:
-    out = io.BytesIO()
-    with gzip.GzipFile("a name", "wb", 6, out, mtime=7) as file:
-        file.write(tar)
-    return out.getvalue()
-
-
-def in_members(tar: bytes) -> bytes:
-    pieces = (tar[at : at + 150_001] for at in range(0, len(tar), 150_001))
-    return gzip.compress(b"") + b"".join(gzip.compress(piece, 1) for piece in pieces)
-
-
-def in_small_members(tar: bytes) -> bytes:
-    """Of many blocks each, so that points are near the beginnings of members."""
-    out = []
-    for at in range(0, len(tar), 41_003):
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-        for start in range(at, min(at + 41_003, len(tar)), 5000):
-            out.append(packer.compress(tar[start : min(start + 5000, at + 41_003)]))
-            out.append(packer.flush(zlib.Z_SYNC_FLUSH))
-        out.append(packer.flush())
-    return b"".join(out)
-
-
-def stored(tar: bytes) -> bytes:
-    """The same bytes whatever zlib it is."""
-    out = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff"]
-    for at in range(0, len(tar), 60_000):
-        block = tar[at : at + 60_000]
-        size = len(block)
-        out.append(struct.pack("<BHH", at + size == len(tar), size, size ^ 0xFFFF) + block)
-    return b"".join([*out, struct.pack("<II", zlib.crc32(tar), len(tar) & 0xFFFFFFFF)])
-
-
-WRAPS: dict[str, Callable[[bytes], bytes]] = {
-    "plain": lambda tar: tar,
-    "gzip": lambda tar: gzip.compress(tar, 6, mtime=0),
-    "stored": stored,
-    "named": named,
-    "members": in_members,
-    "small members": in_small_members,
-}
-
-
-def make_tar(*infos: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=form, errors="surrogateescape") as tar:
-        for info in infos:
-            tar.addfile(info, io.BytesIO(bytes(info.size)))
-    return out.getvalue()
-
-
-def entry(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info
 
 
 def raw_name(info: tarfile.TarInfo) -> bytes:
@@ -429,6 +347,11 @@ BROKEN: dict[str, tuple[Ztoc, str]] = {
     "span size": (SOUND.changed(span=-1), "span size is negative"),
     "sizes": (SOUND.changed(archive_size=-5), "a size in it is impossible"),
     "huge": (SOUND.changed(archive_size=1 << 62), "a size in it is impossible"),
+    "promise": (SOUND.changed(archive_size=1 << 31), "a span of it promises more than its bytes"),
+    "other promise": (
+        SOUND.changed(points=[Point(10, 0), Point(20, 100_000), Point(9000, 180_000)]),
+        "a span of it promises more than its bytes",
+    ),
     "plain size": (PLAIN.changed(plain_size=299_999), "do not divide the blob"),
     "plain span": (PLAIN.changed(span=0), "do not divide the blob"),
     "plain digests": (PLAIN.changed(digests=PLAIN.digests[:2]), "one digest of each span"),
@@ -515,6 +438,6 @@ def test_what_is_shared_is_not_worth_more_than_the_file() -> None:
 
 
 def test_a_file_of_too_many_chunks() -> None:
-    ztoc = SOUND.changed(archive_size=1 << 59, size=1 << 40)
+    ztoc = SOUND.changed(archive_size=1 << 59, size=1 << 52)
     with pytest.raises(IndexFileError, match="'a': the entries to here are more than a ztoc"):
         load_ztoc(plain_ztoc.write(ztoc.changed(entries=[Entry(b"a", size=1 << 58)])))

@@ -2,6 +2,7 @@
 
 #include "base/time.h"
 #include "base/vec.h"
+#include "codec/decode.h"
 #include "index/flat.h"
 #include "index/limits.h"
 #include "index/ztoc.h"
@@ -173,6 +174,10 @@ static sgz_status read_points(reader *r, const sgz_flat_table *root, sgz_error *
         points->end = points->at[points->count - 1].out;
     if (algorithm == ZTOC_PLAIN)
         points->end = points->size;
+    for (size_t i = 0; i < points->count; i++)
+        if (!sgz_codec_point_fits(points, sgz_codec_points_end(points, i) - points->at[i].offset,
+                                  sgz_index_span_end(points, i) - points->at[i].out))
+            return malformed("a span of it promises more than its bytes can hold", err);
     return read_digests(r, &digests, err);
 }
 

@@ -81,7 +81,7 @@ def test_the_same(soci: Soci, tmp_path: Path, wrap: str, seed: int) -> None:
     files = random_tar(tmp_path / "tar", seed)
     blob = WRAPS[wrap]((tmp_path / "tar").read_bytes())
     (tmp_path / "blob").write_bytes(blob)
-    index, data = ours(blob)
+    _, data = ours(blob)
     reference = theirs(soci, tmp_path / "blob", tmp_path / "reference")
     assert read(soci, tmp_path, blob, data) == files
     if wrap != "empty members":
