@@ -98,6 +98,7 @@ def test_written(wrap: str) -> None:
     data = written(index, tool="a tool")
     ztoc = plain_ztoc.read(data)
     check(ztoc, blob, TAR, several="members" in wrap)
+    assert any("several members" in note for note in index.notes) == ("members" in wrap)
     assert ztoc.tool == b"a tool" and index.spans == len(ztoc.digests) > 20
     assert all(data == written(index_of(blob, threads=n, piece=p), tool="a tool")
                for n, p in ((1, 0), (3, 700), (2, 99_999)))  # fmt: skip

@@ -151,7 +151,10 @@ cdef class Index:
     @property
     def notes(self):
         """A line of text for each thing that was not taken as it stands."""
-        return notes_of(&self.index.notes)
+        lines = notes_of(&self.index.notes)
+        if self.ztoc is not None and self.index.members > 1:
+            lines.append(SEVERAL_MEMBERS)
+        return lines
 
     @property
     def toc(self):

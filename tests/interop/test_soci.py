@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import tarfile
 import zlib
@@ -15,6 +16,8 @@ import pytest
 from random_trees import random_tar
 
 from stargz._engine.index import Index, build, load_ztoc
+from stargz._engine.reader import Blob, Reader
+from stargz.sources.memory import MemorySource
 
 SPAN = 64 << 10
 Soci = Callable[..., Any]
@@ -98,13 +101,27 @@ def test_the_same(soci: Soci, tmp_path: Path, wrap: str, seed: int) -> None:
 
 @pytest.mark.parametrize("wrap", ["plain", "level 6", "header", "members"])
 def test_theirs_is_read(soci: Soci, tmp_path: Path, wrap: str) -> None:
-    random_tar(tmp_path / "tar", 2, entries=200)
+    files = random_tar(tmp_path / "tar", 2, entries=200)
     blob = WRAPS[wrap]((tmp_path / "tar").read_bytes())
     (tmp_path / "blob").write_bytes(blob)
     built, _ = ours(blob)
     index = load_ztoc(theirs(soci, tmp_path / "blob", tmp_path / "reference"), blob_size=len(blob))
     assert index.json() == built.json() and index.spans == built.spans
     assert index.longest_span == built.longest_span
+    reader = Reader(
+        Blob(MemorySource(blob, "layer")),
+        index.toc,
+        len(blob),
+        True,
+        2,
+        None,
+        index=index,
+        claims=True,
+    )
+    for name, digest in files.items():
+        row = index.toc.resolve(index.toc.lookup(name))
+        content = reader.read(row, 0, index.toc.size(row))
+        assert hashlib.sha256(content).hexdigest() == digest
 
 
 def test_files_by_name(soci: Soci, tmp_path: Path) -> None:
