@@ -25,6 +25,7 @@ from stargz.errors import (
 from stargz.footer import parse_footer
 from stargz.indexing import SUFFIX, Progress, build
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
+from stargz.sources.base import TAIL
 
 _log = logging.getLogger("stargz")
 
@@ -174,13 +175,15 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
 
 def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
     """The index in a file, which must be of this blob."""
+    last = min(file.size, TAIL)
     if file.size > wanted.max_size:
         raise IndexFileError(
             f"{file.size} bytes are more than an index may have, {wanted.max_size}; max_toc_size "
             "(--max-toc-size) allows more",
             file.name,
         )
-    data = file.read_at(0, file.size)
+    # Its last bytes are there already where it came from a server.
+    data = b"".join(file.read_ranges([(0, file.size - last), (file.size - last, last)]))
     if wanted.index_digest is not None:
         actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if actual != wanted.index_digest:

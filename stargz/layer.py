@@ -249,7 +249,7 @@ class Layer:
         from stargz.sources.forward import ForwardSource
 
         with ForwardSource(self.source, blocks) as source:
-            yield Blob(source)
+            yield Blob(source, like=self.blob)
 
     def _members_end(self) -> int:
         return self.size - self.footer.size

@@ -14,7 +14,7 @@ from typing import Any
 import blobs
 import ordinary
 import pytest
-from command import fails, ok, run
+from command import fails_here, here, ok_here
 from faraway import Faraway
 
 import stargz
@@ -90,7 +90,7 @@ def test_an_index_of_another_blob_of_the_same_size(tmp_path: Path) -> None:
         layer.read("d/text")
     (tmp_path / "blob").write_bytes(GZ)
     (tmp_path / "index").write_bytes(index)
-    done = run("verify", "--index", tmp_path / "index", tmp_path / "blob")
+    done = here("verify", "--index", tmp_path / "index", tmp_path / "blob")
     assert done.returncode == 3
     lines = done.stderr.splitlines()
     assert any("digest" in line for line in lines)
@@ -175,10 +175,10 @@ def test_a_blob_that_changes_under_its_index(tmp_path: Path) -> None:
     blob = gzip.compress(other, 6, mtime=0)
     blob = same_size(other, len(GZ)) if len(blob) < len(GZ) else blob[: len(GZ)]
     path.write_bytes(blob)
-    text = fails(3, "cat", path, "d/text")
+    text = fails_here(3, "cat", path, "d/text")
     assert "digest" in text or "any.tar.gz" in text
     path.write_bytes(GZ + b"more")
-    done = run("cat", path, "d/small1")
+    done = here("cat", path, "d/small1")
     assert done.stdout.startswith("1 ") and "of a blob of" in done.stderr
 
 
@@ -228,24 +228,24 @@ def test_a_blob_that_changes_during_the_pass(tmp_path: Path) -> None:
 def test_verify_says_what_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "any.tar.gz"
     path.write_bytes(GZ)
-    value = json.loads(ok("verify", "--json", path))
+    value = json.loads(ok_here("verify", "--json", path))
     assert value["ok"] and value["verified"] and value["bytes"] == len(TAR)
     assert value["files"] == len(CONTENTS) and value["chunks"] >= len(CONTENTS)
     index = tmp_path / "i"
     index.write_bytes(GOOD)
-    value = json.loads(ok("verify", "--json", "--index", index, path))
+    value = json.loads(ok_here("verify", "--json", "--index", index, path))
     assert value["ok"] and not value["verified"]
     # The blob is damaged: what can be read of it is not all.
     bad = bytearray(GZ)
     bad[len(bad) // 2] ^= 0xFF
     path.write_bytes(bytes(bad))
-    done = run("verify", "--index", index, "--json", path)
+    done = here("verify", "--index", index, "--json", path)
     assert done.returncode == 3
     assert not json.loads(done.stdout)["ok"]
     # Another tree, of the same names.
     path.write_bytes(TAR.replace(b"line 7 of", b"LINE 7 OF"))
     index.write_bytes(made(TAR))
-    done = run("verify", "--index", index, path)
+    done = here("verify", "--index", index, path)
     assert done.returncode == 3
     for name in ("d/text", "d/large"):
         assert any(f"{name}: " in line for line in done.stderr.splitlines())

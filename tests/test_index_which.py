@@ -17,7 +17,7 @@ import fsspec
 import layouts
 import ordinary
 import pytest
-from command import fails, ok, run, together
+from command import each_here, fails_here, here, ok, ok_here
 from faraway import Faraway
 from servers import FaultProxy, nginx
 
@@ -67,7 +67,7 @@ def test_commands_take_any_tar(wrap: str, tmp_path: Path) -> None:
     path = tmp_path / f"any.{wrap}"
     path.write_bytes(ordinary.WRAPS[wrap](TAR))
     cat = ("cat", path, "d/text")
-    (_, listed, _), *twice = together(("ls", "-R", path, "d"), cat, cat)
+    (_, listed, _), *twice = each_here(("ls", "-R", path, "d"), cat, cat)
     assert len(listed.split()) == 43
     assert twice == [(0, TEXT.decode(), "")] * 2  # made, and from the cache
 
@@ -76,10 +76,10 @@ def test_every_command(path: Path, tmp_path: Path) -> None:
     converted = tmp_path / "any.stargz"
     stargz.convert(path, converted)
     lines = [("find", "-name", "small1?"), ("tree",), ("ls", "-lR"), ("du", "--apparent-size")]
-    found = together(*((name, src, *more) for name, *more in lines for src in (path, converted)))
+    found = each_here(*((name, src, *more) for name, *more in lines for src in (path, converted)))
     for one, other in zip(found[::2], found[1::2], strict=True):
         assert one == other and one[0] == 0
-    compared, extracted, toc, verified = together(
+    compared, extracted, toc, verified = each_here(
         ("diff", "--json", path, converted),
         ("extract", path, "-C", tmp_path / "out"),
         ("toc", "--json", path),
@@ -123,16 +123,16 @@ def test_file_system(path: Path) -> None:
 
 def test_an_empty_tar(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(bytes(10240))
-    assert ok("ls", tmp_path / "empty.tar") == ""
+    assert ok_here("ls", tmp_path / "empty.tar") == ""
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(100), b"#!/bin/sh\n" * 100])
 def test_what_is_no_tar(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert "no" in fails(1, "ls", tmp_path / "file")
+    assert "no" in fails_here(1, "ls", tmp_path / "file")
     with pytest.raises(FooterError):
         stargz.open(data)
-    fails(3, "verify", tmp_path / "file")
+    fails_here(3, "verify", tmp_path / "file")
 
 
 def test_a_seekable_layer_stays_what_it_is(path: Path, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_one_that_is_given(path: Path, tmp_path: Path) -> None:
         with stargz.open(path, index=source) as layer:
             assert span_size(layer) == 128 << 10
             assert layer.read("d/text") == TEXT
-    assert ok("cat", "--index", other, path, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--index", other, path, "d/text", text=False) == TEXT
 
 
 def test_one_that_does_not_fit_is_an_error(path: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_one_that_does_not_fit_is_an_error(path: Path, tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"<html>not here</html>" * 10)
     (tmp_path / "empty").write_bytes(b"")
     names = (wrong, tmp_path / "junk", tmp_path / "empty", tmp_path / "missing")
-    told = together(*(("ls", "--index", name, path) for name in names))
+    told = each_here(*(("ls", "--index", name, path) for name in names))
     size = (tmp_path / "longer.tar.gz").stat().st_size
     words = (f"of a blob of {size:,} bytes", "no index", "no index", "No such file")
     for (code, out, err), name, word in zip(told, names, words, strict=True):
@@ -205,17 +205,17 @@ def test_one_of_another_program(tmp_path: Path, user_cache: Path) -> None:
     with stargz.open(path) as layer:  # which is not the one that is made without
         assert layer.index is not None and layer.index.spans == 1
     assert len(list(user_cache.glob("index/*"))) == 2
-    assert ok("cat", "--index", gzi, path, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--index", gzi, path, "d/text", text=False) == TEXT
     wrong = bytearray(gzi.read_bytes())
     wrong[8] ^= 1
     gzi.write_bytes(wrong)
-    assert str(path) in fails(1, "ls", "--index", gzi, path)
+    assert str(path) in fails_here(1, "ls", "--index", gzi, path)
     with pytest.raises(UnindexedError, match="all have to be read"):
         stargz.open(Faraway(path.read_bytes()), index=ordinary.members_index(TAR))
 
 
 def test_contradictions(path: Path, tmp_path: Path) -> None:
-    told = together(
+    told = each_here(
         ("ls", "--index", path, "--build-index", path),
         ("ls", "--index", path, "--toc", path, path),
         ("ls", "--build-index", "--index-digest", NONE, path),
@@ -236,9 +236,9 @@ def test_each_side_of_a_diff_has_its_own(path: Path, tmp_path: Path) -> None:
     index = beside(path).rename(tmp_path / "a.index")
     other = tmp_path / "b.tar.gz"
     other.write_bytes(gzip.compress(blobs.varied_tar()))
-    text = ok("diff", "--index-a", index, path, other)
+    text = ok_here("diff", "--index-a", index, path, other)
     assert "- d/text" in text
-    assert "of a blob of" in fails(1, "diff", "--index-b", index, path, other)
+    assert "of a blob of" in fails_here(1, "diff", "--index-b", index, path, other)
 
 
 # --- one beside it --------------------------------------------------------------------------------
@@ -262,18 +262,18 @@ def test_one_beside_it_that_is_of_no_use_is_a_warning(path: Path) -> None:
     good = index.read_bytes()
     for bad in (b"", b"junk", good[:-1], good[:100], good[:200] + b"\xff" + good[201:]):
         index.write_bytes(bad)
-        told, quiet = together(("cat", path, "d/text"), ("cat", "-q", path, "d/text"))
+        told, quiet = each_here(("cat", path, "d/text"), ("cat", "-q", path, "d/text"))
         assert told[:2] == quiet[:2] == (0, TEXT.decode())
         assert told[2].startswith(f"stargz: warning: {index}")
         assert told[2].endswith("this index is not used\n") and told[2].count("\n") == 1
         assert quiet[2] == ""
     path.write_bytes(gzip.compress(TAR + bytes(4096)))
     index.write_bytes(good)
-    assert "of a blob of" in run("ls", path).stderr
+    assert "of a blob of" in here("ls", path).stderr
     # One that cannot be read.
     index.unlink()
     index.mkdir()
-    assert "is a directory" in run("ls", path).stderr
+    assert "is a directory" in here("ls", path).stderr
 
 
 # --- far away -------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def web(path: Path, tmp_path: Path) -> Any:
 
 def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Path) -> None:
     url = f"{web.url}/{path.name}"
-    text = fails(1, "ls", url)
+    text = fails_here(1, "ls", url)
     assert f"an ordinary tar.gz of {len(GZ):,} bytes" in text
     assert "--build-index" in text and "index=" not in text
     assert [r.path for r in web.log if r.status < 400].count("/any.tar.gz.index") == 0
@@ -300,20 +300,20 @@ def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Pat
 
 def test_asked_for_it_is_read_once(web: FaultProxy, path: Path, user_cache: Path) -> None:
     url = f"{web.url}/{path.name}"
-    assert ok("cat", "--build-index", url, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--build-index", url, "d/text", text=False) == TEXT
     assert len(list(user_cache.glob("index/*"))) == 1
     for chunk in user_cache.glob("??/*"):
         chunk.unlink()
     web.reset()
-    assert ok("cat", url, "d/text", text=False) == TEXT
+    assert ok_here("cat", url, "d/text", text=False) == TEXT
     assert len(web.log) <= 4
     # Another blob of that name: nothing of the one before is used.
     other = bytearray(ordinary.big_tar())
     at = bytes(other).index(b"line 7 ")
     other[at : at + 6] = b"LINE 7"
     path.write_bytes(gzip.compress(bytes(other), 6))
-    fails(1, "ls", url)
-    assert b"LINE 7" in ok("cat", "--build-index", "--no-cache", url, "d/large", text=False)
+    fails_here(1, "ls", url)
+    assert b"LINE 7" in ok_here("cat", "--build-index", "--no-cache", url, "d/large", text=False)
 
 
 def test_one_beside_a_url(web: FaultProxy, path: Path) -> None:
@@ -322,7 +322,7 @@ def test_one_beside_a_url(web: FaultProxy, path: Path) -> None:
     with stargz.open(url, cache=False) as layer:
         assert span_size(layer) == ordinary.SPAN
         assert layer.read("d/text") == TEXT
-    assert ok("cat", url, "d/text", text=False) == TEXT
+    assert ok_here("cat", url, "d/text", text=False) == TEXT
     # A query names nothing that has others beside it.
     web.reset()
     with pytest.raises(UnindexedError):
@@ -342,8 +342,8 @@ def test_a_url_of_an_index(web: FaultProxy, path: Path, tmp_path: Path) -> None:
         assert layer.read("d/small7").startswith(b"7 ")
     paths = [r.path for r in web.log]
     assert paths.count("/elsewhere.index") == 1 and len(paths) <= 4
-    assert ok("cat", "--index", index, url, "d/text", text=False) == TEXT
-    assert ok("cat", "--index", f"{web.url}/{index.name}", path, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--index", index, url, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--index", f"{web.url}/{index.name}", path, "d/text", text=False) == TEXT
 
 
 def test_other_sources(path: Path) -> None:
@@ -352,6 +352,11 @@ def test_other_sources(path: Path) -> None:
         stargz.open(far)
     with stargz.open(Faraway(GZ), index="build", cache=False) as layer:
         assert layer.read("d/text") == TEXT
+    index = beside(path).read_bytes()
+    with stargz.open(Faraway(GZ), index=index, cache=False) as layer:
+        assert layer.extractall(path.with_name("out"))
+        assert path.with_name("out").joinpath("d/text").read_bytes() == TEXT
+        assert layer.verify().ok
     memory = fsspec.filesystem("memory")
     memory.pipe("/any.tar.gz", GZ)
     try:
@@ -359,8 +364,7 @@ def test_other_sources(path: Path) -> None:
             stargz.open("memory://any.tar.gz")
         with stargz.open("memory://any.tar.gz", index="build") as layer:
             assert span_size(layer) == DEFAULT
-        stargz.index(path, span_size=ordinary.SPAN)
-        memory.pipe("/any.tar.gz.index", path.with_name("any.tar.gz.index").read_bytes())
+        memory.pipe("/any.tar.gz.index", index)
         with stargz.open("memory://any.tar.gz") as layer:
             assert span_size(layer) == ordinary.SPAN
     finally:
@@ -372,20 +376,20 @@ def test_other_sources(path: Path) -> None:
 
 def test_info_makes_none(path: Path, web: FaultProxy, user_cache: Path) -> None:
     for src in (path, f"{web.url}/{path.name}"):
-        info = json.loads(ok("info", "--json", src))
+        info = json.loads(ok_here("info", "--json", src))
         assert (info["kind"], info["size"], info["compression"]) == ("plain", len(GZ), "gzip")
         assert info["toc_digest"] is None
-        assert "stargz index" in ok("info", src)
+        assert "stargz index" in ok_here("info", src)
     assert not list(user_cache.glob("index/*"))
-    ok("ls", path)
-    info = json.loads(ok("info", "--json", path))
+    ok_here("ls", path)
+    info = json.loads(ok_here("info", "--json", path))
     assert info["kind"] == "indexed"
     assert info["uncompressed_size"] == len(TAR)
     assert info["blob_digest"] == blobs.sha256(GZ)
     assert info["diff_id"] == blobs.sha256(TAR)
     assert info["toc_offset"] is None
-    assert info["toc_digest"] == blobs.sha256(ok("toc", path).encode())
-    assert "longest_span" in ok("info", path)
+    assert info["toc_digest"] == blobs.sha256(ok_here("toc", path).encode())
+    assert "longest_span" in ok_here("info", path)
     with pytest.raises(UnindexedError):
         stargz.open(GZ, index=False)
 
@@ -398,24 +402,24 @@ def test_require_verified(path: Path, tmp_path: Path, user_cache: Path) -> None:
     with stargz.open(path, require_verified=True) as layer:
         assert layer.verified
         toc_digest = layer.toc_digest
-    assert ok("cat", "--require-verified", path, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--require-verified", path, "d/text", text=False) == TEXT
     # What lies beside it is nobody's word: one is made.
     index = beside(path)
     with stargz.open(path, require_verified=True) as layer:
         assert span_size(layer) == DEFAULT
-    text = fails(3, "ls", "--require-verified", "--index", index, path)
+    text = fails_here(3, "ls", "--require-verified", "--index", index, path)
     assert "--index-digest" in text
-    digest = json.loads(ok("index", "--json", "-o", tmp_path / "i", path))["digest"]
+    digest = json.loads(ok_here("index", "--json", "-o", tmp_path / "i", path))["digest"]
     assert digest == blobs.sha256((tmp_path / "i").read_bytes())
     trusted = ("--require-verified", "--index", tmp_path / "i", "--index-digest", digest)
-    assert ok("cat", *trusted, path, "d/text", text=False) == TEXT
-    fails(3, "ls", "--index", index, "--index-digest", digest, path)
+    assert ok_here("cat", *trusted, path, "d/text", text=False) == TEXT
+    fails_here(3, "ls", "--index", index, "--index-digest", digest, path)
     # The TOC's digest says the same of what is in it.
     with stargz.open(path, index=tmp_path / "i", toc_digest=toc_digest) as layer:
         assert layer.verified
     with pytest.raises(DigestError):
         stargz.open(path, toc_digest=NONE)
-    assert ok("ls", "--index", tmp_path / "i", "--toc-digest", toc_digest, path)
+    assert ok_here("ls", "--index", tmp_path / "i", "--toc-digest", toc_digest, path)
     with pytest.raises(UnverifiedError):
         stargz.open(Faraway(GZ), index=index, require_verified=True)
 
@@ -427,23 +431,23 @@ def test_patches_are_between_seekable_layers(path: Path, tmp_path: Path) -> None
     layer = tmp_path / "any.stargz"
     stargz.convert(path, layer)
     for base, new in ((path, layer), (layer, path)):
-        text = fails(1, "delta", base, new, "-o", tmp_path / "patch")
+        text = fails_here(1, "delta", base, new, "-o", tmp_path / "patch")
         assert str(path) in text and "convert" in text
         with pytest.raises(FooterError, match="between seekable layers"):
             stargz.delta(base, new, tmp_path / "patch")
-    assert "convert" in fails(1, "toc", "--members", path)
+    assert "convert" in fails_here(1, "toc", "--members", path)
     with stargz.open(path) as opened, pytest.raises(FooterError, match="seekable"):
         stargz.MemberList.from_layer(opened)
-    ok("delta", layer, layer, "-o", tmp_path / "patch")
-    assert "BASE is not" in fails(3, "apply", path, tmp_path / "patch", "-o", tmp_path / "new")
+    ok_here("delta", layer, layer, "-o", tmp_path / "patch")
+    assert "BASE is not" in fails_here(3, "apply", path, tmp_path / "patch", "-o", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_convert_is_as_ever(path: Path, tmp_path: Path) -> None:
     beside(path)
-    ok("convert", path, tmp_path / "one")
+    ok_here("convert", path, tmp_path / "one")
     path.with_name("any.tar.gz.index").unlink()
-    ok("convert", path, tmp_path / "two")
+    ok_here("convert", path, tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -453,28 +457,28 @@ def test_a_tar_zst_of_one_frame(tmp_path: Path) -> None:
     path = tmp_path / "one.tar.zst"
     path.write_bytes(zstandard.ZstdCompressor().compress(ordinary.big_tar(20 << 20)))
     for command in ("ls", "index"):
-        assert "convert" in fails(1, command, path)
+        assert "convert" in fails_here(1, command, path)
 
 
 def test_a_layer_of_a_layout(path: Path, tmp_path: Path) -> None:
     layout = layouts.Layout(tmp_path / "layout")
     layout.tag(layout.manifest([layout.plain_layer(TAR, GZ)]))
     src = f"oci:{tmp_path}/layout"
-    assert ok("cat", "--layer", "1", src, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--layer", "1", src, "d/text", text=False) == TEXT
     index = beside(path)
-    assert ok("cat", "--layer", "1", "--index", index, src, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--layer", "1", "--index", index, src, "d/text", text=False) == TEXT
     (tmp_path / "other.tar.gz").write_bytes(gzip.compress(TAR, 6, mtime=1))
     wrong = beside(tmp_path / "other.tar.gz")
     assert (tmp_path / "other.tar.gz").stat().st_size == len(GZ)
-    assert "index of the blob" in fails(1, "ls", "--layer", "1", "--index", wrong, src)
+    assert "index of the blob" in fails_here(1, "ls", "--layer", "1", "--index", wrong, src)
 
 
 def test_a_directory_called_as_the_keyword(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     shutil.copy(beside(path), "build")
-    assert ok("cat", "--index", "build", path, "d/text", text=False) == TEXT
+    assert ok_here("cat", "--index", "build", path, "d/text", text=False) == TEXT
     os.remove("build")  # noqa: PTH107
-    assert "No such file" in fails(1, "ls", "--index", "build", path)
+    assert "No such file" in fails_here(1, "ls", "--index", "build", path)
 
 
 def test_what_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,14 @@ class Blob:
     name: str
     direct: bool
     index: Points | None
-    def __init__(self, source: ByteSource, data: bytes | None = None, base: int = 0) -> None: ...
+    def __init__(
+        self,
+        source: ByteSource,
+        data: bytes | None = None,
+        base: int = 0,
+        *,
+        like: Blob | None = None,
+    ) -> None: ...
 
 def read_toc(
     blob: Blob, offset: int, end: int, max_size: int, blob_end: int

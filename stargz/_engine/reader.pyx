@@ -76,13 +76,16 @@ cdef class Blob:
     """A ByteSource as the kernels read it: a descriptor, a file that is opened for each read,
     memory, or a call into Python."""
 
-    def __cinit__(self, source, data=None, int64_t base=0):
-        """With `data` the blob is only those bytes of the source, from offset `base` on."""
+    def __cinit__(self, source, data=None, int64_t base=0, *, Blob like=None):
+        """With `data` the blob is only those bytes of the source, from offset `base` on. Another
+        way to the bytes of a blob is `like` that: entered where it is, and checked as it is."""
         self.source = source
         self.name = source.name
         self.blob.fd = -1
         self.blob.size = source.size
         self.blob.poll = poll_signals
+        if like is not None:
+            self.index, self.claims = like.index, like.claims
         fd = getattr(source, "fd", None) if data is None else None
         buffer = getattr(source, "buffer", None) if data is None else data
         named = getattr(source, "named", None) if data is None else None

@@ -145,7 +145,8 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         if value is None and key in ("uncompressed_size", "ratio"):
             return _ALL if report["toc_digest"] else "not known"
         if value is None:
-            return "none" if key == "landmark" else "not known"
+            none = key == "landmark" or (key == "toc_offset" and report["kind"] == "indexed")
+            return "none" if none else "not known"
         if key.endswith("size") or key in ("largest_chunk", "longest_span"):
             return size_text(value)
         if isinstance(value, bool):

@@ -26,6 +26,7 @@ from stargz.errors import (
     FormatError,
     MissingBlobError,
     PlatformError,
+    UnindexedError,
     UnsupportedError,
     UnverifiedError,
     UsageError,
@@ -63,7 +64,7 @@ def _verify(args: argparse.Namespace) -> Told:
             with Progress("verify", args) as progress:
                 result = layer.verify(progress=progress.callback)
             toc_digest = layer.toc_digest
-    except (PlatformError, UnsupportedError):
+    except (PlatformError, UnsupportedError, UnindexedError):
         raise
     except _REFUSED as error:
         report(error)
