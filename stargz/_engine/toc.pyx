@@ -39,7 +39,7 @@ cdef str digest_text(const uint8_t *digest):
 
 
 cdef bytes encoded(str name):
-    """The bytes of a name; None: it has a surrogate of another kind, so that no entry can have it."""
+    """The bytes of a name; None: a surrogate of another kind is in it, so no entry can have it."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -108,7 +108,7 @@ static void round_trips(void)
     static const sgz_point_kind kinds[] = {SGZ_POINT_DEFLATE, SGZ_POINT_GZIP, SGZ_POINT_ZSTD,
                                            SGZ_POINT_STORED};
     for (int k = 0; k < 4; k++)
-        for (int entries = 0; entries < 60; entries += 19) {
+        for (int entries = 0; entries < 60; entries += 29) {
             sgz_index index = make_index(kinds[k], entries), kept = keep(&index), copy;
             sgz_error err;
             CHECK(!sgz_index_settle(&index, &err));
@@ -128,29 +128,31 @@ static void round_trips(void)
         }
 }
 
+/* With histories of a few bytes: so that all of a file can be tried. */
+static sgz_index make_short(sgz_point_kind kind, int entries)
+{
+    sgz_index index = make_settled(kind, entries);
+    for (size_t i = 0; i < index.points.count; i++) {
+        sgz_point *p = &index.points.at[i];
+        p->history = p->history < 9 ? p->history : 9;
+        p->packed = p->packed < 5 ? p->packed : 5;
+    }
+    return index;
+}
+
 static void damage(void)
 {
-    sgz_index index = make_settled(SGZ_POINT_DEFLATE, 5), other;
+    sgz_index index = make_short(SGZ_POINT_DEFLATE, 3), other;
     sgz_error err;
     text t = write_index(&index);
     for (size_t i = 0; i < t.len; i++) {
         CHECK(read_copy(t.data, i, &other, &err) == SGZ_EINDEX);
         if (i > 7)
             CHECK(err.offset == (int64_t)i);
-        if (i >= SGZ_INDEX_HEAD_SIZE && i % 7)
-            continue; /* the histories are long */
+        uint8_t had = t.data[i];
         t.data[i] ^= (uint8_t)(1 << below(8));
-        uint8_t flipped = t.data[i];
         CHECK(read_copy(t.data, t.len, &other, &err) == SGZ_EINDEX);
-        CHECK(flipped == t.data[i]);
-        for (int bit = 0; bit < 8; bit++) { /* put it back */
-            t.data[i] = flipped ^ (uint8_t)(1 << bit);
-            if (!read_copy(t.data, t.len, &other, &err)) {
-                sgz_index_free(&other);
-                break;
-            }
-            CHECK(bit < 7);
-        }
+        t.data[i] = had;
     }
     t.data = realloc(t.data, t.len + 1);
     t.data[t.len] = 0;
@@ -175,7 +177,7 @@ static void wrong(void)
         sgz_point *p = &index.points.at[3];
         sgz_entry *row = index.toc->rows;
         sgz_index_place *place = index.places;
-        while (!sgz_toc_has_data(row))
+        while (!sgz_toc_has_data(row) || sgz_toc_is_piece(row))
             row++, place++;
         switch (i) {
         case 0: p->offset = p[-1].offset; break;
@@ -203,9 +205,9 @@ static void wrong(void)
 }
 
 /* A file that is whole, as its sum says, but whose head lies. */
-static void lies(void)
+static void lies(sgz_point_kind kind)
 {
-    sgz_index index = make_settled(SGZ_POINT_DEFLATE, 9), other;
+    sgz_index index = make_short(kind, 5), other;
     sgz_error err;
     text t = write_index(&index);
     size_t sum_at = t.len - SGZ_INDEX_SUM_SIZE;
@@ -260,7 +262,8 @@ int main(void)
     round_trips();
     damage();
     wrong();
-    lies();
+    lies(SGZ_POINT_DEFLATE);
+    lies(SGZ_POINT_GZIP);
     limits();
     return 0;
 }
