@@ -125,6 +125,7 @@ def is_ordinary(path: str) -> bool:
 def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | None = None) -> Image:
     """The image that SRC and the options of `add_image_options` mean, with all its layers;
     `opened` gets each as soon as it is there."""
+    from stargz.cli._progress import Progress
     from stargz.oci.image import open_image as open_all
 
     check_image(args)
@@ -135,8 +136,10 @@ def open_image(args: argparse.Namespace, opened: Callable[[Layer], object] | Non
         **cache_options(args),
         **registry_options(args),
     }
-    image = open_all(args.src, opened=opened, **options)
-    if not image.verified:
+    with Progress("index", args) as progress:
+        told = progress.callback
+        image = open_all(args.src, index="build", opened=opened, progress=told, **options)
+    if not all(layer.verified or layer.kind == "indexed" for layer in image.layers):
         warn(args, f"{args.src}: unverified: not every layer has a TOC digest in the manifest")
     log(args, f"{args.src}: {image.digest}, {counted(len(image.layers), 'layer')}")
     return image

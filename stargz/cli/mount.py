@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from stargz.mount import Mount
     from stargz.mount.contents import Contents
     from stargz.mount.crfs import Root
+    from stargz.oci.image import Image
     from stargz.tree import Tree
 
 EXAMPLE = """\
@@ -267,12 +268,41 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
                 "--whiteouts is for a single layer (--layer); an image's are applied to its layers"
             )
         with open_image(args, contents.add) as image:
+            _tell_ways(args, image)
             yield Tree(image.layers, name=image.name)
     else:
         with open_layer(args) as layer:
             # The layer's name: SRC may hold a password or a signature, /proc/mounts is public.
             name = layer.name if "://" in args.src else args.src
             yield Tree([layer], args.whiteouts or "overlay", name)
+
+
+def _tell_ways(args: argparse.Namespace, image: Image) -> None:
+    """Which layers are read lazily, and by what, and which had to be read whole first; nothing
+    where all are seekable."""
+    ways: dict[str, list[int]] = {}
+    for number, layer in enumerate(image.layers):
+        way = {"ztoc": _LAZY.format("the SOCI index"), "pass": _WHOLE}.get(
+            image.ways.get(number, ""), _LAZY.format("an index that was kept")
+        )
+        way = way if layer.kind == "indexed" else _LAZY.format("the TOC")
+        ways.setdefault(way, []).append(number)
+    if args.quiet or not any(layer.kind == "indexed" for layer in image.layers):
+        return
+    said = []
+    for way, numbers in ways.items():
+        one = len(numbers) == 1
+        listed = ", ".join(str(number + 1) for number in numbers)
+        text = f"layer{'' if one else 's'} {listed} {way if one else way.replace('is ', 'are ', 1)}"
+        if way is _WHOLE:
+            size = sum(image.descriptors[number].size for number in numbers)
+            text += f" ({size:,} bytes)"
+        said.append(text)
+    say(f"{args.src}: {'; '.join(said)}")
+
+
+_LAZY = "is read lazily, by {}"
+_WHOLE = "had to be read whole first, to be indexed"
 
 
 def _record(mounted: Mount, args: argparse.Namespace, messages: Callable[[str], None]) -> None:

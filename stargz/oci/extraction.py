@@ -149,7 +149,7 @@ def extract_image(
             wanted = [(path, Image(repository, chosen))]
         # All are opened, and asked for the members, before the first is written.
         found = [
-            (folder, stack.enter_context(_opened(image, reading, progress)))
+            (folder, stack.enter_context(_opened(image, reading, progress, asked is not None)))
             for folder, image in wanted
         ]
         if all_platforms and (asked is not None or excluded):
@@ -247,12 +247,16 @@ class _Opened:
 
 @contextmanager
 def _opened(
-    image: Image, options: OpenOptions, progress: Callable[[int, int], object] | None
+    image: Image,
+    options: OpenOptions,
+    progress: Callable[[int, int], object] | None,
+    partly: bool,
 ) -> Iterator[_Opened]:
-    """An image with its layers open, or merged if they are not seekable."""
+    """An image with its layers open, or merged if they are not seekable. Its SOCI index is of use
+    where it is wanted `partly`: of all of it nothing needs to be read twice."""
     try:
         with ExitStack() as stack:
-            image.open_layers(options, stack)
+            image.open_layers(options, stack, index=None if partly and image.soci.get() else False)
     except (FooterError, UnverifiedError):
         # Whatever the layers are: all of them are read, and checked by their digests.
         with _merged(image, options.threads, progress) as (layer, warnings, shadowed):

@@ -6,18 +6,22 @@ with open_image("docker://host/repo:tag") as image:
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack
 
+from stargz._engine.reader import Blob
 from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
     FormatError,
+    IndexFileError,
     NotPicklableError,
     PlatformError,
     UnindexedError,
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from stargz.remote import Fetcher
     from stargz.tree import Tree
 
+_log = logging.getLogger("stargz")
+
 _PARALLEL = 8  # layers that are opened at the same time
 
 Selector = int | str | None
@@ -86,6 +92,9 @@ class ImageManifest:
         self.digest: str = self.manifest.digest
         self._config = self.manifest.config
         self.soci: FoundIndex = FoundIndex(repository, self.manifest)
+        # By what layers are read that have no TOC: "ztoc", or "pass", for those that were read to
+        # be indexed. Those that are neither are seekable, or were indexed before.
+        self.ways: dict[int, Literal["ztoc", "pass"]] = {}
         self.manifest.check_image(self.name)
         if platform is not None and self.root.kind == "manifest":
             self._check_platform(platform)
@@ -174,6 +183,26 @@ class ImageManifest:
         self._check()
         return self.repository.open_blob(self.descriptors[number])
 
+    def index(self, number: int, asked: IndexSource, options: OpenOptions) -> IndexSource:
+        """What a layer is to be read by if it is not seekable: what is `asked` for, if that is an
+        index; else the ztoc of the image's own. What that leaves out is indexed by us: others pull
+        it whole."""
+        if options.require_verified or not (asked is None or asked == "build"):
+            return asked  # nothing vouches for a ztoc
+        entry = self.descriptors[number]
+        data = self.soci.ztoc(entry, options.max_toc_size)
+        if data is not None:
+            from stargz._engine.index import load_ztoc
+
+            where = f"{self.describe(number)}: its ztoc"
+            try:
+                found = load_ztoc(data, name=where, blob_size=entry.size)
+                self.ways[number] = "ztoc"
+                return found
+            except IndexFileError as error:
+                _log.warning("%s: it is not used", error)
+        return "build" if asked is None and self.soci.get() is not None else asked
+
     def external_toc(self, digest: str) -> bytes | None:
         """The gzip'ed tar of the TOC of a layer whose TOC is external; None if there is none."""
         self._check()
@@ -218,9 +247,10 @@ class Image(ImageManifest):
         options: OpenOptions,
         stack: ExitStack,
         opened: Callable[[Layer], object] | None = None,
+        index: Literal["build", False] | None = None,
     ) -> None:
         """Open the layers, and take over what is on `stack`: it is closed with the image."""
-        self.layers = _open_layers(self, options, stack, opened)
+        self.layers = _open_layers(self, options, stack, opened, index)
         self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -276,7 +306,9 @@ def open_image(
     cache: Cache | str | os.PathLike[str] | bool | None = None,
     prefetch: bool = False,
     background: bool = False,
+    index: Literal["build", False] | None = None,
     opened: Callable[[Layer], object] | None = None,
+    progress: Callable[[int, int], object] | None = None,
     **registry: Unpack[RegistryOptions],
 ) -> Image:
     """Open an image with all of its layers: `docker://host/repo[:tag][@digest]`, or
@@ -285,25 +317,66 @@ def open_image(
     Every layer's TOC must have the digest that the manifest gives for it; layers without one
     are opened too, but nothing vouches for what they say (`image.verified`), and
     `require_verified` refuses them. `platform` is "linux/arm64" or the like (default: Linux on
-    this machine's architecture). `opened` is called with each layer as soon as it is open, by any
-    thread. `registry` are the options by which registries are reached (`authfile`, `ca_file`,
-    `plain_http`, `mirrors`, `patience`; see RegistryClient), the rest those of `stargz.open`.
+    this machine's architecture).
+
+    Layers that are not seekable are read by the image's SOCI index, if it has one, and those that
+    this leaves out by an index that is made in one pass, and kept in the user's cache. Of an image
+    without a SOCI index layers that must be fetched get one if `index` is "build", else that is
+    an error; False has no index looked for nor made. `progress(done, total)` is called meanwhile.
+
+    `opened` is called with each layer as soon as it is open, by any thread. `registry` are the
+    options by which registries are reached (`authfile`, `ca_file`, `plain_http`, `mirrors`,
+    `patience`; see RegistryClient), the rest those of `stargz.open`.
 
     Raises RegistryError, SourceError, FormatError and DigestError, whose texts name the image
-    and the layer's digest; FooterError for a layer that is not seekable.
+    and the layer's digest; FooterError for a layer that is not seekable, UnindexedError if it could
+    be indexed.
     """
     check_keywords("open_image", registry)
     wanted = as_platform(platform)
     shared = SharedFetcher(cache, prefetch, background)
     options = OpenOptions(
-        verify, require_verified, threads, max_toc_size, cache, prefetch, background, shared.get
-    )
+        verify, require_verified, threads, max_toc_size, cache, prefetch, background, shared.get,
+        progress,
+    )  # fmt: skip
     with ExitStack() as stack:
         stack.callback(shared.close)
         repository = stack.enter_context(open_repository(text(src), **registry))
         image = Image(repository, wanted, typed=text(src))
-        image.open_layers(options, stack, opened)
+        image.open_layers(options, stack, opened, index)
     return image
+
+
+class Passes:
+    """Tells how far the passes over several layers are, together."""
+
+    def __init__(self, progress: Callable[[int, int], object] | None) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done: dict[int, tuple[int, int]] = {}
+
+    def of(
+        self, image: ImageManifest, number: int, source: ByteSource
+    ) -> Callable[[int, int], object]:
+        """The `progress` of one layer, which is first called when its pass begins."""
+
+        def progress(done: int, total: int) -> None:
+            with self._lock:
+                begins = number not in self._done
+                self._done[number] = done, image.descriptors[number].size
+                sums = [sum(values) for values in zip(*self._done.values(), strict=True)]
+            if begins:
+                image.ways[number] = "pass"
+                log = _log.info if Blob(source).direct else _log.warning
+                log(
+                    "%s: it is not seekable, and there is no index of it: all of its %s bytes are "
+                    "read, once, to make one",
+                    image.describe(number), f"{source.size:,}",
+                )  # fmt: skip
+            if self._progress is not None:
+                self._progress(*sums)
+
+        return progress
 
 
 class SharedFetcher:
@@ -377,13 +450,16 @@ def _open_layers(
     options: OpenOptions,
     stack: ExitStack,
     opened: Callable[[Layer], object] | None,
+    index: Literal["build", False] | None,
 ) -> list[Layer]:
     """All layers, opened in parallel; closing them is put on `stack`."""
+    passes = Passes(options.progress)
 
     def open_one(number: int) -> tuple[Layer, ExitStack]:
         with ExitStack() as own:
             source = own.enter_context(closing(image.open_source(number)))
-            layer = own.enter_context(_open_one(image, number, source, options))
+            told = replace(options, progress=passes.of(image, number, source))
+            layer = own.enter_context(_open_one(image, number, source, told, index=index))
             if opened is not None:
                 opened(layer)
             return layer, own.pop_all()
@@ -428,6 +504,8 @@ def _open_one(
         toc_digest = image.toc_digest(number)
     where = image.describe(number)
     blob_digest = image.descriptors[number].digest
+    if toc is None and toc_digest is None and index_digest is None:
+        index = image.index(number, index, options)
     try:
         return open_as(options, source, toc, toc_digest, index, index_digest, blob_digest)
     except FooterError as error:

@@ -222,12 +222,11 @@ def test_each_layer_is_told_of_as_soon_as_it_is_open(build: Any) -> None:
 # --- layers that cannot be read ---------------------------------------------------------
 
 
-def test_layers_that_are_not_seekable(build: Any) -> None:
+def test_layers_that_are_no_layers(build: Any) -> None:
     for number, make in enumerate(
         [
-            lambda layout: layout.plain_layer(UPPER),
+            lambda layout: layout.blob(b"no tar", layouts.OCI_LAYER),
             lambda layout: layout.blob(b"", layouts.OCI_LAYER),
-            lambda layout: layout.blob(blobs.member(bytes(1024)), layouts.OCI_LAYER),
         ]
     ):
         layout = build(f"layout{number}")

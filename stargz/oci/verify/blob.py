@@ -8,15 +8,18 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stargz import opening as _opening
+from stargz._engine.index import load_ztoc
 from stargz._engine.write import unwrap
-from stargz.errors import DigestError, FormatError, RegistryError, SourceError
+from stargz.errors import DigestError, FormatError, IndexFileError, RegistryError, SourceError
 from stargz.footer import kind_of
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import Descriptor, Manifest
 from stargz.oci.repository import Repository, external_toc
+from stargz.opening import OpenOptions
+from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource, LocalSource, MemorySource
 from stargz.sources.spool import Spool
 
@@ -40,6 +43,7 @@ class CheckedBlob:
     toc_digest: str | None = None
     kind: str | None = None
     digested: bool = False
+    ztocs: dict[str, Descriptor] = field(default_factory=dict)  # that SOCI indexes name, by digest
     files: int = 0
     chunks: int = 0
 
@@ -167,15 +171,11 @@ class BlobChecker:
 
     def _check_toc(self, blob: CheckedBlob, source: ByteSource, threads: int) -> None:
         blob.kind = kind_of(source)
-        if blob.kind in (None, "zstd:chunked"):
+        for ztoc in blob.ztocs.values():
+            self._check_ztoc(blob, ztoc, source, threads)
+        if blob.kind in (None, "indexed", "zstd:chunked"):
             return
-        told = 0
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
-            told, more = done, done - told
-            self._tell(more)
-
+        tell = self._teller()
         try:
             toc = None
             if blob.kind == "external-toc":
@@ -194,6 +194,42 @@ class BlobChecker:
         blob.problems += result.errors
         blob.count += result.error_count
         blob.files, blob.chunks = result.files, result.chunks
+
+    def _teller(self) -> Progress:
+        told = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            told, more = done, done - told
+            self._tell(more)
+
+        return tell
+
+    def _check_ztoc(
+        self, blob: CheckedBlob, ztoc: Descriptor, source: ByteSource, threads: int
+    ) -> None:
+        """Compare what a ztoc says with the layer; it is "indexed" if that has no TOC."""
+        what = f"its ztoc {ztoc.digest}"
+        try:
+            data = self._repository.read_blob(ztoc, MAX_TOC_SIZE)
+            index = load_ztoc(data, name=what, blob_size=blob.entry.size)
+            options = OpenOptions(threads=threads, cache=False)
+            with _opening.open_as(options, source, index=index) as layer:
+                result = layer.verify(self._teller() if blob.kind is None else None)
+        except SourceError as error:
+            if not is_damage(error):
+                raise
+            blob.add(f"{what} is not there")
+            return
+        except (FormatError, DigestError, IndexFileError) as error:
+            blob.add(error)
+            return
+        for problem in result.errors:
+            blob.problems.append(replace(problem, message=f"{what}: {problem.message}"))
+        blob.count += result.error_count
+        if blob.kind is None:
+            blob.kind = "indexed"
+            blob.files, blob.chunks = result.files, result.chunks
 
     def _external_toc(self, digest: str) -> bytes | None:
         with self._external_lock:

@@ -7,7 +7,7 @@ result = verify_image("docker://host/app:1.0")
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Unpack
@@ -41,6 +41,8 @@ from stargz.oci.formats.manifest import (
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
 from stargz.oci.formats.reference import registry_of
+from stargz.oci.formats.soci import named_by
+from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import ReadOptions, access_of
 from stargz.oci.repository import Repository, open_repository
@@ -75,9 +77,10 @@ class VerifiedLayer:
 
     `status`: "verified" (by a TOC that the manifest vouches for, chunk by chunk), "unverified"
     (seekable and right, but without a TOC digest in the manifest or digests of all files),
-    "not seekable" (digest and DiffID are right), "blob" (no layer; its digest is right),
+    "indexed" (not seekable; what the ztoc of the image's SOCI index says of it is true), "not
+    seekable" (digest and DiffID are right), "blob" (no layer; its digest is right),
     "foreign" (not there, as its media type allows), or "failed". `diff_id` and
-    `uncompressed_size` (bytes) are what the blob has; `kind` is that of its footer.
+    `uncompressed_size` (bytes) are what the blob has; `kind` is that of its footer, or "indexed".
     """
 
     digest: str
@@ -210,6 +213,10 @@ class _Verification:
                 layer = each.kind == "image" and layer_kind(entry) != "other"
                 blob = blobs.setdefault((entry.digest, entry.size), CheckedBlob(entry, layer))
                 blob.layer |= layer
+            for digest, ztoc in self._ztocs(each).items():
+                for blob in blobs.values():
+                    if blob.entry.digest == digest:
+                        blob.ztocs[ztoc.digest] = ztoc
         self._blobs.check_all(list(blobs.values()))
         told: set[tuple[str, int]] = set()
         images = [self._judge(each, blobs, told) for each in found]
@@ -364,6 +371,17 @@ class _Verification:
         except FormatError as error:
             note(error.message)
 
+    def _ztocs(self, found: _Found) -> Mapping[str, Descriptor]:
+        """What an image's SOCI index says is the ztoc of which layer, if any of them needs one."""
+        manifest = found.manifest
+        if found.kind != "image" or (
+            named_by(manifest) is None
+            and all(TOC_DIGEST in entry.annotations for entry in self._layers(found))
+        ):
+            return {}
+        index = FoundIndex(self._repository, manifest).get()
+        return {} if index is None else index.ztocs
+
     # --- the verdict --------------------------------------------------------------------
 
     def _judge(
@@ -387,7 +405,7 @@ class _Verification:
             failed = bool(blob.problems) or len(found.problems) > before
             failed |= blob.missing and not foreign
             status = "failed" if failed else "foreign" if foreign else _status(found, entry, blob)
-            if self._required and status in ("unverified", "not seekable", "foreign"):
+            if self._required and status in ("unverified", "indexed", "not seekable", "foreign"):
                 text = f"it is {status}, and every layer was required to be verified"
                 found.problems.append(ImageProblem("", None, text, digest, entry.digest))
             layers.append(
@@ -460,6 +478,6 @@ def _status(found: _Found, entry: Descriptor, blob: CheckedBlob) -> str:
     if found.kind != "image" or not blob.layer:
         return "blob"
     if blob.toc_digest is None:
-        return "not seekable"
+        return "indexed" if blob.kind == "indexed" else "not seekable"
     vouched = entry.annotations.get(TOC_DIGEST) is not None and found.diff_ids is not None
     return "verified" if vouched and blob.digested else "unverified"
