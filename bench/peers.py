@@ -27,6 +27,32 @@ def reference(*args: object) -> Any:
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
+@functools.cache
+def soci_program() -> Path:
+    """SOCI's packages behind tests/interop/soci/main.go, built once."""
+    out = Path(tempfile.gettempdir()) / f"stargz-soci-{os.getuid()}"
+    subprocess.run([ROOT / "tests/interop/soci/build", out], check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
+def quietly(*command: object) -> None:
+    subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
+
+
+def ratarmount(*args: object) -> list[str]:
+    """Its command: of the PATH, or what $RATARMOUNT names, which may be of another environment."""
+    return [os.environ.get("RATARMOUNT", "ratarmount"), *map(str, args)]
+
+
+def ratarmount_first(src: Path) -> None:
+    """Mount it where it has no index yet, and take it down again."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "root")
+        root.mkdir()
+        quietly(*ratarmount("--index-file", Path(folder, "index.sqlite"), src, root))
+        quietly("umount", root)
+
+
 def gzip6(src: Path, dst: Path) -> None:
     with dst.open("wb") as out:
         subprocess.run(["gzip", "-6", "-c", src], check=True, stdout=out)

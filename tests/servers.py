@@ -115,9 +115,16 @@ def find_nginx() -> str | None:
 
 
 @contextlib.contextmanager
-def nginx(root: Path, state: Path, extra: str = "") -> Iterator[str]:
+def nginx(
+    root: Path,
+    state: Path,
+    extra: str = "",
+    address: str = "127.0.0.1",
+    prefix: Callable[..., list[str]] = lambda *command: list(command),
+) -> Iterator[str]:
     """nginx serving the folder `root`; gives its URL, without a slash at the end. Its own files
-    go to the folder `state`; `extra` is more configuration for its server block."""
+    go to the folder `state`; `extra` is more configuration for its server block; `prefix` makes
+    the command one that runs it elsewhere, where it has another `address`."""
     port = free_port()
     state.mkdir(parents=True, exist_ok=True)
     temporary = "".join(
@@ -136,7 +143,7 @@ http {{
     {temporary}
     default_type application/octet-stream;
     server {{
-        listen 127.0.0.1:{port};
+        listen {address}:{port};
         root {root};
         {extra}
     }}
@@ -145,9 +152,9 @@ http {{
     )
     program = find_nginx()
     assert program is not None
-    command = [program, "-p", str(state), "-e", "stderr", "-c", str(config)]
+    command = prefix(program, "-p", str(state), "-e", "stderr", "-c", str(config))
     with running(command, port, state / "log"):
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{address}:{port}"
 
 
 # --- bytes ------------------------------------------------------------------------------------

@@ -1,0 +1,243 @@
+"""Ordinary tar.gz files with an index beside them: making it, and reading through it.
+
+Against SOCI's own builder (the ztoc package of soci-snapshotter, Go), ratarmount, and the same
+layer converted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stargz
+from bench import corpus, link, peers
+from bench.bench_memory import MB
+from bench.bench_mount import Mounted, Ours, find, read_all
+from bench.bench_remote import SMALL_FILE, command
+from stargz.mount import mount
+
+RANDOM_READS = 2000
+RANDOM_SIZE = 4096
+
+
+def run(*args: object) -> None:
+    subprocess.run(command("-q", *args), check=True, stdout=subprocess.DEVNULL)
+
+
+# --- making it -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["debian", "ansible", "python"])
+def test_index(name: str, tmp_path: Path, compare: Any) -> None:
+    """The library, but for ratarmount, which is a process, against ours as one."""
+    source = corpus.build(name)
+    converted, index, ztoc = (tmp_path / word for word in ("converted", "index", "ztoc"))
+    stargz.convert(source, converted)
+    go = [peers.soci_program(), "build", "gzip", source, 4 << 20, tmp_path / "theirs"]
+
+    def verify_and_hash() -> None:
+        with stargz.open(converted) as layer:
+            assert layer.verify().ok
+        with source.open("rb") as file:
+            hashlib.file_digest(file, "sha256")
+
+    others: dict[str, Callable[[], Any]] = {
+        "soci": lambda: stargz.index(source, ztoc, format="soci", force=True),
+        "process": lambda: run("index", "--force", source, "-o", index),
+        "verify and hash": verify_and_hash,
+        "ztoc": lambda: peers.quietly(*go),
+        "ratarmount": lambda: peers.ratarmount_first(source),
+    }
+    seconds = compare.medians(lambda: stargz.index(source, index, force=True), others)
+
+    def figure(what: str, value: float, target: str = "") -> None:
+        compare.figure(f"index {name}: {what}", value, target if name == "debian" else "")
+
+    figure("seconds", seconds["ours"])
+    figure("SOCI's builder over ours, as a ztoc", seconds["ztoc"] / seconds["soci"], ">= 4.5")
+    figure("SOCI's builder over ours", seconds["ztoc"] / seconds["ours"], ">= 3.8")
+    figure("ratarmount's first mount over ours", seconds["ratarmount"] / seconds["process"], ">= 1.8")
+    figure(
+        "over verifying the converted layer and hashing the blob",
+        seconds["ours"] / seconds["verify and hash"],
+        "<= 1.25",
+    )
+    size = source.stat().st_size
+    figure("% of the tar.gz", 100 * index.stat().st_size / size, "<= 0.5")
+    figure("% of the tar.gz, as a ztoc", 100 * ztoc.stat().st_size / size)
+
+
+@pytest.mark.parametrize("form", ["native", "soci"])
+def test_memory(form: str, tmp_path: Path, compare: Any) -> None:
+    """30 GB from a pipe."""
+    peaks: list[float] = []
+
+    def once() -> None:
+        make = [sys.executable, "-m", "bench.inputs", "single", str(30 * 10**9)]
+        index = command("-q", "index", "--force", "--format", form, "-", "-o", tmp_path / "index")
+        with (
+            subprocess.Popen(make, stdout=subprocess.PIPE, cwd=peers.ROOT) as maker,
+            subprocess.Popen(["igzip", "-1"], stdin=maker.stdout, stdout=subprocess.PIPE) as packed,
+            subprocess.Popen(index, stdin=packed.stdout) as indexer,
+        ):
+            for pipe in (maker.stdout, packed.stdout):
+                assert pipe is not None
+                pipe.close()
+            _, status, usage = os.wait4(indexer.pid, 0)
+            indexer.returncode = os.waitstatus_to_exitcode(status)
+        assert indexer.returncode == 0
+        peaks.append(usage.ru_maxrss * 1024 / MB)
+
+    compare.benchmark.pedantic(once, rounds=1)
+    compare.figure(f"index ({form}) of 30 GB from a pipe: peak MB", max(peaks), "< 250")
+
+
+# --- reading through it ----------------------------------------------------------------------
+
+
+def test_cat_over_http(debian: Path, tmp_path: Path, compare: Any) -> None:
+    import servers
+
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "layer.tar.gz").symlink_to(debian)
+    stargz.index(debian, served / "layer.tar.gz.index")
+    stargz.convert(debian, served / "converted")
+    with servers.nginx(served, tmp_path / "nginx") as url, servers.FaultProxy(url) as counting:
+
+        def cat(base: str, *more: str) -> None:
+            words = ["cat", "--no-cache", *more, f"{base}", SMALL_FILE]
+            subprocess.run(command(*words), check=True, stdout=subprocess.DEVNULL)
+
+        cat(f"{counting.url}/layer.tar.gz", "--index", f"{counting.url}/layer.tar.gz.index")
+        percent = 100 * counting.bytes / debian.stat().st_size
+        compare.figure("indexed, cat over HTTP: requests", counting.requests, "<= 4")
+        compare.figure("indexed, cat over HTTP: % of the bytes", percent, "<= 2.6")
+        seconds = compare.medians(
+            lambda: cat(f"{url}/layer.tar.gz", "--index", f"{url}/layer.tar.gz.index"),
+            {"converted": lambda: cat(f"{url}/converted")},
+        )
+    compare.figure(
+        "indexed, cat over HTTP: over the converted layer", seconds["ours"] / seconds["converted"]
+    )
+
+
+def test_slow_link(debian: Path, tmp_path: Path, compare: Any) -> None:
+    """The first read over 25 ms each way and 100 Mbit/s."""
+    import servers
+
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "layer.tar.gz").symlink_to(debian)
+    stargz.index(debian, served / "layer.tar.gz.index")
+    stargz.convert(debian, served / "converted")
+    with (
+        link.slow_link() as slow,
+        servers.nginx(served, tmp_path / "nginx", "", link.SERVER, slow.server) as url,
+    ):
+
+        def cat(*words: str) -> None:
+            line = slow.client(*command("cat", "--no-cache", *words, SMALL_FILE))
+            subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+
+        seconds = compare.medians(
+            lambda: cat("--index", f"{url}/layer.tar.gz.index", f"{url}/layer.tar.gz"),
+            {"converted": lambda: cat(f"{url}/converted")},
+        )
+    compare.figure(
+        "indexed, slow link: first read over the converted layer's",
+        seconds["ours"] / seconds["converted"],
+        "<= 1.6",
+    )
+
+
+class Indexed(Ours):
+    def __init__(self, layer: Path, index: Path, directory: Path) -> None:
+        super().__init__(layer, directory)
+        self.index = index
+
+    def mount(self) -> None:
+        self.mounted = mount(self.layer, self.directory, index=self.index)
+
+
+class Ratarmount(Mounted):
+    """With the index that it made before."""
+
+    def __init__(self, layer: Path, index: Path, directory: Path) -> None:
+        super().__init__(directory)
+        self.command = peers.ratarmount("--index-file", index, layer, directory)
+
+    def mount(self) -> None:
+        peers.quietly(*self.command)
+
+
+@contextmanager
+def mounts(debian: Path, folder: Path) -> Iterator[dict[str, Mounted]]:
+    stargz.index(debian, folder / "index")
+    stargz.convert(debian, folder / "converted")
+    with (
+        Indexed(debian, folder / "index", folder / "ours") as ours,
+        Ours(folder / "converted", folder / "other") as other,
+        Ratarmount(debian, folder / "theirs.sqlite", folder / "theirs") as theirs,
+    ):
+        theirs.mount()
+        theirs.unmount()
+        yield {"ours": ours, "converted": other, "ratarmount": theirs}
+
+
+def small_reads(directory: Path) -> None:
+    """Of files anywhere, at random places."""
+    chance = random.Random(1)
+    for path, size in _files(directory, chance):
+        with path.open("rb", buffering=0) as file:
+            file.seek(chance.randrange(max(1, size - RANDOM_SIZE)))
+            file.read(RANDOM_SIZE)
+
+
+def _files(directory: Path, chance: random.Random) -> list[tuple[Path, int]]:
+    names = sorted(
+        Path(folder, name) for folder, _, files in os.walk(directory) for name in files
+    )
+    found = [(path, path.lstat()) for path in names]
+    regular = [(path, info.st_size) for path, info in found if (info.st_mode >> 12) == 8]
+    return chance.choices(regular, k=RANDOM_READS)
+
+
+@pytest.mark.parametrize("what", ["find", "tar of everything", "random reads"])
+def test_mounted(what: str, debian: Path, tmp_path: Path, compare: Any) -> None:
+    use = {"find": find, "tar of everything": read_all, "random reads": small_reads}[what]
+    with mounts(debian, tmp_path) as made:
+
+        def again() -> None:
+            for one in made.values():
+                one.unmount()
+                one.mount()
+
+        runs = {name: lambda one=one: use(one.directory) for name, one in made.items()}
+        ours = runs.pop("ours")
+        seconds = compare.medians(ours, runs, between=again)
+    converted, theirs = {
+        "find": ("<= 1.1", ""),
+        "tar of everything": ("<= 1.3", ">= 3"),
+        "random reads": ("", ">= 5"),
+    }[what]
+    compare.figure(f"indexed, mounted, {what}: seconds", seconds["ours"])
+    compare.figure(
+        f"indexed, mounted, {what}: over the converted layer's",
+        seconds["ours"] / seconds["converted"],
+        converted,
+    )
+    compare.figure(
+        f"indexed, mounted, {what}: ratarmount over ours",
+        seconds["ratarmount"] / seconds["ours"],
+        theirs,
+    )
