@@ -65,7 +65,9 @@ def test_index(name: str, tmp_path: Path, compare: Any) -> None:
     figure("seconds", seconds["ours"])
     figure("SOCI's builder over ours, as a ztoc", seconds["ztoc"] / seconds["soci"], ">= 4.5")
     figure("SOCI's builder over ours", seconds["ztoc"] / seconds["ours"], ">= 3.8")
-    figure("ratarmount's first mount over ours", seconds["ratarmount"] / seconds["process"], ">= 1.8")
+    figure(
+        "ratarmount's first mount over ours", seconds["ratarmount"] / seconds["process"], ">= 1.8"
+    )
     figure(
         "over verifying the converted layer and hashing the blob",
         seconds["ours"] / seconds["verify and hash"],
@@ -204,9 +206,7 @@ def small_reads(directory: Path) -> None:
 
 
 def _files(directory: Path, chance: random.Random) -> list[tuple[Path, int]]:
-    names = sorted(
-        Path(folder, name) for folder, _, files in os.walk(directory) for name in files
-    )
+    names = sorted(Path(folder, name) for folder, _, files in os.walk(directory) for name in files)
     found = [(path, path.lstat()) for path in names]
     regular = [(path, info.st_size) for path, info in found if (info.st_mode >> 12) == 8]
     return chance.choices(regular, k=RANDOM_READS)

@@ -111,8 +111,10 @@ PAX = {
 
 @pytest.mark.parametrize("kind", [*KINDS, "packed", "packed members"])
 @pytest.mark.parametrize("form", ["made", "native", "ztoc"])
-def test_a_true_index_is_read(kind: str, form: str) -> None:
-    tar = tar_of()
+@pytest.mark.parametrize("before", ["", "./", "/", "..//x/../"])
+def test_a_true_index_is_read(kind: str, form: str, before: str) -> None:
+    """Also where the tar spells names as `tar -C DIRECTORY .` does, or worse."""
+    tar = tar_of(lambda info: setattr(info, "name", before + info.name))
     make = KINDS.get(kind, lambda tar: gzipped(tar, 7 if "members" in kind else 1, 6))
     blob = make(tar)
     index = index_of(blob, form)

@@ -82,21 +82,32 @@ static int below_symlink(const sgz_toc *toc, const char *name, size_t len)
     return 0;
 }
 
-/* Whether a file that the tar calls `name` can have the name of the row (toc/rows.h): it is that
- * name; or leads there by a symlink; or is another entry's by now, and the file has that of a hard
- * link to it. */
+/* Whether a file of this cleaned name in the tar can have the name of the row (toc/rows.h): it is
+ * that name; or leads there by a symlink; or is another entry's by now, and the file has that of a
+ * hard link to it. */
 static int can_be(const sgz_toc *toc, uint32_t file, const char *name, size_t len)
 {
     const sgz_entry *row = &toc->rows[file];
-    char *scratch = malloc(len + 1);
+    uint32_t there = sgz_toc_lookup(toc, name, len);
+    return !sgz_compare(sgz_toc_row_name(toc, file), row->name_len, name, len) ||
+           (there != SGZ_NO_ROW && there > file) || below_symlink(toc, name, len);
+}
+
+/* Whether the file that an index says is of this name in the tar is. An index that was read has
+ * cleaned names, where the tar has "./bin" or "bin/". */
+static int same_name(const sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry)
+{
+    const sgz_toc_origin *origin = &c->origins[file];
+    size_t len, claimed_len;
+    char *scratch = malloc(entry->name_len + origin->name_len + 1);
     if (!scratch)
         return 0;
-    const char *clean = sgz_toc_clean_name(name, len, scratch, &len);
-    uint32_t there = sgz_toc_lookup(toc, clean, len);
-    int fits = (len == row->name_len && !memcmp(clean, sgz_toc_row_name(toc, file), len)) ||
-               (there != SGZ_NO_ROW && there > file) || below_symlink(toc, clean, len);
+    const char *name = sgz_toc_clean_name(entry->name, entry->name_len, scratch, &len);
+    const char *claimed = sgz_toc_clean_name(c->toc->arena + origin->name, origin->name_len,
+                                             scratch + entry->name_len, &claimed_len);
+    int same = !sgz_compare(claimed, claimed_len, name, len) && can_be(c->toc, file, name, len);
     free(scratch);
-    return fits;
+    return same;
 }
 
 static int same_xattrs(const sgz_toc *toc, const sgz_entry *row, const sgz_tar_entry *entry)
@@ -150,11 +161,9 @@ static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar
     const sgz_entry *row = &toc->rows[file];
     int timed = sgz_tar_time_fits(entry->mtime) && entry->mtime != SGZ_NO_TIME;
     int64_t mtime = timed ? entry->mtime : 0;
-    const char *name = toc->arena + origin->name;
     if (entry->type != '0' && entry->type != 'S')
         return unlike("it is a file in the index and none in the tar", err);
-    if (sgz_compare(name, origin->name_len, entry->name, entry->name_len) ||
-        !can_be(toc, file, entry->name, entry->name_len))
+    if (!same_name(c, file, entry))
         return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
                              "the file that it is in the index has the name '%.*s' in the tar: the "
                              "index does not fit",
