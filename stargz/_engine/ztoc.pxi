@@ -20,8 +20,8 @@ cdef extern from "index/ztoc_read.h" nogil:
     sgz_status sgz_index_ztoc_read(const uint8_t *, size_t, int64_t, sgz_index *, sgz_error *)
 
 
-SEVERAL_MEMBERS = ("the gzip has several members, which soci-snapshotter reads from version 0.14 on: "
-                   "earlier ones read the wrong contents")
+SEVERAL_MEMBERS = ("the gzip has several members, which soci-snapshotter reads from version 0.14 "
+                   "on: earlier ones read the wrong contents")
 
 
 cdef class ZtocParts:
