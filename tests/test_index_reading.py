@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import posixpath
 import random
 import subprocess
 import tarfile
@@ -30,9 +31,12 @@ def random_tar(rng: random.Random) -> bytes:
     """A tree of files of all sizes, links and directories, some of them twice."""
     out = io.BytesIO()
     files: list[str] = []
+    before = rng.choice(("", "./", "/", "a/../", ".//"))
     with tarfile.open(fileobj=out, mode="w", format=rng.choice(FORMATS)) as tar:
         for number in range(rng.randrange(1, 40)):
-            info = tarfile.TarInfo(f"d{rng.randrange(3)}/f{number}" + "x" * rng.choice((0, 0, 90)))
+            info = tarfile.TarInfo(
+                f"{before}d{rng.randrange(3)}/f{number}" + "x" * rng.choice((0, 0, 90))
+            )
             info.mode = rng.choice((0o644, 0o755, 0o600))
             info.uid, info.gid = rng.randrange(3000), rng.randrange(3000)
             info.mtime = rng.randrange(2_000_000_000)
@@ -77,7 +81,7 @@ def deflated(rng: random.Random) -> Callable[[bytes], bytes]:
 def same(layer: stargz.Layer, tar: bytes) -> None:
     """The layer has what tarfile has, of each name the last."""
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-        last = {info.name: info for info in archive}
+        last = {posixpath.normpath(info.name).lstrip("/"): info for info in archive}
         assert set(layer.toc.names()) - {""} == set(last)
         for name, info in last.items():
             entry = layer.entry(name)
