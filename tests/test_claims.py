@@ -3,6 +3,7 @@ before any of its content is handed out: locally, fetched, extracted; whichever 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -16,12 +17,13 @@ from typing import Any
 import blobs
 import pytest
 from faraway import Faraway
+from mutated_tars import mutated_tar
 
 from stargz._engine import extract as _extract
 from stargz._engine.chunks import DEMAND, Chunks
 from stargz._engine.index import Index, build, load, load_ztoc
 from stargz._engine.reader import Blob, Reader
-from stargz.errors import TOCError
+from stargz.errors import TarError, TOCError
 from stargz.sources.memory import MemorySource
 
 SPAN = 64 << 10
@@ -281,3 +283,63 @@ def test_extracted(kind: str, tmp_path: Path) -> None:
         assert (found["error_count"], found["damaged"]) == (1, 1)
         files = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
         assert files == FILES.keys() - {name}
+
+
+# --- whatever a tar has -----------------------------------------------------------------------
+
+
+def entries(*found: tuple[str, bytes | None, dict[str, Any]], **options: Any) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", **options) as tar:
+        for name, content, fields in found:
+            info = tarfile.TarInfo(name)
+            info.size = len(content or b"")
+            for field, value in fields.items():
+                setattr(info, field, value)
+            tar.addfile(info, io.BytesIO(content or b""))
+    return out.getvalue()
+
+
+ODD = {
+    "global headers": entries(
+        ("a", b"x", {}), ("b", b"y" * 600, {}), pax_headers={"mtime": "1.5", "comment": "c"}
+    ),
+    "names": entries(
+        ("./b", b"1", {}), ("/c", b"2", {}), ("d//e/./f", b"3", {}), ("../up", b"4", {}),
+        ("a/" * 80 + "f", b"5", {}), ("n\udcff", b"6", {}), format=tarfile.GNU_FORMAT,
+    ),
+    "replaced": entries(
+        ("a", b"1", {}), ("l", None, {"type": b"1", "linkname": "a"}), ("a", b"2", {})
+    ),
+    "below a symlink": entries(
+        ("d", None, {"type": b"5"}), ("s", None, {"type": b"2", "linkname": "d"}), ("s/f", b"1", {})
+    ),
+    "numbers": entries(
+        ("a", b"1", {"mtime": -5}), ("b", b"2", {"mtime": 2**40, "uid": 2**31}),
+        ("c", b"3", {"mtime": 300_000_000_000, "gid": 2**32 - 1}), format=tarfile.GNU_FORMAT,
+    ),
+}  # fmt: skip
+
+
+def check_own_index(tar: bytes) -> int:
+    """Every file of a tar is read by its own index; how many there are."""
+    index = index_of(tar, "native")
+    checked, trusting = (reader_of(local(tar), index, claims=claims) for claims in (True, False))
+    files = [row for row in index.toc.entries() if index.toc.type(row) == "reg"]
+    for row in files:
+        size = index.toc.size(row)
+        assert checked.read(row, 0, size) == trusting.read(row, 0, size)
+    return len(files)
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_tars(what: str) -> None:
+    assert check_own_index(ODD[what])
+
+
+def test_random_tars() -> None:
+    files = 0
+    for seed in range(150):
+        with contextlib.suppress(TarError):  # one that has no index
+            files += check_own_index(mutated_tar(seed))
+    assert files > 10

@@ -241,39 +241,6 @@ static sgz_status go_to(sgz_reader *r, size_t span, int64_t to, sgz_error *err)
     return SGZ_OK;
 }
 
-/* Headers that begin before the entry point of what they are of: decoded span by span. */
-static sgz_status read_before(sgz_reader *r, int64_t at, int64_t end, uint8_t *out, sgz_error *err)
-{
-    const sgz_points *points = r->check.spans->points;
-    sgz_status st = SGZ_OK;
-    r->entered = -1;
-    r->decoder.compare = r->sum;
-    while (at < end && !st) {
-        int64_t offset = at, out_at = at, blob_end = end, out_end = end, got;
-        size_t n = 0;
-        if (points->count) {
-            size_t i = sgz_codec_points_before(points, at);
-            offset = points->at[i].offset;
-            out_at = points->at[i].out;
-            blob_end = sgz_codec_points_end(points, i);
-            if (i + 1 < points->count && points->at[i + 1].out < end)
-                out_end = points->at[i + 1].out;
-        }
-        st = sgz_codec_decoder_enter(&r->decoder, offset, blob_end, err);
-        if (!st)
-            st = sgz_codec_decoder_skip(&r->decoder, at - out_at, &got, err);
-        if (!st)
-            st = sgz_codec_decoder_read(&r->decoder, out, (size_t)(out_end - at), &n, err);
-        if (st != SGZ_ECANCELLED && (int64_t)n == out_end - at)
-            st = SGZ_OK; /* what follows on them may be broken */
-        else if (!st)
-            st = sgz_read_cut_off(r->check.spans, r->span, r->named, err);
-        out += n;
-        at = out_end;
-    }
-    return named_error(r, st, err);
-}
-
 /* What the index claims of the file, if it is not known to be right, is compared with its headers
  * in the blob. */
 static sgz_status check_claim(sgz_reader *r, size_t span, sgz_error *err)
@@ -293,9 +260,11 @@ static sgz_status check_claim(sgz_reader *r, size_t span, sgz_error *err)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the headers of a file");
     uint8_t sum = r->sum, watching = r->watching; /* of the chunk that is wanted */
     r->span = first;
-    if (before < 0)
-        st = read_before(r, content - len, content, header, err);
-    else if (!(st = go_to(r, first, before, err)))
+    if (before < 0) {
+        r->entered = -1;
+        r->decoder.compare = r->sum;
+        st = sgz_read_claims_decode(&r->decoder, content - len, content, header, err);
+    } else if (!(st = go_to(r, first, before, err)))
         st = exactly(r, header, len, err);
     r->span = span;
     r->sum = sum;

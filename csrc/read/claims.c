@@ -14,6 +14,8 @@ enum { TRIES = 4, WRONG = 254, RIGHT = 255 };
 
 /* How many errors are kept in full. */
 #define ERRORS 64
+/* How many bytes of global headers are taken in. */
+#define GLOBALS_MAX ((int64_t)2 << 20)
 
 typedef struct {
     uint32_t file;
@@ -24,7 +26,10 @@ struct sgz_read_claims {
     const sgz_toc *toc;
     const sgz_toc_origin *origins;
     _Atomic uint8_t *states; /* by row */
-    pthread_mutex_t lock;    /* of the errors */
+    pthread_mutex_t lock;    /* of what follows */
+    sgz_tar_parser *parser;  /* has read the global headers, and no others but entries' */
+    uint8_t *globals;
+    size_t globals_len;
     wrong *errors;
     size_t count, cap;
 };
@@ -52,6 +57,8 @@ void sgz_read_claims_free(sgz_read_claims *c)
     for (size_t i = 0; i < c->count; i++)
         free(c->errors[i].err);
     free(c->errors);
+    free(c->globals);
+    sgz_tar_parser_free(c->parser);
     free(c->states);
     pthread_mutex_destroy(&c->lock);
     free(c);
@@ -189,36 +196,120 @@ static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar
     return SGZ_OK;
 }
 
-/* Exactly one entry, its PAX and GNU prefixes included, and nothing else. */
-static sgz_status parse(const sgz_read_claims *c, uint32_t file, const uint8_t *header,
-                        sgz_error *err)
+static sgz_status no_memory(sgz_error *err)
 {
-    uint32_t len = c->origins[file].header;
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the index with");
+}
+
+/* A parser that has read as many of the global headers as there are in [0, len). *used is where
+ * they end; NULL: no memory. */
+static sgz_tar_parser *new_parser(const uint8_t *globals, size_t len, size_t *used)
+{
     sgz_tar_parser *parser = sgz_tar_parser_new();
     sgz_tar_event event = SGZ_TAR_MORE;
     sgz_tar_entry entry;
+    sgz_error err;
+    *used = 0;
+    for (size_t at = 0; parser && at + SGZ_TAR_BLOCK <= len; at += SGZ_TAR_BLOCK) {
+        if (sgz_tar_feed(parser, globals + at, (int64_t)at, &event, &entry, &err) ||
+            (event != SGZ_TAR_MORE && event != SGZ_TAR_GLOBAL))
+            break;
+        if (event == SGZ_TAR_GLOBAL)
+            *used = at + SGZ_TAR_BLOCK;
+    }
+    return parser;
+}
+
+/* Exactly one entry, its PAX and GNU prefixes included, and nothing else. With the lock held. */
+static sgz_status parse(sgz_read_claims *c, uint32_t file, const uint8_t *header, sgz_error *err)
+{
+    uint32_t len = c->origins[file].header;
+    sgz_tar_event event = SGZ_TAR_MORE;
+    sgz_tar_entry entry;
     sgz_status st = SGZ_OK;
-    if (!parser)
-        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the index with");
+    size_t used;
+    if (!c->parser && !(c->parser = new_parser(c->globals, c->globals_len, &used)))
+        return no_memory(err);
     for (uint32_t at = 0; at < len && !st && event == SGZ_TAR_MORE; at += SGZ_TAR_BLOCK) {
-        st = sgz_tar_feed(parser, header + at, at, &event, &entry, err);
+        st = sgz_tar_feed(c->parser, header + at, at, &event, &entry, err);
         if (event == SGZ_TAR_ENTRY && at + SGZ_TAR_BLOCK < len)
             event = SGZ_TAR_DATA; /* it ends too early */
     }
-    if (st != SGZ_ENOMEM && (st || event != SGZ_TAR_ENTRY))
-        st = unlike("no tar header of it stands where the index says", err);
-    if (!st)
-        st = compare(c, file, &entry, err);
-    sgz_tar_parser_free(parser);
+    if (!st && event == SGZ_TAR_ENTRY)
+        return compare(c, file, &entry, err);
+    sgz_tar_parser_free(c->parser); /* it is somewhere else now */
+    c->parser = NULL;
+    return st == SGZ_ENOMEM ? st : unlike("no tar header of it stands where the index says", err);
+}
+
+sgz_status sgz_read_claims_decode(sgz_decoder *d, int64_t at, int64_t end, uint8_t *out,
+                                  sgz_error *err)
+{
+    const sgz_points *points = d->points;
+    sgz_status st = SGZ_OK;
+    while (at < end && !st) {
+        int64_t offset = at, out_at = at, blob_end = end, out_end = end, got;
+        size_t n = 0;
+        if (points->count) {
+            size_t i = sgz_codec_points_before(points, at);
+            offset = points->at[i].offset;
+            out_at = points->at[i].out;
+            blob_end = sgz_codec_points_end(points, i);
+            if (i + 1 < points->count && points->at[i + 1].out < end)
+                out_end = points->at[i + 1].out;
+        }
+        st = sgz_codec_decoder_enter(d, offset, blob_end, err);
+        if (!st)
+            st = sgz_codec_decoder_skip(d, at - out_at, &got, err);
+        if (!st)
+            st = sgz_codec_decoder_read(d, out, (size_t)(out_end - at), &n, err);
+        if (st != SGZ_ECANCELLED && (int64_t)n == out_end - at)
+            st = SGZ_OK; /* what follows on them may be broken */
+        else if (!st)
+            st = sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                               "the data ends before byte %lld of the tar", (long long)out_end);
+        out += n;
+        at = out_end;
+    }
     return st;
+}
+
+/* Where the headers of the first entry begin. */
+static int64_t first_header(const sgz_read_claims *c)
+{
+    for (size_t i = 0; i < c->toc->count; i++)
+        if (!sgz_toc_is_piece(&c->toc->rows[i]))
+            return c->origins[i].content - c->origins[i].header;
+    return 0;
+}
+
+sgz_status sgz_read_claims_begin(sgz_read_claims *c, const sgz_codecs *codecs,
+                                 const sgz_blob *blob, const sgz_points *points, sgz_error *err)
+{
+    int64_t len = first_header(c);
+    size_t used;
+    sgz_decoder d;
+    if (len <= 0)
+        return SGZ_OK;
+    len = len < GLOBALS_MAX ? len : GLOBALS_MAX;
+    sgz_status st = sgz_codec_decoder_init(&d, codecs, blob, points, err);
+    if (!st && !(c->globals = malloc((size_t)len)))
+        st = no_memory(err);
+    if (!st)
+        st = sgz_read_claims_decode(&d, 0, len, c->globals, err);
+    sgz_codec_decoder_free(&d);
+    if (st)
+        return st;
+    sgz_tar_parser_free(new_parser(c->globals, (size_t)len, &used));
+    c->globals_len = used;
+    return SGZ_OK;
 }
 
 /* --- what was found ---------------------------------------------------------------------- */
 
-/* It did not agree. What was right once stays so: other bytes came meanwhile. */
+/* It did not agree. With the lock held. What was right once stays so: other bytes came meanwhile. */
 static void disagreed(sgz_read_claims *c, uint32_t file, int fetched, const sgz_error *err)
 {
-    pthread_mutex_lock(&c->lock);
     uint8_t state = atomic_load(&c->states[file]);
     if (state < TRIES && fetched && ++state < TRIES) {
         atomic_store(&c->states[file], state);
@@ -231,17 +322,18 @@ static void disagreed(sgz_read_claims *c, uint32_t file, int fetched, const sgz_
         }
         atomic_store(&c->states[file], WRONG);
     }
-    pthread_mutex_unlock(&c->lock);
 }
 
 sgz_status sgz_read_claims_check(sgz_read_claims *c, uint32_t file, const uint8_t *header,
                                  int fetched, sgz_error *err)
 {
+    pthread_mutex_lock(&c->lock);
     sgz_status st = parse(c, file, header, err);
     if (st == SGZ_ETOC)
         disagreed(c, file, fetched, err);
     else if (!st)
         atomic_store(&c->states[file], RIGHT);
+    pthread_mutex_unlock(&c->lock);
     return st;
 }
 

@@ -7,6 +7,7 @@
 #ifndef SGZ_READ_CLAIMS_H
 #define SGZ_READ_CLAIMS_H
 
+#include "codec/decode.h"
 #include "toc/origin.h"
 #include "toc/toc.h"
 
@@ -16,6 +17,14 @@ typedef struct sgz_read_claims sgz_read_claims;
  * caller's. NULL: no memory. */
 sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc, const sgz_toc_origin *origins);
 void sgz_read_claims_free(sgz_read_claims *claims);
+
+/* Decode bytes [at, end) of all that a blob decodes to, from the points that they take. */
+sgz_status sgz_read_claims_decode(sgz_decoder *decoder, int64_t at, int64_t end, uint8_t *out,
+                                  sgz_error *err);
+/* Take in the PAX global headers that the tar begins with, of which each header is to be understood;
+ * once, before anything is checked. Those that come later are not looked for. */
+sgz_status sgz_read_claims_begin(sgz_read_claims *claims, const sgz_codecs *codecs,
+                                 const sgz_blob *blob, const sgz_points *points, sgz_error *err);
 
 /* Whether that of a file was found right. */
 int sgz_read_claims_right(const sgz_read_claims *claims, uint32_t file);

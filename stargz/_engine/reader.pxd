@@ -54,6 +54,8 @@ cdef extern from "read/spans.h" nogil:
         pass
 
     sgz_read_claims *sgz_read_claims_new(const sgz_toc *, const sgz_toc_origin *)
+    sgz_status sgz_read_claims_begin(sgz_read_claims *, const sgz_codecs *, const sgz_blob *,
+                                     const sgz_points *, sgz_error *)
     void sgz_read_claims_free(sgz_read_claims *)
 
     const size_t SGZ_NO_SPAN

@@ -148,7 +148,10 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
 # Not cleared by the collector: what they point to goes after them.
 @cython.no_gc_clear
 cdef class Claims:
-    def __cinit__(self, TOC toc not None, Points points not None):
+    def __cinit__(self, Blob blob not None, TOC toc not None, Points points not None):
+        cdef const sgz_codecs *codecs = table()
+        cdef sgz_error err
+        cdef sgz_status status
         if points.origins == NULL:
             raise ValueError("an index without the places of its entries has no claims to check")
         self.toc = toc
@@ -156,6 +159,10 @@ cdef class Claims:
         self.claims = sgz_read_claims_new(toc.ptr, points.origins)
         if self.claims == NULL:
             raise MemoryError
+        with nogil:
+            status = sgz_read_claims_begin(self.claims, codecs, &blob.blob, points.table, &err)
+        if status != SGZ_OK:
+            raise blob.failure(&err)
 
     def __dealloc__(self):
         sgz_read_claims_free(self.claims)
@@ -182,9 +189,9 @@ cdef class Reader:
         self.codecs = table()
         self.blob = blob
         blob.index = index
-        blob.claims = Claims(toc, index) if claims else None
         if index is not None and index.table.kind == SGZ_POINT_ZSTD:
             need("zstd")
+        blob.claims = Claims(blob, toc, index) if claims else None
         self.toc = toc
         self.end = end
         self.verified = verify
