@@ -28,7 +28,8 @@ class Board:
         self._drawn = not args.quiet and is_terminal()
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._counts = {"converted": 0, "unchanged": 0, "failed": 0, "throttled": 0, "to do": 0}
+        what = ("converted", "indexed", "unchanged", "failed", "throttled", "to do")
+        self._counts = dict.fromkeys(what, 0)
         self._found = 0
         self._layers: dict[str, tuple[int, int]] = {}  # under way: bytes done, and in all
         self._bytes = 0  # of layers that are finished

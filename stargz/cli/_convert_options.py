@@ -119,6 +119,32 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     _options.add_limits(parser)
 
 
+def add_index_options(parser: argparse._ActionsContainer, *, bulk: bool = False) -> None:
+    """What SOCI indexes are to be like. Of a `bulk` command those that are not given are None."""
+    parser.add_argument(
+        "--soci-version",
+        type=int,
+        choices=(2, 1),
+        default=None if bulk else 2,
+        help="2: the image's index and manifests name the SOCI indexes; 1: these name the image "
+        "(default: 2)",
+    )
+    parser.add_argument(
+        "--min-layer-size",
+        type=_options.size,
+        default=None if bulk else 10 << 20,
+        metavar="SIZE",
+        help="smaller layers get no ztoc (default: 10M, as SOCI's)",
+    )
+    parser.add_argument(
+        "--span-size",
+        type=_options.size,
+        metavar="SIZE",
+        help="bytes of a layer's tar from one point to the next at which reading can begin "
+        "(default: 4M; an index that is there is kept whatever it has)",
+    )
+
+
 def add_ends(parser: argparse.ArgumentParser, work: str) -> None:
     """Which platforms of images there are to be, how many `work` at the same time, and how
     registries are reached."""

@@ -1,9 +1,13 @@
-"""Convert all images of a registry, a repository, a list, or a folder.
+"""Convert all images of a registry, a repository, a list, or a folder; or, with --index, make SOCI
+indexes of them.
 
-Each distinct layer is converted once. What is done is kept in a state file: the command can be
-stopped at any moment, by kill -9 too, and goes on from there; run again, it converts what is new,
+Each distinct layer is worked on once. What is done is kept in a state file: the command can be
+stopped at any moment, by kill -9 too, and goes on from there; run again, it does what is new,
 has changed, or failed. Images that fail are listed, the others go on, and the exit code is 1, as it
 is if --include chooses no image at all.
+
+With --index layers stay as they are, and options of conversions are refused. Version 2 needs DST or
+--upgrade; version 1 (--soci-version 1) leaves the images as they are, and needs none.
 
 SRC is docker://HOST (all repositories), docker://HOST/REPO (all tags), one image, a file with
 an image a line (and, if wanted, its destination behind it; # begins a comment), a folder of OCI
@@ -35,6 +39,7 @@ EXAMPLE = """\
 stargz image bulk docker://registry.example docker://mirror.example --jobs 4
 stargz image bulk --dry-run docker://registry.example docker://mirror.example
 stargz image bulk --include 'team/*:1.*' --report bulk.html docker://registry.example oci:layouts
+stargz image bulk --index --soci-version 1 docker://registry.example
 stargz image bulk --dask tcp://scheduler:8786 images.txt docker://registry.example/lazy"""
 
 _M_ARENA_MAX = -8  # of malloc.h
@@ -43,7 +48,11 @@ _M_ARENA_MAX = -8  # of malloc.h
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz image bulk`."""
     parser.add_argument("src", metavar="SRC", help="what to convert: see above")
-    add_destination(parser, "docker://HOST[/PREFIX] or oci:DIR (not with --upgrade)")
+    add_destination(
+        parser,
+        "docker://HOST[/PREFIX] or oci:DIR (not with --upgrade; with --soci-version 1 only where "
+        "indexes are not to be beside the images of SRC)",
+    )
     parser.add_argument(
         "--state",
         metavar="FILE",
@@ -81,19 +90,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file. They need the same stargz, --authfile where they are, and a shared file system for "
         "oci: and files",
     )
+    group = parser.add_argument_group("SOCI indexes")
+    group.add_argument(
+        "--index",
+        action="store_true",
+        help="make SOCI indexes of the images, as 'stargz image index' does of one, instead of "
+        "converting them",
+    )
+    _convert_options.add_index_options(group, bulk=True)
     _convert_options.add_image_options(parser)
     _options.add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert what SRC has."""
+    """Convert, or index, what SRC has."""
     from stargz.oci.bulk import bulk
     from stargz.oci.bulk.state import default_path
 
     _few_arenas()
     relay(args)
     dst = named(args)
-    state = args.state or default_path(args.src, dst)
+    state = args.state or default_path(args.src, dst, index=args.index)
     log(args, f"state: {state}")
     with Board(args) as board:
         report = bulk(
@@ -106,6 +123,10 @@ def run(args: argparse.Namespace) -> int:
             dask=args.dask,
             reports=args.report,
             progress=board,
+            index=args.index,
+            soci_version=args.soci_version,
+            min_layer_size=args.min_layer_size,
+            span_size=args.span_size,
             **_convert_options.image_options(args),
         )
     if args.json:
@@ -137,7 +158,7 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
     if args.quiet:
         return
     for image in report.images:
-        if image["status"] in ("to do", "unchanged"):
+        if image["status"] in ("to do", "unchanged", "not indexable"):
             print(shown(_image_line(image)))
     for skip in report.skipped:
         print(shown(f"skipped  {failure_line(skip.source, skip.error)}"))
@@ -147,15 +168,25 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
         print(shown(f"stale  {stale['kind']} {stale['name']} (for {stale['source']} as it was)"))
 
 
+_TO_DO = ("to convert", "seekable", "to index")
+_LAYERS = {
+    "to convert": "to convert",
+    "to index": "to index",
+    "seekable": "seekable already",
+    "kept": "indexed already",
+    "left out": "left out",
+    "done": "done before",
+}
+
+
 def _image_line(image: dict[str, Any]) -> str:
     """An image of a dry run."""
     line = f"{image['status']}  {image['source']} -> {image['destination']}"
     if image["status"] != "to do":
         return line
     counts = Counter(layer["status"] for layer in image["layers"])
-    what = {"to convert": "to convert", "seekable": "seekable already", "done": "done before"}
-    told = [f"{counts[key]} {text}" for key, text in what.items() if counts[key]]
-    size = sum(one["source_size"] for one in image["layers"] if one["status"] != "done")
+    told = [f"{counts[key]} {text}" for key, text in _LAYERS.items() if counts[key]]
+    size = sum(one["source_size"] for one in image["layers"] if one["status"] in _TO_DO)
     number = len(image["layers"])
     layers = f"{number} layer{'' if number == 1 else 's'}"
     return f"{line}  {layers}{': ' if told else ''}{', '.join(told)}; {size_text(size)}"
@@ -166,7 +197,8 @@ def _planned(totals: dict[str, int]) -> list[tuple[str, str]]:
         (
             "images",
             f"{totals['images']:,}: {totals['to_do']:,} to do, {totals['unchanged']:,} done, "
-            f"{totals['failed']:,} failed{_some(totals, 'skipped')}",
+            f"{totals['failed']:,} failed{_some(totals, 'not_indexable', 'not indexable')}"
+            f"{_some(totals, 'skipped')}",
         ),
         (
             "layers",
@@ -178,7 +210,7 @@ def _planned(totals: dict[str, int]) -> list[tuple[str, str]]:
 
 def _some(totals: dict[str, int], key: str, what: str = "") -> str:
     """A number that is told if there are any."""
-    return f", {totals[key]:,} {what or key}" if totals[key] else ""
+    return f", {totals[key]:,} {what or key}" if totals.get(key) else ""
 
 
 def _done(report: BulkReport) -> list[tuple[str, str]]:
@@ -186,20 +218,24 @@ def _done(report: BulkReport) -> list[tuple[str, str]]:
     before, after = totals["bytes_before"], totals["bytes_after"]
     share = f", {100 * after / before:.1f}%" if before else ""
     rate = speed(totals["bytes_read"], report.seconds)
+    indexed = "indexed" in totals
+    made = "indexed" if indexed else "converted"
+    kept = "" if indexed else f"{totals['layers_kept']:,} kept, "
     return [
         (
             "images",
-            f"{totals['images']:,}: {totals['converted']:,} converted, {totals['unchanged']:,} "
+            f"{totals['images']:,}: {totals[made]:,} {made}, {totals['unchanged']:,} "
             f"unchanged, {totals['failed']:,} failed{_some(totals, 'throttled')}"
-            f"{_some(totals, 'skipped')}",
+            f"{_some(totals, 'not_indexable', 'not indexable')}{_some(totals, 'skipped')}",
         ),
         (
             "layers",
-            f"{totals['layers']:,}: {totals['layers_converted']:,} converted, "
-            f"{totals['layers_kept']:,} kept, {totals['layers_reused']:,} known from before"
-            f"{_some(totals, 'layers_not_seekable', 'not seekable')}",
+            f"{totals['layers']:,}: {totals[f'layers_{made}']:,} {made}, "
+            f"{kept}{totals['layers_reused']:,} known from before"
+            f"{_some(totals, 'layers_not_seekable', 'not seekable')}"
+            f"{_some(totals, 'layers_left_out', 'left out')}",
         ),
-        ("before", size_text(before)),
-        ("after", f"{size_text(after)}{share}"),
+        ("in all" if indexed else "before", size_text(before)),
+        ("ztocs" if indexed else "after", f"{size_text(after)}{share}"),
         ("seconds", f"{report.seconds:.3f}{rate and f', {rate} of compressed layers'}"),
     ]

@@ -13,7 +13,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from stargz.cli import _options
-from stargz.cli._convert_options import add_ends, ends_options
+from stargz.cli._convert_options import add_ends, add_index_options, ends_options
 from stargz.cli._destination import add_destination, named
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._kinds import check_image
@@ -37,28 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what to write: docker://HOST/REPO[:TAG], oci:DIR[:REF] or oci-archive:FILE[:REF] "
         "(a tar, replaced as a whole); left out with --upgrade, which writes SRC, and in version 1",
     )
-    parser.add_argument(
-        "--soci-version",
-        type=int,
-        choices=(2, 1),
-        default=2,
-        help="2: the image's index and manifests name the SOCI indexes; 1: these name the image "
-        "(default: 2)",
-    )
-    parser.add_argument(
-        "--min-layer-size",
-        type=_options.size,
-        default=10 << 20,
-        metavar="SIZE",
-        help="smaller layers get no ztoc (default: 10M, as SOCI's)",
-    )
-    parser.add_argument(
-        "--span-size",
-        type=_options.size,
-        metavar="SIZE",
-        help="bytes of a layer's tar from one point to the next at which reading can begin "
-        "(default: 4M; an index that is there is kept whatever it has)",
-    )
+    add_index_options(parser)
     parser.add_argument(
         "--upgrade",
         action="store_true",

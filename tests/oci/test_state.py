@@ -15,11 +15,13 @@ import pytest
 from command import environment
 
 from stargz.errors import StateError
+from stargz.oci.bulk.making import Converting
 from stargz.oci.bulk.state import KnownImage, KnownLayer, LayerKey, State, default_path
 
 KEY = LayerKey("docker://host", "sha256:a", "options")
 LAYER = {"source_size": 7, "size": 5, "status": "converted", "digest": "sha256:b"}
 REPORT = {"source_digest": "sha256:s", "digest": "sha256:d", "size_before": 9, "size_after": 8}
+COUNTED = (Converting.images, Converting.layers)
 
 
 @pytest.fixture
@@ -44,9 +46,9 @@ def test_what_is_kept(path: Path) -> None:
     assert sorted(item.name for item in path.parent.iterdir()) == ["state.db"]
     with begun(path) as state:
         assert state.layer(KEY) == KnownLayer(LAYER, "docker://host/repo")
-        assert state.image("oci:d") == KnownImage("oci:s", "sha256:s", "o", "sha256:d")
+        assert state.image("oci:d") == KnownImage("oci:s", "sha256:s", "o", "sha256:d", REPORT)
         assert list(state.outcomes()) == []
-        assert state.totals()["layers_reused"] == 1
+        assert state.totals(*COUNTED)["layers_reused"] == 1
         assert state.uploads() == [("http://host/upload", "host/repo")]
         state.upload_ended("http://host/upload")
         assert state.uploads() == []
@@ -72,7 +74,7 @@ def test_outcomes_and_totals() -> None:
         assert found["c"].report is None
         assert found["d"].status == "running"
         assert [one.source for one in state.outcomes("failed")] == ["b"]
-        assert state.totals() == {
+        assert state.totals(*COUNTED) == {
             "images": 4, "converted": 1, "unchanged": 1, "failed": 1, "throttled": 0, "skipped": 0,
             "layers": 1, "layers_converted": 1, "layers_kept": 0, "layers_not_seekable": 0,
             "layers_reused": 0, "bytes_before": 7, "bytes_after": 5, "bytes_read": 7,
@@ -104,7 +106,7 @@ def test_many_threads(path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert state.totals()["converted"] == state.totals()["layers"] == 300
+        assert state.totals(*COUNTED)["converted"] == state.totals(*COUNTED)["layers"] == 300
         assert len(list(state.outcomes())) == 300
 
 
@@ -150,7 +152,7 @@ def test_reading_changes_nothing(path: Path) -> None:
         assert state.layer(KEY) is not None
         assert state.claim("s", "d") == 1
         state.finish(1, "failed", 0.0, error="no")
-        assert state.totals()["failed"] == 1
+        assert state.totals(*COUNTED)["failed"] == 1
     assert path.read_bytes() == before
 
 
@@ -208,7 +210,7 @@ def known_of(path: Path) -> list[object]:
             number = state.claim("oci:s", "oci:d")
             state.finish(number, "unchanged", 1.0)
             told.extend(outcome.report for outcome in state.outcomes())
-            state.totals()
+            state.totals(*COUNTED)
             assert told[:2] == read_only or None in read_only
             return told
     except StateError as error:
@@ -228,7 +230,7 @@ def made(path: Path) -> bytes:
 
 GOOD: list[object] = [
     KnownLayer(LAYER, "docker://host/repo"),
-    KnownImage("oci:s", "sha256:s", "o", "sha256:d"),
+    KnownImage("oci:s", "sha256:s", "o", "sha256:d", REPORT),
     ("http://host/upload", "host/repo"),
     REPORT,
     None,

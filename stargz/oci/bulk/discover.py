@@ -374,8 +374,11 @@ def discover(
     client: RegistryClient,
     chosen: Filter | None = None,
     upgrade: bool = False,
+    stays: bool = False,
 ) -> Iterator[Pair]:
-    """The images of SRC and their destinations, in the order in which they are found.
+    """The images of SRC and their destinations, in the order in which they are found: with
+    `upgrade` and `stays` themselves. What is written beside images that stay as they are needs no
+    tag.
 
     A source that names one repository (`docker://host/repo`, with or without a tag, or one
     layout) has a destination that names one; below `docker://host`, and below any DST that ends
@@ -388,17 +391,19 @@ def discover(
     places = None
     if upgrade and dst is not None:
         raise UsageError("--upgrade replaces images under their own names: leave DST out")
-    if upgrade and (source.root or "").startswith("storage:"):
+    if (upgrade or stays) and (source.root or "").startswith("storage:"):
         raise UsageError(f"{src}: a registry's storage folder is only read; name a DST")
     if dst is not None:
         places = Places(dst, source.repository, source.tag)
         _refuse_same(src, dst, source, places)
-    elif not upgrade and source.root is not None:
+    elif not (upgrade or stays) and source.root is not None:
         raise UsageError("DST is needed: docker://HOST[/PREFIX] or oci:DIR; or --upgrade")
-    return _pairs(source, places, chosen, upgrade)
+    return _pairs(source, places, chosen, upgrade, stays)
 
 
-def _pairs(source: _Source, places: Places | None, chosen: Filter, upgrade: bool) -> Iterator[Pair]:
+def _pairs(
+    source: _Source, places: Places | None, chosen: Filter, upgrade: bool, stays: bool
+) -> Iterator[Pair]:
     for found in source.images(chosen):
         if found.error is not None:
             yield Pair(found.source, "", found.error)
@@ -406,16 +411,20 @@ def _pairs(source: _Source, places: Places | None, chosen: Filter, upgrade: bool
         if places and not places.fixed and is_below(found.source, places.root, source.root):
             continue  # made by an earlier run
         try:
-            yield Pair(found.source, _destination(found, places, upgrade))
+            yield Pair(found.source, _destination(found, places, upgrade, stays))
         except StargzError as error:
             yield Pair(found.source, "", error)
 
 
-def _destination(found: Found, places: Places | None, upgrade: bool) -> str:
+def _destination(found: Found, places: Places | None, upgrade: bool, stays: bool) -> str:
     if found.destination is not None:
         made = found.destination
     elif places is not None:
         made = places.of(found.repository, found.tag)
+    elif stays:
+        if not found.source.startswith(("docker://", "oci:")):
+            raise UsageError(f"{found.source}: nothing can be added to it; name a destination")
+        return found.source
     elif not upgrade:
         raise UsageError(f"{found.source}: no DST, and none beside it in the file")
     else:

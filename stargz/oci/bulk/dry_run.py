@@ -9,16 +9,10 @@ from typing import Any
 
 from stargz.oci.bulk.discover import Pair
 from stargz.oci.bulk.images import Images
-from stargz.oci.bulk.state import State
+from stargz.oci.bulk.making import Making, Planned
+from stargz.oci.bulk.state import DONE, FAILED, State
 from stargz.oci.bulk.store import Events, layer_key
-from stargz.oci.conversion import ImageOptions
-from stargz.oci.convert.layers import LayerTask
-from stargz.oci.convert.occupied import ordinary_image, refusal
-from stargz.oci.convert.plan import make_plan
-from stargz.oci.destination import open_destination
-from stargz.oci.formats.manifest import TOC_DIGEST, layer_kind
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.repository import open_repository
 
 
 class DryRun(Images):
@@ -29,13 +23,13 @@ class DryRun(Images):
         state: State,
         client: RegistryClient,
         writer: RegistryClient,
-        images: ImageOptions,
+        making: Making,
         jobs: int,
         progress: Events | None,
     ) -> None:
-        super().__init__(state, client, writer, images, jobs, progress)
-        self._layers: dict[str, int] = {}  # and the bytes that are to be converted of each
-        self._known = 0
+        super().__init__(state, client, writer, making, jobs, progress)
+        self._layers: dict[str, int] = {}  # and the bytes that are to be read of each
+        self._known_layers = 0
 
     def count(self, found: Iterator[Pair], src: str) -> None:
         """Count what there is to do."""
@@ -52,22 +46,24 @@ class DryRun(Images):
     def totals(self) -> dict[str, int]:
         """See BulkReport."""
         found = super().totals()
-        del found["converted"]
-        found["to_do"] = found["images"] - found["unchanged"] - found["skipped"]
-        found["to_do"] -= found["failed"] + found["throttled"]
+        found["to_do"] = found["images"] - sum(
+            found.get(status.replace(" ", "_"), 0) for status in (*DONE, *FAILED, "skipped")
+        )
+        del found[self._making.images[0]]
         found["layers"] = len(self._layers)
-        found["layers_known"] = self._known
+        found["layers_known"] = self._known_layers
         found["bytes"] = sum(self._layers.values())
         return found
 
     def _one(self, number: int, pair: Pair, helpers: Executor) -> None:
         begin = time.perf_counter()
-        status = "unchanged"
         try:
-            if not self._is_done(pair):
-                status = "to do"
-                layers = self._layers_of(pair, helpers)
-                self._check_free(pair)
+            status = self._known(pair)
+            if status is None:
+                own = self._own(pair)
+                ends = self._client, self._writer
+                status, planned = self._making.planned(pair, own, *ends, helpers)
+                layers = list(map(self._planned, planned))
                 size = sum(layer["source_size"] for layer in layers)
                 self._state.plan(number, {"size_before": size, "layers": layers})
         except Exception as error:
@@ -79,44 +75,19 @@ class DryRun(Images):
         self._state.finish(number, status, seconds)
         self._tell_image(pair, status, None, seconds)
 
-    def _layers_of(self, pair: Pair, helpers: Executor) -> list[dict[str, Any]]:
-        """The distinct layers that a conversion would make, as the report has them."""
-        with open_repository(pair.source, client=self._client) as source:
-            plan = make_plan(source, self._images.platforms, helpers)
-        flat = self._images.flatten
-        layers: dict[str, dict[str, Any]] = {}
-        for image in plan.images():
-            tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
-            for entries in [tars] if flat and tars else [[one] for one in tars]:
-                names = pair.source, pair.destination
-                task = LayerTask(*names, tuple(entries), self._images.layers, flatten=flat)
-                key = layer_key(task)
-                known = self._state.layer(key) is not None
-                made = layers[task.made_of] = self._planned(task, known)
-                with self._lock:
-                    if key.sources not in self._layers:
-                        self._known += known
-                    self._layers[key.sources] = 0 if known else made["source_size"]
-        return list(layers.values())
-
-    def _check_free(self, pair: Pair) -> None:
-        """Raise what the conversion would."""
-        if self._images.force or pair.source == pair.destination:
-            return
-        with open_destination(pair.destination, client=self._writer) as destination:
-            there = ordinary_image(destination, self._own(pair))
-            if there is not None:
-                raise refusal(destination, there)
-
-    def _planned(self, task: LayerTask, known: bool) -> dict[str, Any]:
-        """A layer as the report of a dry run has it."""
-        status = "to convert"
-        if known:
-            status = "done"
-        elif len(task.entries) == 1 and not task.flatten and not task.options.relayout:
-            status = "seekable" if TOC_DIGEST in task.entries[0].annotations else status
+    def _planned(self, layer: Planned) -> dict[str, Any]:
+        """A layer as the report of a dry run has it; if there is something to do, it is counted."""
+        status = layer.status
+        if layer.task is not None:
+            key = layer_key(layer.task)
+            known = self._state.layer(key) is not None
+            with self._lock:
+                if key.sources not in self._layers:
+                    self._known_layers += known
+                self._layers[key.sources] = 0 if known else layer.source_size
+            status = "done" if known else status
         return {
-            "source_digest": "+".join(entry.digest for entry in task.entries),
-            "source_size": sum(entry.size for entry in task.entries),
+            "source_digest": layer.source_digest,
+            "source_size": layer.source_size,
             "status": status,
         }

@@ -17,12 +17,13 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.oci.bulk.discover import Pair
+from stargz.oci.bulk.making import Making
 from stargz.oci.bulk.state import State
 from stargz.oci.bulk.store import Events
-from stargz.oci.conversion import ImageOptions
 from stargz.oci.destination import open_destination
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.repository import open_repository
+from stargz.oci.soci.images import NOT_INDEXABLE
 
 _AHEAD = 1000  # images that are found before their turn comes
 _MAX_COORDINATORS = 200
@@ -38,14 +39,14 @@ class Images:
         state: State,
         client: RegistryClient,
         writer: RegistryClient,
-        images: ImageOptions,
+        making: Making,
         jobs: int,
         progress: Events | None,
     ) -> None:
         self._state = state
         self._client = client  # of sources
         self._writer = writer  # of destinations
-        self._images = images
+        self._making = making
         # Some have all their layers, and write; some only look.
         self._coordinators = min(2 * jobs + 2, _MAX_COORDINATORS)
         self._progress = progress
@@ -58,6 +59,8 @@ class Images:
         """Raise the error of a destination that cannot be reached at all."""
         if first.error is not None or not first.destination.startswith("docker://"):
             return
+        if "@" in first.destination:  # what stays as it is may be known by its digest alone
+            return
         try:
             with open_destination(first.destination, client=self._writer) as destination:
                 destination.digest()
@@ -67,7 +70,7 @@ class Images:
 
     def totals(self) -> dict[str, int]:
         """See BulkReport."""
-        return self._state.totals()
+        return self._state.totals(self._making.images, self._making.layers)
 
     # --- threads ------------------------------------------------------------------------
 
@@ -172,19 +175,25 @@ class Images:
 
     # --- one image ----------------------------------------------------------------------
 
-    def _is_done(self, pair: Pair) -> bool:
-        """Whether source and destination are what they were when it was converted."""
+    def _known(self, pair: Pair) -> str | None:
+        """The status of an image of which nothing is to be made: source and destination are what
+        they were when it was. None if that is not so."""
         known = self._state.image(pair.destination)
-        if known is None or known.options != self._images.key or known.source != pair.source:
-            return False
+        key = self._making.options.key
+        if known is None or known.options != key or known.source != pair.source:
+            return None
         with open_repository(pair.source, client=self._client) as source:
             digest = source.digest()
-        if pair.source == pair.destination:  # --upgrade: what was made is the source now
-            return digest == known.digest
-        if digest != known.source_digest:
-            return False
-        with open_destination(pair.destination, client=self._writer) as destination:
-            return destination.digest() == known.digest and destination.is_whole(known.digest)
+        here = pair.source == pair.destination
+        if digest != (known.digest if here else known.source_digest):
+            return None
+        if known.report["status"] == NOT_INDEXABLE:
+            return NOT_INDEXABLE
+        if not here:
+            with open_destination(pair.destination, client=self._writer) as destination:
+                if destination.digest() != known.digest or not destination.is_whole(known.digest):
+                    return None
+        return "unchanged" if self._making.is_there(pair, known, self._writer) else None
 
     def _own(self, pair: Pair) -> str | None:
         """The digest of what an earlier run wrote to the destination."""

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from stargz.oci.bulk.state import FAILED
 from stargz.oci.convert.layers import NOT_SEEKABLE
+from stargz.oci.soci.layers import LEFT_OUT
 
 TOP = 20  # bars of a chart, rows of the table of slowest layers
 
@@ -75,8 +76,8 @@ def write_page(file: IO[bytes], report: Mapping[str, Any]) -> None:
             if image.get("status") in FAILED:
                 _write(failed, _row(_cell(image.get("source")), _error(image)))
             for layer in image.get("layers") or ():
-                if layer.get("status") == NOT_SEEKABLE:
-                    why = (layer.get("warnings") or [""])[-1]
+                if layer.get("status") in _LEFT:
+                    why = layer.get("why") or (layer.get("warnings") or [""])[-1]
                     digest = layer.get("source_digest")
                     _write(left, _row(_cell(image.get("source")), _cell(digest), _cell(why)))
             for one in image.get("stale") or ():
@@ -90,12 +91,15 @@ def write_page(file: IO[bytes], report: Mapping[str, Any]) -> None:
             _write(file, text)
         for text in seen.slowest_layers():
             _write(file, text)
-        _table(file, "Layers that are not seekable", ("Image", "Layer", "Why"), left)
+        indexed = bool((report.get("options") or {}).get("index"))
+        what = "left out" if indexed else "not seekable"
+        _table(file, f"Layers that are {what}", ("Image", "Layer", "Why"), left)
         _table(file, "Signatures and the like that no longer match", _STALE_HEADS, stale)
         _table(file, "All images", _IMAGE_HEADS, rows, sorts=True)
         _write(file, f"<script>{_SCRIPT}</script>\n</body>\n</html>\n")
 
 
+_LEFT = (NOT_SEEKABLE, LEFT_OUT)
 _STALE_HEADS = ("Image", "Refers to it", "Kind", "Digest")
 _IMAGE_HEADS = (
     "Image", "Became", "Status", "Before", "After", "Change", "Seconds", "Layers", "Notes",
@@ -180,7 +184,7 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>stargz: {_text(report.get('source'))}</title>\n"
         f"<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{_text(report.get('source'))} to {_text(report.get('destination'))}</h1>\n"
+        f"<h1>{_places(report)}</h1>\n"
     )
     if report.get("dry_run"):
         yield "<p><strong>A dry run: what there is to do. Nothing was written.</strong></p>\n"
@@ -197,6 +201,12 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     options = report.get("options") or {}
     yield from _facts((str(key), _cell(_shown(value))) for key, value in options.items())
     yield "</details>\n"
+
+
+def _places(report: Mapping[str, Any]) -> str:
+    """What is read, and where what is made of it goes, if that is another place."""
+    places = (report.get("source"), report.get("destination"))
+    return " to ".join(_text(place) for place in places if place is not None)
 
 
 def _label(key: object) -> str:
@@ -289,7 +299,7 @@ class _Seen:
         before, after = _number(image.get("size_before")), _number(image.get("size_after"))
         if before or after:
             _keep(self._largest, (max(before, after), -self._number, name, before, after))
-        if seconds > 0 and image.get("status") == "converted":
+        if seconds > 0 and image.get("status") in ("converted", "indexed"):
             _keep(self._slowest, (seconds, -self._number, name))
             if before:
                 self._speeds[int(_rate(before, seconds)).bit_length()] += 1

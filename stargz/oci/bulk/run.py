@@ -1,5 +1,5 @@
-"""A whole registry converted: images side by side, each distinct layer once, and what is done is
-known to the next run.
+"""A whole registry converted or indexed: images side by side, each distinct layer once, and what
+is done is known to the next run.
 
 report = bulk("docker://host", "docker://other", state="bulk.db")
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,16 +26,19 @@ from stargz.errors import (
 from stargz.oci.bulk.discover import Pair, discover
 from stargz.oci.bulk.dry_run import DryRun
 from stargz.oci.bulk.images import Images, is_transient
+from stargz.oci.bulk.making import Converting, Indexing, Making
 from stargz.oci.bulk.patterns import Filter
 from stargz.oci.bulk.places import registry_of
 from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
 from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore
-from stargz.oci.conversion import ImageOptions, check_image, convert_as, parallel
+from stargz.oci.conversion import ImageOptions, parallel
 from stargz.oci.convert.layers import LayerOptions, layer_options
 from stargz.oci.formats.reference import Reference, parse_reference
+from stargz.oci.formats.soci import Version
 from stargz.oci.registry.access import Access, Creds, shared_client
 from stargz.oci.registry.options import AccessOptions, access_of
+from stargz.oci.soci.images import MIN_LAYER_SIZE, IndexOptions
 from stargz.options import Format, default_threads
 from stargz.paths import Name, several, text
 
@@ -58,6 +61,10 @@ def bulk(
     verify: bool = False,
     strict: bool = False,
     upgrade: bool = False,
+    index: bool = False,
+    soci_version: Version | None = None,
+    min_layer_size: int | None = None,
+    span_size: int | None = None,
     force: bool = False,
     access: Access | None = None,
     src_creds: Creds | None = None,
@@ -76,12 +83,16 @@ def bulk(
     progress: Events | None = None,
     **registry: Unpack[AccessOptions],
 ) -> BulkReport:
-    """Convert all images of `src`; see the command `stargz image bulk`.
+    """Convert all images of `src`, or, with `index`, make SOCI indexes of them; see the command
+    `stargz image bulk`.
 
     src, dst, include, exclude, upgrade: see `stargz.oci.bulk.discover.discover`.
     level, chunk_size, min_chunk_size, prioritized, lossless, format, options, platforms, flatten,
         allow_missing, docker_types, verify, strict, force, access and the options by which
         registries are reached: see `stargz.convert_image`, which converts each image.
+    index: make indexes, as `stargz.index_image` does of each image, whose layers stay as they are;
+        soci_version (default: 2), min_layer_size (10 MiB), span_size: see there. Version 1 needs no
+        `dst`. With it nothing is converted, and no option of conversions is taken.
     src_creds, dest_creds: as there. They are for sources and destinations that name one registry,
         not for a file of references, nor for the workers of a Dask cluster, to which passwords
         would go in the clear.
@@ -109,9 +120,11 @@ def bulk(
     given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
     options = layer_options(options, given)
     access = access_of("bulk", access, registry)
+    version = (soci_version or 2) if index else None
+    stays = dst is None and version == 1 and not upgrade
     if executor is not None and dask is not None:
         raise UsageError("an executor and a Dask cluster: only one of them can convert")
-    reading, writing = _accesses(src, dst, upgrade, access, src_creds, dest_creds)
+    reading, writing = _accesses(src, dst, upgrade or stays, access, src_creds, dest_creds)
     if dask is not None and (src_creds or dest_creds):
         raise UsageError(
             "--src-creds and --dest-creds do not go to a Dask cluster, which would pass them on in "
@@ -121,38 +134,71 @@ def bulk(
         jobs, threads = parallel(jobs, threads)
     else:
         threads = threads or 2  # on machines whose cores are not known
-    images = ImageOptions(
-        layers=options,
-        platforms=tuple(platforms),
-        flatten=flatten,
-        allow_missing=allow_missing,
-        docker_types=docker_types,
-        upgrade=upgrade,
-        verify=verify,
-        strict=strict,
-        access=reading,
-        threads=threads,
-        memory=memory,
-        max_sparse=max_sparse,
-        force=force,
-        writing=writing,
+    _check_options(
+        index,
+        {
+            "flatten": flatten,
+            "allow_missing": allow_missing,
+            "docker_types": docker_types,
+            "verify": verify,
+            "strict": strict,
+            "memory": memory,
+            "max_sparse": max_sparse,
+            **({one.name: getattr(options, one.name) for one in fields(options)}),
+        },
+        {"soci_version": soci_version, "min_layer_size": min_layer_size, "span_size": span_size},
     )
+    making: Making
+    if version is not None:
+        least = MIN_LAYER_SIZE if min_layer_size is None else min_layer_size
+        making = Indexing(
+            IndexOptions(
+                soci_version=version,
+                min_layer_size=least,
+                span_size=span_size,
+                platforms=tuple(platforms),
+                upgrade=upgrade,
+                force=force,
+                access=reading,
+                writing=writing,
+                threads=threads,
+            )
+        )
+    else:
+        making = Converting(
+            ImageOptions(
+                layers=options,
+                platforms=tuple(platforms),
+                flatten=flatten,
+                allow_missing=allow_missing,
+                docker_types=docker_types,
+                upgrade=upgrade,
+                verify=verify,
+                strict=strict,
+                access=reading,
+                threads=threads,
+                memory=memory,
+                max_sparse=max_sparse,
+                force=force,
+                writing=writing,
+            )
+        )
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(reading))
         writer = stack.enter_context(shared_client(writing))
         chosen = Filter(include, exclude, registry_of(src))
-        found = discover(src, dst, client=client, chosen=chosen, upgrade=upgrade)
+        found = discover(src, dst, client=client, chosen=chosen, upgrade=upgrade, stays=stays)
         targets = [report_target(path) for path in reports]
         known = stack.enter_context(State(state, read_only=dry_run))
         run: Images
         work: Callable[[Iterator[Pair], str], None]
         if dry_run:
-            run = dry = DryRun(known, client, writer, images, jobs or 1, progress)
+            run = dry = DryRun(known, client, writer, making, jobs or 1, progress)
             work = dry.count
         else:
             used, stop, jobs = stack.enter_context(_executor(executor, dask, jobs))
-            run = conversion = _Conversion(known, client, writer, images, jobs, progress)
-            work = partial(conversion.convert, executor=used, stop=stop)
+            run = all_of = _Run(known, client, writer, making, jobs, progress)
+            work = partial(all_of.make, executor=used, stop=stop)
         began = time.time()
         begin = time.perf_counter()
         first = next(found, None)
@@ -170,7 +216,7 @@ def bulk(
         seconds = time.perf_counter() - begin
         if not dry_run:
             known.end(seconds, totals)
-        stale, warnings = _remarks(known)
+        stale, warnings = _remarks(known, making.images)
         if run.found_all:
             unused = ({"source": src, "warning": pattern} for pattern in chosen.unused())
             warnings = (*unused, *warnings)
@@ -179,7 +225,12 @@ def bulk(
             destination=dst,
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             seconds=seconds,
-            options=_shown(images, jobs or 0, include, exclude),
+            options={
+                **making.shown(),
+                "jobs": jobs or 0,
+                "include": list(include),
+                "exclude": list(exclude),
+            },
             totals=totals,
             failures=tuple(
                 Failure(one.source, one.destination, one.error or "", one.status)
@@ -205,16 +256,30 @@ def bulk(
         return report
 
 
+def _check_options(
+    index: bool, converting: Mapping[str, object], indexing: Mapping[str, object]
+) -> None:
+    """Refuse options of what is not done."""
+    for name, value in (converting if index else indexing).items():
+        if value is not None and value is not False and value != ():
+            option = "prioritize" if name == "prioritized" else name.replace("_", "-")
+            raise UsageError(
+                f"{name} (--{option}) is about conversions, and with --index nothing is converted"
+                if index
+                else f"{name} (--{option}) is about SOCI indexes: it needs --index"
+            )
+
+
 def _accesses(
     src: str,
     dst: str | None,
-    upgrade: bool,
+    in_place: bool,
     access: Access,
     src_creds: Creds | None,
     dest_creds: Creds | None,
 ) -> tuple[Access, Access]:
     """How what is read is reached, and what is written."""
-    if upgrade:
+    if in_place:
         dst = dst or src
         src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
     for option, place, creds in ("src", src, src_creds), ("dest", dst, dest_creds):
@@ -229,8 +294,8 @@ def _accesses(
     )
 
 
-class _Conversion(Images):
-    """Each image is converted by a thread that waits for the layers of it, which others make."""
+class _Run(Images):
+    """Each image is worked on by a thread that waits for what is made of its layers by others."""
 
     def _cancel_uploads(self) -> None:
         """A run that was killed may have left uploads at registries: they are given up."""
@@ -244,12 +309,12 @@ class _Conversion(Images):
             if gone:
                 self._state.upload_ended(url)
 
-    def convert(
+    def make(
         self, found: Iterator[Pair], src: str, executor: Executor, stop: Callable[[], object]
     ) -> None:
-        """Convert them all, and those once more that the network kept from it."""
+        """Work on them all, and once more on those that the network kept from it."""
         self._cancel_uploads()
-        store = StateStore(self._state, executor, self._progress)
+        store = StateStore(self._state, executor, self._making.read, self._progress)
 
         def work(number: int, pair: Pair) -> None:
             self._one(number, pair, store)
@@ -266,24 +331,17 @@ class _Conversion(Images):
             end,
         )
 
-    def _one(self, number: int, pair: Pair, store: StateStore) -> None:
+    def _one(self, number: int, pair: Pair, store: StateStore[Any]) -> None:
         begin = time.perf_counter()
         try:
-            if self._is_done(pair):
-                if self._images.verify:
-                    check_image(pair.destination, self._images.writing or self._images.access)
+            status = self._known(pair)
+            if status is not None:
+                self._making.check(pair)
                 seconds = time.perf_counter() - begin
-                self._state.finish(number, "unchanged", seconds)
-                self._tell_image(pair, "unchanged", None, seconds)
+                self._state.finish(number, status, seconds)
+                self._tell_image(pair, status, None, seconds)
                 return
-            report = convert_as(
-                self._images,
-                pair.source,
-                pair.destination,
-                store,
-                self._progress,
-                own=self._own(pair),
-            )
+            report = self._making.make(pair, store, self._progress, self._own(pair))
         except Exception as error:
             if self._stop.is_set():
                 return
@@ -292,10 +350,10 @@ class _Conversion(Images):
             self._failed(number, pair, error, time.perf_counter() - begin, is_transient(error))
             return
         seconds = time.perf_counter() - begin
-        self._state.finish(
-            number, report.status, seconds, options=self._images.key, report=report.to_json()
-        )
-        self._tell_image(pair, report.status, None, seconds)
+        status = report["status"]
+        key = self._making.options.key
+        self._state.finish(number, status, seconds, options=key, report=report)
+        self._tell_image(pair, status, None, seconds)
 
 
 class _Uploads:
@@ -336,12 +394,14 @@ def _executor(
 # --- the report -------------------------------------------------------------------------
 
 
-def _remarks(state: State) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, str], ...]]:
-    """Of the images that were converted: what no longer fits them, and what there is to
+def _remarks(
+    state: State, made_of: Sequence[str]
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, str], ...]]:
+    """Of the images that something was made of: what no longer fits them, and what there is to
     know."""
     stale: list[dict[str, Any]] = []
     warnings: list[dict[str, str]] = []
-    for outcome in state.outcomes("converted"):
+    for outcome in chain.from_iterable(map(state.outcomes, made_of)):
         made = outcome.report or {}
         stale += ({**one, "source": outcome.source} for one in made.get("stale", ()))
         warnings += (
@@ -371,22 +431,4 @@ def _image_entry(outcome: Outcome) -> dict[str, Any]:
         "stale": made.get("stale", []),
         "warnings": [outcome.error] if skipped else made.get("warnings", []),
         "layers": made.get("layers", []),
-    }
-
-
-def _shown(
-    images: ImageOptions, jobs: int, include: Sequence[str], exclude: Sequence[str]
-) -> dict[str, Any]:
-    """The options as a report has them."""
-    layers = asdict(images.layers.filled())
-    del layers["allow_missing"]
-    names = ("flatten", "docker_types", "verify", "strict", "threads", "upgrade")
-    return {
-        **layers,
-        "prioritized": len(images.layers.prioritized),
-        "platforms": list(images.platforms),
-        **{name: getattr(images, name) for name in names},
-        "jobs": jobs,
-        "include": list(include),
-        "exclude": list(exclude),
     }

@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from stargz.errors import StateError
 _APPLICATION = 0x53475A42  # "SGZB", in the file's header
 _VERSION = 2
 FAILED = ("failed", "throttled")  # what becomes of images that are not converted
+DONE = ("converted", "indexed", "not indexable", "unchanged")  # of those that have a report
 _PATIENCE = 0.3  # seconds that another process may need to end
 
 _SCHEMA = """
@@ -91,12 +92,13 @@ class KnownLayer:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An image that was once converted to a destination."""
+    """What was once made of an image at a destination."""
 
     source: str
     source_digest: str
     options: str
     digest: str
+    report: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Outcome:
     number: int
     source: str
     destination: str
-    status: str  # running, converted, unchanged, failed, throttled, skipped, to do
+    status: str  # running, one of DONE or FAILED, skipped, to do
     error: str | None
     seconds: float
     report: dict[str, Any] | None
@@ -285,9 +287,9 @@ class State:
             if not self.run and not self._has("images"):
                 return None
             found = self._row(db, "images", destination)
-            if found is None or found["digest"] is None:
+            if found is None or found["digest"] is None or found["report"] is None:
                 return None
-            names = ("source", "source_digest", "options", "digest")
+            names = ("source", "source_digest", "options", "digest", "report")
             return KnownImage(*(found[name] for name in names))
 
     def finish(
@@ -365,7 +367,7 @@ class State:
                 row = db.execute(select, (last, status, status)).fetchone()
                 if row is None:
                     return
-                done = stored and row[3] in ("converted", "unchanged")
+                done = stored and row[3] in DONE
                 image = self._row(db, "images", row[2]) if done else None
                 plan = db.execute("SELECT plan FROM plans WHERE number = ?", row[:1]).fetchone()
             last = row[0]
@@ -444,35 +446,33 @@ class State:
 
     # --- sums ---------------------------------------------------------------------------
 
-    def totals(self) -> dict[str, int]:
-        """Numbers of images and layers of this run, and bytes."""
+    def totals(self, images: Sequence[str], layers: Sequence[str]) -> dict[str, int]:
+        """Numbers of images and layers of this run, and bytes: of the images by these statuses and
+        those of every run, of the layers that were made by these."""
         with self._using() as db:
             counts = dict(db.execute("SELECT status, count(*) FROM outcomes GROUP BY status"))
             found = {
                 "images": sum(counts.values()),
-                "converted": counts.get("converted", 0),
-                "unchanged": counts.get("unchanged", 0),
-                "failed": counts.get("failed", 0),
-                "throttled": counts.get("throttled", 0),
-                "skipped": counts.get("skipped", 0),
+                **{
+                    status.replace(" ", "_"): counts.get(status, 0)
+                    for status in (*images, "unchanged", *FAILED, "skipped")
+                },
             }
             if not self.run:
                 return found
+            made = "coalesce(sum(made = ?1 AND status = ?), 0), " * len(layers)
             row = db.execute(
-                "SELECT count(*), "
-                "coalesce(sum(made = ?1 AND status = 'converted'), 0), "
-                "coalesce(sum(made = ?1 AND status = 'kept'), 0), "
-                "coalesce(sum(made = ?1 AND status = 'not seekable'), 0), "
+                f"SELECT count(*), {made}"
                 "coalesce(sum(made <> ?1), 0), "
                 "coalesce(sum(bytes_before), 0), coalesce(sum(bytes_after), 0), "
                 "coalesce(sum(CASE WHEN made = ?1 THEN bytes_before END), 0), "
                 "coalesce(sum(CASE WHEN made = ?1 THEN bytes_after END), 0) "
                 "FROM layers WHERE used = ?1",
-                (self.run,),
+                (self.run, *layers),
             ).fetchone()
-            layers = "layers layers_converted layers_kept layers_not_seekable layers_reused"
-            names = f"{layers} bytes_before bytes_after bytes_read bytes_written"
-            return found | dict(zip(names.split(), row, strict=True))
+            names = [f"layers_{status.replace(' ', '_')}" for status in (*layers, "reused")]
+            sizes = ("bytes_before", "bytes_after", "bytes_read", "bytes_written")
+            return found | dict(zip(("layers", *names, *sizes), row, strict=True))
 
     def _has(self, table: str) -> bool:
         return bool(self._number("SELECT count(*) FROM sqlite_schema WHERE name = ?", table))
@@ -489,12 +489,12 @@ class State:
         self.close()
 
 
-def default_path(src: str, dst: str | None) -> Path:
+def default_path(src: str, dst: str | None, *, index: bool = False) -> Path:
     """The state file of a source and a destination: $XDG_STATE_HOME/stargz/bulk-HEX.db, below
-    ~/.local/state by default."""
+    ~/.local/state by default. That of indexes is another."""
     home = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "state"
-    places = [_absolute(place) for place in (src, dst or "")]
+    places = [_absolute(place) for place in (src, dst or "")] + ["index"] * index
     name = hashlib.sha256("\0".join(places).encode(errors="surrogateescape")).hexdigest()[:20]
     return folder / "stargz" / f"bulk-{name}.db"
 

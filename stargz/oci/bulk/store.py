@@ -6,46 +6,55 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from stargz.errors import DigestError, FormatError, RegistryError
 from stargz.oci.bulk.state import LayerKey, State
-from stargz.oci.convert.layers import LayerReport, LayerTask, convert_layer
-from stargz.oci.convert.store import Cancelled
+from stargz.oci.convert.store import Cancelled, Report, Task
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image, parse_reference
 
 Events = Callable[[Mapping[str, Any]], object]
 _MAX_BAD = 1000  # layers that are known to be corrupt: no more are remembered
 
+R = TypeVar("R", bound=Report)
 
-class _Flight:
-    """A layer that is being made, and those who wait for it."""
+
+class _Flight(Generic[R]):
+    """What is being made of a layer, and those who wait for it."""
 
     def __init__(self) -> None:
-        self.work: Future[LayerReport] | None = None
-        self.waiting: dict[Future[LayerReport], LayerTask] = {}  # and what each asked for
+        self.work: Future[R] | None = None
+        self.waiting: dict[Future[R], Task[R]] = {}  # and what each asked for
 
 
-class StateStore:
-    """A LayerStore over a state file. Any number of images may wait for one layer, and each may
-    give up alone. A finished layer is in the state before anybody gets it."""
+class StateStore(Generic[R]):
+    """A Store over a state file, which `read` reads reports of. Any number of images may wait for
+    one layer, and each may give up alone. What was made of a layer is in the state before anybody
+    gets it."""
 
-    def __init__(self, state: State, executor: Executor, progress: Events | None = None) -> None:
+    def __init__(
+        self,
+        state: State,
+        executor: Executor,
+        read: Callable[[dict[str, Any]], R],
+        progress: Events | None = None,
+    ) -> None:
         self._state = state
+        self._read = read
         self._executor = executor
         self._here = isinstance(executor, ThreadPoolExecutor)
         self._progress = progress
         self._lock = threading.Lock()
-        self._flights: dict[LayerKey, _Flight] = {}
+        self._flights: dict[LayerKey, _Flight[R]] = {}
         self._bad: dict[tuple[LayerKey, str], str] = {}  # and where from
         self._stop = threading.Event()
 
-    # --- LayerStore ---------------------------------------------------------------------
+    # --- Store --------------------------------------------------------------------------
 
-    def submit(self, task: LayerTask) -> Future[LayerReport]:
-        """See LayerStore. Content that is corrupt is not fetched for every image that has it."""
+    def submit(self, task: Task[R]) -> Future[R]:
+        """See Store. Content that is corrupt is not fetched for every image that has it."""
         key = layer_key(task)
-        mine: Future[LayerReport] = Future()
+        mine: Future[R] = Future()
         with self._lock:
             if self._stop.is_set():
                 _cancel(mine)
@@ -55,7 +64,7 @@ class StateStore:
             if flight is None:
                 known = self._state.layer(key)
                 if known is not None:
-                    mine.set_result(LayerReport.from_json(known.report))
+                    mine.set_result(self._read(known.report))
                     return mine
                 bad = self._bad.get((key, _origin(task)))
                 if bad is not None:
@@ -68,8 +77,8 @@ class StateStore:
             self._begin(key, flight, task)
         return mine
 
-    def place(self, task: LayerTask) -> Reference | LayoutReference | None:
-        """See LayerStore."""
+    def place(self, task: Task[R]) -> Reference | LayoutReference | None:
+        """See Store."""
         known = self._state.layer(layer_key(task))
         if known is None:
             return None
@@ -77,8 +86,8 @@ class StateStore:
             return LayoutReference(known.place.removeprefix("oci:"))
         return parse_reference(known.place.removeprefix("docker://"))
 
-    def lost(self, task: LayerTask) -> None:
-        """See LayerStore."""
+    def lost(self, task: Task[R]) -> None:
+        """See Store."""
         key = layer_key(task)
         with self._lock:
             if key not in self._flights:  # else it is being made again already
@@ -86,12 +95,12 @@ class StateStore:
 
     # --- work ---------------------------------------------------------------------------
 
-    def _begin(self, key: LayerKey, flight: _Flight, task: LayerTask) -> None:
+    def _begin(self, key: LayerKey, flight: _Flight[R], task: Task[R]) -> None:
         try:
             if self._here:
-                work = self._executor.submit(self._convert, task)
+                work = self._executor.submit(self._make, task)
             else:
-                work = self._executor.submit(convert_layer, task)
+                work = self._executor.submit(task.run)
         except BaseException as error:
             work = Future()
             work.set_exception(error)
@@ -102,7 +111,7 @@ class StateStore:
             work.cancel()
         work.add_done_callback(lambda future: self._landed(key, flight, task, future))
 
-    def _convert(self, task: LayerTask) -> LayerReport:
+    def _make(self, task: Task[R]) -> R:
         """In a thread of ours: it tells how far it is, and ends when it is told to."""
         digest = "+".join(entry.digest for entry in task.entries)
 
@@ -113,12 +122,12 @@ class StateStore:
 
         progress(0, sum(entry.size for entry in task.entries))
         try:
-            return convert_layer(task, progress)
+            return task.run(progress)
         except BaseException:
             self._tell({"event": "layer-failed", "digest": digest})
             raise
 
-    def _left(self, key: LayerKey, flight: _Flight, future: Future[LayerReport]) -> None:
+    def _left(self, key: LayerKey, flight: _Flight[R], future: Future[R]) -> None:
         """Somebody does not wait any more: what nobody waits for is not begun."""
         if not future.cancelled():
             return
@@ -131,9 +140,7 @@ class StateStore:
         if work is not None:
             work.cancel()
 
-    def _landed(
-        self, key: LayerKey, flight: _Flight, task: LayerTask, work: Future[LayerReport]
-    ) -> None:
+    def _landed(self, key: LayerKey, flight: _Flight[R], task: Task[R], work: Future[R]) -> None:
         error: BaseException | None = None
         report = None
         if not work.cancelled():
@@ -185,16 +192,16 @@ class StateStore:
                 flight.work.cancel()
 
 
-def _cancel(future: Future[LayerReport]) -> None:
+def _cancel(future: Future[R]) -> None:
     """Cancel a future that is in nobody's list, and tell who waits for it."""
     future.cancel()
     future.set_running_or_notify_cancel()
 
 
-def _forward(work: Future[LayerReport], future: Future[LayerReport]) -> None:
+def _forward(work: Future[R], future: Future[R]) -> None:
     """Have the result of one future in another that runs."""
 
-    def done(ended: Future[LayerReport]) -> None:
+    def done(ended: Future[R]) -> None:
         if ended.cancelled():
             future.set_exception(Cancelled())
         elif (error := ended.exception()) is not None:
@@ -205,13 +212,13 @@ def _forward(work: Future[LayerReport], future: Future[LayerReport]) -> None:
     work.add_done_callback(done)
 
 
-def _origin(task: LayerTask) -> str:
+def _origin(task: Task[Any]) -> str:
     """Where a task's blobs come from, as far as two of one origin have the same bytes."""
     place = parse_image(task.source)
     return place.registry if isinstance(place, Reference) else str(place.path)
 
 
-def _differs(asked: LayerTask, failed: LayerTask, error: BaseException) -> bool:
+def _differs(asked: Task[Any], failed: Task[Any], error: BaseException) -> bool:
     """Whether what made one task fail need not make another that wants the same layer."""
     if isinstance(error, FormatError | DigestError):
         return _origin(asked) != _origin(failed)
@@ -230,12 +237,12 @@ def root_of(destination: str) -> str:
     return f"docker://{place.registry}" if isinstance(place, Reference) else "oci:"
 
 
-def layer_key(task: LayerTask) -> LayerKey:
+def layer_key(task: Task[Any]) -> LayerKey:
     """What the state knows the layer by that a task makes."""
     return LayerKey(root_of(task.destination), task.made_of, task.options.key)
 
 
-def _place(task: LayerTask) -> str:
+def _place(task: Task[Any]) -> str:
     place = parse_image(task.destination)
     if isinstance(place, LayoutReference):
         return f"oci:{os.path.abspath(place.path)}"  # noqa: PTH100

@@ -37,14 +37,30 @@ R = TypeVar("R", bound=Report)
 R_co = TypeVar("R_co", bound=Report, covariant=True)
 
 
+class Keyed(Protocol):
+    """Options of a task."""
+
+    @property
+    def key(self) -> str:
+        """A short text that is equal for options that give the same bytes of the same layers."""
+
+
 class Task(Protocol[R_co]):
     """What is to be made of layers. It can be pickled, and opens by itself what it reads and
     writes."""
 
     @property
+    def source(self) -> str: ...
+    @property
     def destination(self) -> str: ...
     @property
     def entries(self) -> tuple[Descriptor, ...]: ...
+    @property
+    def options(self) -> Keyed: ...
+    @property
+    def made_of(self) -> str:
+        """A text that is equal for tasks about the same layers, but for the options."""
+
     @property
     def access(self) -> Access: ...
     @property

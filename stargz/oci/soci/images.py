@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
@@ -203,8 +203,29 @@ def index_as(
     """`index_image`, with the options in one, and what makes the ztocs, which `ends` where the
     image does not succeed. An image at dst with the digest `own` is known to be replaceable."""
     begin = time.perf_counter()
+    with _opened(options, src, dst, own, ends) as work:
+        return work.run(store, progress, begin)
+
+
+def plan_index(
+    options: IndexOptions, src: str, dst: str | None, own: str | None = None
+) -> tuple[list[ZtocTask], tuple[ZtocReport, ...]]:
+    """What `index_as` would have made, and all distinct layers as its report would have them if
+    that were left out. Nothing is written; what it would refuse is refused."""
+    with _opened(options, src, dst, own) as work:
+        return work.planned()
+
+
+@contextmanager
+def _opened(
+    options: IndexOptions,
+    src: str,
+    dst: str | None,
+    own: str | None,
+    ends: LocalStore[ZtocReport] | None = None,
+) -> Iterator[_Work]:
     name = _destination(options, src, dst)
-    here = is_same(parse_image(src), parse_image(name))
+    here = dst in (None, src) or is_same(parse_image(src), parse_image(name))
     reading, writing = options.access, options.writing or options.access
     with open_ends(src, name, reading, writing, ends) as both, ExitStack() as stack:
         plan = _plan(options, both, here)
@@ -217,8 +238,7 @@ def index_as(
             twin,
             both.helpers,
         )
-        work = _Work(options, src, name, plan, both, here, known, there)
-        return work.run(store, progress, begin)
+        yield _Work(options, src, name, plan, both, here, known, there)
 
 
 class _Work:
@@ -263,6 +283,13 @@ class _Work:
             is_place_of(parse_image(src), both.destination),
             options.soci_version == 1,
         )
+
+    def planned(self) -> tuple[list[ZtocTask], tuple[ZtocReport, ...]]:
+        """See `plan_index`."""
+        tasks = self._layers.tasks()
+        if tasks and self._there is not None and self._options.soci_version == 2:
+            raise refusal(self._both.destination, self._there, _LACKS)
+        return tasks, self._layers.told()
 
     def run(
         self,
@@ -359,7 +386,7 @@ def _destination(options: IndexOptions, src: str, dst: str | None) -> str:
             )
         return destination_name(src, dst, options.upgrade)
     place = parse_image(src)
-    if dst is not None and not is_same(place, parse_image(dst)):
+    if dst not in (None, src) and not is_same(place, parse_image(dst)):
         return destination_name(src, dst, False)
     if isinstance(place, Reference):
         return f"docker://{replace(place, digest=None)}"

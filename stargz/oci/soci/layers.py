@@ -15,11 +15,11 @@ from typing import Any
 from stargz.errors import FormatError, UnindexableError
 from stargz.oci.convert.layers import bring_blob, explained
 from stargz.oci.convert.plan import Node, Plan
-from stargz.oci.convert.store import Store
+from stargz.oci.convert.store import LocalStore, Store
 from stargz.oci.convert.tasks import Tasks, all_of
 from stargz.oci.destination import BlobWriter, Destination, open_destination
 from stargz.oci.formats.manifest import SOCI_V2, Descriptor, layer_kind
-from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
+from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference, parse_image
 from stargz.oci.formats.soci import SociIndex, Ztoc
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
@@ -293,22 +293,32 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
         """Have all that stays as it is at the destination."""
         if self._in_place:
             return
-        checked = []
+        work = []
         for key, task in self._tasks.items():
             self._copies.pop(key[0], None)
             if not (_is_fetched(self._source) and self._is_here(store, key)):
-                checked.append(task.entries[0])
-        work = [helpers.submit(self._bring_checked, entry) for entry in checked]
+                work.append(helpers.submit(self._bring_checked, store, task))
         bring = partial(bring_blob, self._source, self._destination)
         all_of([*work, *(helpers.submit(bring, entry) for entry in self._copies.values())])
 
-    def _bring_checked(self, entry: Descriptor) -> None:
-        """Have a layer at the destination whose content was seen to be right; linked, if it may be
-        by another name in the same file system."""
-        origin = parse_image(self._source.name)
-        linked = isinstance(origin, LayoutReference)
-        if not (linked and self._destination.mount_blob(entry, origin)):
+    def _bring_checked(self, store: Store[ZtocReport], task: ZtocTask) -> None:
+        """Have a layer at the destination that was seen to be right: here, or where its ztoc was
+        made for. Mounted from there or, in the same file system, linked, if that may be."""
+        (entry,) = task.entries
+        place: ImageReference | None = store.place(task)
+        if isinstance(store, LocalStore):
+            origin = parse_image(self._source.name)
+            place = origin if isinstance(origin, LayoutReference) else None
+        if place is None or not self._destination.mount_blob(entry, place):
             bring_blob(self._source, self._destination, entry)
+
+    def tasks(self) -> list[ZtocTask]:
+        """What is to be made."""
+        return list(self._tasks.values())
+
+    def told(self) -> tuple[ZtocReport, ...]:
+        """`reports`, as if all that is to be made were left out."""
+        return tuple(self._told.values())
 
     def ztocs(self, node: Node) -> list[Ztoc]:
         """Those of an image's layers that were made, in the order of the layers."""
