@@ -17,8 +17,11 @@ from typing import Any
 import blobs
 import pytest
 from faraway import Faraway
+from mounts import cli_mount, needs_fuse
 from mutated_tars import mutated_tar
+from servers import nginx
 
+import stargz
 from stargz._engine import extract as _extract
 from stargz._engine.chunks import DEMAND, Chunks
 from stargz._engine.index import Index, build, load, load_ztoc
@@ -283,6 +286,72 @@ def test_extracted(kind: str, tmp_path: Path) -> None:
         assert (found["error_count"], found["damaged"]) == (1, 1)
         files = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
         assert files == FILES.keys() - {name}
+
+
+# --- by the commands ---------------------------------------------------------------------------
+
+
+def stored(blob: bytes, index: Index, path: Path) -> tuple[Path, Path]:
+    """The blob in a file, and its index in another."""
+    pieces: list[bytes] = []
+    index.dump(pieces.append)
+    blob_path, index_path = path / "some.tar.gz", path / "other.index"
+    blob_path.write_bytes(blob)
+    index_path.write_bytes(b"".join(pieces))
+    return blob_path, index_path
+
+
+@pytest.mark.parametrize("field", ["", "mode"])
+def test_mounted(field: str, tmp_path: Path) -> None:
+    needs_fuse()
+    name = "d/large"
+    blob = KINDS["gzip"](tar_of())
+    index = index_of(blob)
+    if field:
+        blob, index, _ = wrong("gzip", field, name)
+    source, index_path = stored(blob, index, tmp_path)
+    with cli_mount("--index", index_path, source, directory=tmp_path / "mnt") as mounted:
+        fd = os.open(mounted / name, os.O_RDONLY)
+        try:
+            for at in (SIZES[name] - 5, 0):
+                if field:
+                    with pytest.raises(OSError, match="Input/output"):
+                        os.pread(fd, 5, at)
+                else:
+                    assert os.pread(fd, 5, at) == FILES[name][at : at + 5]
+        finally:
+            os.close(fd)
+        for other in FILES.keys() - {name}:
+            assert (mounted / other).read_bytes() == FILES[other]
+
+
+@pytest.mark.parametrize("field", ["", "mode"])
+def test_over_http(field: str, tmp_path: Path) -> None:
+    name = "d/large"
+    blob = KINDS["gzip"](tar_of())
+    index = index_of(blob)
+    message = ""
+    if field:
+        blob, index, message = wrong("gzip", field, name)
+    (tmp_path / "www").mkdir()
+    source, index_path = stored(blob, index, tmp_path / "www")
+    with nginx(tmp_path / "www", tmp_path) as url:
+        options: dict[str, Any] = {"index": f"{url}/{index_path.name}", "cache": False}
+        with stargz.open(f"{url}/{source.name}", **options) as layer:
+            for at in (SIZES[name] - 5, 0):
+                if field:
+                    with pytest.raises(TOCError, match=message):
+                        layer.read(name, at, 5)
+                else:
+                    assert layer.read(name, at, 5) == FILES[name][at : at + 5]
+            assert layer.read("z") == FILES["z"]
+            if field:
+                with pytest.raises(TOCError, match=message):
+                    layer.extractall(tmp_path / "out")
+                assert not (tmp_path / "out" / name).exists()
+            else:
+                layer.extractall(tmp_path / "out")
+                assert (tmp_path / "out" / name).read_bytes() == FILES[name]
 
 
 # --- whatever a tar has -----------------------------------------------------------------------
