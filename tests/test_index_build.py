@@ -21,13 +21,18 @@ from typing import Any
 
 import pytest
 import zstandard
+from mutated_tars import mutated_tar
+from oracle import toc_json
 from synthetic import noise, tar_bytes
 
 import stargz
 from stargz._engine.index import Index, build
+from stargz._engine.toc import TOC
 from stargz.errors import GzipError, StargzError, UnindexableError
 
 SPAN = 64 << 10
+COUNT = int(os.environ.get("STARGZ_PROPERTY_ROUNDS", "300"))
+LANDMARK = ".no.prefetch.landmark"
 TAR = tar_bytes()
 with tarfile.open(fileobj=io.BytesIO(TAR)) as _archive:
     MEMBERS = _archive.getmembers()
@@ -345,6 +350,37 @@ def test_an_input_without_bytes() -> None:
         index = index_of(data)
         assert (index.entries, index.size, index.digest) == (0, len(data), sha256(data))
     assert index_of(b"").archive_size == 0 and index_of(bytes(2048)).archive_size == 1024
+
+
+def test_a_tar_without_its_end() -> None:
+    """As of a stream that was cut between two members: the files are there, and it is said."""
+    for end in (END - 1024, END - 512, END):
+        index = index_of(gzip.compress(TAR[:end]))
+        assert index.entries == ENTRIES and index.archive_size == end
+        assert [("may have been cut short" in note) for note in index.notes] == [True] * (end < END)
+
+
+@pytest.mark.parametrize("first", range(0, COUNT, 100))
+def test_rows_are_those_of_a_conversion(first: int) -> None:
+    """Of the same tar, whose entries get in each other's way; and the refusals are the same."""
+    refused = 0
+    for seed in range(first, first + 100):
+        tar = mutated_tar(seed)
+        blob = io.BytesIO()
+        try:
+            stargz.convert(io.BytesIO(tar), blob, threads=1)
+        except StargzError as error:
+            refused += 1
+            with pytest.raises(type(error)) as found:
+                index_of(gzip.compress(tar, 1))
+            assert str(found.value).partition(": ")[2] == str(error).partition(": ")[2], seed
+            continue
+        toc = TOC.parse(toc_json(blob.getvalue()), len(blob.getvalue()))
+        index = index_of(gzip.compress(tar, 1), threads=1)
+        rows = [index.toc.fields(n) for n in index.toc.entries()]
+        assert [f for f in map(toc.fields, toc.entries()) if f[0] != LANDMARK] == rows, seed
+        assert index.toc.counts()["files"] == toc.counts()["files"] - 1
+    assert 0 < refused < 100
 
 
 # --- what is refused --------------------------------------------------------------------------

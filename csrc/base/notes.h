@@ -37,6 +37,8 @@
     NOTE(TOC, "entries were left out, as the layer has its TOC under this name")              \
     NOTE(LANDMARK, "entries were left out, as the layer has its landmark under such a name")  \
     NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty") \
+    NOTE(NO_END, "inputs have no end of an archive (two blocks of zeros), and may have been cut " \
+                 "short")                                                                       \
     NOTE(SAME_FILE, "hard links to the file that their name has already are left out, as by " \
                     "GNU tar")                                                                \
     NOTE(BELOW_LINK, "entries or targets of hard links below symlinks of the layer are in "   \

@@ -330,6 +330,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
         pthread_mutex_unlock(&c->job->lock);
         status = run[order[i]](c, err);
         pthread_mutex_lock(&c->job->lock);
+        c->end = c->end || status; /* nobody goes on behind a failure */
         c->busy[order[i]] = 0;
         pthread_cond_broadcast(&c->job->changed);
     }

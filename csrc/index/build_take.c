@@ -372,8 +372,9 @@ sgz_status sgz_index_take_end(sgz_index_taker *t, sgz_points *points, sgz_error 
     sgz_status status = sgz_tar_stream_end(&t->tar, 0, err);
     if (status)
         return status;
-    if (!t->tar.pos)
-        sgz_base_note(&index->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
+    if (t->tar.zeros < 2)
+        sgz_base_note(&index->notes, t->tar.pos ? SGZ_NOTE_BIT(NO_END) : SGZ_NOTE_BIT(NOTHING), NULL,
+                      0);
     if ((status = sgz_toc_rows_finish(t->rows, &index->notes, err)))
         return status;
     if (t->span_count && (status = end_message(&t->spans, t->span_count - 1, err)))
