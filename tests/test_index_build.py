@@ -229,7 +229,7 @@ def test_neither_threads_nor_pieces_change_it(wrap: str, soci: bool) -> None:
 def test_spans_of_soci(wrap: str) -> None:
     """A point as soon as there can be one; the digests of the blob's bytes of each span."""
     blob = WRAPS[wrap](TAR)
-    index = index_of(blob, soci=True, digests=False)
+    index = index_of(blob, soci=True)
     points = index.entry_points()
     ends = [offset + (skip > 0) for offset, skip, *_ in points[1:]] + [len(blob)]
     for (offset, _, _, _, digest), end in zip(points, ends, strict=True):

@@ -43,6 +43,9 @@ static sgz_status enter_deflate(sgz_decoder *d, int64_t offset, const sgz_point 
     sgz_status st = have_inflater(d, err);
     if (st)
         return st;
+    if (at->history && !d->points->windows)
+        return sgz_base_fail(err, SGZ_EINDEX, offset, NULL, 0,
+                             "the histories of this index's entry points were not kept");
     const uint8_t *window = at->history ? d->points->windows + at->window : NULL;
     if (at->packed) {
         st = read_history(d, at, history, err);

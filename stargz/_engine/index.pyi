@@ -30,7 +30,7 @@ def build(
     span_size: int = 4 << 20,
     chunk_size: int = 4 << 20,
     soci: bool = False,
-    digests: bool = True,
+    digests: bool | None = None,
     threads: int,
     memory: int | None = None,
     progress: Callable[[int, int], object] | None = None,

@@ -202,14 +202,15 @@ cdef class Index:
 
 
 def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4 << 20,
-          int64_t chunk_size=4 << 20, bint soci=False, bint digests=True, int threads,
+          int64_t chunk_size=4 << 20, bint soci=False, digests=None, int threads,
           memory=None, progress=None, Foreign wanted=None):
     """The Index of a blob: gzip, frames of zstd, or a plain tar.
 
     The source is a descriptor, read from its position on, or a callable read(n). With `soci` the
-    points are where SOCI sets them. Without `digests` files and chunks have none. `memory` bounds
-    the window of a zstd frame; progress(done, source_size) gets bytes of the blob, and may raise.
-    `wanted` are the points to take, of a gzip blob: one that is none is IndexFileError.
+    points are where SOCI sets them, and what is made is good for `write_ztoc` alone: files and
+    chunks have no digests then, unless `digests` are wanted. `memory` bounds the window of a zstd
+    frame; progress(done, source_size) gets bytes of the blob, and may raise. `wanted` are the
+    points to take, of a gzip blob: one that is none is IndexFileError.
     """
     cdef sgz_index_build_options options
     cdef sgz_index_build *pass_ = NULL
@@ -224,7 +225,7 @@ def build(source, *, str source_name, int64_t source_size=0, int64_t span_size=4
     options.chunk_size = chunk_size
     options.memory = memory or 0
     options.soci = soci
-    options.no_digests = not digests
+    options.no_digests = soci if digests is None else not digests
     if wanted is not None:
         options.wanted = &wanted.points
     options.threads = threads
