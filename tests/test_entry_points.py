@@ -122,7 +122,7 @@ def test_digests_of_spans_vouch_for_chunks_that_have_none(how: str, far: bool) -
     blob = BLOBS[how]()
     index = ztoc_of(blob)
     with reading(Faraway(blob) if far else MemorySource(blob, "blob"), index) as reader:
-        assert reader.undigested()
+        assert reader.undigested() == 0
         read_all(reader, shuffled()[:100])
 
 
@@ -174,3 +174,19 @@ def test_a_blob_that_is_shorter_than_its_index() -> None:
             row = reader.toc.lookup(name)
             with pytest.raises(StargzError):
                 reader.read(row, len(FILES[name]) - 1, 1)
+
+
+@pytest.mark.parametrize("soci", [False, True])
+def test_all_of_a_blob_is_verified_by_its_spans(soci: bool) -> None:
+    for how in ("gzip", "small members", "flushes", "plain"):
+        blob = BLOBS[how]()
+        index = ztoc_of(blob) if soci else index_of(blob)
+        broken = bytearray(blob)
+        broken[len(blob) // 2] ^= 1
+        for data, right in ((blob, True), (bytes(broken), False)):
+            with reading(MemorySource(data, "blob"), index) as reader:
+                found = reader.verify(len(data), 0)
+                assert found["bytes"] >= len(TAR) or not right
+                assert found["undigested"] == 0
+                wrong = found["errors"]
+                assert bool(wrong) == (not right), (how, found["errors"])

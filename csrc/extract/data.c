@@ -174,7 +174,8 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
         bare |= sgz_toc_has_data(&toc->rows[end]) &&
                 !(toc->rows[end].flags & SGZ_HAS_CHUNK_DIGEST);
     } while (++end < toc->count && sgz_toc_is_piece(&toc->rows[end]));
-    w->result.unverified += bare && !expected;
+    w->result.unverified += bare && !expected &&
+                            !sgz_read_spans_covered(&w->ex->plan.parts[o->layer].spans);
     if (!expected || !(bare || zeros))
         return SGZ_OK;
     if (o->holes && fd >= 0 && ftruncate(fd, (off_t)e->size) != 0)
@@ -245,7 +246,7 @@ static sgz_status write_span(sgz_extract_worker *w, uint32_t span, sgz_extract_o
     if (!st)
         st = sgz_read_end(&w->reader, single ? whole : NULL, err);
     if (!st)
-        w->result.unverified += verify && bare && single;
+        w->result.unverified += verify && bare && single && !sgz_read_spans_covered(spans);
     if (!st && !*shared)
         st = write_file(w, o, w->buffer, piece, err);
     return st;

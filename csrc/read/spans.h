@@ -56,6 +56,11 @@ static inline int64_t sgz_read_window_len(const sgz_entry *e, uint32_t window)
     int64_t left = e->chunk_size - window * SGZ_WINDOW;
     return left < SGZ_WINDOW ? left : SGZ_WINDOW;
 }
+/* Whether the blob's bytes have digests, which cover chunks that have none. */
+static inline int sgz_read_spans_covered(const sgz_spans *spans)
+{
+    return spans->points && spans->points->digests;
+}
 /* Whether a span is all of its file. */
 int sgz_read_span_is_file(const sgz_spans *spans, size_t span);
 /* What a span's bytes must hash to: the digest of the chunk, or, of a file's only chunk, that

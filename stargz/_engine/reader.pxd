@@ -71,6 +71,7 @@ cdef extern from "read/spans.h" nogil:
     sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, const sgz_points *, int64_t,
                                    sgz_error *)
     void sgz_read_spans_free(sgz_spans *)
+    bint sgz_read_spans_covered(const sgz_spans *)
     size_t sgz_read_spans_claimed(const sgz_spans *, uint32_t)
     int64_t sgz_read_span_end(const sgz_spans *, size_t)
     void sgz_read_spans_zeros(const sgz_spans *, size_t, size_t, int64_t, int64_t,

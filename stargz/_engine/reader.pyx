@@ -279,11 +279,13 @@ cdef class Reader:
             raise ValueError(f"{self.blob.name}: the layer is closed")
 
     def undigested(self):
-        """How many chunks carry no digest."""
+        """How many chunks no digest covers."""
         cdef size_t i
         cdef int64_t count = 0
         self.enter()
         try:
+            if sgz_read_spans_covered(&self.index.spans):
+                return 0
             with nogil:
                 for i in range(self.index.spans.count):
                     if not self.toc.ptr.rows[self.index.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST:
@@ -297,6 +299,8 @@ cdef class Reader:
         cdef size_t i
         cdef int64_t count = 0
         cdef const sgz_entry *file
+        if sgz_read_spans_covered(&self.index.spans):
+            return 0
         with nogil:
             for i in range(self.index.spans.count):
                 file = &self.toc.ptr.rows[self.index.spans.files[i]]
