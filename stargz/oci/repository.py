@@ -12,7 +12,6 @@ from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
 from stargz.oci.formats.manifest import (
     LAYER_DIGEST,
     MAX_MANIFEST_SIZE,
-    REF_NAME,
     Descriptor,
     Manifest,
 )
@@ -225,29 +224,18 @@ class _InLayout(_Local):
             lambda target: f"{layout.name}:{target.removeprefix('@')}",
             lambda ref: layout.manifest(layout.resolve(ref)),
         )
-        for entry, manifest in self._about(digest):
+        for entry, manifest in layout.about(digest):
             kind = companions.kind_of_manifest(manifest)
             found.append(Companion(f"{layout.name}:{entry.digest}", kind, entry.digest))
         return found
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        found = [companions.referrer(entry, one) for entry, one in self._about(digest)]
+        found = [companions.referrer(entry, one) for entry, one in self._layout.about(digest)]
         tag = companions.referrers_tag(digest)
         if tag in self._layout.refs():
             with suppress(SourceError, FormatError, DigestError):
                 found += self._layout.manifest(self._layout.resolve(tag)).manifests
         return found
-
-    def _about(self, digest: str) -> Iterator[tuple[Descriptor, Manifest]]:
-        """What the layout's index lists that is about a manifest."""
-        for entry in self._layout.index.manifests:
-            # Only what can be one is read: no image of many has to be.
-            if REF_NAME in entry.annotations or entry.platform is not None:
-                continue
-            with suppress(SourceError, FormatError, DigestError):
-                manifest = self._layout.manifest(entry)
-                if manifest.subject == digest:
-                    yield entry, manifest
 
     def external(self) -> Manifest | None:
         try:

@@ -25,6 +25,9 @@ from servers import Fault, FaultProxy, closed_port, free_port
 from stargz.errors import SourceError, UsageError
 from stargz.oci.bulk import bulk
 from stargz.oci.bulk.cluster import _explained, connect
+from stargz.oci.formats.manifest import images
+from stargz.oci.indexes import indexes_of
+from stargz.oci.repository import open_repository
 
 # Its own threads close their sockets late.
 pytestmark = [
@@ -151,6 +154,29 @@ def test_a_worker_is_killed(address: str, source: Registry, tmp_path: Path) -> N
             fleets.check(f"oci:{tmp_path}/out/{fleets.name(number)}:v1", number)
         # The state is the caller's.
         assert bulk(src, f"oci:{tmp_path}/out", state=tmp_path / "state").totals["converted"] == 0
+
+
+def test_indexes(address: str, source: Registry, tmp_path: Path) -> None:
+    with workers(address, 1):
+        report = bulk(
+            f"docker://{source.host}",
+            f"oci:{tmp_path}/out",
+            index=True,
+            min_layer_size=0,
+            dask=address,
+            state=tmp_path / "state",
+        )
+    assert report.failures == ()
+    assert (report.totals["indexed"], report.totals["layers_indexed"]) == (
+        COUNT,
+        fleets.BASES + COUNT,
+    )
+    for number in IMAGES:
+        with open_repository(f"oci:{tmp_path}/out/{fleets.name(number)}:v1") as there:
+            _, image = next(images(there.root(), there.manifest))
+            found = next(indexes_of(there, image, 2))
+            assert list(found.ztocs) == [layer.digest for layer in image.layers]
+            assert all(map(there.has_blob, (*found.blobs, *image.layers)))
 
 
 def test_errors_of_workers(address: str) -> None:

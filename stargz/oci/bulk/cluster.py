@@ -1,4 +1,4 @@
-"""Layers converted by the workers of a Dask cluster (extra "dask").
+"""Layers worked on by a Dask cluster (extra "dask").
 
 Workers read from the source and write to the destination by themselves. They need the same
 version of stargz; what `Access` says (the authfile's path, certificates) must hold where they are,
@@ -97,8 +97,8 @@ class Cluster(Executor):
 def _explained(error: BaseException) -> BaseException:
     if type(error).__name__ == "KilledWorker":
         return SourceError(
-            "the workers that converted the layer died, one after the other (out of memory?): see "
-            "the cluster's logs; with --threads 1 a conversion needs less"
+            "the workers that had the layer died, one after the other (out of memory?): see the "
+            "cluster's logs; with --threads 1 they need less"
         )
     if isinstance(error, StargzError | OSError | MemoryError):
         return error

@@ -395,8 +395,11 @@ class State:
                 )
             return KnownLayer(found["report"], found["place"])
 
-    def keep_layer(self, key: LayerKey, report: dict[str, Any], place: str) -> None:
-        """A layer is finished."""
+    def keep_layer(
+        self, key: LayerKey, report: dict[str, Any], place: str, *, made: bool = True
+    ) -> None:
+        """A layer is finished; or, where nothing was made of it in this run, found to be."""
+        run = self.run if made else 0
         with self._using() as db:
             db.execute("BEGIN")
             db.execute(
@@ -407,8 +410,8 @@ class State:
                     key.options,
                     json.dumps(report),
                     place,
-                    self.run,
-                    self.run,
+                    run,
+                    run,
                     report["source_size"],
                     report["size"],
                     report["status"],

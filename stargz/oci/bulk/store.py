@@ -86,6 +86,13 @@ class StateStore(Generic[R]):
             return LayoutReference(known.place.removeprefix("oci:"))
         return parse_reference(known.place.removeprefix("docker://"))
 
+    def keep(self, task: Task[R], report: R) -> None:
+        """See Store."""
+        key = layer_key(task)
+        with self._lock:
+            if key not in self._flights and self._state.layer(key) is None:
+                self._state.keep_layer(key, report.to_json(), _place(task), made=False)
+
     def lost(self, task: Task[R]) -> None:
         """See Store."""
         key = layer_key(task)

@@ -84,6 +84,9 @@ class Store(Protocol[R]):
     def place(self, task: Any) -> Reference | LayoutReference | None:
         """The repository that has the blob of a finished task; None if it is not known."""
 
+    def keep(self, task: Any, report: R) -> None:
+        """What a task would make is at its destination already."""
+
     def lost(self, task: Any) -> None:
         """A finished task's blob is not there any more: it is to be made again."""
 
@@ -147,6 +150,13 @@ class LocalStore(Generic[R]):
             _, destination = self._made.get(task.key, (None, ""))
         place = parse_image(destination) if destination else None
         return place if isinstance(place, (Reference, LayoutReference)) else None
+
+    def keep(self, task: Task[R], report: R) -> None:
+        """See Store."""
+        made: Future[R] = Future()
+        made.set_result(report)
+        with self._lock:
+            self._made.setdefault(task.key, (made, task.destination))
 
     def lost(self, task: Task[R]) -> None:
         """See Store."""

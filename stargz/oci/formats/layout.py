@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from stargz.digests import check_digest, is_digest
-from stargz.errors import FormatError, MissingBlobError, SourceError
+from stargz.errors import DigestError, FormatError, MissingBlobError, SourceError
 from stargz.oci.formats.manifest import (
     MAX_MANIFEST_SIZE,
     OCI_INDEX,
@@ -26,6 +27,11 @@ from stargz.oci.formats.manifest import (
 from stargz.oci.formats.tar_file import MemberSource, TarFile, open_shared
 from stargz.oci.formats.tar_index import Member
 from stargz.sources import ByteSource, LocalSource
+
+_MAX_SUBJECTS = 50_000
+# What manifests are about, by digest, size and media type, in whichever layouts: where each image
+# of one has something that is about it, not all of that is read for each.
+_subjects: dict[tuple[str, int, str], str | None] = {}
 
 
 class ImageLayout:
@@ -91,6 +97,23 @@ class ImageLayout:
         return parse_manifest(
             data, f"{self.name}@{entry.digest}", digest=entry.digest, media_type=entry.media_type
         )
+
+    def about(self, digest: str) -> Iterator[tuple[Descriptor, Manifest]]:
+        """What its index lists, without a name, that says it is about the manifest of a digest."""
+        for entry in self.index.manifests:
+            # Only what can be one is read: no image of many has to be.
+            if REF_NAME in entry.annotations or entry.platform is not None:
+                continue
+            key = entry.digest, entry.size, entry.media_type
+            if _subjects.get(key, digest) != digest:
+                continue
+            with suppress(SourceError, FormatError, DigestError):
+                manifest = self.manifest(entry)
+                if len(_subjects) >= _MAX_SUBJECTS:
+                    _subjects.clear()
+                _subjects[key] = manifest.subject
+                if manifest.subject == digest:
+                    yield entry, manifest
 
     def by_digest(self, digest: str) -> Manifest:
         """The manifest of a digest, whatever its size; SourceError where it is not there."""

@@ -23,7 +23,6 @@ from stargz.oci.formats.manifest import (
     Descriptor,
     Manifest,
     check_bytes,
-    descriptor,
     layer_kind,
     load_json,
     parse_manifest,
@@ -165,13 +164,16 @@ class LayoutDestination:
             "artifactType": kind,
         }
 
+        older: list[str] = []
+
         def is_older(old: object) -> bool:
+            """Asked while nobody else writes the layout's index."""
+            if not older:
+                about = Layout(self._path).about(subject) if subject else ()
+                older.extend((digest, *(one.digest for one, _ in about)))
             if not isinstance(old, dict) or old.get("artifactType") != kind or _name_of(old):
                 return False
-            with suppress(StargzError, OSError):
-                layout = Layout(self._path)
-                return layout.manifest(descriptor(old, self.name, "an entry")).subject == subject
-            return False
+            return old.get("digest") in older
 
         with errors_name(self._within):
             self._add(entry, is_older)

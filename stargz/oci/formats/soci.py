@@ -70,6 +70,11 @@ class SociIndex:
     without: frozenset[str] = frozenset()
 
     @property
+    def tool(self) -> object:
+        """What it says that it was made by."""
+        return self.manifest.annotations.get(_TOOL)
+
+    @property
     def blobs(self) -> list[Descriptor]:
         """All that it refers to."""
         return [self.manifest.config, *self.manifest.layers]

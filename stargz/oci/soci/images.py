@@ -314,6 +314,7 @@ class _Work:
             for one in self._known.values():
                 for entry in one.index.blobs:
                     bring_blob(one.repository, both.destination, entry)
+                layers.keep(store, one.index)
             if self._options.soci_version == 2:
                 manifests = IndexedManifests(
                     plan, indexes, layers.bring, both.source, both.destination

@@ -248,6 +248,7 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
     ) -> None:
         super().__init__(plan, source, destination)
         self._in_place = in_place
+        self._task = task
         self._span_size = task.options.span_size
         self._min_size = min_size
         self._told: dict[str, ZtocReport] = {}  # of the layers, in the order of the manifests
@@ -311,6 +312,15 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
             place = origin if isinstance(origin, LayoutReference) else None
         if place is None or not self._destination.mount_blob(entry, place):
             bring_blob(self._source, self._destination, entry)
+
+    def keep(self, store: Store[ZtocReport], index: SociIndex) -> None:
+        """The ztocs of an index are at the destination: those that would be made here as they are
+        need not be, for other images."""
+        for layer in index.ztocs if index.tool == tool() else ():
+            told = self._told.get(layer)
+            if told is not None and told.status == KEPT and told.span_size == self._span_size:
+                entry = Descriptor("", layer, told.source_size)
+                store.keep(replace(self._task, entries=(entry,)), told)
 
     def tasks(self) -> list[ZtocTask]:
         """What is to be made."""
