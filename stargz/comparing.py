@@ -62,11 +62,11 @@ def _problem(message: str, name: str = "", offset: int | None = None) -> Problem
 
 
 def _problems(reader: Reader, index: Index, fresh: Index) -> Iterator[Problem]:
+    tar_size = "tar_size" if index.digest else "archive_size"  # which is all that SOCI's says
     for what, given, real in (
         ("digest", index.digest, fresh.digest),
         ("DiffID", index.diff_id, fresh.diff_id),
-        # SOCI's ends where the archive does.
-        ("tar's size", index.tar_size, fresh.tar_size if index.digest else fresh.archive_size),
+        ("tar's size", getattr(index, tar_size), getattr(fresh, tar_size)),
     ):
         if given not in ("", real):
             yield _problem(f"the index gives the blob's {what} as {given}, it is {real}")

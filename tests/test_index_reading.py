@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import posixpath
 import random
@@ -17,7 +18,7 @@ from pathlib import Path
 import blobs
 import ordinary
 import pytest
-from command import ok
+from command import ok, ok_here
 from mounts import cli_mount, needs_fuse
 from servers import nginx
 
@@ -152,6 +153,22 @@ def test_names_in_front_of_all(tmp_path: Path) -> None:
     subprocess.run(["tar", "-C", tree, "-czf", made, "."], check=True)
     assert ok("cat", made, "sub/file") == "content\n"
     assert ok("ls", made) == "sub\n"
+
+
+@pytest.mark.parametrize("format", ["native", "soci"])
+@pytest.mark.parametrize("wrap", ["tar", "gz"])
+@pytest.mark.parametrize("names", [[], ["file"]])
+def test_archives_that_end_before_their_file_does(
+    names: list[str], wrap: str, format: str, tmp_path: Path
+) -> None:
+    """As GNU tar fills them up to whole records, one of nothing too."""
+    (tmp_path / "file").write_text("content\n")
+    made, index = tmp_path / f"any.{wrap}", tmp_path / "index"
+    options = ["-C", str(tmp_path), *(["-z"] if wrap == "gz" else []), "-cf", str(made)]
+    subprocess.run(["tar", *options, "-T", "-"], input="\n".join(names), text=True, check=True)
+    ok_here("index", "--format", format, "-o", index, made)
+    assert ok_here("ls", "--index", index, made).split() == names
+    assert json.loads(ok_here("verify", "--json", "--index", index, made))["ok"]
 
 
 def test_sparse_files(tmp_path: Path) -> None:

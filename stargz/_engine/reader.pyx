@@ -152,7 +152,7 @@ cdef class Claims:
         cdef const sgz_codecs *codecs = table()
         cdef sgz_error err
         cdef sgz_status status
-        if points.origins == NULL:
+        if toc.ptr.count and points.origins == NULL:
             raise ValueError("an index without the places of its entries has no claims to check")
         self.toc = toc
         self.points = points
