@@ -44,6 +44,9 @@ _EXTERNAL = b"STARGZEXTERNALTOC"
 _SKIPPABLE = bytes.fromhex("502a4d18")
 # Of stargz-snapshotter, which containers/storage wrote too before it had a tar-split; and its own.
 _ZSTD = ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
+# How footers in gzip begin: XLEN tells them from other empty members with an Extra field, such as
+# the one that ends what bgzip writes.
+_BEGINNINGS = tuple(_HEADER + bytes((size, 0)) for size in (26, 22, 21))
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -114,7 +117,7 @@ def find_footer(tail: bytes, blob_size: int, source: str = "") -> Footer | None:
         return parse_footer(tail, blob_size, source)
     except FooterError:
         last = tail[-MAX_FOOTER_SIZE:]
-        if any(part in last for part in (_MAGIC, b"UlInUx", _HEADER)):
+        if any(part in last for part in (_MAGIC, b"UlInUx", *_BEGINNINGS)):
             raise
         return None
 

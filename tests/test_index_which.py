@@ -124,6 +124,11 @@ def test_file_system(path: Path) -> None:
 def test_an_empty_tar(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(bytes(10240))
     assert ok_here("ls", tmp_path / "empty.tar") == ""
+    beside(tmp_path / "empty.tar")
+    with stargz.open(tmp_path / "empty.tar") as layer:
+        assert span_size(layer) == ordinary.SPAN
+        assert layer.listdir() == []
+        layer.extractall(tmp_path / "root")
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(100), b"#!/bin/sh\n" * 100])
@@ -157,6 +162,14 @@ def test_a_spoilt_footer_is_no_ordinary_tar(path: Path) -> None:
     data[-51] ^= 1
     with pytest.raises(FooterError, match="no footer"):
         stargz.open(bytes(data))
+
+
+def test_what_bgzip_ends_in_is_no_footer(tmp_path: Path) -> None:
+    """An empty member with an Extra field, as a footer is."""
+    path = tmp_path / "any.tar.gz"
+    path.write_bytes(GZ + bytes.fromhex("1f8b08040000000000ff0600424302001b0003") + bytes(9))
+    assert ok_here("cat", path, "d/text") == TEXT.decode()
+    assert json.loads(ok_here("--json", "info", path))["kind"] == "indexed"
 
 
 # --- one that is given ----------------------------------------------------------------------------
