@@ -320,6 +320,19 @@ def test_an_index_of_the_same_platform_is_replaced(tmp_path: Path) -> None:
     assert len(listed) == 4
 
 
+def test_an_image_that_is_listed_without_a_platform(tmp_path: Path) -> None:
+    """Its index has none either: it would be the only one that fits."""
+    layout = Layout(tmp_path / "src")
+    images = [layout.manifest([layout.plain_layer(tar)]) for tar in (TAR, TAR + TAR)]
+    del images[0]["platform"]
+    layout.tag(layout.index(images), "v1")
+    with bound(layout, tmp_path / "dst", of_layers) as (_, write):
+        entries = write().manifests
+    stated = [None, images[1]["platform"]]
+    assert [entry.platform for entry in entries] == stated * 2
+    assert [entry.json.get("artifactType") for entry in entries] == [None] * 2 + [SOCI_V2] * 2
+
+
 def test_indexes_in_indexes(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "src")
     image = layout.manifest([layout.plain_layer(TAR)])

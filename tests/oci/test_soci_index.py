@@ -228,6 +228,19 @@ def test_other_sources(tmp_path: Path) -> None:
         assert made.digest == index(f"oci:{layout.path}:v1", f"oci:{tmp_path}/third:v1").digest
 
 
+def test_an_image_that_is_listed_without_a_platform_is_what_others_find(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    image = layout.manifest([layout.plain_layer(LARGE)])
+    del image["platform"]
+    layout.tag(layout.index([image]), "v1")
+    report = index(f"oci:{layout.path}:v1", f"oci:{tmp_path}/dst:v1")
+    assert len(soci_of(tmp_path / "dst")) == 1
+    form = ["--format", "{{.Layers}}"]
+    inspect = [registries.program("skopeo"), "inspect", *form, f"oci:{tmp_path}/dst:v1"]
+    told = subprocess.run(inspect, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert told == f"[{report.layers[0].source_digest}]\n"
+
+
 # --- what is left out ---------------------------------------------------------------------------
 
 

@@ -185,8 +185,8 @@ def _children(
         if index is None or (index.manifest.digest, child.manifest.digest) in there:
             continue
         replaced.add(child.manifest.digest)
-        platform = entry.platform or _platform(child)
-        added.append(listed(index, child.manifest.digest, platform))
+        # Where the image has no platform there, an index with one would be taken for the image.
+        added.append(listed(index, child.manifest.digest, entry.platform))
     platforms = [entry.platform for entry in added]
     for entry, child in node.children:
         if child.manifest.artifact_type == SOCI_V2:
