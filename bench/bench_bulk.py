@@ -1,4 +1,4 @@
-"""A registry of 200 images that share layers, converted into another one."""
+"""A registry of 200 images that share layers, converted into another one, and indexed."""
 
 from __future__ import annotations
 
@@ -106,6 +106,51 @@ def test_200_images(kind: str, storage: Path, tmp_path: Path, compare: Any, core
     )
     compare.figure(f"200 images, {kind}: second run over the first", second / first, "< 0.05")
     compare.figure(f"200 images, {kind}: peak MB", max(peaks))
+
+
+@pytest.mark.parametrize("kind", ["version 1 in place", "version 2 into layouts"])
+def test_indexes_of_200_images(kind: str, storage: Path, tmp_path: Path, compare: Any) -> None:
+    """Beside what the same conversion takes, into a registry and into layouts."""
+    seconds: dict[str, list[float]] = {"converted": [], "first": [], "second": []}
+    peaks: list[float] = []
+    in_place = kind == "version 1 in place"
+    options = ["--index", "--min-layer-size", "0"]
+
+    def folder(name: str) -> Path:
+        made = tmp_path / f"{name}-{len(peaks)}"
+        made.mkdir()
+        return made
+
+    def before() -> None:
+        place = folder("converted")
+        with serve(storage, place / "source") as source, registries.registry(place / "r") as made:
+            dst = f"docker://{made.host}" if in_place else f"oci:{place / 'layouts'}"
+            words = (f"docker://{source.host}", dst, place / "state")
+            seconds["converted"].append(clock(lambda: bulk(*words)))
+        shutil.rmtree(place)
+
+    def run() -> None:
+        place = folder("indexed")
+        shutil.copytree(storage, place / "storage", copy_function=os.link)
+        with serve(place / "storage", place / "source") as source:
+            words: tuple[Any, ...] = (f"docker://{source.host}", f"oci:{place / 'layouts'}")
+            if in_place:
+                words = (f"docker://{source.host}", "--soci-version=1")
+            words = (*words, place / "state", *options)
+            seconds["first"].append(clock(lambda: peaks.append(bulk(*words))))
+            seconds["second"].append(clock(lambda: bulk(*words)))
+        shutil.rmtree(place)
+
+    engine(storage, tmp_path / "out")  # the page cache
+    compare.benchmark.pedantic(run, setup=before, rounds=ROUNDS)
+    converted, first, second = (statistics.median(times) for times in seconds.values())
+    compare.benchmark.extra_info["seconds"] = seconds
+    compare.figure(f"indexes of 200 images, {kind}: seconds", first)
+    compare.figure(
+        f"indexes of 200 images, {kind}: over their conversion", first / converted, "<= 0.6"
+    )
+    compare.figure(f"indexes of 200 images, {kind}: second run", second / first, "< 0.05")
+    compare.figure(f"indexes of 200 images, {kind}: peak MB", max(peaks))
 
 
 def test_memory(storage: Path, tmp_path: Path, compare: Any) -> None:

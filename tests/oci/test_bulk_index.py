@@ -207,6 +207,24 @@ def test_in_place_in_layouts(version: int, folder: Path, tmp_path: Path) -> None
     assert same_files(tmp_path / "layouts") == before
 
 
+def test_what_gets_no_ztoc_is_copied_once(source: Registry, folder: Path, tmp_path: Path) -> None:
+    """The base is large enough for a ztoc, what is on it is not: one image after the other."""
+    name = fleets.name(0)
+    source.push(folder / name, "other/twin", "v1")
+    listed = tmp_path / "list"
+    with FaultProxy(f"http://{source.host}") as proxy:
+        host = through(proxy)
+        listed.write_text(f"{host}/{name}:v1\n{host}/other/twin:v1\n")
+        proxy.plan = lambda asked: Fault(delay=1.0 if "/twin/manifests/v1" in asked.path else 0)
+        report = index(str(listed), f"oci:{tmp_path}/out", min_layer_size=60_000)
+        assert report.failures == () and fetched(proxy, 0) == [1, 1]
+    totals = report.totals
+    assert (totals["indexed"], totals["layers"], totals["layers_indexed"]) == (2, 1, 1)
+    for one in (name, "other/twin"):
+        ((_, ztocs),) = soci(f"oci:{tmp_path}/out/{one}:v1")
+        assert len(ztocs) == 1
+
+
 def test_other_options_make_other_indexes(folder: Path, tmp_path: Path) -> None:
     out, state = f"oci:{tmp_path}/out", tmp_path / "state"
     index(str(folder), out, state=state)

@@ -378,8 +378,8 @@ class State:
 
     # --- layers -------------------------------------------------------------------------
 
-    def layer(self, key: LayerKey) -> KnownLayer | None:
-        """A finished layer."""
+    def layer(self, key: LayerKey, *, use: bool = True) -> KnownLayer | None:
+        """A finished layer, of which this run makes `use`."""
         with self._using() as db:
             if not self.run and not self._has("layers"):
                 return None
@@ -387,7 +387,7 @@ class State:
             found = self._row(db, "layers", *values)
             if found is None:
                 return None
-            if self.run:
+            if self.run and use:
                 db.execute(
                     "UPDATE layers SET used = ?1 WHERE root = ? AND sources = ? AND options = ? "
                     "AND used <> ?1",

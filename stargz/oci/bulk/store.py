@@ -79,7 +79,7 @@ class StateStore(Generic[R]):
 
     def place(self, task: Task[R]) -> Reference | LayoutReference | None:
         """See Store."""
-        known = self._state.layer(layer_key(task))
+        known = self._state.layer(layer_key(task), use=False)
         if known is None:
             return None
         if known.place.startswith("oci:"):
@@ -90,7 +90,7 @@ class StateStore(Generic[R]):
         """See Store."""
         key = layer_key(task)
         with self._lock:
-            if key not in self._flights and self._state.layer(key) is None:
+            if key not in self._flights and self._state.layer(key, use=False) is None:
                 self._state.keep_layer(key, report.to_json(), _place(task), made=False)
 
     def lost(self, task: Task[R]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from stargz.errors import FormatError, UnindexableError
@@ -299,8 +298,21 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
             self._copies.pop(key[0], None)
             if not (_is_fetched(self._source) and self._is_here(store, key)):
                 work.append(helpers.submit(self._bring_checked, store, task))
-        bring = partial(bring_blob, self._source, self._destination)
-        all_of([*work, *(helpers.submit(bring, entry) for entry in self._copies.values())])
+        for entry in self._copies.values():
+            if entry.digest in self._told:
+                work.append(helpers.submit(self._bring_other, store, entry))
+            else:
+                work.append(helpers.submit(bring_blob, self._source, self._destination, entry))
+        all_of(work)
+
+    def _bring_other(self, store: Store[ZtocReport], entry: Descriptor) -> None:
+        """Have a layer at the destination of which no ztoc is made; from where it was brought for
+        another image, if that may be."""
+        task = replace(self._task, entries=(entry,), options=_COPIED)
+        place = store.place(task)
+        if place is None or not self._destination.mount_blob(entry, place):
+            bring_blob(self._source, self._destination, entry)
+            store.keep(task, ZtocReport(LEFT_OUT, entry.digest, entry.size))
 
     def _bring_checked(self, store: Store[ZtocReport], task: ZtocTask) -> None:
         """Have a layer at the destination that was seen to be right: here, or where its ztoc was
@@ -367,6 +379,7 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
             )
 
 
+_COPIED = ZtocOptions(span_size=0)  # of layers that are only copied
 _SMALL = "it is smaller than the least size"
 
 
