@@ -135,7 +135,7 @@ def test_indexes_of_200_images(kind: str, storage: Path, tmp_path: Path, compare
         with serve(place / "storage", place / "source") as source:
             words: tuple[Any, ...] = (f"docker://{source.host}", f"oci:{place / 'layouts'}")
             if in_place:
-                words = (f"docker://{source.host}", "--soci-version=1")
+                words = (f"docker://{source.host}", "--soci-version=1")  # for want of a DST
             words = (*words, place / "state", *options)
             seconds["first"].append(clock(lambda: peaks.append(bulk(*words))))
             seconds["second"].append(clock(lambda: bulk(*words)))
