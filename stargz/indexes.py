@@ -16,13 +16,13 @@ from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
 from stargz.cache import Cache, as_cache
 from stargz.errors import (
     DigestError,
+    FooterError,
     IndexFileError,
     StargzError,
     UnindexedError,
     UnverifiedError,
     UsageError,
 )
-from stargz.footer import parse_footer
 from stargz.indexing import SUFFIX, Progress, build
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
 from stargz.sources.base import TAIL
@@ -121,11 +121,11 @@ def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
     """Refuse to read all of what is far away, or of what is no tar."""
     kind = compression_of(blob)
     if kind is None:
-        tail = blob.read_at(max(0, blob.size - _HEAD), min(blob.size, _HEAD))
-        parse_footer(tail, blob.size, blob.name)  # FooterError
+        why = "its first bytes are of none of these" if blob.size else "it is empty"
+        raise FooterError(f"no seekable layer, and no tar, tar.gz or tar.zst: {why}", blob.name)
     if wanted.index is False or not (_is_local(blob) or wanted.index == "build"):
         raise UnindexedError(
-            f"an ordinary {_KINDS[kind or 'none']} of {blob.size:,} bytes, and there is no index "
+            f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is no index "
             'of it: index="build" (--build-index) reads it once to make one, index (--index) '
             "names one",
             blob.name,
@@ -164,7 +164,10 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
     except (StargzError, OSError) as error:
         if wanted.index_digest is not None:
             raise
-        _log.warning("%s; this index is not used", error)
+        text: object = error
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename or blob.name + SUFFIX}: {error.strerror}"
+        _log.warning("%s; this index is not used", text)
     if wanted.index_digest is not None:
         raise UsageError(
             f"{blob.name}: index_digest (--index-digest) is of an index, and there is none: give "

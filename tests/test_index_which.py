@@ -134,7 +134,7 @@ def test_an_empty_tar(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"x", bytes(100), b"#!/bin/sh\n" * 100])
 def test_what_is_no_tar(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert "no" in fails_here(1, "ls", tmp_path / "file")
+    assert "no tar, tar.gz or tar.zst" in fails_here(1, "ls", tmp_path / "file")
     with pytest.raises(FooterError):
         stargz.open(data)
     fails_here(3, "verify", tmp_path / "file")
@@ -287,6 +287,10 @@ def test_one_beside_it_that_is_of_no_use_is_a_warning(path: Path) -> None:
     index.unlink()
     index.mkdir()
     assert "is a directory" in here("ls", path).stderr
+    index.rmdir()
+    index.symlink_to(index)
+    told = here("ls", path).stderr
+    assert told.startswith(f"stargz: warning: {index}: Too many levels of symbolic links; this")
 
 
 # --- far away -------------------------------------------------------------------------------------

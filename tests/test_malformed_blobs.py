@@ -67,7 +67,7 @@ def reg(name: str, **keys: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("size", [0, 1, 45, 46, 50, 51, 1000, 10_000])
 def test_no_footer(size: int) -> None:
-    refused(blobs.noise("no footer", size), FooterError, "convert it first")
+    refused(blobs.noise("no footer", size), FooterError, "no seekable layer, and no tar")
 
 
 def test_plain_gzip() -> None:
