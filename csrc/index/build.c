@@ -262,7 +262,7 @@ static sgz_status run_take(sgz_index_build *c, sgz_error *err)
 {
     sgz_index_taker *t = &c->taker;
     pthread_mutex_lock(&c->job->lock);
-    int64_t left = c->settled - c->taken, raw_left = hashable(c) - c->hashed;
+    int64_t left = c->settled - c->taken, raw_at = c->hashed, raw_left = hashable(c) - raw_at;
     int all = c->scan_end && !left && !raw_left;
     sgz_status status = all ? c->scan_status : SGZ_OK;
     if (status)
@@ -275,13 +275,13 @@ static sgz_status run_take(sgz_index_build *c, sgz_error *err)
     if (status)
         return status;
     size_t n = sgz_index_ring_run(&c->out, c->taken, left < (int64_t)STEP ? left : (int64_t)STEP);
-    size_t raw = sgz_index_ring_run(&c->raw, c->hashed,
+    size_t raw = sgz_index_ring_run(&c->raw, raw_at,
                                     raw_left < (int64_t)STEP ? raw_left : (int64_t)STEP);
     if (all)
         status = end(c, err);
     else
         status = sgz_index_take(t, sgz_index_ring_at(&c->out, c->taken), n,
-                                sgz_index_ring_at(&c->raw, c->hashed), raw, err);
+                                sgz_index_ring_at(&c->raw, raw_at), raw, err);
     pthread_mutex_lock(&c->job->lock);
     c->taken += (int64_t)n;
     c->hashed += (int64_t)raw;
