@@ -11,7 +11,7 @@ from stargz.cli import _options
 from stargz.cli._errors import OK
 from stargz.cli._kinds import check_image
 from stargz.cli._layers import registry_options
-from stargz.cli._output import print_json, print_table, shown, size_text
+from stargz.cli._output import print_json, print_table, relay, shown, size_text
 from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from stargz.errors import UnverifiedError
     from stargz.oci.image import load_image
 
+    relay(args)
     check_image(args)
     with load_image(args.src, **registry_options(args)) as image:
         report = _report(image)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, describe, report, say
 from stargz.cli._layers import access_options, is_image, open_layer
-from stargz.cli._output import counted, size_text, warn
+from stargz.cli._output import counted, relay, size_text, warn
 from stargz.cli._progress import Progress
 from stargz.cli._several import Told, each
 from stargz.errors import (
@@ -148,6 +148,7 @@ def _verify_image(args: argparse.Namespace) -> Told:
     if single:
         option = single[0].replace("_", "-")
         raise UsageError(f"{args.src}: --{option} is for one layer; choose --layer")
+    relay(args)
     with Progress("verify", args) as progress:
         result = verify_image(
             args.src,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import Descriptor, Manifest
@@ -17,17 +17,29 @@ _log = logging.getLogger("stargz")
 
 
 def indexes_of(
-    repository: Repository, manifest: Manifest, *versions: Version
+    repository: Repository,
+    manifest: Manifest,
+    *versions: Version,
+    broken: Callable[[str, Exception], object] = lambda digest, error: None,
 ) -> Iterator[SociIndex]:
     """The indexes of an image's manifest that can be had, those of version 2 first: what its
-    annotation names; then what is about it, of version 1. A broken one is as good as none."""
+    annotation names; then what is about it, of version 1. A broken one is as good as none;
+    `broken` is told of it."""
+
+    @contextmanager
+    def passing_over(digest: str) -> Iterator[None]:
+        try:
+            yield
+        except _ERRORS as error:
+            broken(digest, error)
+
     if 2 in versions and (digest := named_by(manifest)) is not None:
-        with suppress(*_ERRORS):
+        with passing_over(digest):
             yield read_index(repository.by_digest(digest))
     if 1 in versions:
         for entry in repository.referrers(manifest.digest):
             if entry.json.get("artifactType") == TYPES[1]:
-                with suppress(*_ERRORS):
+                with passing_over(entry.digest):
                     index = read_index(repository.manifest(entry))
                     if index.manifest.subject == manifest.digest:
                         yield index
@@ -47,9 +59,14 @@ class FoundIndex:
         """The first that there is."""
         with self._lock:
             if not self._found:
-                found = indexes_of(self._repository, self._manifest, 2, 1)
+                found = indexes_of(self._repository, self._manifest, 2, 1, broken=self._tell)
                 self._found.append(next(found, None))
             return self._found[0]
+
+    def _tell(self, digest: str, error: Exception) -> None:
+        _log.warning(
+            "%s: the SOCI index %s is not used: %s", self._repository.name, digest, error
+        )  # fmt: skip
 
     def ztoc(self, layer: Descriptor, limit: int) -> bytes | None:
         """The ztoc of a layer, checked against its digest; None where there is none that can be

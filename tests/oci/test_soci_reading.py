@@ -339,4 +339,11 @@ def test_an_image_copied_without_its_index(indexed: Path, tmp_path: Path) -> Non
     with stargz.open_image(f"oci:{layout}", platform="linux/amd64", cache=False) as image:
         assert image.ways == {0: "pass", 1: "pass"}
         check(image)
-    assert json.loads(ok("verify", "--json", f"oci:{layout}"))["ok"]
+    for words in (("image", "ls"), ("image", "info", "--json"), ("verify", "--json")):
+        done = run(*words, f"oci:{layout}")
+        (line,) = done.stderr.splitlines()
+        told = f"stargz: warning: oci:{layout}: the SOCI index {soci} is not used: "
+        assert line.startswith(told) and "is not in the layout" in line
+        assert done.returncode == 0
+        assert run(*words, "-q", f"oci:{layout}").stderr == ""
+    assert json.loads(done.stdout)["ok"]
