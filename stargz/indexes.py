@@ -78,6 +78,11 @@ def find(blob: ByteSource, wanted: Wanted) -> Found:
     and UnverifiedError.
     """
     if wanted.given:
+        if isinstance(wanted.index, Index) and wanted.index_digest is not None:
+            raise UsageError(
+                f"{blob.name}: index_digest (--index-digest) is that of an index's file, and index "
+                "is none"
+            )
         if wanted.require_verified and not (wanted.index_digest or wanted.toc_digest):
             raise UnverifiedError(
                 f"{blob.name}: require_verified (--require-verified) needs index_digest "
@@ -205,7 +210,7 @@ def _made_of(foreign: Foreign, data: bytes, name: str, blob: ByteSource, wanted:
     if foreign.size not in (0, blob.size):
         raise _misfit(foreign.size, name, blob)
     place = _Place(blob, wanted, foreign, f" by {hashlib.sha256(data).hexdigest()}")
-    made = place.read()
+    made = None if wanted.require_verified else place.read()
     if made is None:
         if not _is_local(blob):
             raise UnindexedError(

@@ -326,8 +326,14 @@ def _open_indexed(
     index = found.index
     if toc_digest is not None:
         _check_toc(toc_digest, toc_digest_of(index), source.name)
-    if trusted is None:
-        trusted = found.vouched or toc_digest is not None
+    # A TOC's digest is about the digests in it, not about those of spans, which stand beside it.
+    vouched = found.vouched or (toc_digest is not None and not index.has_span_digests)
+    if options.require_verified and not vouched:
+        raise UnverifiedError(
+            f"{source.name}: toc_digest (--toc-digest) vouches for no contents here, as a ztoc's "
+            "digests are not in its TOC: give index_digest (--index-digest)"
+        )
+    trusted = vouched if trusted is None else trusted and vouched
     reader = Reader(
         blob,
         index.toc,

@@ -441,6 +441,27 @@ def test_require_verified(path: Path, tmp_path: Path, user_cache: Path) -> None:
         stargz.open(Faraway(GZ), index=index, require_verified=True)
 
 
+def test_what_a_digest_is_of(path: Path, tmp_path: Path, user_cache: Path) -> None:
+    """That of an index's file says nothing of an index that is none; a TOC's nothing of the digests
+    that a ztoc has of spans."""
+    with stargz.open(path) as layer:
+        mine = layer.index
+    with pytest.raises(UsageError, match="index_digest"):
+        stargz.open(path, index=mine, index_digest=NONE, require_verified=True)
+    ztoc = tmp_path / "i.ztoc"
+    digest = stargz.index(path, ztoc, format="soci").digest
+    with stargz.open(path, index=ztoc) as layer:
+        toc_digest = layer.toc_digest
+        assert not layer.verified
+    with stargz.open(path, index=ztoc, toc_digest=toc_digest) as layer:
+        assert not layer.verified
+        assert layer.read("d/text") == TEXT
+    with pytest.raises(UnverifiedError, match="--index-digest"):
+        stargz.open(path, index=ztoc, toc_digest=toc_digest, require_verified=True)
+    with stargz.open(path, index=ztoc, index_digest=digest, require_verified=True) as layer:
+        assert layer.verified
+
+
 # --- other commands -------------------------------------------------------------------------------
 
 

@@ -166,6 +166,11 @@ cdef class Index:
         """That of the JSON, or "" where it would have to be made."""
         return digest_text(self.index.json_digest)
 
+    @property
+    def has_span_digests(self):
+        """Whether what is read is told by digests of the blob's spans, which no TOC has."""
+        return self.index.points.digests != NULL
+
     def entry_points(self):
         """(offset, skip, out, history, digest) of each point: of the byte in the blob where it is,
         how many low bits of that belong to what is before, decoded bytes before it, of which these
