@@ -179,6 +179,47 @@ def test_what_pax_records_say(kind: str, field: str) -> None:
         reader.read(index.toc.lookup("d/pax"), 60_000, 10)
 
 
+def tar_with_holes(name: str, mode: int = 0o644) -> bytes:
+    """Files that are one hole each, between others; where everything lies is always the same."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for at in range(4):
+            info = tarfile.TarInfo(f"before {at}")
+            info.size = SPAN
+            tar.addfile(info, io.BytesIO(blobs.noise(info.name, SPAN)))
+            info = tarfile.TarInfo("in the header")
+            info.size = 512
+            info.mode = mode if at == 2 else 0o644
+            info.pax_headers = {
+                "GNU.sparse.major": "1",
+                "GNU.sparse.minor": "0",
+                "GNU.sparse.name": name if at == 2 else f"hole {at}",
+                "GNU.sparse.realsize": "100000",
+            }
+            tar.addfile(info, io.BytesIO(b"0\n".ljust(512, b"\0")))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["made", "native"])
+def test_a_file_that_is_a_hole(kind: str, form: str) -> None:
+    """No chunk brings its headers, so they are compared before anything is read."""
+    index = index_of(KINDS[kind](tar_with_holes("hole 2")), form)
+    reader = reader_of(local(KINDS[kind](tar_with_holes("hole 2"))), index)
+    for at in range(4):
+        assert reader.read(index.toc.lookup(f"hole {at}"), 5, 100) == bytes(100)
+        name = f"before {at}"
+        assert reader.read(index.toc.lookup(name), 0, SPAN) == blobs.noise(name, SPAN)
+    for message, tar in (
+        ("has the name 'hols 2'", tar_with_holes("hols 2")),
+        ("mode is 0644 in the index and 4755", tar_with_holes("hole 2", 0o4755)),
+    ):
+        blob = KINDS[kind](tar)
+        for source in (local(blob), Faraway(blob)):
+            with pytest.raises(TOCError, match=f"'hole 2': .*{message}.*: the index does not fit"):
+                reader_of(source, index)
+
+
 class Fetching:
     """Reads of a far blob: each is waited for, a thread fetches."""
 

@@ -283,26 +283,100 @@ static int64_t first_header(const sgz_read_claims *c)
     return 0;
 }
 
-sgz_status sgz_read_claims_begin(sgz_read_claims *c, const sgz_codecs *codecs,
-                                 const sgz_blob *blob, const sgz_points *points, sgz_error *err)
+static sgz_status read_globals(sgz_read_claims *c, sgz_decoder *d, sgz_error *err)
 {
     int64_t len = first_header(c);
     size_t used;
-    sgz_decoder d;
     if (len <= 0)
         return SGZ_OK;
     len = len < GLOBALS_MAX ? len : GLOBALS_MAX;
-    sgz_status st = sgz_codec_decoder_init(&d, codecs, blob, points, err);
-    if (!st && !(c->globals = malloc((size_t)len)))
-        st = no_memory(err);
-    if (!st)
-        st = sgz_read_claims_decode(&d, 0, len, c->globals, err);
-    sgz_codec_decoder_free(&d);
+    if (!(c->globals = malloc((size_t)len)))
+        return no_memory(err);
+    sgz_status st = sgz_read_claims_decode(d, 0, len, c->globals, err);
     if (st)
         return st;
     sgz_tar_parser_free(new_parser(c->globals, (size_t)len, &used));
     c->globals_len = used;
     return SGZ_OK;
+}
+
+/* Whether a row is a file that is nothing but zeros: none of its chunks brings its headers. */
+static int is_hole(const sgz_toc *toc, uint32_t row)
+{
+    if (toc->rows[row].type != SGZ_REG || !toc->rows[row].size)
+        return 0;
+    do {
+        if (sgz_toc_has_data(&toc->rows[row]))
+            return 0;
+    } while (++row < toc->count && sgz_toc_is_piece(&toc->rows[row]));
+    return 1;
+}
+
+/* Where a decoder stands that goes through the tar from front to back. */
+typedef struct {
+    sgz_decoder *d;
+    size_t point; /* that it entered, or SGZ_NO_POINT */
+    int64_t at;   /* in the tar */
+} walker;
+
+/* Decode [from, end), without decoding what is before it twice. */
+static sgz_status walk(walker *w, int64_t from, int64_t end, uint8_t *out, sgz_error *err)
+{
+    const sgz_points *points = w->d->points;
+    size_t last = points->count ? sgz_codec_points_before(points, end - 1) : SGZ_NO_POINT;
+    if (last == SGZ_NO_POINT || last != w->point || from < w->at) {
+        w->point = last;
+        w->at = end;
+        return sgz_read_claims_decode(w->d, from, end, out, err);
+    }
+    int64_t got;
+    size_t n = 0;
+    sgz_status st = sgz_codec_decoder_skip(w->d, from - w->at, &got, err);
+    if (!st)
+        st = sgz_codec_decoder_read(w->d, out, (size_t)(end - from), &n, err);
+    w->at = end;
+    if (st || n == (size_t)(end - from))
+        return st;
+    return sgz_base_fail(err, SGZ_EDATA, -1, NULL, 0, "the data ends before byte %lld of the tar",
+                         (long long)end);
+}
+
+/* The files that are holes have to be so in the tar. */
+static sgz_status check_holes(sgz_read_claims *c, sgz_decoder *d, sgz_error *err)
+{
+    walker w = {d, SGZ_NO_POINT, 0};
+    uint8_t *header = NULL;
+    size_t cap = 0;
+    sgz_status st = SGZ_OK;
+    for (uint32_t i = 0; i < c->toc->count && !st; i++) {
+        const sgz_toc_origin *origin = &c->origins[i];
+        if (!is_hole(c->toc, i))
+            continue;
+        if (!SGZ_FIT(header, cap, origin->header))
+            st = no_memory(err);
+        else
+            st = walk(&w, origin->content - origin->header, origin->content, header, err);
+        if (!st)
+            st = parse(c, i, header, err);
+        if (st && st != SGZ_ECALLBACK)
+            sgz_base_name(err, sgz_toc_row_name(c->toc, i), c->toc->rows[i].name_len);
+    }
+    free(header);
+    return st;
+}
+
+sgz_status sgz_read_claims_begin(sgz_read_claims *c, const sgz_codecs *codecs,
+                                 const sgz_blob *blob, const sgz_points *points, sgz_error *err)
+{
+    sgz_decoder d;
+    sgz_status st = sgz_codec_decoder_init(&d, codecs, blob, points, err);
+    if (st)
+        return st;
+    st = read_globals(c, &d, err);
+    if (!st)
+        st = check_holes(c, &d, err);
+    sgz_codec_decoder_free(&d);
+    return st;
 }
 
 /* --- what was found ---------------------------------------------------------------------- */
