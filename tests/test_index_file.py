@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import struct
 import tarfile
 from typing import Any
 
@@ -182,6 +183,28 @@ def test_names_that_json_cannot_hold() -> None:
     assert toc.resolve(toc.lookup("hard")) == toc.lookup("caf\udce9")
     assert [name for name, _ in toc.children("d\udce9") or ()] == ["x"]
     assert toc.lookup("\ud800") == -1 and not toc.is_dir("\ud800")
+
+
+def test_names_beside_the_toc_are_those_in_it() -> None:
+    """Its digest would vouch for others else."""
+    data = dumped(index_of(gzip.compress(tar_with_names(b"caf\xe9", b"d\xff/x"))))
+    points, windows, _, packed, toc = struct.unpack_from("<5Q", data, plain_index.HEAD - 40)
+    at = plain_index.HEAD + points + windows
+    texts = gzip.decompress(data[at : at + packed])
+    for old, new in (
+        (b"caf\xe9", b"bad\xe9"),
+        (b"caf\xe9", b"c\xe9fa"),
+        (b"d\xff/x", b"d\xff/\xff"),
+        (b"to\xff", b"\xffto"),
+    ):
+        assert old in texts
+        entries = gzip.compress(texts.replace(old, new))
+        lengths = struct.pack("<5Q", points, windows, len(texts), len(entries), toc)
+        head = data[: plain_index.HEAD - 40] + lengths + data[plain_index.HEAD : at]
+        changed = head + entries + data[at + packed : -32]
+        changed += hashlib.sha256(changed).digest()
+        with pytest.raises(StargzError, match="not the one that stands in it"):
+            load(changed)
 
 
 def test_names_that_moved() -> None:

@@ -137,6 +137,9 @@ static sgz_status read_points(const file *f, sgz_error *err)
     points->kind = (sgz_point_kind)sgz_index_kind_of(head->kind);
     points->size = head->size;
     points->end = head->tar_size;
+    if (head->points > SGZ_INDEX_POINTS_MAX)
+        return FAIL(err, f->points_at, "it has %llu entry points, more than an index may have",
+                    (unsigned long long)head->points);
     if (head->points > head->points_len / 2)
         return FAIL(err, f->points_at, "its %llu entry points are not there",
                     (unsigned long long)head->points);

@@ -8,6 +8,9 @@
 /* Of blobs and tars: so that sums with what is short do not overflow. */
 #define SGZ_INDEX_SIZE_MAX ((int64_t)1 << 60)
 
+/* Entry points: 1 TiB at the least distance of ours. In a file one may have 2 bytes, here 40. */
+#define SGZ_INDEX_POINTS_MAX ((size_t)1 << 24)
+
 /* Headers of one entry: PAX records and long names are limited together, sparse maps too. */
 #define SGZ_INDEX_HEADER_MAX ((uint32_t)4 * SGZ_TAR_LONG_MAX)
 

@@ -108,6 +108,8 @@ static sgz_status read_plain(const uint8_t *data, size_t len, size_t digests, sg
     if (span <= 0 || size != points->size)
         return malformed("its spans do not divide the blob", err);
     index->span_size = span;
+    if (digests > SGZ_INDEX_POINTS_MAX)
+        return malformed("it has more spans than an index may have", err);
     if (digests != (uint64_t)size / (uint64_t)span + (size % span != 0))
         return malformed("there is not one digest of each span", err);
     sgz_status status = SGZ_OK;

@@ -266,6 +266,36 @@ static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz
     return row->type == SGZ_REG ? sgz_toc_add_contents(parser, f, number, err) : SGZ_OK;
 }
 
+/* Whether a text of the JSON is what this one becomes there: each bad byte is U+FFFD. Directories
+ * end in a slash. */
+static int stands_for(const char *shown, size_t len, const char *raw, size_t raw_len)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < raw_len;) {
+        size_t n = sgz_utf8_len(raw + i, raw_len - i), width = n ? n : 3;
+        if (len - at < width || memcmp(shown + at, n ? raw + i : "\xef\xbf\xbd", width))
+            return 0;
+        at += width;
+        i += n ? n : 1;
+    }
+    return at == len || (at + 1 == len && shown[at] == '/');
+}
+
+/* A TOC's digest is about its JSON, and so vouches for no other name beside it. */
+static sgz_status check_text(sgz_toc_parser *parser, const sgz_json_span *span,
+                             const sgz_toc_text *text, const sgz_entry *row, sgz_error *err)
+{
+    sgz_toc *toc = parser->toc;
+    int bad = 0;
+    if (!sgz_toc_reserve(toc, 3 * span->len))
+        return no_memory(err);
+    char *shown = toc->arena + toc->arena_len;
+    size_t len = span->ptr ? sgz_base_json_decode(span, shown, &bad) : 0;
+    if (stands_for(shown, len, text->text, text->len))
+        return SGZ_OK;
+    return FAIL(parser, row, err, "a text beside the TOC is not the one that stands in it");
+}
+
 /* Put the texts that JSON could not hold in the place of those that stand in the JSON. */
 static sgz_status put_texts(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_entry *row,
                             sgz_error *err)
@@ -286,6 +316,12 @@ static sgz_status put_texts(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_entry
         }
         if (!parser->has_text || parser->text.entry != parser->named)
             break;
+        if (parser->text.kind <= SGZ_TEXT_LINK) {
+            sgz_status status = check_text(parser, &f->texts[keys[parser->text.kind]],
+                                           &parser->text, row, err);
+            if (status)
+                return status;
+        }
         f->texts[keys[parser->text.kind]] =
             (sgz_json_span){parser->text.text, parser->text.len, 1};
         if (parser->text.kind <= SGZ_TEXT_LINK)
