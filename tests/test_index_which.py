@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,25 @@ def test_file_system(path: Path) -> None:
     assert span_size(files.file_tree.layers[0]) == ordinary.SPAN
     with pytest.raises(UsageError, match="index is for single layers"):
         fsspec.filesystem("stargz", fo="oci:none", index=str(index))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Listings have their bytes, as other programs give them."""
+    path = tmp_path / "old.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for name in ("caf\udce8", "caf\udce9"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(name[-1:].encode(errors="surrogateescape")))
+    listed, tree, found = (
+        ok(*words, text=False).splitlines()
+        for words in (("ls", "-l", path), ("tree", path), ("find", path))
+    )
+    assert found == [b"caf\xe8", b"caf\xe9"]
+    assert listed[0].endswith(b" caf\xe8") and tree[1].endswith(b" caf\xe8")
+    names = [row["name"] for row in json.loads(ok("--json", "ls", path))]
+    assert names == ["caf\udce8", "caf\udce9"]
+    assert ok_here("cat", path, "caf\udce9", text=False) == b"\xe9"
 
 
 def test_an_empty_tar(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ when PYTHONUNBUFFERED is set, and complains again when the interpreter exits.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -36,6 +37,20 @@ class _Stdout(io.FileIO):
         return done
 
 
+def _as_it_is(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of a name that are not UTF-8 go out as they came; what else the encoding lacks is
+    escaped, and never an error."""
+    if isinstance(error, UnicodeEncodeError):
+        first = error.object[error.start]
+        if "\udc80" <= first <= "\udcff":
+            return bytes((ord(first) - 0xDC00,)), error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+_AS_IT_IS = "stargz.as-it-is"
+codecs.register_error(_AS_IT_IS, _as_it_is)
+
+
 def prepare() -> None:
     """Make `sys.stdout` what the commands write to; a caller's own replacement is kept."""
     if sys.stdout is None:
@@ -45,11 +60,10 @@ def prepare() -> None:
     given = cast(TextIO, sys.stdout)
     raw = _Stdout(given.fileno(), "w", closefd=False)
     raw.name = _NAME
-    # A name that the terminal's encoding lacks is shown escaped; it is never an error.
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw, 1 << 16),
         encoding=given.encoding,
-        errors="backslashreplace",
+        errors=_AS_IT_IS,
         line_buffering=given.isatty(),
     )
 
