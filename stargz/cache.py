@@ -53,6 +53,7 @@ _BLOCK = 4096
 # How much is added between two looks at the whole folder: each costs a system call a file, and
 # several processes may together go over the cap by this fraction of it each.
 _INTERVAL = 1 / 64
+_EXISTING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -141,7 +142,10 @@ class Cache:
         """The index that was kept of what is called `blob`; None if there is none of this
         `version`."""
         try:
-            with open(self._index_path(blob), "rb", opener=_follow_no_link) as file:
+            with (
+                self._indexes() as folder,
+                os.fdopen(os.open(_index_name(blob), _EXISTING, dir_fd=folder), "rb") as file,
+            ):
                 if file.read(65) != _sha256_of(version) + b"\n":
                     return None
                 os.utime(file.fileno())  # it is of use: others go first
@@ -156,28 +160,36 @@ class Cache:
     ) -> bool:
         """Keep an index, which `write(put)` writes, in place of that of another version. It is
         there complete or not at all; False where the disk does not take it."""
-        path = self._index_path(blob)
         try:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path), 0o700)  # noqa: PTH102, PTH120
-            with NewFile(os.path.dirname(path), os.path.basename(path)) as file:  # noqa: PTH119, PTH120
-                write_all(file.fd, _sha256_of(version) + b"\n")
-                write(lambda data: write_all(file.fd, data))
-                os.fchmod(file.fd, 0o600)
-                file.publish(path)
+                os.mkdir(_INDEXES, 0o700, dir_fd=self._fd)
+            with self._indexes() as folder:
+                name = _index_name(blob)
+                path = f"/proc/self/fd/{folder}"
+                with NewFile(path, name) as file:
+                    write_all(file.fd, _sha256_of(version) + b"\n")
+                    write(lambda data: write_all(file.fd, data))
+                    os.fchmod(file.fd, 0o600)
+                    file.publish(f"{path}/{name}")
             self._tidy_indexes()
         except OSError as error:
             _log.warning("%s: an index is not kept: %s", self.path, error.strerror or error)
             return False
         return True
 
-    def _index_path(self, blob: str) -> str:
-        return f"{self.path}/{_INDEXES}/{_sha256_of(blob).decode()}"
+    @contextlib.contextmanager
+    def _indexes(self) -> Iterator[int]:
+        """A descriptor of the folder of indexes: that of the folder which was found safe, whatever
+        its path leads to by now."""
+        folder = os.open(_INDEXES, _DIRECTORY, dir_fd=self._fd)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
 
     def _tidy_indexes(self) -> None:
         """Remove the least recently used indexes where they take more than their share."""
-        folder = os.open(_INDEXES, _DIRECTORY, dir_fd=self._fd)
-        try:
+        with self._indexes() as folder:
             found = sorted((used, taken, name) for _, name, used, taken in _files_in(folder, True))
             left = sum(taken for _, taken, _ in found)
             cap = int(self.size * _INDEX_SHARE)
@@ -187,8 +199,6 @@ class Cache:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)
                 left -= taken
-        finally:
-            os.close(folder)
 
     def prune(self, size: int | None = None, older_than: float | None = None) -> Pruned:
         """Remove chunks and indexes not used for `older_than` seconds, then the least recently used
@@ -288,8 +298,8 @@ def _sha256_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
 
 
-def _follow_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _index_name(blob: str) -> str:
+    return _sha256_of(blob).decode()
 
 
 def _files_in(folder: int, sweep: bool) -> Iterator[tuple[int, str, float, int]]:

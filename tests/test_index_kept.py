@@ -176,6 +176,26 @@ def test_leftovers_of_killed_processes_go(path: Path, user_cache: Path) -> None:
     assert not left.exists()
 
 
+def test_a_folder_that_was_put_in_its_place_is_not_used(path: Path, tmp_path: Path) -> None:
+    """What is in the cache is trusted: it is the folder that was found to be its owner's alone,
+    also where its path leads to another by now."""
+    mine, theirs = tmp_path / "cache", tmp_path / "theirs"
+    cache = Cache(mine)
+    assert spans(path, cache=Cache(theirs)) == DEFAULT
+    marked(theirs, path)
+    mine.rename(tmp_path / "moved")
+    theirs.rename(mine)
+    before = kept(mine)
+    assert spans(path, cache=cache) == DEFAULT
+    assert kept(mine) == before and len(kept(tmp_path / "moved")) == 1
+    # A symlink in it is not followed.
+    (tmp_path / "moved/index").rename(tmp_path / "elsewhere")
+    (tmp_path / "moved/index").symlink_to(tmp_path / "elsewhere")
+    marked(tmp_path / "moved", path)
+    assert spans(path, cache=cache) == DEFAULT
+    (tmp_path / "moved/index").unlink()
+
+
 def test_several_at_once(path: Path, user_cache: Path) -> None:
     line = command("cat", path, "d/text")
     env = environment()
