@@ -478,6 +478,13 @@ def test_no_bodies_of_unknown_length(status: int, server: UploadServer) -> None:
     assert server.asked("PUT")[0].headers["content-length"] == str(len(BLOB))
 
 
+def test_a_registry_that_is_read_only(server: UploadServer) -> None:
+    server.answer = lambda asked: (405, {}) if asked.method == "POST" else None
+    with pushing(server.host) as to, pytest.raises(RegistryError, match="read-only") as caught:
+        push(to, BLOB)
+    assert caught.value.status == 405
+
+
 @pytest.mark.parametrize("status", [401, 403, 413, 418])
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
 def test_refusals_are_final(method: str, status: int, server: UploadServer) -> None:

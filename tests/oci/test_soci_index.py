@@ -464,7 +464,8 @@ def test_version_1_by_the_tag_where_there_is_no_api(
     assert first["annotations"] == {"kept": "yes"}
     assert len(manifest(registry, tags[1], "tagged")["manifests"]) == 1
     by_digest = f"docker://{registry.host}/tagged@{made.digest}"
-    assert index(by_digest, soci_version=1).status == "unchanged"
+    again = index(by_digest, soci_version=1)
+    assert (again.status, again.destination) == ("unchanged", by_digest)
     assert index(src, soci_version=1, span_size=64 << 10).status == "indexed"
     assert [one["artifactType"] for one in manifest(registry, tags[0], "tagged")["manifests"]] == [
         *("x/y", SOCI_V1)

@@ -88,6 +88,9 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
         403: f"access is denied (403): check the name, or {account}",
         404: "not found: check the name, and that "
         + ("such a repository can be there" if writing else "it has been pushed"),
+        405: "nothing can be written there (405): is it read-only, or a mirror?"
+        if writing
+        else f"the registry {answered(405)}",
         413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
         415: "the registry does not take this media type",
     }.get(answer.status, f"the registry {answered(answer.status)}")

@@ -329,7 +329,7 @@ class _Work:
                 digest = manifests.write(both.helpers, replaces)
         return ImageIndexReport(
             source=self._src,
-            destination=both.destination.name,
+            destination=self._named(),
             source_digest=plan.source_digest,
             digest=digest,
             status=status,
@@ -358,6 +358,13 @@ class _Work:
             without = self._layers.without(node)
             found[node] = make_index(ztocs, tool(), subject, without, manifest.source)
         return found
+
+    def _named(self) -> str:
+        """What has the indexes now, by a name that it has: not every digest has a tag."""
+        place = parse_image(self._src)
+        by_digest = isinstance(place, Reference) and place.digest
+        unnamed = self._here and self._options.soci_version == 1 and by_digest
+        return self._src if unnamed else self._both.destination.name
 
     def _write_referrers(self, indexes: Mapping[Node, SociIndex]) -> list[str]:
         """Have indexes of version 1 at the destination; what there is to say."""
