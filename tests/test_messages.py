@@ -17,8 +17,8 @@ from stargz.errors import UsageError
 from stargz.options import ConvertOptions
 
 ROOT = Path(__file__).parent.parent
-# Words with an underscore that are no keywords: of image manifests and configs.
-OTHERS = {"diff_id", "diff_ids", "cat_ranges", "open_image", "image_id"}
+# Words with an underscore that are no keywords: of image manifests and configs; a program.
+OTHERS = {"diff_id", "diff_ids", "cat_ranges", "open_image", "image_id", "indexed_gzip"}
 SQL = re.compile(r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA)\b")
 KEYWORD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b(?!\()")
 # The library's own: no command comes there.

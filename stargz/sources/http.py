@@ -418,14 +418,12 @@ class HTTPSource:
 
     def _open(self) -> None:
         """Size and tail, in one request as a rule."""
-        if origin(self._url) in self.client.rangeless:
-            self._tell_whole(None)
-            self._whole = self._download()
-            return
         budget = Tries(self.client, self.name, self._tail_size)
         while self._size is None:
+            ranges = origin(self._url) not in self.client.rangeless
+            extra = {"Range": f"bytes=-{self._tail_size}"} if ranges else {}
             try:
-                reply = self.ask("GET", {"Range": f"bytes=-{self._tail_size}"}, budget)
+                reply = self.ask("GET", extra, budget)
                 if reply.status == 206:
                     self._open_tail(reply, budget)
                 elif reply.status == 200:

@@ -445,6 +445,19 @@ def test_a_server_without_ranges(
         assert proxy.requests == asked + 1
 
 
+def test_what_is_absent_beside_a_blob_is_not_told_of(
+    proxy: FaultProxy, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.reset(lambda request: Fault(ignore_range=True))
+    source = HTTPSource(f"{proxy.url}/blob", client=client)
+    assert client.rangeless
+    assert source.beside(".index") is None
+    assert proxy.requests == 2
+    assert caplog.messages == [
+        f"{source.name}: the server has no ranges: all {len(BLOB):,} bytes are fetched"
+    ]
+
+
 def test_an_answer_with_the_whole_is_resumed_too(proxy: FaultProxy, client: Client) -> None:
     proxy.reset([Fault(ignore_range=True, close_after=800_000), None])
     source = HTTPSource(f"{proxy.url}/blob", client=client)
