@@ -271,7 +271,8 @@ static sgz_status begin_file(sgz_index_taker *t, uint32_t row, const sgz_tar_ent
     if (entry->type == 'S') { /* the parser's map is gone at its next block */
         if (!SGZ_FIT(t->map, t->map_cap, entry->sparse_count + 1))
             return no_memory(err);
-        memcpy(t->map, entry->sparse, entry->sparse_count * sizeof *t->map);
+        if (entry->sparse_count)
+            memcpy(t->map, entry->sparse, entry->sparse_count * sizeof *t->map);
         t->runs = t->map;
         t->run_count = entry->sparse_count;
     }
