@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import Descriptor, Manifest
@@ -13,6 +14,8 @@ from stargz.oci.formats.soci import TYPES, SociIndex, Version, named_by, read_in
 from stargz.oci.repository import Repository
 
 _ERRORS = (SourceError, FormatError, DigestError)
+# Indexes of version 1 that are looked at: each takes a request, and whoever may push can add some.
+_MOST = 50
 _log = logging.getLogger("stargz")
 
 
@@ -37,12 +40,13 @@ def indexes_of(
         with passing_over(digest):
             yield read_index(repository.by_digest(digest))
     if 1 in versions:
-        for entry in repository.referrers(manifest.digest):
-            if entry.json.get("artifactType") == TYPES[1]:
-                with passing_over(entry.digest):
-                    index = read_index(repository.manifest(entry))
-                    if index.manifest.subject == manifest.digest:
-                        yield index
+        listed = repository.referrers(manifest.digest)
+        about = (entry for entry in listed if entry.json.get("artifactType") == TYPES[1])
+        for entry in islice(about, _MOST):
+            with passing_over(entry.digest):
+                index = read_index(repository.manifest(entry))
+                if index.manifest.subject == manifest.digest:
+                    yield index
 
 
 class FoundIndex:

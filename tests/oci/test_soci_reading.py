@@ -19,7 +19,10 @@ from servers import FaultProxy
 import stargz
 from stargz.errors import DigestError, FooterError, UnindexedError
 from stargz.oci.formats.layout import Layout as Reading
+from stargz.oci.formats.manifest import SOCI_V1, Descriptor
 from stargz.oci.formats.soci import read_index
+from stargz.oci.indexes import indexes_of
+from stargz.oci.repository import open_repository
 
 NAMES = [f"etc/{number}" for number in range(30)]
 
@@ -284,6 +287,31 @@ def test_a_broken_ztoc_is_as_good_as_none(indexed: Path, tmp_path: Path) -> None
         assert done.stdout.endswith("etc/20")
         assert "ztoc" in done.stderr and "not used" in done.stderr, name
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_only_so_many_indexes_are_looked_at(tmp_path: Path) -> None:
+    """Whoever may push to a repository can add as many as they like."""
+    layout = Layout(tmp_path / "many")
+    image = layout.tag(layout.manifest([layout.plain_layer(SMALL)]), "v1")
+    subject = {key: image[key] for key in ("mediaType", "digest", "size")}
+    for number in range(60):
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": SOCI_V1,
+            "config": layout.blob(b"{}", "application/vnd.oci.empty.v1+json"),
+            "layers": [],
+            "subject": subject,
+            "annotations": {"number": str(number)},
+        }
+        layout.tag(layout.blob(json.dumps(document).encode(), OCI_MANIFEST), None)
+    found: list[str] = []
+    with open_repository(f"oci:{layout.path}:v1") as repository:
+        manifest = repository.manifest(Descriptor(OCI_MANIFEST, image["digest"], image["size"]))
+        assert len(repository.referrers(manifest.digest)) == 60
+        told = indexes_of(repository, manifest, 2, 1, broken=lambda one, _: found.append(one))
+        assert not list(told)
+    assert len(found) == len(set(found)) == 50
 
 
 def test_a_ztoc_that_lies_is_found_out(indexed: Path, tmp_path: Path) -> None:
