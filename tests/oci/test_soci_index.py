@@ -319,7 +319,7 @@ def test_foreign_layers_stay_where_they_are(tmp_path: Path) -> None:
     foreign = {"mediaType": FOREIGN, "digest": sha256(b"elsewhere"), "size": MIN}
     layout.tag(layout.manifest([layout.plain_layer(LARGE), foreign]), "v1")
     report = index(f"oci:{layout.path}:v1", f"oci:{tmp_path}/dst:v1")
-    assert any("may not be distributed" in text for text in report.warnings)
+    assert sum("may not be distributed" in text for text in report.warnings) == 1
     assert [layer.status for layer in report.layers] == ["indexed", "left out"]
 
 
@@ -475,6 +475,18 @@ def test_version_1_by_the_tag_where_there_is_no_api(
     for _ in range(2):
         assert index(src, dst, soci_version=1).status == "unchanged"
     assert index(dst, soci_version=1).status == "unchanged"
+
+
+def test_a_tag_of_referrers_that_is_something_else(
+    registry: registries.Registry, tmp_path: Path
+) -> None:
+    layout = one_layer(tmp_path / "src", packed(LARGE))
+    registry.push(layout.path, "taken", "v1")
+    image = root(layout.path).digest
+    registry.push(layout.path, "taken", image.replace(":", "-"))
+    line = fails(1, "image", "index", f"docker://{registry.host}/taken:v1", "--soci-version", "1",
+                 "--min-layer-size", MIN)  # fmt: skip
+    assert f"/taken:{image.replace(':', '-')}: the tag by which" in line and "delete it" in line
 
 
 class ReferrersAPI:

@@ -182,6 +182,12 @@ class RegistryDestination:
         with self._turn(subject):
             index = self._read(reference)
             found = index.json if index is not None else _INDEX
+            if not isinstance(found.get("manifests"), list):
+                raise FormatError(
+                    "the tag by which what is about an image is found names no index of that: "
+                    "delete it, or give it another name",
+                    str(reference),
+                )
             others = [
                 one.json
                 for one in (index.manifests if index is not None else ())

@@ -370,7 +370,7 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
                 continue
             if report.why == _SMALL:
                 small += 1
-            else:
+            elif report.why != _FOREIGN:  # of which more is said above
                 yield f"layer {report.source_digest} is left out: {report.why}"
         if small:
             noun = "layer is" if small == 1 else "layers are"
@@ -381,6 +381,7 @@ class IndexLayers(Tasks[ZtocTask, ZtocReport]):
 
 _COPIED = ZtocOptions(span_size=0)  # of layers that are only copied
 _SMALL = "it is smaller than the least size"
+_FOREIGN = "it may not be distributed"
 
 
 def reason(entry: Descriptor, min_size: int) -> str | None:
@@ -388,7 +389,7 @@ def reason(entry: Descriptor, min_size: int) -> str | None:
     kind = layer_kind(entry)
     media_type = entry.media_type
     if kind == "foreign":
-        return "it may not be distributed"
+        return _FOREIGN
     if kind == "other":
         return f"it is of the kind {media_type[:100]!r}"
     if media_type.endswith(("zstd", "zst")):
