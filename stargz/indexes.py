@@ -165,6 +165,8 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
         opened = None if beside is None else beside(SUFFIX)
         if opened is not None:
             with closing(opened):
+                if wanted.index_digest is None:
+                    _check_owner(opened, blob)
                 return _read(opened, blob, wanted)
     except (StargzError, OSError) as error:
         if wanted.index_digest is not None:
@@ -179,6 +181,23 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
             "it as index (--index)"
         )
     return None
+
+
+def _check_owner(file: ByteSource, blob: ByteSource) -> None:
+    """An index can forge what it is of (docs/indexes.md), and many may write where a file of mine
+    lies: /tmp. So nobody's index is taken unasked who could not write the blob."""
+    owner = _owner(file)
+    if owner not in (None, 0, os.geteuid(), _owner(blob)):
+        raise IndexFileError(
+            f"it belongs to another user ({owner}) than the blob: name it (--index) if it is to "
+            "be used",
+            file.name,
+        )
+
+
+def _owner(source: ByteSource) -> int | None:
+    fd = getattr(source, "fd", None)
+    return None if fd is None else os.fstat(fd).st_uid
 
 
 def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:

@@ -431,6 +431,25 @@ def test_info_makes_none(path: Path, web: FaultProxy, user_cache: Path) -> None:
         stargz.open(GZ, index=False)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of several users")
+def test_another_users_sibling_is_not_taken_unasked(path: Path, user_cache: Path) -> None:
+    """Where many may write, as in /tmp, it could forge what it is of."""
+    index = beside(path)
+    os.chown(path, 4001, 4001)
+    for owner, taken in ((4001, True), (0, True), (4002, False)):
+        os.chown(index, owner, owner)
+        done = here("ls", path)
+        assert done.returncode == 0
+        assert ("another user (4002)" in done.stderr) is not taken, done.stderr
+        with stargz.open(path) as layer:
+            assert (span_size(layer) == DEFAULT) is not taken
+    with stargz.open(path, index=index) as layer:
+        assert span_size(layer) != DEFAULT
+    digest = blobs.sha256(index.read_bytes())
+    with stargz.open(path, index_digest=digest) as layer:
+        assert span_size(layer) != DEFAULT
+
+
 # --- trust ----------------------------------------------------------------------------------------
 
 
