@@ -454,9 +454,11 @@ def _open_layers(
 ) -> list[Layer]:
     """All layers, opened in parallel; closing them is put on `stack`."""
     passes = Passes(options.progress)
+    # A layer that the image has twice is read once to be indexed: then there is an index of it.
+    turns = {entry.digest: threading.Lock() for entry in image.descriptors}
 
     def open_one(number: int) -> tuple[Layer, ExitStack]:
-        with ExitStack() as own:
+        with turns[image.descriptors[number].digest], ExitStack() as own:
             source = own.enter_context(closing(image.open_source(number)))
             told = replace(options, progress=passes.of(image, number, source))
             layer = own.enter_context(_open_one(image, number, source, told, index=index))

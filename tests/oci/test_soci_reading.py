@@ -152,6 +152,14 @@ def test_an_image_without_one(indexed: Path, tmp_path: Path) -> None:
         )
 
 
+def test_a_layer_that_is_there_several_times_is_indexed_once(tmp_path: Path) -> None:
+    layout = ordinary(tmp_path / "src", LARGE, SMALL, SMALL, LARGE, SMALL)
+    with stargz.open_image(f"oci:{layout.path}:v1", cache=tmp_path / "cache") as image:
+        read = [image.descriptors[number].digest for number in image.ways]
+        assert sorted(read) == sorted({entry.digest for entry in image.descriptors})
+        check(image)
+
+
 def test_a_seekable_layer_is_read_by_its_toc(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "src")
     seekable = layout.layer(LARGE)
