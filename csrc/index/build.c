@@ -154,8 +154,8 @@ static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)
     return sgz_base_fail(err, SGZ_EDATA, c->points->count ? c->points->at[c->points->count - 1].offset
                                                           : 0,
                          NULL, 0,
-                         "one zstd frame has no entry points: convert it (stargz convert), or "
-                         "compress it in many frames");
+                         "one zstd frame has no entry points: convert it (stargz convert; an "
+                         "image: stargz image convert), or compress it in many frames");
 }
 
 /* A plain tar for SOCI. */
