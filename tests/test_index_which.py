@@ -20,7 +20,7 @@ import ordinary
 import pytest
 from command import each_here, fails_here, here, ok, ok_here
 from faraway import Faraway
-from servers import FaultProxy, nginx
+from servers import Fault, FaultProxy, nginx
 
 import stargz
 from stargz.errors import (
@@ -333,6 +333,23 @@ def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Pat
     with pytest.raises(UnindexedError, match='index="build"'):
         stargz.open(url)
     assert not list(user_cache.glob("index/*"))
+
+
+def test_what_nothing_tells_from_another_is_not_kept(
+    web: FaultProxy, path: Path, user_cache: Path
+) -> None:
+    """A tar whose server does not tell of versions: one of the same size has the same end."""
+    tar = path.with_name("any.tar")
+    url = f"{web.url}/{tar.name}"
+    web.plan = lambda request: Fault(drop=("ETag", "Last-Modified"))
+    for name in ("one", "two"):
+        tar.write_bytes(blobs.tar_of([(name, b"content")]))
+        with stargz.open(url, index="build") as layer:
+            assert layer.names() == [name]
+    assert not list(user_cache.glob("index/*"))
+    # The end of a gzip member has its check sum.
+    with stargz.open(f"{web.url}/{path.name}", index="build"):
+        assert len(list(user_cache.glob("index/*"))) == 1
 
 
 def test_asked_for_it_is_read_once(web: FaultProxy, path: Path, user_cache: Path) -> None:

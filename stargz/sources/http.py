@@ -124,8 +124,11 @@ class HTTPSource:
     @property
     def identity(self) -> tuple[str, str] | None:
         """See ByteSource. The version is what the server says of it, with the blob's last bytes,
-        which hold the check sum of a gzip member."""
+        which hold the check sum of a gzip member. None where neither tells versions apart: a tar
+        ends in zeros."""
         kind, value = self._validator or ("", "")
+        if not value and not any(self._tail[-_LAST:]):
+            return None
         last = hashlib.sha256(self._tail[-_LAST:]).hexdigest()
         return f"url {self._url}", f"{self.size} {kind} {value} {last}"
 
