@@ -97,7 +97,7 @@ def test_where_it_goes(path: Path, tmp_path: Path) -> None:
     assert code == 1 and "--force replaces it" in err
     assert forced[0] == 0 and index.read_bytes() != good
     for code, _, err in others:
-        assert code == 2 and "-o FILE is needed" in err
+        assert code == 2 and "FILE is needed" in err
     with pytest.raises(UsageError, match="give dst"):
         stargz.index(GZ)
     # Never SRC itself.

@@ -1,8 +1,8 @@
 """Make the index of an ordinary tar.gz, tar, or tar.zst of several frames, in one pass.
 
 By it single files of SRC are read, listed and mounted where SRC is, which stays as it is. Without
--o it is written beside SRC, where all commands that read layers find it; put both on a server, and
-they find it there, too. Its digest vouches for what is read by it: --index-digest."""
+FILE it is written beside SRC, where all commands that read layers find it; put both on a server,
+and they find it there, too. Its digest vouches for what is read by it: --index-digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
 from stargz.cli._creds import add_creds
-from stargz.cli._destination import writable
+from stargz.cli._destination import add_destination, named, writable
 from stargz.cli._errors import OK
 from stargz.cli._layers import binary_stdin, is_image, source
 from stargz.cli._output import print_result, size_text, speed_of, warn
@@ -41,11 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a tar.gz, tar or tar.zst: a file, - for standard input, a URL, or an image with "
         f"--layer: {_options.IMAGE}",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="the index to write, or - for standard output (default: SRC.index)",
+    add_destination(
+        parser, "the index to write, or - for standard output (default: SRC.index)", "FILE"
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument(
@@ -99,10 +96,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _destination(args: argparse.Namespace) -> str:
     """FILE, or its default: beside SRC."""
-    if args.output is not None:
-        return str(args.output)
+    dst = named(args, "FILE")
+    if dst is not None:
+        return dst
     if args.src == "-" or is_image(args.src) or is_url(args.src):
-        raise UsageError(f"{args.src}: is no file, so -o FILE is needed (-o - is standard output)")
+        raise UsageError(f"{args.src}: is no file, so FILE is needed (- for standard output)")
     return str(args.src) + _SUFFIX
 
 

@@ -26,6 +26,7 @@ WRITERS = {
     "pack": (["tree"], "DST"),
     "delta": (["a", "b"], "PATCH"),
     "apply": (["a", "a-b.patch"], "NEW"),
+    "index": (["in.tar"], "FILE"),
     "image convert": (["oci:layout"], "DST"),
     "image index": (["oci:layout"], "DST"),
     "image bulk": (["oci:layout"], "DST"),
@@ -61,7 +62,7 @@ def test_every_command_that_writes_is_here() -> None:
     assert found == set(WRITERS)
 
 
-@pytest.mark.parametrize("name", ["convert", "pack", "delta", "apply"])
+@pytest.mark.parametrize("name", ["convert", "pack", "delta", "apply", "index"])
 def test_both_ways_write_the_same(name: str, place: Path, tmp_path: Path) -> None:
     reads, _ = WRITERS[name]
     ways = [["1"], ["-o", "2"], ["--output=3"]]
