@@ -15,6 +15,11 @@ from stargz.sources.ranges import Link, plan
 # fsspec runs the requests of one batch together; this many, so that a batch of thousands of
 # ranges does not open thousands of connections at once.
 _BATCH = 32
+# What file systems say of a file that is the same for another version of one size.
+_SAME = frozenset(
+    ("name", "size", "type", "islink", "mode", "uid", "gid", "uname", "gname", "nlink", "url",
+     "mimetype", "contenttype", "partial", "key", "storageclass", "kind")
+)  # fmt: skip
 # User and password; one with a slash is told from a port.
 _USER = re.compile(r"://([^/\s]*|[^/@:\s]*:(?!\d+/)[^@\s]*)@")
 
@@ -64,11 +69,13 @@ class FsspecSource:
 
     @property
     def identity(self) -> tuple[str, str] | None:
-        """See ByteSource: the version is all that the file system says of it."""
+        """See ByteSource: the version is all that the file system says of it. None where that is
+        no more than what each version has."""
         kinds = (str, int, float, bytes, datetime)
         said = sorted((k, str(v)) for k, v in self._info.items() if isinstance(v, kinds))
-        protocol = self._fs.protocol
-        return f"{protocol if isinstance(protocol, str) else protocol[0]} {self._path}", repr(said)
+        if all(key.lower() in _SAME for key, _ in said):
+            return None
+        return f"fsspec {self._url}", repr(said)
 
     def beside(self, suffix: str) -> FsspecSource | None:
         """See ByteSource."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,25 @@ def test_an_at_in_a_path_is_no_secret(url: str) -> None:
     fsspec.register_implementation("repeats", Repeats, clobber=True)
     with pytest.raises(SourceError, match=f"^{url}: cannot be opened: {url}, "):
         as_source(url)
+
+
+def test_what_it_is_known_by() -> None:
+    """The whole URL, not the path in its last file system; and what tells of versions, if anything
+    does."""
+    fs = fsspec.filesystem("memory")
+    for name in ("one", "two"):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("blob"), b"content")
+        fs.pipe(f"/{name}.zip", packed.getvalue())
+    try:
+        one, two = (FsspecSource(f"zip://blob::memory://{name}.zip") for name in ("one", "two"))
+        assert one.identity and two.identity and one.identity[0] != two.identity[0]
+        one._info = {"name": "blob", "size": 7, "type": "file", "ETag": None}
+        assert one.identity is None
+    finally:
+        fs.rm("/one.zip")
+        fs.rm("/two.zip")
 
 
 def test_without_fsspec() -> None:
