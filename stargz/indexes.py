@@ -33,6 +33,7 @@ _log = logging.getLogger("stargz")
 IndexSource = Source | Index | Literal["build", False] | None
 
 _MAGIC = b"SGZINDEX"  # of ours
+_ROOM = 64 << 20  # how much larger than its blob an index may be that nobody named
 _EMPTY = 1024  # zeros that a tar without entries has
 _HEAD = 512  # bytes by which a tar is known, compressed or not
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
@@ -167,6 +168,7 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
             with closing(opened):
                 if wanted.index_digest is None:
                     _check_owner(opened, blob)
+                    _check_size(opened, blob)
                 return _read(opened, blob, wanted)
     except (StargzError, OSError) as error:
         if wanted.index_digest is not None:
@@ -195,6 +197,15 @@ def _check_owner(file: ByteSource, blob: ByteSource) -> None:
         )
 
 
+def _check_size(file: ByteSource, blob: ByteSource) -> None:
+    if file.size > blob.size + _ROOM:
+        raise IndexFileError(
+            f"{file.size:,} bytes are many for the index of {blob.size:,}: name it (--index) if it "
+            "is to be used",
+            file.name,
+        )
+
+
 def _owner(source: ByteSource) -> int | None:
     fd = getattr(source, "fd", None)
     return None if fd is None else os.fstat(fd).st_uid
@@ -209,8 +220,10 @@ def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
             "(--max-toc-size) allows more",
             file.name,
         )
-    # Its last bytes are there already where it came from a server.
-    data = b"".join(file.read_ranges([(0, file.size - last), (file.size - last, last)]))
+    if _is_local(file):
+        data = file.read_at(0, file.size)
+    else:  # its last bytes came with its size
+        data = b"".join(file.read_ranges([(0, file.size - last), (file.size - last, last)]))
     if wanted.index_digest is not None:
         actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if actual != wanted.index_digest:

@@ -303,6 +303,10 @@ def test_one_beside_it_that_is_of_no_use_is_a_warning(path: Path) -> None:
     path.write_bytes(gzip.compress(TAR + bytes(4096)))
     index.write_bytes(good)
     assert "of a blob of" in here("ls", path).stderr
+    # One that would take all memory.
+    with index.open("r+b") as file:
+        file.truncate(200 << 20)
+    assert "are many for the index of" in here("ls", path).stderr
     # One that cannot be read.
     index.unlink()
     index.mkdir()
