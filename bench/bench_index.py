@@ -168,7 +168,13 @@ class Indexed(Ours):
         self.index = index
 
     def mount(self) -> None:
-        self.mounted = mount(self.layer, self.directory, index=self.index)
+        self.opened = stargz.open(self.layer, index=self.index)
+        self.mounted = mount(self.opened, self.directory)
+
+    def unmount(self) -> None:
+        super().unmount()
+        if self.mounted is not None:
+            self.opened.close()
 
 
 class Ratarmount(Mounted):
