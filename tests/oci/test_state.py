@@ -20,7 +20,10 @@ from stargz.oci.bulk.state import KnownImage, KnownLayer, LayerKey, State, defau
 
 KEY = LayerKey("docker://host", "sha256:a", "options")
 LAYER = {"source_size": 7, "size": 5, "status": "converted", "digest": "sha256:b"}
-REPORT = {"source_digest": "sha256:s", "digest": "sha256:d", "size_before": 9, "size_after": 8}
+REPORT = {
+    **{"source_digest": "sha256:s", "digest": "sha256:d", "size_before": 9, "size_after": 8},
+    **{"status": "converted", "destination": "oci:d", "stale": [{}], "warnings": ["w"]},
+}
 COUNTED = (Converting.images, Converting.layers)
 
 
@@ -53,6 +56,22 @@ def test_what_is_kept(path: Path) -> None:
         state.upload_ended("http://host/upload")
         assert state.uploads() == []
         state.forget_layer(KEY)
+        assert state.layer(KEY) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"status": None}, {"destination": 1}, {"digest": 5}, {"size_before": "9"},
+        {"layers": {}}, {"stale": ["x"]}, {"warnings": [1]},
+    ],
+)  # fmt: skip
+def test_what_is_no_report_is_forgotten(path: Path, wrong: dict[str, Any]) -> None:
+    """Whole as a row, and of other types."""
+    with begun(path) as state:
+        state.finish(state.claim("oci:s", "oci:d"), "converted", 1.5, report={**REPORT, **wrong})
+        assert state.image("oci:d") is None
+        state.keep_layer(KEY, {**LAYER, "size": "5"}, "docker://host/repo")
         assert state.layer(KEY) is None
 
 

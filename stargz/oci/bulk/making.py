@@ -17,7 +17,7 @@ from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import Events, Keyed, Store, Task
 from stargz.oci.destination import open_destination
 from stargz.oci.formats.manifest import TOC_DIGEST, layer_kind
-from stargz.oci.formats.reference import Reference
+from stargz.oci.formats.reference import Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.client import RegistryClient
 from stargz.oci.repository import open_repository
@@ -201,10 +201,12 @@ class Indexing:
         bound = self._options.soci_version == 2
         if bound and pair.source != pair.destination:
             return True
-        indexes = dict(known.report["indexes"])
-        with open_destination(known.report["destination"], client=writer) as destination:
-            place = destination.reference
-            if not isinstance(place, Reference):
+        indexes = known.report.get("indexes")
+        if not isinstance(indexes, dict):
+            return False
+        place = parse_image(known.report["destination"])
+        if not isinstance(place, Reference):
+            with open_destination(known.report["destination"], client=writer) as destination:
                 return all(map(destination.is_whole, [known.digest] if bound else indexes.values()))
         if bound:
             return True

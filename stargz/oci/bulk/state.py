@@ -57,6 +57,15 @@ _SEALED = {
     ),
     "uploads": ("url", "repository"),
 }
+# What is read of every report, and its type; lists, of items of a type, may be absent.
+_REPORTS: dict[str, dict[str, type | tuple[type, type]]] = {
+    "layers": {"source_size": int, "size": int, "status": str},
+    "images": {
+        **dict.fromkeys(("destination", "source_digest", "digest", "status"), str),
+        **dict.fromkeys(("size_before", "size_after"), int),
+        **{"layers": (list, dict), "stale": (list, dict), "warnings": (list, str)},
+    },
+}
 _MAGIC = b"SQLite format 3\0"
 
 _log = logging.getLogger("stargz")
@@ -221,9 +230,11 @@ class State:
         if found[-1] == _sum(found[:-1]):
             row = dict(zip(columns, found, strict=False))
             try:
-                if row.get("report") is not None:
-                    row["report"] = dict(json.loads(row["report"]))
-                return row
+                if row.get("report") is None:
+                    return row
+                row["report"] = json.loads(row["report"])
+                if _is_report(table, row["report"]):
+                    return row
             except (ValueError, TypeError, RecursionError):
                 pass
         _log.warning("%s: the row of %s is damaged: done anew", self.name, key[:2][-1])
@@ -500,6 +511,23 @@ def default_path(src: str, dst: str | None, *, index: bool = False) -> Path:
     places = [_absolute(place) for place in (src, dst or "")] + ["index"] * index
     name = hashlib.sha256("\0".join(places).encode(errors="surrogateescape")).hexdigest()[:20]
     return folder / "stargz" / f"bulk-{name}.db"
+
+
+def _is_report(table: str, report: object) -> bool:
+    """Whether it has what is read of reports in such a table."""
+    if not isinstance(report, dict):
+        return False
+    for name, kind in _REPORTS[table].items():
+        if isinstance(kind, type):
+            if not isinstance(report.get(name), kind):
+                return False
+        elif not _is_list(report.get(name, []), kind[1]):
+            return False
+    return True
+
+
+def _is_list(value: object, of: type) -> bool:
+    return isinstance(value, list) and all(isinstance(one, of) for one in value)
 
 
 def _sum(values: Iterable[object]) -> str:

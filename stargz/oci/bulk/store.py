@@ -62,9 +62,9 @@ class StateStore(Generic[R]):
             flight = self._flights.get(key)
             begin = flight is None
             if flight is None:
-                known = self._state.layer(key)
+                known = self._known(key)
                 if known is not None:
-                    mine.set_result(self._read(known.report))
+                    mine.set_result(known)
                     return mine
                 bad = self._bad.get((key, _origin(task)))
                 if bad is not None:
@@ -101,6 +101,17 @@ class StateStore(Generic[R]):
                 self._state.forget_layer(key)
 
     # --- work ---------------------------------------------------------------------------
+
+    def _known(self, key: LayerKey) -> R | None:
+        """What was made of a layer, unless its report is none: then it is made anew."""
+        known = self._state.layer(key)
+        if known is None:
+            return None
+        try:
+            return self._read(known.report)
+        except TypeError:
+            self._state.forget_layer(key)
+            return None
 
     def _begin(self, key: LayerKey, flight: _Flight[R], task: Task[R]) -> None:
         try:
