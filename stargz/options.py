@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -104,6 +107,40 @@ def check_max_sparse(size: int | None) -> None:
 def default_threads() -> int:
     """The processors this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free to be used, or what this process's control groups let it
+    have in all, if that is less; 0 where the system does not say."""
+    least = 0
+    with contextlib.suppress(OSError, ValueError):
+        found = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
+        least = int(found[1]) << 10 if found else 0
+    for limit in _group_limits():
+        with contextlib.suppress(OSError, ValueError):  # "max" is none
+            least = min(least, int(limit.read_text()))
+    return least
+
+
+def _group_limits() -> Iterator[Path]:
+    """The files of the control groups above this process, of either version, that limit it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, name = Path("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            yield folder / name
+            if folder == root:
+                break
 
 
 def thread_count(threads: int | None) -> int:

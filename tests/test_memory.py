@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import blobs
@@ -149,3 +153,32 @@ def test_a_global_xattr_over_many_entries(tmp_path: Path) -> None:
     data = tar_of(numbered("#", 14_000), tarfile.REGTYPE, **{"SCHILY.xattr.user.a": "v" * 60_000})
     with pytest.raises(TarError, match=r"has more than 1073741824 bytes, which is the limit"):
         stargz.convert(data, tmp_path / "blob")
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of 256 MiB."""
+    for root, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        made = root / f"stargz-test-{os.getpid()}"
+        with suppress(OSError):
+            made.mkdir()
+            try:
+                (made / limit).write_text(str(256 << 20))
+                yield made
+            finally:
+                made.rmdir()
+            return
+    pytest.skip("control groups of memory cannot be made here (they are, as root on a machine)")
+
+
+def test_memory_that_is_available(group: Path) -> None:
+    script = "from stargz.options import available_memory as a; print(a())"
+    inside = f'echo $$ > {group}/cgroup.procs && exec "$@"'
+    words = [sys.executable, "-c", script]
+    bound = subprocess.check_output(["sh", "-c", inside, "sh", *words], cwd="/")
+    assert int(bound) == 256 << 20
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < int(subprocess.check_output(words, cwd="/")) <= total

@@ -15,7 +15,6 @@ from stargz.mount.contents import Contents
 from stargz.mount.kernel import MountError, Options, check_directory
 from stargz.mount.serving import Log, Mount, Usage
 from stargz.options import default_threads, thread_count
-from stargz.remote import MEMORY
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
@@ -39,7 +38,7 @@ def mount(
     cache: Cache | str | os.PathLike[str] | bool | None = None,
     prefetch: bool = True,
     background: bool = True,
-    memory: int = MEMORY,
+    memory: int | None = None,
     threads: int | None = None,
     log: Log | None = None,
     contents: Contents | None = None,
@@ -56,8 +55,8 @@ def mount(
     device nodes and set-id bits count; permissions are checked by the kernel in any case.
     Of remote layers `cache` is the disk cache (None: the user's; False: none), `prefetch` and
     `background` say whether what is not asked for is fetched into it. `memory` bounds the decoded
-    chunks that are held, in bytes. `log` gets one line for each problem (default: the logger
-    "stargz.mount").
+    chunks that are held, in bytes (None: an eighth of what is available, 64 MiB to 1 GiB). `log`
+    gets one line for each problem (default: the logger "stargz.mount").
 
     Do not map files of a remote mount, or load libraries from it, in the process that serves it:
     a page fault holds the interpreter's lock, which the fetching thread needs.
@@ -69,7 +68,7 @@ def mount(
     if threads is None:  # two at the least: one may be decoding while another answers look-ups
         threads = max(2, min(default_threads(), 16))
     threads = thread_count(threads)
-    if memory < 0:
+    if memory is not None and memory < 0:
         raise UsageError(f"memory is at least 0 bytes, not {memory}")
     path = check_directory(os.fspath(directory))
     with ExitStack() as stack:
