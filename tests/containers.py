@@ -1,4 +1,4 @@
-"""Container engines for tests: containerd (with the stargz snapshotter, to pull lazily) and podman.
+"""Container engines for tests: containerd (with a snapshotter that pulls lazily) and podman.
 
 with containerd(tmp_path, snapshotter=built) as engine:
     engine.run("ctr-remote", "images", "rpull", "--plain-http", f"{host}/some/image:latest")
@@ -119,16 +119,18 @@ class Containerd:
     """A running containerd."""
 
     folder: Path
+    snapshotter: str = "stargz"  # how the one is called that pulls lazily
 
     @property
     def log(self) -> str:
-        """What the stargz snapshotter said so far."""
+        """What that snapshotter said so far."""
         return (self.folder / "snapshotter.log").read_text()
 
     def try_run(self, *args: object) -> subprocess.CompletedProcess[str]:
         """Run ctr or ctr-remote against it."""
         environment = {**os.environ, "CONTAINERD_ADDRESS": str(self.folder / "containerd.sock")}
-        return _call([program(str(args[0])), *args[1:]], environment)
+        own = self.folder / "bin" / str(args[0])
+        return _call([own if own.exists() else program(str(args[0])), *args[1:]], environment)
 
     def run(self, *args: object) -> str:
         """Likewise; it must succeed. Its output."""
@@ -151,13 +153,15 @@ class Containerd:
             self.try_run(*snapshots, "rm", key)
 
     def lazily(self) -> list[Path]:
-        """The layers that the stargz snapshotter has mounted."""
+        """The layers that the snapshotter has mounted."""
         root = f"{self.folder}/snapshotter/"
         lines = [line.split(" ") for line in Path("/proc/mounts").read_text().splitlines()]
         return [
             Path(words[1])
             for words in lines
-            if words[0] == "stargz" and words[2].startswith("fuse") and words[1].startswith(root)
+            if words[0] == self.snapshotter
+            and words[2].startswith("fuse")
+            and words[1].startswith(root)
         ]
 
     def forget(self) -> None:
@@ -171,15 +175,54 @@ class Containerd:
 def containerd(folder: Path, snapshotter: Path | None = None) -> Iterator[Containerd]:
     """A containerd of its own below `folder` (not too long a path: sockets are in it), and the
     program `snapshotter` (tests/interop/snapshotter) as its snapshotter "stargz"."""
-    executable = program("containerd")
+    with _containerd(Containerd(folder), [program("containerd")], _CONFIG, snapshotter) as engine:
+        yield engine
+
+
+@contextmanager
+def containerd_with_soci(folder: Path, built: Path) -> Iterator[Containerd]:
+    """Likewise containerd 2 with soci-snapshotter, which are both in the program that is `built`
+    (tests/interop/soci/snapshotter). `ctr images pull --snapshotter soci` pulls lazily."""
+    programs = folder / "bin"
+    programs.mkdir(parents=True)
+    for name in ("containerd", "ctr", "snapshotter"):
+        (programs / name).symlink_to(built)
+    engine = Containerd(folder, "soci")
+    command = [programs / "containerd"]
+    with _containerd(engine, command, _CONFIG_2, programs / "snapshotter") as running:
+        yield running
+
+
+_CONFIG = """
+    version = 2
+    disabled_plugins = ["io.containerd.grpc.v1.cri"]
+"""
+# Who pulls tells a snapshotter what the layers are of only where it is said to want that.
+_CONFIG_2 = """
+    version = 3
+    [proxy_plugins.soci.exports]
+    enable_remote_snapshot_annotations = "true"
+    [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+    platform = "linux"
+    snapshotter = "overlayfs"
+    [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+    platform = "linux"
+    snapshotter = "soci"
+"""
+
+
+@contextmanager
+def _containerd(
+    engine: Containerd, command: Sequence[object], settings: str, snapshotter: Path | None
+) -> Iterator[Containerd]:
+    folder = engine.folder
     folder.mkdir(parents=True, exist_ok=True)
     socket, proxy = folder / "containerd.sock", folder / "snapshotter.sock"
     quoted = json.dumps  # JSON's strings are TOML's
     config = f"""
-        version = 2
         root = {quoted(str(folder / "root"))}
         state = {quoted(str(folder / "state"))}
-        disabled_plugins = ["io.containerd.grpc.v1.cri"]
+        {settings}
         [grpc]
         address = {quoted(str(socket))}
         [plugins."io.containerd.internal.v1.opt"]
@@ -187,19 +230,21 @@ def containerd(folder: Path, snapshotter: Path | None = None) -> Iterator[Contai
     """
     if snapshotter is not None:
         config += f"""
-        [proxy_plugins.stargz]
+        [proxy_plugins.{engine.snapshotter}]
         type = "snapshot"
         address = {quoted(str(proxy))}
         """
     (folder / "config.toml").write_text(config)
+    command = [*command, "-c", folder / "config.toml"]
     try:
-        with _child([executable, "-c", folder / "config.toml"], folder / "containerd.log", socket):
+        with _child(command, folder / "containerd.log", socket):
             if snapshotter is None:
-                yield Containerd(folder)
+                yield engine
                 return
-            command = [snapshotter, proxy, folder / "snapshotter"]
-            with _child(command, folder / "snapshotter.log", proxy):
-                yield Containerd(folder)
+            with _child(
+                [snapshotter, proxy, folder / "snapshotter"], folder / "snapshotter.log", proxy
+            ):
+                yield engine
     finally:
         _unmount_below(folder)
 

@@ -207,6 +207,8 @@ def look(registry: registries.Registry, tag: str, platform: str = PLATFORMS[0]) 
 
     found, digest = get("manifests", tag)
     for entry in found.get("manifests", []):
+        if "artifactType" in entry:  # a SOCI index
+            continue
         if f"{entry['platform']['os']}/{entry['platform']['architecture']}" == platform:
             found, _ = get("manifests", entry["digest"])
     config, _ = get("blobs", found["config"]["digest"])
