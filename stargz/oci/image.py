@@ -201,7 +201,7 @@ class ImageManifest:
                 return found
             except IndexFileError as error:
                 _log.warning("%s: it is not used", error)
-        return "build" if asked is None and self.soci.get() is not None else asked
+        return "build" if asked is None and self.soci.exists() else asked
 
     def external_toc(self, digest: str) -> bytes | None:
         """The gzip'ed tar of the TOC of a layer whose TOC is external; None if there is none."""

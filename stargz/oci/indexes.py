@@ -51,21 +51,38 @@ def indexes_of(
 
 class FoundIndex:
     """The SOCI index of an image that is read, looked for when it is first asked for. Any number
-    of threads may use it."""
+    of threads may use it.
+
+    An image that is named by its digest is to be that, whoever may push to its repository: that
+    digest is of an index of version 2 too, and what one of version 1 says could be anybody's."""
 
     def __init__(self, repository: Repository, manifest: Manifest) -> None:
         self._repository = repository
         self._manifest = manifest
         self._lock = threading.Lock()
         self._found: list[SociIndex | None] = []
+        self._refused = False
 
     def get(self) -> SociIndex | None:
-        """The first that there is."""
+        """The first that there is, if it is to be used."""
         with self._lock:
             if not self._found:
                 found = indexes_of(self._repository, self._manifest, 2, 1, broken=self._tell)
-                self._found.append(next(found, None))
+                first = next(found, None)
+                if first is not None and first.version == 1 and self._repository.pinned:
+                    _log.warning(
+                        "%s: its SOCI index is of version 1, about which its digest says nothing: "
+                        "who may push to the repository may have added it. It is not used; name "
+                        "the image by a tag to use it",
+                        self._repository.name,
+                    )
+                    first, self._refused = None, True
+                self._found.append(first)
             return self._found[0]
+
+    def exists(self) -> bool:
+        """Whether there is one, used or not."""
+        return self.get() is not None or self._refused
 
     def _tell(self, digest: str, error: Exception) -> None:
         _log.warning(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any, Protocol
 
+from stargz.digests import is_digest
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
 from stargz.oci.formats.archive import Archive, open_archive
 from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
@@ -48,6 +49,7 @@ class Repository(Protocol):
     """Where an image's manifests and blobs are."""
 
     name: str
+    pinned: bool  # the reference has a digest: what is read is to be that, whoever may write there
 
     def root(self) -> Manifest:
         """What the reference names: a manifest or an index."""
@@ -97,6 +99,7 @@ class _InRegistry:
         self._owned = owned
         self._reference = reference
         self.name = f"docker://{reference}"
+        self.pinned = reference.digest is not None
 
     def root(self) -> Manifest:
         return self._client.manifest(self._reference)
@@ -162,6 +165,7 @@ class _Local:
     """What all have in common that are not in a registry."""
 
     name: str
+    pinned = False
     root: Callable[[], Manifest]
     open_blob: Callable[[Descriptor], ByteSource]
 
@@ -198,6 +202,7 @@ class _InLayout(_Local):
         self._layout = layout
         self._reference = reference
         self.name = str(reference)
+        self.pinned = is_digest(reference.ref)
 
     def root(self) -> Manifest:
         index, ref = self._layout.index, self._reference.ref
@@ -280,6 +285,7 @@ class _InStorage(_Local):
         self._storage = Storage(reference.path)
         self._reference = reference
         self.name = str(reference)
+        self.pinned = reference.digest is not None
 
     def root(self) -> Manifest:
         return self._storage.manifest(self.digest())

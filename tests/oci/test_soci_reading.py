@@ -134,6 +134,35 @@ def test_by_the_index_of_the_image(indexed: Path, tmp_path: Path, version: Any) 
         assert image.ways == {0: "ztoc"}, "what was made was not kept"
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_index_that_the_digest_says_nothing_of(
+    indexed: Path, tmp_path: Path, version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may push can forge what is read by one of version 1; not under the image's digest."""
+    layout = copied(indexed, tmp_path / "one")
+    if version == 1:
+        index(f"oci:{layout}:v1", soci_version=1)
+    reading = Reading(layout)
+    digest = reading.resolve(f"v{version}").digest
+    options: dict[str, Any] = {"platform": "linux/amd64", "cache": False}
+    with stargz.open_image(f"oci:{layout}:v{version}", **options) as image:
+        assert image.ways[0] == "ztoc" and not caplog.messages
+    with stargz.open_image(f"oci:{layout}:{digest}", **options) as image:
+        assert image.ways[0] == ("ztoc" if version == 2 else "pass")
+        told = [line for line in caplog.messages if "version 1" in line]
+        assert len(told) == (version == 1) and image.verified == (version == 1)
+        check(image)
+    if version == 2:
+        return
+    with served(indexed, tmp_path / "registry") as proxy:
+        src = f"docker://127.0.0.1:{proxy.port}/app"
+        index(f"{src}:v1", soci_version=1)
+        for name, lazily in ((":v1", True), (f":v1@{digest}", False), (f"@{digest}", False)):
+            options = {"platform": "linux/amd64", "cache": tmp_path / "cache"}
+            with stargz.open_image(f"{src}{name}", **options) as image:
+                assert ("ztoc" in image.ways.values()) == lazily, name
+
+
 def test_an_image_without_one(indexed: Path, tmp_path: Path) -> None:
     for _ in range(2):
         cache = tmp_path / "cache"
