@@ -78,29 +78,41 @@ def test_index(name: str, tmp_path: Path, compare: Any) -> None:
     figure("% of the tar.gz, as a ztoc", 100 * ztoc.stat().st_size / size)
 
 
+def peak_from_a_pipe(form: str, kind: str, count: int, out: Path) -> float:
+    """MB of the process that indexes `python -m bench.inputs KIND COUNT`, compressed."""
+    make = [sys.executable, "-m", "bench.inputs", kind, str(count)]
+    index = command("-q", "index", "--force", "--format", form, "-", "-o", out)
+    with (
+        subprocess.Popen(make, stdout=subprocess.PIPE, cwd=peers.ROOT) as maker,
+        subprocess.Popen(["igzip", "-1"], stdin=maker.stdout, stdout=subprocess.PIPE) as packed,
+        subprocess.Popen(index, stdin=packed.stdout) as indexer,
+    ):
+        for pipe in (maker.stdout, packed.stdout):
+            assert pipe is not None
+            pipe.close()
+        _, status, usage = os.wait4(indexer.pid, 0)
+        indexer.returncode = os.waitstatus_to_exitcode(status)
+    assert indexer.returncode == 0
+    return usage.ru_maxrss * 1024 / MB
+
+
 @pytest.mark.parametrize("form", ["native", "soci"])
-def test_memory(form: str, tmp_path: Path, compare: Any) -> None:
-    """30 GB from a pipe."""
+@pytest.mark.parametrize(
+    ("kind", "count", "native", "soci"),
+    [("single", 30 * 10**9, 250, 250), ("empty", 10**6, 300, 450)],
+    ids=["30 GB", "a million empty files"],
+)
+def test_memory(
+    kind: str, count: int, native: int, soci: int, form: str, tmp_path: Path, compare: Any,
+    request: Any,
+) -> None:  # fmt: skip
     peaks: list[float] = []
-
-    def once() -> None:
-        make = [sys.executable, "-m", "bench.inputs", "single", str(30 * 10**9)]
-        index = command("-q", "index", "--force", "--format", form, "-", "-o", tmp_path / "index")
-        with (
-            subprocess.Popen(make, stdout=subprocess.PIPE, cwd=peers.ROOT) as maker,
-            subprocess.Popen(["igzip", "-1"], stdin=maker.stdout, stdout=subprocess.PIPE) as packed,
-            subprocess.Popen(index, stdin=packed.stdout) as indexer,
-        ):
-            for pipe in (maker.stdout, packed.stdout):
-                assert pipe is not None
-                pipe.close()
-            _, status, usage = os.wait4(indexer.pid, 0)
-            indexer.returncode = os.waitstatus_to_exitcode(status)
-        assert indexer.returncode == 0
-        peaks.append(usage.ru_maxrss * 1024 / MB)
-
-    compare.benchmark.pedantic(once, rounds=1)
-    compare.figure(f"index ({form}) of 30 GB from a pipe: peak MB", max(peaks), "< 250")
+    compare.benchmark.pedantic(
+        lambda: peaks.append(peak_from_a_pipe(form, kind, count, tmp_path / "index")), rounds=1
+    )
+    label = request.node.callspec.id.replace(f"-{form}", "").replace(f"{form}-", "")
+    bound = native if form == "native" else soci
+    compare.figure(f"index ({form}) of {label} from a pipe: peak MB", max(peaks), f"< {bound}")
 
 
 # --- reading through it ----------------------------------------------------------------------

@@ -137,7 +137,11 @@ def build(
 
 def toc_digest_of(made: Index) -> str:
     """The digest of the JSON of an index's TOC."""
-    return made.toc_digest or f"sha256:{hashlib.sha256(made.json()).hexdigest()}"
+    if made.toc_digest:
+        return made.toc_digest
+    whole = hashlib.sha256()
+    made.toc.format_to(whole.update)
+    return f"sha256:{whole.hexdigest()}"
 
 
 def _beside(src: Source) -> str:

@@ -26,7 +26,7 @@ from oracle import toc_json
 from synthetic import noise, tar_bytes
 
 import stargz
-from stargz._engine.index import Index, build
+from stargz._engine.index import Index, build, load
 from stargz._engine.toc import TOC
 from stargz.errors import GzipError, StargzError, UnindexableError
 
@@ -246,6 +246,36 @@ def test_chunks_are_as_long_as_they_may_be() -> None:
     large = [row for row in rows if row["name"] == "usr/large"]
     assert [row.get("chunkSize", 0) for row in large] == [1 << 20, 1 << 20, 1 << 20, 0]
     assert [row["offset"] - large[0]["offset"] for row in large] == [n << 20 for n in range(4)]
+
+
+def test_many_rows() -> None:
+    """The rows are read again a MiB at a time: names of chunks, and what is not UTF-8, too."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for n in range(16_000):
+            kept = tarfile.TarInfo(f"./some/f\udcff{n}" if n % 5 == 0 else f"some/f{n % 15_000}")
+            if n == 9_001:
+                kept.size = 14_000 << 10
+            archive.addfile(kept, io.BytesIO(bytes(kept.size)))
+    index = index_of(out.getvalue(), chunk_size=1 << 10)
+    parts: list[bytes] = []
+    index.dump(parts.append)
+    again = load(b"".join(parts))
+    assert again.json() == index.json()
+    out.seek(0)
+    with tarfile.open(fileobj=out) as archive:
+        last = {member.name.removeprefix("./"): member for member in archive}
+    rows = json.loads(index.json())["entries"]
+    entries = [row for row in rows if row["type"] == "reg"]
+    assert len(entries) == len(last)
+    assert {row["name"] for row in rows if row["type"] == "chunk"} == {"some/f9001"}
+    assert sum(row["type"] == "chunk" for row in rows) == 14_000 - 1
+    for number, member in zip(
+        [n for n in range(len(index.toc)) if index.toc.type(n) == "reg"],
+        sorted(last.values(), key=lambda one: one.offset),
+        strict=True,
+    ):
+        assert index.toc.name(number) == member.name.removeprefix("./")
 
 
 # --- what tars hold ---------------------------------------------------------------------------

@@ -182,3 +182,32 @@ def test_memory_that_is_available(group: Path) -> None:
     assert int(bound) == 256 << 20
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < int(subprocess.check_output(words, cwd="/")) <= total
+
+
+INDEX = """
+from stargz._engine.index import build
+small, large = (open(name, "rb") for name in sys.argv[1:])
+build(small.fileno(), source_name="small", threads=1)
+before = peak()
+build(large.fileno(), source_name="large", threads=1)
+print(peak() - before)
+"""
+
+
+def empty_files(count: int) -> Iterator[bytes]:
+    """Headers of a tar of empty files."""
+    block = tarfile.TarInfo("0" * 20).tobuf(tarfile.USTAR_FORMAT)
+    total = int(block[148:154], 8) - 20 * ord("0")
+    for n in range(count):
+        name = b"%020d" % n
+        yield name + block[20:148] + b"%06o\0 " % (total + sum(name)) + block[156:]
+
+
+def test_rows_are_not_there_twice(tmp_path: Path) -> None:
+    """A row takes 160 bytes, where its entry is 32, the name 20, and the index of names 8 to 24."""
+    count = 200_000
+    (tmp_path / "small").write_bytes(b"".join(empty_files(10)) + bytes(1024))
+    with gzip.open(tmp_path / "large", "wb", 1) as out:
+        out.writelines([*empty_files(count), bytes(1024)])
+    memory = bounded.run(INDEX, tmp_path / "small", tmp_path / "large")
+    assert int(memory) < count * 350 >> 20

@@ -4,22 +4,39 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/bytes.h"
 #include "base/vec.h"
 #include "index/texts.h"
 #include "toc/rows.h"
 
+/* What is given back at a time of the rows that were read again. */
+#define STEP ((size_t)1 << 20)
+
 typedef struct {
     sgz_toc_parser *parser;
     sgz_index_texts texts;
+    sgz_entry *rows;            /* as they were made */
+    size_t given_back;          /* of these */
+    const sgz_toc *made;
     sgz_status status;
     sgz_error err;
 } reader;
+
+/* The rows are never all there twice. Of n that were read again at least n were written. */
+static void give_back(reader *r)
+{
+    if (r->made->count < r->given_back + STEP / sizeof *r->rows)
+        return;
+    sgz_base_buffer_drop(r->rows + r->given_back, r->rows + r->made->count - 1);
+    r->given_back = r->made->count - 1;
+}
 
 static int take_json(void *arg, const char *data, size_t len)
 {
     reader *r = arg;
     r->status = sgz_toc_parse(r->parser, data, len, &r->err);
+    give_back(r);
     return r->status != SGZ_OK;
 }
 
@@ -36,13 +53,16 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the index");
 }
 
-static sgz_status read_again(const sgz_index *index, sgz_toc *toc, sgz_error *err)
+/* Nothing is found by name in the rows as they were made any more, nor are they all there. */
+static sgz_status read_again(sgz_index *index, sgz_toc *toc, sgz_error *err)
 {
-    reader r = {.parser = sgz_toc_parser_new(toc), .texts = {.toc = index->toc}};
+    reader r = {.parser = sgz_toc_parser_new(toc), .texts = {.toc = index->toc},
+                .rows = index->toc->rows, .made = toc};
     const sgz_toc_texts texts = {next_text, &r};
     uint64_t len;
     if (!r.parser)
         return no_memory(err);
+    sgz_map_free(&index->toc->names);
     sgz_status status = sgz_toc_format(index->toc, 0, NULL, NULL, &len, err);
     if (!status)
         status = sgz_toc_check_size(index->toc, len, err);
@@ -62,15 +82,14 @@ static sgz_status read_again(const sgz_index *index, sgz_toc *toc, sgz_error *er
 }
 
 /* The name in the tar is kept where it leads elsewhere than the row's. */
-static sgz_status move_name(const sgz_index *from, const sgz_index_place *old, sgz_toc *toc,
-                            const sgz_entry *row, char **scratch, size_t *cap,
-                            sgz_index_place *place, sgz_error *err)
+static sgz_status move_name(const sgz_toc *from, sgz_toc *toc, const sgz_entry *row,
+                            char **scratch, size_t *cap, sgz_index_place *place, sgz_error *err)
 {
-    const char *name = from->toc->arena + old->name;
+    const char *name = from->arena + place->name;
     size_t len;
-    if (!SGZ_FIT(*scratch, *cap, old->name_len + (size_t)1))
+    if (!SGZ_FIT(*scratch, *cap, place->name_len + (size_t)1))
         return no_memory(err);
-    const char *clean = sgz_toc_clean_name(name, old->name_len, *scratch, &len);
+    const char *clean = sgz_toc_clean_name(name, place->name_len, *scratch, &len);
     place->name = row->name_off;
     place->name_len = row->name_len;
     if (!sgz_compare(clean, len, toc->arena + row->name_off, row->name_len))
@@ -80,46 +99,59 @@ static sgz_status move_name(const sgz_index *from, const sgz_index_place *old, s
     return place->name == UINT64_MAX ? no_memory(err) : SGZ_OK;
 }
 
-/* The entries that are left come in the same order. */
-static sgz_status move_places(const sgz_index *from, sgz_toc *toc, sgz_index_place *places,
-                              sgz_error *err)
+static sgz_status move_names(const sgz_index *index, sgz_toc *toc, sgz_error *err)
 {
     char *scratch = NULL;
-    size_t cap = 0, at = 0;
+    size_t cap = 0;
     sgz_status status = SGZ_OK;
-    for (size_t i = 0; i < toc->count && !status; i++) {
-        if (sgz_toc_is_piece(&toc->rows[i]))
-            continue;
-        while (sgz_toc_is_piece(&from->toc->rows[at]) || from->toc->rows[at].flags & SGZ_DROPPED)
-            at++; /* never beyond the last: the JSON has no other entries */
-        const sgz_index_place *old = &from->places[at++];
-        places[i] = *old;
-        status = move_name(from, old, toc, &toc->rows[i], &scratch, &cap, &places[i], err);
-    }
+    for (size_t i = 0; i < toc->count && !status; i++)
+        if (!sgz_toc_is_piece(&toc->rows[i]))
+            status = move_name(index->toc, toc, &toc->rows[i], &scratch, &cap, &index->places[i],
+                               err);
     free(scratch);
     return status;
+}
+
+/* Those of the entries that are left, one behind the other; how many. */
+static size_t pack_places(sgz_index *index)
+{
+    const sgz_toc *toc = index->toc;
+    size_t count = 0;
+    for (size_t i = 0; i < toc->count; i++)
+        if (!sgz_toc_is_piece(&toc->rows[i]) && !(toc->rows[i].flags & SGZ_DROPPED))
+            index->places[count++] = index->places[i];
+    return count;
+}
+
+/* The entries that are left come in the same order. */
+static sgz_status spread_places(sgz_index *index, const sgz_toc *toc, size_t count, sgz_error *err)
+{
+    if (!SGZ_FIT(index->places, index->place_cap, toc->count))
+        return no_memory(err);
+    for (size_t i = toc->count; i--;)
+        if (sgz_toc_is_piece(&toc->rows[i]))
+            index->places[i] = (sgz_index_place){0};
+        else /* never before the first: the JSON has no other entries */
+            index->places[i] = index->places[--count];
+    return SGZ_OK;
 }
 
 sgz_status sgz_index_settle(sgz_index *index, sgz_error *err)
 {
     sgz_toc *toc = sgz_toc_new();
-    sgz_index_place *places = NULL;
     if (!toc)
         return no_memory(err);
+    size_t count = pack_places(index);
     sgz_status status = read_again(index, toc, err);
-    if (!status && toc->count && !(places = calloc(toc->count, sizeof *places)))
-        status = no_memory(err);
     if (!status)
-        status = move_places(index, toc, places, err);
+        status = spread_places(index, toc, count, err);
+    if (!status)
+        status = move_names(index, toc, err);
     if (status) {
         sgz_toc_free(toc);
-        free(places);
         return status;
     }
     sgz_toc_free(index->toc);
-    free(index->places);
     index->toc = toc;
-    index->places = places;
-    index->place_cap = toc->count;
     return SGZ_OK;
 }

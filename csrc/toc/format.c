@@ -234,7 +234,7 @@ static inline int begins_with_zeros(const sgz_toc *toc, size_t number)
 
 /* 0: no memory. */
 BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
-                 const sgz_entry *named, int legacy, sgz_toc_id_map *users,
+                 const char *name, size_t name_len, int legacy, sgz_toc_id_map *users,
                  sgz_toc_id_map *groups)
 {
     const sgz_entry *row = &toc->rows[number];
@@ -245,7 +245,7 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
     int changed;
     reserve(w, counting, SLACK);
     PUT("\n\t\t{\n\t\t\t\"name\": ");
-    put_text(w, counting, sgz_toc_entry_name(toc, named), named->name_len);
+    put_text(w, counting, name, name_len);
     KEY("type");
     PUT("\"");
     put(w, counting, type, strlen(type));
@@ -315,13 +315,16 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
 BOTH int put_toc(writer *w, int counting, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
                  sgz_toc_id_map *groups)
 {
-    const sgz_entry *named = NULL; /* whose name a chunk carries */
+    const char *name = NULL; /* of the last entry: a chunk carries it */
+    size_t name_len = 0;
     int first = 1;
     PUT("{\n\t\"version\": 1,\n\t\"entries\": ");
     for (size_t i = 0; i < toc->count && (counting || !w->stopped); i++) {
         const sgz_entry *row = &toc->rows[i];
-        if (!sgz_toc_is_piece(row) || !named)
-            named = row;
+        if (!sgz_toc_is_piece(row) || !name) {
+            name = sgz_toc_entry_name(toc, row);
+            name_len = row->name_len;
+        }
         if (row->flags & SGZ_DROPPED || (i && begins_with_zeros(toc, i - 1)))
             continue;
         if (first)
@@ -329,7 +332,7 @@ BOTH int put_toc(writer *w, int counting, const sgz_toc *toc, int legacy, sgz_to
         else
             PUT(",");
         first = 0;
-        if (!put_row(w, counting, toc, (uint32_t)i, named, legacy, users, groups))
+        if (!put_row(w, counting, toc, (uint32_t)i, name, name_len, legacy, users, groups))
             return 0;
     }
     /* The reference marshals a list that it never appended to. */

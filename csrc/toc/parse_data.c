@@ -128,6 +128,12 @@ static sgz_status read_digests(sgz_toc_parser *parser, const sgz_toc_fields *f, 
     uint8_t digest[32];
     if (!read_digest(whole, digest))
         return FAIL(parser, row, err, "digest: expected sha256: and 64 hex digits");
+    /* A digest is in the row where it has room. */
+    if (!(row->flags & SGZ_HAS_CHUNK_DIGEST) && !memcmp(digest, sgz_toc_empty_digest, 32)) {
+        memcpy(row->chunk_digest, digest, 32);
+        row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+        return SGZ_OK;
+    }
     row->digest_off = sgz_toc_store(parser->toc, digest, 32);
     if (row->digest_off == UINT64_MAX)
         return no_memory(err);
