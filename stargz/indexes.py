@@ -34,6 +34,7 @@ IndexSource = Source | Index | Literal["build", False] | None
 
 _MAGIC = b"SGZINDEX"  # of ours
 _ROOM = 64 << 20  # how much larger than its blob an index may be that nobody named
+_PIECE = 16 << 20  # what is larger is not in memory twice
 _EMPTY = 1024  # zeros that a tar without entries has
 _HEAD = 512  # bytes by which a tar is known, compressed or not
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
@@ -220,8 +221,13 @@ def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
             "(--max-toc-size) allows more",
             file.name,
         )
+    data: bytes | bytearray
     if _is_local(file):
         data = file.read_at(0, file.size)
+    elif file.size > _PIECE:
+        data = bytearray()
+        for at in range(0, file.size, _PIECE):
+            data += file.read_at(at, min(_PIECE, file.size - at))
     else:  # its last bytes came with its size
         data = b"".join(file.read_ranges([(0, file.size - last), (file.size - last, last)]))
     if wanted.index_digest is not None:
@@ -236,7 +242,9 @@ def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
     return Found(made, wanted.index_digest is not None)
 
 
-def _made_of(foreign: Foreign, data: bytes, name: str, blob: ByteSource, wanted: Wanted) -> Index:
+def _made_of(
+    foreign: Foreign, data: bytes | bytearray, name: str, blob: ByteSource, wanted: Wanted
+) -> Index:
     """The index with the entry points of one of indexed_gzip or bgzip, which says no more than
     these."""
     if foreign.size not in (0, blob.size):
@@ -254,7 +262,7 @@ def _made_of(foreign: Foreign, data: bytes, name: str, blob: ByteSource, wanted:
     return made
 
 
-def _parse(data: bytes, name: str, blob: ByteSource, wanted: Wanted) -> Index:
+def _parse(data: bytes | bytearray, name: str, blob: ByteSource, wanted: Wanted) -> Index:
     """An index of ours, or a ztoc, by its first bytes."""
     if data.startswith(_MAGIC):
         return load(data, name=name, max_toc_size=wanted.max_size)

@@ -448,6 +448,21 @@ def test_info_makes_none(path: Path, web: FaultProxy, user_cache: Path) -> None:
     assert info["toc_offset"] is None
     assert info["toc_digest"] == blobs.sha256(ok_here("toc", path).encode())
     assert "longest_span" in ok_here("info", path)
+
+
+def test_info_says_what_vouches_for_it(path: Path, tmp_path: Path) -> None:
+    def trust(*options: object) -> str:
+        return json.loads(ok_here("info", "--json", *options, path))["index_trust"]
+
+    ok_here("ls", path)
+    assert trust() == "it was made here"
+    index = beside(path)
+    assert trust() == trust("--index", index) == "nothing vouches for it"
+    assert "index_trust        nothing vouches for it" in ok_here("info", path)
+    digest = blobs.sha256(index.read_bytes())
+    assert trust("--index-digest", digest) == "it has the digest that was asked for"
+    toc_digest = blobs.sha256(ok_here("toc", path).encode())
+    assert trust("--toc-digest", toc_digest) == "its TOC has the digest that was asked for"
     with pytest.raises(UnindexedError):
         stargz.open(GZ, index=False)
 

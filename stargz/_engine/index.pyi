@@ -40,7 +40,9 @@ def build(
 def load(
     data: bytes | bytearray | memoryview, *, name: str = "", max_toc_size: int = 1 << 30
 ) -> Index: ...
-def load_ztoc(data: bytes, *, name: str = "", blob_size: int | None = None) -> Index: ...
+def load_ztoc(
+    data: bytes | bytearray | memoryview, *, name: str = "", blob_size: int | None = None
+) -> Index: ...
 
 class Foreign:
     size: int

@@ -103,8 +103,8 @@ def open_source(found: Found, args: argparse.Namespace, *, make: bool = True) ->
     with _indexing(args, make) as indexing:
         layer = stargz.open(src, toc_digest=digest, **options, **indexing)
     trust = "as --toc-digest says" if args.toc_digest else "as the manifest says"
-    if layer.kind == "indexed" and not digest:
-        trust = "as --index-digest says" if args.index_digest else "of the index"
+    if layer.kind == "indexed":
+        trust = f"by an index: {index_trust(args, layer)}"
     elif not digest:
         trust = "not checked against a manifest"
     _tell(args, layer, trust)
@@ -162,6 +162,15 @@ def _tell(args: argparse.Namespace, layer: Layer, trust: str) -> None:
     log(args, f"{args.src}: {layer.kind}, TOC {layer.toc_digest}, {trust}")
 
 
+def index_trust(args: argparse.Namespace, layer: Layer) -> str:
+    """What vouches for the index of an ordinary tar."""
+    if not layer.trusted:
+        return "nothing vouches for it"
+    if args.index_digest:
+        return "it has the digest that was asked for"
+    return "its TOC has the digest that was asked for" if args.toc_digest else "it was made here"
+
+
 # --- options as keyword arguments -------------------------------------------------------
 
 
@@ -186,7 +195,7 @@ def _indexing(args: argparse.Namespace, make: bool) -> Iterator[dict[str, Any]]:
     if build and args.index is not None:
         raise UsageError("--index names an index, --build-index makes one: give one of them")
     index: Any = "build" if build else args.index
-    if index is None and not make:
+    if index is None and not make and not args.index_digest:  # which is of one that is there
         index = False
     with ExitStack() as stack:
         if args.index is not None:

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
-from stargz.cli._layers import Found, open_source, source
+from stargz.cli._layers import Found, index_trust, open_source, source
 from stargz.cli._output import size_text, table
 from stargz.cli._several import Told, each
 from stargz.errors import UnindexedError, mask
@@ -73,6 +73,8 @@ def _info(args: argparse.Namespace) -> Told:
             else:
                 with opened as layer:
                     report = _with_toc(layer, found.uncompressed_size, decode=args.all)
+                    if layer.index is not None:
+                        report["index_trust"] = index_trust(args, layer)
     report = {**dict.fromkeys(_KEYS), **report}
     rows = _rows(report)
     if len(args.sources) > 1:
