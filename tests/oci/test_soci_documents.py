@@ -314,9 +314,9 @@ def test_an_index_of_the_same_platform_is_replaced(tmp_path: Path) -> None:
     layout.tag(layout.index([old, image, of_none, of_other, other]), "v1")
     with bound(layout, tmp_path / "dst", of("amd64")) as (_, write):
         listed = json.loads(write().data)["manifests"]
-    assert [entry["digest"] for entry in listed[1:3]] == [of_other["digest"], other["digest"]]
-    assert listed[0]["annotations"] == {INDEX_DIGEST: listed[3]["digest"]}
-    assert listed[3]["annotations"] == {IMAGE_DIGEST: listed[0]["digest"]}
+    assert [listed[n]["digest"] for n in (1, 3)] == [other["digest"], of_other["digest"]]
+    assert listed[0]["annotations"] == {INDEX_DIGEST: listed[2]["digest"]}
+    assert listed[2]["annotations"] == {IMAGE_DIGEST: listed[0]["digest"]}
     assert len(listed) == 4
 
 

@@ -171,31 +171,36 @@ _EMPTY = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 def _children(
     node: Node, indexes: Mapping[Node, SociIndex], known: Mapping[str, Node]
 ) -> list[tuple[Descriptor, Node]]:
-    images = {child.manifest.digest for _, child in node.children if child.kind == "image"}
-    kept: list[tuple[Descriptor, Node]] = []
-    added: list[Descriptor] = []
-    there = {
-        (entry.digest, about(entry))
-        for entry, child in node.children
-        if child.manifest.artifact_type == SOCI_V2
-    }
-    replaced = set()  # images that get another
-    for entry, child in node.children:
-        index = indexes.get(child)
-        if index is None or (index.manifest.digest, child.manifest.digest) in there:
-            continue
-        replaced.add(child.manifest.digest)
-        # Where the image has no platform there, an index with one would be taken for the image.
-        added.append(listed(index, child.manifest.digest, entry.platform))
-    platforms = [entry.platform for entry in added]
-    for entry, child in node.children:
+    places: dict[str, int] = {}  # of all but SOCI indexes
+    there = set()
+    for number, (entry, child) in enumerate(node.children):
         if child.manifest.artifact_type == SOCI_V2:
-            whose = about(entry)
-            # What is about no image of this index is replaced by that of its platform.
-            if whose in replaced or (whose not in images and entry.platform in platforms):
-                continue
-        kept.append((entry, child))
-    return kept + [(entry, known[entry.digest]) for entry in added]
+            there.add((entry.digest, about(entry)))
+        else:
+            places.setdefault(child.manifest.digest, number)
+    added: list[tuple[Descriptor, Node]] = []
+    for entry, child in node.children:
+        index, image = indexes.get(child), child.manifest.digest
+        if index is not None and (index.manifest.digest, image) not in there:
+            # Where the image has no platform there, an index with one would be taken for the image.
+            made = listed(index, image, entry.platform)
+            added.append((made, known[made.digest]))
+    if not added:
+        return node.children
+    replaced = {about(entry) for entry, _ in added}
+    platforms = [entry.platform for entry, _ in added]
+    kept: list[tuple[Descriptor, Node]] = []
+    for entry, child in node.children:
+        whose = about(entry) or ""
+        if child.manifest.artifact_type != SOCI_V2:
+            kept.append((entry, child))
+        elif whose in places and whose not in replaced:
+            added.append((entry, child))
+        elif whose not in places and entry.platform not in platforms:
+            kept.append((entry, child))  # else replaced by that of its platform
+    # In the order of the images, whichever of them got theirs first.
+    added.sort(key=lambda item: places[about(item[0]) or ""])
+    return kept + added
 
 
 def _platform(node: Node) -> dict[str, Any] | None:
