@@ -314,6 +314,19 @@ def test_a_layer_that_can_have_no_ztoc_is_left_out(tmp_path: Path, kind: str) ->
         assert (again.status, again.digest) == ("unchanged", report.digest)
 
 
+def test_layers_without_entries_are_left_out(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    empty = [(b"", b""), (b"", gzip.compress(b"")), (bytes(1024), bytes(1024))]
+    empty.append((bytes(10240), gzip.compress(bytes(10240))))
+    layers = [layout.plain_layer(*one) for one in empty]
+    layout.tag(layout.manifest([layout.plain_layer(SMALL), *layers]), "v1")
+    src = f"oci:{layout.path}:v1"
+    report = index(src, upgrade=True, min_layer_size=0)
+    assert [layer.status for layer in report.layers] == ["indexed", *["left out"] * 4]
+    assert [text.endswith(": it is empty") for text in report.warnings] == [True] * 4
+    assert index(src, upgrade=True, min_layer_size=0).status == "unchanged"
+
+
 def test_foreign_layers_stay_where_they_are(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "src")
     foreign = {"mediaType": FOREIGN, "digest": sha256(b"elsewhere"), "size": MIN}

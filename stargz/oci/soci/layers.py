@@ -129,6 +129,8 @@ def make_ztoc(task: ZtocTask, progress: Callable[[int, int], None] | None = None
         try:
             with explained([layer]):
                 index = _build(layer, entry, task, progress)
+            if not index.entries:  # a ztoc of nothing can be refused by its readers
+                raise UnindexableError("it is empty", layer.name)
             layer.finish()
             digest, size = _write(index, destination)
         except FormatError as error:
