@@ -21,7 +21,6 @@ from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
     FormatError,
-    IndexFileError,
     NotPicklableError,
     PlatformError,
     UnindexedError,
@@ -189,18 +188,10 @@ class ImageManifest:
         it whole."""
         if options.require_verified or not (asked is None or asked == "build"):
             return asked  # nothing vouches for a ztoc
-        entry = self.descriptors[number]
-        data = self.soci.ztoc(entry, options.max_toc_size)
-        if data is not None:
-            from stargz._engine.index import load_ztoc
-
-            where = f"{self.describe(number)}: its ztoc"
-            try:
-                found = load_ztoc(data, name=where, blob_size=entry.size)
-                self.ways[number] = "ztoc"
-                return found
-            except IndexFileError as error:
-                _log.warning("%s: it is not used", error)
+        found = self.soci.ztoc(self.descriptors[number], options.max_toc_size)
+        if found is not None:
+            self.ways[number] = "ztoc"
+            return found
         return "build" if asked is None and self.soci.exists() else asked
 
     def external_toc(self, digest: str) -> bytes | None:

@@ -6,12 +6,16 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
+from typing import TYPE_CHECKING
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import Descriptor, Manifest
 from stargz.oci.formats.soci import TYPES, SociIndex, Version, named_by, read_index
 from stargz.oci.repository import Repository
+
+if TYPE_CHECKING:
+    from stargz._engine.index import Index
 
 _ERRORS = (SourceError, FormatError, DigestError)
 # Indexes of version 1 that are looked at: each takes a request, and whoever may push can add some.
@@ -49,36 +53,60 @@ def indexes_of(
                     yield index
 
 
+def read_ztoc(
+    repository: Repository, soci: SociIndex, layer: Descriptor, limit: int
+) -> Index | None:
+    """What a SOCI index has to read a layer by, checked against its digest and whether it is of
+    that layer; None if it has nothing. FormatError for what is not there, or of more than `limit`
+    bytes, or no such ztoc."""
+    from stargz._engine.index import load_ztoc
+
+    entry = soci.ztocs.get(layer.digest)
+    if entry is None:
+        return None
+    try:
+        data = repository.read_blob(entry, limit)
+        return load_ztoc(data, name=f"ztoc {entry.digest}", blob_size=layer.size)
+    except _ERRORS as error:
+        raise FormatError(f"the ztoc of layer {layer.digest}: {error}") from error
+
+
 class FoundIndex:
-    """The SOCI index of an image that is read, looked for when it is first asked for. Any number
-    of threads may use it.
+    """The SOCI indexes of an image that is read, looked for when they are first asked for. Any
+    number of threads may use it.
 
     An image that is named by its digest is to be that, whoever may push to its repository: that
     digest is of an index of version 2 too, and what one of version 1 says could be anybody's."""
 
     def __init__(self, repository: Repository, manifest: Manifest) -> None:
         self._repository = repository
-        self._manifest = manifest
         self._lock = threading.Lock()
-        self._found: list[SociIndex | None] = []
         self._refused = False
+        self._found: list[SociIndex] = []
+        self._left = self._usable(manifest)
 
     def get(self) -> SociIndex | None:
         """The first that there is, if it is to be used."""
+        return self._get(0)
+
+    def _get(self, number: int) -> SociIndex | None:
         with self._lock:
-            if not self._found:
-                found = indexes_of(self._repository, self._manifest, 2, 1, broken=self._tell)
-                first = next(found, None)
-                if first is not None and first.version == 1 and self._repository.pinned:
-                    _log.warning(
-                        "%s: its SOCI index is of version 1, about which its digest says nothing: "
-                        "who may push to the repository may have added it. It is not used; name "
-                        "the image by a tag to use it",
-                        self._repository.name,
-                    )
-                    first, self._refused = None, True
-                self._found.append(first)
-            return self._found[0]
+            if number == len(self._found):
+                self._found += islice(self._left, 1)
+            return self._found[number] if number < len(self._found) else None
+
+    def _usable(self, manifest: Manifest) -> Iterator[SociIndex]:
+        for index in indexes_of(self._repository, manifest, 2, 1, broken=self._tell):
+            if index.version == 1 and self._repository.pinned:
+                self._refused = True
+                _log.warning(
+                    "%s: its SOCI index is of version 1, about which its digest says nothing: "
+                    "who may push to the repository may have added it. It is not used; name "
+                    "the image by a tag to use it",
+                    self._repository.name,
+                )
+                return
+            yield index
 
     def exists(self) -> bool:
         """Whether there is one, used or not."""
@@ -89,18 +117,15 @@ class FoundIndex:
             "%s: the SOCI index %s is not used: %s", self._repository.name, digest, error
         )  # fmt: skip
 
-    def ztoc(self, layer: Descriptor, limit: int) -> bytes | None:
-        """The ztoc of a layer, checked against its digest; None where there is none that can be
-        had, of at most `limit` bytes: the layer can be read without."""
-        index = self.get()
-        entry = None if index is None else index.ztocs.get(layer.digest)
-        if entry is None:
-            return None
-        try:
-            return self._repository.read_blob(entry, limit)
-        except _ERRORS as error:
-            _log.warning(
-                "%s: the ztoc of layer %s is not used: %s",
-                self._repository.name, layer.digest, error,
-            )  # fmt: skip
-            return None
+    def ztoc(self, layer: Descriptor, limit: int) -> Index | None:
+        """What a layer is read by; None where there is nothing: the layer can be read without. If
+        the first ztoc is of no use, the next index is asked."""
+        for number in count():
+            index = self._get(number)
+            if index is None:
+                return None
+            try:
+                return read_ztoc(self._repository, index, layer, limit)
+            except FormatError as error:
+                _log.warning("%s: %s; it is not used", self._repository.name, error)
+        return None

@@ -434,12 +434,15 @@ def test_in_a_registry(registry: registries.Registry, tmp_path: Path) -> None:
     assert made["digest"] == local.digest
     listed = manifest(registry, "soci", "other/repository")["manifests"]
     assert [entry.get("artifactType") for entry in listed] == [None, None, SOCI_V2, SOCI_V2]
-    # Only what is small is asked for again.
+    # Only what is small is asked for again, and the ztocs, to see what they are.
     with FaultProxy(f"http://{registry.host}") as proxy:
         src, dst = (name.replace(registry.host, f"127.0.0.1:{proxy.port}") for name in (src, dst))
         again = index(src, dst)
         assert (again.status, again.digest) == ("unchanged", local.digest)
-        assert proxy.bytes < 20_000
+        assert proxy.bytes < 20_000 + again.size
+        gets = [one.path for one in proxy.log if one.method == "GET" and "/blobs/" in one.path]
+        assert len(gets) == len(set(gets)), "something was fetched twice"
+        assert not any(layer.source_digest in path for layer in again.layers for path in gets)
         assert not any(request.method in ("POST", "PATCH") for request in proxy.log)
 
 

@@ -231,14 +231,14 @@ def _opened(
         plan = _plan(options, both, here)
         twin = None if here else _before(name, replace(writing, mirrors=()), stack)
         there = _occupied(options, plan, both.destination, here, twin, own)
-        known = known_indexes(
+        known, broken = known_indexes(
             plan,
             Wanted(options.soci_version, options.min_layer_size, options.span_size),
             both.source,
             twin,
             both.helpers,
         )
-        yield _Work(options, src, name, plan, both, here, known, there)
+        yield _Work(options, src, name, plan, both, here, known, there, broken)
 
 
 class _Work:
@@ -254,8 +254,10 @@ class _Work:
         here: bool,
         known: Mapping[Node, Known],
         there: Manifest | None,
+        warnings: Sequence[str],
     ) -> None:
         self._there = there
+        self._warnings = warnings
         self._options = options
         self._src = src
         self._plan = plan
@@ -305,7 +307,7 @@ class _Work:
         indexes = self._indexes()
         manifests: Manifests | None = None
         digest = plan.source_digest
-        warnings: list[str] = []
+        warnings = [*self._warnings]
         status = NOT_INDEXABLE
         if indexes:
             made = [node for node in indexes if node not in self._known]
