@@ -32,8 +32,9 @@ from stargz.extract import ExtractOptions, ExtractResult, Member, Part, Xattrs, 
 from stargz.layer import Layer
 from stargz.oci.convert.flatten import Shadowed, merged_tar
 from stargz.oci.convert.layers import Input, explained
-from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, images, layer_kind, load_json
+from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, layer_kind, load_json
 from stargz.oci.formats.platforms import Platform, platform_of
+from stargz.oci.formats.selection import images
 from stargz.oci.image import Image, SharedFetcher, as_platform
 from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import Repository, open_repository

@@ -35,11 +35,11 @@ from stargz.oci.formats.manifest import (
     TOC_DIGEST,
     Descriptor,
     Manifest,
-    descend,
     is_zstd_chunked,
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
+from stargz.oci.formats.selection import descend
 from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import EXTERNAL, Repository, external_toc, open_repository

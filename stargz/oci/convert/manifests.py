@@ -35,7 +35,7 @@ class Manifests:
         self._nodes: list[Node] = []  # those that are written
         self._blobs: dict[str, int] = {}  # of the image that is made, with their sizes
         self._companions: dict[str, Future[list[Companion]]] = {}
-        self.warnings: list[str] = []
+        self.warnings: list[str] = [*plan.warnings]
 
     def make_all(self) -> None:
         """Have all of them made, in memory."""

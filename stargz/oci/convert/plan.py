@@ -5,29 +5,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from stargz.errors import FormatError, SourceError
+from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import (
     INDEXES,
     KNOWN,
+    MANIFESTS,
     MAX_CONFIG_SIZE,
     MAX_INDEX_NESTING,
     MAX_MANIFEST_SIZE,
     MAX_MANIFESTS,
+    SOCI_V2,
     Descriptor,
     Manifest,
     about,
-    descend,
     diff_ids,
     is_attestation,
     is_image,
+    kind_of,
     load_json,
-    select,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
+from stargz.oci.formats.selection import path_to, select
 from stargz.oci.repository import Repository, is_missing
 
 MAX_DOCUMENTS = 128 << 20  # bytes of its manifests and configs together
@@ -57,28 +60,38 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of an image. `nodes` are distinct, children before the indexes that list them."""
+    """All of an image. `nodes` are distinct, children before the indexes that list them;
+    `warnings` tell what of the image is left out that was not asked to be."""
 
     source_digest: str
     root: Node
     nodes: list[Node]
+    warnings: Sequence[str] = ()
 
     def images(self) -> Iterator[Node]:
         """The manifests whose layers are converted."""
         return (node for node in self.nodes if node.kind == "image")
 
 
-def make_plan(source: Repository, platforms: Sequence[str], pool: Executor) -> Plan:
+def make_plan(
+    source: Repository, platforms: Sequence[str], pool: Executor, *, listed: bool = False
+) -> Plan:
     """Read the manifests and configs of the image that `source` names, of all platforms or of
     those that are given; FormatError for what is not right about them, and what is over a limit.
+
+    Of one platform that is its manifest alone, unless it is to stay `listed`, with what is about
+    it.
     """
     wanted = tuple(dict.fromkeys(parse_platform(text) for text in platforms))
     found = source.root()
     if found.lists_blobs:
         found.check_image(source.name)
     walker = _Walker(source, pool)
-    if len(wanted) == 1 and found.kind == "index":
-        root = walker.walk(descend(found, wanted[0], source.manifest), False, 0, ())
+    if len(wanted) == 1 and found.kind == "index" and not listed:
+        path = path_to(found, wanted[0], source.manifest)
+        for index in path[:-1]:
+            walker.leave_out(index, path[-1])
+        root = walker.walk(path[-1], False, 0, ())
     else:
         root = walker.walk(found, False, 0, wanted if found.kind == "index" else ())
     nodes = list(walker.nodes.values())
@@ -88,7 +101,7 @@ def make_plan(source: Repository, platforms: Sequence[str], pool: Executor) -> P
     if wanted and found.kind == "manifest":
         _check_platform(root, wanted)
     _check_sizes(nodes, source.name)
-    return Plan(found.digest, root, nodes)
+    return Plan(found.digest, root, nodes, walker.warnings)
 
 
 class _Walker:
@@ -99,6 +112,7 @@ class _Walker:
         self._lock = threading.Lock()
         self._count = 0
         self._size = 0
+        self.warnings: list[str] = []
 
     def walk(
         self, manifest: Manifest, copied: bool, depth: int, wanted: tuple[Platform, ...]
@@ -130,7 +144,7 @@ class _Walker:
         )
         if depth >= MAX_INDEX_NESTING:
             raise too_deep
-        chosen = _choose(index, wanted)
+        chosen = self._choose(index, wanted)
         distinct = {
             (entry.digest, copied or is_attestation(entry), inner): entry for entry, inner in chosen
         }
@@ -171,6 +185,52 @@ class _Walker:
             ) from error
         return Manifest(data, entry.digest, entry.media_type, {}, index.source)
 
+    def _choose(
+        self, index: Manifest, wanted: tuple[Platform, ...]
+    ) -> list[tuple[Descriptor, tuple[Platform, ...]]]:
+        """The entries for the platforms that are wanted, what is about them, and what of each of
+        them is wanted in turn, where that is an index."""
+        entries = index.manifests
+        if not wanted:
+            return [(entry, ()) for entry in entries]
+        found: dict[str, tuple[Platform, ...]] = {}
+        picked = []
+        for platform in wanted:
+            entry = select(index, platform, self._source.manifest)
+            inner = (platform,) if entry.media_type in INDEXES else ()
+            found[entry.digest] = found.get(entry.digest, ()) + inner
+            picked.append(entry)
+        chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
+        for entry in entries:
+            if is_attestation(entry):
+                whose = self._about(entry)
+                if whose in found:
+                    chosen.append((entry, ()))
+                elif whose not in {one.digest for one in entries}:
+                    self._left_out(entry, "it does not say what platform it is about")
+            elif any(one.json is entry.json for one in picked):  # one may be for several platforms
+                chosen.append((entry, found[entry.digest]))
+        return chosen
+
+    def leave_out(self, index: Manifest, image: Manifest) -> None:
+        """Tell what is about an image that is taken out of an index."""
+        for entry in index.manifests:
+            if is_attestation(entry) and self._about(entry) == image.digest:
+                self._left_out(entry, "of one platform its manifest alone is written")
+
+    def _left_out(self, entry: Descriptor, why: str) -> None:
+        if entry.json.get("artifactType") != SOCI_V2:  # which can be made again
+            self.warnings.append(
+                f"the {kind_of(entry)} {entry.digest} is left out: {why} (--platform)"
+            )
+
+    def _about(self, entry: Descriptor) -> str | None:
+        """What an entry of an index is about, as that says, or itself."""
+        if about(entry) is None and entry.media_type in MANIFESTS:
+            with suppress(SourceError, FormatError, DigestError):
+                return self._source.manifest(entry).subject
+        return about(entry)
+
     def config(self, node: Node) -> bytes:
         """An image's config, which has to fit its layers."""
         described = node.manifest.config
@@ -188,31 +248,6 @@ class _Walker:
                     f"manifests and configs of more than {MAX_DOCUMENTS >> 20} MiB",
                     self._source.name,
                 )
-
-
-def _choose(
-    index: Manifest, wanted: tuple[Platform, ...]
-) -> list[tuple[Descriptor, tuple[Platform, ...]]]:
-    """The entries for the platforms that are wanted, what is about them, and what of each of
-    them is wanted in turn, where that is an index."""
-    entries = index.manifests
-    if not wanted:
-        return [(entry, ()) for entry in entries]
-    found: dict[str, tuple[Platform, ...]] = {}
-    picked = []
-    for platform in wanted:
-        entry = select(index, platform)
-        inner = (platform,) if entry.media_type in INDEXES else ()
-        found[entry.digest] = found.get(entry.digest, ()) + inner
-        picked.append(entry)
-    chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
-    for entry in entries:
-        if is_attestation(entry):
-            if about(entry) in found:
-                chosen.append((entry, ()))
-        elif any(one.json is entry.json for one in picked):  # one may be for several platforms
-            chosen.append((entry, found[entry.digest]))
-    return chosen
 
 
 def _check_platform(root: Node, wanted: Sequence[Platform]) -> None:

@@ -9,13 +9,12 @@ read: content comes from the repository that was asked for, or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stargz.digests import digest_of, is_digest
-from stargz.errors import ArtifactError, DigestError, FormatError, PlatformError
-from stargz.oci.formats.platforms import Platform, platform_of
+from stargz.errors import ArtifactError, DigestError, FormatError
 
 MAX_MANIFEST_SIZE = 4 << 20
 MAX_CONFIG_SIZE = 8 << 20
@@ -347,6 +346,12 @@ def is_attestation(entry: Descriptor) -> bool:
     )
 
 
+def kind_of(entry: Descriptor) -> str:
+    """What an index, or a registry, says of a manifest that is no image."""
+    stated = entry.json.get("artifactType") or entry.annotations.get(_REFERENCE_TYPE)
+    return (stated if isinstance(stated, str) and stated else entry.media_type)[:200]
+
+
 def is_image(manifest: Manifest) -> bool:
     """Whether a manifest is an image: no artifact, and with a layer that is one, if any."""
     if manifest.is_artifact:
@@ -382,81 +387,3 @@ def check_keys(found: Mapping[str, Any], known: Sequence[str], source: str) -> N
         meant = folded.get(key.lower())
         if meant is not None and key != meant:
             raise FormatError(f"the key {key!r:.60} stands for {meant!r} to some readers", source)
-
-
-# --- of several images ------------------------------------------------------------------
-
-
-def select(index: Manifest, wanted: Platform) -> Descriptor:
-    """The entry of an index for a platform.
-
-    The first with the platform, or a variant that runs on it; else the only one that states
-    none. Raises PlatformError that lists the platforms there are.
-    """
-    entries = [
-        entry
-        for entry in index.manifests
-        if entry.media_type in KNOWN and not is_attestation(entry)
-    ]
-    stated = [(platform_of(entry.platform), entry) for entry in entries]
-    for accepted in wanted.acceptable():
-        for platform, entry in stated:
-            if platform is not None and platform.normal() == accepted:
-                return entry
-    silent = [entry for platform, entry in stated if platform is None]
-    if len(silent) == 1:
-        return silent[0]
-    there = ", ".join(dict.fromkeys(str(platform) for platform, _ in stated if platform))
-    raise PlatformError(
-        f"no image for {wanted} in the index; it has {there[:300] or 'none'} (--platform)",
-        index.source,
-    )
-
-
-def descend(found: Manifest, wanted: Platform, load: Callable[[Descriptor], Manifest]) -> Manifest:
-    """The image's manifest for a platform, below at most MAX_INDEX_NESTING indexes.
-
-    `load` gets a manifest by its descriptor. FormatError where there are more.
-    """
-    for _ in range(MAX_INDEX_NESTING):
-        if found.kind == "manifest":
-            return found
-        found = load(select(found, wanted))
-    if found.kind == "manifest":
-        return found
-    raise FormatError(
-        f"more than {MAX_INDEX_NESTING} indexes one inside the other (index nesting)",
-        found.source,
-    )
-
-
-def images(
-    found: Manifest, load: Callable[[Descriptor], Manifest]
-) -> Iterator[tuple[Platform | None, Manifest]]:
-    """The manifests of all images in an index, or the image itself, with the platforms that the
-    index states for them; attestations and other artifacts are left out.
-
-    `load` gets a manifest by its descriptor. FormatError where there are too many.
-    """
-    seen = {found.digest}
-    pending: list[tuple[Platform | None, Manifest, int]] = [(None, found, 0)]
-    while pending:
-        platform, manifest, depth = pending.pop()
-        if manifest.kind == "manifest":
-            if is_image(manifest):
-                yield platform, manifest
-            continue
-        if depth == MAX_INDEX_NESTING:
-            raise FormatError(
-                f"more than {MAX_INDEX_NESTING} indexes one inside the other (index nesting)",
-                found.source,
-            )
-        below = []
-        for entry in manifest.manifests:
-            if entry.media_type not in KNOWN or is_attestation(entry) or entry.digest in seen:
-                continue
-            seen.add(entry.digest)
-            if len(seen) > MAX_MANIFESTS:
-                raise FormatError(f"more than {MAX_MANIFESTS} manifests", found.source)
-            below.append((platform_of(entry.platform) or platform, load(entry), depth + 1))
-        pending += reversed(below)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
-from stargz.oci.formats.manifest import Descriptor, Manifest
+from stargz.oci.formats.manifest import Descriptor, Manifest, kind_of
 from stargz.oci.formats.reference import Reference
 from stargz.oci.registry.client import RegistryClient
 
@@ -66,12 +66,6 @@ def from_tags(
 def from_index(entries: Iterable[Descriptor], name: Callable[[str], str]) -> list[Companion]:
     """What an index of referrers lists."""
     return [Companion(name(f"@{entry.digest}"), kind_of(entry), entry.digest) for entry in entries]
-
-
-def kind_of(entry: Descriptor) -> str:
-    """What a referrer is, as its descriptor says."""
-    stated = entry.json.get("artifactType")
-    return (stated if isinstance(stated, str) and stated else entry.media_type)[:200]
 
 
 def kind_of_manifest(manifest: Manifest) -> str:

@@ -408,7 +408,7 @@ def _destination(options: IndexOptions, src: str, dst: str | None) -> str:
 def _plan(options: IndexOptions, both: Ends, here: bool) -> Plan:
     """What the image is made of. Where it is replaced, those of its platforms stay as they are
     that are not asked for."""
-    plan = make_plan(both.source, options.platforms, both.helpers)
+    plan = make_plan(both.source, options.platforms, both.helpers, listed=True)
     if not (here and options.platforms):
         return plan
     chosen = {node.manifest.digest for node in plan.images()}

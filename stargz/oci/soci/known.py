@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.convert.plan import Node, Plan
-from stargz.oci.formats.manifest import Descriptor, Manifest, images
+from stargz.oci.formats.manifest import Descriptor, Manifest
+from stargz.oci.formats.selection import images
 from stargz.oci.formats.soci import SociIndex, Version
 from stargz.oci.indexes import indexes_of, read_ztoc
 from stargz.oci.repository import Repository

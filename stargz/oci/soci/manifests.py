@@ -7,6 +7,7 @@ digests: the index that lists them, and what it lists that is about them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from stargz.oci.convert import rewrite
@@ -162,7 +163,8 @@ def _with_indexes(plan: Plan, indexes: Mapping[Node, SociIndex]) -> Plan:
         root.children = _children(root, indexes, known)
         root.height = 1
     nodes = [*plan.nodes, *(node for node in known.values() if node not in plan.nodes)]
-    return Plan(plan.source_digest, root, nodes if root is plan.root else [*nodes, root])
+    nodes += [] if root is plan.root else [root]
+    return replace(plan, root=root, nodes=nodes)
 
 
 _EMPTY = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}

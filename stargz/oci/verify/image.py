@@ -37,10 +37,10 @@ from stargz.oci.formats.manifest import (
     is_zstd_chunked,
     layer_kind,
     load_json,
-    select,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
 from stargz.oci.formats.reference import registry_of
+from stargz.oci.formats.selection import select
 from stargz.oci.formats.soci import named_by
 from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.access import Access, Creds
@@ -263,7 +263,8 @@ class _Verification:
                 continue
             chosen: dict[str, list[Platform]] = {}
             if wanted:
-                picked = [(select(manifest, platform), platform) for platform in wanted]
+                load = self._repository.manifest
+                picked = [(select(manifest, platform, load), platform) for platform in wanted]
                 entries = [listed for listed, _ in picked]
                 for listed, platform in picked:
                     chosen.setdefault(listed.digest, []).append(platform)
