@@ -213,7 +213,7 @@ class Indexing:
         access = replace(self.options.writing or self.options.access, mirrors=())
         with (
             shared_client(access) as client,
-            open_repository(name, client=client) as there,
+            open_repository(f"docker://{place}", client=client) as there,
         ):
             return all(
                 any(entry.digest == index for entry in there.referrers(image))
