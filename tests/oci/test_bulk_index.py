@@ -29,7 +29,7 @@ from servers import Fault, FaultProxy
 import stargz
 from stargz.errors import UsageError
 from stargz.oci.bulk import BulkReport, bulk
-from stargz.oci.formats.manifest import images
+from stargz.oci.formats.selection import images
 from stargz.oci.formats.soci import SociIndex
 from stargz.oci.indexes import indexes_of
 from stargz.oci.repository import open_repository

@@ -25,7 +25,7 @@ from servers import Fault, FaultProxy, closed_port, free_port
 from stargz.errors import SourceError, UsageError
 from stargz.oci.bulk import bulk
 from stargz.oci.bulk.cluster import _explained, connect
-from stargz.oci.formats.manifest import images
+from stargz.oci.formats.selection import images
 from stargz.oci.indexes import indexes_of
 from stargz.oci.repository import open_repository
 
