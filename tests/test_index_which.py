@@ -459,6 +459,7 @@ def test_info_says_what_vouches_for_it(path: Path, tmp_path: Path) -> None:
     index = beside(path)
     assert trust() == trust("--index", index) == "nothing vouches for it"
     assert "index_trust        nothing vouches for it" in ok_here("info", path)
+    assert "by an index: nothing vouches for it" in here("ls", "-v", path).stderr
     digest = blobs.sha256(index.read_bytes())
     assert trust("--index-digest", digest) == "it has the digest that was asked for"
     toc_digest = blobs.sha256(ok_here("toc", path).encode())

@@ -273,8 +273,6 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
             yield Tree(image.layers, name=image.name)
     else:
         with open_layer(args) as layer:
-            if layer.kind == "indexed" and not layer.trusted and not args.quiet:
-                say(f"{args.src}: read by an index that nothing vouches for: --index-digest would")
             # The layer's name: SRC may hold a password or a signature, /proc/mounts is public.
             name = layer.name if "://" in args.src else args.src
             yield Tree([layer], args.whiteouts or "overlay", name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import signal
@@ -139,21 +138,6 @@ def test_json_says_who_serves(layer: Path, tmp_path: Path) -> None:
             "src": None,
             "pid": running.pid,
         }
-
-
-def test_an_index_that_nothing_vouches_for_is_named(tmp_path: Path) -> None:
-    path, mountpoint = tmp_path / "any.tar.gz", tmp_path / "m"
-    path.write_bytes(gzip.compress(tar_of([("a", b"a\n")])))
-    mountpoint.mkdir()
-    digest = stargz.index(path).digest
-    said = f"stargz: {path}: read by an index that nothing vouches for: --index-digest would\n"
-    for options, told in (((), said), (("-q",), ""), (("--index-digest", digest), "")):
-        done = run("mount", *options, path, mountpoint)
-        try:
-            assert (done.returncode, done.stderr) == (0, told)
-            assert (mountpoint / "a").read_bytes() == b"a\n"
-        finally:
-            clean_up(mountpoint)
 
 
 def test_places_are_checked_before_it_detaches(layer: Path, tmp_path: Path) -> None:
