@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 _ERRORS = 100  # that are told of
 _PIECE = 4 << 20
 
-# Of TOC.fields, but for the name; the last is the digest.
+# Of TOC.fields, but for the name and the digest.
 _FIELDS = (
     "type", "size", "mtime", "mode", "uid", "gid", "user name", "group name", "link", "major",
-    "minor", "xattrs",
+    "minor", "xattrs", "fraction of mtime",
 )  # fmt: skip
+_DIGEST = 13
 
 Problem = dict[str, Any]
 
@@ -92,11 +93,15 @@ def _numbers(toc: TOC) -> dict[str, int]:
 
 
 def _differences(told: tuple[Any, ...], found: tuple[Any, ...]) -> Iterator[str]:
-    for what, one, other in zip(_FIELDS, told[1:-1], found[1:-1], strict=True):
+    for what, one, other in zip(_FIELDS, _compared(told), _compared(found), strict=True):
         if one != other:
             yield f"{what} is {one!r} in the index, {other!r} in the blob"
-    if told[-1] not in ("", found[-1]):
-        yield f"digest is {told[-1]} in the index, {found[-1]} in the blob"
+    if told[_DIGEST] not in ("", found[_DIGEST]):
+        yield f"digest is {told[_DIGEST]} in the index, {found[_DIGEST]} in the blob"
+
+
+def _compared(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*fields[1:_DIGEST], *fields[_DIGEST + 1 :])
 
 
 def _unlike(reader: Reader, row: int, found: tuple[Any, ...]) -> str:
@@ -110,9 +115,9 @@ def _unlike(reader: Reader, row: int, found: tuple[Any, ...]) -> str:
     except StargzError as error:
         return str(getattr(error, "message", error))
     actual = f"sha256:{digest.hexdigest()}"
-    if found[-1] in ("", actual):
+    if found[_DIGEST] in ("", actual):
         return ""
-    return f"is {actual} by way of the index, and {found[-1]} in the blob"
+    return f"is {actual} by way of the index, and {found[_DIGEST]} in the blob"
 
 
 def _dumped(index: Index) -> bytes:

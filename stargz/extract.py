@@ -251,4 +251,4 @@ def _text(member: Member) -> str:
 def _marker(toc: _toc.TOC, name: str) -> int:
     """The row of a landmark, or of the TOC's own entry; -1."""
     row = toc.lookup(name)
-    return row if row >= 0 and toc.name(row) in MARKERS else -1
+    return row if row >= 0 and not toc.ordinary and toc.name(row) in MARKERS else -1

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, cast
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
@@ -211,7 +211,8 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
 
     def info(self, path: str, **kwargs: Any) -> Info:
         """What is at a path: `name`, `type` ("file", "directory", "link", "other"), `size`,
-        `mode`, `mtime`, `uid`, `gid`, `ino`, `nlink`, `islink`; of a link `destination`.
+        `mode`, `mtime`, `mtime_ns`, `uid`, `gid`, `ino`, `nlink`, `islink`; of a link also its
+        `destination`.
 
         A symlink's are those of what it leads to; type "link" where that is nothing.
         """
@@ -237,6 +238,7 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
             "size": found.size,
             "mode": found.mode,
             "mtime": found.mtime,
+            "mtime_ns": found.mtime_ns,
             "uid": found.uid,
             "gid": found.gid,
             "ino": found.ino,
@@ -358,7 +360,8 @@ class StargzFileSystem(AbstractFileSystem, metaclass=_Instances):  # type: ignor
     def modified(self, path: str) -> datetime:
         """When a file was last modified, UTC. OverflowError for years datetime cannot hold."""
         try:
-            return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+            seconds, ns = divmod(self.info(path)["mtime_ns"], 1_000_000_000)
+            return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=ns // 1000)
         except (ValueError, OSError) as error:
             if isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise

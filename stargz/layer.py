@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 _BUFFER = 64 << 10
 # Reads of one batch that wait for a remote source together.
 _PARALLEL = 16
-# Entries that stand for no file of their own.
-_NO_FILES = ("", *MARKERS)
-
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One error that verification found: the entry it is about ("" if none), the blob offset
@@ -160,6 +156,11 @@ class Layer:
         return self.source.size
 
     @property
+    def markers(self) -> tuple[str, ...]:
+        """The names that the format has for itself in the root: none in an ordinary tar."""
+        return () if self._rows.ordinary else MARKERS
+
+    @property
     def toc_digest(self) -> str:
         """The sha256 of the TOC's JSON: "sha256:..."."""
         if self._digest is None:
@@ -195,7 +196,7 @@ class Layer:
     @property
     def prefetch_size(self) -> int:
         """How many bytes from the blob's start hold the prioritized files; 0 if none are."""
-        row = self._rows.lookup(PREFETCH_LANDMARK)
+        row = self._rows.lookup(PREFETCH_LANDMARK) if self.markers else -1
         chunks = self._rows.chunks(row) if row >= 0 else []
         return chunks[0][0] if chunks else 0
 
@@ -258,10 +259,11 @@ class Layer:
 
     def __len__(self) -> int:
         self.reader.check()
-        return len(self.toc) - sum(self._rows.lookup(name) >= 0 for name in _NO_FILES)
+        return len(self.toc) - sum(self._rows.lookup(name) >= 0 for name in ("", *self.markers))
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self.names() if name not in _NO_FILES)
+        no_files = ("", *self.markers)
+        return (name for name in self.names() if name not in no_files)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str | os.PathLike):
@@ -305,7 +307,7 @@ class Layer:
             raise NotADirectoryError(
                 f"{self.name}: {quoted(paths.text(name))} is no directory"
             ) from None
-        return found if clean_name(path) else [base for base in found if base not in MARKERS]
+        return found if clean_name(path) else [base for base in found if base not in self.markers]
 
     def glob(
         self, pattern: Name | Iterable[Name], exclude: Name | Iterable[Name] = ()

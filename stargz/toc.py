@@ -45,10 +45,10 @@ _CYCLE_SECONDS = 146097 * 86400
 class Entry:
     """One entry: a name, what is there, and its metadata.
 
-    `size` in bytes, of regular files only; `mtime` in seconds since the epoch; `mode` as the
-    tar has it, it may carry the S_IF bits (`st_mode` always does); `digest` of the whole file
-    ("sha256:..."), "" where the TOC gives none. A hard link is an entry of its own, of type
-    "hardlink".
+    `size` in bytes, of regular files only; `mtime` in seconds since the epoch, and `mtime_nsec` its
+    fraction, which an ordinary tar alone may have; `mode` as the tar has it, it may carry the S_IF
+    bits (`st_mode` always does); `digest` of the whole file ("sha256:..."), "" where the TOC gives
+    none. A hard link is an entry of its own, of type "hardlink".
     """
 
     name: str
@@ -65,12 +65,18 @@ class Entry:
     dev_minor: int = 0
     xattrs: dict[str, bytes] = field(default_factory=dict, hash=False)
     digest: str = ""
+    mtime_nsec: int = 0
 
     @property
     def st_mode(self) -> int:
         """Type and permissions as os.stat has them and the `stat` module understands; of a hard
         link those of a regular file."""
         return _TYPE_BITS[self.type] | stat.S_IMODE(self.mode)
+
+    @property
+    def mtime_ns(self) -> int:
+        """All of the time, in nanoseconds since the epoch."""
+        return self.mtime * 1_000_000_000 + self.mtime_nsec
 
     def is_dir(self) -> bool:
         """Whether this is a directory."""
@@ -85,7 +91,7 @@ class Entry:
         type. User and group names are always there when they are known."""
         pairs: dict[str, Any] = {
             "size": self.size,
-            "modtime": format_time(self.mtime) if self.mtime else "",
+            "modtime": format_time(self.mtime, self.mtime_nsec) if self.mtime_ns else "",
             "linkName": self.link_name,
             "mode": self.mode,
             "uid": self.uid,
@@ -258,12 +264,14 @@ def clean_name(name: str) -> str:
     return "/".join(parts)
 
 
-def format_time(seconds: int) -> str:
-    """Seconds since the epoch as the TOC writes them: RFC 3339, UTC."""
+def format_time(seconds: int, nsec: int = 0) -> str:
+    """Seconds since the epoch as the TOC writes them: RFC 3339, UTC. A fraction has as many digits
+    as it needs."""
     epoch = seconds - int(_CYCLE_START.timestamp())
     cycles, rest = divmod(epoch, _CYCLE_SECONDS)
     time = _CYCLE_START + timedelta(seconds=rest)
-    return f"{time.year + 400 * cycles:04d}-{time:%m-%dT%H:%M:%SZ}"
+    fraction = f".{nsec:09d}".rstrip("0") if nsec else ""
+    return f"{time.year + 400 * cycles:04d}-{time:%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def _implied(name: str) -> Entry:

@@ -29,7 +29,8 @@ class Stat:
     """What is at a path, as stat(2) has it.
 
     `path` is cleaned; `type` is the TOC's word, never "hardlink"; `mode` has the S_IF bits;
-    `size` is in bytes, of a symlink its target's length; `mtime` in seconds since the epoch;
+    `size` is in bytes, of a symlink its target's length; `mtime` in seconds since the epoch, and
+    `mtime_nsec` its fraction, which an ordinary tar alone may have;
     `nlink` of a directory is 2 and its subdirectories. `ino` is the same for all names of a
     file, and for the same layers always. `layer` numbers the layer it is from, from 0, the
     lowest, up. `opaque` and `whiteout` are what the "overlay" view made of it.
@@ -52,11 +53,17 @@ class Stat:
     layer: int
     whiteout: bool = False
     opaque: bool = False
+    mtime_nsec: int = 0
 
     @property
     def st_mode(self) -> int:
         """`mode`, by the name that os.stat has for it."""
         return self.mode
+
+    @property
+    def mtime_ns(self) -> int:
+        """All of the time, in nanoseconds since the epoch."""
+        return self.mtime * 1_000_000_000 + self.mtime_nsec
 
     @property
     def name(self) -> str:
@@ -195,7 +202,7 @@ class Tree:
 
     def _stat(self, node: int) -> Stat:
         engine = self.engine
-        ino, size, mtime, mode, nlink, uid, gid, major, minor = engine.attr(node)
+        ino, size, mtime, mode, nlink, uid, gid, major, minor, nsec = engine.attr(node)
         return Stat(
             engine.path(node),
             cast(EntryType, engine.type(node)),
@@ -212,6 +219,7 @@ class Tree:
             engine.target(node),
             engine.row(node)[0],
             *engine.flags(node),
+            nsec,
         )
 
     def entry(self, path: Name, *, follow: bool = False) -> Entry:

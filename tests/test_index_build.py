@@ -372,7 +372,7 @@ def test_what_a_conversion_left_is_no_part_of_the_files(tmp_path: Path) -> None:
         info.size = 3
         archive.addfile(info, io.BytesIO(b"own"))
     index = index_of(own.getvalue())
-    assert index.entries == 0 and "left out" in index.notes[0]
+    assert index.toc.names() == ["stargz.index.json"] and index.notes == []
 
 
 def test_an_input_without_bytes() -> None:
@@ -388,6 +388,11 @@ def test_a_tar_without_its_end() -> None:
         index = index_of(gzip.compress(TAR[:end]))
         assert index.entries == ENTRIES and index.archive_size == end
         assert [("may have been cut short" in note) for note in index.notes] == [True] * (end < END)
+
+
+def rounded(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As a TOC has them: times of whole seconds."""
+    return (*fields[:3], fields[3] + (fields[-1] >= 500_000_000), *fields[4:-1], 0)
 
 
 @pytest.mark.parametrize("first", range(0, COUNT, 100))
@@ -407,7 +412,7 @@ def test_rows_are_those_of_a_conversion(first: int) -> None:
             continue
         toc = TOC.parse(toc_json(blob.getvalue()), len(blob.getvalue()))
         index = index_of(gzip.compress(tar, 1), threads=1)
-        rows = [index.toc.fields(n) for n in index.toc.entries()]
+        rows = [rounded(index.toc.fields(n)) for n in index.toc.entries()]
         assert [f for f in map(toc.fields, toc.entries()) if f[0] != LANDMARK] == rows, seed
         assert index.toc.counts()["files"] == toc.counts()["files"] - 1
     assert 0 < refused < 100

@@ -20,8 +20,8 @@ PAGE = (Path(__file__).parent.parent / "docs/python.md").read_text()
 
 # What other parts of the package use, and no one else should.
 INTERNAL = {
-    "Layer": "blob data_end engine external_toc_size footer index open_row origin part read_row "
-    "read_rows reader source trusted",
+    "Layer": "blob data_end engine external_toc_size footer index markers open_row origin part "
+    "read_row read_rows reader source trusted",
     "Tree": "engine entry_of landmarks locate node nodes whiteouts",
     "TOC": "parse row rows",
     "Image": "describe descriptors external_toc index json number open_layers open_source "
@@ -42,7 +42,9 @@ def spans(cell: str) -> list[str]:
 
 def test_fields_of_an_entry() -> None:
     rows = {name: cells[-1] for cells in table("Entries") for name in spans(cells[0])}
-    assert sorted(rows) == sorted([*(field.name for field in fields(stargz.Entry)), "st_mode"])
+    assert sorted(rows) == sorted(
+        [*(field.name for field in fields(stargz.Entry)), "mtime_ns", "st_mode"]
+    )
     assert {word.strip('"') for word in spans(rows["type"])} == set(get_args(EntryType))
 
 

@@ -220,10 +220,11 @@ static mode_t mode_of(const sgz_extract_worker *w, const sgz_entry *e)
     return e->mode & (w->ex->options.setid ? 07777 : 01777);
 }
 
-static void times_of(const sgz_entry *e, struct timespec times[2])
+static void times_of(const sgz_toc *toc, uint32_t row, struct timespec times[2])
 {
+    sgz_toc_time mtime = sgz_toc_mtime(toc, row);
     times[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
-    times[1] = (struct timespec){.tv_sec = (time_t)e->mtime};
+    times[1] = (struct timespec){.tv_sec = (time_t)mtime.seconds, .tv_nsec = mtime.ns};
 }
 
 sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, const sgz_toc *toc, uint32_t row,
@@ -241,7 +242,7 @@ sgz_status sgz_extract_set_metadata(sgz_extract_worker *w, const sgz_toc *toc, u
     if (fchmod(fd, mode_of(w, e)) != 0)
         return sgz_extract_fail_row(toc, row, errno, "cannot set the mode", err);
     struct timespec times[2];
-    times_of(e, times);
+    times_of(toc, row, times);
     if (futimens(fd, times) != 0)
         return sgz_extract_fail_row(toc, row, errno, "cannot set the time", err);
     return SGZ_OK;
@@ -276,7 +277,7 @@ static sgz_status set_metadata_of_path(sgz_extract_worker *w, const sgz_toc *toc
     if (e->type != SGZ_SYMLINK && chmod(path, mode_of(w, e)) != 0)
         return sgz_extract_fail_row(toc, row, errno, "cannot set the mode", err);
     struct timespec times[2];
-    times_of(e, times);
+    times_of(toc, row, times);
     if (utimensat(AT_FDCWD, path, times, 0) != 0)
         return sgz_extract_fail_row(toc, row, errno, "cannot set the time", err);
     return SGZ_OK;

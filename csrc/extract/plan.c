@@ -286,7 +286,7 @@ static sgz_status place_row(sgz_extract_plan *plan, uint32_t layer, uint32_t row
     if (sgz_toc_is_piece(e) || (e->flags & SGZ_DROPPED) || (mask && !mask[row]) ||
         sgz_toc_lookup(toc, name, len) != row)
         return SGZ_OK;
-    if (!mask && e->type != SGZ_DIR && sgz_toc_marker(name, len))
+    if (!mask && e->type != SGZ_DIR && !toc->origins && sgz_toc_marker(name, len))
         return SGZ_OK;
     sgz_status st = check_name(toc, row, err);
     if (st)

@@ -133,9 +133,9 @@ static sgz_status add_row(sgz_index_taker *t, uint32_t *row, sgz_error *err)
     sgz_status status = sgz_toc_rows_chunk(t->rows, row, err);
     if (status)
         return status;
-    if (!SGZ_FIT(index->places, index->place_cap, index->toc->count))
+    if (!SGZ_FIT(index->toc->origins, index->toc->origin_cap, index->toc->count))
         return no_memory(err);
-    index->places[*row] = (sgz_index_place){0};
+    index->toc->origins[*row] = (sgz_index_place){0};
     index->toc->rows[*row].chunk_offset = t->done;
     return SGZ_OK;
 }
@@ -295,13 +295,13 @@ static sgz_status place(sgz_index_taker *t, uint32_t row, const sgz_tar_entry *e
                             .name = added->name_off,
                             .name_len = (uint32_t)entry->name_len,
                             .header = (uint32_t)(t->tar.pos - t->tar.start),
-                            .ns = entry->mtime_nsec};
+                            .ns = sgz_tar_time_fits(entry->mtime) ? entry->mtime_nsec : 0};
     if (added->name_len != entry->name_len ||
         memcmp(toc->arena + added->name_off, entry->name, entry->name_len))
         here.name = sgz_toc_store(toc, entry->name, entry->name_len);
-    if (here.name == UINT64_MAX || !SGZ_FIT(index->places, index->place_cap, toc->count))
+    if (here.name == UINT64_MAX || !SGZ_FIT(index->toc->origins, index->toc->origin_cap, toc->count))
         return no_memory(err);
-    index->places[row] = here;
+    index->toc->origins[row] = here;
     return SGZ_OK;
 }
 
@@ -309,18 +309,14 @@ static sgz_status on_entry(sgz_index_taker *t, const sgz_tar_entry *entry, sgz_e
 {
     const sgz_index_build_options *o = t->options;
     sgz_notes *notes = &t->index->notes;
-    int marker = sgz_toc_rows_marker(entry->name, entry->name_len);
     uint32_t row;
     sgz_status status = SGZ_OK;
     if (o->on_entry)
         status = o->on_entry(o->arg, entry, t->tar.start, t->tar.pos, err);
     if (status)
         return status;
-    if (marker) {
-        sgz_base_note(notes, sgz_toc_rows_marker_note(entry, marker), entry->name,
-                      entry->name_len);
+    if (sgz_toc_rows_is_own(entry))
         return SGZ_OK;
-    }
     status = sgz_toc_rows_entry(t->rows, entry, t->tar.start, &row, err);
     if (!status)
         status = place(t, row, entry, err);

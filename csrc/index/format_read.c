@@ -309,7 +309,7 @@ static sgz_status put_places(file *f, sgz_error *err)
     int64_t end = 0; /* of the contents before */
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
-        sgz_index_place *place = &f->index->places[i];
+        sgz_index_place *place = &f->index->toc->origins[i];
         if (!sgz_toc_is_piece(row)) {
             if (!get_place(f, end, place))
                 return FAIL(err, f->entries_at, "the place of an entry in the tar makes no sense");
@@ -339,9 +339,9 @@ static sgz_status read_names(file *f, sgz_error *err)
             continue;
         for (; number < entry || sgz_toc_is_piece(&index->toc->rows[row]); row++)
             number += !sgz_toc_is_piece(&index->toc->rows[row]);
-        index->places[row].name = sgz_toc_store(index->toc, text, len);
-        index->places[row].name_len = (uint32_t)len;
-        if (index->places[row].name == UINT64_MAX)
+        index->toc->origins[row].name = sgz_toc_store(index->toc, text, len);
+        index->toc->origins[row].name_len = (uint32_t)len;
+        if (index->toc->origins[row].name == UINT64_MAX)
             return no_memory(err);
     }
     return SGZ_OK;
@@ -350,9 +350,9 @@ static sgz_status read_names(file *f, sgz_error *err)
 static sgz_status read_places(file *f, sgz_error *err)
 {
     sgz_index *index = f->index;
-    index->place_cap = index->toc->count;
-    if (index->place_cap &&
-        !(index->places = calloc(index->place_cap, sizeof *index->places)))
+    index->toc->origin_cap = index->toc->count;
+    if (index->toc->origin_cap &&
+        !(index->toc->origins = calloc(index->toc->origin_cap, sizeof *index->toc->origins)))
         return no_memory(err);
     sgz_status status = put_places(f, err);
     return status ? status : read_names(f, err);

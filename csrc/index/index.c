@@ -20,6 +20,5 @@ void sgz_index_free(sgz_index *index)
 {
     sgz_codec_points_free(&index->points);
     sgz_toc_free(index->toc);
-    free(index->places);
     memset(index, 0, sizeof *index);
 }

@@ -13,9 +13,7 @@ typedef sgz_toc_origin sgz_index_place;
 /* All zero is an empty one. */
 typedef struct {
     sgz_points points;       /* and the sizes: of the blob, and of the tar that it decodes to */
-    sgz_toc *toc;            /* names, links and owners are as in the tar, UTF-8 or not */
-    sgz_index_place *places; /* one for each row */
-    size_t place_cap;
+    sgz_toc *toc;            /* with origins; names, links and owners are as in the tar, UTF-8 or not */
     uint8_t digest[32];      /* of the blob */
     uint8_t diff_id[32];     /* of the tar; zeros, as the blob's: not known */
     uint64_t members;        /* gzip members that were gone through; 0: not known */

@@ -99,40 +99,42 @@ static sgz_status move_name(const sgz_toc *from, sgz_toc *toc, const sgz_entry *
     return place->name == UINT64_MAX ? no_memory(err) : SGZ_OK;
 }
 
-static sgz_status move_names(const sgz_index *index, sgz_toc *toc, sgz_error *err)
+static sgz_status move_names(const sgz_toc *from, sgz_toc *toc, sgz_error *err)
 {
     char *scratch = NULL;
     size_t cap = 0;
     sgz_status status = SGZ_OK;
     for (size_t i = 0; i < toc->count && !status; i++)
         if (!sgz_toc_is_piece(&toc->rows[i]))
-            status = move_name(index->toc, toc, &toc->rows[i], &scratch, &cap, &index->places[i],
-                               err);
+            status = move_name(from, toc, &toc->rows[i], &scratch, &cap, &toc->origins[i], err);
     free(scratch);
     return status;
 }
 
 /* Those of the entries that are left, one behind the other; how many. */
-static size_t pack_places(sgz_index *index)
+static size_t pack_places(sgz_toc *toc)
 {
-    const sgz_toc *toc = index->toc;
     size_t count = 0;
     for (size_t i = 0; i < toc->count; i++)
         if (!sgz_toc_is_piece(&toc->rows[i]) && !(toc->rows[i].flags & SGZ_DROPPED))
-            index->places[count++] = index->places[i];
+            toc->origins[count++] = toc->origins[i];
     return count;
 }
 
-/* The entries that are left come in the same order. */
-static sgz_status spread_places(sgz_index *index, const sgz_toc *toc, size_t count, sgz_error *err)
+/* To the rows that are left, which come in the same order. */
+static sgz_status spread_places(sgz_toc *from, sgz_toc *toc, size_t count, sgz_error *err)
 {
-    if (!SGZ_FIT(index->places, index->place_cap, toc->count))
+    toc->origins = from->origins;
+    toc->origin_cap = from->origin_cap;
+    from->origins = NULL;
+    from->origin_cap = 0;
+    if (!SGZ_FIT(toc->origins, toc->origin_cap, toc->count))
         return no_memory(err);
     for (size_t i = toc->count; i--;)
         if (sgz_toc_is_piece(&toc->rows[i]))
-            index->places[i] = (sgz_index_place){0};
+            toc->origins[i] = (sgz_index_place){0};
         else /* never before the first: the JSON has no other entries */
-            index->places[i] = index->places[--count];
+            toc->origins[i] = toc->origins[--count];
     return SGZ_OK;
 }
 
@@ -141,12 +143,12 @@ sgz_status sgz_index_settle(sgz_index *index, sgz_error *err)
     sgz_toc *toc = sgz_toc_new();
     if (!toc)
         return no_memory(err);
-    size_t count = pack_places(index);
+    size_t count = pack_places(index->toc);
     sgz_status status = read_again(index, toc, err);
     if (!status)
-        status = spread_places(index, toc, count, err);
+        status = spread_places(index->toc, toc, count, err);
     if (!status)
-        status = move_names(index, toc, err);
+        status = move_names(index->toc, toc, err);
     if (status) {
         sgz_toc_free(toc);
         return status;

@@ -324,9 +324,9 @@ static sgz_status add_place(reader *r, uint32_t row, const sgz_tar_entry *entry,
     sgz_index *index = r->index;
     sgz_toc *toc = index->toc;
     uint64_t name = sgz_toc_store(toc, entry->name, entry->name_len);
-    if (name == UINT64_MAX || !SGZ_FIT(index->places, index->place_cap, row + (size_t)1))
+    if (name == UINT64_MAX || !SGZ_FIT(index->toc->origins, index->toc->origin_cap, row + (size_t)1))
         return sgz_ztoc_no_memory(err);
-    index->places[row] = (sgz_index_place){
+    index->toc->origins[row] = (sgz_index_place){
         .content = content, .name = name, .name_len = (uint32_t)entry->name_len,
         .header = (uint32_t)(content - begin), .ns = entry->mtime_nsec};
     return SGZ_OK;
@@ -354,9 +354,9 @@ static sgz_status add_chunks(reader *r, uint32_t row, const sgz_tar_entry *entry
         if (status)
             return status;
         if (done) {
-            if (!SGZ_FIT(index->places, index->place_cap, row + (size_t)1))
+            if (!SGZ_FIT(index->toc->origins, index->toc->origin_cap, row + (size_t)1))
                 return sgz_ztoc_no_memory(err);
-            index->places[row] = (sgz_index_place){0};
+            index->toc->origins[row] = (sgz_index_place){0};
         }
         sgz_entry *piece = &index->toc->rows[row];
         piece->offset = points->at[i].offset;
@@ -384,7 +384,7 @@ static sgz_status add_entry(reader *r, const sgz_flat_table *table, int64_t cont
         return BAD(&entry, err, "its contents are beyond the end of the tar");
     int64_t at = *begin;
     *begin = (content + entry.payload + SGZ_TAR_BLOCK - 1) & -(int64_t)SGZ_TAR_BLOCK;
-    if (sgz_toc_rows_marker(entry.name, entry.name_len))
+    if (sgz_toc_rows_is_own(&entry))
         return SGZ_OK;
     status = sgz_toc_rows_entry(r->rows, &entry, -1, &row, err);
     if (!status)

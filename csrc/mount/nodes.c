@@ -18,9 +18,10 @@ static void fill_attr(const sgz_mount_tree *tree, uint32_t node, struct fuse_att
     memset(out, 0, sizeof(*out));
     out->ino = tree->base + attr.ino;
     out->size = (uint64_t)attr.size;
-    out->blocks = ((uint64_t)attr.size + 511) / 512;
+    out->blocks = ((uint64_t)attr.stored + 511) / 512;
     out->atime = out->mtime = out->ctime = (uint64_t)attr.mtime;
-    out->mode = attr.mode;
+    out->atimensec = out->mtimensec = out->ctimensec = attr.mtime_ns;
+    out->mode = attr.mode | (S_ISLNK(attr.mode) ? 0777 : 0); /* whatever a tar says: no system has others */
     out->nlink = attr.nlink;
     out->uid = attr.uid;
     out->gid = attr.gid;

@@ -24,7 +24,6 @@ typedef struct {
 
 struct sgz_read_claims {
     const sgz_toc *toc;
-    const sgz_toc_origin *origins;
     _Atomic uint8_t *states; /* by row */
     pthread_mutex_t lock;    /* of what follows */
     sgz_tar_parser *parser;  /* has read the global headers, and no others but entries' */
@@ -34,13 +33,12 @@ struct sgz_read_claims {
     size_t count, cap;
 };
 
-sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc, const sgz_toc_origin *origins)
+sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc)
 {
     sgz_read_claims *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
     c->toc = toc;
-    c->origins = origins;
     c->states = calloc(toc->count + 1, sizeof *c->states);
     pthread_mutex_init(&c->lock, NULL);
     if (!c->states) {
@@ -104,7 +102,7 @@ static int can_be(const sgz_toc *toc, uint32_t file, const char *name, size_t le
  * cleaned names, where the tar has "./bin" or "bin/". */
 static int same_name(const sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry)
 {
-    const sgz_toc_origin *origin = &c->origins[file];
+    const sgz_toc_origin *origin = &c->toc->origins[file];
     size_t len, claimed_len;
     char *scratch = malloc(entry->name_len + origin->name_len + 1);
     if (!scratch)
@@ -164,7 +162,7 @@ static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar
                           sgz_error *err)
 {
     const sgz_toc *toc = c->toc;
-    const sgz_toc_origin *origin = &c->origins[file];
+    const sgz_toc_origin *origin = &c->toc->origins[file];
     const sgz_entry *row = &toc->rows[file];
     int timed = sgz_tar_time_fits(entry->mtime) && entry->mtime != SGZ_NO_TIME;
     int64_t mtime = timed ? entry->mtime : 0;
@@ -223,7 +221,7 @@ static sgz_tar_parser *new_parser(const uint8_t *globals, size_t len, size_t *us
 /* Exactly one entry, its PAX and GNU prefixes included, and nothing else. With the lock held. */
 static sgz_status parse(sgz_read_claims *c, uint32_t file, const uint8_t *header, sgz_error *err)
 {
-    uint32_t len = c->origins[file].header;
+    uint32_t len = c->toc->origins[file].header;
     sgz_tar_event event = SGZ_TAR_MORE;
     sgz_tar_entry entry;
     sgz_status st = SGZ_OK;
@@ -279,7 +277,7 @@ static int64_t first_header(const sgz_read_claims *c)
 {
     for (size_t i = 0; i < c->toc->count; i++)
         if (!sgz_toc_is_piece(&c->toc->rows[i]))
-            return c->origins[i].content - c->origins[i].header;
+            return c->toc->origins[i].content - c->toc->origins[i].header;
     return 0;
 }
 
@@ -349,7 +347,7 @@ static sgz_status check_holes(sgz_read_claims *c, sgz_decoder *d, sgz_error *err
     size_t cap = 0;
     sgz_status st = SGZ_OK;
     for (uint32_t i = 0; i < c->toc->count && !st; i++) {
-        const sgz_toc_origin *origin = &c->origins[i];
+        const sgz_toc_origin *origin = &c->toc->origins[i];
         if (!is_hole(c->toc, i))
             continue;
         if (!SGZ_FIT(header, cap, origin->header))
@@ -431,6 +429,6 @@ sgz_status sgz_read_claims_wrong(sgz_read_claims *c, uint32_t file, sgz_error *e
 
 int64_t sgz_read_claims_place(const sgz_read_claims *c, uint32_t file, uint32_t *header)
 {
-    *header = c->origins[file].header;
-    return c->origins[file].content;
+    *header = c->toc->origins[file].header;
+    return c->toc->origins[file].content;
 }

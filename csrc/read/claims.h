@@ -8,14 +8,13 @@
 #define SGZ_READ_CLAIMS_H
 
 #include "codec/decode.h"
-#include "toc/origin.h"
 #include "toc/toc.h"
 
 typedef struct sgz_read_claims sgz_read_claims;
 
-/* Of an index whose places were found to fit its points and rows, one for each row; both stay the
+/* Of the rows of an index whose origins were found to fit them and its points; they stay the
  * caller's. NULL: no memory. */
-sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc, const sgz_toc_origin *origins);
+sgz_read_claims *sgz_read_claims_new(const sgz_toc *toc);
 void sgz_read_claims_free(sgz_read_claims *claims);
 
 /* Decode bytes [at, end) of all that a blob decodes to, from the points that they take. */

@@ -164,6 +164,7 @@ sgz_status sgz_toc_add_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     if (!type)
         return fail_chunk_type(parser, row, err);
     row->type = (uint8_t)type;
+    parser->toc->holes |= type == SGZ_ZEROS;
     if (type == SGZ_ZEROS) /* whatever else it may have: nothing is read for it */
         return read_piece(parser, f, row, owner->size, err);
     sgz_status status = read_chunk(parser, f, row, owner->size, err);
@@ -192,6 +193,7 @@ sgz_status sgz_toc_add_contents(sgz_toc_parser *parser, const sgz_toc_fields *f,
         return no_memory(err);
     row = &toc->rows[number];
     zeros->type = SGZ_ZEROS;
+    toc->holes = 1;
     zeros->name_off = row->name_off;
     zeros->name_len = row->name_len;
     zeros->flags = SGZ_CLEAN_NAME;

@@ -34,6 +34,8 @@ sgz_status sgz_toc_rows_finish(sgz_toc_rows *apply, sgz_notes *notes, sgz_error 
 
 /* Whether a name is that of a TOC (2) or a landmark (1) at the root, or below one. */
 int sgz_toc_rows_marker(const char *name, size_t len);
+/* Whether an entry is what the format itself puts there, and no file of a user's. */
+int sgz_toc_rows_is_own(const sgz_tar_entry *entry);
 /* What is to be noted when an entry of such a name is left out: nothing of what an earlier
  * conversion left. */
 unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker);

@@ -61,7 +61,7 @@ static sgz_status store_placed(sgz_toc_rows *a, const sgz_tar_entry *entry, cons
     if (bad || (!a->keep_bytes && sgz_toc_rows_scan(a->joined, total)))
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a path through a symlink that is not UTF-8; rename it");
-    if (sgz_toc_marker(a->joined, total))
+    if (!a->keep_bytes && sgz_toc_marker(a->joined, total))
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a path through a symlink that leads to a name which a seekable "
                              "layer has for itself; rename it");

@@ -282,12 +282,16 @@ int sgz_toc_rows_marker(const char *name, size_t len)
     return sgz_toc_marker(name, slash ? (size_t)(slash - name) : len);
 }
 
-unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker)
+int sgz_toc_rows_is_own(const sgz_tar_entry *entry)
 {
     /* sgz_tar_plain_header, as all writers of layers have it: no file of a user looks so. */
-    const char *name = marker == 2 ? SGZ_TOC_NAME
-                     : entry->name_len == strlen(SGZ_LANDMARK) ? SGZ_LANDMARK : SGZ_NO_LANDMARK;
-    int own = entry->type == '0' && sgz_is(entry->name, entry->name_len, name) && !entry->mode
-        && !entry->uid && !entry->gid && !entry->mtime && (marker == 2 || entry->size == 1);
-    return own ? 0 : marker == 2 ? SGZ_NOTE_BIT(TOC) : SGZ_NOTE_BIT(LANDMARK);
+    int marker = sgz_toc_marker(entry->name, entry->name_len);
+    return marker && entry->type == '0' && !entry->mode && !entry->uid && !entry->gid &&
+        !entry->mtime && (marker == 2 || entry->size == 1);
+}
+
+unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker)
+{
+    return sgz_toc_rows_is_own(entry) ? 0
+         : marker == 2 ? SGZ_NOTE_BIT(TOC) : SGZ_NOTE_BIT(LANDMARK);
 }

@@ -31,6 +31,7 @@ void sgz_toc_free(sgz_toc *toc)
     if (!toc)
         return;
     free(toc->rows);
+    free(toc->origins);
     free(toc->arena);
     free(toc->strings);
     sgz_map_free(&toc->names);
@@ -113,6 +114,12 @@ const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t number)
     if (row->flags & SGZ_DIGEST_IS_CHUNK)
         return row->chunk_digest;
     return (const uint8_t *)toc->arena + row->digest_off;
+}
+
+sgz_toc_time sgz_toc_mtime(const sgz_toc *toc, uint32_t row)
+{
+    uint32_t ns = toc->origins ? toc->origins[row].ns : 0;
+    return (sgz_toc_time){toc->rows[row].mtime - (ns >= 500000000), ns}; /* the row's is rounded */
 }
 
 /* --- names ---------------------------------------------------------------------------- */

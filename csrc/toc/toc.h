@@ -7,6 +7,7 @@
 
 #include "base/map.h"
 #include "codec/codecs.h"
+#include "toc/origin.h"
 
 #define SGZ_TOC_NAME "stargz.index.json"
 #define SGZ_LANDMARK ".prefetch.landmark"
@@ -82,6 +83,9 @@ static inline int sgz_toc_has_data(const sgz_entry *row)
 typedef struct {
     sgz_entry *rows;
     size_t count, cap;
+    sgz_toc_origin *origins; /* of each row, of an ordinary tar; NULL: of a seekable layer */
+    size_t origin_cap;
+    int holes;               /* some rows are zeros */
     char *arena;
     size_t arena_len, arena_cap;
     uint64_t *strings;     /* interned user and group names: offset << 16 | length */
@@ -103,6 +107,13 @@ uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len);
 /* The number of an interned string (at most 65535 bytes). SGZ_NO_ROW: no memory. */
 uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len);
 const char *sgz_toc_string(const sgz_toc *toc, uint32_t number, size_t *len);
+
+/* The mtime of a row: of an index's to the nanosecond, as the tar has it. */
+typedef struct {
+    int64_t seconds;
+    uint32_t ns;
+} sgz_toc_time;
+sgz_toc_time sgz_toc_mtime(const sgz_toc *toc, uint32_t row);
 
 /* The digest of a file without bytes. */
 extern const uint8_t sgz_toc_empty_digest[32];

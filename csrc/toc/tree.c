@@ -241,7 +241,8 @@ static void count_node(merge *m, uint32_t parent, uint32_t number)
 
 static int is_hidden(const merge *m, uint32_t parent, const stream *s)
 {
-    if (parent == 0 && !m->markers && sgz_toc_marker(s->name, s->len))
+    if (parent == 0 && !m->markers && !m->tree->layers[s->layer].toc->origins &&
+        sgz_toc_marker(s->name, s->len))
         return 1;
     /* What the whiteouts that are no whiteouts would make: .wh. and .wh..wh.plnk */
     return s->whiteout &&
@@ -444,6 +445,19 @@ uint32_t sgz_toc_tree_find(const sgz_toc_tree *tree, const char *path, size_t le
 
 /* --- what stat shows ------------------------------------------------------------------ */
 
+/* Bytes of a file that are no hole. */
+static int64_t stored_of(const sgz_toc *toc, uint32_t file)
+{
+    int64_t stored = toc->rows[file].size;
+    for (size_t i = file + (size_t)1; toc->holes && i < toc->count; i++) {
+        const sgz_entry *piece = &toc->rows[i];
+        if (!sgz_toc_is_piece(piece))
+            break;
+        stored -= piece->type == SGZ_ZEROS ? piece->chunk_size : 0;
+    }
+    return stored;
+}
+
 void sgz_toc_tree_attr(const sgz_toc_tree *tree, uint32_t node, sgz_toc_attr *attr)
 {
     static const uint32_t formats[] = {
@@ -463,11 +477,14 @@ void sgz_toc_tree_attr(const sgz_toc_tree *tree, uint32_t node, sgz_toc_attr *at
         return;
     }
     attr->mode |= row->mode & 07777;
-    attr->mtime = row->mtime;
+    sgz_toc_time mtime = sgz_toc_mtime(tree->layers[n->layer].toc, n->row);
+    attr->mtime = mtime.seconds;
+    attr->mtime_ns = mtime.ns;
     attr->uid = row->uid;
     attr->gid = row->gid;
     if (n->type == SGZ_REG) {
         attr->size = row->size;
+        attr->stored = stored_of(tree->layers[n->layer].toc, n->row);
     } else if (n->type == SGZ_SYMLINK) {
         attr->size = row->link_len;
     } else if (n->type == SGZ_CHAR || n->type == SGZ_BLOCK) {

@@ -76,11 +76,12 @@ static inline const sgz_entry *sgz_toc_tree_row(const sgz_toc_tree *tree, uint32
     return n->row == SGZ_NO_ROW ? NULL : &tree->layers[n->layer].toc->rows[n->row];
 }
 
-/* What stat shows of a node. `mode` has the S_IF bits; times are whole seconds. A symlink's
- * size is the length of its target. */
+/* What stat shows of a node. `mode` has the S_IF bits. A symlink's
+ * size is the length of its target. `stored` bytes of a file are no hole. */
 typedef struct {
     uint64_t ino;            /* inode + 1 */
-    int64_t size, mtime;
+    int64_t size, stored, mtime;
+    uint32_t mtime_ns;       /* its fraction, of an ordinary tar */
     uint32_t mode, nlink, uid, gid;
     uint32_t major, minor;   /* of devices */
 } sgz_toc_attr;

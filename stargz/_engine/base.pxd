@@ -112,16 +112,9 @@ cdef extern from "codec/points.h" nogil:
         int64_t end
 
 
-cdef extern from "toc/origin.h" nogil:
-    ctypedef struct sgz_toc_origin:
-        pass
-
-
-# Where a blob can be entered, and where the entries of its rows stand in it; for who has such
-# tables, and lives as long as they. They do not change.
+# Where a blob can be entered, for who has such a table; it lives as long, and does not change.
 cdef class Points:
     cdef const sgz_points *table
-    cdef const sgz_toc_origin *origins  # NULL: they are not known
 
 
 cdef extern from "base/job.h" nogil:

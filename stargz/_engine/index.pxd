@@ -5,17 +5,9 @@ from stargz._engine.toc cimport TOC, sgz_toc
 
 
 cdef extern from "index/index.h" nogil:
-    ctypedef struct sgz_index_place:
-        int64_t content
-        uint64_t name
-        uint32_t name_len
-        uint32_t header
-        uint32_t ns
-
     ctypedef struct sgz_index:
         sgz_points points
         sgz_toc *toc
-        sgz_index_place *places
         uint8_t digest[32]
         uint8_t diff_id[32]
         int64_t archive_size

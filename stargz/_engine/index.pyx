@@ -22,7 +22,6 @@ from stargz._engine.base cimport (
     sgz_point,
     sgz_source,
     sgz_status,
-    sgz_toc_origin,
     table,
     to_exception,
 )
@@ -94,7 +93,6 @@ cdef class Index:
         self.rows = TOC.__new__(TOC)
         sgz_toc_free(self.rows.ptr)
         self.rows.ptr = self.index.toc
-        self.origins = <const sgz_toc_origin *>self.index.places
         self.has_rows = True
         return 0
 

@@ -8,7 +8,6 @@ from stargz._engine.base cimport (
     sgz_notes,
     sgz_points,
     sgz_status,
-    sgz_toc_origin,
 )
 from stargz._engine.toc cimport TOC, sgz_entry, sgz_toc
 
@@ -53,7 +52,7 @@ cdef extern from "read/spans.h" nogil:
     ctypedef struct sgz_read_claims:
         pass
 
-    sgz_read_claims *sgz_read_claims_new(const sgz_toc *, const sgz_toc_origin *)
+    sgz_read_claims *sgz_read_claims_new(const sgz_toc *)
     sgz_status sgz_read_claims_begin(sgz_read_claims *, const sgz_codecs *, const sgz_blob *,
                                      const sgz_points *, sgz_error *)
     void sgz_read_claims_free(sgz_read_claims *)

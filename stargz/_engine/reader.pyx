@@ -152,11 +152,11 @@ cdef class Claims:
         cdef const sgz_codecs *codecs = table()
         cdef sgz_error err
         cdef sgz_status status
-        if toc.ptr.count and points.origins == NULL:
-            raise ValueError("an index without the places of its entries has no claims to check")
+        if toc.ptr.count and toc.ptr.origins == NULL:
+            raise ValueError("rows that are of no index have no claims to check")
         self.toc = toc
         self.points = points
-        self.claims = sgz_read_claims_new(toc.ptr, points.origins)
+        self.claims = sgz_read_claims_new(toc.ptr)
         if self.claims == NULL:
             raise MemoryError
         with nogil:

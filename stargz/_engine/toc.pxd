@@ -51,11 +51,20 @@ cdef extern from "toc/toc.h" nogil:
         uint8_t flags
         uint8_t chunk_digest[32]
 
+    ctypedef struct sgz_toc_origin:
+        pass
+
+    ctypedef struct sgz_toc_time:
+        int64_t seconds
+        uint32_t ns
+
     ctypedef struct sgz_toc:
         sgz_entry *rows
         size_t count
+        sgz_toc_origin *origins
         char *arena
 
+    sgz_toc_time sgz_toc_mtime(const sgz_toc *, uint32_t)
     bint sgz_toc_is_piece(const sgz_entry *)
     bint sgz_toc_has_data(const sgz_entry *)
     sgz_toc *sgz_toc_new()
@@ -145,6 +154,7 @@ cdef extern from "toc/tree.h" nogil:
         uint64_t ino
         int64_t size
         int64_t mtime
+        uint32_t mtime_ns
         uint32_t mode
         uint32_t nlink
         uint32_t uid

@@ -99,6 +99,11 @@ cdef class TOC:
     def __len__(self):
         return self.ptr.count
 
+    @property
+    def ordinary(self):
+        """Whether it is an index's, of an ordinary tar, in which no name is the format's own."""
+        return self.ptr.origins != NULL
+
     # --- rows as an array ---------------------------------------------------------------
 
     def __getbuffer__(self, Py_buffer *view, int flags):
@@ -218,13 +223,15 @@ cdef class TOC:
 
     def fields(self, number):
         """(name, type, size, mtime, mode, uid, gid, user_name, group_name, link_name,
-        dev_major, dev_minor, xattrs, digest) of a row."""
+        dev_major, dev_minor, xattrs, digest, mtime_nsec) of a row; the last of an ordinary tar
+        alone, and mtime is not rounded then."""
         cdef const sgz_entry *row = self.row(number)
+        cdef sgz_toc_time mtime = sgz_toc_mtime(self.ptr, number)
         return (
             self.name(number),
             self.type(number),
             row.size,
-            row.mtime,
+            mtime.seconds,
             row.mode,
             row.uid,
             row.gid,
@@ -235,6 +242,7 @@ cdef class TOC:
             row.dev_minor,
             self.xattrs(number),
             self.digest(number),
+            mtime.ns,
         )
 
     def chunks(self, number):

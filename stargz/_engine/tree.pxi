@@ -168,8 +168,8 @@ cdef class Tree:
         return node.name_layer, node.name if node.name < layer.dirs.row_count else -1
 
     def attr(self, number):
-        """(ino, size, mtime, mode, nlink, uid, gid, major, minor): what stat shows. `mode` has
-        the S_IF bits; times are seconds since the epoch."""
+        """(ino, size, mtime, mode, nlink, uid, gid, major, minor, mtime_nsec): what stat shows.
+        `mode` has the S_IF bits; times are seconds since the epoch, and their fraction."""
         cdef sgz_toc_attr attr
         self.node(number)
         sgz_toc_tree_attr(&self.tree, number, &attr)
@@ -183,6 +183,7 @@ cdef class Tree:
             attr.gid,
             attr.major,
             attr.minor,
+            attr.mtime_ns,
         )
 
     def owner(self, number):

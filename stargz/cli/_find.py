@@ -98,9 +98,9 @@ def _empty(tree: Tree) -> Passes:
     return passes
 
 
-def _newer_than(tree: Tree, seconds: float) -> Passes:
+def _newer_than(tree: Tree, ns: int) -> Passes:
     attr = tree.engine.attr
-    return lambda node, path: attr(node)[2] > seconds
+    return lambda node, path: attr(node)[2] * 1_000_000_000 + attr(node)[9] > ns
 
 
 def _newer(name: str) -> Test:
@@ -112,7 +112,7 @@ def _newer(name: str) -> Test:
                 f"{tree.name}: no entry {quoted(name)} for -newer, which takes an entry of SRC; "
                 "-newermt takes a date"
             ) from None
-        return _newer_than(tree, found.mtime)
+        return _newer_than(tree, found.mtime_ns)
 
     return bind
 
@@ -130,7 +130,8 @@ def _newer_date(text: str) -> Test:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a date such as 2024-01-31, '2024-01-31 12:00' or @1700000000"
         ) from None
-    return lambda tree: _newer_than(tree, seconds)
+    ns = round(seconds * 1_000_000) * 1000  # more digits than these a float has not
+    return lambda tree: _newer_than(tree, ns)
 
 
 def _perm(text: str) -> Test:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stargz.cli import _selection
 from stargz.cli._errors import OK
-from stargz.cli._nodes import LongLines, below, labels, order_of, print_entries
+from stargz.cli._nodes import LongLines, below, labels, newest_first, order_of, print_entries
 from stargz.cli._options import Parser, add_human_readable
 from stargz.cli._output import line_printer
 
@@ -124,8 +124,9 @@ class _Listing:
         attr, args = self.tree.engine.attr, self.args
         listed = sorted(listed, key=lambda shown: shown[0].encode("utf-8", "surrogateescape"))
         if args.sort:
-            which = 2 if args.sort == "time" else 1
-            listed.sort(key=lambda shown: -attr(shown[1])[which])
+            newest = newest_first(self.tree)
+            by = newest if args.sort == "time" else lambda node: (-attr(node)[1],)
+            listed.sort(key=lambda shown: by(shown[1]))
         return listed[::-1] if args.reverse else listed
 
     def held(self, path: str, node: int, full: bool) -> Iterator[Shown]:

@@ -23,14 +23,20 @@ def order_of(tree: Tree, args: argparse.Namespace) -> Order | None:
     names."""
     attr, sort, backwards = tree.engine.attr, args.sort, args.reverse
     if sort == "time":
-        by: Callable[[int], int] = lambda node: -attr(node)[2]  # noqa: E731
+        by = newest_first(tree)
     elif sort == "size":
-        by = lambda node: -attr(node)[1]  # noqa: E731
+        by = lambda node: (-attr(node)[1],)  # noqa: E731
     elif backwards:
         return lambda nodes: sorted(nodes, reverse=True)  # siblings are numbered by their names
     else:
         return None
     return lambda nodes: sorted(nodes, key=by)[:: -1 if backwards else 1]
+
+
+def newest_first(tree: Tree) -> Callable[[int], tuple[int, ...]]:
+    """What to sort nodes by, for -t."""
+    attr = tree.engine.attr
+    return lambda node: (-attr(node)[2], -attr(node)[9])
 
 
 def below(
@@ -92,7 +98,7 @@ class LongLines:
     def line(self, node: int, label: str) -> str:
         """The line of a node."""
         engine = self.tree.engine
-        _, size, mtime, mode, _, uid, gid, major, minor = engine.attr(node)
+        _, size, mtime, mode, _, uid, gid, major, minor, _ = engine.attr(node)
         user, group = ("", "") if self.numeric else engine.owner(node)
         kind = engine.type(node)
         word = stat.filemode(mode)

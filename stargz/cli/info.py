@@ -93,6 +93,8 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
     if decode or layer.blob.direct or layer.index is not None:
         uncompressed_size = layer.uncompressed_size()
     landmarks = {".prefetch.landmark": "prefetch", ".no.prefetch.landmark": "no prefetch"}
+    if layer.index is not None:  # there they are a user's
+        landmarks = {}
     return {
         "kind": layer.kind,
         "size": layer.size,

@@ -213,7 +213,8 @@ class _Side:
         """The entries of a layer."""
         rows = layer.toc.rows
         numbers = dict(zip(rows.names(), rows.entries(), strict=True))
-        landmarks = [numbers.pop(name) for name in LANDMARKS if name in numbers]
+        own = LANDMARKS if layer.markers else ()
+        landmarks = [numbers.pop(name) for name in own if name in numbers]
         return cls(rows, layer.toc.columns, numbers, landmarks)
 
     @classmethod

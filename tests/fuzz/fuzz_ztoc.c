@@ -41,8 +41,8 @@ static void look_at(const sgz_index *index)
     for (size_t i = 0; i < points->count; i++)
         sum += points->digests[i][0] + points->digests[i][31];
     for (size_t i = 0; i < index->toc->count; i++)
-        for (size_t k = 0; k < index->places[i].name_len; k++)
-            sum += (uint8_t)index->toc->arena[index->places[i].name + k];
+        for (size_t k = 0; k < index->toc->origins[i].name_len; k++)
+            sum += (uint8_t)index->toc->arena[index->toc->origins[i].name + k];
     CHECK(sum != 1u << 31); /* that it is made */
 }
 
@@ -53,7 +53,7 @@ static sgz_status read_ztoc(const uint8_t *data, size_t len, int64_t blob_size)
     sgz_status status = sgz_index_ztoc_read(data, len, blob_size, &index, &err);
     if (status) {
         CHECK(status == SGZ_EINDEX && err.code == SGZ_EINDEX && err.message[0]);
-        CHECK(!index.toc && !index.places && !index.points.at);
+        CHECK(!index.toc && !index.points.at);
         return status;
     }
     CHECK(!sgz_index_check(&index, &err));

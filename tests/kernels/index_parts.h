@@ -150,11 +150,11 @@ static inline int64_t add_entry(sgz_index *index, int type, const char *name, co
     place.content = begin + SGZ_TAR_BLOCK * (int64_t)below(3) + place.header;
     if (type == SGZ_REG)
         add_pieces(index, number, place.content, size);
-    index->places = realloc(index->places, toc->count * sizeof place);
-    CHECK(index->places);
-    memset(index->places + number, 0, (toc->count - number) * sizeof place);
-    index->places[number] = place;
-    index->place_cap = toc->count;
+    toc->origins = realloc(toc->origins, toc->count * sizeof place);
+    CHECK(toc->origins);
+    memset(toc->origins + number, 0, (toc->count - number) * sizeof place);
+    toc->origins[number] = place;
+    toc->origin_cap = toc->count;
     return sgz_index_padded(place.content + size);
 }
 

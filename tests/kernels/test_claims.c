@@ -9,8 +9,6 @@
 
 typedef struct {
     sgz_toc *toc;
-    sgz_toc_origin *origins;
-    size_t cap;
     sgz_points points;
     sgz_spans spans;
     sgz_read_claims *claims;
@@ -93,8 +91,8 @@ static indexed *make(size_t span)
             int64_t room = p->out + (int64_t)span - here;
             sgz_entry *e = sgz_toc_append(x->toc);
             uint32_t row = (uint32_t)x->toc->count - 1;
-            CHECK(e && SGZ_FIT(x->origins, x->cap, x->toc->count));
-            x->origins[row] = (sgz_toc_origin){0};
+            CHECK(e && SGZ_FIT(x->toc->origins, x->toc->origin_cap, x->toc->count));
+            x->toc->origins[row] = (sgz_toc_origin){0};
             *e = (sgz_entry){.type = at ? SGZ_CHUNK : SGZ_REG, .flags = SGZ_CLEAN_NAME};
             e->chunk_offset = at;
             e->chunk_size = left < room ? left : room;
@@ -113,7 +111,7 @@ static indexed *make(size_t span)
             e->mode = entry.mode;
             e->uid = entry.uid;
             e->gid = entry.gid;
-            sgz_toc_origin *o = &x->origins[row];
+            sgz_toc_origin *o = &x->toc->origins[row];
             *o = (sgz_toc_origin){.content = x->content[f], .header = headers[f],
                                   .ns = entry.mtime_nsec, .name_len = (uint32_t)entry.name_len};
             o->name = sgz_toc_store(x->toc, entry.name, entry.name_len);
@@ -131,7 +129,7 @@ static indexed *make(size_t span)
     }
     CHECK(!sgz_toc_index_all(x->toc, &err));
     CHECK(!sgz_read_spans_init(&x->spans, x->toc, &x->points, x->points.size, &err));
-    CHECK((x->claims = sgz_read_claims_new(x->toc, x->origins)));
+    CHECK((x->claims = sgz_read_claims_new(x->toc)));
     x->spans.claims = x->claims;
     return x;
 }
@@ -142,7 +140,6 @@ static void drop(indexed *x)
     sgz_read_claims_free(x->claims);
     sgz_codec_points_free(&x->points);
     sgz_toc_free(x->toc);
-    free(x->origins);
     free(x->tar);
     free(x->blob);
     free(x);
@@ -166,7 +163,7 @@ static void read_all(indexed *x, int verify, int backwards)
     for (size_t i = 0; i < x->spans.count; i++) {
         size_t span = backwards ? x->spans.count - 1 - i : i;
         const sgz_entry *e = sgz_read_span_row(&x->spans, span);
-        int64_t at = x->origins[x->spans.files[span]].content + e->chunk_offset;
+        int64_t at = x->toc->origins[x->spans.files[span]].content + e->chunk_offset;
         uint8_t *out = malloc((size_t)e->chunk_size);
         CHECK(out);
         CHECK(!sgz_read_chunk(&r, span, verify, 0, (size_t)e->chunk_size, out, &err));
@@ -194,7 +191,7 @@ static void lie(indexed *x, uint32_t f, int what)
 {
     sgz_entry *e = &x->toc->rows[x->rows[f]];
     const sgz_entry *other = &x->toc->rows[x->rows[1]]; /* it has xattrs */
-    sgz_toc_origin *o = &x->origins[x->rows[f]];
+    sgz_toc_origin *o = &x->toc->origins[x->rows[f]];
     switch (what) {
     case 0: e->mode ^= 04000; break;
     case 1: e->uid++; break;
@@ -206,7 +203,7 @@ static void lie(indexed *x, uint32_t f, int what)
     case 7: o->header += 512; break;
     case 8: o->header -= 512; break;
     case 9: x->toc->arena[e->name_off] = 'x'; break;
-    case 10: *o = x->origins[x->rows[f - 1]], o->content = x->content[f]; break;
+    case 10: *o = x->toc->origins[x->rows[f - 1]], o->content = x->content[f]; break;
     }
 }
 

@@ -43,7 +43,7 @@ static void same(const sgz_index *a, const sgz_index *b)
     CHECK(a->toc->count == b->toc->count);
     for (uint32_t i = 0; i < a->toc->count; i++) {
         const sgz_entry *x = &a->toc->rows[i], *y = &b->toc->rows[i];
-        const sgz_index_place *m = &a->places[i], *n = &b->places[i];
+        const sgz_index_place *m = &a->toc->origins[i], *n = &b->toc->origins[i];
         CHECK(x->type == y->type && x->flags == y->flags && x->size == y->size &&
               x->mtime == y->mtime && x->offset == y->offset &&
               x->inner_offset == y->inner_offset && x->chunk_size == y->chunk_size &&
@@ -75,8 +75,8 @@ static void settled(const sgz_index *made, const sgz_index *index)
         CHECK(row->type == old->type && row->name_len == len &&
               !memcmp(name, index->toc->arena + row->name_off, len));
         CHECK(row->offset == old->offset && row->chunk_size == old->chunk_size);
-        CHECK(index->places[i].content == made->places[k].content);
-        CHECK(index->places[i].header == made->places[k].header);
+        CHECK(index->toc->origins[i].content == made->toc->origins[k].content);
+        CHECK(index->toc->origins[i].header == made->toc->origins[k].header);
         i++;
     }
     CHECK(i == index->toc->count);
@@ -86,9 +86,9 @@ static void settled(const sgz_index *made, const sgz_index *index)
 static sgz_index keep(const sgz_index *index)
 {
     size_t rows = index->toc->count;
-    sgz_index kept = {.toc = sgz_toc_new(), .places = malloc(rows * sizeof *kept.places)};
-    CHECK(kept.toc && kept.places);
-    memcpy(kept.places, index->places, rows * sizeof *kept.places);
+    sgz_index kept = {.toc = sgz_toc_new()};
+    CHECK(kept.toc && (kept.toc->origins = malloc(rows * sizeof *kept.toc->origins)));
+    memcpy(kept.toc->origins, index->toc->origins, rows * sizeof *kept.toc->origins);
     CHECK(!sgz_toc_store(kept.toc, index->toc->arena, index->toc->arena_len));
     for (size_t i = 0; i < rows; i++)
         *sgz_toc_append(kept.toc) = index->toc->rows[i];
@@ -176,7 +176,7 @@ static void wrong(void)
         CHECK(index.points.count > 10);
         sgz_point *p = &index.points.at[3];
         sgz_entry *row = index.toc->rows;
-        sgz_index_place *place = index.places;
+        sgz_index_place *place = index.toc->origins;
         while (!sgz_toc_has_data(row) || sgz_toc_is_piece(row))
             row++, place++;
         switch (i) {
