@@ -25,7 +25,7 @@ from stargz.errors import (
 )
 from stargz.indexing import SUFFIX, Progress, build
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
-from stargz.sources.base import TAIL
+from stargz.sources.base import BESIDE
 
 _log = logging.getLogger("stargz")
 
@@ -153,7 +153,8 @@ def _given(blob: ByteSource, wanted: Wanted) -> Found:
     if isinstance(source, Index):
         _check_fits(source, blob.name, blob, wanted.blob_digest)
         return Found(source, False)
-    opened = as_source(source)  # type: ignore[arg-type]
+    client = getattr(blob, "client", None)  # whose connection may serve both
+    opened = as_source(source, client=client, tail=BESIDE)  # type: ignore[arg-type]
     try:
         return _read(opened, blob, wanted)
     finally:
@@ -214,7 +215,7 @@ def _owner(source: ByteSource) -> int | None:
 
 def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
     """The index in a file, which must be of this blob."""
-    last = min(file.size, TAIL)
+    last = min(file.size, BESIDE)
     if file.size > wanted.max_size:
         raise IndexFileError(
             f"{file.size} bytes are more than an index may have, {wanted.max_size}; max_toc_size "

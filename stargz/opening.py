@@ -31,7 +31,7 @@ from stargz.footer import (
 from stargz.layer import Layer, Place
 from stargz.options import MAX_TOC_SIZE, thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
-from stargz.sources.base import TAIL, tail_size
+from stargz.sources.base import TAIL_MIN, tail_size
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
@@ -148,21 +148,20 @@ def open_as(
     given = _Indexed(_lasting(index) if named else index, index_digest, blob_digest)
     origin = _Origin(_lasting(source), _lasting(toc), given, _lasting(options.cache), options)
     # Where the TOC is elsewhere, the blob's last bytes are of no use.
-    opened = as_source(source, tail=0 if named else TAIL)
+    opened = as_source(source, tail=0 if named else TAIL_MIN)
     owned = opened is not source
     try:
         disk = _disk_cache(options.cache, opened)
-        blob = Blob(opened)
-        end = None if named else _read_end(blob, toc)
+        end = None if named else _read_end(Blob(opened), toc)
         if end is None:
-            layer = _open_indexed(blob, owned, toc_digest, given, options, trusted)
+            layer = _open_indexed(opened, owned, toc_digest, given, options, trusted)
         else:
             if index_digest is not None:
                 raise UsageError(
                     f"{opened.name}: the layer has its own TOC; index_digest (--index-digest) is "
                     "of an index"
                 )
-            layer = _open_seekable(blob, owned, end, toc, toc_digest, options, trusted)
+            layer = _open_seekable(Blob(opened), owned, end, toc, toc_digest, options, trusted)
     except BaseException:
         if owned:
             opened.close()
@@ -287,7 +286,8 @@ def _read_end(blob: Blob, toc: Source | None) -> _End | None:
     source = blob.source
     size = source.size
     # A local file is read where it is needed; anything else once.
-    length = min(size, MAX_FOOTER_SIZE) if blob.direct else tail_size(size)
+    length = MAX_FOOTER_SIZE if blob.direct else getattr(source, "at_hand", 0) or tail_size(size)
+    length = min(size, length)
     tail = source.read_at(size - length, length) if length else b""
     find = find_footer if toc is None else parse_footer
     footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)
@@ -297,7 +297,7 @@ def _read_end(blob: Blob, toc: Source | None) -> _End | None:
 
 
 def _open_indexed(
-    blob: Blob,
+    source: ByteSource,
     owned: bool,
     toc_digest: str | None,
     given: _Indexed,
@@ -308,7 +308,6 @@ def _open_indexed(
     from stargz.indexes import Wanted, find
     from stargz.indexing import toc_digest_of
 
-    source = blob.source
     found = find(
         source,
         Wanted(
@@ -335,7 +334,7 @@ def _open_indexed(
         )
     trusted = vouched if trusted is None else trusted and vouched
     reader = Reader(
-        blob,
+        Blob(source),
         index.toc,
         source.size,
         options.verify,

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stargz._engine.chunks import AHEAD, BACKGROUND, DEMAND, PREFETCH, Chunks, Job
@@ -32,6 +32,8 @@ _PAUSE_MIN, _PAUSE_MAX = 1.0, 60.0
 # Steps of a request that is not made at once; each is twice the one before.
 _STEP_MIN = 64 << 10
 _STEP_MAX = 8 << 20
+# What is waited for is decoded while it comes from this size on; less comes in one packet train.
+_STREAMED = 128 << 10
 
 
 class Fetcher:
@@ -216,6 +218,9 @@ def _deliver(chunks: Chunks, source: ByteSource, job: Job) -> None:
     if job.in_steps:
         chunks.deliver(job, source=_Steps(source, job.offset + job.size))
         return
+    if job.priority == DEMAND and job.size > _STREAMED and hasattr(source, "read_pieces"):
+        chunks.deliver(job, source=_Arriving(source, job))
+        return
     data = source.read_at(job.offset, job.size)
     if len(data) != job.size:
         raise SourceError(
@@ -233,17 +238,35 @@ def _report(error: BaseException, source: ByteSource, job: Job) -> None:
     _log.log(level, "%s%s (%d bytes at offset %d)", name, text, job.size, job.offset)
 
 
-class _Steps:
-    """A source that is read from front to back, in larger steps than those of the decoder."""
+class _Forward:
+    """A source that a decoder reads from front to back."""
+
+    def __init__(self, source: ByteSource, size: int) -> None:
+        self.name = source.name
+        self.size = size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """See ByteSource.read_at."""
+        raise NotImplementedError
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See ByteSource.read_ranges."""
+        return [self.read_at(*part) for part in ranges]
+
+    def close(self) -> None:
+        """Nothing: the source is another's."""
+
+
+class _Steps(_Forward):
+    """In larger steps than those of the decoder."""
 
     def __init__(self, source: ByteSource, end: int) -> None:
+        super().__init__(source, source.size)
         self._source = source
         self._end = end
         self._data = b""
         self._at = 0
         self._step = _STEP_MIN
-        self.name = source.name
-        self.size = source.size
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Bytes from the current step, or from a new one that begins at `offset`."""
@@ -255,9 +278,26 @@ class _Steps:
             self._at, start = offset, 0
         return self._data[start : start + size]
 
-    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """See ByteSource.read_ranges."""
-        return [self.read_at(*part) for part in ranges]
 
-    def close(self) -> None:
-        """Nothing: the source is another's."""
+class _Arriving(_Forward):
+    """The bytes of a request while they come: who waits for a chunk does not wait for what follows
+    on it."""
+
+    def __init__(self, source: Any, job: Job) -> None:
+        super().__init__(source, job.offset + job.size)
+        self._start = job.offset
+        self._data = bytearray()
+        self._pieces: Iterator[bytes] = source.read_pieces(job.offset, job.size)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes of the request, once they have come."""
+        start = offset - self._start
+        while start + size > len(self._data):
+            piece = next(self._pieces, b"")
+            if start < 0 or not piece:
+                raise SourceError(
+                    f"{self.name}: {size} bytes at offset {offset} are wanted, the source gave "
+                    f"{len(self._data)} from {self._start} on"
+                )
+            self._data += piece
+        return bytes(memoryview(self._data)[start : start + size])

@@ -200,7 +200,10 @@ def _indexing(args: argparse.Namespace, make: bool) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         if args.index is not None:
             if _is_http(index):
-                index = stack.enter_context(_web(index, args))
+                if not _is_http(args.src):  # else by its connections
+                    from stargz.sources.base import BESIDE
+
+                    index = stack.enter_context(_web(index, args, tail=BESIDE))
             elif not is_url(index):
                 index = Path(index)  # a file may be called "build"
         progress = stack.enter_context(Progress("index", args))

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, BinaryIO
 
 from stargz.errors import UsageError
-from stargz.sources.base import TAIL, ByteSource
+from stargz.sources.base import TAIL_MIN, ByteSource
 from stargz.sources.local import LocalSource
 from stargz.sources.memory import FileObjectSource, MemorySource
 
@@ -32,7 +32,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | By
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]*::)*([a-z][a-z0-9+.-]*)://", re.I)
 
 
-def as_source(source: Source, *, client: Client | None = None, tail: int = TAIL) -> ByteSource:
+def as_source(source: Source, *, client: Client | None = None, tail: int = TAIL_MIN) -> ByteSource:
     """The ByteSource for a path, URL, bytes, binary file object, or ByteSource.
 
     http and https URLs are read with `client`, if there is one, and opened by a request for the

@@ -7,18 +7,18 @@ import hashlib
 import logging
 import re
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from stargz.errors import SourceError, retryable
-from stargz.sources.base import TAIL, check_range
+from stargz.sources.base import BESIDE, TAIL, TAIL_MIN, check_range
 from stargz.sources.client import PIECE, Client, Reply, Response, harmless, origin, redact
 from stargz.sources.ranges import Link, plan
 from stargz.sources.spool import Spool
+from stargz.sources.stream import Stream, next_piece
 from stargz.sources.tries import TransientError, Tries
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ __all__ = ["Client", "HTTPSource", "Response"]
 
 _log = logging.getLogger("stargz")
 
-# After a failure bodies are read by this, to keep more of one that breaks again.
-_SMALL_PIECE = 16 << 10
+# Of what is decoded while it comes: 5 ms of a link of 100 Mbit/s.
+_STREAM_PIECE = 64 << 10
 # "The range cannot be had": by standard, or from servers that know no ranges of this kind.
 _NO_RANGE = (400, 405, 416, 501)
 # Redirects that expire at once, as seen by threads that compete for them.
@@ -62,7 +62,8 @@ class HTTPSource:
     """A ByteSource of the blob at an http or https URL; safe for any number of threads.
 
     Without `size` it is opened by one request for the blob's last `tail` bytes, which also tells
-    its size; reads of them then cost nothing. `client` is not closed here; without it the
+    its size; reads of them then cost nothing. With a `tail` of 0 that is done meanwhile, and waited
+    for (or its error raised) where the size is needed. `client` is not closed here; without it the
     source has its own. `name` is what errors call the blob (default: the URL without query).
 
     What a server cannot do is done without: the whole blob is fetched once, into an unlinked
@@ -85,7 +86,7 @@ class HTTPSource:
         size: int | None = None,
         name: str | None = None,
         headers: Mapping[str, str] | None = None,
-        tail: int = TAIL,
+        tail: int = TAIL_MIN,
     ) -> None:
         self.name: str = redact(url) if name is None else name
         parts = urlsplit(url)
@@ -105,32 +106,51 @@ class HTTPSource:
         self._validator: tuple[str, str] | None = None
         self._tail = b""
         self._closed = False
-        self._link = Link()
+        self.link = Link()
         self._size = size
         self._tail_size = max(1, tail)  # the size is told with it
-        if size is None:
-            try:
-                self._open()
-            except BaseException:
-                self.close()
-                raise
+        self._opening: threading.Thread | None = None
+        self._refused: BaseException | None = None  # why it could not be opened
+        if size is not None:
+            return
+        if not tail:
+            self._opening = threading.Thread(target=self._try, name="stargz-open", daemon=True)
+            self._opening.start()
+            return
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def size(self) -> int:
         """Bytes of the blob."""
-        assert self._size is not None
+        opening = self._opening
+        if opening is not None and opening is not threading.current_thread():
+            opening.join()
+            self._opening = None
+        if self._size is None:
+            assert self._refused is not None
+            raise self._refused
         return self._size
+
+    @property
+    def at_hand(self) -> int:
+        """See ByteSource."""
+        return len(self._tail)
 
     @property
     def identity(self) -> tuple[str, str] | None:
         """See ByteSource. The version is what the server says of it, with the blob's last bytes,
         which hold the check sum of a gzip member. None where neither tells versions apart: a tar
         ends in zeros."""
+        size = self.size  # it is open by then
         kind, value = self._validator or ("", "")
         if not value and not any(self._tail[-_LAST:]):
             return None
         last = hashlib.sha256(self._tail[-_LAST:]).hexdigest()
-        return f"url {self._url}", f"{self.size} {kind} {value} {last}"
+        return f"url {self._url}", f"{size} {kind} {value} {last}"
 
     def beside(self, suffix: str) -> HTTPSource | None:
         """See ByteSource. A URL with a query names nothing that has others beside it."""
@@ -139,7 +159,7 @@ class HTTPSource:
             return None
         url = urlunsplit(parts._replace(path=parts.path + suffix))
         try:
-            return HTTPSource(url, client=self.client, headers=self._headers)
+            return HTTPSource(url, client=self.client, headers=self._headers, tail=BESIDE)
         except SourceError as error:
             if error.status in _ABSENT:
                 return None
@@ -156,7 +176,7 @@ class HTTPSource:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`; SourceError if they cannot be had."""
-        if size > 2 * self._link.part:
+        if size > 2 * self.link.part:
             return self.read_ranges([(offset, size)])[0]
         local = self._local(offset, size)
         return self._fetch(offset, size) if local is None else local
@@ -166,11 +186,21 @@ class HTTPSource:
         parallel."""
         result = [self._local(offset, size) for offset, size in ranges]
         missing = [n for n, data in enumerate(result) if data is None]
-        link = self._link
+        link = self.link
         todo = plan([ranges[n] for n in missing], link.gap, link.part, self.client.parallel)
         for n, data in zip(missing, todo.assemble(self._fetch_all(todo.requests)), strict=True):
             result[n] = data
         return [data for data in result if data is not None]
+
+    def read_pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """See ByteSource: what one connection is enough for comes in pieces."""
+        local = self._local(offset, size)
+        if local is not None:
+            yield local
+        elif size > 2 * self.link.part:
+            yield self.read_at(offset, size)
+        else:
+            yield from Stream(self, offset, size, _STREAM_PIECE)
 
     def close(self) -> None:
         """Let go of the connections. Reading afterwards raises ValueError."""
@@ -210,61 +240,8 @@ class HTTPSource:
     def _fetch(
         self, start: int, size: int, reply: Reply | None = None, budget: Tries | None = None
     ) -> bytes:
-        """One range; `reply` is an answer to it that has been checked already."""
-        if budget is None:
-            what = f"{self.name}: bytes {start} to {start + size - 1}"
-            budget = Tries(self.client, what, size)
-        pieces: list[bytes] = []
-        got = 0
-        end = start + size
-        until = end
-        while True:
-            before = got
-            try:
-                if reply is None:
-                    asked = time.monotonic()
-                    at = start + got
-                    reply = self.ask("GET", {"Range": f"bytes={at}-{end - 1}"}, budget)
-                    if reply.status != 206:
-                        self.note_no_range(reply)
-                        return self._from_whole(start, size)
-                    until = self.checked_end(reply, at, end)
-                    answered = time.monotonic()
-                else:
-                    asked = answered = time.monotonic()
-                while start + got < until:
-                    piece = self._piece(reply, until - start - got, budget)
-                    pieces.append(piece)
-                    got += len(piece)
-                self._end(reply)
-                self._link.saw(answered - asked, got - before, time.monotonic() - answered)
-                if until == end:
-                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                reply = None
-                # Some servers give less than they are asked for; that must lead somewhere.
-                if got - before < PIECE:
-                    raise TransientError(f"the server gave {got - before} bytes of the range")
-            except TransientError as failure:
-                if reply is not None:
-                    reply.close()
-                    reply = None
-                budget.again(failure)
-
-    def _piece(self, reply: Reply, left: int, budget: Tries) -> bytes:
-        want = min(left, _SMALL_PIECE if budget.made else PIECE)
-        reply.until(budget.deadline(want))
-        piece = reply.read(want)
-        if not piece:
-            raise TransientError(f"the body ended {left} bytes early")
-        return piece
-
-    @staticmethod
-    def _end(reply: Reply) -> None:
-        """Nothing may follow."""
-        if reply.length is None and reply.read(1):
-            reply.close()
-            raise TransientError("the body is longer than the range")
-        reply.done()
+        pieces = list(Stream(self, start, size, PIECE, reply, budget))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # --- requests -----------------------------------------------------------------------
 
@@ -385,7 +362,8 @@ class HTTPSource:
 
     # --- the whole ----------------------------------------------------------------------
 
-    def _from_whole(self, start: int, size: int) -> bytes:
+    def from_whole(self, start: int, size: int) -> bytes:
+        """Bytes of the whole blob, which is fetched for the first of them."""
         with self._whole_lock:
             whole = self._whole
             if whole is None:
@@ -418,6 +396,13 @@ class HTTPSource:
         return _changed(f"it had {self._size} bytes, has {size}")
 
     # --- opening ------------------------------------------------------------------------
+
+    def _try(self) -> None:
+        try:
+            self._open()
+        except BaseException as error:
+            self._refused = error
+            self.close()
 
     def _open(self) -> None:
         """Size and tail, in one request as a rule."""
@@ -464,7 +449,7 @@ class HTTPSource:
             pieces: list[bytes] = []
             left = length
             while left:
-                pieces.append(self._piece(reply, left, budget))
+                pieces.append(next_piece(reply, left, PIECE, budget))
                 left -= len(pieces[-1])
             reply.done()
             self._tail = b"".join(pieces)

@@ -164,6 +164,14 @@ class RegistryBlob(HTTPSource):
             check_bytes(data, self.descriptor.digest, self.name, "the blob")
         return data
 
+    def read_pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """See ByteSource; the whole blob is checked before any of it is given."""
+        if size == self.size:
+            yield self.read_at(offset, size)
+            return
+        with self.errors():
+            yield from super().read_pieces(offset, size)
+
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """See ByteSource.read_ranges."""
         with self.errors():
