@@ -40,6 +40,17 @@ _HEAD = 512  # bytes by which a tar is known, compressed or not
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
 # is written to within one has the same times as before.
 _TICK_NS = 20_000_000
+# What begins so, for those who give something else.
+_OTHERS = {
+    b"BZh": "it is bzip2; decompress it (bzip2 -d)",
+    b"\xfd7zXZ\0": "it is xz; decompress it (xz -d)",
+    b"\x04\x22\x4d\x18": "it is lz4; decompress it (lz4 -d)",
+    b"LZIP": "it is lzip; decompress it (lzip -d)",
+    b"\x1f\x9d": "it is of compress; decompress it (gzip -d)",
+    b"PK\x03\x04": "it is a zip archive",
+    b"7z\xbc\xaf\x27\x1c": "it is a 7z archive",
+    _MAGIC: "it is an index, of another file (--index takes it)",
+}
 _KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
 
 
@@ -106,14 +117,27 @@ def find(blob: ByteSource, wanted: Wanted) -> Found:
 def compression_of(blob: ByteSource) -> str | None:
     """How a tar is compressed that begins as the blob does: "gzip", "zstd" or "none"; None for
     what is no tar."""
-    head = blob.read_at(0, min(blob.size, _HEAD))
+    return _compression_of(blob.read_at(0, min(blob.size, _HEAD)), blob.size)
+
+
+def _compression_of(head: bytes, size: int) -> str | None:
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
     skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
     if head.startswith(b"\x28\xb5\x2f\xfd") or skippable:
         return "zstd"
-    empty = blob.size >= _EMPTY and head == bytes(_HEAD)
+    empty = size >= _EMPTY and head == bytes(_HEAD)
     return "none" if empty or _is_tar_header(head) else None
+
+
+def what_it_is(head: bytes) -> str:
+    """Of what begins so, and is no tar: what it is, and what to do."""
+    if not head:
+        return "it is empty"
+    for magic, told in _OTHERS.items():
+        if head.startswith(magic):
+            return told
+    return "its first bytes are of none of these"
 
 
 def _is_tar_header(head: bytes) -> bool:
@@ -121,15 +145,23 @@ def _is_tar_header(head: bytes) -> bool:
         stated = int(head[148:156].strip(b" \0"), 8)
     except ValueError:
         return False
-    return len(head) == _HEAD and stated == sum(head[:148]) + 8 * ord(" ") + sum(head[156:])
+    others = head[:148] + b" " * 8 + head[156:]
+    signed = sum(others) - 256 * sum(byte >= 128 for byte in others)  # as old programs add them up
+    return len(head) == _HEAD and stated in (sum(others), signed)
+
+
+def check_tar(blob: ByteSource) -> str:
+    """How a tar is compressed, by its first bytes; FooterError for what is none."""
+    kind = compression_of(blob)
+    if kind is None:
+        why = what_it_is(blob.read_at(0, min(blob.size, _HEAD)))
+        raise FooterError(f"no seekable layer, and no tar, tar.gz or tar.zst: {why}", blob.name)
+    return kind
 
 
 def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
     """Refuse to read all of what is far away, or of what is no tar."""
-    kind = compression_of(blob)
-    if kind is None:
-        why = "its first bytes are of none of these" if blob.size else "it is empty"
-        raise FooterError(f"no seekable layer, and no tar, tar.gz or tar.zst: {why}", blob.name)
+    kind = check_tar(blob)
     if wanted.index is False or not (_is_local(blob) or wanted.index == "build"):
         raise UnindexedError(
             f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is no index "
@@ -267,6 +299,13 @@ def _parse(data: bytes | bytearray, name: str, blob: ByteSource, wanted: Wanted)
     """An index of ours, or a ztoc, by its first bytes."""
     if data.startswith(_MAGIC):
         return load(data, name=name, max_toc_size=wanted.max_size)
+    if not data:
+        raise IndexFileError("it is empty, and no index", name)
+    kind = _compression_of(bytes(data[:_HEAD]), len(data))
+    if kind is not None:
+        raise IndexFileError(
+            f"it begins as a {_KINDS[kind]}, and is no index: 'stargz index' makes one of it", name
+        )
     try:
         return load_ztoc(data, name=name, blob_size=blob.size)
     except IndexFileError as error:

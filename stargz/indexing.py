@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from stargz.conversion import Result
 from stargz.digests import is_sha256
 from stargz.endpoints import Sink, is_same_file, open_source, open_writer
-from stargz.errors import DigestError, SourceError, UsageError
+from stargz.errors import DigestError, SourceError, TarError, UsageError
 from stargz.options import SPAN_SIZE, check_span_size, thread_count
 from stargz.sources import ByteSource, Source, as_source, url_scheme
 from stargz.sources.local import file_identity
@@ -207,6 +207,8 @@ def _build(
     )
     if given.identity() != before:
         raise _changed(given.name)
+    if not made.size:
+        raise TarError("no tar: it is empty", given.name)
     expected = str(before[0]) if isinstance(before, tuple) else ""
     if is_sha256(expected) and made.digest != expected:
         raise DigestError("the blob", expected, made.digest, given.name)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _BUFFER = 64 << 10
 # Reads of one batch that wait for a remote source together.
 _PARALLEL = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One error that verification found: the entry it is about ("" if none), the blob offset

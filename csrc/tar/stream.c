@@ -70,6 +70,7 @@ sgz_status sgz_tar_stream_end(const sgz_tar_stream *s, int padded, sgz_error *er
     int64_t end = s->pos + (int64_t)s->block_len;
     if (s->data || (padded && s->padding) || s->block_len || !sgz_tar_idle(s->parser))
         return sgz_base_fail(err, SGZ_ETAR, end, NULL, 0,
-                             "truncated: the input ends inside an entry");
+                             s->pos ? "truncated: the input ends inside an entry"
+                                    : "no tar: it ends before a first header does");
     return SGZ_OK;
 }

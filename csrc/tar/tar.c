@@ -195,7 +195,9 @@ static sgz_status on_header(sgz_tar_parser *p, const uint8_t *block, int64_t off
         }
         return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0, "%s",
                              zero ? "a block of zeros between the headers of one entry"
-                                  : "not a tar header (its checksum does not match)");
+                             : offset ? "not a tar header (its checksum does not match)"
+                                      : "no tar: it does not begin with a header (the checksum "
+                                        "does not match)");
     }
     if (!p->pending) {
         p->has_records = p->has_long_name = p->has_long_link = 0;

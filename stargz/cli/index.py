@@ -112,11 +112,14 @@ def _source(args: argparse.Namespace) -> Iterator[Any]:
         yield binary_stdin()
         return
     from stargz.footer import MAX_FOOTER_SIZE, kind_of
+    from stargz.indexes import check_tar
     from stargz.sources import as_source
 
     with source(args, tail=MAX_FOOTER_SIZE) as found, closing(as_source(found.source)) as blob:
         kind = kind_of(blob)
-        if kind is not None:
+        if kind is None:
+            check_tar(blob)
+        else:
             warn(args, f"{args.src}: is seekable without an index (it is {kind})")
         yield blob
 

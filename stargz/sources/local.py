@@ -36,7 +36,7 @@ class LocalSource:
         try:
             info = os.fstat(self._fd)
             if stat.S_ISDIR(info.st_mode):
-                raise SourceError(f"{self.name}: is a directory, not a layer")
+                raise SourceError(f"{self.name}: is a directory, not a file")
             if stat.S_ISBLK(info.st_mode):
                 self.size: int = os.lseek(self._fd, 0, os.SEEK_END)
             elif stat.S_ISREG(info.st_mode):
