@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ _ROOM = 64 << 20  # how much larger than its blob an index may be that nobody na
 _PIECE = 16 << 20  # what is larger is not in memory twice
 _EMPTY = 1024  # zeros that a tar without entries has
 _HEAD = 512  # bytes by which a tar is known, compressed or not
+_PEEK = 4096  # compressed ones that are enough for these
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
 # is written to within one has the same times as before.
 _TICK_NS = 20_000_000
@@ -128,6 +130,22 @@ def _compression_of(head: bytes, size: int) -> str | None:
         return "zstd"
     empty = size >= _EMPTY and head == bytes(_HEAD)
     return "none" if empty or _is_tar_header(head) else None
+
+
+def begins_as_tar(blob: ByteSource) -> bool:
+    """Whether it is most likely an ordinary tar, also a compressed one: so much of it is looked at
+    as tells. One of zstd is known by its name alone."""
+    head = blob.read_at(0, min(blob.size, _PEEK))
+    kind = _compression_of(head[:_HEAD], blob.size)
+    if kind == "gzip":
+        try:
+            head = zlib.decompressobj(31).decompress(head, _HEAD)
+        except zlib.error:
+            return False
+        return _is_tar_header(head) or head == bytes(_HEAD)
+    if kind == "zstd":
+        return blob.name.endswith((".tar.zst", ".tar.zstd", ".tzst"))
+    return kind is not None
 
 
 def what_it_is(head: bytes) -> str:
@@ -240,9 +258,17 @@ def _check_size(file: ByteSource, blob: ByteSource) -> None:
         )
 
 
-def _owner(source: ByteSource) -> int | None:
+def _status(source: ByteSource) -> os.stat_result | None:
+    """That of a file."""
     fd = getattr(source, "fd", None)
-    return None if fd is None else os.fstat(fd).st_uid
+    if fd is not None:
+        return os.fstat(fd)
+    return os.stat(source.name) if getattr(source, "named", None) is not None else None  # noqa: PTH116
+
+
+def _owner(source: ByteSource) -> int | None:
+    info = _status(source)
+    return None if info is None else info.st_uid
 
 
 def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
@@ -395,8 +421,8 @@ class _Place:
 
 def _let_settle(blob: ByteSource) -> None:
     """Wait until whatever is written to a file changes its times."""
-    fd = getattr(blob, "fd", None)
-    if fd is not None:
-        age = time.time_ns() - os.fstat(fd).st_ctime_ns
+    info = _status(blob)
+    if info is not None:
+        age = time.time_ns() - info.st_ctime_ns
         if 0 <= age < _TICK_NS:
             time.sleep((_TICK_NS - age) / 1e9)

@@ -106,7 +106,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "request with your credentials, whoever makes it",
     )
     parser.add_argument(
-        "--local", metavar="PATH", help="with DIR alone: the directory of layers/local"
+        "--local",
+        metavar="PATH",
+        help="with DIR alone: the directory of layers/local, of seekable layers and ordinary tars",
     )
 
 
@@ -253,7 +255,11 @@ def _source(args: argparse.Namespace, contents: Contents) -> Iterator[Tree | Roo
         if args.creds is not None:
             (host,) = args.allow_host  # see _check
             accounts = {check_registry(host): as_credentials(args.creds)}
-        reading = {"require_verified": args.require_verified, **reading_options(args)}
+        reading = {
+            "require_verified": args.require_verified,
+            **reading_options(args),
+            **cache_options(args),  # where indexes are kept, too
+        }
         with RegistryClient(**access_options(args), accounts=accounts) as client:
             yield Root(
                 args.allow_host,

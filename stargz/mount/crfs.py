@@ -2,16 +2,17 @@
 
     images/HOST/REPOSITORY/TAG/...     the merged files of an image, by tag or digest
     layers/HOST/REPOSITORY/DIGEST/...  one layer of a repository
-    layers/local/FILE/...              the layers in a local directory
+    layers/local/FILE/...              the layers in a local directory, and ordinary tars
 
 Only hosts that were allowed exist: a look-up below one is a request with the credentials of who
 mounted, whoever makes it.
 
 What is read below a digest is what has that digest. An image's manifest vouches for its layers'
-TOCs, and those for every chunk. For a layer that is looked up alone an image vouches that was
-looked up before, by digest, in the same repository. Where nothing vouches for a layer in this way
-the whole blob is fetched once, into a temporary file, and checked against its own digest. Content
-that has another one is EIO, and a line in the log.
+TOCs, and those for every chunk; or for its SOCI index, and that for every span. A layer with
+neither is read once, to be indexed. For a layer that is looked up alone an image vouches that
+was looked up before, by digest, in the same repository. Where nothing vouches for a layer in this
+way the whole blob is fetched once, into a temporary file, and checked against its own digest.
+Content that has another one is EIO, and a line in the log.
 
 Registries tell whether they have an image, but not which names begin with "some/": what is not
 an image may lead to one, and is an empty directory.
@@ -288,11 +289,14 @@ class Root:
             from stargz.tree import Tree
 
             source = f"docker://{pinned}"
-            options = {"platform": self._platform, "client": self.client, **self._options}
-            with open_image(source, **options) as image, ExitStack() as stack:
+            # What has no index gets one, which takes all of the layer: as `stargz mount` does.
+            options = {"index": "build", "client": self.client, **self._options}
+            platform = self._platform
+            with open_image(source, platform=platform, **options) as image, ExitStack() as stack:
                 layers = list(image.layers)
                 for number, entry in enumerate(image.descriptors):
-                    if not is_verified(layers[number]):
+                    by_ztoc = image.ways.get(number) == "ztoc"  # which the manifest names
+                    if not by_ztoc and not is_verified(layers[number]):
                         blob = self._open_blob(pinned, entry, stack)
                         layers[number] = self._open_whole(blob, stack)
                 if by_digest:
@@ -461,7 +465,7 @@ class Root:
             return None, _LOCAL_SECONDS
         if Path(path).is_dir():
             return self._directory("local", where), _LOCAL_SECONDS
-        if not _is_layer(path):
+        if not _is_shown(path):
             return None, _LOCAL_SECONDS
 
         @contextmanager
@@ -511,7 +515,7 @@ class Root:
         for name in os.listdir(path):  # noqa: PTH208
             inside = self._local_path((*directory.where, name))
             try:
-                if inside is not None and (Path(inside).is_dir() or _is_layer(inside)):
+                if inside is not None and (Path(inside).is_dir() or _is_shown(inside)):
                     names.append(name)
             except OSError as error:
                 if error.errno in _SHORT:
@@ -525,21 +529,21 @@ def _can_go(directory: _Directory) -> bool:
     return len(directory.where) >= (1 if directory.kind == "local" else 2) and not directory.names
 
 
-def _is_layer(path: str) -> bool:
-    """Whether a file ends as a seekable layer does. OSError where that cannot be told: that a name
-    is not there is only said when it is not."""
-    from stargz.footer import MAX_FOOTER_SIZE, parse_footer
+def _is_shown(path: str) -> bool:
+    """Whether a file ends as a seekable layer does, or begins as a tar. Neither its TOC nor its
+    index is looked at. OSError where that cannot be told: that a name is not there is only said
+    when it is not."""
+    from stargz.footer import kind_of
+    from stargz.indexes import begins_as_tar
+    from stargz.sources.local import LocalSource
 
     try:
         if not Path(path).is_file():
             return False
-        with Path(path).open("rb", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - MAX_FOOTER_SIZE))
-            parse_footer(file.read(MAX_FOOTER_SIZE), size, path)
+        with closing(LocalSource(path)) as file:
+            return kind_of(file) is not None or begins_as_tar(file)
     except (FormatError, FileNotFoundError, NotADirectoryError):
         return False
-    return True
 
 
 def _errno(error: Exception) -> int:

@@ -62,12 +62,7 @@ class LocalSource:
 
     def beside(self, suffix: str) -> LocalSource | None:
         """See ByteSource. Of a file that was opened by others it is not known where it is."""
-        if not self._owned:
-            return None
-        try:
-            return LocalSource(self.name + suffix)
-        except FileNotFoundError:
-            return None
+        return _beside(self.name, suffix) if self._owned else None
 
     def read_at(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; SourceError when the file does not have them."""
@@ -92,6 +87,13 @@ class LocalSource:
         if self._owned and self._fd >= 0:
             self.close()
             warn(f"unclosed layer {self.name}", ResourceWarning, source=self, stacklevel=2)
+
+
+def _beside(name: str, suffix: str) -> LocalSource | None:
+    try:
+        return LocalSource(name + suffix)
+    except FileNotFoundError:
+        return None
 
 
 def file_identity(info: os.stat_result) -> tuple[str, str] | None:
@@ -122,6 +124,15 @@ class NamedSource:
         info = os.fstat(file.fd)
         path = os.fsencode(os.path.abspath(self.name))  # noqa: PTH100
         return path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+    @property
+    def identity(self) -> tuple[str, str] | None:
+        """See ByteSource: of what its name leads to now."""
+        return file_identity(os.stat(self.name))  # noqa: PTH116
+
+    def beside(self, suffix: str) -> LocalSource | None:
+        """See ByteSource."""
+        return _beside(self.name, suffix)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """See ByteSource.read_at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import random
@@ -411,3 +412,61 @@ def os_open(path: Path) -> Iterator[int]:
 def test_hosts_are_checked(host: str) -> None:
     with pytest.raises(UsageError, match="is not host"):
         crfs.Root([host])
+
+
+def test_ordinary_tars_in_a_local_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are listed by their first bytes, and indexed when one looks into them."""
+    kept = tmp_path / "cache"
+    monkeypatch.setenv("STARGZ_CACHE_DIR", str(kept))
+    tar = tar_of([("file", b"contents")])
+    with local_root(tmp_path, 1) as (local, mounted, lines):
+        (local / "any.tar").write_bytes(tar)
+        (local / "any.tar.gz").write_bytes(gzip.compress(tar))
+        (local / "with.tgz").write_bytes(gzip.compress(tar, 1))
+        made = stargz.index(local / "with.tgz")
+        (local / "broken.tgz").write_bytes(gzip.compress(tar)[:-20])
+        (local / "notes.gz").write_bytes(gzip.compress(b"no tar" * 1000))
+        (local / "text").write_bytes(b"no tar")
+        (local / "empty").write_bytes(b"")
+        listing = ["any.tar", "any.tar.gz", "broken.tgz", "l0", "with.tgz"]
+        assert listed(mounted) == listing
+        assert not list(kept.rglob("index*/*")), "listing makes none"
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for name in ("with.tgz", "any.tar", "any.tar.gz"):
+            assert (mounted / name / "file").read_bytes() == b"contents"
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+        assert not lines
+        with pytest.raises(OSError) as caught:
+            (mounted / "broken.tgz/file").stat()
+        assert caught.value.errno == errno.EIO
+        wait_for(lambda: lines)
+        assert "broken.tgz" in lines[0] and "truncated" in lines[0]
+        for name in ("notes.gz", "text", "empty", made.path or ""):
+            assert not (mounted / Path(name).name).exists()
+        # Another tar in its place.
+        (local / "new").write_bytes(gzip.compress(tar_of([("file", b"another")])))
+        (local / "new").replace(local / "any.tar.gz")
+        wait_for(lambda: (mounted / "any.tar.gz/file").read_bytes() == b"another")
+
+
+def test_images_that_are_not_seekable(services: Served, tmp_path: Path) -> None:
+    """By their SOCI index, which the manifest names, a part of a layer is fetched; without one all
+    of it, once, to be indexed."""
+    stargz.index_image(
+        f"docker://{services.direct}/some/app:all",
+        f"docker://{services.direct}/some/app:soci",
+        min_layer_size=0,
+        span_size=64 << 10,
+        plain_http=True,
+    )
+    with rooted(services, tmp_path / "mnt") as (images, _, lines, _root):
+        for tag, least, most in (("soci", 1, 1 << 20), ("all", 3_000_000, 7_000_000)):
+            services.proxy.reset()
+            with (images / tag / "file").open("rb") as file:
+                assert file.read(1000) == GOOD[:1000]
+            answers = [sent for sent in services.proxy.log if sent.path.endswith(services.plain)]
+            assert least <= sum(sent.sent for sent in answers) <= most, tag
+            assert (images / tag / "a").read_bytes() == b"evil"
+        assert not lines

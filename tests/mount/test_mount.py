@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import random
@@ -23,6 +24,7 @@ from mounts import CAPABILITY, IMPLIED, clean_up, listed, mount_line, needs_fuse
 from trees import snapshot
 
 import stargz
+from stargz.errors import UsageError
 from stargz.mount import Mount, MountError, mount
 
 Mounted = Callable[..., tuple[Mount, Path]]
@@ -479,3 +481,26 @@ def test_an_open_layer_stays_open(extracted: tuple[Path, Path], mounted: Mounted
         assert (directory / "usr/x").read_bytes() == b"x"
         made.unmount()
         assert layer.read("usr/x") == b"x"
+
+
+def test_an_ordinary_tar_by_an_index_of_ones_own(tmp_path: Path) -> None:
+    """What `stargz.open` takes of trust and indexes, for what is opened here."""
+    blob = gzip.compress(tar_of([("file", b"contents")]))
+    (tmp_path / "any.tar.gz").write_bytes(blob)
+    (tmp_path / "mnt").mkdir()
+    made = stargz.index(tmp_path / "any.tar.gz", tmp_path / "index")
+    options: dict[str, Any] = {"index": tmp_path / "index", "index_digest": made.digest}
+    with mount(
+        tmp_path / "any.tar.gz", tmp_path / "mnt", require_verified=True, **options
+    ) as mounted:
+        assert (Path(mounted.directory) / "file").read_bytes() == b"contents"
+    with pytest.raises(stargz.UnindexedError):
+        mount(tmp_path / "any.tar.gz", tmp_path / "mnt", index=False)
+    with pytest.raises(stargz.errors.DigestError):
+        mount(tmp_path / "any.tar.gz", tmp_path / "mnt", index=tmp_path / "index",
+              index_digest="sha256:" + "0" * 64)  # fmt: skip
+    with (
+        stargz.open(tmp_path / "any.tar.gz") as layer,
+        pytest.raises(UsageError, match="index_digest is for what is opened here"),
+    ):
+        mount(layer, tmp_path / "mnt", index_digest=made.digest)

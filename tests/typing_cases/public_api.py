@@ -72,6 +72,8 @@ def use_images(src: str) -> None:
         assert_type(image.tree, stargz.Tree)
         tree = stargz.Tree(image.layers, whiteouts="apply")
         assert_type(tree.stat("etc"), stargz.Stat)
+        with stargz.mount.mount("any.tar.gz", "/mnt", index="build", require_verified=True):
+            pass
         with stargz.mount.mount(tree, "/mnt") as mounted:
             assert_type(mounted, stargz.mount.Mount)
     report = stargz.convert_image(src, "oci:lazy", platforms=["linux/amd64"])
