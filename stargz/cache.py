@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
-import logging
 import os
 import re
 import stat
@@ -28,10 +26,9 @@ from pathlib import Path
 from stargz._engine.chunks import Store
 from stargz.durable import NewFile, write_all
 from stargz.errors import SourceError
+from stargz.logs import logger
 
 DEFAULT_SIZE = 10 << 30
-
-_log = logging.getLogger("stargz")
 
 _INDEXES = "index"
 _FOLDER = re.compile(rf"[0-9a-f]{{2}}|{_INDEXES}")
@@ -152,7 +149,7 @@ class Cache:
                 return file.read()
         except OSError as error:
             if error.errno != errno.ENOENT:
-                _log.warning("%s: an index in it cannot be read: %s", self.path, error.strerror)
+                logger().warning("%s: an index in it cannot be read: %s", self.path, error.strerror)
             return None
 
     def keep_index(
@@ -173,7 +170,7 @@ class Cache:
                     file.publish(f"{path}/{name}")
             self._tidy_indexes()
         except OSError as error:
-            _log.warning("%s: an index is not kept: %s", self.path, error.strerror or error)
+            logger().warning("%s: an index is not kept: %s", self.path, error.strerror or error)
             return False
         return True
 
@@ -229,7 +226,7 @@ class Cache:
             room = max((cap - total) // 4, int(cap * _INTERVAL), 1)
             self._next_look = self.store.added + room
         except OSError as error:
-            _log.warning("%s: cannot be tidied: %s", self.path, error)
+            logger().warning("%s: cannot be tidied: %s", self.path, error)
             self._next_look = self.store.added + int(self.size * _INTERVAL) + 1
         finally:
             self._lock.release()
@@ -295,6 +292,8 @@ def _is_index(name: str) -> bool:
 
 
 def _sha256_of(text: str) -> bytes:
+    import hashlib
+
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
 
 
@@ -396,7 +395,7 @@ def as_cache(
         try:
             return _share(default_path())
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-            _log.warning("nothing is kept on disk: %s", error)
+            logger().warning("nothing is kept on disk: %s", error)
             return None
     if isinstance(cache, bool):
         return _share(default_path()) if cache else None

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from stargz.endpoints import Sink, Source, is_same_file, open_sink, open_source
@@ -23,21 +23,12 @@ from stargz.options import (
     thread_count,
 )
 from stargz.paths import Name, several
+from stargz.results import Result
 from stargz.wildcards import is_pattern
 
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
 _MADE = "digest size diff_id toc_digest uncompressed_size entries chunks"
-
-
-class Result:
-    """What a function made: a dataclass of values that JSON has, too."""
-
-    __slots__ = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)  # type: ignore[call-overload,no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

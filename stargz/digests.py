@@ -33,7 +33,7 @@ def check_digest(
     return digest
 
 
-def digest_of(data: bytes, like: str = "sha256:") -> str:
+def digest_of(data: bytes | bytearray, like: str = "sha256:") -> str:
     """The digest of `data`, by the algorithm of the digest `like`."""
     import hashlib
 

@@ -3,18 +3,16 @@ beside it, one that was kept, or a new one."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import time
 import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
-from stargz.cache import Cache, as_cache
+from stargz.digests import digest_of
 from stargz.errors import (
     DigestError,
     FooterError,
@@ -24,11 +22,14 @@ from stargz.errors import (
     UnverifiedError,
     UsageError,
 )
-from stargz.indexing import SUFFIX, Progress, build
+from stargz.logs import logger
+from stargz.options import INDEX_SUFFIX
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
 from stargz.sources.base import BESIDE
 
-_log = logging.getLogger("stargz")
+if TYPE_CHECKING:
+    from stargz.cache import Cache
+    from stargz.indexing import Progress
 
 # What an index can be given as: its file, itself, or what to do where there is none.
 IndexSource = Source | Index | Literal["build", False] | None
@@ -215,7 +216,7 @@ def _given(blob: ByteSource, wanted: Wanted) -> Found:
 def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
     beside: Callable[[str], ByteSource | None] | None = getattr(blob, "beside", None)
     try:
-        opened = None if beside is None else beside(SUFFIX)
+        opened = None if beside is None else beside(INDEX_SUFFIX)
         if opened is not None:
             with closing(opened):
                 if wanted.index_digest is None:
@@ -227,8 +228,8 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
             raise
         text: object = error
         if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename or blob.name + SUFFIX}: {error.strerror}"
-        _log.warning("%s; this index is not used", text)
+            text = f"{error.filename or blob.name + INDEX_SUFFIX}: {error.strerror}"
+        logger().warning("%s; this index is not used", text)
     if wanted.index_digest is not None:
         raise UsageError(
             f"{blob.name}: index_digest (--index-digest) is of an index, and there is none: give "
@@ -290,7 +291,7 @@ def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
     else:  # its last bytes came with its size
         data = b"".join(file.read_ranges([(0, file.size - last), (file.size - last, last)]))
     if wanted.index_digest is not None:
-        actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        actual = digest_of(data)
         if actual != wanted.index_digest:
             raise DigestError("the index", wanted.index_digest, actual, file.name)
     foreign = None if data.startswith(_MAGIC) else load_foreign(data, name=file.name)
@@ -308,7 +309,7 @@ def _made_of(
     these."""
     if foreign.size not in (0, blob.size):
         raise _misfit(foreign.size, name, blob)
-    place = _Place(blob, wanted, foreign, f" by {hashlib.sha256(data).hexdigest()}")
+    place = _Place(blob, wanted, foreign, f" by {digest_of(data)}")
     made = None if wanted.require_verified else place.read()
     if made is None:
         if not _is_local(blob):
@@ -379,6 +380,8 @@ class _Place:
         self._by = by  # what tells it from another
         self._cache: Cache | None = None
         if wanted.cache is not False and self._identity() is not None:
+            from stargz.cache import as_cache
+
             self._cache = as_cache(wanted.cache)
 
     def _identity(self) -> tuple[str, str] | None:
@@ -398,12 +401,14 @@ class _Place:
             made = load(data, name=self._cache.path)
             _check_fits(made, self._cache.path, self._blob, self._wanted.blob_digest)
         except IndexFileError as error:
-            _log.info("%s; it is made anew", error)
+            logger().info("%s; it is made anew", error)
             return None
         return made
 
     def make(self) -> Index:
         """A new one, which is kept."""
+        from stargz.indexing import build
+
         blob, wanted = self._blob, self._wanted
         _let_settle(blob)
         identity = self._identity()
@@ -412,7 +417,7 @@ class _Place:
             raise DigestError("the blob", wanted.blob_digest, made.digest, blob.name)
         if self._cache is not None and identity is not None and identity == self._identity():
             kept = self._cache.keep_index(*identity, made.dump)
-            _log.info(
+            logger().info(
                 "%s: %s in %s spans, %s", blob.name, f"{made.entries:,} entries",
                 f"{made.spans:,}", "kept in the cache" if kept else "not kept",
             )  # fmt: skip

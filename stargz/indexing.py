@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from stargz.conversion import Result
 from stargz.digests import is_sha256
 from stargz.endpoints import Sink, is_same_file, open_source, open_writer
 from stargz.errors import DigestError, SourceError, TarError, UsageError
-from stargz.options import SPAN_SIZE, check_span_size, thread_count
+from stargz.options import INDEX_SUFFIX, SPAN_SIZE, check_span_size, thread_count
+from stargz.results import Result
 from stargz.sources import ByteSource, Source, as_source, url_scheme
 from stargz.sources.local import file_identity
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 IndexFormat = Literal["native", "soci"]
 
 FORMATS = get_args(IndexFormat)
-SUFFIX = ".index"
 # A file whose last byte is this far behind an entry point takes some tenths of a second to read.
 LONG_SPAN = 64 << 20
 
@@ -146,7 +145,7 @@ def toc_digest_of(made: Index) -> str:
 
 def _beside(src: Source) -> str:
     if isinstance(src, str | os.PathLike) and not url_scheme(src):
-        return os.fspath(src) + SUFFIX
+        return os.fspath(src) + INDEX_SUFFIX
     raise UsageError("of what is no file the index needs a name: give dst")
 
 

@@ -306,7 +306,6 @@ def _open_indexed(
 ) -> Layer:
     """An ordinary blob, by its index."""
     from stargz.indexes import Wanted, find
-    from stargz.indexing import toc_digest_of
 
     found = find(
         source,
@@ -324,6 +323,8 @@ def _open_indexed(
     )
     index = found.index
     if toc_digest is not None:
+        from stargz.indexing import toc_digest_of
+
         _check_toc(toc_digest, toc_digest_of(index), source.name)
     # A TOC's digest is about the digests in it, not about those of spans, which stand beside it.
     vouched = found.vouched or (toc_digest is not None and not index.has_span_digests)

@@ -19,6 +19,7 @@ LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
+INDEX_SUFFIX = ".index"  # of the file that is looked for beside a blob
 SPAN_SIZE = 4 << 20
 SPAN_SIZES = range(64 << 10, (1 << 30) + 1)  # decoded bytes from one entry point to the next
 MEMBER_MAX = (2 << 30) - (16 << 20)  # of one gzip member: its length is 32 bits

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from stargz.conversion import Result, warnings_of
+from stargz.conversion import warnings_of
 from stargz.durable import NewFile
 from stargz.endpoints import Sink, is_replaced, is_same_file, open_sink
 from stargz.errors import FormatError, StargzError, UsageError
@@ -24,6 +24,7 @@ from stargz.options import (
     codec_name,
     thread_count,
 )
+from stargz.results import Result
 
 if TYPE_CHECKING:
     from stargz._engine.write import Manifest, Packing, Saving

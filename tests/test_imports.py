@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import blobs
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +20,7 @@ PACKAGE = ROOT / "stargz"
 # __main__ are the doors, above all.
 FLOORS = {
     "stargz": (
-        ("errors", "durable", "digests", "wildcards"),
+        ("errors", "durable", "digests", "logs", "results", "wildcards"),
         ("footer", "_engine"),
         ("toc", "paths", "contents", "sources", "options", "endpoints"),
         ("cache",),
@@ -172,8 +174,8 @@ print("|".join(sorted({{name.partition(".")[0] for name in sys.modules}})), file
     assert not loaded & HEAVY
 
 
-def test_reading_a_file() -> None:
-    """What a local layer has no use for is not imported to read a file of it."""
+def loaded_by(*words: object) -> set[str]:
+    """The modules that a command has imported when it is done."""
     script = """
 import sys
 from stargz.cli import main
@@ -181,16 +183,37 @@ code = main(sys.argv[1:])
 print("|".join(sys.modules), file=sys.stderr)
 sys.exit(code)
 """
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.strip().splitlines()[-1].split("|"))
+
+
+def test_reading_a_file() -> None:
+    """What a local layer has no use for is not imported to read a file of it."""
     layer = ROOT / "tests/data/duplicates.esgz"
     listed = subprocess.run(
         [sys.executable, "-m", "stargz", "find", layer, "-type", "f"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    name = listed.stdout.splitlines()[0]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "cat", layer, name], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    loaded = set(done.stderr.strip().split("|"))
+    loaded = loaded_by("cat", layer, listed.stdout.splitlines()[0])
     assert "stargz.layer" in loaded
     assert not loaded & {"stargz.cache", "stargz.oci", "logging", "hashlib"}
+
+
+def test_an_index(tmp_path: Path) -> None:
+    """Neither is what an index has none for, to make it or to read by it."""
+    layer = tmp_path / "layer.tar.gz"
+    layer.write_bytes(gzip.compress(blobs.tar_of([("file", b"content")])))
+    index = tmp_path / "layer.index"
+    never = {"stargz.oci", "stargz.conversion", "stargz.cache", "stargz.remote", "tempfile"}
+    made = loaded_by("-q", "index", layer, "-o", index)
+    assert "stargz.indexing" in made
+    assert not made & {*never, "logging"}
+    read = loaded_by("cat", "--index", index, layer, "file")
+    assert "stargz.indexes" in read
+    assert not read & {*never, "stargz.indexing", "hashlib"}
+    kept = tmp_path / "cache"
+    loaded_by("ls", "--cache-dir", kept, layer)
+    assert not loaded_by("ls", "--cache-dir", kept, layer) & {*never, "stargz.indexing"} - {
+        "stargz.cache"
+    }

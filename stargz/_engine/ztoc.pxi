@@ -34,6 +34,8 @@ cdef class ZtocParts:
     def __cinit__(self):
         self.spool = -1
         self.lock = threading.Lock()
+        import tempfile
+
         with tempfile.TemporaryFile(prefix="stargz-") as file:
             self.spool = os.dup(file.fileno())
         self.ptr = sgz_index_ztoc_new(self.spool)

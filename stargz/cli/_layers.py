@@ -159,7 +159,8 @@ def open_tree(args: argparse.Namespace, *, landmarks: bool = False) -> Iterator[
 
 
 def _tell(args: argparse.Namespace, layer: Layer, trust: str) -> None:
-    log(args, f"{args.src}: {layer.kind}, TOC {layer.toc_digest}, {trust}")
+    if args.log_level in ("debug", "info"):  # else the digest may have to be made for nothing
+        log(args, f"{args.src}: {layer.kind}, TOC {layer.toc_digest}, {trust}")
 
 
 def index_trust(args: argparse.Namespace, layer: Layer) -> str:

@@ -30,8 +30,6 @@ stargz index layer.tar.gz
 stargz index --format soci -o layer.ztoc layer.tar.gz
 curl -s https://host.example/big.tar.gz | stargz index - -o big.index"""
 
-_SUFFIX = ".index"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz index`."""
@@ -101,7 +99,9 @@ def _destination(args: argparse.Namespace) -> str:
         return dst
     if args.src == "-" or is_image(args.src) or is_url(args.src):
         raise UsageError(f"{args.src}: is no file, so FILE is needed (- for standard output)")
-    return str(args.src) + _SUFFIX
+    from stargz.options import INDEX_SUFFIX
+
+    return str(args.src) + INDEX_SUFFIX
 
 
 @contextmanager

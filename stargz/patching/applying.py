@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
-from stargz.conversion import Result
 from stargz.endpoints import is_url, open_sink, open_source
 from stargz.errors import CodecError, DigestError, UsageError
 from stargz.options import thread_count
 from stargz.patching.file import engine
+from stargz.results import Result
 from stargz.sources.spool import Spool
 
 File = str | os.PathLike[str] | IO[bytes]

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stargz.conversion import Result
 from stargz.endpoints import Sink, is_same_file, open_writer
 from stargz.errors import CodecError, UsageError
 from stargz.layer import Layer
@@ -37,6 +36,7 @@ from stargz.patching.members import (
     read_list,
     seekable_alone,
 )
+from stargz.results import Result
 from stargz.sources import Source, as_source
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Unpack
 
-from stargz.conversion import Result
 from stargz.errors import (
     DigestError,
     FormatError,
@@ -55,6 +54,7 @@ from stargz.oci.verify.blob import (
 )
 from stargz.options import thread_count
 from stargz.paths import text
+from stargz.results import Result
 
 MAX_ERRORS = 100  # that are listed; all are counted
 
