@@ -14,21 +14,32 @@ enum { TRIES = 4, WRONG = 254, RIGHT = 255 };
 
 /* How many errors are kept in full. */
 #define ERRORS 64
-/* How many bytes of global headers are taken in. */
+/* How many bytes of global headers are taken in, and at how many places they are looked for: each
+ * has to be decoded. */
 #define GLOBALS_MAX ((int64_t)2 << 20)
+#define PLACES_MAX 64
 
 typedef struct {
     uint32_t file;
     sgz_error *err;
 } wrong;
 
+/* Where in the tar global headers stand, and where they end in `globals`. */
+typedef struct {
+    int64_t at;
+    size_t end;
+} place;
+
 struct sgz_read_claims {
     const sgz_toc *toc;
     _Atomic uint8_t *states; /* by row */
     pthread_mutex_t lock;    /* of what follows */
-    sgz_tar_parser *parser;  /* has read the global headers, and no others but entries' */
+    sgz_tar_parser *parser;  /* has read this much of the global headers, and entries' */
+    size_t parsed;
     uint8_t *globals;
     size_t globals_len;
+    place *places;
+    size_t places_count, places_cap;
     wrong *errors;
     size_t count, cap;
 };
@@ -56,6 +67,7 @@ void sgz_read_claims_free(sgz_read_claims *c)
         free(c->errors[i].err);
     free(c->errors);
     free(c->globals);
+    free(c->places);
     sgz_tar_parser_free(c->parser);
     free(c->states);
     pthread_mutex_destroy(&c->lock);
@@ -218,16 +230,36 @@ static sgz_tar_parser *new_parser(const uint8_t *globals, size_t len, size_t *us
     return parser;
 }
 
+/* Where the headers of a row's entry begin. */
+static int64_t begin_of(const sgz_read_claims *c, uint32_t row)
+{
+    return c->toc->origins[row].content - c->toc->origins[row].header;
+}
+
+/* A parser that has read the global headers that stand before a file: for those that come in the
+ * order of the tar it is mostly the same. With the lock held. */
+static sgz_status parser_for(sgz_read_claims *c, uint32_t file, sgz_error *err)
+{
+    size_t before = 0, used;
+    for (size_t i = 0; i < c->places_count && c->places[i].at < begin_of(c, file); i++)
+        before = c->places[i].end;
+    if (c->parser && c->parsed == before)
+        return SGZ_OK;
+    sgz_tar_parser_free(c->parser);
+    c->parser = new_parser(c->globals, before, &used);
+    c->parsed = before;
+    return c->parser ? SGZ_OK : no_memory(err);
+}
+
 /* Exactly one entry, its PAX and GNU prefixes included, and nothing else. With the lock held. */
 static sgz_status parse(sgz_read_claims *c, uint32_t file, const uint8_t *header, sgz_error *err)
 {
     uint32_t len = c->toc->origins[file].header;
     sgz_tar_event event = SGZ_TAR_MORE;
     sgz_tar_entry entry;
-    sgz_status st = SGZ_OK;
-    size_t used;
-    if (!c->parser && !(c->parser = new_parser(c->globals, c->globals_len, &used)))
-        return no_memory(err);
+    sgz_status st = parser_for(c, file, err);
+    if (st)
+        return st;
     for (uint32_t at = 0; at < len && !st && event == SGZ_TAR_MORE; at += SGZ_TAR_BLOCK) {
         st = sgz_tar_feed(c->parser, header + at, at, &event, &entry, err);
         if (event == SGZ_TAR_ENTRY && at + SGZ_TAR_BLOCK < len)
@@ -272,32 +304,6 @@ sgz_status sgz_read_claims_decode(sgz_decoder *d, int64_t at, int64_t end, uint8
     return st;
 }
 
-/* Where the headers of the first entry begin. */
-static int64_t first_header(const sgz_read_claims *c)
-{
-    for (size_t i = 0; i < c->toc->count; i++)
-        if (!sgz_toc_is_piece(&c->toc->rows[i]))
-            return c->toc->origins[i].content - c->toc->origins[i].header;
-    return 0;
-}
-
-static sgz_status read_globals(sgz_read_claims *c, sgz_decoder *d, sgz_error *err)
-{
-    int64_t len = first_header(c);
-    size_t used;
-    if (len <= 0)
-        return SGZ_OK;
-    len = len < GLOBALS_MAX ? len : GLOBALS_MAX;
-    if (!(c->globals = malloc((size_t)len)))
-        return no_memory(err);
-    sgz_status st = sgz_read_claims_decode(d, 0, len, c->globals, err);
-    if (st)
-        return st;
-    sgz_tar_parser_free(new_parser(c->globals, (size_t)len, &used));
-    c->globals_len = used;
-    return SGZ_OK;
-}
-
 /* Whether a row is a file that is nothing but zeros: none of its chunks brings its headers. */
 static int is_hole(const sgz_toc *toc, uint32_t row)
 {
@@ -339,6 +345,45 @@ static sgz_status walk(walker *w, int64_t from, int64_t end, uint8_t *out, sgz_e
                          (long long)end);
 }
 
+/* Take in the global headers that bytes [at, end) of the tar begin with, which are no entry's. */
+static sgz_status read_globals(sgz_read_claims *c, walker *w, int64_t at, int64_t end,
+                               sgz_error *err)
+{
+    int64_t left = GLOBALS_MAX - (int64_t)c->globals_len;
+    size_t len = (size_t)(end - at < left ? end - at : left), used;
+    uint8_t *globals = realloc(c->globals, c->globals_len + len + 1);
+    if (!globals)
+        return no_memory(err);
+    c->globals = globals;
+    sgz_status st = walk(w, at, at + (int64_t)len, globals + c->globals_len, err);
+    if (st)
+        return st;
+    sgz_tar_parser_free(new_parser(globals + c->globals_len, len, &used));
+    place found = {at, c->globals_len += used};
+    return !used || SGZ_PUSH(c->places, c->places_count, c->places_cap, found) ? SGZ_OK
+                                                                               : no_memory(err);
+}
+
+/* They stand where nothing does that the rows tell of. */
+static sgz_status find_globals(sgz_read_claims *c, sgz_decoder *d, sgz_error *err)
+{
+    const sgz_toc *toc = c->toc;
+    walker w = {d, SGZ_NO_POINT, 0};
+    int64_t end = 0; /* of what the rows before tell of */
+    sgz_status st = SGZ_OK;
+    for (uint32_t i = 0, places = 0; i < toc->count && !st && places < PLACES_MAX;) {
+        int64_t begin = begin_of(c, i), content = toc->origins[i].content, payload = 0;
+        if (begin - end > SGZ_TAR_BLOCK && ++places)
+            st = read_globals(c, &w, end, begin, err);
+        do
+            payload += sgz_toc_has_data(&toc->rows[i]) ? toc->rows[i].chunk_size : 0;
+        while (++i < toc->count && sgz_toc_is_piece(&toc->rows[i]));
+        payload += -payload & (SGZ_TAR_BLOCK - 1);
+        end = content + payload > end ? content + payload : end;
+    }
+    return st;
+}
+
 /* The files that are holes have to be so in the tar. */
 static sgz_status check_holes(sgz_read_claims *c, sgz_decoder *d, sgz_error *err)
 {
@@ -370,7 +415,7 @@ sgz_status sgz_read_claims_begin(sgz_read_claims *c, const sgz_codecs *codecs,
     sgz_status st = sgz_codec_decoder_init(&d, codecs, blob, points, err);
     if (st)
         return st;
-    st = read_globals(c, &d, err);
+    st = find_globals(c, &d, err);
     if (!st)
         st = check_holes(c, &d, err);
     sgz_codec_decoder_free(&d);

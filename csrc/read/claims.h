@@ -20,8 +20,8 @@ void sgz_read_claims_free(sgz_read_claims *claims);
 /* Decode bytes [at, end) of all that a blob decodes to, from the points that they take. */
 sgz_status sgz_read_claims_decode(sgz_decoder *decoder, int64_t at, int64_t end, uint8_t *out,
                                   sgz_error *err);
-/* Take in the PAX global headers that the tar begins with, of which each header is to be understood;
- * once, before anything is checked. Those that come later are not looked for. */
+/* Take in the PAX global headers, of which each header behind them is to be understood; once, before
+ * anything is checked. They are looked for where there is room for them between the entries. */
 sgz_status sgz_read_claims_begin(sgz_read_claims *claims, const sgz_codecs *codecs,
                                  const sgz_blob *blob, const sgz_points *points, sgz_error *err);
 
