@@ -55,6 +55,8 @@ def _found(problems: Iterable[Problem], fresh: Index | None) -> dict[str, Any]:
         "errors": errors,
         "error_count": count,
         "notes": fresh.notes if fresh is not None else [],
+        "blob_digest": fresh.digest if fresh is not None else "",
+        "diff_id": fresh.diff_id if fresh is not None else "",
     }
 
 

@@ -55,8 +55,9 @@ class VerifyResult:
     tar, its TOC included). `errors` holds the first hundred of `error_count` problems.
     `verified`: the TOC's digest was given when the layer was opened and every file has a
     digest, so that the contents, and not only their consistency, were checked. `warnings` are
-    of headers in which other readers see another tree. It is true (`if layer.verify():`) when
-    `ok` is.
+    of headers in which other readers see another tree. Of an ordinary tar `blob_digest` and
+    `diff_id` are what the blob, and the tar in it, was found to have. It is true
+    (`if layer.verify():`) when `ok` is.
     """
 
     ok: bool
@@ -67,6 +68,8 @@ class VerifyResult:
     error_count: int = 0
     verified: bool = False
     warnings: tuple[str, ...] = ()
+    blob_digest: str | None = None
+    diff_id: str | None = None
 
     def __bool__(self) -> bool:
         return self.ok
@@ -536,6 +539,8 @@ class Layer:
             error_count=found["error_count"],
             verified=self.trusted and not found["undigested"],
             warnings=tuple(found["notes"]),
+            blob_digest=found.get("blob_digest") or None,
+            diff_id=found.get("diff_id") or None,
         )
 
     # --- life ---------------------------------------------------------------------------

@@ -4,6 +4,7 @@ times to the nanosecond, extended attributes, links and holes."""
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 import subprocess
@@ -206,6 +207,28 @@ def test_what_the_format_itself_puts_there_is_not(archive: Path, tmp_path: Path)
     ok("index", "-q", tmp_path / "layer", "-o", tmp_path / "index")
     by_toc = ok("ls", "-R", tmp_path / "layer")
     assert ok("ls", "-R", "--index", tmp_path / "index", tmp_path / "layer") == by_toc
+
+
+def test_verify_says_what_it_has_seen(archive: Path, tmp_path: Path) -> None:
+    """The digests of blob and tar, whoever made the index; and what vouched for that."""
+    (tmp_path / "any.tar.gz").write_bytes(archive.read_bytes())
+    made = json.loads(ok("index", "--json", tmp_path / "any.tar.gz"))
+    (tmp_path / "any.tar.gz.index").rename(tmp_path / "named")
+    seen = f"blob {made['blob_digest']}, DiffID {made['diff_id']}"
+    named = ("--index", tmp_path / "named", tmp_path / "any.tar.gz")
+    assert ok("verify", tmp_path / "any.tar.gz").endswith(f"; {seen}\n")
+    assert ok("verify", "--index-digest", made["digest"], *named).endswith(f"; {seen}\n")
+    unvouched = "(unverified: no --index-digest was given)"
+    assert ok("verify", *named).endswith(f"; {seen} {unvouched}\n")
+    told = json.loads(ok("verify", "--json", *named))
+    assert (told["verified"], told["index_trust"]) == (False, "nothing vouches for it")
+    # `info` calls things as `index` does.
+    info = json.loads(ok("info", "--json", *named))
+    shared = made.keys() - {"format", "path", "digest", "size", "seconds", "warnings"}
+    assert {key: info[key] for key in shared} == {key: made[key] for key in shared}
+    assert {key: told[key] for key in ("blob_digest", "diff_id")} == {
+        key: made[key] for key in ("blob_digest", "diff_id")
+    }
 
 
 def test_without_entries_of_their_own_directories_have_no_time(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def _of_index(index: Index) -> dict[str, Any]:
         "spans": index.spans,
         "longest_span": index.longest_span,
         "blob_digest": index.digest or None,
+        "blob_size": index.size,
         "diff_id": index.diff_id or None,
     }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, describe, report, say
-from stargz.cli._layers import access_options, is_image, open_layer
+from stargz.cli._layers import access_options, index_trust, is_image, open_layer
 from stargz.cli._output import counted, relay, size_text, warn
 from stargz.cli._progress import Progress
 from stargz.cli._several import Told, each
@@ -64,6 +64,8 @@ def _verify(args: argparse.Namespace) -> Told:
             with Progress("verify", args) as progress:
                 result = layer.verify(progress=progress.callback)
             toc_digest = layer.toc_digest
+            indexed = layer.kind == "indexed"
+            trust = index_trust(args, layer) if indexed else None
     except (PlatformError, UnsupportedError, UnindexedError):
         raise
     except _REFUSED as error:
@@ -87,15 +89,25 @@ def _verify(args: argparse.Namespace) -> Told:
         "toc_digest": toc_digest,
         "warnings": list(result.warnings),
     }
+    if indexed:
+        value |= {
+            "blob_digest": result.blob_digest,
+            "diff_id": result.diff_id,
+            "index_trust": trust,
+        }
     counts = (
         f"{counted(result.files, 'file')}, {counted(result.chunks, 'chunk')}, "
         f"{size_text(result.bytes)}"
     )
     more = "" if result.ok else f", {counted(result.error_count, 'error')}"
+    if indexed and result.ok:  # it was indexed anew, so all of its bytes were seen
+        counts += f"; blob {result.blob_digest}, DiffID {result.diff_id}"
     if result.ok and not result.verified:
         # Consistent in itself; whether it is the layer that was meant, nobody said.
         more = " (unverified: " + (
-            "files without a digest)" if args.toc_digest else "no --toc-digest was given)"
+            "files without a digest)"
+            if args.toc_digest or args.index_digest
+            else f"no --{'index' if indexed else 'toc'}-digest was given)"
         )
     return _told(args, value, result.ok, counts + more)
 
