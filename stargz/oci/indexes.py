@@ -101,8 +101,8 @@ class FoundIndex:
                 self._refused = True
                 _log.warning(
                     "%s: its SOCI index is of version 1, about which its digest says nothing: "
-                    "who may push to the repository may have added it. It is not used; name "
-                    "the image by a tag to use it",
+                    "who may push to the repository may have added it. It is used only where a "
+                    "tag names the image",
                     self._repository.name,
                 )
                 return
