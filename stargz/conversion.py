@@ -210,8 +210,6 @@ def not_prioritized(error: EntryNotFoundError) -> EntryNotFoundError:
 def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
     """What the maker of a layer should know of it."""
     yield from fields["notes"]
-    if fields.get("trailing"):
-        yield f"{fields['trailing']} were ignored"
     if fields["toc_size"] > TOC_SIZE_WARNING:
         yield (
             f"the TOC is {fields['toc_size'] >> 20} MiB; containers/storage refuses more than 150"

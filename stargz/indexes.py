@@ -4,6 +4,7 @@ beside it, one that was kept, or a new one."""
 from __future__ import annotations
 
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -37,7 +38,6 @@ IndexSource = Source | Index | Literal["build", False] | None
 _MAGIC = b"SGZINDEX"  # of ours
 _ROOM = 64 << 20  # how much larger than its blob an index may be that nobody named
 _PIECE = 16 << 20  # what is larger is not in memory twice
-_EMPTY = 1024  # zeros that a tar without entries has
 _HEAD = 512  # bytes by which a tar is known, compressed or not
 _PEEK = 4096  # compressed ones that are enough for these
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
@@ -120,16 +120,16 @@ def find(blob: ByteSource, wanted: Wanted) -> Found:
 def compression_of(blob: ByteSource) -> str | None:
     """How a tar is compressed that begins as the blob does: "gzip", "zstd" or "none"; None for
     what is no tar."""
-    return _compression_of(blob.read_at(0, min(blob.size, _HEAD)), blob.size)
+    return _compression_of(blob.read_at(0, min(blob.size, _HEAD)))
 
 
-def _compression_of(head: bytes, size: int) -> str | None:
+def _compression_of(head: bytes) -> str | None:
     if head.startswith(b"\x1f\x8b"):
         return "gzip"
     skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
     if head.startswith(b"\x28\xb5\x2f\xfd") or skippable:
         return "zstd"
-    empty = size >= _EMPTY and head == bytes(_HEAD)
+    empty = head == bytes(_HEAD)
     return "none" if empty or _is_tar_header(head) else None
 
 
@@ -160,13 +160,10 @@ def what_it_is(head: bytes) -> str:
 
 
 def _is_tar_header(head: bytes) -> bool:
-    try:
-        stated = int(head[148:156].strip(b" \0"), 8)
-    except ValueError:
-        return False
+    stated = re.match(rb"[ \0]*([0-7]+)", head[148:156])
     others = head[:148] + b" " * 8 + head[156:]
     signed = sum(others) - 256 * sum(byte >= 128 for byte in others)  # as old programs add them up
-    return len(head) == _HEAD and stated in (sum(others), signed)
+    return len(head) == _HEAD and stated is not None and int(stated[1], 8) in (sum(others), signed)
 
 
 def check_tar(blob: ByteSource) -> str:
@@ -298,6 +295,7 @@ def _read(file: ByteSource, blob: ByteSource, wanted: Wanted) -> Found:
     if foreign is not None:
         return Found(_made_of(foreign, data, file.name, blob, wanted), True)
     made = _parse(data, file.name, blob, wanted)
+    made.file = file.name
     _check_fits(made, file.name, blob, wanted.blob_digest)
     return Found(made, wanted.index_digest is not None)
 
@@ -328,7 +326,7 @@ def _parse(data: bytes | bytearray, name: str, blob: ByteSource, wanted: Wanted)
         return load(data, name=name, max_toc_size=wanted.max_size)
     if not data:
         raise IndexFileError("it is empty, and no index", name)
-    kind = _compression_of(bytes(data[:_HEAD]), len(data))
+    kind = _compression_of(bytes(data[:_HEAD]))
     if kind is not None:
         raise IndexFileError(
             f"it begins as a {_KINDS[kind]}, and is no index: 'stargz index' makes one of it", name
@@ -415,6 +413,8 @@ class _Place:
         made = build(blob, threads=wanted.threads, progress=wanted.progress, wanted=self._foreign)
         if wanted.blob_digest is not None and made.digest != wanted.blob_digest:
             raise DigestError("the blob", wanted.blob_digest, made.digest, blob.name)
+        for note in made.notes:
+            _log.warning("%s: %s", blob.name, note)
         if self._cache is not None and identity is not None and identity == self._identity():
             kept = self._cache.keep_index(*identity, made.dump)
             logger().info(

@@ -307,7 +307,7 @@ def test_garbage_behind_the_gzip_is_ignored_with_a_warning() -> None:
     tar = make_tar(BASIC)
     out = io.BytesIO()
     result = stargz.convert(io.BytesIO(gzip.compress(tar) + b"garbage"), out)
-    assert result.warnings == ("bytes behind the last gzip member were ignored",)
+    assert [("behind the last gzip member" in text) for text in result.warnings] == [True]
     assert out.getvalue() == convert(tar)
     again = stargz.convert(
         gzip.compress(tar) + b"garbage", io.BytesIO(), prioritized=["e"], threads=1

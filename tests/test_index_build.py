@@ -397,7 +397,8 @@ def rounded(fields: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("first", range(0, COUNT, 100))
 def test_rows_are_those_of_a_conversion(first: int) -> None:
-    """Of the same tar, whose entries get in each other's way; and the refusals are the same."""
+    """Of the same tar, whose entries get in each other's way. What is refused there, the index goes
+    without, and says so; or reads it as GNU tar does."""
     refused = 0
     for seed in range(first, first + 100):
         tar = mutated_tar(seed)
@@ -406,9 +407,12 @@ def test_rows_are_those_of_a_conversion(first: int) -> None:
             stargz.convert(io.BytesIO(tar), blob, threads=1)
         except StargzError as error:
             refused += 1
-            with pytest.raises(type(error)) as found:
-                index_of(gzip.compress(tar, 1))
-            assert str(found.value).partition(": ")[2] == str(error).partition(": ")[2], seed
+            try:
+                told = "".join(index_of(gzip.compress(tar, 1)).notes)
+            except StargzError as cut:
+                assert "truncated" in str(cut)
+                continue
+            assert "left out" in told or "do not count" in told or "slash" in told, (seed, error)
             continue
         toc = TOC.parse(toc_json(blob.getvalue()), len(blob.getvalue()))
         index = index_of(gzip.compress(tar, 1), threads=1)
@@ -439,10 +443,9 @@ def broken() -> dict[str, bytes]:
         "flipped": packed[:middle] + bytes((packed[middle] ^ 0x55,)) + packed[middle + 1 :],
         "garbage where the tar has not ended": gzip.compress(TAR[:1_000_448]) + b"garbage",
         "cut off in a file": gzip.compress(TAR[:2_000_000]),
-        "a lone block of zeros": TAR[:512] + bytes(512) + TAR[512:],
         "zstd cut off": frame[:-10],
         "zstd, garbage behind": frame + b"garbage",
-        "a type that no layer has": tarfile.TarInfo("f").tobuf()[:156] + b"9" + bytes(2000),
+        "no header": tarfile.TarInfo("f").tobuf()[:156] + b"9" + bytes(2000),
     }
 
 

@@ -9,7 +9,6 @@ import os
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -265,9 +264,5 @@ def test_times_that_no_toc_can_say(time: str, tmp_path: Path) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(info)
-    read: Callable[[], int] = lambda: stargz.open(out.getvalue()).entry("file").mtime_ns  # noqa: E731
-    if time == "1e3":
-        with pytest.raises(stargz.StargzError, match="is not a time"):
-            read()
-    else:
-        assert read() == 0
+    with stargz.open(out.getvalue()) as layer:
+        assert layer.entry("file").mtime_ns == 0

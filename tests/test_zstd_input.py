@@ -105,7 +105,7 @@ def test_zeros_behind_the_last_frame(zeros: int, options: dict[str, Any]) -> Non
     for data in (FRAMES["two"], FRAMES["a skippable one last"]):
         blob, result = convert(data + bytes(zeros), **options)
         assert blob == convert(TAR, **options)[0]
-        assert result.warnings == ("zeros behind the last zstd frame were ignored",)
+        assert result.warnings == ()
         assert stargz.conversion.diff_id(data + bytes(zeros))[1] == len(TAR)
 
 

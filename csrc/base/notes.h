@@ -46,7 +46,24 @@
     NOTE(DOTS, "names have .. in them, or a . at their end where no directory is: GNU tar does "  \
                "not extract such entries")                                                    \
     NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer, or was none for a "      \
-                    "while after them, are left out")
+                    "while after them, are left out")                                           \
+    NOTE(NO_FILE, "entries have nothing to show (volume label, access list, part of a file of "  \
+                  "another volume, sparse file without a map): left out")                       \
+    NOTE(TYPE, "entries have a type that is not known: read as files, as by GNU tar")            \
+    NOTE(NO_PATH, "entries have a name or target that is empty, too long, or leads in circles: " \
+                  "left out")                                                                   \
+    NOTE(NO_TARGET, "hard links have a target that is no file of the archive before: left out, " \
+                    "as by GNU tar")                                                            \
+    NOTE(BELOW_FILE, "entries are below what is no directory: left out, as by GNU tar")          \
+    NOTE(OVER_DIR, "entries are where a directory with entries is: left out, as by GNU tar")     \
+    NOTE(FIELD, "entries have malformed numbers or PAX records, which do not count, as for GNU " \
+                "tar")                                                                          \
+    NOTE(GLOBAL_NAME, "headers for all entries (PAX global ones) have names, sizes or the like, " \
+                      "which do not count, as for bsdtar")                                      \
+    NOTE(BEHIND, "archives are followed by something, which is not read, as by GNU tar without " \
+                 "-i")                                                                          \
+    NOTE(GARBAGE, "inputs have bytes behind the last gzip member, which were ignored, as by "    \
+                  "gzip")
 
 typedef enum {
 #define SGZ_NOTE_KIND(kind, text) SGZ_NOTE_##kind,

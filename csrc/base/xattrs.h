@@ -12,6 +12,11 @@ typedef struct {
     uint32_t key_len, value_len;
 } sgz_xattr;
 
+/* Linux's own, of one file: the length of a name, and how many names of one byte behind their
+ * namespace go into a list of 64 KiB. */
+#define SGZ_XATTR_KEY_MAX 255
+#define SGZ_XATTRS_MAX 8192
+
 /* Take the one at *at, which moves on. 0: there is none: then *at is `end` unless what is left
  * is not one. */
 static inline int sgz_xattrs_next(const char **at, const char *end, sgz_xattr *x)

@@ -59,6 +59,8 @@ sgz_status sgz_codec_member_piece(sgz_codec_member_stream *m, const uint8_t *in,
 sgz_status sgz_codec_gzip_header(const sgz_codecs *codecs, const uint8_t *data, size_t len,
                                  size_t *header_len, int *is_member, sgz_error *err);
 
+#define SGZ_GARBAGE 2
+
 /* A streaming decoder of concatenated members. Belongs to one thread at a time. */
 typedef struct {
     const sgz_codecs *codecs;
@@ -77,7 +79,8 @@ typedef struct {
     unsigned tail_len;
     uint8_t *header;        /* header bytes seen so far, when split between inputs */
     size_t header_len, header_cap;
-    int garbage;            /* bytes that are no member follow the last one: ignored */
+    int garbage;            /* bytes that are no member follow the last one, and are ignored: zeros
+                               alone, or SGZ_GARBAGE */
     uint8_t skip;           /* bits of the first byte that are not this stream's */
     uint8_t partial;        /* the current member was entered in its midst: its check sum is not
                                compared */

@@ -146,6 +146,14 @@ static void take(sgz_inflater *z, const uint8_t **in, size_t *in_len, size_t n)
     z->base += (int64_t)n;
 }
 
+static void pass_garbage(sgz_inflater *z, const uint8_t **in, size_t *in_len)
+{
+    for (size_t i = 0; i < *in_len && z->garbage != SGZ_GARBAGE; i++)
+        if ((*in)[i])
+            z->garbage = SGZ_GARBAGE;
+    take(z, in, in_len, *in_len);
+}
+
 /* Zeros or other bytes behind a member are ignored, as gzip does; before the first one
  * they are an error, and so is a member that cannot be decoded. */
 static sgz_status not_a_member(sgz_inflater *z, int is_member, const uint8_t **in, size_t *in_len,
@@ -157,7 +165,10 @@ static sgz_status not_a_member(sgz_inflater *z, int is_member, const uint8_t **i
     }
     z->phase = SGZ_PHASE_GARBAGE;
     z->garbage = 1;
-    take(z, in, in_len, *in_len);
+    for (size_t i = 0; i < z->header_len; i++)
+        if (z->header[i])
+            z->garbage = SGZ_GARBAGE;
+    pass_garbage(z, in, in_len);
     return SGZ_OK;
 }
 
@@ -414,7 +425,7 @@ sgz_status sgz_codec_inflate_by(sgz_inflate_data *data, sgz_inflater *z, const u
                 return SGZ_OK;
             break;
         default:
-            take(z, in, in_len, *in_len);
+            pass_garbage(z, in, in_len);
             return SGZ_OK;
         }
         if (status)

@@ -149,7 +149,7 @@ static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)
     int64_t limit = c->options.span_size > FRAMES_MAX / 2 ? 2 * c->options.span_size : FRAMES_MAX;
     if (c->no_room)
         return no_memory(err);
-    if (c->decoded - last_out(c) <= limit && (!end || c->frames != 1))
+    if (c->decoded - last_out(c) <= limit && (!end || c->frames != 1 || !c->decoded))
         return SGZ_OK;
     return sgz_base_fail(err, SGZ_EDATA, c->points->count ? c->points->at[c->points->count - 1].offset
                                                           : 0,
@@ -252,6 +252,7 @@ static sgz_status end(sgz_index_build *c, sgz_error *err)
     index->points.end = c->made;
     index->span_size = c->options.wanted ? 0 : c->options.span_size;
     index->members = c->scanner ? sgz_codec_scan_members(c->scanner) : 0;
+    sgz_base_note(&index->notes, sgz_io_input_note(&c->input), NULL, 0);
     sgz_status status = c->options.wanted ? check_wanted(c, c->options.wanted, err) : SGZ_OK;
     if (!status)
         status = sgz_index_take_end(&c->taker, &index->points, err);

@@ -315,6 +315,10 @@ static sgz_status on_entry(sgz_index_taker *t, const sgz_tar_entry *entry, sgz_e
         status = o->on_entry(o->arg, entry, t->tar.start, t->tar.pos, err);
     if (status)
         return status;
+    if (entry->left_out) {
+        sgz_base_note(notes, entry->notes, entry->name, entry->name_len);
+        return SGZ_OK;
+    }
     if (sgz_toc_rows_is_own(entry))
         return SGZ_OK;
     status = sgz_toc_rows_entry(t->rows, entry, t->tar.start, &row, err);
@@ -323,7 +327,9 @@ static sgz_status on_entry(sgz_index_taker *t, const sgz_tar_entry *entry, sgz_e
     if (status)
         return status;
     sgz_base_note(notes, entry->notes, entry->name, entry->name_len);
-    return entry->type == '0' || entry->type == 'S' ? begin_file(t, row, entry, err) : SGZ_OK;
+    int file = entry->type == '0' || entry->type == 'S';
+    return file && !(t->index->toc->rows[row].flags & SGZ_DROPPED) ? begin_file(t, row, entry, err)
+                                                                   : SGZ_OK;
 }
 
 /* One event of the tar. */
@@ -369,6 +375,7 @@ sgz_status sgz_index_take_end(sgz_index_taker *t, sgz_points *points, sgz_error 
     sgz_status status = sgz_tar_stream_end(&t->tar, 0, err);
     if (status)
         return status;
+    sgz_base_note(&index->notes, sgz_toc_rows_behind_note(&t->tar), NULL, 0);
     if (t->tar.zeros < 2)
         sgz_base_note(&index->notes, t->tar.pos ? SGZ_NOTE_BIT(NO_END) : SGZ_NOTE_BIT(NOTHING), NULL,
                       0);
@@ -405,8 +412,12 @@ sgz_status sgz_index_taker_init(sgz_index_taker *t, const sgz_codecs *codecs, sg
     if (!t->rows || !t->tar.parser)
         return no_memory(err);
     sgz_toc_rows_keep_bytes(t->rows);
-    if (options->soci)
+    if (options->soci) { /* others have the same rules for what goes into one */
         sgz_tar_keep_records(t->tar.parser);
+    } else {
+        sgz_tar_read_in_place(t->tar.parser);
+        sgz_toc_rows_leave_out(t->rows);
+    }
     sgz_hasher *hashers[] = {&t->tar_sha, &t->blob_sha, &t->chunks.hasher, &t->files.hasher,
                              &t->spans.hasher};
     sgz_status status = SGZ_OK;

@@ -384,3 +384,9 @@ sgz_status sgz_io_input_read(sgz_input *input, uint8_t *out, size_t cap, size_t 
         status = read_plain(input, out, cap, got, err);
     return status;
 }
+
+unsigned sgz_io_input_note(const sgz_input *input)
+{
+    int garbage = input->scanner ? sgz_codec_scan_garbage(input->scanner) : input->inflater.garbage;
+    return garbage == SGZ_GARBAGE ? SGZ_NOTE_BIT(GARBAGE) : 0;
+}

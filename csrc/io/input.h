@@ -71,6 +71,9 @@ void sgz_io_input_close(sgz_input *input);
 sgz_status sgz_io_input_read(sgz_input *input, uint8_t *out, size_t cap, size_t *got,
                              sgz_error *err);
 
+/* What is to be noted of bytes of the source that were ignored, as far as it was read. */
+unsigned sgz_io_input_note(const sgz_input *input);
+
 /* What a stream that begins with these bytes is wrapped in. */
 sgz_wrap sgz_io_wrap_of(const uint8_t *data, size_t len);
 

@@ -88,12 +88,14 @@ static sgz_status unlike(const char *what, sgz_error *err)
 
 /* --- the header -------------------------------------------------------------------------- */
 
-/* Whether the way to a cleaned name leads through a symlink of the layer. */
-static int below_symlink(const sgz_toc *toc, const char *name, size_t len)
+/* Whether the way to a cleaned name leads through a symlink of the layer, or did when the file was
+ * read: through what the file, or something later, has taken the place of. */
+static int below_symlink(const sgz_toc *toc, uint32_t file, const char *name, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
         uint32_t row = name[i] == '/' ? sgz_toc_lookup(toc, name, i) : SGZ_NO_ROW;
-        if (row != SGZ_NO_ROW && toc->rows[sgz_toc_resolve(toc, row)].type == SGZ_SYMLINK)
+        if (row != SGZ_NO_ROW &&
+            (row >= file || toc->rows[sgz_toc_resolve(toc, row)].type == SGZ_SYMLINK))
             return 1;
     }
     return 0;
@@ -107,7 +109,7 @@ static int can_be(const sgz_toc *toc, uint32_t file, const char *name, size_t le
     const sgz_entry *row = &toc->rows[file];
     uint32_t there = sgz_toc_lookup(toc, name, len);
     return !sgz_compare(sgz_toc_row_name(toc, file), row->name_len, name, len) ||
-           (there != SGZ_NO_ROW && there > file) || below_symlink(toc, name, len);
+           (there != SGZ_NO_ROW && there > file) || below_symlink(toc, file, name, len);
 }
 
 /* Whether the file that an index says is of this name in the tar is. An index that was read has
@@ -216,6 +218,8 @@ static sgz_status no_memory(sgz_error *err)
 static sgz_tar_parser *new_parser(const uint8_t *globals, size_t len, size_t *used)
 {
     sgz_tar_parser *parser = sgz_tar_parser_new();
+    if (parser)
+        sgz_tar_read_in_place(parser);
     sgz_tar_event event = SGZ_TAR_MORE;
     sgz_tar_entry entry;
     sgz_error err;

@@ -24,7 +24,8 @@ static sgz_tar_text header_name(sgz_tar_parser *p, sgz_tar_format format)
         return name;
     if (format == TAR_GNU)
         p->entry.notes |= SGZ_NOTE_BIT(PREFIX);
-    sgz_tar_text prefix = field_text(p->header, TAR_PREFIX, format == TAR_STAR ? 131 : 155);
+    int star = format == TAR_STAR && !(p->in_place && p->header[TAR_PREFIX + 130]);
+    sgz_tar_text prefix = field_text(p->header, TAR_PREFIX, star ? 131 : 155);
     if (!prefix.len)
         return name;
     memcpy(p->prefixed, prefix.text, prefix.len);
@@ -75,9 +76,13 @@ static sgz_status id_field(sgz_tar_parser *p, size_t at, size_t len, const char 
                            int64_t offset, uint32_t *value, sgz_error *err)
 {
     int64_t number;
-    if (sgz_tar_number(p->header, at, len, &number) || number < 0 || number > UINT32_MAX)
+    if (sgz_tar_number(p->header, at, len, &number) || number < 0 || number > UINT32_MAX) {
+        *value = 0;
+        if (forgiven(p, SGZ_NOTE_BIT(FIELD)))
+            return SGZ_OK;
         return sgz_base_fail(err, SGZ_ETAR, offset, p->entry.name, p->entry.name_len,
                              "the %s in the tar header is not a number of 32 bits", what);
+    }
     *value = (uint32_t)number;
     return SGZ_OK;
 }
@@ -89,13 +94,16 @@ static sgz_status set_owner(sgz_tar_parser *p, unsigned bit, const char *what, i
 {
     const int64_t beyond = (int64_t)1 << 33;
     const sgz_tar_fields *fields = given(p, bit);
-    int64_t number;
+    int64_t number = 0;
     if (fields)
         number = bit == TAR_F_UID ? fields->uid : fields->gid;
     else if (bit == TAR_F_UID ? sgz_tar_number(p->header, TAR_UID, &number)
-                              : sgz_tar_number(p->header, TAR_GID, &number))
-        return sgz_base_fail(err, SGZ_ETAR, offset, p->entry.name, p->entry.name_len,
-                             "the %s in the tar header is not a number", what);
+                              : sgz_tar_number(p->header, TAR_GID, &number)) {
+        number = 0;
+        if (!forgiven(p, SGZ_NOTE_BIT(FIELD)))
+            return sgz_base_fail(err, SGZ_ETAR, offset, p->entry.name, p->entry.name_len,
+                                 "the %s in the tar header is not a number", what);
+    }
     *value = (uint32_t)number;
     if (number < 0 || number > UINT32_MAX)
         p->entry.notes |= SGZ_NOTE_BIT(OWNER);
@@ -114,7 +122,9 @@ static sgz_status set_mtime(sgz_tar_parser *p, int64_t offset, sgz_error *err)
         entry->mtime = fields->mtime + (fields->mtime_nsec >= 500000000);
         entry->mtime_nsec = fields->mtime_nsec;
     } else if (sgz_tar_number(p->header, TAR_MTIME, &entry->mtime)) {
-        return bad_entry(entry, offset, "the mtime in the tar header is not a number", err);
+        entry->mtime = 0;
+        if (!forgiven(p, SGZ_NOTE_BIT(FIELD)))
+            return bad_entry(entry, offset, "the mtime in the tar header is not a number", err);
     }
     if (!sgz_tar_time_fits(entry->mtime))
         entry->notes |= SGZ_NOTE_BIT(TIME);
@@ -129,8 +139,11 @@ static sgz_status set_metadata(sgz_tar_parser *p, sgz_tar_format format, int64_t
     int64_t number;
     sgz_status status;
 
-    if (sgz_tar_number(p->header, TAR_MODE, &number))
-        return bad_entry(entry, offset, "the mode in the tar header is not a number", err);
+    if (sgz_tar_number(p->header, TAR_MODE, &number)) {
+        number = 0;
+        if (!forgiven(p, SGZ_NOTE_BIT(FIELD)))
+            return bad_entry(entry, offset, "the mode in the tar header is not a number", err);
+    }
     entry->mode = (uint32_t)number;
     if ((status = set_owner(p, TAR_F_UID, "uid", offset, &entry->uid, err))
         || (status = set_owner(p, TAR_F_GID, "gid", offset, &entry->gid, err))
@@ -200,6 +213,8 @@ static sgz_status set_name(sgz_tar_parser *p, sgz_tar_format format, int64_t off
         name = p->sparse.name;
     p->entry.name = name.text;
     p->entry.name_len = name.len;
+    if (p->in_place)
+        return SGZ_OK;
     if (p->has_long_name && !same_text(name, long_name))
         return bad_entry(&p->entry, offset, "its name in the PAX header and that in the GNU "
                          "header of a long name are not the same", err);
@@ -217,9 +232,9 @@ static sgz_status set_link(sgz_tar_parser *p, int64_t offset, sgz_error *err)
     if (p->local.set & TAR_F_LINK)
         link = p->local.link;
     int is_link = p->entry.type == '1' || p->entry.type == '2';
-    if (is_link && !link.len)
+    if (is_link && !link.len && !left_out(p, SGZ_NOTE_BIT(NO_PATH)))
         return bad_entry(&p->entry, offset, "a link that names no target", err);
-    if (is_link && p->has_long_link && !same_text(link, long_link))
+    if (is_link && p->has_long_link && !same_text(link, long_link) && !p->in_place)
         return bad_entry(&p->entry, offset, "its target in the PAX header and that in the GNU "
                          "header of a long link are not the same", err);
     p->entry.link = link.text;
@@ -232,10 +247,10 @@ static sgz_status set_type(sgz_tar_parser *p, int type, int64_t offset, sgz_erro
 {
     sgz_tar_entry *entry = &p->entry;
     int slash = entry->name_len && entry->name[entry->name_len - 1] == '/';
-    if (slash && type == 'S')
+    if (slash && type == 'S' && !left_out(p, SGZ_NOTE_BIT(NO_FILE)))
         return bad_entry(entry, offset, "a sparse file with the name of a directory", err);
     if (slash && (type == '0' || type == '7')) {
-        if (states_size(p))
+        if (states_size(p) && !p->in_place)
             return bad_entry(entry, offset, "a file with the name of a directory: what is its "
                              "contents to some readers, others take for entries", err);
         entry->notes |= SGZ_NOTE_BIT(SLASH);
@@ -249,9 +264,13 @@ static sgz_status set_type(sgz_tar_parser *p, int type, int64_t offset, sgz_erro
         type = '0';
     if ((type == '0' && slash) || type == 'D')
         type = '5';
-    if ((type < '0' || type > '6') && type != 'S' && !p->any_type)
-        return unknown_type(entry, type, offset, err);
-    if (!entry->name_len && type != '5')
+    if ((type < '0' || type > '6') && type != 'S' && !p->any_type) {
+        int no_file = type == 'V' || type == 'M' || type == 'A';
+        if (!(no_file ? left_out(p, SGZ_NOTE_BIT(NO_FILE)) : forgiven(p, SGZ_NOTE_BIT(TYPE))))
+            return unknown_type(entry, type, offset, err);
+        type = no_file ? type : slash ? '5' : '0';
+    }
+    if (!entry->name_len && type != '5' && !left_out(p, SGZ_NOTE_BIT(NO_PATH)))
         return bad_entry(entry, offset, "a tar entry without a name", err);
     entry->type = (char)type;
     return SGZ_OK;
@@ -266,7 +285,8 @@ sgz_status sgz_tar_set_entry(sgz_tar_parser *p, int64_t offset, sgz_error *err)
 
     memset(entry, 0, sizeof *entry);
     entry->link = "";
-    entry->notes = p->notes | (p->local.reset ? SGZ_NOTE_BIT(EMPTY) : 0);
+    entry->notes = p->notes | p->global_notes | (p->local.reset ? SGZ_NOTE_BIT(EMPTY) : 0);
+    p->global_notes = 0;
     if ((status = set_name(p, format, offset, err))
         || (status = set_type(p, type, offset, err)))
         return status;
@@ -277,10 +297,11 @@ sgz_status sgz_tar_set_entry(sgz_tar_parser *p, int64_t offset, sgz_error *err)
         return status;
     /* Links, devices and directories have no payload, whatever their size field says: so
      * does GNU tar extract them, and Go and Python read them. */
-    if (type == 'D' || entry->type < '1' || entry->type > '6')
+    int passed = entry->type == '5' && type && type != '5'; /* what it has is no contents */
+    if (passed || entry->type < '1' || entry->type > '6')
         if ((status = set_size(p, offset, err)))
             return status;
-    if (type == 'D')
+    if (passed)
         entry->size = 0;
     return SGZ_OK;
 }

@@ -15,6 +15,9 @@
 /* Kept strings of PAX global headers. Every entry gets them, so the limit is small. */
 #define TAR_GLOBAL_MAX (64 << 10)
 
+/* The longest name of an owner, as in toc/rows.h. */
+#define TAR_OWNER_MAX UINT16_MAX
+
 /* Where the fields of a header block stand (offset, length). */
 #define TAR_NAME 0, 100
 #define TAR_MODE 100, 8
@@ -71,7 +74,7 @@ typedef enum { TAR_AT_HEADER, TAR_AT_BODY, TAR_AT_OLD_MAP, TAR_AT_MAP } sgz_tar_
 
 struct sgz_tar_parser {
     sgz_tar_state state;
-    int any_type, keep_records;
+    int any_type, keep_records, in_place;
     int failed;             /* nothing more is read after an error */
     int pending;            /* a PAX or long-name header waits for its entry */
     uint8_t header[SGZ_TAR_BLOCK];
@@ -84,9 +87,10 @@ struct sgz_tar_parser {
     int64_t body_at;        /* offset of its header block */
     int64_t header_at, records_at; /* see sgz_tar_entry */
     int64_t meta_bytes;     /* all bodies and maps of this entry so far */
-    sgz_tar_buffer records, own, long_name, long_link;
+    sgz_tar_buffer records, own, long_name, long_link, unused;
     int has_records, has_long_name, has_long_link;
     unsigned notes;         /* on the extended headers of this entry */
+    unsigned global_notes;  /* on a global one: for the next entry */
 
     sgz_tar_fields local, global;
     sgz_tar_sparse_keys sparse;
@@ -116,6 +120,21 @@ struct sgz_tar_parser {
 static inline int same_text(sgz_tar_text a, sgz_tar_text b)
 {
     return a.len == b.len && !memcmp(a.text, b.text, a.len);
+}
+
+/* Whether a fault of the entry is no error; then it is noted. */
+static inline int forgiven(sgz_tar_parser *p, unsigned note)
+{
+    if (p->in_place)
+        p->entry.notes |= note;
+    return p->in_place;
+}
+
+/* The same of one for which the entry is left out. */
+static inline int left_out(sgz_tar_parser *p, unsigned note)
+{
+    p->entry.left_out |= p->in_place;
+    return forgiven(p, note);
 }
 
 static inline sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, const char *what,

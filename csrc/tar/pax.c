@@ -234,6 +234,22 @@ static sgz_status sparse_record(sgz_tar_parser *p, const char *key, size_t key_l
     return bad_record(p, key, key_len, "belongs to no known sparse format", err);
 }
 
+static int can_have(const sgz_tar_parser *p, const sgz_xattr *xattr)
+{
+    return xattr->key_len <= SGZ_XATTR_KEY_MAX && sgz_is_utf8(xattr->key, xattr->key_len)
+        && p->xattr_count < SGZ_XATTRS_MAX;
+}
+
+/* One that cannot hold for every entry. */
+static sgz_status bad_global(sgz_tar_parser *p, const char *key, size_t len, sgz_error *err)
+{
+    if (p->in_place) {
+        p->global_notes |= SGZ_NOTE_BIT(GLOBAL_NAME);
+        return SGZ_OK;
+    }
+    return bad_record(p, key, len, "in a PAX global header cannot hold for every entry", err);
+}
+
 static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, size_t key_len,
                              const char *value, size_t len, sgz_error *err)
 {
@@ -256,6 +272,8 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
         sgz_xattr xattr = {name, value, (uint32_t)sgz_tar_unescape(name, name_len), (uint32_t)len};
         if (xattr.key_len != name_len)
             p->notes |= SGZ_NOTE_BIT(XATTR);
+        if (p->in_place && !can_have(p, &xattr))
+            return bad_record(p, key, key_len, "is of no xattr that Linux can have", err);
         if (global)
             return add_global_xattr(p, &xattr, err);
         return SGZ_PUSH(p->xattrs, p->xattr_count, p->xattr_cap, xattr) ? SGZ_OK
@@ -264,8 +282,7 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
         if (key_len < 11 || memcmp(key, "GNU.sparse.", 11))
             return SGZ_OK;
         if (global)
-            return bad_record(p, key, key_len,
-                              "in a PAX global header cannot hold for every entry", err);
+            return bad_global(p, key, key_len, err);
         return sparse_record(p, key, key_len, value, len, err);
     case 'p':
         if (sgz_is(key, key_len, "path"))
@@ -299,8 +316,12 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
     if (!bit)
         return SGZ_OK;
     if (global && bit & (TAR_F_PATH | TAR_F_LINK | TAR_F_SIZE))
-        return bad_record(p, key, key_len,
-                          "in a PAX global header cannot hold for every entry", err);
+        return bad_global(p, key, key_len, err);
+    const char *nul = p->in_place && text ? memchr(value, 0, len) : NULL;
+    if (nul) {
+        len = (size_t)(nul - value);
+        *(global ? &p->global_notes : &p->notes) |= SGZ_NOTE_BIT(FIELD);
+    }
     if (!len) {
         fields->set &= ~bit;
         fields->reset |= bit;
@@ -310,6 +331,8 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
     if (text) {
         if (memchr(value, 0, len))
             return bad_record(p, key, key_len, "has a NUL in its value", err);
+        if (p->in_place && len > TAR_OWNER_MAX && bit & (TAR_F_UNAME | TAR_F_GNAME))
+            return bad_record(p, key, key_len, "is too long", err);
         *text = (sgz_tar_text){value, len};
     } else if (bit == TAR_F_MTIME) {
         if (parse_time(value, len, &fields->mtime, &fields->mtime_nsec))
@@ -368,13 +391,18 @@ sgz_status sgz_tar_next_record(const char *data, size_t len, size_t *pos, sgz_ta
 sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
 {
     sgz_tar_text key, value;
-    for (size_t pos = 0; pos < p->records.len;) {
-        sgz_status status = sgz_tar_next_record(p->records.data, p->records.len, &pos, &key,
+    for (size_t pos = 0, next = 0; pos < p->records.len; pos = next) {
+        sgz_status status = sgz_tar_next_record(p->records.data, p->records.len, &next, &key,
                                                 &value, p->body_at, err);
         if (!status)
             status = one_record(p, global, key.text, key.len, value.text, value.len, err);
-        if (status)
+        if (status == SGZ_ETAR && p->in_place) {
+            *(global ? &p->global_notes : &p->notes) |= SGZ_NOTE_BIT(FIELD);
+            if (next == pos) /* no more are found behind it */
+                break;
+        } else if (status) {
             return status;
+        }
     }
     if (!global) {
         sort_xattrs(p);

@@ -39,9 +39,10 @@ sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at,
                             sgz_error *err)
 {
     *done = 0;
-    if (p->map_left < SGZ_TAR_BLOCK)
+    int whole = p->map_left >= SGZ_TAR_BLOCK;
+    p->map_left -= whole ? SGZ_TAR_BLOCK : p->map_left;
+    if (!whole)
         return bad_map(p, at, "does not end before the entry does", err);
-    p->map_left -= SGZ_TAR_BLOCK;
     p->meta_bytes += SGZ_TAR_BLOCK;
     p->entry.sparse_map_bytes += SGZ_TAR_BLOCK;
     if (p->meta_bytes > SGZ_TAR_LONG_MAX)
@@ -73,6 +74,8 @@ sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at,
         p->map_value = p->map_digits = 0;
         *done = p->map_tokens++ == 2 * (uint64_t)p->map_count;
     }
+    if (!*done && !p->map_left)
+        return bad_map(p, at, "does not end before the entry does", err);
     return SGZ_OK;
 }
 
@@ -142,6 +145,8 @@ sgz_status sgz_tar_start_pax_sparse(sgz_tar_parser *p, int64_t offset, sgz_error
         sgz_status status = map_from_records(p, offset, err);
         return status ? status : sgz_tar_finish_map(p, offset, err);
     }
+    if (!entry->payload)
+        return bad_map(p, offset, "does not end before the entry does", err);
     p->run_count = 0;
     p->map_left = entry->payload;
     p->map_value = p->map_count = 0;

@@ -22,6 +22,7 @@ void sgz_tar_parser_free(sgz_tar_parser *p)
     free(p->own.data);
     free(p->long_name.data);
     free(p->long_link.data);
+    free(p->unused.data);
     free(p);
 }
 
@@ -33,6 +34,16 @@ void sgz_tar_take_any_type(sgz_tar_parser *p)
 void sgz_tar_keep_records(sgz_tar_parser *p)
 {
     p->keep_records = 1;
+}
+
+void sgz_tar_read_in_place(sgz_tar_parser *p)
+{
+    p->in_place = 1;
+}
+
+int sgz_tar_is_in_place(const sgz_tar_parser *p)
+{
+    return p->in_place;
 }
 
 int sgz_tar_idle(const sgz_tar_parser *p)
@@ -80,35 +91,40 @@ static void entry_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_tar_entry *e
     *entry = p->entry;
 }
 
+/* What a step of reading a sparse map came to; without its map the file may be left out. */
+static sgz_status mapped(sgz_tar_parser *p, sgz_status status)
+{
+    return status == SGZ_ETAR && left_out(p, SGZ_NOTE_BIT(NO_FILE)) ? SGZ_OK : status;
+}
+
+static sgz_status start_old_map(sgz_tar_parser *p, int64_t offset, sgz_error *err)
+{
+    sgz_tar_entry *entry = &p->entry;
+    if (header_format(p->header) != TAR_GNU)
+        return bad_entry(entry, offset, "a sparse entry of a kind that is not GNU tar's; make the "
+                         "tar with GNU tar", err);
+    if (p->header[TAR_GNU_EXTENDED])
+        p->state = TAR_AT_OLD_MAP;
+    if (sgz_tar_number(p->header, TAR_GNU_REALSIZE, &entry->size) || entry->size < 0)
+        return bad_entry(entry, offset, "the sparse file's size is not a number", err);
+    return sgz_tar_add_old_runs(p, p->header, TAR_GNU_SPARSE, 4, offset, err);
+}
+
 static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *event,
                            sgz_tar_entry *out, sgz_error *err)
 {
-    sgz_tar_entry *entry = &p->entry;
     sgz_status status = sgz_tar_set_entry(p, offset, err);
-    if (status)
+    if (!status && p->sparse.seen && !p->entry.left_out)
+        status = mapped(p, sgz_tar_start_pax_sparse(p, offset, err));
+    else if (!status && p->header[TAR_TYPE] == 'S')
+        status = mapped(p, start_old_map(p, offset, err));
+    if (status || p->state != TAR_AT_HEADER)
         return status;
-    if (p->sparse.seen) {
-        if ((status = sgz_tar_start_pax_sparse(p, offset, err)))
-            return status;
-        if (p->state == TAR_AT_MAP)
-            return SGZ_OK;
-    } else if (p->header[TAR_TYPE] == 'S') {
-        if (header_format(p->header) != TAR_GNU)
-            return bad_entry(entry, offset, "a sparse entry of a kind that is not GNU tar's; "
-                             "make the tar with GNU tar", err);
-        if (sgz_tar_number(p->header, TAR_GNU_REALSIZE, &entry->size) || entry->size < 0)
-            return bad_entry(entry, offset, "the sparse file's size is not a number", err);
-        if ((status = sgz_tar_add_old_runs(p, p->header, TAR_GNU_SPARSE, 4, offset, err)))
-            return status;
-        if (p->header[TAR_GNU_EXTENDED]) {
-            p->state = TAR_AT_OLD_MAP;
-            return SGZ_OK;
-        }
-        if ((status = sgz_tar_finish_map(p, offset, err)))
-            return status;
-    }
-    entry_done(p, event, out);
-    return SGZ_OK;
+    if (p->header[TAR_TYPE] == 'S' && !p->sparse.seen && !p->entry.left_out)
+        status = mapped(p, sgz_tar_finish_map(p, offset, err));
+    if (!status)
+        entry_done(p, event, out);
+    return status;
 }
 
 /* --- PAX and long-name bodies --------------------------------------------------------- */
@@ -132,6 +148,8 @@ static sgz_status body_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_error *
         }
         return status;
     }
+    if (p->body == &p->unused)
+        return SGZ_OK;
     char *nul = memchr(body->data, 0, body->len);
     if (nul)
         body->len = (size_t)(nul - body->data);
@@ -149,6 +167,7 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
     sgz_tar_text name = field_text(p->header, TAR_NAME);
     int *has = type == 'L' ? &p->has_long_name
              : type == 'K' ? &p->has_long_link : &p->has_records;
+    int unused = type == 'g' && p->pending && p->in_place;
     if (sgz_tar_number(p->header, TAR_SIZE, &size) || size < 0)
         return sgz_base_fail(err, SGZ_ETAR, offset, name.text, name.len,
                              "the size in an extended tar header is not a number");
@@ -156,19 +175,23 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
         return sgz_base_fail(
             err, SGZ_ETAR, offset, name.text, name.len,
             "PAX records and long names of one entry are over the limit of 1 MiB");
-    if (type == 'g' && p->pending)
+    if (type == 'g' && p->pending && !unused)
         return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
                              "a PAX global header between the headers of one entry");
-    if (*has) { /* the last wins, whole */
+    if (*has && !unused) { /* the last wins, whole */
         p->notes |= SGZ_NOTE_BIT(TWICE);
         if (type == 'x')
             sgz_tar_reset_records(p);
     }
-    *has = type != 'g';
+    if (unused)
+        p->notes |= SGZ_NOTE_BIT(GLOBAL_NAME);
+    else
+        *has = type != 'g';
     p->pending = 1;
     p->meta_bytes += size;
-    p->body = type == 'L' ? &p->long_name : type == 'K' ? &p->long_link : &p->records;
-    p->body_type = (char)type;
+    p->body = unused ? &p->unused : type == 'L' ? &p->long_name
+            : type == 'K' ? &p->long_link : &p->records;
+    p->body_type = (char)(unused ? 0 : type);
     p->body_size = (size_t)size;
     p->body_at = offset;
     if (p->body == &p->records)
@@ -189,7 +212,8 @@ static sgz_status on_header(sgz_tar_parser *p, const uint8_t *block, int64_t off
 {
     int zero;
     if (!checksum_matches(block, &zero)) {
-        if (zero && !p->pending) {
+        if (zero && (!p->pending || p->in_place)) {
+            p->pending = 0;
             *event = SGZ_TAR_END;
             return SGZ_OK;
         }
@@ -239,20 +263,20 @@ static sgz_status feed(sgz_tar_parser *p, const uint8_t *block, int64_t offset,
         if (p->meta_bytes > SGZ_TAR_LONG_MAX)
             return bad_entry(&p->entry, offset, "the sparse map is over the limit of 1 MiB",
                              err);
-        if ((status = sgz_tar_add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err)))
+        if ((status = mapped(p, sgz_tar_add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err))))
             return status;
         if (block[TAR_EXT_EXTENDED])
             return SGZ_OK;
         break;
     case TAR_AT_MAP:
-        if ((status = sgz_tar_feed_map(p, block, offset, &done, err)))
+        if ((status = mapped(p, sgz_tar_feed_map(p, block, offset, &done, err))))
             return status;
-        if (!done)
+        if (!done && !p->entry.left_out)
             return SGZ_OK;
         p->entry.payload = p->map_left;
         break;
     }
-    if ((status = sgz_tar_finish_map(p, offset, err)))
+    if (!p->entry.left_out && (status = mapped(p, sgz_tar_finish_map(p, offset, err))))
         return status;
     entry_done(p, event, entry);
     return SGZ_OK;

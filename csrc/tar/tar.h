@@ -47,6 +47,8 @@ typedef struct {
     uint32_t mtime_nsec;     /* exact time: (mtime - (mtime_nsec >= 500000000)).mtime_nsec */
     uint32_t mode, uid, gid, dev_major, dev_minor;
     unsigned notes;          /* bits: what of its headers was not taken as it stands */
+    int left_out;            /* it is nothing that a tree can hold; its payload follows all the
+                                same (sgz_tar_read_in_place) */
     int rewrite;             /* other readers would see another entry in its headers, or need
                                 a global one: only new ones say to all what this says */
     size_t xattr_count;
@@ -65,6 +67,12 @@ void sgz_tar_take_any_type(sgz_tar_parser *parser);
 /* From now on keep each entry's PAX records as they stand (`own`): of those that the parser uses,
  * names of xattrs are unescaped. And `link` is what the headers say of any type of entry. */
 void sgz_tar_keep_records(sgz_tar_parser *parser);
+
+/* From now on read as much as GNU tar does, and as it does: what is malformed, or would not be the
+ * same to all readers, does not count or is left out, with a note. An error is only what leaves
+ * unknown where the next header is. */
+void sgz_tar_read_in_place(sgz_tar_parser *parser);
+int sgz_tar_is_in_place(const sgz_tar_parser *parser);
 
 typedef enum {
     SGZ_TAR_MORE,    /* this block belongs to the entry being read; feed the next */

@@ -13,11 +13,6 @@
 /* Symlinks that Linux follows in one path. */
 #define SGZ_TOC_SYMLINKS_MAX 40
 
-/* Linux's own, of one file: the length of a name, and how many names of one byte behind their
- * namespace go into a list of 64 KiB. */
-#define SGZ_TOC_XATTR_KEY_MAX 255
-#define SGZ_TOC_XATTRS_MAX 8192
-
 /* Bytes of JSON; docs/limits.md and stargz/options.py have the same. */
 #define SGZ_TOC_SIZE_MAX ((uint64_t)1 << 30)
 

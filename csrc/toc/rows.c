@@ -33,6 +33,11 @@ void sgz_toc_rows_keep_bytes(sgz_toc_rows *a)
     a->keep_bytes = 1;
 }
 
+void sgz_toc_rows_leave_out(sgz_toc_rows *a)
+{
+    a->leave_out = 1;
+}
+
 /* --- replacement and hard links ------------------------------------------------------- */
 
 static sgz_status reserve_links(sgz_toc_rows *a, sgz_error *err)
@@ -142,15 +147,17 @@ sgz_status sgz_toc_rows_entry(sgz_toc_rows *a, const sgz_tar_entry *entry, int64
     row.dev_major = entry->dev_major;
     row.dev_minor = entry->dev_minor;
     uint32_t target = SGZ_NO_ROW, previous = SGZ_NO_ROW;
-    if ((status = sgz_toc_rows_place(a, entry, &row, bad.name, offset, err)))
+    if (!(row.flags & SGZ_DROPPED) &&
+        (status = sgz_toc_rows_place(a, entry, &row, bad.name, offset, err)))
         return status;
-    if (!(row.flags & SGZ_DROPPED)) {
-        if (row.type == SGZ_HARDLINK &&
-            (status = sgz_toc_rows_target(a, entry, &row, bad.link, offset, &target, err)))
-            return status;
-        if ((status = sgz_toc_rows_previous(a, entry, &row, offset, &previous, err)))
-            return status;
-    }
+    if (!(row.flags & SGZ_DROPPED) && row.type == SGZ_HARDLINK &&
+        (status = sgz_toc_rows_target(a, entry, &row, bad.link, offset, &target, err)))
+        return status;
+    if (!(row.flags & SGZ_DROPPED) &&
+        (status = sgz_toc_rows_previous(a, entry, &row, offset, &previous, err)))
+        return status;
+    if (row.flags & SGZ_DROPPED)
+        target = previous = SGZ_NO_ROW;
     if (row.type == SGZ_DIR && previous != SGZ_NO_ROW && toc->rows[previous].type != SGZ_DIR) {
         a->made_anew = 1;
         if (sgz_toc_rows_has_dots(entry->name, entry->name_len, 0))

@@ -10,7 +10,7 @@
 #define SGZ_TOC_ROWS_H
 
 #include "base/notes.h"
-#include "tar/tar.h"
+#include "tar/stream.h"
 #include "toc/limits.h"
 #include "toc/toc.h"
 
@@ -20,6 +20,10 @@ void sgz_toc_rows_free(sgz_toc_rows *apply);
 /* From now on texts are kept as they stand, UTF-8 or not, and told apart by their bytes: such rows
  * are not all that JSON can say. */
 void sgz_toc_rows_keep_bytes(sgz_toc_rows *apply);
+
+/* From now on an entry that no tree can hold, or that tools would not agree on, is left out with a
+ * note (its row is SGZ_DROPPED), as GNU tar extracts nothing of it; not an error. */
+void sgz_toc_rows_leave_out(sgz_toc_rows *apply);
 
 /* Add one entry: appends its row (without offsets and digests, which belong to the caller)
  * and returns its number in *row. `offset` (of the tar) is for errors. */
@@ -39,6 +43,10 @@ int sgz_toc_rows_is_own(const sgz_tar_entry *entry);
 /* What is to be noted when an entry of such a name is left out: nothing of what an earlier
  * conversion left. */
 unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker);
+
+/* What is to be noted of bytes behind a tar's end: nothing of the TOC of a layer that was converted
+ * without loss. */
+unsigned sgz_toc_rows_behind_note(const sgz_tar_stream *tar);
 
 /* What a TOC of the rows will take once it was read (toc/limits.h): at least that. */
 sgz_toc_weight sgz_toc_weigh(const sgz_toc *toc);

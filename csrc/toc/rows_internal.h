@@ -27,6 +27,7 @@ typedef struct {
 struct sgz_toc_rows {
     sgz_toc *toc;
     int keep_bytes;       /* of texts that are not UTF-8 */
+    int leave_out;        /* what would be refused */
     uint32_t last;        /* row of the file last added, for its chunks */
     sgz_toc_link_chain *links;    /* one a row, from the first hard link on */
     size_t link_cap;
@@ -53,6 +54,17 @@ struct sgz_toc_rows {
 static inline sgz_status sgz_toc_rows_no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
+}
+
+/* Whether a row that cannot be added is left out, and noted. */
+static inline int sgz_toc_rows_left_out(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row,
+                                        unsigned note)
+{
+    if (!a->leave_out)
+        return 0;
+    row->flags |= SGZ_DROPPED;
+    sgz_base_note(&a->notes, note, entry->name, entry->name_len);
+    return 1;
 }
 
 /* --- texts (rows_text.c) ---------------------------------------------------------------- */

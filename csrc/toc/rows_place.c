@@ -42,13 +42,21 @@ static sgz_status find_dir(sgz_toc_rows *a, const sgz_tar_entry *entry, const ch
     return too_long(entry, what, offset, err);
 }
 
+/* Whether it is the entry's fault. */
+static int is_entrys(sgz_status status)
+{
+    return status == SGZ_ETAR || status == SGZ_ENOTOC;
+}
+
 /* A cleaned name whose directory was found behind symlinks: in the arena, as it is without. */
-static sgz_status store_placed(sgz_toc_rows *a, const sgz_tar_entry *entry, const char *name,
-                               size_t len, int bad, int64_t offset, uint64_t *at,
+static sgz_status store_placed(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row,
+                               const char *name, size_t len, int bad, int64_t offset, uint64_t *at,
                                uint32_t *stored, sgz_error *err)
 {
     size_t parent = sgz_toc_parent_len(name, len), base = parent ? parent + 1 : 0;
     size_t dir = a->place.len, start = dir ? dir + 1 : 0, total = start + len - base;
+    if (total > SGZ_TOC_PATH_MAX && sgz_toc_rows_left_out(a, entry, row, SGZ_NOTE_BIT(NO_PATH)))
+        return SGZ_OK;
     if (total > SGZ_TOC_PATH_MAX)
         return too_long(entry, "this name", offset, err);
     if (!SGZ_FIT(a->joined, a->joined_cap, total))
@@ -65,6 +73,7 @@ static sgz_status store_placed(sgz_toc_rows *a, const sgz_tar_entry *entry, cons
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a path through a symlink that leads to a name which a seekable "
                              "layer has for itself; rename it");
+    sgz_base_note(&a->notes, SGZ_NOTE_BIT(BELOW_LINK), entry->name, entry->name_len);
     *at = sgz_toc_store(a->toc, a->joined, total);
     *stored = (uint32_t)total;
     return *at == UINT64_MAX ? sgz_toc_rows_no_memory(err) : SGZ_OK;
@@ -83,26 +92,32 @@ sgz_status sgz_toc_rows_target(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_
                                           &len);
     sgz_status status = find_dir(a, entry, link, len, "the target of this hard link", offset,
                                  &placed, err);
+    if (status && is_entrys(status) &&
+        sgz_toc_rows_left_out(a, entry, row, SGZ_NOTE_BIT(NO_TARGET)))
+        return SGZ_OK;
     if (!status && a->place.followed) {
-        sgz_base_note(&a->notes, SGZ_NOTE_BIT(BELOW_LINK), entry->name, entry->name_len);
         row->flags |= SGZ_PINNED;
-        status = store_placed(a, entry, link, len, bad, offset, &row->link_off, &row->link_len,
+        status = store_placed(a, entry, row, link, len, bad, offset, &row->link_off, &row->link_len,
                               err);
     }
-    if (status)
+    if (status || row->flags & SGZ_DROPPED)
         return status;
     link = toc->arena + row->link_off;
     uint32_t found = sgz_toc_lookup(toc, link, row->link_len);
     int shown = row->link_len > 150 ? 150 : (int)row->link_len;
+    *target = found == SGZ_NO_ROW ? found : sgz_toc_resolve(toc, found);
+    /* Who applies layers makes no file of a whiteout, so that it cannot be linked to. */
+    int whiteout = sgz_toc_is_whiteout(link, row->link_len);
+    if ((found == SGZ_NO_ROW || whiteout || toc->rows[*target].type == SGZ_DIR) &&
+        sgz_toc_rows_left_out(a, entry, row, SGZ_NOTE_BIT(NO_TARGET)))
+        return SGZ_OK;
     if (found == SGZ_NO_ROW)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is not in the tar before it", shown,
                              link);
-    /* Who applies layers makes no file of a whiteout, so that it cannot be linked to. */
-    if (sgz_toc_is_whiteout(link, row->link_len))
+    if (whiteout)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is a whiteout and no file", shown, link);
-    *target = sgz_toc_resolve(toc, found);
     if (toc->rows[*target].type == SGZ_DIR)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "hard link to '%.*s', which is a directory", shown, link);
@@ -137,6 +152,9 @@ sgz_status sgz_toc_rows_place(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
     if (!SGZ_FIT(a->clean, a->clean_cap, row->name_len + (size_t)1))
         return sgz_toc_rows_no_memory(err);
     const char *clean = sgz_toc_clean_name(name, row->name_len, a->clean, &len);
+    if (!len && row->type != SGZ_DIR &&
+        sgz_toc_rows_left_out(a, entry, row, SGZ_NOTE_BIT(OVER_DIR)))
+        return SGZ_OK;
     if (clean == name && len == row->name_len)
         row->flags |= SGZ_CLEAN_NAME;
     else if (sgz_toc_rows_has_dots(name, row->name_len, row->type == SGZ_DIR))
@@ -153,15 +171,19 @@ sgz_status sgz_toc_rows_place(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
         sgz_base_note(&a->notes, SGZ_NOTE_BIT(NOT_BELOW), entry->name, entry->name_len);
         return SGZ_OK;
     }
+    if (status && is_entrys(status) &&
+        sgz_toc_rows_left_out(a, entry, row,
+                              placed == SGZ_PLACE_NO_DIR ? SGZ_NOTE_BIT(BELOW_FILE)
+                                                         : SGZ_NOTE_BIT(NO_PATH)))
+        return SGZ_OK;
     if (status)
         return status;
     if (a->place.followed) {
-        sgz_base_note(&a->notes, SGZ_NOTE_BIT(BELOW_LINK), entry->name, entry->name_len);
         row->flags |= SGZ_PINNED | SGZ_CLEAN_NAME;
-        status = store_placed(a, entry, clean, len, bad, offset, &row->name_off, &row->name_len,
+        status = store_placed(a, entry, row, clean, len, bad, offset, &row->name_off, &row->name_len,
                               err);
     }
-    if (!status && !whiteout && sgz_toc_place_enter(&a->place))
+    if (!status && !whiteout && !(row->flags & SGZ_DROPPED) && sgz_toc_place_enter(&a->place))
         status = sgz_toc_rows_no_memory(err);
     return status;
 }
@@ -187,7 +209,7 @@ sgz_status sgz_toc_rows_previous(sgz_toc_rows *a, const sgz_tar_entry *entry, sg
         if (*previous != SGZ_NO_ROW)
             row->since = toc->rows[*previous].type == SGZ_DIR ? toc->rows[*previous].since
                                                               : (uint32_t)toc->count;
-    } else if (in_use)
+    } else if (in_use && !sgz_toc_rows_left_out(a, entry, row, SGZ_NOTE_BIT(OVER_DIR)))
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                              "a %s takes the place of a directory with entries, which some "
                              "tools keep and others remove; leave one of them out",

@@ -180,18 +180,18 @@ static sgz_status store_xattrs(sgz_toc_rows *a, const sgz_tar_entry *entry, int6
         return SGZ_OK;
     for (size_t i = 0; i < entry->xattr_count; i++) {
         const sgz_xattr *xattr = &entry->xattrs[i];
-        if (xattr->key_len > SGZ_TOC_XATTR_KEY_MAX)
+        if (xattr->key_len > SGZ_XATTR_KEY_MAX)
             return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                                  "the name of an xattr has %u bytes, over the limit of %d",
-                                 xattr->key_len, SGZ_TOC_XATTR_KEY_MAX);
+                                 xattr->key_len, SGZ_XATTR_KEY_MAX);
         if (!sgz_is_utf8(xattr->key, xattr->key_len))
             return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
                                  "the name of an xattr is not UTF-8, which a TOC cannot hold");
         total += sgz_xattrs_size(xattr->key_len, xattr->value_len);
     }
-    if (entry->xattr_count > SGZ_TOC_XATTRS_MAX)
+    if (entry->xattr_count > SGZ_XATTRS_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
-                             "it has more than %d xattrs", SGZ_TOC_XATTRS_MAX);
+                             "it has more than %d xattrs", SGZ_XATTRS_MAX);
     if (total > UINT32_MAX)
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                              "the xattrs of one entry are over 4 GiB");
@@ -220,6 +220,17 @@ static sgz_status check_length(const sgz_tar_entry *entry, const char *text, siz
                              "%s has a component of %zu bytes, over the limit of %d", what, base,
                              SGZ_TOC_BASE_MAX);
     return SGZ_OK;
+}
+
+/* The same for a row that may be left out; what a symlink says is no name. */
+static int fits(const sgz_tar_entry *entry, const sgz_entry *row)
+{
+    size_t base, link_base = 0, len = sgz_toc_path_len(entry->name, entry->name_len, &base);
+    size_t link = row->type == SGZ_HARDLINK
+                      ? sgz_toc_path_len(entry->link, entry->link_len, &link_base)
+                      : entry->link_len;
+    return len <= SGZ_TOC_PATH_MAX && base <= SGZ_TOC_BASE_MAX && link <= SGZ_TOC_PATH_MAX &&
+           link_base <= SGZ_TOC_BASE_MAX;
 }
 
 sgz_status sgz_toc_rows_texts(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_entry *row,
@@ -254,10 +265,14 @@ sgz_status sgz_toc_rows_texts(sgz_toc_rows *a, const sgz_tar_entry *entry, sgz_e
     if (is_link && (status = store_text(a, entry->link, entry->link_len, bad_link,
                                         &row->link_off, &row->link_len, err)))
         return status;
-    if ((status = check_length(entry, toc->arena + row->name_off, row->name_len, "the name",
-                               offset, err))
+    if (a->leave_out && !fits(entry, row)) {
+        sgz_toc_rows_left_out(a, entry, row, SGZ_NOTE_BIT(NO_PATH));
+        return SGZ_OK;
+    }
+    if (!a->leave_out && ((status = check_length(entry, toc->arena + row->name_off, row->name_len,
+                                                 "the name", offset, err))
         || (status = check_length(entry, toc->arena + row->link_off, row->link_len,
-                                  "the link's target", offset, err)))
+                                  "the link's target", offset, err))))
         return status;
     if (row->type == SGZ_SYMLINK && !row->link_len)
         return sgz_base_fail(err, SGZ_ENOTOC, offset, entry->name, entry->name_len,
@@ -294,4 +309,12 @@ unsigned sgz_toc_rows_marker_note(const sgz_tar_entry *entry, int marker)
 {
     return sgz_toc_rows_is_own(entry) ? 0
          : marker == 2 ? SGZ_NOTE_BIT(TOC) : SGZ_NOTE_BIT(LANDMARK);
+}
+
+unsigned sgz_toc_rows_behind_note(const sgz_tar_stream *tar)
+{
+    const size_t len = strlen(SGZ_TOC_NAME);
+    if (!tar->behind_len || (tar->behind_len >= len && !memcmp(tar->behind, SGZ_TOC_NAME, len)))
+        return 0;
+    return SGZ_NOTE_BIT(BEHIND);
 }

@@ -269,10 +269,11 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
                 if (n > SGZ_HEADER_RUN - (c->put - c->run_start))
                     n = SGZ_HEADER_RUN - (c->put - c->run_start);
                 keep(c, n);
+                c->tar.pos += (int64_t)n;
             } else {
+                sgz_tar_stream_behind(&c->tar, c->slab->buf + c->get, n);
                 c->get = c->len = c->put;
             }
-            c->tar.pos += (int64_t)n;
             break;
         case AT_END:
             return SGZ_OK;
@@ -303,6 +304,7 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
             err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
             "is; convert without lossless");
+    sgz_base_note(&c->notes, sgz_toc_rows_behind_note(&c->tar) | sgz_io_input_note(c->input), NULL, 0);
     if (!c->tar.pos && !c->input->extents)
         sgz_base_note(&c->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
     if (!c->landmark_done) {

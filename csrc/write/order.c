@@ -132,6 +132,7 @@ sgz_status sgz_write_order_step(sgz_write_order *s, int *end, sgz_error *err)
     *end = 1;
     if (!s->tar.pos)
         sgz_base_note(&s->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);
+    sgz_base_note(&s->notes, sgz_toc_rows_behind_note(&s->tar) | sgz_io_input_note(s->input), NULL, 0);
     status = sgz_tar_stream_end(&s->tar, 0, err);
     return status ? status : sgz_toc_rows_finish(s->apply, &notes, err);
 }

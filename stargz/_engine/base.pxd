@@ -115,6 +115,11 @@ cdef extern from "codec/points.h" nogil:
 # Where a blob can be entered, for who has such a table; it lives as long, and does not change.
 cdef class Points:
     cdef const sgz_points *table
+    cdef public str file                # that it was brought in; None: it was made of the blob
+
+
+# What is raised when a blob that is entered there is read; None: it has no such table.
+cdef object reading_failed(const sgz_error *err, str source, Points index)
 
 
 cdef extern from "base/job.h" nogil:

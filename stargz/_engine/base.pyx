@@ -53,7 +53,8 @@ cdef dict FORMAT_ERRORS = {
 
 
 cdef dict ONE = {
-    "directories": "directory", "entries": "entry", "files": "file", "inputs": "input",
+    "archives": "archive", "directories": "directory", "entries": "entry", "files": "file",
+    "headers": "header", "inputs": "input",
     "links": "link", "names": "name", "owners": "owner", "targets": "target", "times": "time",
     "whiteouts": "whiteout",
 }
@@ -150,6 +151,14 @@ cdef object to_exception(const sgz_error *err, str source):
     if err.code == SGZ_ECODEC:
         return CodecError(message)
     return StargzError(message)
+
+
+cdef object reading_failed(const sgz_error *err, str source, Points index):
+    error = to_exception(err, source)
+    if index is not None and index.file and err.code in (SGZ_EDATA, SGZ_EDIGEST, SGZ_ETOC):
+        hint = f"{index.file} may be of another blob: make it anew ('stargz index --force')"
+        error.args = (f"{error}; {hint}",)
+    return error
 
 
 cdef dict problem_of(const sgz_error *err):

@@ -26,6 +26,7 @@ from stargz._engine.base cimport (
     sgz_error,
     sgz_status,
     table,
+    reading_failed,
     to_exception,
 )
 from stargz._engine.reader cimport Blob, Reader
@@ -201,14 +202,15 @@ cdef class Chunks:
         return 0
 
     cdef object failure(self, const sgz_error *err, uint32_t layer):
-        name = self.layers[layer][1].name if layer < len(self.layers) else ""
+        cdef Blob blob = self.layers[layer][1] if layer < len(self.layers) else None
+        name = "" if blob is None else blob.name
         if err.code == SGZ_ECANCELLED:
             return ValueError(f"{name}: the layer is closed")
         if err.code == SGZ_EIO or err.code == SGZ_ECALLBACK:
             cause = self.causes.get(err.cause)
             if cause is not None:
                 return cause
-        return to_exception(err, name)
+        return reading_failed(err, name, None if blob is None else blob.index)
 
     def read_into(self, uint32_t layer, uint32_t row, int64_t offset, int64_t size, buffer):
         """Bytes [offset, offset + size) of the regular file `row` into a writable buffer; the

@@ -32,7 +32,7 @@ from stargz._engine.base cimport (
     sgz_points,
     sgz_status,
     table,
-    to_exception,
+    reading_failed,
 )
 from stargz._engine.toc cimport SGZ_HAS_CHUNK_DIGEST, SGZ_HAS_DIGEST, TOC, sgz_entry
 
@@ -122,7 +122,7 @@ cdef class Blob:
         error, self.error = self.error, None
         if err.code == SGZ_ECALLBACK and error is not None:
             return error
-        return to_exception(err, self.name)
+        return reading_failed(err, self.name, self.index)
 
 
 def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,

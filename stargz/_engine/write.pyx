@@ -262,7 +262,6 @@ cdef class Conversion:
     cdef object source_name, progress
     cdef int64_t source_size
     cdef readonly list missing
-    cdef str trailing           # what was ignored behind the input, as far as it was read
 
     def __cinit__(self):
         memset(&self.input, 0, sizeof(self.input))
@@ -285,7 +284,6 @@ cdef class Conversion:
         self.source_size = source_size
         self.progress = progress
         self.missing = []
-        self.trailing = ""
         self.options.level = level
         self.options.legacy = legacy
         self.options.threads = threads
@@ -310,11 +308,6 @@ cdef class Conversion:
     def plain(self):
         """Whether the input is a tar that is not compressed."""
         return self.input.wrap == SGZ_WRAP_NONE
-
-    cdef str _behind(self):
-        if self.input.padded:
-            return "zeros behind the last zstd frame"
-        return "bytes behind the last gzip member" if self.input.inflater.garbage else ""
 
     cdef _raise(self, const sgz_error *err):
         self.reader.check()
@@ -363,7 +356,6 @@ cdef class Conversion:
         self.missing = [name for name, gone in zip(names, missing, strict=False) if gone]
         self.cut.prefetch = 1
         self.cut.landmark_after = self.order.prioritized
-        self.trailing = self._behind()
         sgz_io_input_close(&self.input)
         if sgz_io_input_open_extents(&self.input, table(), spool, self.order.extents,
                                      self.order.extent_count, &err) != SGZ_OK:
@@ -398,7 +390,6 @@ cdef class Conversion:
             self._raise(&err)
         fields = fields_of(&self.result)
         fields["notes"] += notes_of(&self.order.notes)
-        fields["trailing"] = self.trailing or self._behind()
         return fields
 
 
