@@ -414,7 +414,7 @@ class _Place:
         if wanted.blob_digest is not None and made.digest != wanted.blob_digest:
             raise DigestError("the blob", wanted.blob_digest, made.digest, blob.name)
         for note in made.notes:
-            _log.warning("%s: %s", blob.name, note)
+            logger().warning("%s: %s", blob.name, note)
         if self._cache is not None and identity is not None and identity == self._identity():
             kept = self._cache.keep_index(*identity, made.dump)
             logger().info(
