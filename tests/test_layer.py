@@ -11,12 +11,12 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import blobs
 import pytest
+from descriptors import descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from merged_usr import FILES, merged_usr
@@ -477,29 +477,20 @@ def test_gzip_file_objects_are_not_taken_for_their_file(tmp_path: Path) -> None:
         assert "setuid" in layer
 
 
-def descriptors() -> int:
-    """How many of this process's lead to the test data: threads of other tests may have theirs."""
-    found = 0
-    for path in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # another thread, or this iteration, has closed it
-            found += DATA.resolve() in path.readlink().parents
-    return found
-
-
 def test_sources_are_closed_by_who_opened_them(tmp_path: Path) -> None:
     source = Counting((DATA / "tree.esgz").read_bytes())
     stargz.open(source).close()
     assert not source.closed
-    before = descriptors()
+    before = descriptors(DATA)
     layer = stargz.open(DATA / "tree.esgz")
-    assert descriptors() == before + 1
+    assert descriptors(DATA) == before + 1
     layer.close()
     layer.close()
-    assert descriptors() == before
+    assert descriptors(DATA) == before
     (tmp_path / "bad").write_bytes(bytes(1000))
     with pytest.raises(FooterError):
         stargz.open(tmp_path / "bad")
-    assert descriptors() == before
+    assert descriptors(DATA) == before
 
 
 def test_a_failing_source() -> None:
