@@ -137,7 +137,7 @@ def begins_as_tar(blob: ByteSource) -> bool:
     """Whether it is most likely an ordinary tar, also a compressed one: so much of it is looked at
     as tells. One of zstd is known by its name alone."""
     head = blob.read_at(0, min(blob.size, _PEEK))
-    kind = _compression_of(head[:_HEAD], blob.size)
+    kind = _compression_of(head[:_HEAD])
     if kind == "gzip":
         try:
             head = zlib.decompressobj(31).decompress(head, _HEAD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import multiprocessing
@@ -97,11 +98,16 @@ def through(proxy: FaultProxy) -> str:
     return f"docker://{proxy.url.partition('://')[2]}"
 
 
+@functools.cache
+def digests(number: int) -> list[str]:
+    """Those of an image's layers."""
+    return [sha256(gzip.compress(tar, 1, mtime=0)) for tar in fleets.layers(number)]
+
+
 def fetched(proxy: FaultProxy, number: int) -> list[int]:
     """How often the layers of an image came through."""
     log = [one.path for one in proxy.log if one.method == "GET" and not one.range]
-    layers = [sha256(gzip.compress(tar, 1, mtime=0)) for tar in fleets.layers(number)]
-    return [sum(path.endswith(digest) for path in log) for digest in layers]
+    return [sum(path.endswith(digest) for path in log) for digest in digests(number)]
 
 
 def same_files(folder: Path) -> dict[str, bytes]:

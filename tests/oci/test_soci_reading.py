@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import registries
 from blobs import noise, sha256, tar_of
-from command import fails, ok, run
+from command import fails_here, here, ok_here, run
 from layouts import OCI_MANIFEST, TOC_DIGEST, Layout
 from mounts import clean_up, listed, needs_fuse
 from servers import FaultProxy
@@ -205,20 +205,23 @@ def test_a_seekable_layer_is_read_by_its_toc(tmp_path: Path) -> None:
 def test_the_commands(indexed: Path, tmp_path: Path) -> None:
     options = ["--platform", "linux/amd64", "--cache-dir", tmp_path / "cache"]
     for src in (f"oci:{indexed}:v1", f"oci:{indexed}:v2"):
-        assert ok("image", "cat", *options, src, "small") == "of the small layer\n"
-        assert ok("image", "ls", *options, src, "etc").split() == sorted(name[4:] for name in NAMES)
-        assert "etc/12\n" in ok("image", "find", *options, src, "-name", "12")
-        assert ok("image", "extract", *options, src, "etc/7", "-C", tmp_path / "out", "-q") == ""
-        assert (tmp_path / "out/etc/7").read_bytes() == b"replaced\n"
-        assert "small" in ok("image", "tree", *options, src)
-        assert ok("image", "du", *options, src, "-s").split()
-    info = ok("image", "info", "--platform", "linux/amd64", f"oci:{indexed}:v2")
+        assert ok_here("image", "cat", *options, src, "small") == "of the small layer\n"
+        assert ok_here("image", "ls", *options, src, "etc").split() == sorted(
+            name[4:] for name in NAMES
+        )
+        assert "etc/12\n" in ok_here("image", "find", *options, src, "-name", "12")
+        out = tmp_path / "out"
+        assert ok_here("image", "extract", *options, src, "etc/7", "-C", out, "-q") == ""
+        assert (out / "etc/7").read_bytes() == b"replaced\n"
+        assert "small" in ok_here("image", "tree", *options, src)
+        assert ok_here("image", "du", *options, src, "-s").split()
+    info = ok_here("image", "info", "--platform", "linux/amd64", f"oci:{indexed}:v2")
     assert "soci_version  2" in info
     first, second = [line for line in info.splitlines() if line.startswith("layer")]
     assert "indexed by SOCI: ztoc sha256:" in first and "SOCI" not in second
-    assert "soci" not in ok("image", "info", "--platform", "linux/amd64", f"oci:{indexed}:v1")
+    assert "soci" not in ok_here("image", "info", "--platform", "linux/amd64", f"oci:{indexed}:v1")
     told = json.loads(
-        ok("image", "info", "--json", "--platform", "linux/amd64", f"oci:{indexed}:v2")
+        ok_here("image", "info", "--json", "--platform", "linux/amd64", f"oci:{indexed}:v2")
     )
     assert [bool(layer["ztoc_digest"]) for layer in told["layers"]] == [True, False]
     assert (told["soci_version"], told["seekable"]) == (2, False)
@@ -253,18 +256,18 @@ def test_what_is_fetched(indexed: Path, tmp_path: Path) -> None:
         ztoc = [request for request in wholes if not request.range]
         assert len(wholes) == len(ztoc) <= 1, "more than a ztoc of many windows"
         proxy.reset()
-        assert ok("image", "cat", *options, f"{base}:v2", "etc/21").endswith("etc/21")
+        assert ok_here("image", "cat", *options, f"{base}:v2", "etc/21").endswith("etc/21")
         # Without a SOCI index all is read, once, and that is told before.
         proxy.reset()
-        done = run("image", "ls", *options, f"{base}:v1", "etc")
+        done = here("image", "ls", *options, f"{base}:v1", "etc")
         assert done.returncode == 0
         assert [f"layer {n} of 2" in done.stderr for n in (1, 2)] == [True, False]
         size = Reading(indexed).manifest(Reading(indexed).resolve("v1")).layers[0].size
         assert f"all of its {size:,} bytes are read" in done.stderr
         proxy.reset()
-        assert ok("image", "ls", *options, f"{base}:v1", "etc")
+        assert ok_here("image", "ls", *options, f"{base}:v1", "etc")
         assert proxy.bytes < size // 4
-        assert "no index" not in run("image", "ls", *options, "-q", f"{base}:v1").stderr
+        assert "no index" not in here("image", "ls", *options, "-q", f"{base}:v1").stderr
         # The library does not read whole layers unasked, but what an index leaves out.
         with pytest.raises(UnindexedError, match="layer 1 of 2"):
             stargz.open_image(f"{base}:v1", platform="linux/amd64", cache=False)
@@ -318,7 +321,7 @@ def test_a_broken_ztoc_is_as_good_as_none(indexed: Path, tmp_path: Path) -> None
     for name, (change, renamed) in changes.items():
         layout = copied(indexed, tmp_path / name)
         rewritten(layout, change, size=renamed)
-        done = run("image", "cat", "--no-cache", "--platform", "linux/amd64",
+        done = here("image", "cat", "--no-cache", "--platform", "linux/amd64",
                    f"oci:{layout}:v2", "etc/20")  # fmt: skip
         assert done.returncode == 0, (name, done.stderr)
         assert done.stdout.endswith("etc/20")
@@ -356,9 +359,9 @@ def test_a_ztoc_that_lies_is_found_out(indexed: Path, tmp_path: Path) -> None:
     rewritten(layout, lambda data: data.replace(b"etc/20", b"etc/99"))
     src = f"oci:{layout}:v2"
     options = ["--no-cache", "--platform", "linux/amd64"]
-    assert "the index does not fit" in fails(1, "image", "cat", *options, src, "etc/99")
-    assert ok("image", "cat", *options, src, "etc/21").endswith("etc/21")
-    done = run("verify", "--json", src)
+    assert "the index does not fit" in fails_here(1, "image", "cat", *options, src, "etc/99")
+    assert ok_here("image", "cat", *options, src, "etc/21").endswith("etc/21")
+    done = here("verify", "--json", src)
     assert done.returncode == 3
     found = json.loads(done.stdout)
     assert not found["ok"] and any("ztoc" in error["message"] for error in found["errors"])
@@ -384,11 +387,13 @@ def test_a_span_that_is_not_the_ztocs_is_found_out(indexed: Path, tmp_path: Path
 
 
 def test_verify_checks_ztocs(indexed: Path) -> None:
-    found = json.loads(ok("verify", "--json", f"oci:{indexed}:v2"))
+    found = json.loads(ok_here("verify", "--json", f"oci:{indexed}:v2"))
     (image,) = (one for one in found["images"] if one["kind"] == "image")
     assert [layer["status"] for layer in image["layers"]] == ["indexed", "not seekable"]
     assert found["ok"] and not found["verified"]
-    required = json.loads(run("verify", "--json", "--require-verified", f"oci:{indexed}:v2").stdout)
+    required = json.loads(
+        here("verify", "--json", "--require-verified", f"oci:{indexed}:v2").stdout
+    )
     assert not required["ok"]
 
 
@@ -405,10 +410,10 @@ def test_an_image_copied_without_its_index(indexed: Path, tmp_path: Path) -> Non
         assert image.ways == {0: "pass", 1: "pass"}
         check(image)
     for words in (("image", "ls"), ("image", "info", "--json"), ("verify", "--json")):
-        done = run(*words, f"oci:{layout}")
+        done = here(*words, f"oci:{layout}")
         (line,) = done.stderr.splitlines()
         told = f"stargz: warning: oci:{layout}: the SOCI index {soci} is not used: "
         assert line.startswith(told) and "is not in the layout" in line
         assert done.returncode == 0
-        assert run(*words, "-q", f"oci:{layout}").stderr == ""
+        assert here(*words, "-q", f"oci:{layout}").stderr == ""
     assert json.loads(done.stdout)["ok"]
