@@ -176,9 +176,10 @@ def check_tar(blob: ByteSource) -> str:
 
 
 def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
-    """Refuse to read all of what is far away, or of what is no tar."""
+    """Refuse to fetch all of what is far away, or what is no tar."""
     kind = check_tar(blob)
-    if wanted.index is False or not (_is_local(blob) or wanted.index == "build"):
+    here = _is_local(blob) or getattr(blob, "at_hand", 0) >= blob.size  # it has come whole
+    if wanted.index is False or not (here or wanted.index == "build"):
         raise UnindexedError(
             f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is no index "
             'of it: index="build" (--build-index) reads it once to make one, index (--index) '

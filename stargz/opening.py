@@ -31,7 +31,7 @@ from stargz.footer import (
 from stargz.layer import Layer, Place
 from stargz.options import MAX_TOC_SIZE, thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
-from stargz.sources.base import TAIL_MIN, tail_size
+from stargz.sources.base import TAIL, TAIL_MIN, tail_size
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
@@ -286,8 +286,8 @@ def _read_end(blob: Blob, toc: Source | None) -> _End | None:
     source = blob.source
     size = source.size
     # A local file is read where it is needed; anything else once.
-    length = MAX_FOOTER_SIZE if blob.direct else getattr(source, "at_hand", 0) or tail_size(size)
-    length = min(size, length)
+    at_hand = min(getattr(source, "at_hand", 0), TAIL)
+    length = min(size, MAX_FOOTER_SIZE if blob.direct else at_hand or tail_size(size))
     tail = source.read_at(size - length, length) if length else b""
     find = find_footer if toc is None else parse_footer
     footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)

@@ -339,6 +339,28 @@ def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Pat
     assert not list(user_cache.glob("index/*"))
 
 
+@pytest.mark.parametrize("large", [True, False])
+def test_what_has_come_whole_is_indexed_unasked(
+    web: FaultProxy, path: Path, tmp_path: Path, user_cache: Path, large: bool
+) -> None:
+    """Nothing more is fetched for it: of a server without ranges, or small enough that its end is
+    all."""
+    if large:
+        web.plan = lambda request: Fault(ignore_range=True)
+        path.write_bytes(gzip.compress(ordinary.big_tar(2_000_000), 6))
+    else:
+        path.write_bytes(gzip.compress(blobs.tar_of([("d/text", TEXT)]), 6))
+    url = f"{web.url}/{path.name}"
+    done = here("cat", url, "d/text", text=False)
+    assert (done.returncode, done.stdout) == (0, TEXT)
+    assert ("the server has no ranges" in done.stderr) is large
+    assert len(list(user_cache.glob("index/*"))) == 1
+    assert [r.path for r in web.log if r.status < 400] == ["/any.tar.gz"]
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(UnindexedError):
+        stargz.open(url, index=False)
+
+
 def test_what_nothing_tells_from_another_is_not_kept(
     web: FaultProxy, path: Path, user_cache: Path
 ) -> None:

@@ -137,8 +137,8 @@ class HTTPSource:
 
     @property
     def at_hand(self) -> int:
-        """See ByteSource."""
-        return len(self._tail)
+        """See ByteSource: all of it where it had to be fetched whole."""
+        return len(self._tail) if self._whole is None else self.size
 
     @property
     def identity(self) -> tuple[str, str] | None:
