@@ -7,15 +7,20 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import blobs
 import pytest
 from faraway import Faraway
+from mounts import wait_for
 
 import stargz
 from stargz._engine.chunks import DEMAND, Chunks
@@ -191,6 +196,119 @@ def test_a_blob_that_is_fetched(blob: blobs.Made) -> None:
         assert source.total < 2 * len(blob.data)
         assert layer.read("f") == CONTENT
         assert source.total < 4 * len(blob.data)
+
+
+# --- what else is decoded from an entry point ----------------------------------------------------
+
+MANY = blobs.noise("many", 4_000_000)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two thousand chunks of one member."""
+    made = blobs.build(blobs.tar_of([("f", MANY)]), chunk_size=SIZE, pack=10**6, level=0)
+    path = tmp_path_factory.mktemp("many") / "layer"
+    path.write_bytes(made.data)
+    return path
+
+
+@contextmanager
+def served(layer: Layer, memory: int, behind: int = 2) -> Iterator[Callable[[int], None]]:
+    """Reads of a chunk, with threads behind them as mounts have."""
+    table = Chunks(memory)
+    table.add(layer.reader)
+    number = layer._file("f")
+    threads = [threading.Thread(target=table.slow) for _ in range(behind)]
+
+    def read(at: int) -> None:
+        out = bytearray(SIZE)
+        table.read_into(0, number, at, SIZE, out)
+        assert out == MANY[at : at + SIZE]
+
+    for thread in threads:
+        thread.start()
+    try:
+        yield read
+    finally:
+        table.stop()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_rest_is_decoded_after_a_read(many: Path) -> None:
+    with stargz.open(many) as layer, served(layer, 64 << 20) as read:
+        before = bytes_read()
+        read(len(MANY) // 2)
+        wait_for(lambda: bytes_read() - before > len(MANY))
+        places = range(0, len(MANY), SIZE)
+        assert cost(lambda: [read(at) for at in random.Random(1).sample(places, 500)]) < 100_000
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_no_more_of_it_than_memory_is_for(many: Path, memory: int) -> None:
+    with stargz.open(many) as layer, served(layer, memory) as read:
+        before = bytes_read()
+        read(0)
+        if memory:
+            wait_for(lambda: bytes_read() - before > memory // 4)
+        time.sleep(0.1)
+        assert bytes_read() - before < SLACK + memory // 4
+        read(len(MANY) - SIZE)
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+def test_who_comes_to_it_decodes_for_others(many: Path, behind: int) -> None:
+    """Eight threads want chunks of one member, which is decoded once."""
+    dice = random.Random(1)
+    with stargz.open(many) as layer, served(layer, 64 << 20, behind) as read:
+        start = threading.Barrier(8)
+
+        def work(places: list[int]) -> None:
+            start.wait()
+            for at in places:
+                read(at)
+
+        def all_at_once() -> None:
+            with ThreadPoolExecutor(8) as pool:
+                places = [dice.sample(range(0, len(MANY), SIZE), 100) for _ in range(8)]
+                list(pool.map(work, places))
+
+        assert cost(all_at_once) < len(MANY) + SLACK
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("memory", [0, 50_000, 1 << 20])
+def test_in_little_memory_it_is_right_too(many: Path, memory: int, behind: int) -> None:
+    with stargz.open(many) as layer, served(layer, memory, behind) as read:
+
+        def work(number: int) -> None:
+            dice = random.Random(number)
+            for _ in range(40):
+                at = dice.randrange(len(MANY) // SIZE)
+                for near in range(at, min(at + 5, len(MANY) // SIZE)):
+                    read(near * SIZE)
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(work, range(6)))
+
+
+def test_what_is_broken_fails_for_all(many: Path, tmp_path: Path) -> None:
+    path = tmp_path / "layer"
+    data = many.read_bytes()
+    broken = 1_000_000
+    path.write_bytes(spoiled(data, data.index(MANY[broken : broken + 100])))
+    with stargz.open(path) as layer, served(layer, 64 << 20) as read:
+
+        def work(number: int) -> None:
+            for at in [broken, *range(number * SIZE, len(MANY), 60 * SIZE), broken]:
+                if at == broken:
+                    with pytest.raises(DigestError, match="f: a chunk does not match"):
+                        read(at)
+                else:
+                    read(at)
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(work, range(0, 60, 10)))
 
 
 # --- what is broken ------------------------------------------------------------------------------

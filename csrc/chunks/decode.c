@@ -43,15 +43,15 @@ sgz_status sgz_chunks_decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, 
     return SGZ_OK;
 }
 
-/* The same for a chunk of a direct blob, which is tried once; without a decoder it fails. One that
- * takes too long goes on flying. */
+/* The same for a chunk of a direct blob, which is tried once. One that takes too long goes on
+ * flying. */
 static sgz_status decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
 {
-    sgz_status st = r ? sgz_chunks_decode(c, r, k, err) : err->code;
+    sgz_status st = sgz_chunks_decode(c, r, k, err);
     if (!st)
         return SGZ_OK;
     pthread_mutex_lock(&c->lock);
-    int later = st == SGZ_ECANCELLED && r && r->decoder.budget < 0 && !c->stopped;
+    int later = st == SGZ_ECANCELLED && r->decoder.budget < 0 && !c->stopped;
     sgz_chunks_want *wants = NULL;
     if (later)
         sgz_chunks_put_off(c, k);
@@ -67,94 +67,203 @@ static int64_t bound_of(const sgz_chunks *c)
     return (int64_t)(c->memory / 4) < ON_THE_WAY ? (int64_t)(c->memory / 4) : ON_THE_WAY;
 }
 
-/* Decode and keep the chunks of spans [first, last) that are not there. */
-static void keep(sgz_chunks *c, sgz_reader *r, sgz_chunks_layer *layer, size_t first, size_t last)
+/* A chunk that was left to the pass is left no more; 0: it was not, or to another. */
+static int take(sgz_chunks_pass *p, sgz_chunks_chunk *k)
 {
-    for (; first < last; first++) {
+    sgz_chunks_chunk **at = &p->left;
+    while (*at && *at != k)
+        at = &(*at)->next;
+    if (!*at)
+        return 0;
+    *at = k->next;
+    k->left = 0;
+    return 1;
+}
+
+/* A chunk on the way of a pass that is not there, and that no other thread decodes, pinned; NULL:
+ * none. `unasked` ones only while there is memory for them: *full. */
+static sgz_chunks_chunk *missing(sgz_chunks *c, sgz_chunks_pass *p, size_t span, int unasked,
+                                 int *full)
+{
+    sgz_chunks_chunk *k = p->layer->heads[span];
+    uint64_t size = (uint64_t)sgz_chunks_span_entry(p->layer, span)->chunk_size;
+    p->next_span = span + 1;
+    if (k)
+        return k->left && take(p, k) ? k : NULL;
+    *full = unasked && c->unasked_bytes + size > c->memory / 2;
+    if (*full || !(k = sgz_chunks_make(p->layer, span, 0)))
+        return NULL;
+    sgz_chunks_set_unasked(c, k, unasked);
+    return k;
+}
+
+/* Decode and keep the chunks of spans [first, last) that are not there. */
+static void keep(sgz_chunks *c, sgz_chunks_pass *p, size_t first, size_t last, int unasked)
+{
+    int ended = 0;
+    for (; first < last && !ended; first++) {
         sgz_error err;
-        sgz_chunks_chunk *other = NULL;
         pthread_mutex_lock(&c->lock);
-        if (!layer->heads[first])
-            other = sgz_chunks_make(layer, first, 0);
+        sgz_chunks_chunk *k = missing(c, p, first, unasked, &ended);
         pthread_mutex_unlock(&c->lock);
-        if (!other)
+        if (!k)
             continue;
-        sgz_status st = decode(c, r, other, &err);
+        ended = decode(c, p->reader, k, &err) || p->reader->decoder.budget < 0;
         pthread_mutex_lock(&c->lock);
-        sgz_chunks_unpin(c, other);
+        sgz_chunks_unpin(c, k);
         pthread_mutex_unlock(&c->lock);
-        if (st || r->decoder.budget < 0)
-            break;
     }
 }
 
-/* What the decoder passes on its way to chunk `k` is kept. */
-static void on_the_way(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
+/* The first span on the way of the decoder to chunk `k`: what it passes from there on is kept. */
+static size_t way_to(const sgz_chunks *c, const sgz_chunks_pass *p, const sgz_chunks_chunk *k)
 {
-    sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
+    const sgz_reader *r = p->reader;
+    const sgz_entry *e = sgz_chunks_span_entry(p->layer, k->span);
     int64_t from = r->entered == e->offset && r->at <= e->inner_offset ? r->at : 0;
     size_t first = k->span;
+    if (e->chunk_size > SGZ_WINDOW)
+        return first;
     while (first) {
-        const sgz_entry *before = sgz_chunks_span_entry(layer, first - 1);
+        const sgz_entry *before = sgz_chunks_span_entry(p->layer, first - 1);
         if (before->offset != e->offset || before->inner_offset < from ||
             e->inner_offset - before->inner_offset > bound_of(c))
             break;
         first--;
     }
-    keep(c, r, layer, first, k->span);
+    return first;
 }
 
 /* Whether the entry point of a chunk is entered, and not for the first time: then its chunks are
  * read in no order. */
-static int enters_again(sgz_chunks *c, const sgz_reader *r, const sgz_chunks_chunk *k)
+static int enters_again(const sgz_chunks_pass *p, const sgz_chunks_chunk *k)
 {
-    sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    size_t first = sgz_read_span_first(layer->spans, k->span);
-    if ((r->entered == e->offset && r->at <= e->inner_offset) ||
-        (first == k->span && sgz_read_span_next(layer->spans, first) == first + 1))
+    const sgz_reader *r = p->reader;
+    const sgz_entry *e = sgz_chunks_span_entry(p->layer, k->span);
+    size_t first = sgz_read_span_first(p->layer->spans, k->span);
+    if ((r->entered == e->offset && r->at <= e->inner_offset) || p->last == first + 1)
         return 0;
-    pthread_mutex_lock(&c->lock);
-    int again = layer->marks[first] & SGZ_ENTERED;
-    layer->marks[first] |= SGZ_ENTERED;
-    pthread_mutex_unlock(&c->lock);
+    int again = p->layer->marks[first] & SGZ_ENTERED;
+    p->layer->marks[first] |= SGZ_ENTERED;
     return again;
 }
 
-/* Go on decoding from chunk `k` to the end of what its entry point has, so that it is not entered
- * a third time. */
-static void to_the_end(sgz_chunks *c, sgz_reader *r, const sgz_chunks_chunk *k)
+/* The end of what the entry point of span `from` has, no further from it than the bound. */
+static size_t end_of(const sgz_chunks *c, const sgz_chunks_pass *p, size_t from)
 {
-    sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    size_t last = k->span + 1, next = sgz_read_span_next(layer->spans, k->span);
-    while (last < next) {
-        const sgz_entry *behind = sgz_chunks_span_entry(layer, last);
-        if (behind->inner_offset + behind->chunk_size - e->inner_offset > bound_of(c))
+    int64_t start = sgz_chunks_span_entry(p->layer, from)->inner_offset;
+    size_t end = from;
+    for (; end < p->last; end++) {
+        const sgz_entry *e = sgz_chunks_span_entry(p->layer, end);
+        if (e->inner_offset + e->chunk_size - start > bound_of(c))
             break;
-        last++;
     }
-    keep(c, r, layer, k->span + 1, last);
+    return end;
 }
 
-sgz_status sgz_chunks_decode_direct(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k,
-                                    int64_t budget, sgz_error *err)
+/* --- passes, with the lock held, which is let go of to decode --------------------------------- */
+
+/* Decode a chunk, and keep what is on the way to it. What is entered once more is decoded to its
+ * end, so that it is not a third time. */
+static sgz_status decode_from(sgz_chunks *c, sgz_chunks_pass *p, sgz_chunks_chunk *k,
+                              sgz_error *err)
+{
+    int again = enters_again(p, k);
+    size_t first = p->next_span = way_to(c, p, k);
+    pthread_mutex_unlock(&c->lock);
+    keep(c, p, first, k->span, 0);
+    pthread_mutex_lock(&c->lock);
+    p->next_span = k->span + 1;
+    pthread_mutex_unlock(&c->lock);
+    sgz_status st = decode(c, p->reader, k, err);
+    if (again && !st && p->reader->decoder.budget >= 0)
+        keep(c, p, k->span + 1, end_of(c, p, k->span), 0);
+    pthread_mutex_lock(&c->lock);
+    return st;
+}
+
+/* Leave a chunk to a thread that comes to it; 0: there is none. */
+static int leave(sgz_chunks *c, sgz_chunks_chunk *k)
+{
+    sgz_chunks_pass *p = c->passes;
+    while (p && (p->layer != k->layer || k->span < p->next_span || k->span >= p->last))
+        p = p->next;
+    if (!p || sgz_chunks_span_entry(k->layer, k->span)->chunk_size > SGZ_WINDOW)
+        return 0;
+    sgz_chunks_pin(k);
+    k->left = 1;
+    k->next = p->left;
+    p->left = k;
+    return 1;
+}
+
+static void begin(sgz_chunks *c, sgz_chunks_pass *p, sgz_chunks_layer *layer, sgz_reader *r,
+                  size_t span)
+{
+    *p = (sgz_chunks_pass){.layer = layer, .reader = r, .next_span = span, .next = c->passes};
+    p->last = sgz_read_span_next(layer->spans, span);
+    c->passes = p;
+}
+
+/* What was left to it is decoded, too. */
+static void end(sgz_chunks *c, sgz_chunks_pass *p)
+{
+    while (p->left) {
+        sgz_chunks_chunk *k = p->left;
+        sgz_error err;
+        take(p, k);
+        if (p->reader->decoder.budget < 0)
+            sgz_chunks_put_off(c, k);
+        else
+            decode_from(c, p, k, &err);
+        sgz_chunks_unpin(c, k);
+    }
+    sgz_chunks_pass **at = &c->passes;
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+}
+
+sgz_status sgz_chunks_decode_direct(sgz_chunks *c, sgz_chunks_chunk *k, int64_t budget,
+                                    sgz_error *err)
 {
     sgz_chunks_layer *layer = k->layer;
-    const sgz_entry *e = sgz_chunks_span_entry(layer, k->span);
-    if (!r)
-        r = sgz_chunks_new_reader(c, layer, layer->blob, err);
-    if (!r)
-        return decode(c, NULL, k, err);
+    sgz_chunks_pass p;
+    if (leave(c, k))
+        return SGZ_OK;
+    sgz_reader *r = sgz_chunks_take_reader(c, layer, k->span, k->window);
+    if (!r && !(r = sgz_chunks_new_reader(c, layer, layer->blob, err))) {
+        sgz_chunks_want *wants = sgz_chunks_mark_failed(c, k, err);
+        pthread_mutex_unlock(&c->lock);
+        sgz_chunks_wake(wants);
+        pthread_mutex_lock(&c->lock);
+        return err->code;
+    }
     r->decoder.stop = &c->ended;
     r->decoder.budget = budget;
-    int again = enters_again(c, r, k);
-    if (e->inner_offset > 0 && e->chunk_size <= SGZ_WINDOW)
-        on_the_way(c, r, k);
-    sgz_status st = decode(c, r, k, err);
-    if (again && !st && r->decoder.budget >= 0)
-        to_the_end(c, r, k);
-    sgz_chunks_give_reader(c, layer, r);
+    begin(c, &p, layer, r, k->span);
+    sgz_status st = decode_from(c, &p, k, err);
+    end(c, &p);
+    int more = r->entered >= 0 && r->decoder.budget >= 0 && p.next_span < p.last &&
+               sgz_chunks_span_entry(layer, p.next_span - 1)->chunk_size <= SGZ_WINDOW;
+    sgz_chunks_give_reader(c, layer, r, more ? p.next_span : SGZ_NO_SPAN);
     return st;
+}
+
+int sgz_chunks_finish(sgz_chunks *c)
+{
+    sgz_chunks_pooled from;
+    sgz_chunks_pass p;
+    if (c->finishing || !sgz_chunks_take_rest(c, &from))
+        return 0;
+    c->finishing = 1;
+    from.reader->decoder.budget = AT_ONCE;
+    begin(c, &p, from.layer, from.reader, from.rest);
+    pthread_mutex_unlock(&c->lock);
+    keep(c, &p, from.rest, end_of(c, &p, from.rest), 1);
+    pthread_mutex_lock(&c->lock);
+    end(c, &p);
+    sgz_chunks_give_reader(c, from.layer, from.reader, SGZ_NO_SPAN);
+    c->finishing = 0;
+    return 1;
 }

@@ -134,14 +134,17 @@ sgz_status sgz_chunks_deliver(sgz_chunks *c, const sgz_chunks_job *job, const sg
     r->fetched = r->with_first = 1;
     sgz_status st = decode(c, a, r, err);
     int spent = st == SGZ_ECANCELLED && r->decoder.budget < 0;
-    if (keep && !st)
-        sgz_chunks_give_reader(c, layer, r);
-    else
+    int again = keep && !st;
+    if (!again)
         sgz_chunks_free_reader(r);
     to_disk(c, a);
-    if (st && !spent)
-        return st;
     pthread_mutex_lock(&c->lock);
+    if (again)
+        sgz_chunks_give_reader(c, layer, r, SGZ_NO_SPAN);
+    if (st && !spent) {
+        pthread_mutex_unlock(&c->lock);
+        return st;
+    }
     if (c->stopped && spent) {
         pthread_mutex_unlock(&c->lock);
         return st;

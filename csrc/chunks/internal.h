@@ -34,6 +34,7 @@ typedef struct sgz_chunks_chunk {
     uint8_t state, listed;
     uint8_t queued;           /* in the queue of wanted chunks */
     uint8_t slow;             /* flying, and left to sgz_chunks_slow */
+    uint8_t left;             /* flying, and left to a pass */
     uint8_t unasked;          /* read ahead, and not wanted so far */
     uint8_t cold;             /* the first to be evicted */
     uint8_t spared;           /* was to be evicted once */
@@ -44,7 +45,8 @@ typedef struct sgz_chunks_chunk {
     int64_t reach;            /* of a queued one: how many bytes its request may have */
     struct sgz_chunks_chunk *chain;         /* other windows of the span */
     struct sgz_chunks_chunk *newer, *older; /* READY and not pinned: by last use */
-    struct sgz_chunks_chunk *next;          /* in the queue, of those to fetch or that are slow */
+    struct sgz_chunks_chunk *next;          /* in the queue, of those to fetch, that are slow or
+                                               left to a pass */
 } sgz_chunks_chunk;
 
 /* A place at which reads go forward: spans [low, next) are there or on their way. */
@@ -103,6 +105,24 @@ typedef struct {
     int64_t step;             /* bytes of a request */
 } sgz_chunks_range;
 
+/* A thread that decodes from an entry point of a direct blob: what others want of that, further on,
+ * is left to it. */
+typedef struct sgz_chunks_pass {
+    sgz_chunks_layer *layer;
+    sgz_reader *reader;
+    size_t next_span, last;   /* that it comes to; `last` is behind what the entry point has */
+    sgz_chunks_chunk *left;   /* pinned */
+    struct sgz_chunks_pass *next;
+} sgz_chunks_pass;
+
+/* An idle decoder, and the span from which on it could go on to the end of its entry point;
+ * SGZ_NO_SPAN: nothing is to be gained by that. */
+typedef struct {
+    sgz_chunks_layer *layer;
+    sgz_reader *reader;
+    size_t rest;
+} sgz_chunks_pooled;
+
 struct sgz_chunks {
     const sgz_codecs *codecs;
     sgz_chunks_disk *store;
@@ -117,8 +137,10 @@ struct sgz_chunks {
     uint32_t layer_count;
     size_t layer_cap;
     sgz_chunks_chunk by_use; /* head of the ring: newer is the oldest, older the newest */
-    struct { sgz_chunks_layer *layer; sgz_reader *reader; } pool[SGZ_POOL];
+    sgz_chunks_pooled pool[SGZ_POOL];
     int pooled;
+    sgz_chunks_pass *passes;
+    int finishing;            /* a thread decodes a rest */
     sgz_chunks_chunk *queue, **queue_end;
     sgz_chunks_chunk *slow, **slow_end;
     int has_slow;             /* some threads come to sgz_chunks_slow, again and again */
@@ -177,6 +199,21 @@ int sgz_chunks_fetch_idle(const sgz_chunks *chunks);
  * twice if there is one; NULL: none. */
 sgz_reader *sgz_chunks_take_reader(sgz_chunks *chunks, const sgz_chunks_layer *layer, size_t span,
                                    uint32_t window);
+/* It is idle again. */
+void sgz_chunks_give_reader(sgz_chunks *chunks, sgz_chunks_layer *layer, sgz_reader *reader,
+                            size_t rest);
+/* The one whose rest has waited longest becomes the caller's; 0: there is none. */
+int sgz_chunks_take_rest(sgz_chunks *chunks, sgz_chunks_pooled *pooled);
+
+/* Decode a pinned, flying chunk of a direct blob. One that fails is tried no more; one that takes
+ * too long for the budget is put off, and one that another thread comes to is left to that: both go
+ * on flying (SGZ_OK). Lets go of the lock meanwhile. */
+sgz_status sgz_chunks_decode_direct(sgz_chunks *chunks, sgz_chunks_chunk *chunk, int64_t budget,
+                                    sgz_error *err);
+/* Go on with a decoder that stopped within what its entry point has, for whoever comes to read that:
+ * by one thread at a time, as far as memory for what is read ahead allows. 0: there is none, or
+ * another is at it. Lets go of the lock meanwhile. */
+int sgz_chunks_finish(sgz_chunks *chunks);
 
 /* How much a decoder may read and make before sgz_chunks_slow is to do it; 0: any number. */
 int64_t sgz_chunks_budget(const sgz_chunks *chunks);
@@ -186,12 +223,7 @@ void sgz_chunks_put_off(sgz_chunks *chunks, sgz_chunks_chunk *chunk);
 /* These without the lock. */
 sgz_reader *sgz_chunks_new_reader(sgz_chunks *chunks, const sgz_chunks_layer *layer,
                                   const sgz_blob *blob, sgz_error *err);
-void sgz_chunks_give_reader(sgz_chunks *chunks, sgz_chunks_layer *layer, sgz_reader *reader);
 void sgz_chunks_free_reader(sgz_reader *reader);
-/* Decode a pinned, flying chunk of a direct blob. One that fails is tried no more; one that takes
- * too long for the budget is put off, and goes on flying: SGZ_OK. */
-sgz_status sgz_chunks_decode_direct(sgz_chunks *chunks, sgz_reader *reader,
-                                    sgz_chunks_chunk *chunk, int64_t budget, sgz_error *err);
 /* Decode a pinned, flying chunk and wake who waits for it; one that fails goes on flying. */
 sgz_status sgz_chunks_decode(sgz_chunks *chunks, sgz_reader *reader, sgz_chunks_chunk *chunk,
                              sgz_error *err);

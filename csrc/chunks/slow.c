@@ -27,10 +27,7 @@ static void decode_here(sgz_chunks *c, sgz_chunks_chunk *k)
 {
     sgz_error err;
     if (k->pins > 1) { /* someone still wants it */
-        sgz_reader *r = sgz_chunks_take_reader(c, k->layer, k->span, k->window);
-        pthread_mutex_unlock(&c->lock);
-        sgz_chunks_decode_direct(c, r, k, 0, &err);
-        pthread_mutex_lock(&c->lock);
+        sgz_chunks_decode_direct(c, k, 0, &err);
     } else {
         sgz_base_fail(&err, SGZ_ECANCELLED, -1, NULL, 0, "nobody wants it");
         sgz_chunks_mark_failed(c, k, &err);
@@ -48,7 +45,8 @@ int sgz_chunks_slow(sgz_chunks *c, sgz_chunks_job *job)
     while (!c->stopped && !a) {
         sgz_chunks_chunk *k = take(c);
         if (!k) {
-            pthread_cond_wait(&c->work, &c->lock);
+            if (!sgz_chunks_finish(c))
+                pthread_cond_wait(&c->work, &c->lock);
             continue;
         }
         k->layer->slow = 1;

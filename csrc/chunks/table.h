@@ -52,8 +52,9 @@ typedef struct sgz_chunks_want {
 sgz_status sgz_chunks_read(sgz_chunks *chunks, sgz_chunks_want *want, uint8_t *out, int *parked,
                            sgz_error *err);
 /* A thread that has nothing better to do may decode ahead of reads of a direct blob that go
- * forward, by the `layer` of the last one; it comes back soon. */
-void sgz_chunks_idle(sgz_chunks *chunks, uint32_t layer);
+ * forward, by the `layer` of the last one; it comes back soon. 1: another thread, of those in
+ * sgz_chunks_slow, has more of this to do. */
+int sgz_chunks_idle(sgz_chunks *chunks, uint32_t layer);
 /* Give up a parked want. 1: `ready` will not be called; 0: it has been, or is about to be. What
  * a parked want needs stays in memory until it is read again or given up, so a woken one must be
  * too. One want is best at most some MiB: all of its chunks are held at once. */
@@ -96,8 +97,9 @@ void sgz_chunks_fail(sgz_chunks *chunks, const sgz_chunks_job *job, const sgz_er
 
 /* --- what takes long -------------------------------------------------------------------- */
 
-/* For some threads of the caller's, in a loop: decodes what takes long of direct blobs, and gives
- * out requests whose chunks do, to be delivered once more. One chunk or request of a layer at a
+/* For some threads of the caller's, in a loop: decodes what takes long of direct blobs, and what
+ * else an entry point has from which one of its chunks was read (one thread at a time, as far as
+ * memory for what is read ahead allows), so that it is not entered for each of them; and gives out requests whose chunks do, to be delivered once more. One chunk or request of a layer at a
  * time: no layer keeps all of these threads, and, once there are any, none of the others, which
  * park wants on such chunks. 1: *job; -1: stopped. */
 int sgz_chunks_slow(sgz_chunks *chunks, sgz_chunks_job *job);

@@ -84,12 +84,7 @@ static sgz_chunks_chunk *acquire(sgz_chunks *c, sgz_chunks_layer *layer, size_t 
     }
     touch(c, k);
     if (layer->direct) {
-        int64_t budget = sgz_chunks_budget(c);
-        sgz_reader *r = sgz_chunks_take_reader(c, layer, span, window);
-        pthread_mutex_unlock(&c->lock);
-        sgz_status st = sgz_chunks_decode_direct(c, r, k, budget, err);
-        pthread_mutex_lock(&c->lock);
-        if (st) {
+        if (sgz_chunks_decode_direct(c, k, sgz_chunks_budget(c), err)) {
             sgz_chunks_unpin(c, k);
             return NULL;
         }
@@ -184,14 +179,9 @@ static int too_far(const sgz_entry *from, const sgz_entry *e)
     return e->offset - from->offset > LOOK_AHEAD;
 }
 
-void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
+/* With the lock held. */
+static void look_ahead(sgz_chunks *c, sgz_chunks_layer *layer)
 {
-    pthread_mutex_lock(&c->lock);
-    sgz_chunks_layer *layer = number < c->layer_count ? c->layers[number] : NULL;
-    if (!layer || !layer->direct || layer->looking || layer->run < RUN_MIN) {
-        pthread_mutex_unlock(&c->lock);
-        return;
-    }
     layer->looking = 1;
     for (size_t span = layer->run_next; !c->stopped && layer->run >= RUN_MIN; span++) {
         if (span < layer->run_next)
@@ -206,15 +196,24 @@ void sgz_chunks_idle(sgz_chunks *c, uint32_t number)
         if (!k)
             continue;
         sgz_error err; /* whoever wants the chunk will see it */
-        int64_t budget = sgz_chunks_budget(c);
-        sgz_reader *r = sgz_chunks_take_reader(c, layer, span, 0);
-        pthread_mutex_unlock(&c->lock);
-        sgz_chunks_decode_direct(c, r, k, budget, &err);
-        pthread_mutex_lock(&c->lock);
+        sgz_chunks_decode_direct(c, k, sgz_chunks_budget(c), &err);
+        int left = k->state == SGZ_FLYING;
         sgz_chunks_unpin(c, k);
+        if (left)
+            break;
     }
     layer->looking = 0;
+}
+
+int sgz_chunks_idle(sgz_chunks *c, uint32_t number)
+{
+    pthread_mutex_lock(&c->lock);
+    sgz_chunks_layer *layer = number < c->layer_count ? c->layers[number] : NULL;
+    if (layer && layer->direct && !layer->looking && layer->run >= RUN_MIN)
+        look_ahead(c, layer);
+    int more = c->finishing;
     pthread_mutex_unlock(&c->lock);
+    return more;
 }
 
 static sgz_status get(sgz_chunks *c, sgz_chunks_layer *layer, sgz_chunks_want *want,

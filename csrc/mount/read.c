@@ -202,7 +202,7 @@ void sgz_mount_read(sgz_mount_thread *t, const sgz_mount_request *request)
     p->want.ready = ready;
     if (!try_read(f, p, t->out)) {
         if (__atomic_load_n(&f->serving, __ATOMIC_RELAXED) > 1) /* another takes what comes */
-            sgz_chunks_idle(tree->served.chunks, p->want.layer);
+            t->decoding = sgz_chunks_idle(tree->served.chunks, p->want.layer);
         return;
     }
     t->spare = NULL;

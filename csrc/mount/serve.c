@@ -165,17 +165,20 @@ static int64_t now_ns(void)
 }
 
 /* The next request. One thread at a time looks for it a little longer before it sleeps: whoever
- * works through a directory sends the next one at once. */
-static ssize_t next_request(sgz_mount *f, uint8_t *request)
+ * works through a directory sends the next one at once. Not while there is decoding to be done, which
+ * then has the processor. */
+static ssize_t next_request(sgz_mount_thread *t)
 {
-    ssize_t got = read(f->fd, request, FUSE_REQUEST_MAX);
-    if (got >= 0 || errno != EAGAIN || __atomic_exchange_n(&f->looking, 1, __ATOMIC_ACQUIRE))
+    sgz_mount *f = t->fuse;
+    ssize_t got = read(f->fd, t->request, FUSE_REQUEST_MAX);
+    if (got >= 0 || errno != EAGAIN || t->decoding ||
+        __atomic_exchange_n(&f->looking, 1, __ATOMIC_ACQUIRE))
         return got;
     int64_t until = now_ns() + LOOK_NS;
     do {
         for (int i = 0; i < 32; i++)
             RELAX();
-        got = read(f->fd, request, FUSE_REQUEST_MAX);
+        got = read(f->fd, t->request, FUSE_REQUEST_MAX);
     } while (got < 0 && errno == EAGAIN && now_ns() < until);
     int failed = errno;
     __atomic_store_n(&f->looking, 0, __ATOMIC_RELEASE);
@@ -188,7 +191,8 @@ static sgz_status serve(sgz_mount_thread *t, sgz_error *err)
     sgz_mount *f = t->fuse;
     struct epoll_event event;
     while (!__atomic_load_n(&f->stopping, __ATOMIC_SEQ_CST)) {
-        ssize_t got = next_request(f, t->request);
+        ssize_t got = next_request(t);
+        t->decoding = 0;
         if (got < 0) {
             /* ENOENT: the request was given up while it was read. */
             if (errno == EINTR || errno == ENOENT)
