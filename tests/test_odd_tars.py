@@ -89,6 +89,8 @@ ODD: dict[str, Odd] = {
     "behind a symlink, too far": Odd(
         link(b"l", b"2", FAR[:4000].encode()) + file(b"l/" + b"n" * 97), {"l"}, "too long"
     ),
+    "an absolute name": Odd(file(b"/top/f"), {"top/", "top/f"}),
+    "a name above": Odd(file(b"../up"), {"up"}, "has .. in", as_gnu=False),
     # What is said twice, or not at all.
     "twice": Odd(file(b"f") + block(b"f") + padded(b"new"), {"f"}),
     "a slash behind a file": Odd(block(b"d/") + ABC, {"d/"}, "slash behind", as_gnu=False),
