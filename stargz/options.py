@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import re
 from collections.abc import Iterator
@@ -44,8 +45,10 @@ class ConvertOptions:
         check_level(self.level)
         check_chunk_size(self.chunk_size)
         least = self.min_chunk_size
-        if least and least not in range(1, CHUNK_SIZES.stop):
-            raise UsageError(f"min_chunk_size (--min-chunk-size) {least} is not in 0 to 1 GiB")
+        if least and not _is_in(least, range(1, CHUNK_SIZES.stop)):
+            raise UsageError(
+                f"min_chunk_size (--min-chunk-size) {least!r:.40} is not in 0 to 1 GiB"
+            )
         if self.chunk_size + least > MEMBER_MAX:
             raise UsageError(
                 "chunk_size (--chunk-size) and min_chunk_size (--min-chunk-size) together are over "
@@ -75,34 +78,51 @@ class ConvertOptions:
                 )
 
 
+def _is_in(value: object, allowed: range) -> bool:
+    """Whether it is one of these. What is no number, or a number of another kind, would be
+    compared with each of them."""
+    try:
+        return operator.index(value) in allowed  # type: ignore[arg-type]
+    except TypeError:
+        return False
+
+
 def check_level(level: int) -> None:
     """UsageError for a level that there is not."""
-    if level not in LEVELS:
-        raise UsageError(f"level {level} is not in 1 to 12")
+    if not _is_in(level, LEVELS):
+        raise UsageError(f"level {level!r:.40} is not in 1 to 12")
 
 
 def check_chunk_size(size: int) -> None:
     """UsageError for a chunk size that no reader would take, or that none needs."""
-    if size not in CHUNK_SIZES:
-        raise UsageError(f"chunk_size (--chunk-size) {size} is not in 1 KiB to 1 GiB")
+    if not _is_in(size, CHUNK_SIZES):
+        raise UsageError(f"chunk_size (--chunk-size) {size!r:.40} is not in 1 KiB to 1 GiB")
 
 
 def check_span_size(size: int) -> None:
     """UsageError for a span that no reader would take, or that none needs."""
-    if size not in SPAN_SIZES:
-        raise UsageError(f"span_size (--span-size) {size} is not in 64 KiB to 1 GiB")
+    if not _is_in(size, SPAN_SIZES):
+        raise UsageError(f"span_size (--span-size) {size!r:.40} is not in 64 KiB to 1 GiB")
+
+
+def check_min_layer_size(size: int) -> None:
+    """UsageError for a size that no layer can have."""
+    if not _is_in(size, range(1 << 63)):
+        raise UsageError(
+            f"min_layer_size (--min-layer-size) {size!r:.40} is no number of bytes, 0 or more"
+        )
 
 
 def check_memory(size: int | None) -> None:
     """UsageError for memory that no frame of zstd could do with."""
-    if size is not None and size not in range(1 << 10, 1 << 63):
-        raise UsageError(f"memory (--memory) of {size} bytes is not 1 KiB or more")
+    if size is not None and not _is_in(size, range(1 << 10, 1 << 63)):
+        raise UsageError(f"memory (--memory) of {size!r:.40} bytes is not 1 KiB or more")
 
 
 def check_max_sparse(size: int | None) -> None:
     """UsageError for bytes of holes that cannot be counted."""
-    if size is not None and size not in range(1, 1 << 62):
-        raise UsageError(f"max_sparse (--max-sparse) {size} is not 1 byte to 4 EiB")
+    if size is not None and not _is_in(size, range(1, 1 << 62)):
+        raise UsageError(f"max_sparse (--max-sparse) {size!r:.40} is not 1 byte to 4 EiB")
 
 
 def default_threads() -> int:
@@ -148,9 +168,15 @@ def thread_count(threads: int | None) -> int:
     """How many threads to use: those asked for, else one for each processor."""
     if threads is None:
         return default_threads()
-    if threads not in THREADS:
-        raise UsageError(f"{threads} threads are not in 1 to 1024")
+    if not _is_in(threads, THREADS):
+        raise UsageError(f"{threads!r:.40} threads are not in 1 to 1024")
     return threads
+
+
+def check_jobs(jobs: int | None) -> None:
+    """UsageError for what cannot be done at the same time; 0 is as many as there are cores."""
+    if jobs is not None and not _is_in(jobs, range(THREADS.stop)):
+        raise UsageError(f"jobs (--jobs) {jobs!r:.40} is not in 1 to 1024")
 
 
 def codec_name(level: int) -> str:

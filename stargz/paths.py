@@ -35,6 +35,8 @@ def several(names: Iterable[Name], what: str) -> tuple[str, ...]:
     """Several names as strings; UsageError, in which they are called `what`, for one alone."""
     if isinstance(names, str | bytes | os.PathLike):
         raise UsageError(f"{what} is a list of names, not one name")
+    if not isinstance(names, Iterable):
+        raise UsageError(f"{what} is a list of names, not {names!r:.100}")
     return tuple(text(name) for name in names)
 
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
@@ -21,14 +19,13 @@ from stargz.errors import (
     EntryNotFoundError,
     UnindexableError,
     UnverifiedError,
-    UsageError,
 )
 from stargz.oci.convert import rewrite
+from stargz.oci.convert.call import checked, layers_made
 from stargz.oci.convert.ends import (
     absolute,
     destination_name,
     is_same,
-    not_on_stdin,
     open_ends,
     worker_name,
 )
@@ -38,12 +35,12 @@ from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, laye
 from stargz.oci.convert.occupied import ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
-from stargz.oci.formats.reference import ArchiveReference, parse_image, registry_of
+from stargz.oci.formats.reference import ArchiveReference, parse_image
 from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.repository import Companion
-from stargz.options import Format, check_max_sparse, check_memory, default_threads
-from stargz.paths import Name, several, text
+from stargz.options import Format, check_max_sparse, check_memory
+from stargz.paths import Name, several
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
 
@@ -174,45 +171,39 @@ def convert_image(
     when the name is there already), EntryNotFoundError for a prioritized path. KeyboardInterrupt
     ends all conversions at once.
     """
-    src, dst = text(src), None if dst is None else text(dst)
     names = several(prioritized, "prioritized")
     given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
     options = layer_options(options, given)
-    access = access_of("convert_image", access, registry)
-    if upgrade and dst is not None:
-        raise UsageError(
-            f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "
-            "replace what is at DST with --force"
-        )
-    not_on_stdin(src, executor)
-    jobs, threads = parallel(jobs, threads)
-    if upgrade:
-        src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
-    reading = access.with_creds(registry_of(src), src_creds)
-    writing = access.with_creds(registry_of(dst or src), dest_creds)
+    call = checked(
+        src,
+        dst,
+        platforms=platforms,
+        upgrade=upgrade,
+        access=access_of("convert_image", access, registry),
+        src_creds=src_creds,
+        dest_creds=dest_creds,
+        jobs=jobs,
+        threads=threads,
+        executor=executor,
+    )
     wanted = ImageOptions(
         layers=options,
-        platforms=tuple(platforms),
+        platforms=call.platforms,
         flatten=flatten,
         allow_missing=allow_missing,
         docker_types=docker_types,
         upgrade=upgrade,
         verify=verify,
         strict=strict,
-        access=reading,
-        threads=threads,
+        access=call.reading,
+        threads=call.threads,
         memory=memory,
         max_sparse=max_sparse,
         force=force,
-        writing=writing,
+        writing=call.writing,
     )
-    if store is not None:
-        return convert_as(wanted, src, dst, store, progress)
-    with ExitStack() as stack:
-        if executor is None:
-            executor = stack.enter_context(ThreadPoolExecutor(jobs, "stargz-layer"))
-        local: LocalStore[LayerReport] = LocalStore(executor, progress)
-        return convert_as(wanted, src, dst, local, progress, local)
+    with layers_made(store, executor, call.jobs, progress) as (made, own):
+        return convert_as(wanted, call.src, call.dst, made, progress, own)
 
 
 def convert_as(
@@ -284,14 +275,6 @@ def convert_as(
         check_image(report.destination, options.writing or options.access, report.digest)
         report = replace(report, seconds=time.perf_counter() - begin)
     return report
-
-
-def parallel(jobs: int | None, threads: int | None) -> tuple[int, int]:
-    """How many layers are converted here at the same time, and by how many threads each: together
-    twice as many as there are cores, since some always wait for the network."""
-    cores = default_threads()
-    jobs = jobs or min(cores, 8)
-    return jobs, threads or min(cores, math.ceil(2 * cores / jobs))
 
 
 # --- what is found ------------------------------------------------------------------------

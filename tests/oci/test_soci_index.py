@@ -586,6 +586,43 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+WRONG: list[tuple[dict[str, Any], str]] = [
+    *(({"min_layer_size": value}, "min_layer_size") for value in ("10M", 1.5, None)),
+    *(({"span_size": value}, "span_size") for value in ("4M", 1e6)),
+    ({"soci_version": "2"}, "soci_version"),
+    *(({"jobs": value}, "jobs") for value in (-1, "2", 2.0)),
+    *(({"threads": value}, "threads") for value in (-1, "2")),
+    *(({"platforms": value}, "platforms") for value in ("linux/amd64", None, 7)),
+    ({"platforms": [7]}, "7"),
+]
+ALSO: list[tuple[dict[str, Any], str]] = [
+    ({"chunk_size": "4M"}, "chunk_size"),
+    ({"min_chunk_size": 1.5}, "min_chunk_size"),
+    ({"memory": "1G"}, "memory"),
+    ({"max_sparse": 1e9}, "max_sparse"),
+    ({"level": "3"}, "level"),
+]
+
+
+def test_arguments_of_another_type_are_told_by_their_names(tmp_path: Path) -> None:
+    """At once: none is compared with all numbers that it might be."""
+    src, dst = f"oci:{two_platforms(tmp_path / 'src').path}:v1", f"oci:{tmp_path}/dst:v1"
+    common = [one for one in WRONG if {"jobs", "threads", "platforms"} & one[0].keys()]
+    for options, name in WRONG:
+        with pytest.raises(UsageError, match=name):
+            stargz.index_image(src, dst, **options)
+    for options, name in common + ALSO:
+        with pytest.raises(UsageError, match=name):
+            stargz.convert_image(src, dst, **options)
+    for options, name in WRONG:
+        if options != {"min_layer_size": None}:  # the default there
+            with pytest.raises(UsageError, match=name):
+                stargz.bulk(src, dst, index=True, **options)
+    with pytest.raises(UsageError, match="platforms"):
+        stargz.verify_image(src, platforms="linux/amd64")
+    assert not (tmp_path / "dst").exists()
+
+
 def test_other_images_at_the_destination_stay(tmp_path: Path) -> None:
     src = f"oci:{two_platforms(tmp_path / 'src').path}:v1"
     one_layer(tmp_path / "dst", packed(OTHER))

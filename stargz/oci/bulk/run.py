@@ -32,14 +32,15 @@ from stargz.oci.bulk.places import registry_of
 from stargz.oci.bulk.report import BulkReport, Failure, report_target, write_report
 from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore
-from stargz.oci.conversion import ImageOptions, parallel
+from stargz.oci.conversion import ImageOptions
+from stargz.oci.convert.call import parallel
 from stargz.oci.convert.layers import LayerOptions, layer_options
 from stargz.oci.formats.reference import Reference, parse_reference
 from stargz.oci.formats.soci import Version
 from stargz.oci.registry.access import Access, Creds, shared_client
 from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.soci.images import MIN_LAYER_SIZE, IndexOptions
-from stargz.options import Format, default_threads
+from stargz.options import Format, check_jobs, default_threads, thread_count
 from stargz.paths import Name, several, text
 
 
@@ -117,6 +118,7 @@ def bulk(
     """
     src = text(src)
     names = several(prioritized, "prioritized")
+    platforms = several(platforms, "platforms (--platform)")
     given = LayerOptions(level, chunk_size, min_chunk_size, names, lossless, format)
     options = layer_options(options, given)
     access = access_of("bulk", access, registry)
@@ -133,7 +135,8 @@ def bulk(
     if executor is None and dask is None:
         jobs, threads = parallel(jobs, threads)
     else:
-        threads = threads or 2  # on machines whose cores are not known
+        check_jobs(jobs)
+        threads = thread_count(threads or 2)  # on machines whose cores are not known
     _check_options(
         index,
         {
@@ -156,7 +159,7 @@ def bulk(
                 soci_version=version,
                 min_layer_size=least,
                 span_size=span_size,
-                platforms=tuple(platforms),
+                platforms=platforms,
                 upgrade=upgrade,
                 force=force,
                 access=reading,
@@ -168,7 +171,7 @@ def bulk(
         making = Converting(
             ImageOptions(
                 layers=options,
-                platforms=tuple(platforms),
+                platforms=platforms,
                 flatten=flatten,
                 allow_missing=allow_missing,
                 docker_types=docker_types,

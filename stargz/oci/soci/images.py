@@ -9,19 +9,18 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
 from stargz.errors import FormatError, SourceError, UsageError
-from stargz.oci.conversion import parallel
+from stargz.oci.convert.call import checked, layers_made
 from stargz.oci.convert.ends import (
     Ends,
     absolute,
     destination_name,
     is_same,
-    not_on_stdin,
     open_ends,
     worker_name,
 )
@@ -38,7 +37,6 @@ from stargz.oci.formats.reference import (
     LayoutReference,
     Reference,
     parse_image,
-    registry_of,
 )
 from stargz.oci.formats.soci import CONFIG, TYPES, SociIndex, Version, make_index, named_by
 from stargz.oci.indexes import indexes_of
@@ -48,8 +46,7 @@ from stargz.oci.repository import Companion, Repository, open_repository
 from stargz.oci.soci.known import Known, Wanted, known_indexes
 from stargz.oci.soci.layers import INDEXED, IndexLayers, ZtocOptions, ZtocReport, ZtocTask, tool
 from stargz.oci.soci.manifests import IndexedManifests, UnchangedManifests
-from stargz.options import SPAN_SIZE, check_span_size
-from stargz.paths import text
+from stargz.options import SPAN_SIZE, check_min_layer_size, check_span_size
 
 MIN_LAYER_SIZE = 10 << 20
 
@@ -106,10 +103,11 @@ class IndexOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.soci_version not in TYPES:
-            raise UsageError(f"soci_version (--soci-version) is 1 or 2, not {self.soci_version!r}")
-        if self.min_layer_size < 0:
-            raise UsageError("min_layer_size (--min-layer-size) is not below 0")
+        if self.soci_version not in (*TYPES,):
+            raise UsageError(
+                f"soci_version (--soci-version) is 1 or 2, not {self.soci_version!r:.40}"
+            )
+        check_min_layer_size(self.min_layer_size)
         if self.span_size is not None:
             check_span_size(self.span_size)
 
@@ -160,35 +158,31 @@ def index_image(
     already is "unchanged". Raises UsageError, RegistryError, SourceError and other OSErrors,
     FormatError and DigestError.
     """
-    src, dst = text(src), None if dst is None else text(dst)
-    access = access_of("index_image", access, registry)
-    if upgrade and dst is not None:
-        raise UsageError(
-            f"{dst}: --upgrade replaces {src} itself: leave DST out; or leave --upgrade out, and "
-            "replace what is at DST with --force"
-        )
-    not_on_stdin(src, executor)
-    jobs, threads = parallel(jobs, threads)
-    if dst is None:
-        src_creds, dest_creds = src_creds or dest_creds, dest_creds or src_creds
+    call = checked(
+        src,
+        dst,
+        platforms=platforms,
+        upgrade=upgrade,
+        access=access_of("index_image", access, registry),
+        src_creds=src_creds,
+        dest_creds=dest_creds,
+        jobs=jobs,
+        threads=threads,
+        executor=executor,
+    )
     wanted = IndexOptions(
         soci_version=soci_version,
         min_layer_size=min_layer_size,
         span_size=span_size,
-        platforms=tuple(platforms),
+        platforms=call.platforms,
         upgrade=upgrade,
         force=force,
-        access=access.with_creds(registry_of(src), src_creds),
-        writing=access.with_creds(registry_of(dst or src), dest_creds),
-        threads=threads,
+        access=call.reading,
+        writing=call.writing,
+        threads=call.threads,
     )
-    if store is not None:
-        return index_as(wanted, src, dst, store, progress)
-    with ExitStack() as stack:
-        if executor is None:
-            executor = stack.enter_context(ThreadPoolExecutor(jobs, "stargz-layer"))
-        local: LocalStore[ZtocReport] = LocalStore(executor, progress)
-        return index_as(wanted, src, dst, local, progress, local)
+    with layers_made(store, executor, call.jobs, progress) as (made, own):
+        return index_as(wanted, call.src, call.dst, made, progress, own)
 
 
 def index_as(

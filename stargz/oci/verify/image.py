@@ -53,7 +53,7 @@ from stargz.oci.verify.blob import (
     is_damage,
 )
 from stargz.options import thread_count
-from stargz.paths import text
+from stargz.paths import several, text
 from stargz.results import Result
 
 MAX_ERRORS = 100  # that are listed; all are counted
@@ -203,7 +203,7 @@ class _Verification:
 
     def run(self, platforms: Sequence[str]) -> ImageVerifyResult:
         name = self._repository.name
-        wanted = [parse_platform(text) for text in platforms]
+        wanted = [parse_platform(one) for one in several(platforms, "platforms (--platform)")]
         root = self._repository.root()
         found = list(self._walk(root, wanted))
         blobs: dict[tuple[str, int], CheckedBlob] = {}
