@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import Descriptor, Manifest
-from stargz.oci.formats.soci import TYPES, SociIndex, Version, named_by, read_index
+from stargz.oci.formats.soci import TYPES, ZTOC, SociIndex, Version, named_by, read_index
 from stargz.oci.repository import Repository
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ def read_ztoc(
 
     entry = soci.ztocs.get(layer.digest)
     if entry is None:
+        if layer.digest in soci.odd:
+            raise FormatError(
+                f"the ztoc of layer {layer.digest}: it is of the media type "
+                f"{soci.odd[layer.digest][:100]!r}, not {ZTOC!r}"
+            )
         return None
     try:
         data = repository.read_blob(entry, limit)
@@ -96,6 +101,7 @@ class FoundIndex:
             return self._found[number] if number < len(self._found) else None
 
     def _usable(self, manifest: Manifest) -> Iterator[SociIndex]:
+        layers = {entry.digest for entry in manifest.layers}
         for index in indexes_of(self._repository, manifest, 2, 1, broken=self._tell):
             if index.version == 1 and self._repository.pinned:
                 self._refused = True
@@ -106,7 +112,8 @@ class FoundIndex:
                     self._repository.name,
                 )
                 return
-            yield index
+            if not layers.isdisjoint({*index.ztocs, *index.odd}):
+                yield index
 
     def exists(self) -> bool:
         """Whether there is one, used or not."""

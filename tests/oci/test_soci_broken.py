@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import registries
-from command import ok, run
+import zstandard
+from command import fails, ok, run
+from layouts import OCI_LAYER, OCI_MANIFEST, Layout
 from servers import FaultProxy
-from test_soci_index import LARGE, OTHER, ReferrersAPI, root
+from test_soci_index import LARGE, OTHER, SOCI_V1, SOCI_V2, ReferrersAPI, root
 from test_soci_reading import copied, index, indexed, ordinary, rewritten
 
 import stargz
@@ -113,3 +117,95 @@ def test_a_broken_index_of_version_1_is_passed_over(indexed: Path, tmp_path: Pat
                 assert image.tree.read("etc/3")
             again = index(name, soci_version=1, span_size=None)
             assert (again.status, again.indexes) == ("unchanged", other.indexes)
+
+
+# --- what is something else ---------------------------------------------------------------------
+
+GZIP, CONFIG = OCI_LAYER, "application/vnd.oci.image.config.v1+json"
+
+
+def soci_manifest(layout: Layout, kind: str, layers: list[Any] | None = None, **more: Any) -> Any:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": layout.blob(b"{}", kind),
+        "layers": layers or [],
+        **more,
+    }
+    return layout.blob(json.dumps(document).encode(), OCI_MANIFEST)
+
+
+def strange_ztoc(layout: Layout) -> Any:
+    annotation = {"com.amazon.soci.image-layer-digest": layout.plain_layer(LARGE)["digest"]}
+    ztoc = layout.blob(b"x", "application/vnd.x.ztoc", annotations=annotation)
+    return soci_manifest(layout, SOCI_V2, [ztoc])
+
+
+ELSE: dict[str, tuple[Callable[[Layout], Any], str]] = {
+    "image": (lambda layout: layout.manifest([layout.plain_layer(OTHER)]), f"type '{CONFIG}'"),
+    "index": (lambda layout: layout.index([]), "an index of images"),
+    "version 3": (
+        lambda layout: soci_manifest(layout, SOCI_V2.replace("v2", "v3")),
+        "index.v3+json'",
+    ),
+    "ztoc": (strange_ztoc, "'application/vnd.x.ztoc', not 'application/octet-stream'"),
+}
+
+
+@pytest.mark.parametrize("kind", ELSE)
+def test_what_is_named_and_is_something_else_is_said_to_be_that(tmp_path: Path, kind: str) -> None:
+    make, says = ELSE[kind]
+    layout = Layout(tmp_path / "src")
+    named = {"com.amazon.soci.index-digest": make(layout)["digest"]}
+    layout.tag(layout.manifest([layout.plain_layer(LARGE)], annotations=named), "v1")
+    src = f"oci:{layout.path}:v1"
+    done = run("image", "ls", src)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 0 and says in line and "not used" in line
+    report = index(src, upgrade=True)
+    assert report.status == "indexed"
+    assert kind == "ztoc" or says in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        ("zstd", zstandard.compress(LARGE)),
+        ("bzip2", bz2.compress(LARGE)),
+        ("xz", lzma.compress(LARGE)),
+    ],
+)
+def test_a_layer_of_another_compression_is_not_called_damaged(
+    tmp_path: Path, name: str, packed: bytes
+) -> None:
+    layout = Layout(tmp_path / "src")
+    layout.tag(layout.manifest([layout.plain_layer(LARGE, packed)]), "v1")
+    (warning,) = index(f"oci:{layout.path}:v1", upgrade=True, min_layer_size=0).warnings
+    assert warning.endswith(f": it is compressed by {name}, which is not its media type ('{GZIP}')")
+
+
+def test_a_manifest_of_other_layers_is_said_to_be_no_image(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    layer = layout.plain_layer(LARGE) | {"mediaType": "application/octet-stream"}
+    layout.tag(layout.manifest([layer]), "v1")
+    line = fails(1, "image", "index", f"oci:{layout.path}:v1", f"oci:{tmp_path}/dst:v1")
+    assert "is no image: its layers are of the kind 'application/octet-stream'" in line
+
+
+def test_what_is_about_an_image_of_a_layout_is_no_second_image(tmp_path: Path) -> None:
+    """Also where its index does not say so."""
+    layout = Layout(tmp_path / "src")
+    image = layout.tag(layout.manifest([layout.plain_layer(LARGE)]), "v1")
+    subject = {key: image[key] for key in ("mediaType", "digest", "size")}
+    layout.tag(soci_manifest(layout, SOCI_V1, subject=subject), None)
+    src = f"oci:{layout.path}"
+    made = index(src, soci_version=1)
+    assert made.status == "indexed"
+    with stargz.open_image(src, platform="linux/amd64", cache=False) as opened:
+        assert opened.ways == {0: "ztoc"}
+    assert index(src, upgrade=True).status == "indexed"
+    assert fails(2, "image", "index", "--upgrade", f"{src}:{image['digest']}").count("digest") == 1
+    layout = Layout(tmp_path / "unnamed")
+    layout.tag(layout.manifest([layout.plain_layer(LARGE)]), None)
+    said = fails(2, "image", "index", "--upgrade", f"oci:{layout.path}")
+    assert "the layout has none: name a DST" in said

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stargz.digests import is_digest
 from stargz.errors import UsageError
 from stargz.oci.convert.store import LocalStore
 from stargz.oci.destination import Destination, cancel_uploads, open_destination
@@ -95,8 +96,11 @@ def destination_name(src: str, dst: str | None, upgrade: bool) -> str:
         )
     place = parse_image(dst)
     same = is_same(parse_image(src), place)
-    if same and upgrade and isinstance(place, LayoutReference | ArchiveReference) and not place.ref:
-        return str(replace(place, ref=_only_name(place, src)))
+    if same and upgrade and isinstance(place, LayoutReference | ArchiveReference):
+        if not place.ref:
+            return str(replace(place, ref=_only_name(place, src)))
+        if isinstance(place, LayoutReference) and is_digest(place.ref):
+            raise UsageError(f"{src}: a digest cannot be replaced; give the image's name")
     if same and not upgrade:
         raise UsageError(f"{dst}: source and destination are the same image; --upgrade replaces it")
     return dst
@@ -118,6 +122,10 @@ def _only_name(place: LayoutReference | ArchiveReference, src: str) -> str | Non
     else:
         layout = Layout(place.path)
     names = set(layout.refs())
+    if not names:
+        raise UsageError(
+            f"{src}: --upgrade replaces what a name means, and the layout has none: name a DST"
+        )
     if len(names) != 1 or len(layout.images) != 1:
         raise UsageError(f"{src}: --upgrade replaces what a name means; give one: {src}:REF")
     return names.pop()

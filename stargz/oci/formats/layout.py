@@ -62,13 +62,16 @@ class ImageLayout:
 
     @property
     def images(self) -> list[Descriptor]:
-        """What its index lists, but for what says that it is no image and has no name: what is
-        about others."""
-        return [
+        """What its index lists, but for what has no name and says that it is no image, or is about
+        another manifest."""
+        found = [
             entry
             for entry in self.index.manifests
             if REF_NAME in entry.annotations or not entry.json.get("artifactType")
         ]
+        if len(found) < 2:
+            return found
+        return [entry for entry in found if not self._can_be_about(entry) or not self._about(entry)]
 
     def resolve(self, ref: str | None = None) -> Descriptor:
         """The descriptor of the manifest or index that `ref` (a name or a digest) means.
@@ -101,19 +104,26 @@ class ImageLayout:
     def about(self, digest: str) -> Iterator[tuple[Descriptor, Manifest]]:
         """What its index lists, without a name, that says it is about the manifest of a digest."""
         for entry in self.index.manifests:
-            # Only what can be one is read: no image of many has to be.
-            if REF_NAME in entry.annotations or entry.platform is not None:
-                continue
-            key = entry.digest, entry.size, entry.media_type
-            if _subjects.get(key, digest) != digest:
-                continue
-            with suppress(SourceError, FormatError, DigestError):
-                manifest = self.manifest(entry)
-                if len(_subjects) >= _MAX_SUBJECTS:
-                    _subjects.clear()
-                _subjects[key] = manifest.subject
-                if manifest.subject == digest:
-                    yield entry, manifest
+            if self._can_be_about(entry) and self._about(entry) == digest:
+                with suppress(SourceError, FormatError, DigestError):
+                    yield entry, self.manifest(entry)
+
+    def _can_be_about(self, entry: Descriptor) -> bool:
+        """Only what can be about another is read: no image of many has to be."""
+        return REF_NAME not in entry.annotations and entry.platform is None
+
+    def _about(self, entry: Descriptor) -> str | None:
+        """The digest that a manifest says it is about; None also where it cannot be read."""
+        key = entry.digest, entry.size, entry.media_type
+        if key not in _subjects:
+            try:
+                subject = self.manifest(entry).subject
+            except (SourceError, FormatError, DigestError):
+                return None
+            if len(_subjects) >= _MAX_SUBJECTS:
+                _subjects.clear()
+            _subjects[key] = subject
+        return _subjects[key]
 
     def by_digest(self, digest: str) -> Manifest:
         """The manifest of a digest, whatever its size; SourceError where it is not there."""

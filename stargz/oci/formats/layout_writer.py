@@ -170,10 +170,9 @@ class LayoutDestination:
             """Asked while nobody else writes the layout's index."""
             if not older:
                 about = Layout(self._path).about(subject) if subject else ()
-                older.extend((digest, *(one.digest for one, _ in about)))
-            if not isinstance(old, dict) or old.get("artifactType") != kind or _name_of(old):
-                return False
-            return old.get("digest") in older
+                same = (one.digest for one, found in about if found.artifact_type == kind)
+                older.extend((digest, *same))
+            return isinstance(old, dict) and not _name_of(old) and old.get("digest") in older
 
         with errors_name(self._within):
             self._add(entry, is_older)

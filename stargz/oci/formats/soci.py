@@ -34,6 +34,7 @@ TYPES: Mapping[Version, str] = {1: SOCI_V1, 2: SOCI_V2}
 CONFIG = b"{}"  # the blob that is the config of every SOCI index
 CONFIG_DIGEST = digest_of(CONFIG)
 ZTOC = "application/octet-stream"
+_OTHERS = "application/vnd.amazon.soci."  # what else is about layers, and readers may do without
 
 _LAYER_DIGEST = "com.amazon.soci.image-layer-digest"
 _LAYER_TYPE = "com.amazon.soci.image-layer-mediaType"
@@ -61,13 +62,15 @@ class Ztoc:
 @dataclass(frozen=True, slots=True)
 class SociIndex:
     """A SOCI index: its manifest, the ztocs by the digests of their layers, the span sizes that it
-    states for these (0: none), and the layers of which it is said that they can have none."""
+    states for these (0: none), the layers of which it is said that they can have none, and those of
+    which it has something of a media type that nobody knows."""
 
     manifest: Manifest
     version: Version
     ztocs: Mapping[str, Descriptor]
     spans: Mapping[str, int] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
+    odd: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tool(self) -> object:
@@ -143,17 +146,29 @@ def read_index(manifest: Manifest) -> SociIndex:
     versions: dict[str, Version] = {kind: version for version, kind in TYPES.items()}
     version = None if config is None else versions.get(config.media_type)
     if version is None:
-        raise FormatError("it is no SOCI index", manifest.source)
+        what = "an index of images"
+        if config is not None:
+            what = f"a manifest whose config is of the type {config.media_type[:100]!r}"
+        raise FormatError(
+            f"it is no SOCI index, but {what}; a SOCI index has a config of the type "
+            f"{' or '.join(versions)}",
+            manifest.source,
+        )
     ztocs: dict[str, Descriptor] = {}
     spans: dict[str, int] = {}
+    odd: dict[str, str] = {}
     for entry in manifest.layers:
         layer = entry.annotations.get(_LAYER_DIGEST)
-        if entry.media_type == ZTOC and layer is not None:  # else what readers may do without
+        if layer is None:
+            continue
+        if entry.media_type == ZTOC:
             ztocs[layer] = entry  # the last one counts
             spans[layer] = _size(entry.annotations.get(_SPAN_SIZE, ""))
+        elif not entry.media_type.startswith(_OTHERS):
+            odd[layer] = entry.media_type
     stated = manifest.annotations.get(_WITHOUT)
-    without = stated.split(",") if isinstance(stated, str) else []
-    return SociIndex(manifest, version, ztocs, spans, frozenset(filter(is_digest, without)))
+    without = frozenset(filter(is_digest, stated.split(",") if isinstance(stated, str) else ()))
+    return SociIndex(manifest, version, ztocs, spans, without, odd)
 
 
 def _size(text: str) -> int:

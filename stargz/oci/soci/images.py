@@ -323,6 +323,8 @@ class _Work:
             if not self._here or (status == INDEXED and self._options.soci_version == 2):
                 replaces = plan.source_digest if self._here else None
                 digest = manifests.write(both.helpers, replaces)
+        else:
+            warnings += _not_images(plan)
         return ImageIndexReport(
             source=self._src,
             destination=self._named(),
@@ -411,6 +413,18 @@ def _plan(options: IndexOptions, both: Ends, here: bool) -> Plan:
         if node.manifest.digest not in chosen:
             node.kind = "copy"
     return plan
+
+
+def _not_images(plan: Plan) -> list[str]:
+    """Of manifests that have layers, and none of a kind that images have; if there is no other."""
+    if any(plan.images()):
+        return []
+    return [
+        f"manifest {node.manifest.digest} is no image: its layers are of the kind "
+        f"{node.manifest.layers[0].media_type[:100]!r}"
+        for node in plan.nodes
+        if node.kind == "copy" and node.manifest.kind == "manifest" and node.manifest.layers
+    ]
 
 
 _LACKS = "it has no SOCI index"

@@ -135,7 +135,7 @@ def make_ztoc(task: ZtocTask, progress: Callable[[int, int], None] | None = None
             digest, size = _write(index, destination)
         except FormatError as error:
             layer.finish()  # which may raise itself: then other bytes came than were asked for
-            found["why"] = _reason(error)
+            found["why"] = _reason(error, layer.head, entry.media_type)
         else:
             found = {
                 "status": INDEXED,
@@ -199,7 +199,19 @@ def _has(destination: Destination, entry: Descriptor, source: Repository) -> boo
     return destination.has_blob(entry)
 
 
-def _reason(error: FormatError) -> str:
+# By their first bytes, compressions that no layer of SOCI has.
+_COMPRESSIONS = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+
+
+def _reason(error: FormatError, head: bytes, media_type: str) -> str:
+    for magic, name in _COMPRESSIONS.items():
+        if head.startswith(magic):
+            return f"it is compressed by {name}, which is not its media type ({media_type[:100]!r})"
     where = "" if error.offset is None else f"at offset {error.offset}: "
     what = "" if isinstance(error, UnindexableError) else "it is damaged, or no tar: "
     return f"{what}{where}{error.message}"
@@ -211,12 +223,14 @@ class _Copied:
     def __init__(self, name: str, stream: BlobStream, copy: BlobWriter | None) -> None:
         self.name = name
         self.size: int = stream.size
+        self.head: bytes = b""
         self._stream = stream
         self._copy = copy
 
     def read(self, size: int = -1, /) -> bytes:
         """See BlobStream.read."""
         piece = self._stream.read(size)
+        self.head = self.head or bytes(piece[:8])
         if self._copy is not None and piece:
             self._copy.write(piece)
         return piece
