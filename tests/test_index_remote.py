@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import blobs
@@ -14,6 +15,7 @@ from servers import Fault, FaultProxy, Request, find_nginx, flip, nginx
 
 import stargz
 from stargz.sources.base import TAIL_MIN
+from stargz.sources.http import Client, HTTPSource
 
 FILES = [(f"d/{n}", blobs.noise(str(n), 100_000)) for n in range(60)]
 NAME = "any.tar.gz"
@@ -84,7 +86,11 @@ def test_one_beside_the_blob(web: FaultProxy, site: tuple[str, Path], beside: Pa
 
 def test_what_follows_is_not_waited_for(web: FaultProxy, index: Path) -> None:
     """A file is there once its own bytes are, though the span that holds it never comes."""
-    with stargz.open(f"{web.url}/{NAME}", index=index, cache=False) as layer:
+    with (
+        Client(timeout=4, tries=1) as client,  # where it is waited for
+        closing(HTTPSource(f"{web.url}/{NAME}", client=client)) as source,
+        stargz.open(source, index=index, cache=False) as layer,
+    ):
         web.plan = lambda request: Fault(stall_after=1 << 20)
         assert layer.read("d/1") == FILES[1][1]
         assert layer.read("d/0") == FILES[0][1]
