@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 
 def header(name: bytes, size: int) -> bytes:
-    """A ustar header; size below 8 GiB."""
+    """A ustar header; a size from 8 GiB on as GNU tar writes it."""
     block = bytearray(512)
     block[: len(name)] = name
-    block[100:136] = b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size
+    number = b"%011o\0" % size if size < 1 << 33 else b"\x80" + size.to_bytes(11, "big")
+    block[100:136] = b"0000644\0" + b"0000000\0" * 2 + number
     block[136:148] = b"14524702400\0"
     block[148:156] = b" " * 8
     block[156:157] = b"0"
