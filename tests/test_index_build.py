@@ -241,6 +241,19 @@ def test_spans_of_soci(wrap: str) -> None:
     assert sum(row.get("size", 0) for row in rows) == sum(map(len, FILES.values()))
 
 
+@pytest.mark.parametrize("wrap", ["gzip -6", "small members", "plain"])
+def test_a_ztoc_needs_no_digest_of_the_whole(wrap: str) -> None:
+    made = [index_of(WRAPS[wrap](TAR), soci=True, whole=whole) for whole in (True, False)]
+    ztocs: list[bytes] = []
+    for index in made:
+        parts: list[bytes] = []
+        index.write_ztoc(parts.append)
+        ztocs.append(b"".join(parts))
+    assert ztocs[0] == ztocs[1]
+    assert made[0].digest and made[0].diff_id
+    assert (made[1].digest, made[1].diff_id) == ("", "")
+
+
 def test_chunks_are_as_long_as_they_may_be() -> None:
     rows = json.loads(index_of(TAR, chunk_size=1 << 20).json())["entries"]
     large = [row for row in rows if row["name"] == "usr/large"]

@@ -22,6 +22,7 @@ typedef struct {
                             A plain tar has points too then, at multiples of span_size */
     const sgz_points *wanted; /* not NULL: the points of a gzip blob, of another program (import.h) */
     int no_digests;      /* rows without digests of chunks and files */
+    int no_whole;        /* no digest of the blob, nor of the tar: zeros */
     int threads;
 
     /* The rest may be NULL. What is called gets `arg`; an error ends the pass. */

@@ -82,9 +82,10 @@ static sgz_status hash_all(sgz_index_taker *t, const uint8_t *data, size_t len, 
     for (size_t i = 0; i < s->count; i++)
         if (s->whose[i] != SGZ_NOBODY)
             s->pieces[i].digest = t->span_digests[s->whose[i]];
+    size_t whole = !t->options->no_whole;
     sgz_hash_piece tar = {.data = data, .len = len}, raw = {.data = blob, .len = blob_len};
-    sgz_hash_stream streams[] = {{.hasher = &t->tar_sha, .pieces = &tar, .count = 1},
-                                 {.hasher = &t->blob_sha, .pieces = &raw, .count = 1},
+    sgz_hash_stream streams[] = {{.hasher = &t->tar_sha, .pieces = &tar, .count = whole},
+                                 {.hasher = &t->blob_sha, .pieces = &raw, .count = whole},
                                  {.hasher = &c->hasher, .pieces = c->pieces, .count = c->count},
                                  {.hasher = &f->hasher, .pieces = f->pieces, .count = f->count},
                                  {.hasher = &s->hasher, .pieces = s->pieces, .count = s->count}};
@@ -387,6 +388,8 @@ sgz_status sgz_index_take_end(sgz_index_taker *t, sgz_points *points, sgz_error 
         return status;
     points->digests = t->span_digests;
     t->span_digests = NULL;
+    if (t->options->no_whole)
+        return SGZ_OK;
     sgz_codec_hasher_final(&t->tar_sha, index->diff_id);
     if (t->stored)
         memcpy(index->digest, index->diff_id, 32);

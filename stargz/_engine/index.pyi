@@ -32,6 +32,7 @@ def build(
     chunk_size: int = 4 << 20,
     soci: bool = False,
     digests: bool | None = None,
+    whole: bool = True,
     threads: int,
     memory: int | None = None,
     progress: Callable[[int, int], object] | None = None,
