@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
@@ -60,6 +61,7 @@ def redact(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
 
 
+@lru_cache(64)  # of one request it is asked several times
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)

@@ -15,7 +15,7 @@ from stargz.errors import FormatError, UnindexableError
 from stargz.oci.convert.layers import bring_blob, explained
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.store import LocalStore, Store
-from stargz.oci.convert.tasks import Tasks, all_of
+from stargz.oci.convert.tasks import Tasks, all_of, is_place_of
 from stargz.oci.destination import BlobWriter, Destination, open_destination
 from stargz.oci.formats.manifest import SOCI_V2, Descriptor, layer_kind
 from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference, parse_image
@@ -122,7 +122,8 @@ def make_ztoc(task: ZtocTask, progress: Callable[[int, int], None] | None = None
         opened = open_destination(task.destination, client=writer, within=task.within)
         destination = stack.enter_context(opened)
         copy = None
-        if _is_fetched(source) and not _has(destination, entry, source):
+        here = is_place_of(parse_image(source.name), destination)
+        if not here and _is_fetched(source) and not _has(destination, entry, source):
             copy = stack.enter_context(destination.writer(entry.size))
         stream = stack.enter_context(closing(source.stream_blob(entry)))
         layer = _Copied(f"{source.name}: layer {entry.digest}", stream, copy)
