@@ -54,6 +54,9 @@ _OTHERS = {
     b"7z\xbc\xaf\x27\x1c": "it is a 7z archive",
     _MAGIC: "it is an index, of another file (--index takes it)",
 }
+# What the files of indexes hash to that this process made of blobs of known digests, and kept.
+_made: dict[tuple[str, str], bytes] = {}
+_MAX_MADE = 10_000
 _KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
 
 
@@ -110,7 +113,7 @@ def find(blob: ByteSource, wanted: Wanted) -> Found:
         if found is not None:
             return found
     place = _Place(blob, wanted)
-    made = None if wanted.require_verified else place.read()
+    made = place.read()
     if made is None:
         _may_be_made(blob, wanted)
         made = place.make()
@@ -309,7 +312,7 @@ def _made_of(
     if foreign.size not in (0, blob.size):
         raise _misfit(foreign.size, name, blob)
     place = _Place(blob, wanted, foreign, f" by {digest_of(data)}")
-    made = None if wanted.require_verified else place.read()
+    made = place.read()
     if made is None:
         if not _is_local(blob):
             raise UnindexedError(
@@ -390,11 +393,17 @@ class _Place:
         return (name + self._by, version) if name else None
 
     def read(self) -> Index | None:
-        """What was kept; None if there is nothing that is of use."""
+        """What was kept; None if there is nothing that is of use. Where all must be verified, that
+        is what this process made."""
         identity = self._identity()
         data = self._cache.index(*identity) if self._cache and identity else None
-        if data is None:
+        if data is None or identity is None:
             return None
+        if self._wanted.require_verified:
+            import hashlib
+
+            if hashlib.sha256(data).digest() != _made.get(identity):
+                return None
         assert self._cache is not None
         try:
             made = load(data, name=self._cache.path)
@@ -417,12 +426,33 @@ class _Place:
         for note in made.notes:
             logger().warning("%s: %s", blob.name, note)
         if self._cache is not None and identity is not None and identity == self._identity():
-            kept = self._cache.keep_index(*identity, made.dump)
+            kept = self._keep(self._cache, identity, made)
             logger().info(
                 "%s: %s in %s spans, %s", blob.name, f"{made.entries:,} entries",
                 f"{made.spans:,}", "kept in the cache" if kept else "not kept",
             )  # fmt: skip
         return made
+
+    def _keep(self, cache: Cache, identity: tuple[str, str], made: Index) -> bool:
+        if self._wanted.blob_digest is None:  # of what is no layer of an image
+            return cache.keep_index(*identity, made.dump)
+        import hashlib
+
+        digest = hashlib.sha256()
+
+        def write(put: Callable[[bytes], int]) -> None:
+            def both(piece: bytes) -> int:
+                digest.update(piece)
+                return put(piece)
+
+            made.dump(both)
+
+        kept = cache.keep_index(*identity, write)
+        if kept:
+            if len(_made) >= _MAX_MADE:
+                _made.clear()
+            _made[identity] = digest.digest()
+        return kept
 
 
 def _let_settle(blob: ByteSource) -> None:

@@ -189,6 +189,30 @@ def test_a_layer_that_is_there_several_times_is_indexed_once(tmp_path: Path) -> 
         check(image)
 
 
+def test_what_must_be_verified_is_read_once_by_a_process(tmp_path: Path) -> None:
+    """By what it made and kept itself, and by that only as it was."""
+    # Of layers that no other test reads: what this process knows, it knows of all caches.
+    own = LARGE + bytes(512)
+    layout = ordinary(tmp_path / "src", own, SMALL + bytes(512), own)
+    src, cache = f"oci:{layout.path}:v1", tmp_path / "cache"
+
+    def ways() -> dict[int, str]:
+        with stargz.open_image(src, cache=cache, require_verified=True) as image:
+            assert image.verified and image.tree.read("etc/8") == contents("etc/8")
+            return image.ways
+
+    words = ("image", "ls", "--require-verified", "--cache-dir", cache, src)
+    assert run(*words).returncode == 0
+    assert list(ways().values()) == ["pass", "pass"], "of three layers; another process made them"
+    assert ways() == {}
+    assert run(*words).returncode == 0  # which makes the same anew
+    assert ways() == {}
+    kept = max((cache / "index").iterdir(), key=lambda one: one.stat().st_size)
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    assert list(ways().values()) == ["pass"]
+    assert ways() == {}
+
+
 def test_a_seekable_layer_is_read_by_its_toc(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "src")
     seekable = layout.layer(LARGE)
