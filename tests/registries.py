@@ -334,7 +334,7 @@ class Registry:
             return
         pushed.add(entry["digest"])
         data = _blob(layout, entry)
-        if not entry["mediaType"].endswith(("image.manifest.v1+json", "index.v1+json")):
+        if not entry["mediaType"].endswith(("image.manifest.v1+json", "image.index.v1+json")):
             self.push_blob(repository, data)
             return
         found = json.loads(data)

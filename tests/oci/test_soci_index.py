@@ -664,7 +664,16 @@ def test_signatures_that_do_not_fit_any_more_are_listed(tmp_path: Path) -> None:
     assert not index(src, f"oci:{tmp_path}/one:v1", soci_version=1).stale, "the image stays"
     done = run("image", "index", src, f"oci:{tmp_path}/two:v1", "--min-layer-size", MIN)
     assert done.returncode == 0
-    assert f"cosign signature oci:{layout.path}:{tag}.sig is about the source" in done.stderr
+    said = f"cosign signature oci:{layout.path}:{tag}.sig is about the source"
+    assert said in done.stderr
+    # Where the image is replaced, too: of those platforms whose manifests become others.
+    second = f"sha256-{root(layout.path).manifests[1].digest[7:]}.sig"
+    layout.tag(layout.manifest([layout.blob(b"{ }", COSIGN)]), second)
+    words = ["image", "index", src, "--upgrade", "--min-layer-size", MIN, "--platform"]
+    done = run(*words, "linux/amd64")
+    assert done.returncode == 0 and said in done.stderr and second not in done.stderr
+    done = run(*words, "linux/arm64")
+    assert done.returncode == 0 and said not in done.stderr and second in done.stderr
 
 
 def test_the_table_of_the_command(tmp_path: Path) -> None:
