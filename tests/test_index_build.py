@@ -243,7 +243,8 @@ def test_spans_of_soci(wrap: str) -> None:
 
 @pytest.mark.parametrize("wrap", ["gzip -6", "small members", "plain"])
 def test_a_ztoc_needs_no_digest_of_the_whole(wrap: str) -> None:
-    made = [index_of(WRAPS[wrap](TAR), soci=True, whole=whole) for whole in (True, False)]
+    blob = WRAPS[wrap](TAR)
+    made = [index_of(blob, soci=True, whole=whole) for whole in (True, False)]
     ztocs: list[bytes] = []
     for index in made:
         parts: list[bytes] = []
@@ -423,7 +424,7 @@ def test_rows_are_those_of_a_conversion(first: int) -> None:
             try:
                 told = "".join(index_of(gzip.compress(tar, 1)).notes)
             except StargzError as cut:
-                assert "truncated" in str(cut)
+                assert "truncated" in str(cut) or "before a first header" in str(cut)
                 continue
             assert "left out" in told or "do not count" in told or "slash" in told, (seed, error)
             continue
