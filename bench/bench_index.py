@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -76,6 +77,41 @@ def test_index(name: str, tmp_path: Path, compare: Any) -> None:
     size = source.stat().st_size
     figure("% of the tar.gz", 100 * index.stat().st_size / size, "<= 0.5")
     figure("% of the tar.gz, as a ztoc", 100 * ztoc.stat().st_size / size)
+
+
+@pytest.mark.parametrize("name", ["debian", "ansible"])
+def test_first_listing(name: str, tmp_path: Path, compare: Any) -> None:
+    """`ls` of a tar.gz that nobody has looked at, whose index is made and kept: the next one is
+    instant."""
+    source = corpus.build(name)
+    cache = tmp_path / "cache"
+
+    def ls() -> None:
+        words = command("ls", "--cache-dir", cache, source)
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+    def first() -> None:
+        shutil.rmtree(cache, ignore_errors=True)
+        ls()
+
+    seconds = compare.medians(
+        first,
+        {
+            "tar": lambda: peers.quietly("tar", "tzf", source),
+            "gzip": lambda: peers.quietly("sh", "-c", 'gzip -dc "$0" | wc -c', source),
+            "again": ls,
+        },
+    )
+    compare.figure(f"ls of {name}.tar.gz, the first: seconds", seconds["ours"])
+    compare.figure(
+        f"ls of {name}.tar.gz, the first: over tar tzf", seconds["ours"] / seconds["tar"]
+    )
+    compare.figure(
+        f"ls of {name}.tar.gz, the first: over gzip -dc", seconds["ours"] / seconds["gzip"]
+    )
+    compare.figure(
+        f"ls of {name}.tar.gz, the second: over tar tzf", seconds["again"] / seconds["tar"]
+    )
 
 
 def peak_from_a_pipe(form: str, kind: str, count: int, out: Path) -> float:
