@@ -7,19 +7,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from stargz.descriptors import annotations_of
 from stargz.endpoints import Sink, Source, is_same_file, open_sink, open_source
 from stargz.errors import EntryNotFoundError, UsageError
 from stargz.options import (
     DEFAULT_CHUNK_SIZE,
-    DEFAULT_LEVEL,
     ConvertOptions,
     Format,
     check_max_sparse,
     check_memory,
     codec_name,
+    default_level,
     thread_count,
 )
 from stargz.paths import Name, several
@@ -55,19 +56,21 @@ class ConvertResult(Result):
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     source_size: int | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 def convert(
     src: Source,
     dst: Sink,
     *,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     min_chunk_size: int = 0,
     prioritized: Iterable[Name] = (),
     allow_missing: bool = False,
     lossless: bool = False,
     format: Format = "estargz",
+    strict: bool = False,
     force: bool = True,
     threads: int | None = None,
     memory: int | None = None,
@@ -81,7 +84,8 @@ def convert(
     was there. The bytes depend on the input's content and the options alone, not
     on threads or on how the input arrives.
 
-    level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense").
+    level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense"); of zstd 1 to 19. None is the
+        format's own: 1, of zstd 3.
     chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
     min_chunk_size: put neighbours into one gzip member until it holds that many bytes; smaller,
         but not every reader knows it (the snapshotter does from 0.13).
@@ -89,7 +93,11 @@ def convert(
         lead to by way of symlinked directories, and those links, where no entry has such a name.
         The input is read twice and a compressed one is spooled to an unlinked temporary file.
     lossless: keep the tar's bytes as they are; only the TOC is added behind them.
-    format: "estargz", or "stargz" for the layout of google/crfs.
+    format: "estargz"; "stargz" for the layout of google/crfs; "zstd:chunked" for that of
+        containers/storage, which keeps the tar's bytes (stargz-snapshotter reads it, too);
+        "zstd:chunked-stargz" for that of stargz-snapshotter.
+    strict: fail where the format cannot hold the tar; without, a layer that was to be zstd:chunked
+        is plain zstd then, and the warnings say why.
     force: replace a dst path that exists, as open(dst, "wb") does; without, FileExistsError, as the
         command without --force.
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
@@ -105,8 +113,10 @@ def convert(
     missing; OSError. KeyboardInterrupt leaves nothing behind.
     """
     names = several(prioritized, "prioritized")
+    if level is None:
+        level = default_level(format)
     options = ConvertOptions(
-        level, chunk_size, min_chunk_size, names, allow_missing, lossless, format
+        level, chunk_size, min_chunk_size, names, allow_missing, lossless, format, strict
     )
     return convert_as(options, src, dst, threads, progress, memory, max_sparse, force)
 
@@ -140,7 +150,7 @@ def convert_as(
             level=options.level,
             chunk_size=options.chunk_size,
             min_chunk_size=options.min_chunk_size,
-            legacy=options.format == "stargz",
+            format=options.format,
             lossless=options.lossless,
             threads=threads,
             source_name=source_name,
@@ -149,6 +159,7 @@ def convert_as(
             source_size=source_size,
             memory=memory,
             max_sparse=max_sparse,
+            strict=options.strict,
         )
         missing: tuple[str, ...] = ()
         if names:
@@ -160,7 +171,8 @@ def convert_as(
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,
-        codec=codec_name(options.level),
+        codec=codec_name(options.level, options.format),
+        annotations=annotations_of(options.format, fields),
         missing=missing,
         warnings=tuple(warnings_of(fields)),
         source_size=source_size or None,
@@ -209,6 +221,8 @@ def not_prioritized(error: EntryNotFoundError) -> EntryNotFoundError:
 
 def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
     """What the maker of a layer should know of it."""
+    if why := fields.get("unfit"):
+        yield f"{why}: so the layer is plain zstd, without a TOC"
     yield from fields["notes"]
     if fields["toc_size"] > TOC_SIZE_WARNING:
         yield (

@@ -13,11 +13,13 @@ from typing import Literal, get_args
 
 from stargz.errors import UsageError
 
-Format = Literal["estargz", "stargz"]
+Format = Literal["estargz", "stargz", "zstd:chunked", "zstd:chunked-stargz"]
 
 FORMATS = get_args(Format)
 LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
+ZSTD_LEVELS = range(1, 20)
+DEFAULT_ZSTD_LEVEL = 3
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
 INDEX_SUFFIX = ".index"  # of the file that is looked for beside a blob
@@ -40,9 +42,12 @@ class ConvertOptions:
     allow_missing: bool = False
     lossless: bool = False
     format: Format = "estargz"
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        check_level(self.level)
+        if self.format not in FORMATS:
+            raise UsageError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
+        check_level(self.level, self.format)
         check_chunk_size(self.chunk_size)
         least = self.min_chunk_size
         if least and not _is_in(least, range(1, CHUNK_SIZES.stop)):
@@ -54,17 +59,20 @@ class ConvertOptions:
                 "chunk_size (--chunk-size) and min_chunk_size (--min-chunk-size) together are over "
                 "2 GiB less 16 MiB"
             )
-        if self.format not in FORMATS:
-            raise UsageError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
-        if self.format == "stargz" and least:
+        if self.format != "estargz" and least:
             raise UsageError(
-                "format (--format) stargz cannot put small files together: no min_chunk_size "
-                "(--min-chunk-size) with it"
+                f"format (--format) {self.format} cannot put small files together: no "
+                "min_chunk_size (--min-chunk-size) with it"
             )
         if self.format == "stargz" and self.prioritized:
             raise UsageError(
                 "format (--format) stargz has no landmarks: no prioritized (--prioritize) files "
                 "with it"
+            )
+        if self.format == "zstd:chunked" and self.prioritized:
+            raise UsageError(
+                "format (--format) zstd:chunked keeps the order of the input: no prioritized "
+                "(--prioritize) files with it"
             )
         if self.lossless and self.prioritized:
             raise UsageError(
@@ -87,10 +95,21 @@ def _is_in(value: object, allowed: range) -> bool:
         return False
 
 
-def check_level(level: int) -> None:
+def is_zstd(format: str) -> bool:
+    """Whether layers of this format are frames of zstd."""
+    return format.startswith("zstd")
+
+
+def default_level(format: str = "estargz") -> int:
+    """The level of a format for which none is given."""
+    return DEFAULT_ZSTD_LEVEL if is_zstd(format) else DEFAULT_LEVEL
+
+
+def check_level(level: int, format: str = "estargz") -> None:
     """UsageError for a level that there is not."""
-    if not _is_in(level, LEVELS):
-        raise UsageError(f"level {level!r:.40} is not in 1 to 12")
+    levels = ZSTD_LEVELS if is_zstd(format) else LEVELS
+    if not _is_in(level, levels):
+        raise UsageError(f"level {level!r:.40} is not in 1 to {levels[-1]}")
 
 
 def check_chunk_size(size: int) -> None:
@@ -179,8 +198,12 @@ def check_jobs(jobs: int | None) -> None:
         raise UsageError(f"jobs (--jobs) {jobs!r:.40} is not in 1 to 1024")
 
 
-def codec_name(level: int) -> str:
+def codec_name(level: int, format: str = "estargz") -> str:
     """What compresses at this level; CodecError when the library is not there."""
+    if is_zstd(format):
+        from stargz._engine.base import zstd_version
+
+        return f"zstd {zstd_version()}"
     if level <= 2:
         return "isa-l"
     from importlib.metadata import PackageNotFoundError, version

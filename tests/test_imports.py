@@ -22,7 +22,7 @@ FLOORS = {
     "stargz": (
         ("errors", "durable", "digests", "logs", "results", "wildcards"),
         ("footer", "_engine"),
-        ("toc", "paths", "contents", "sources", "options", "endpoints"),
+        ("toc", "paths", "contents", "sources", "options", "endpoints", "descriptors"),
         ("cache",),
         ("remote",),
         ("layer", "extract", "conversion", "indexing", "indexes", "comparing"),

@@ -73,6 +73,30 @@ static inline uint8_t sgz_hex_value(char c)
     return digit < 10 ? digit : letter < 6 ? (uint8_t)(letter + 10) : 0x80;
 }
 
+/* --- base64 (RFC 4648, padded) ----------------------------------------------------------- */
+
+static inline size_t sgz_base64_len(size_t len)
+{
+    return (len + 2) / 3 * 4;
+}
+
+/* Returns what follows it. */
+static inline char *sgz_put_base64(char *out, const uint8_t *data, size_t len)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < len; i += 3) {
+        size_t n = len - i;
+        uint32_t v = (uint32_t)data[i] << 16;
+        v |= n > 1 ? (uint32_t)data[i + 1] << 8 : 0;
+        v |= n > 2 ? data[i + 2] : 0;
+        *out++ = digits[v >> 18];
+        *out++ = digits[v >> 12 & 63];
+        *out++ = n > 1 ? digits[v >> 6 & 63] : '=';
+        *out++ = n > 2 ? digits[v & 63] : '=';
+    }
+    return out;
+}
+
 /* --- UTF-8 ------------------------------------------------------------------------------- */
 
 /* Bytes of the well-formed sequence that text[0..len) begins with; 0: it begins with none.

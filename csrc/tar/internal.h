@@ -165,6 +165,9 @@ sgz_status sgz_tar_set_entry(sgz_tar_parser *p, int64_t offset, sgz_error *err);
 /* tar/pax.c */
 /* Decimal digits with an optional minus. 0 when well formed and in range. */
 int sgz_tar_decimal(const char *text, size_t len, int64_t *value);
+/* Seconds, rounded down, and a fraction that may be left out; digits past the ninth are cut, as Go
+ * does. */
+int sgz_tar_parse_time(const char *text, size_t len, int64_t *seconds, uint32_t *nsec);
 void sgz_tar_reset_records(sgz_tar_parser *p);
 /* Parse p->records as one PAX header, into p->local or p->global. */
 sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err);

@@ -8,8 +8,7 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for tar headers");
 }
 
-/* Seconds with an optional fraction; digits past the ninth are cut, as Go does. */
-static int parse_time(const char *text, size_t len, int64_t *seconds, uint32_t *nsec)
+int sgz_tar_parse_time(const char *text, size_t len, int64_t *seconds, uint32_t *nsec)
 {
     const char *dot = memchr(text, '.', len);
     size_t whole = dot ? (size_t)(dot - text) : len;
@@ -335,7 +334,7 @@ static sgz_status one_record(sgz_tar_parser *p, int global, const char *key, siz
             return bad_record(p, key, key_len, "is too long", err);
         *text = (sgz_tar_text){value, len};
     } else if (bit == TAR_F_MTIME) {
-        if (parse_time(value, len, &fields->mtime, &fields->mtime_nsec))
+        if (sgz_tar_parse_time(value, len, &fields->mtime, &fields->mtime_nsec))
             return bad_record(p, key, key_len, "is not a time", err);
     } else {
         if (sgz_tar_decimal(value, len, &number) || (bit == TAR_F_SIZE && number < 0))

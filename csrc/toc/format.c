@@ -1,192 +1,4 @@
-#include "base/bytes.h"
-#include "base/time.h"
-#include "base/xattrs.h"
-#include "toc/internal.h"
-
-/* Output is handed out in pieces of about this size. */
-#define PIECE ((size_t)64 << 10)
-/* Room for everything of an entry that has a fixed bound, between two reserves. */
-#define SLACK ((size_t)1 << 10)
-/* Text is escaped in runs of this many bytes, each at most six times as long. */
-#define RUN ((size_t)1 << 10)
-
-typedef struct {
-    char *buf, *p;
-    uint64_t total;
-    sgz_toc_emit emit;
-    void *arg;
-    int stopped;
-} writer;
-
-/* Every function below exists twice: `counting` is a constant in each, and what only
- * counts touches no memory but the rows. So the length and the text cannot disagree. */
-#define BOTH static inline __attribute__((always_inline))
-
-static void flush(writer *w)
-{
-    size_t len = (size_t)(w->p - w->buf);
-    if (len && !w->stopped)
-        w->stopped = w->emit(w->arg, w->buf, len);
-    w->total += len;
-    w->p = w->buf;
-}
-
-BOTH void reserve(writer *w, int counting, size_t len)
-{
-    if (!counting && (size_t)(w->p - w->buf) + len > PIECE)
-        flush(w);
-}
-
-BOTH void put(writer *w, int counting, const char *text, size_t len)
-{
-    if (counting) {
-        w->total += len;
-    } else {
-        memcpy(w->p, text, len);
-        w->p += len;
-    }
-}
-
-#define PUT(text) put(w, counting, text, sizeof(text) - 1)
-
-BOTH void put_int(writer *w, int counting, uint64_t value)
-{
-    char digits[20];
-    int at = 20;
-    do
-        digits[--at] = (char)('0' + value % 10);
-    while (value /= 10);
-    put(w, counting, digits + at, (size_t)(20 - at));
-}
-
-/* --- text ------------------------------------------------------------------------------- */
-
-/* Whether JSON, as Go writes it, holds the bytes as they are. No exit from the loop: the
- * compiler makes vector code of it. */
-static int is_plain(const char *text, size_t len)
-{
-    uint8_t odd = 0;
-    for (size_t i = 0; i < len; i++) {
-        uint8_t c = (uint8_t)text[i];
-        odd |= (uint8_t)((c < 0x20) | (c >= 0x80) | (c == '"') | (c == '\\') | (c == '<') |
-                         (c == '>') | (c == '&'));
-    }
-    return !odd;
-}
-
-/* Escape one character at text[0..len); returns how many bytes it has. */
-BOTH size_t put_char(writer *w, int counting, const char *text, size_t len)
-{
-    uint8_t c = (uint8_t)text[0];
-    if (c >= 0x80) {
-        unsigned n = sgz_utf8_len(text, len);
-        if (!n) {
-            PUT("\\ufffd");
-            return 1;
-        }
-        if (n == 3 && !memcmp(text, "\xe2\x80\xa8", 3))
-            PUT("\\u2028");
-        else if (n == 3 && !memcmp(text, "\xe2\x80\xa9", 3))
-            PUT("\\u2029");
-        else
-            put(w, counting, text, n);
-        return n;
-    }
-    switch (c) {
-    case '"':
-        PUT("\\\"");
-        break;
-    case '\\':
-        PUT("\\\\");
-        break;
-    case '\b':
-        PUT("\\b");
-        break;
-    case '\f':
-        PUT("\\f");
-        break;
-    case '\n':
-        PUT("\\n");
-        break;
-    case '\r':
-        PUT("\\r");
-        break;
-    case '\t':
-        PUT("\\t");
-        break;
-    default:
-        if (c < 0x20 || c == '<' || c == '>' || c == '&') {
-            char escape[6] = "\\u00";
-            sgz_put_hex(escape + 4, &c, 1);
-            put(w, counting, escape, 6);
-        } else {
-            put(w, counting, text, 1);
-        }
-    }
-    return 1;
-}
-
-BOTH void put_text(writer *w, int counting, const char *text, size_t len)
-{
-    PUT("\"");
-    for (size_t at = 0; at < len;) {
-        size_t n = len - at < RUN ? len - at : RUN;
-        if (is_plain(text + at, n)) {
-            reserve(w, counting, n + SLACK);
-            put(w, counting, text + at, n);
-            at += n;
-        } else {
-            reserve(w, counting, 6 * (n + 4) + SLACK);
-            for (size_t end = at + n; at < end;)
-                at += put_char(w, counting, text + at, len - at);
-        }
-    }
-    PUT("\"");
-}
-
-BOTH void put_digest(writer *w, int counting, const uint8_t digest[32])
-{
-    if (counting) {
-        w->total += 73;
-        return;
-    }
-    PUT("\"sha256:");
-    w->p = sgz_put_hex(w->p, digest, 32);
-    PUT("\"");
-}
-
-BOTH void put_base64(writer *w, int counting, const uint8_t *data, size_t len)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    if (counting) {
-        w->total += 2 + (len + 2) / 3 * 4;
-        return;
-    }
-    PUT("\"");
-    for (size_t i = 0; i < len; i += 3) {
-        size_t n = len - i < 3 ? len - i : 3;
-        uint32_t v = (uint32_t)data[i] << 16;
-        v |= n > 1 ? (uint32_t)data[i + 1] << 8 : 0;
-        v |= n > 2 ? data[i + 2] : 0;
-        reserve(w, counting, SLACK);
-        *w->p++ = digits[v >> 18];
-        *w->p++ = digits[v >> 12 & 63];
-        *w->p++ = n > 1 ? digits[v >> 6 & 63] : '=';
-        *w->p++ = n > 2 ? digits[v & 63] : '=';
-    }
-    PUT("\"");
-}
-
-/* --- time ------------------------------------------------------------------------------- */
-
-BOTH void put_time(writer *w, int counting, int64_t mtime)
-{
-    char text[SGZ_TIME_MAX];
-    size_t len = sgz_base_time_format(mtime, 0, text);
-    PUT("\"");
-    put(w, counting, text, len);
-    PUT("\"");
-}
+#include "toc/json_out.h"
 
 /* --- entries ---------------------------------------------------------------------------- */
 
@@ -199,7 +11,7 @@ BOTH void put_time(writer *w, int counting, int64_t mtime)
         }                                                                                  \
     } while (0)
 
-BOTH void put_xattrs(writer *w, int counting, const char *at, size_t len)
+BOTH void put_xattrs(sgz_json_out *w, int counting, const char *at, size_t len)
 {
     const char *end = at + len;
     KEY("xattrs");
@@ -233,7 +45,7 @@ static inline int begins_with_zeros(const sgz_toc *toc, size_t number)
 }
 
 /* 0: no memory. */
-BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
+BOTH int put_row(sgz_json_out *w, int counting, const sgz_toc *toc, uint32_t number,
                  const char *name, size_t name_len, int legacy, sgz_toc_id_map *users,
                  sgz_toc_id_map *groups)
 {
@@ -256,7 +68,7 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
         /* Of the epoch, too, which the reference leaves out: its reader then shows the year 1. */
         if (row->mtime != SGZ_NO_TIME) {
             KEY("modtime");
-            put_time(w, counting, row->mtime);
+            put_time(w, counting, row->mtime, 0);
         }
         if (row->link_len) {
             KEY("linkName");
@@ -312,7 +124,7 @@ BOTH int put_row(writer *w, int counting, const sgz_toc *toc, uint32_t number,
     return 1;
 }
 
-BOTH int put_toc(writer *w, int counting, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
+BOTH int put_toc(sgz_json_out *w, int counting, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
                  sgz_toc_id_map *groups)
 {
     const char *name = NULL; /* of the last entry: a chunk carries it */
@@ -344,13 +156,13 @@ BOTH int put_toc(writer *w, int counting, const sgz_toc *toc, int legacy, sgz_to
     return 1;
 }
 
-static int count_toc(writer *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
+static int count_toc(sgz_json_out *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
                      sgz_toc_id_map *groups)
 {
     return put_toc(w, 1, toc, legacy, users, groups);
 }
 
-static int write_toc(writer *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
+static int write_toc(sgz_json_out *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *users,
                      sgz_toc_id_map *groups)
 {
     int ok = put_toc(w, 0, toc, legacy, users, groups);
@@ -361,7 +173,7 @@ static int write_toc(writer *w, const sgz_toc *toc, int legacy, sgz_toc_id_map *
 sgz_status sgz_toc_format(const sgz_toc *toc, int legacy, sgz_toc_emit emit, void *arg,
                           uint64_t *len, sgz_error *err)
 {
-    writer w = {.emit = emit, .arg = arg};
+    sgz_json_out w = {.emit = emit, .arg = arg};
     sgz_toc_id_map users = {.seed = toc->seed}, groups = {.seed = toc->seed};
     int ok;
     if (emit) {

@@ -126,8 +126,7 @@ static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, in
     return status;
 }
 
-sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
-                                 sgz_write_result *result, sgz_error *err)
+void sgz_write_blob_seal(sgz_write_blob *w, const sgz_toc *toc, sgz_write_result *result)
 {
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
@@ -136,14 +135,19 @@ sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int leve
         result->entries += !sgz_toc_is_piece(row);
         result->chunks += row->type == SGZ_CHUNK || (row->type == SGZ_REG && row->size);
     }
-    result->toc_offset = w->position;
-    sgz_status status = write_toc(w, toc, level, legacy, result, err);
-    if (status)
-        return status;
     sgz_codec_hasher_final(&w->blob_sha, result->digest);
     sgz_codec_hasher_final(&w->tar_sha, result->diff_id);
     result->size = w->position;
     result->uncompressed_size = w->tar_size;
     result->members = w->members + 1;
-    return SGZ_OK;
+}
+
+sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
+                                 sgz_write_result *result, sgz_error *err)
+{
+    result->toc_offset = w->position;
+    sgz_status status = write_toc(w, toc, level, legacy, result, err);
+    if (!status)
+        sgz_write_blob_seal(w, toc, result);
+    return status;
 }

@@ -12,7 +12,12 @@ typedef struct {
     uint8_t digest[32], diff_id[32], toc_digest[32];
     uint8_t tail_digest[32]; /* sha256 of the blob from toc_offset on */
     int64_t size, uncompressed_size, toc_offset;
-    uint64_t toc_size;      /* of the JSON */
+    uint64_t toc_size;      /* of the JSON; 0: there is no TOC */
+    /* Of zstd:chunked, where toc_offset is that of the compressed JSON: how long that is, and its sha256;
+     * the tar-split, and the size of its JSON. */
+    int64_t toc_packed, split_offset, split_packed, split_size;
+    uint8_t toc_checksum[32];
+    sgz_error unfit;        /* why there is no TOC */
     uint64_t entries, chunks, members;
     sgz_notes notes;
 } sgz_write_result;
@@ -46,6 +51,8 @@ sgz_status sgz_write_blob_put(sgz_write_blob *w, const uint8_t *data, size_t len
  * sgz_write_blob_put. */
 void sgz_write_blob_tar(sgz_write_blob *w, const uint8_t *data, size_t len,
                         const sgz_message *messages, size_t count);
+/* The blob is complete, but for what the result has of its TOC. */
+void sgz_write_blob_seal(sgz_write_blob *w, const sgz_toc *toc, sgz_write_result *result);
 /* Write TOC and footer (format sections 2 and 3) and fill in the result. With `legacy`
  * both are those of google/crfs. */
 sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,

@@ -18,11 +18,14 @@ sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc,
     c->options = *options;
     c->tar.parser = sgz_tar_parser_new();
     c->apply = sgz_toc_rows_new(toc);
+    c->kept.toc = toc;
     c->landmark_done = !options->landmarks;
     if (!c->tar.parser || !c->apply) {
         sgz_write_cutter_free(c);
         return NULL;
     }
+    if (options->kept)
+        sgz_tar_keep_records(c->tar.parser);
     return c;
 }
 
@@ -36,6 +39,8 @@ void sgz_write_cutter_free(sgz_write_cutter *c)
     free(c->runs);
     free(c->carry);
     free(c->carry_pieces);
+    free(c->carry_marks);
+    sgz_toc_kept_free(&c->kept);
     free(c->back);
     free(c);
 }

@@ -16,6 +16,9 @@ typedef struct {
     int64_t landmark_after; /* entries that stand before the landmark */
     int prefetch;           /* which landmark: .prefetch.landmark or .no.prefetch.landmark */
     int lossless;           /* keep every byte of the input */
+    int frames;             /* contents are in members of their own, and the archive has its end */
+    int kept;               /* the tar is kept, and cut as containers/storage does; with lossless */
+    int strict;             /* what that cannot hold is an error */
     int64_t max_sparse;     /* holes of all sparse files together; 0: SGZ_TAR_HOLES_MAX */
 } sgz_write_cut_options;
 

@@ -10,7 +10,7 @@
 static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
 {
     sgz_write_slab *slab = c->slab;
-    slab->len = slab->member_count = slab->piece_count = 0;
+    slab->len = slab->member_count = slab->piece_count = slab->mark_count = 0;
     if (c->carry_len)
         memcpy(slab->buf, c->carry, c->carry_len);
     c->open = c->open_piece = 0;
@@ -23,6 +23,11 @@ static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
     if (c->carry_piece_count)
         memcpy(slab->pieces, c->carry_pieces, c->carry_piece_count * sizeof *slab->pieces);
     slab->piece_count = c->carry_piece_count;
+    if (!SGZ_FIT(slab->marks, slab->mark_cap, c->carry_mark_count))
+        return sgz_write_cut_no_memory(err);
+    if (c->carry_mark_count)
+        memcpy(slab->marks, c->carry_marks, c->carry_mark_count * sizeof *slab->marks);
+    slab->mark_count = c->carry_mark_count;
     return SGZ_OK;
 }
 
@@ -49,6 +54,19 @@ static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
         c->carry_pieces[i].start -= c->open;
     }
     slab->piece_count = c->open_piece;
+    /* A mark where the open member begins is the end of what is before. */
+    size_t marks = slab->mark_count;
+    while (marks && slab->marks[marks - 1].at > c->open)
+        marks--;
+    c->carry_mark_count = slab->mark_count - marks;
+    if (!SGZ_FIT(c->carry_marks, c->carry_mark_cap, c->carry_mark_count))
+        return sgz_write_cut_no_memory(err);
+    for (size_t i = 0; i < c->carry_mark_count; i++) {
+        c->carry_marks[i] = slab->marks[marks + i];
+        c->carry_marks[i].at -= c->open;
+    }
+    slab->mark_count = marks;
+    slab->unfit = c->unfit;
     slab->len = c->open;
     slab->tar_len = (int64_t)c->open;
     return SGZ_OK;
@@ -65,7 +83,7 @@ static size_t read_size(const sgz_write_cutter *c)
         return 0;
     if (c->len < SLAB_SOFT && room > SLAB_SOFT - c->len)
         room = SLAB_SOFT - c->len;
-    if (c->phase != IN_PAYLOAD || !c->file_size || c->put != c->get || c->get != c->len)
+    if (c->phase != IN_PAYLOAD || c->options.kept || !c->file_size || c->put != c->get || c->get != c->len)
         return room;
     if (c->tar.data <= (int64_t)room)
         return room;
@@ -116,6 +134,12 @@ static const sgz_notes *notes(void *arg)
     return &((sgz_write_cutter *)arg)->notes;
 }
 
+static const sgz_error *unfit(void *arg)
+{
+    const sgz_write_cutter *c = arg;
+    return c->unfit ? &c->why : NULL;
+}
+
 const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
 {
     /* The largest open member: a minimum not yet reached, one more chunk, a run of headers
@@ -127,6 +151,8 @@ const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
                                    .lock = &c->lock,
                                    .fill = fill,
                                    .progress = progress,
-                                   .notes = notes};
+                                   .notes = notes,
+                                   .kept = c->options.kept ? &c->kept : NULL,
+                                   .unfit = unfit};
     return &c->filler;
 }

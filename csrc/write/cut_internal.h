@@ -4,6 +4,7 @@
 #define SGZ_WRITE_CUT_INTERNAL_H
 
 #include "tar/stream.h"
+#include "write/chunker.h"
 #include "write/cut.h"
 
 #include <string.h>
@@ -46,6 +47,11 @@ struct sgz_write_cutter {
     uint32_t file_row;
     int input_end, landmark_done;
 
+    sgz_toc_kept kept;      /* only of a tar that is kept */
+    sgz_chunker chunker;
+    int unfit;              /* why is in `why` */
+    sgz_error why;
+
     sgz_tar_run *runs;      /* IN_SPARSE: the file's map */
     size_t run_count, run_at;
     int64_t holes;          /* of all sparse files so far */
@@ -54,6 +60,8 @@ struct sgz_write_cutter {
     size_t carry_put, carry_len, carry_cap, carry_run;
     sgz_write_piece *carry_pieces;
     size_t carry_piece_count, carry_piece_cap;
+    sgz_write_mark *carry_marks;
+    size_t carry_mark_count, carry_mark_cap;
 
     uint8_t *back;          /* bytes put back to the input */
     size_t back_pos, back_len, back_cap;
@@ -79,6 +87,15 @@ sgz_status sgz_write_cut_begin_file(sgz_write_cutter *c, uint32_t row, int64_t s
                                     int own_member, sgz_error *err);
 /* n bytes of the file were put; begins the next chunk where one ends. */
 sgz_status sgz_write_cut_chunk_done(sgz_write_cutter *c, size_t n, sgz_error *err);
+
+/* Of a tar that is kept: an entry's headers are complete; the archive's end is; chunks of the file that
+ * is read (*more: none ends here). What cannot be held is told by `status`: it ends the TOC, or, with
+ * strict, the conversion. */
+sgz_status sgz_write_cut_kept_entry(sgz_write_cutter *c, const sgz_tar_entry *entry,
+                                    sgz_error *err);
+sgz_status sgz_write_cut_kept_end(sgz_write_cutter *c, sgz_error *err);
+sgz_status sgz_write_cut_kept_chunks(sgz_write_cutter *c, int *more, sgz_error *err);
+sgz_status sgz_write_cut_kept_unfit(sgz_write_cutter *c, sgz_status status, sgz_error *err);
 
 /* Parse what was read; returns when more must be read, or *full. */
 sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err);

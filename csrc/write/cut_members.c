@@ -63,9 +63,10 @@ sgz_status sgz_write_cut_chunk_done(sgz_write_cutter *c, size_t n, sgz_error *er
     c->chunk_left -= (int64_t)n;
     if (c->chunk_left == 0 && c->file_done < c->file_size)
         return begin_chunk(c, 0, err);
-    if (c->file_done == c->file_size)
-        c->run_start = c->put;
-    return SGZ_OK;
+    if (c->file_done < c->file_size)
+        return SGZ_OK;
+    c->run_start = c->put;
+    return c->options.frames ? sgz_write_cut_close_member(c, err) : SGZ_OK;
 }
 
 sgz_status sgz_write_cut_begin_file(sgz_write_cutter *c, uint32_t row, int64_t size,

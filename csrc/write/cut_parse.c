@@ -48,9 +48,11 @@ static sgz_status put_landmark(sgz_write_cutter *c, sgz_error *err)
         return status;
     memset(block, 0, sizeof block);
     block[0] = 0x0f;
-    status = put_bytes(c, block, sizeof block, err);
+    status = put_bytes(c, block, 1, err);
     if (!status)
         status = sgz_write_cut_chunk_done(c, 1, err);
+    if (!status)
+        status = put_bytes(c, block + 1, sizeof block - 1, err);
     c->run_start = c->put;
     return status;
 }
@@ -80,6 +82,8 @@ static sgz_status begin_sparse(sgz_write_cutter *c, const sgz_tar_entry *entry, 
 
 static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_error *err)
 {
+    if (c->options.kept)
+        return sgz_write_cut_kept_entry(c, entry, err);
     int marker = sgz_toc_rows_marker(entry->name, entry->name_len);
     if (marker == 2 && c->options.lossless)
         return sgz_base_fail(
@@ -151,6 +155,8 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
     }
     status = sgz_tar_stream_take(&c->tar, c->slab->buf + c->get, SGZ_TAR_BLOCK, &used, &event,
                                  &entry, err);
+    if (status && c->options.kept)
+        return sgz_write_cut_kept_unfit(c, status, err);
     if (status)
         return status;
     keep(c, SGZ_TAR_BLOCK);
@@ -158,6 +164,14 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
         return on_entry(c, &entry, err);
     if (c->tar.zeros == 2)
         c->phase = IN_TAIL;
+    if (c->options.kept) {
+        if (event == SGZ_TAR_GLOBAL)
+            return sgz_write_cut_kept_unfit(
+                c, sgz_base_fail(err, SGZ_ENOTOC, c->tar.start, NULL, 0, "a PAX global header"),
+                err);
+        if (c->tar.zeros == 2)
+            return sgz_write_cut_kept_end(c, err);
+    }
     if ((event == SGZ_TAR_GLOBAL || event == SGZ_TAR_END) && !c->options.lossless)
         c->put = c->header_start;
     return SGZ_OK;
@@ -228,6 +242,13 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
         case IN_PAYLOAD:
             if (!have)
                 return SGZ_OK;
+            if (c->options.kept) {
+                int more;
+                status = sgz_write_cut_kept_chunks(c, &more, err);
+                if (more)
+                    return status;
+                break;
+            }
             n = (int64_t)have < c->tar.data ? have : (size_t)c->tar.data;
             if (c->file_size && (int64_t)n > c->chunk_left)
                 n = (size_t)c->chunk_left;
@@ -284,10 +305,14 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
 
 sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
 {
-    static const uint8_t zeros[SGZ_TAR_BLOCK];
+    static const uint8_t zeros[SGZ_TAR_BLOCK], end[2 * SGZ_TAR_BLOCK];
     sgz_status status = SGZ_OK;
     sgz_tar_event event;
     size_t used;
+    if (c->unfit) {
+        c->phase = AT_END;
+        return sgz_write_cut_close_member(c, err);
+    }
     if (c->phase == IN_PADDING && !c->options.lossless) {
         status = put_bytes(c, zeros, (size_t)c->tar.padding, err);
         sgz_tar_stream_pass(&c->tar, c->tar.padding);
@@ -296,10 +321,10 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         status = sgz_tar_stream_take(&c->tar, c->slab->buf + c->get, c->len - c->get, &used,
                                      &event, NULL, err);
     if (!status)
-        status = sgz_tar_stream_end(&c->tar, c->options.lossless, err);
+        status = sgz_tar_stream_end(&c->tar, c->options.lossless && !c->options.kept, err);
     if (status)
         return status;
-    if (c->options.lossless && (c->tar.pos % SGZ_TAR_BLOCK))
+    if (c->options.lossless && !c->options.frames && (c->tar.pos % SGZ_TAR_BLOCK))
         return sgz_base_fail(
             err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
@@ -313,9 +338,11 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
                                  "the input changed while it was read");
         status = put_landmark(c, err);
     }
+    if (!status && c->options.frames && !c->options.lossless)
+        status = put_bytes(c, end, sizeof end, err);
     if (!status)
         status = sgz_write_cut_close_member(c, err);
-    if (!status) {
+    if (!status && !c->options.kept) {
         pthread_mutex_lock(&c->lock);
         status = sgz_toc_rows_finish(c->apply, &c->notes, err);
         pthread_mutex_unlock(&c->lock);

@@ -4,6 +4,7 @@
 #ifndef SGZ_WRITE_FILLER_H
 #define SGZ_WRITE_FILLER_H
 
+#include "toc/kept.h"
 #include "write/slab.h"
 
 #include <pthread.h>
@@ -20,7 +21,11 @@ typedef struct {
     /* After the last fill. */
     const sgz_notes *(*notes)(void *arg);
 
-    /* The rest may be NULL. worker_new makes what one thread needs for loading. */
+    /* The rest may be NULL. The rows of a tar that is kept, and after the last fill, why the layer
+     * cannot have them: it is written without a TOC then. */
+    const sgz_toc_kept *kept;
+    const sgz_error *(*unfit)(void *arg);
+    /* worker_new makes what one thread needs for loading. */
     void *(*worker_new)(void *arg, sgz_error *err);
     void (*worker_free)(void *arg, void *worker);
     /* Load part n of the slab's load_count. Parts are loaded side by side. */

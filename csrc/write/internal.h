@@ -3,7 +3,9 @@
 #ifndef SGZ_WRITE_INTERNAL_H
 #define SGZ_WRITE_INTERNAL_H
 
+#include "codec/frames.h"
 #include "write/pipeline.h"
+#include "write/split.h"
 
 /* Slabs in flight: one being filled, one compressed by each thread, one being hashed and one
  * written, but no more than memory allows; many batches fit in one slab. */
@@ -44,6 +46,7 @@ struct sgz_write_pipeline {
     sgz_write_blob writer;          /* DiffID, blob digest, position */
     sgz_sha256 file_sha;            /* of a file of several chunks */
     sgz_sha256 tail_sha;
+    sgz_write_split split;          /* of zstd:chunked */
     sgz_message *messages;          /* the chunks of the slab that is hashed */
     size_t message_cap;
     sgz_write_result result;
@@ -58,6 +61,11 @@ struct sgz_write_pipeline {
     int filled;                     /* the last slab is */
 };
 
+static inline int sgz_write_is_zstd(const sgz_write_pipeline *c)
+{
+    return c->options.format >= SGZ_WRITE_CHUNKED;
+}
+
 static inline sgz_status sgz_write_no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
@@ -66,7 +74,8 @@ static inline sgz_status sgz_write_no_memory(sgz_error *err)
 /* What one thread has of its own. */
 typedef struct {
     sgz_write_pipeline *c;
-    sgz_deflater deflater;
+    sgz_deflater deflater;          /* or, of zstd, */
+    sgz_framer framer;
     void *loader;
     size_t part;                    /* of a slab, for LOAD and COMPRESS */
     struct {                        /* the member of so many zeros that was made last */

@@ -136,7 +136,10 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_write_worker w = {.c = c};
     int found;
     (void)number;
-    sgz_status status = sgz_codec_deflater_init(&w.deflater, c->codecs, c->options.level, err);
+    int level = c->options.level;
+    sgz_status status = sgz_write_is_zstd(c)
+                            ? sgz_codec_framer_init(&w.framer, c->codecs, level, err)
+                            : sgz_codec_deflater_init(&w.deflater, c->codecs, level, err);
     if (!status && c->filler.worker_new) {
         w.loader = c->filler.worker_new(c->filler.arg, err);
         status = w.loader ? SGZ_OK : err->code;
@@ -151,6 +154,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     pthread_mutex_unlock(&c->job->lock);
     if (w.deflater.codecs)
         sgz_codec_deflater_free(&w.deflater);
+    sgz_codec_framer_free(&w.framer);
     free(w.zeros.out);
     if (w.loader)
         c->filler.worker_free(c->filler.arg, w.loader);
@@ -162,6 +166,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
 static void release(sgz_write_pipeline *c)
 {
     sgz_write_blob_free(&c->writer);
+    sgz_write_split_free(&c->split);
     sgz_codec_sha256_free(c->codecs, &c->file_sha);
     sgz_codec_sha256_free(c->codecs, &c->tail_sha);
     for (unsigned i = 0; i < SLABS_MAX; i++) {
@@ -190,6 +195,8 @@ sgz_status sgz_write_pipeline_start(sgz_write_pipeline **pipeline, sgz_base_job 
     sgz_status status = sgz_codec_sha256_new(codecs, &c->file_sha, err);
     if (!status)
         status = sgz_write_blob_init(&c->writer, codecs, sink, err);
+    if (!status && options->format == SGZ_WRITE_CHUNKED)
+        status = sgz_write_split_init(&c->split, codecs, options->level, toc, filler->lock, err);
     c->writer.no_diff_id = options->no_diff_id;
     for (unsigned i = 0; i < c->slot_count && !status; i++)
         status = sgz_write_slab_init(&c->slots[i].in, filler->slab_size, err);

@@ -6,9 +6,17 @@
 #include "write/blob_writer.h"
 #include "write/filler.h"
 
+typedef enum {
+    SGZ_WRITE_ESTARGZ,
+    SGZ_WRITE_STARGZ,          /* google/crfs: its footer, no chunkDigest */
+    SGZ_WRITE_CHUNKED,         /* zstd:chunked of containers/storage */
+    SGZ_WRITE_CHUNKED_STARGZ,  /* of stargz-snapshotter */
+    SGZ_WRITE_ZSTD             /* frames without a TOC, as a layer that it cannot hold becomes */
+} sgz_write_format;
+
 typedef struct {
-    int level;              /* 1..12 */
-    int legacy;             /* google/crfs: its footer, no chunkDigest */
+    sgz_write_format format;
+    int level;              /* 1..12, of zstd 1..19 */
     int no_diff_id;         /* do without the DiffID */
     int writeback;          /* the sink is a file that will be synced: begin early */
     int threads;

@@ -18,6 +18,7 @@ void sgz_write_slab_free(sgz_write_slab *slab)
     free(slab->buf);
     free(slab->members);
     free(slab->pieces);
+    free(slab->marks);
     free(slab->packed);
     memset(slab, 0, sizeof *slab);
 }

@@ -32,6 +32,13 @@ typedef struct {
     uint32_t crc;           /* of the compressed bytes, if the filler wants it; not of runs */
 } sgz_write_member;
 
+/* Where an entry's headers end, in the slab: of a tar that is kept (cut_kept.c). */
+typedef struct {
+    size_t at;
+    uint32_t row;           /* of the entry; SGZ_NO_ROW: this is the archive's end */
+    int64_t size;           /* bytes of contents that follow */
+} sgz_write_mark;
+
 typedef struct {
     uint8_t *buf;
     size_t cap, len;        /* len bytes of whole members */
@@ -40,6 +47,9 @@ typedef struct {
     size_t member_count, member_cap;
     sgz_write_piece *pieces;
     size_t piece_count, piece_cap;
+    sgz_write_mark *marks;
+    size_t mark_count, mark_cap;
+    int unfit;              /* the filler has found (sgz_write_filler.unfit) */
     uint8_t *packed;        /* copied runs, in order */
     size_t packed_len, packed_cap;
     size_t load_count;      /* parts to be loaded before buf and packed are complete */

@@ -2,6 +2,7 @@
 #include "write/internal.h"
 
 #include "base/buffer.h"
+#include "write/chunked_end.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ static sgz_status plan(sgz_write_slot *s, sgz_error *err)
             if (j->copied)
                 packed += member->out_len;
             else
-                out += sgz_codec_member_bound(member->len);
+                out += sgz_codec_member_bound(member->len) /* a frame is shorter */;
         } while (next_in_batch(&s->in, ++i, j, bytes));
         j->member_count = i - j->first_member;
         if (j->copied)
@@ -84,17 +85,24 @@ static int is_zeros(const uint8_t *data, size_t len)
 
 /* Compress one member. What is a hole in a sparse file is many members of zeros, each the same:
  * made once, and copied. */
-static sgz_status deflate(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
-                          size_t room, size_t *out_len, sgz_error *err)
+static sgz_status pack(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
+                       size_t room, size_t *out_len, sgz_error *err)
+{
+    return sgz_write_is_zstd(w->c)
+               ? sgz_codec_frame(&w->framer, data, len, out, room, out_len, err)
+               : sgz_codec_deflate_member(&w->deflater, data, len, 0, out, room, out_len, err);
+}
+
+static sgz_status compress(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
+                           size_t room, size_t *out_len, sgz_error *err)
 {
     if (len < ZEROS_MIN || !is_zeros(data, len))
-        return sgz_codec_deflate_member(&w->deflater, data, len, 0, out, room, out_len, err);
+        return pack(w, data, len, out, room, out_len, err);
     if (w->zeros.len == len) {
         memcpy(out, w->zeros.out, *out_len = w->zeros.out_len);
         return SGZ_OK;
     }
-    sgz_status status = sgz_codec_deflate_member(&w->deflater, data, len, 0, out, room, out_len,
-                                                 err);
+    sgz_status status = pack(w, data, len, out, room, out_len, err);
     uint8_t *kept = status ? NULL : realloc(w->zeros.out, *out_len);
     w->zeros.len = kept ? len : 0;
     if (kept) {
@@ -119,8 +127,8 @@ sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
             status = c->filler.reuse(c->filler.arg, w->loader, &s->in, j->first_member + i, out,
                                      room, &member->out_len, err);
         if (!status && !member->out_len)
-            status = deflate(w, s->in.buf + member->start, member->len, out, room,
-                             &member->out_len, err);
+            status = compress(w, s->in.buf + member->start, member->len, out, room,
+                              &member->out_len, err);
         if (status)
             return status;
         if (c->filler.crcs)
@@ -150,6 +158,11 @@ sgz_status sgz_write_hash_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
 sgz_status sgz_write_hash_files(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
+    if (c->options.format == SGZ_WRITE_CHUNKED && !s->in.unfit) {
+        sgz_status status = sgz_write_split_slab(&c->split, &s->in, err);
+        if (status)
+            return status;
+    }
     for (size_t i = 0; i < s->in.piece_count; i++) {
         const sgz_write_piece *piece = &s->in.pieces[i];
         if (piece->whole || piece->file_hashed)
@@ -189,6 +202,8 @@ static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
             row->flags |= SGZ_HAS_CHUNK_DIGEST;
             if (piece->whole)
                 row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
+            if (c->filler.kept && piece->last)
+                c->toc->rows[piece->file_row].inner_offset = offset + (int64_t)member->out_len;
         }
         offset += (int64_t)member->out_len;
     }
@@ -244,8 +259,18 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
     sgz_codec_sha256_init(c->codecs, &c->tail_sha);
     c->result.notes = *c->filler.notes(c->filler.arg);
     c->writer.tail = &c->tail_sha;
-    status = sgz_write_blob_finish(&c->writer, c->toc, c->options.level, c->options.legacy,
-                                   &c->result, err);
+    const sgz_error *unfit = c->filler.unfit ? c->filler.unfit(c->filler.arg) : NULL;
+    int level = c->options.level, kept = c->options.format == SGZ_WRITE_CHUNKED;
+    if (unfit)
+        c->result.unfit = *unfit;
+    if (unfit || c->options.format == SGZ_WRITE_ZSTD)
+        sgz_write_blob_seal(&c->writer, c->toc, &c->result);
+    else if (sgz_write_is_zstd(c))
+        status = sgz_write_chunked_finish(&c->writer, c->toc, c->filler.kept,
+                                          kept ? &c->split : NULL, level, &c->result, err);
+    else
+        status = sgz_write_blob_finish(&c->writer, c->toc, level,
+                                       c->options.format == SGZ_WRITE_STARGZ, &c->result, err);
     if (!status)
         sgz_codec_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);
     return status;

@@ -67,6 +67,7 @@ cdef extern from "codec/codecs.h" nogil:
 
     ctypedef struct sgz_zstd:
         void *create_dstream
+        const char *(*version)()
 
     ctypedef struct sgz_codecs:
         sgz_isal isal

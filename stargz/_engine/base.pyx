@@ -288,6 +288,12 @@ def isal_pinned() -> bool:
     return TABLE.isal.pinned != 0
 
 
+def zstd_version() -> str:
+    """The version of the libzstd that is used."""
+    need("zstd")
+    return TABLE.zstd.version().decode()
+
+
 # --- jobs -----------------------------------------------------------------------------------
 
 cdef class Points:

@@ -39,7 +39,7 @@ class Conversion:
         level: int,
         chunk_size: int,
         min_chunk_size: int,
-        legacy: bool,
+        format: str,
         lossless: bool,
         threads: int,
         source_name: str,
@@ -48,6 +48,7 @@ class Conversion:
         source_size: int,
         memory: int | None = None,
         max_sparse: int | None = None,
+        strict: bool = False,
     ) -> None: ...
     def prioritize(self, names: list[bytes], spool: int, reread: bool) -> None: ...
     def run(self) -> dict[str, str | int | bool]: ...

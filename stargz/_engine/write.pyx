@@ -104,6 +104,9 @@ cdef extern from "write/cut.h" nogil:
         int64_t landmark_after
         int prefetch
         int lossless
+        int frames
+        int kept
+        int strict
         int64_t max_sparse
 
     ctypedef struct sgz_write_cutter:
@@ -114,9 +117,15 @@ cdef extern from "write/cut.h" nogil:
     const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *)
 
 cdef extern from "write/pipeline.h" nogil:
+    ctypedef enum sgz_write_format:
+        SGZ_WRITE_ESTARGZ
+        SGZ_WRITE_STARGZ
+        SGZ_WRITE_CHUNKED
+        SGZ_WRITE_CHUNKED_STARGZ
+
     ctypedef struct sgz_write_options:
+        sgz_write_format format
         int level
-        int legacy
         int no_diff_id
         int writeback
         int threads
@@ -129,6 +138,12 @@ cdef extern from "write/pipeline.h" nogil:
         int64_t uncompressed_size
         int64_t toc_offset
         uint64_t toc_size
+        int64_t toc_packed
+        int64_t split_offset
+        int64_t split_packed
+        int64_t split_size
+        uint8_t toc_checksum[32]
+        sgz_error unfit
         uint64_t entries
         uint64_t chunks
         uint64_t members
@@ -160,6 +175,14 @@ cdef sgz_status _write(Job job, const sgz_write_filler *filler, const sgz_sink *
     return status
 
 
+cdef dict FORMATS = {
+    "estargz": SGZ_WRITE_ESTARGZ,
+    "stargz": SGZ_WRITE_STARGZ,
+    "zstd:chunked": SGZ_WRITE_CHUNKED,
+    "zstd:chunked-stargz": SGZ_WRITE_CHUNKED_STARGZ,
+}
+
+
 cdef dict fields_of(const sgz_write_result *result):
     return {
         "digest": "sha256:" + (<const uint8_t *>result.digest)[:32].hex(),
@@ -169,6 +192,11 @@ cdef dict fields_of(const sgz_write_result *result):
         "uncompressed_size": result.uncompressed_size,
         "toc_offset": result.toc_offset,
         "toc_size": result.toc_size,
+        "toc_packed": result.toc_packed,
+        "toc_checksum": "sha256:" + (<const uint8_t *>result.toc_checksum)[:32].hex(),
+        "split_offset": result.split_offset,
+        "split_packed": result.split_packed,
+        "split_size": result.split_size,
         "entries": result.entries,
         "chunks": result.chunks,
         "members": result.members,
@@ -274,24 +302,30 @@ cdef class Conversion:
         sgz_toc_free(self.toc)
 
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
-                 bint legacy, bint lossless, int threads, str source_name,
-                 str sink_name, progress, int64_t source_size, memory=None, max_sparse=None):
+                 str format, bint lossless, int threads, str source_name,
+                 str sink_name, progress, int64_t source_size, memory=None, max_sparse=None,
+                 bint strict=False):
         cdef sgz_error err
         cdef sgz_status status
-        if level > 2:
+        if format.startswith("zstd"):
+            need("zstd")
+        elif level > 2:
             need("libdeflate")
         self.source_name = source_name
         self.source_size = source_size
         self.progress = progress
         self.missing = []
         self.options.level = level
-        self.options.legacy = legacy
+        self.options.format = FORMATS[format]
         self.options.threads = threads
         self.cut.chunk_size = chunk_size
         self.cut.min_chunk_size = min_chunk_size
-        self.cut.lossless = lossless
+        self.cut.frames = format.startswith("zstd")
+        self.cut.kept = format == "zstd:chunked"
+        self.cut.strict = strict
+        self.cut.lossless = lossless = lossless or self.cut.kept
         self.cut.max_sparse = max_sparse or 0
-        self.cut.landmarks = not legacy and not lossless
+        self.cut.landmarks = format != "stargz" and not lossless
         self.toc = sgz_toc_new()
         if self.toc == NULL:
             raise MemoryError
@@ -389,6 +423,8 @@ cdef class Conversion:
         if status != SGZ_OK:
             self._raise(&err)
         fields = fields_of(&self.result)
+        if self.result.unfit.code != SGZ_OK:
+            fields["unfit"] = str(to_exception(&self.result.unfit, self.source_name))
         fields["notes"] += notes_of(&self.order.notes)
         return fields
 

@@ -29,14 +29,16 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         return None if image else value
 
     missing = "any layer" if image else "SRC"
-    parser.add_argument("--format", choices=("estargz", "stargz"), default=default("estargz"))
+    formats = ["estargz", "stargz"]
+    if not image:
+        formats += ["zstd:chunked", "zstd:chunked-stargz"]
+    parser.add_argument("--format", choices=formats, default=default("estargz"))
     parser.add_argument(
         "--level",
         type=_options.level,
-        default=default(1),
         metavar="1..12",
         help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
-        "1); -6 is the same as --level 6",
+        "1); -6 is the same as --level 6. Of zstd 1 to 19 (default: 3)",
     )
     parser.add_argument(
         "--chunk-size",

@@ -490,10 +490,10 @@ def directories(text: str) -> int:
 
 def level(text: str) -> int:
     """A compression level."""
-    from stargz.options import LEVELS
+    from stargz.options import ZSTD_LEVELS
 
-    if not re.fullmatch(r"\d{1,2}", text) or int(text) not in LEVELS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a level from 1 to 12")
+    if not re.fullmatch(r"\d{1,2}", text) or int(text) not in ZSTD_LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a level from 1 to 12, of zstd to 19")
     return int(text)
 
 

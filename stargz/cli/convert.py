@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--stdout", action="store_true", help="write to standard output: DST is -"
     )
     _convert_options.add_layout_options(parser)
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail where zstd:chunked cannot hold the tar; by default the layer is plain zstd then",
+    )
     parser.add_argument("-f", "--force", action="store_true", help="replace DST if it exists")
     parser.add_argument(
         "-k", "--keep", action="store_true", help="nothing changes: SRC is always kept"
@@ -79,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.conversion import convert
-    from stargz.options import ConvertOptions
+    from stargz.options import ConvertOptions, default_level
 
     if args.instead:
         raise UsageError(args.instead)
@@ -88,13 +93,14 @@ def run(args: argparse.Namespace) -> int:
     dst = _destination(args.src, _named(args))
     to_stdout = dst == "-"
     options = {
-        "level": args.level,
+        "level": default_level(args.format) if args.level is None else args.level,
         "chunk_size": args.chunk_size,
         "min_chunk_size": args.min_chunk_size,
         "prioritized": _convert_options.prioritized(args),
         "allow_missing": args.allow_missing,
         "lossless": args.lossless,
         "format": args.format,
+        "strict": args.strict,
         "threads": args.threads,
         "memory": args.memory,
         "max_sparse": args.max_sparse,

@@ -38,7 +38,7 @@ def test_bash(bash: Callable[..., list[str]]) -> None:
     assert set(bash("image", "")) == {*image.COMMANDS, "--help"}
     assert bash("-q", "image", "conv") == ["convert"]
     assert "--min-chunk-size" in bash("convert", "--m") and "-q" in bash("convert", "-")
-    assert bash("convert", "--format", "") == ["estargz", "stargz"]
+    assert bash("convert", "--format", "")[:2] == ["estargz", "stargz"]
     assert bash("image", "convert", "a", "--up") == ["--upgrade"]
     assert bash("ls", "--log-level", "d") == ["debug"]
     assert bash("convert", "") == bash("verify", "lay") == []  # files, which the shell knows

@@ -28,7 +28,7 @@ from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, open_repository
-from stargz.options import DEFAULT_CHUNK_SIZE, DEFAULT_LEVEL, ConvertOptions, Format
+from stargz.options import DEFAULT_CHUNK_SIZE, ConvertOptions, Format, default_level
 from stargz.paths import several
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool, unlinked, unpack
@@ -64,14 +64,15 @@ class LayerOptions:
     def filled(self) -> ConvertOptions:
         """With the defaults; UsageError for what is wrong or contradicts itself. Prioritized
         files may always be missing: they are those of a whole image."""
+        format = self.format or "estargz"
         return ConvertOptions(
-            DEFAULT_LEVEL if self.level is None else self.level,
+            default_level(format) if self.level is None else self.level,
             DEFAULT_CHUNK_SIZE if self.chunk_size is None else self.chunk_size,
             self.min_chunk_size or 0,
             self.prioritized,
             True,
             self.lossless,
-            self.format or "estargz",
+            format,
         )
 
     @property
@@ -150,6 +151,7 @@ class LayerReport:
     seconds: float
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    annotations: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stargz.descriptors import TOC_DIGEST as TOC_DIGEST
+from stargz.descriptors import UNCOMPRESSED_SIZE as UNCOMPRESSED_SIZE
 from stargz.digests import digest_of, is_digest
 from stargz.errors import ArtifactError, DigestError, FormatError
 
@@ -34,9 +36,7 @@ KNOWN = frozenset((*MANIFESTS, *INDEXES, ""))  # what is read; "": its content t
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
-TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
-UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 REF_NAME = "org.opencontainers.image.ref.name"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"

@@ -1,0 +1,233 @@
+"""Layers in both dialects of zstd:chunked, read by tests/plain_chunked.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import command
+import plain_chunked
+import pytest
+import zstandard
+
+import stargz
+from stargz.conversion import ConvertResult
+from stargz.errors import TarError, UsageError
+
+FORMATS = ["zstd:chunked", "zstd:chunked-stargz"]
+NOISE = random.Random(7)
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes | None = None, **fields: Any) -> None:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    if data is not None:
+        info.size = len(data)
+    tar.addfile(info, io.BytesIO(data) if data is not None else None)
+
+
+def a_tar(behind: int = 0, **options: Any) -> bytes:
+    """Entries of every type and with all that a TOC has of them."""
+    out = io.BytesIO()
+    noise = NOISE.randbytes(300_000)
+    records = {
+        "SCHILY.xattr.user.k": "vé",
+        "SCHILY.xattr.user.%3D": "",
+        "atime": "1700000001.5",
+        "ctime": "1700000002.25",
+        "comment": "c",
+    }
+    with tarfile.open(fileobj=out, mode="w", **{"format": tarfile.PAX_FORMAT, **options}) as tar:
+        add(tar, "./", type=tarfile.DIRTYPE, mode=0o755)
+        add(tar, "./d/", type=tarfile.DIRTYPE, mode=0o755, mtime=1700000000)
+        add(tar, "./d/a", b"hello\n", mode=0o644, mtime=1700000000.123456789, uid=5, gid=6)
+        add(tar, "./d/empty", b"", mode=0o600)
+        add(tar, "./d/zeros", bytes(5000))
+        mixed = b"x" * 100 + bytes(4096) + b"y" * 3000 + bytes(1023) + b"z" + bytes(1024)
+        add(tar, "./d/mixed", mixed, mode=0o4755)
+        add(tar, "./noise", noise, mode=0o100644)
+        add(tar, "./d/" + "l" * 200, b"long")
+        add(tar, "./s", type=tarfile.SYMTYPE, linkname="d/a", mode=0o777)
+        add(tar, "./h", type=tarfile.LNKTYPE, linkname="./d/a", mode=0o644)
+        add(tar, "./c", type=tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666)
+        add(tar, "./f", type=tarfile.FIFOTYPE, mode=0o600)
+        if tar.format == tarfile.PAX_FORMAT:
+            add(tar, './x "<é>', b"xattr", mode=0o755, pax_headers=records)
+            add(tar, "./neg", b"neg", pax_headers={"mtime": "-5.5"})
+    return out.getvalue() + bytes(behind)
+
+
+def convert(data: bytes, format: str, **options: Any) -> tuple[bytes, ConvertResult]:
+    out = io.BytesIO()
+    result = stargz.convert(io.BytesIO(data), out, format=format, **options)
+    return out.getvalue(), result
+
+
+def plain(blob: bytes) -> bytes:
+    """As every reader of zstd has it."""
+    return zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True).read()
+
+
+@pytest.mark.parametrize("behind", [0, 2_500_000])
+@pytest.mark.parametrize("bound", [4 << 20, 4096])
+def test_the_tar_is_kept_and_can_be_put_together(behind: int, bound: int) -> None:
+    tar = a_tar(behind)
+    blob, result = convert(tar, "zstd:chunked", chunk_size=bound)
+    assert not result.warnings
+    assert plain(blob) == tar
+    assert result.diff_id == plain_chunked.sha256(tar)
+    found = plain_chunked.read(blob, result.annotations)
+    assert result.toc_digest == plain_chunked.sha256(found.json)
+    files = plain_chunked.contents(blob, found)
+    assert found.split is not None
+    assert plain_chunked.put_together(found.split, files) == tar
+    for rows in files.values():
+        whole = b"".join(row["data"] for row in rows)
+        made = [
+            (row.get("chunkOffset", 0), row.get("chunkOffset", 0) + len(row["data"]),
+             row.get("chunkType") == "zeros")
+            for row in rows
+        ]  # fmt: skip
+        assert made == plain_chunked.cuts(whole, bound)
+        assert all(("chunkSize" in row) == (len(rows) > 1) for row in rows)
+        assert rows[0]["endOffset"] >= rows[-1]["offset"] + 9
+    for a, b in zip(list(files.values()), list(files.values())[1:], strict=False):
+        assert a[0]["endOffset"] < b[0]["offset"]
+
+
+def test_entries_are_what_the_headers_say() -> None:
+    blob, result = convert(a_tar(), "zstd:chunked")
+    entries = plain_chunked.read(blob, result.annotations).toc["entries"]
+    told = {
+        entry["name"]: {
+            key: value
+            for key, value in entry.items()
+            if "igest" not in key and "ffset" not in key and "chunk" not in key
+        }
+        for entry in entries
+        if entry["type"] != "chunk"
+    }
+    epoch = "1970-01-01T00:00:00Z"
+    assert told["./d/"] == {
+        "type": "dir", "name": "./d/", "mode": 0o755, "modtime": "2023-11-14T22:13:20Z"
+    }  # fmt: skip
+    assert told["./d/a"] == {
+        "type": "reg", "name": "./d/a", "mode": 0o644, "size": 6, "uid": 5, "gid": 6,
+        "modtime": "2023-11-14T22:13:20.1234567Z",
+    }  # fmt: skip
+    assert told["./h"] == {
+        "type": "hardlink", "name": "./h", "linkName": "./d/a", "mode": 0o644, "modtime": epoch
+    }  # fmt: skip
+    assert told["./c"] == {
+        "type": "char", "name": "./c", "mode": 0o666, "modtime": epoch, "devMajor": 1, "devMinor": 3
+    }  # fmt: skip
+    assert told['./x "<é>'] == {
+        "type": "reg", "name": './x "<é>', "mode": 0o755, "size": 5, "modtime": epoch,
+        "accesstime": "2023-11-14T22:13:21.5Z", "changetime": "2023-11-14T22:13:22.25Z",
+        "xattrs": {"user.%3D": "", "user.k": "dsOp"},
+    }  # fmt: skip
+    assert told["./neg"]["modtime"] == "1969-12-31T23:59:54.5Z"
+    assert [entry["name"] for entry in entries][:2] == ["./", "./d/"]
+
+
+def test_the_snapshotters_dialect() -> None:
+    tar = a_tar()
+    blob, result = convert(tar, "zstd:chunked-stargz", chunk_size=65536, prioritized=["d/a"])
+    made = plain(blob)
+    assert result.diff_id == plain_chunked.sha256(made)
+    assert result.annotations[plain_chunked.SIZE] == str(len(made))
+    found = plain_chunked.read(blob, result.annotations)
+    files = plain_chunked.contents(blob, found)
+    assert [len(row["data"]) for row in files["./noise"]] == [65536] * 4 + [300_000 - 4 * 65536]
+    with tarfile.open(fileobj=io.BytesIO(made)) as ours, tarfile.open(fileobj=io.BytesIO(tar)) as t:
+        names = ours.getnames()
+        assert sorted(t.getnames()) == sorted(set(names) - {".prefetch.landmark"})
+        assert names.index("./d/a") < names.index(".prefetch.landmark") < names.index("./noise")
+    assert made.endswith(bytes(1024))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("level", [1, 19])
+def test_bytes_do_not_depend_on_threads_or_pieces(format: str, level: int) -> None:
+    tar = a_tar()
+
+    class Pieces(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 0, 7001))
+
+    first, _ = convert(tar, format, level=level, threads=1)
+    assert convert(tar, format, level=level, threads=5)[0] == first
+    out = io.BytesIO()
+    stargz.convert(Pieces(tar), out, format=format, level=level)
+    assert out.getvalue() == first
+
+
+def twice(name: str, other: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        add(tar, name, b"1" * 5000)
+        add(tar, other, b"22")
+        add(tar, "behind", b"3")
+    return out.getvalue()
+
+
+def a_global_header() -> bytes:
+    return a_tar(pax_headers={"comment": "abc"})
+
+
+def latin() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        add(tar, "a", b"1")
+        add(tar, "\u00fc", b"2")
+    return out.getvalue()
+
+
+UNFIT = {
+    "the same path twice": (twice("a", "a"), "twice"),
+    "twice, written otherwise": (twice("a", "./a"), "twice"),
+    "a global header": (a_global_header(), "global header"),
+    "a name that is not UTF-8": (latin(), "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_what_the_format_cannot_hold_is_left_plain(what: str) -> None:
+    tar, why = UNFIT[what]
+    with pytest.raises(TarError, match=why):
+        convert(tar, "zstd:chunked", strict=True)
+    blob, result = convert(tar, "zstd:chunked")
+    assert plain(blob) == tar
+    assert result.diff_id == plain_chunked.sha256(tar)
+    assert result.annotations == {}
+    assert any("plain zstd" in warning for warning in result.warnings)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    (tmp_path / "l.tar").write_bytes(a_tar())
+    told = json.loads(
+        command.ok("convert", "--json", "--format=zstd:chunked", "l.tar", "out", cwd=tmp_path)
+    )
+    assert told["level"] == 3
+    assert told["codec"].startswith("zstd 1.")
+    plain_chunked.read((tmp_path / "out").read_bytes(), told["annotations"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"level": 20},
+        {"level": 0},
+        {"min_chunk_size": 1000},
+        {"prioritized": ["a"], "format": "zstd:chunked"},
+        {"level": 13, "format": "estargz"},
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        stargz.convert(io.BytesIO(a_tar()), io.BytesIO(), **{"format": FORMATS[1], **options})
