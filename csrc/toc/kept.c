@@ -159,3 +159,16 @@ sgz_status sgz_toc_kept_chunk(sgz_toc_kept *kept, uint32_t *number, sgz_error *e
     *number = (uint32_t)(kept->toc->count - 1);
     return SGZ_OK;
 }
+
+sgz_status sgz_toc_kept_finish(const sgz_toc_kept *kept, sgz_error *err)
+{
+    const sgz_toc *toc = kept->toc;
+    for (size_t i = 0; i < toc->count; i++) {
+        const sgz_entry *row = &toc->rows[i];
+        if (row->type == SGZ_HARDLINK &&
+            sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len) == SGZ_NO_ROW)
+            return sgz_base_fail(err, SGZ_ENOTOC, -1, sgz_toc_row_name(toc, (uint32_t)i),
+                                 row->name_len, "a hard link to what is not in the layer");
+    }
+    return SGZ_OK;
+}

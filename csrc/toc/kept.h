@@ -37,6 +37,9 @@ sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
 /* Append a chunk of the file last added. */
 sgz_status sgz_toc_kept_chunk(sgz_toc_kept *kept, uint32_t *row, sgz_error *err);
 
+/* After the last one: SGZ_ENOTOC where a hard link leads to nothing, which no one can extract. */
+sgz_status sgz_toc_kept_finish(const sgz_toc_kept *kept, sgz_error *err);
+
 /* Format the JSON, in pieces, as sgz_toc_format does. `split` is the sha256 of the compressed
  * tar-split. */
 sgz_status sgz_toc_kept_format(const sgz_toc_kept *kept, const uint8_t split[32],

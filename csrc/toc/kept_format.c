@@ -92,7 +92,7 @@ BOTH void put_row(sgz_json_out *w, int counting, const sgz_toc *toc, size_t numb
         NUMBER("chunkOffset", row->chunk_offset);
         KEY("chunkDigest");
         put_digest(w, counting, row->chunk_digest);
-        if (row->flags & SGZ_KEPT_ZEROS) {
+        if (several && row->flags & SGZ_KEPT_ZEROS) {
             KEY("chunkType");
             PUT("\"zeros\"");
         }

@@ -50,6 +50,29 @@ sgz_status sgz_write_cut_kept_end(sgz_write_cutter *c, sgz_error *err)
     return mark(c, SGZ_NO_ROW, 0, err);
 }
 
+/* Readers of the tar-split look for headers there. */
+sgz_status sgz_write_cut_kept_tail(sgz_write_cutter *c, size_t n, sgz_error *err)
+{
+    const uint8_t *tail = c->slab->buf + c->get;
+    if (c->unfit || !n || (!tail[0] && !memcmp(tail, tail + 1, n - 1)))
+        return SGZ_OK;
+    return sgz_write_cut_kept_unfit(
+        c, sgz_base_fail(err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
+                         "bytes other than zeros behind the end of the archive"), err);
+}
+
+sgz_status sgz_write_cut_kept_finish(sgz_write_cutter *c, sgz_error *err)
+{
+    if (c->tar.padding)
+        return sgz_write_cut_kept_unfit(
+            c, sgz_base_fail(err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
+                             "the tar ends in the padding of its last file"), err);
+    pthread_mutex_lock(&c->lock);
+    sgz_status status = sgz_toc_kept_finish(&c->kept, err);
+    pthread_mutex_unlock(&c->lock);
+    return status ? sgz_write_cut_kept_unfit(c, status, err) : SGZ_OK;
+}
+
 static sgz_status add_chunk(sgz_write_cutter *c, size_t len, int zeros, sgz_error *err)
 {
     sgz_write_slab *slab = c->slab;

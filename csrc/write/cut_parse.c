@@ -284,7 +284,9 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
             if (!have)
                 return SGZ_OK;
             n = have;
-            if (c->options.lossless) {
+            if (c->options.kept)
+                status = sgz_write_cut_kept_tail(c, n, err);
+            if (!status && c->options.lossless) {
                 if (c->put - c->run_start >= SGZ_HEADER_RUN)
                     status = sgz_write_cut_close_member(c, err);
                 if (n > SGZ_HEADER_RUN - (c->put - c->run_start))
@@ -342,6 +344,8 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         status = put_bytes(c, end, sizeof end, err);
     if (!status)
         status = sgz_write_cut_close_member(c, err);
+    if (!status && c->options.kept)
+        status = sgz_write_cut_kept_finish(c, err);
     if (!status && !c->options.kept) {
         pthread_mutex_lock(&c->lock);
         status = sgz_toc_rows_finish(c->apply, &c->notes, err);

@@ -10,6 +10,7 @@
 #define BATCH ((size_t)256 << 10)
 /* Behind the archive's end a segment has no more. */
 #define TAIL_SEGMENT ((size_t)1 << 20)
+#define TAIL_MIN ((size_t)1024)
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -136,12 +137,31 @@ static sgz_status begin_file(sgz_write_split *s, const sgz_write_mark *mark, sgz
     return s->left ? SGZ_OK : put_file(s, 0, err);
 }
 
+static sgz_status keep(sgz_write_split *s, const uint8_t *data, size_t len, sgz_error *err)
+{
+    if (!SGZ_FIT(s->pending, s->pending_cap, s->pending_len + len))
+        return no_memory(err);
+    if (len)
+        memcpy(s->pending + s->pending_len, data, len);
+    s->pending_len += len;
+    return SGZ_OK;
+}
+
+/* The archive's end and the zeros behind it. Readers take each segment for a tar, which is over with
+ * two blocks of zeros, and an error with less: so what is left is always as much. */
 static sgz_status put_tail(sgz_write_split *s, const uint8_t *data, size_t len, sgz_error *err)
 {
     sgz_status status = SGZ_OK;
     for (size_t n; len && !status; data += n, len -= n) {
         n = len < TAIL_SEGMENT ? len : TAIL_SEGMENT;
-        status = put_segment(s, data, n, err);
+        status = keep(s, data, n, err);
+        if (status || s->pending_len < TAIL_SEGMENT + TAIL_MIN)
+            continue;
+        size_t left = s->pending_len - TAIL_SEGMENT;
+        s->pending_len = TAIL_SEGMENT;
+        status = put_segment(s, NULL, 0, err);
+        memmove(s->pending, s->pending + TAIL_SEGMENT, left);
+        s->pending_len = left;
     }
     return status;
 }
@@ -162,18 +182,14 @@ sgz_status sgz_write_split_slab(sgz_write_split *s, const sgz_write_slab *slab, 
         } else if (mark < slab->mark_count) {
             const sgz_write_mark *m = &slab->marks[mark++];
             len = m->at - at;
-            status = put_segment(s, data, len, err);
-            if (m->row == SGZ_NO_ROW)
-                s->in_tail = 1;
-            else if (!status)
+            s->in_tail = m->row == SGZ_NO_ROW;
+            status = s->in_tail ? keep(s, data, len, err) : put_segment(s, data, len, err);
+            if (!status && !s->in_tail)
                 status = begin_file(s, m, err);
         } else if (s->in_tail) {
             status = put_tail(s, data, len, err);
         } else {
-            if (!SGZ_FIT(s->pending, s->pending_cap, s->pending_len + len))
-                return no_memory(err);
-            memcpy(s->pending + s->pending_len, data, len);
-            s->pending_len += len;
+            status = keep(s, data, len, err);
         }
         at += len;
     }
