@@ -36,11 +36,12 @@ _MADE = "digest size diff_id toc_digest uncompressed_size entries chunks"
 class ConvertResult(Result):
     """What a conversion made. Digests are "sha256:" and 64 hex digits; sizes are bytes.
 
-    `entries` counts what the TOC names, landmark included and chunks not; `chunks` the pieces
-    of file contents that can be read alone. `missing` are the prioritized names that were not
-    there (with allow_missing). `codec` says what compressed: levels above 2 give the same
-    bytes only with the same libdeflate. `source_size` is None where it is not known before (a
-    pipe, a file object).
+    `toc_digest` is of the decompressed TOC in every format; "" where the layer was left without
+    one. `annotations` are what its descriptor needs. `entries` counts what the TOC names,
+    landmark included and chunks not; `chunks` the pieces of file contents that can be read
+    alone. `missing` are the prioritized names that were not there (with allow_missing). `codec`
+    says what compressed: levels above 2 give the same bytes only with the same libdeflate.
+    `source_size` is None where it is not known before (a pipe, a file object).
     """
 
     digest: str
@@ -168,6 +169,8 @@ def convert_as(
             if missing and not options.allow_missing:
                 raise not_prioritized(EntryNotFoundError(missing[0], source_name))
         fields: dict[str, Any] = conversion.run()
+    if not fields["toc_size"]:
+        fields["toc_digest"] = ""
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,

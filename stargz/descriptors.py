@@ -4,8 +4,13 @@ differ in a few letters, and containers/storage refuses a descriptor that has bo
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from stargz.errors import FormatError
+from stargz.footer import Position
 
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"  # sha256 of the JSON
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"  # of the whole tar
@@ -22,18 +27,6 @@ STARGZ_CHECKSUM = _STARGZ + "manifest-checksum"
 STARGZ_POSITION = _STARGZ + "manifest-position"
 
 _TYPE = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a frame is in a blob: behind the header of the skippable frame that holds it."""
-
-    offset: int
-    packed: int  # bytes of the frame
-    size: int  # and of what it decodes to
-
-    def __str__(self) -> str:
-        return f"{self.offset}:{self.packed}:{self.size}"
 
 
 def toc_position(where: Position) -> str:
@@ -60,3 +53,45 @@ def annotations_of(format: str, fields: dict[str, Any]) -> dict[str, str]:
         made[STARGZ_CHECKSUM] = fields["toc_checksum"]
         made[STARGZ_POSITION] = toc_position(toc)
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Chunked:
+    """What the annotations of a layer say of its TOC: where it is, and the sha256 that it has as
+    JSON (`digest`) or as the frame that holds it (`checksum`); "" is not said."""
+
+    toc: Position | None
+    split: Position | None
+    digest: str
+    checksum: str
+
+
+_POSITION = re.compile(r"(\d{1,19}):(\d{1,19}):(\d{1,19})", re.ASCII)
+
+
+def chunked_of(annotations: Mapping[str, str], source: str = "") -> Chunked | None:
+    """What they say of a layer in zstd:chunked; None where they say nothing of it.
+
+    Those of containers/storage count before those of stargz-snapshotter. Raises FormatError for
+    what is no position."""
+    digest = annotations.get(TOC_DIGEST, "")
+    if CHECKSUM in annotations:
+        toc = _position(annotations, POSITION, source, f":{_TYPE}")
+        split = _position(annotations, SPLIT_POSITION, source)
+        return Chunked(toc, split, digest, annotations[CHECKSUM])
+    if STARGZ_POSITION not in annotations:
+        return None
+    toc = _position(annotations, STARGZ_POSITION, source, f":{_TYPE}")
+    return Chunked(toc, None, digest, annotations.get(STARGZ_CHECKSUM, ""))
+
+
+def _position(
+    annotations: Mapping[str, str], name: str, source: str, end: str = ""
+) -> Position | None:
+    text = annotations.get(name)
+    if text is None:
+        return None
+    found = _POSITION.fullmatch(text.removesuffix(end)) if text.endswith(end) else None
+    if found is None:
+        raise FormatError(f"the annotation {name} is {text[:80]!a}, and no position", source)
+    return Position(*map(int, found.groups()))

@@ -28,7 +28,7 @@ LEGACY_FOOTER_SIZE = 47
 EXTERNAL_FOOTER_SIZE = 46
 ZSTD_FOOTER_SIZE = 48
 TARSPLIT_FOOTER_SIZE = 72
-MAX_FOOTER_SIZE = TARSPLIT_FOOTER_SIZE
+MAX_FOOTER_SIZE = TARSPLIT_FOOTER_SIZE + ZSTD_FOOTER_SIZE  # of a blob for both readers
 
 NOT_READ = (
     "zstd:chunked is not read by this version, but for the tar.zst that it is: convert it to "
@@ -51,21 +51,33 @@ _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where a frame is in a blob: behind the header of the skippable frame that holds it."""
+
+    offset: int
+    packed: int  # bytes of the frame
+    size: int  # and of what it decodes to
+
+    def __str__(self) -> str:
+        return f"{self.offset}:{self.packed}:{self.size}"
+
+
+@dataclass(frozen=True, slots=True)
 class Footer:
     """What the end of a blob says: its kind, where the TOC begins (bytes from the start of
     the blob; -1 for an external TOC) and how long the footer itself is.
 
     An ordinary tar that is read by an index is of kind "indexed", and has no footer: NO_FOOTER.
 
-    Of zstd:chunked, toc_offset is where the TOC's compressed bytes begin, past the header of
-    the skippable frame; toc_size is their number. It is 0 for the other kinds, whose TOC
-    goes up to the footer.
+    Of zstd:chunked there is more to know of the TOC, which goes up to the footer in the other
+    kinds, and it may have a tar-split. `size` is that of two footers where there are two.
     """
 
     kind: Kind
     toc_offset: int
     size: int
-    toc_size: int = 0
+    toc: Position | None = None
+    split: Position | None = None
 
 
 NO_FOOTER = Footer("indexed", -1, 0)
@@ -167,29 +179,53 @@ def _parse_stargz(tail: bytes, blob_size: int, source: str) -> Footer | None:
 
 
 def _parse_zstd(tail: bytes, blob_size: int, source: str) -> Footer | None:
+    """Of stargz-snapshotter, and before it that of containers/storage in a blob for both."""
+    found: list[Footer] = []
+    size = 0
     for length, magic in _ZSTD:
-        footer = tail[-length:]
+        footer = tail[len(tail) - size - length : len(tail) - size]
         head = _SKIPPABLE + (length - 8).to_bytes(4, "little")
         if len(footer) == length and footer.startswith(head) and footer.endswith(magic):
-            break
-    else:
+            size += length
+            found.append(_zstd_footer(footer, blob_size - size, size, source))
+    if not found:
         return None
-    offset, size, _, kind = (int.from_bytes(footer[n : n + 8], "little") for n in (8, 16, 24, 32))
-    where = blob_size - length
-    if kind != 1:
-        raise FooterError(f"a zstd:chunked TOC of type {kind}; only 1 is known", source, where)
-    _inside(offset, where, source)
-    if not 0 < size <= where - offset:
+    if found[0].toc != found[-1].toc:
         raise FooterError(
-            f"a TOC of {size} bytes at {offset} does not end before the footer", source, where
+            f"two footers that do not agree where the TOC is: {found[-1].toc} and {found[0].toc}",
+            source,
+            blob_size - size,
         )
-    return Footer("zstd:chunked", offset, length, size)
+    return found[-1]
 
 
-def _inside(toc_offset: int, where: int, source: str) -> int:
+def _zstd_footer(footer: bytes, where: int, size: int, source: str) -> Footer:
+    numbers = [int.from_bytes(footer[n : n + 8], "little") for n in range(8, len(footer) - 8, 8)]
+    if numbers[3] != 1:
+        raise FooterError(
+            f"a zstd:chunked TOC of type {numbers[3]}; only 1 is known", source, where
+        )
+    toc = _position(numbers[:3], "TOC", where, source)
+    split = _position(numbers[4:], "tar-split", where, source) if numbers[4:] else None
+    return Footer("zstd:chunked", toc.offset, size, toc, split)
+
+
+def _position(numbers: list[int], what: str, where: int, source: str) -> Position:
+    found = Position(*numbers)
+    _inside(found.offset, where, source, what)
+    if not 0 < found.packed <= where - found.offset:
+        raise FooterError(
+            f"a {what} of {found.packed} bytes at {found.offset} does not end before the footer",
+            source,
+            where,
+        )
+    return found
+
+
+def _inside(toc_offset: int, where: int, source: str, what: str = "TOC") -> int:
     if not 0 <= toc_offset < where:
         raise FooterError(
-            f"the TOC offset {toc_offset} is not inside the {where} bytes before the footer: "
+            f"the {what} offset {toc_offset} is not inside the {where} bytes before the footer: "
             "the blob was cut short, or its footer is damaged",
             source,
             where,

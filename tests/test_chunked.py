@@ -216,7 +216,7 @@ def test_what_the_format_cannot_hold_is_left_plain(what: str) -> None:
     blob, result = convert(tar, "zstd:chunked")
     assert plain(blob) == tar
     assert result.diff_id == plain_chunked.sha256(tar)
-    assert result.annotations == {}
+    assert (result.annotations, result.toc_digest, result.entries, result.chunks) == ({}, "", 0, 0)
     assert any("plain zstd" in warning for warning in result.warnings)
 
 
@@ -228,6 +228,12 @@ def test_the_command(tmp_path: Path) -> None:
     assert told["level"] == 3
     assert told["codec"].startswith("zstd 1.")
     plain_chunked.read((tmp_path / "out").read_bytes(), told["annotations"])
+    command.ok("convert", "-q", "--format=zstd:chunked-stargz", "l.tar", cwd=tmp_path)
+    again = tmp_path / "l.chunked.tar.zst"
+    assert plain(again.read_bytes()).endswith(bytes(1024))
+    assert "exists" in command.fails(1, "convert", "--format=zstd:chunked", "l.tar", cwd=tmp_path)
+    command.ok("convert", "-qf", "--format=zstd:chunked", "l.tar", cwd=tmp_path)
+    assert plain(again.read_bytes()) == (tmp_path / "l.tar").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from stargz.footer import (
     EXTERNAL_FOOTER_SIZE,
     FOOTER_SIZE,
     LEGACY_FOOTER_SIZE,
+    MAX_FOOTER_SIZE,
     TARSPLIT_FOOTER_SIZE,
     ZSTD_FOOTER_SIZE,
     Footer,
+    Position,
     make_footer,
     parse_footer,
 )
@@ -55,11 +57,12 @@ def test_golden_external() -> None:
 
 def test_golden_zstd() -> None:
     blob = (DATA / "zstd_chunked.zst").read_bytes()
-    offset, size, _, _ = GOLDENS["zstd_chunked"]["annotations"][
+    offset, size, unpacked, _ = GOLDENS["zstd_chunked"]["annotations"][
         "io.containers.zstd-chunked.manifest-position"
     ].split(":")
     footer = parse_footer(blob[-FOOTER_SIZE:], len(blob))
-    assert footer == Footer("zstd:chunked", int(offset), ZSTD_FOOTER_SIZE, int(size))
+    where = Position(int(offset), int(size), int(unpacked))
+    assert footer == Footer("zstd:chunked", int(offset), ZSTD_FOOTER_SIZE, where)
 
 
 def test_sizes_and_layout() -> None:
@@ -140,11 +143,27 @@ def test_unwritable_offsets(offset: int) -> None:
         make_footer(offset)
 
 
-def test_both_footers_of_zstd_chunked() -> None:
+TOC = Position(900, 52, 7)
+
+
+def test_footers_of_zstd_chunked() -> None:
     tail = bytes(100) + zstd_footer(900, 52)
-    assert parse_footer(tail, 1000) == Footer("zstd:chunked", 900, ZSTD_FOOTER_SIZE, 52)
-    tail = bytes(100) + tarsplit_footer(900, 28)
-    assert parse_footer(tail, 1000) == Footer("zstd:chunked", 900, TARSPLIT_FOOTER_SIZE, 28)
+    assert parse_footer(tail, 1000) == Footer("zstd:chunked", 900, ZSTD_FOOTER_SIZE, TOC)
+    split = Position(960, 20, 30)
+    tail = bytes(100) + tarsplit_footer(900, 52)
+    assert parse_footer(tail, 1052) == Footer("zstd:chunked", 900, TARSPLIT_FOOTER_SIZE, TOC, split)
+    tail += zstd_footer(900, 52)
+    assert parse_footer(tail, 1100) == Footer("zstd:chunked", 900, MAX_FOOTER_SIZE, TOC, split)
+
+
+def test_two_footers_that_do_not_agree() -> None:
+    tail = bytes(100) + tarsplit_footer(900, 52) + zstd_footer(900, 51)
+    with pytest.raises(FooterError, match="do not agree") as caught:
+        parse_footer(tail, 1100)
+    assert caught.value.offset == 980
+    tail = bytes(100) + tarsplit_footer(900, 52)
+    with pytest.raises(FooterError, match="tar-split"):
+        parse_footer(tail, 1051)
 
 
 def test_zstd_is_not_written() -> None:

@@ -10,8 +10,7 @@ typedef enum {
     SGZ_WRITE_ESTARGZ,
     SGZ_WRITE_STARGZ,          /* google/crfs: its footer, no chunkDigest */
     SGZ_WRITE_CHUNKED,         /* zstd:chunked of containers/storage */
-    SGZ_WRITE_CHUNKED_STARGZ,  /* of stargz-snapshotter */
-    SGZ_WRITE_ZSTD             /* frames without a TOC, as a layer that it cannot hold becomes */
+    SGZ_WRITE_CHUNKED_STARGZ   /* of stargz-snapshotter */
 } sgz_write_format;
 
 typedef struct {

@@ -261,16 +261,17 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
     c->writer.tail = &c->tail_sha;
     const sgz_error *unfit = c->filler.unfit ? c->filler.unfit(c->filler.arg) : NULL;
     int level = c->options.level, kept = c->options.format == SGZ_WRITE_CHUNKED;
-    if (unfit)
+    if (unfit) {
         c->result.unfit = *unfit;
-    if (unfit || c->options.format == SGZ_WRITE_ZSTD)
         sgz_write_blob_seal(&c->writer, c->toc, &c->result);
-    else if (sgz_write_is_zstd(c))
+        c->result.entries = c->result.chunks = 0;
+    } else if (sgz_write_is_zstd(c)) {
         status = sgz_write_chunked_finish(&c->writer, c->toc, c->filler.kept,
                                           kept ? &c->split : NULL, level, &c->result, err);
-    else
+    } else {
         status = sgz_write_blob_finish(&c->writer, c->toc, level,
                                        c->options.format == SGZ_WRITE_STARGZ, &c->result, err);
+    }
     if (!status)
         sgz_codec_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);
     return status;

@@ -79,7 +79,7 @@ def layer_rows(
         ("layer", dst),
         ("digest", result.digest),
         ("diff_id", result.diff_id or "-"),
-        ("toc_digest", result.toc_digest),
+        ("toc_digest", result.toc_digest or "-"),
         ("size", f"{size_text(result.size)}, {share:.1f}% of the tar{source}"),
         ("entries", f"{result.entries:,} in {counted(result.chunks, 'chunk')}"),
     ]

@@ -1,7 +1,7 @@
 """Convert a tar, tar.gz or tar.zst into a seekable layer.
 
-The result is still one valid tar.gz. Its bytes depend on the input and the options alone,
-never on the number of threads. DST appears complete or not at all."""
+The result is still one valid tar.gz, of zstd:chunked a tar.zst. Its bytes depend on the input and
+the options alone, never on the number of threads. DST appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _SMALL_FILES = 256 << 10
 
 _SUFFIXES = (".tar.gz", ".tar.zst", ".tar", ".tgz", ".tzst")
 _OWN_SUFFIX = ".stargz"
+_ZSTD_SUFFIX = ".chunked.tar.zst"
 
 # What gzip does besides compressing, and who does it here.
 _ELSEWHERE = (
@@ -52,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_destination(
         parser,
-        "the layer to write, or - for standard output (default: SRC less its suffix plus .stargz)",
+        "the layer to write, or - for standard output (default: SRC less its suffix plus .stargz, "
+        "of zstd:chunked plus .chunked.tar.zst)",
     )
     parser.add_argument(
         "-c", "--stdout", action="store_true", help="write to standard output: DST is -"
@@ -84,13 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert SRC to DST."""
     from stargz.conversion import convert
-    from stargz.options import ConvertOptions, default_level
+    from stargz.options import ConvertOptions, default_level, is_zstd
 
     if args.instead:
         raise UsageError(args.instead)
     if args.src != "-":
         check_layer(args.src)
-    dst = _destination(args.src, _named(args))
+    dst = _destination(args.src, _named(args), is_zstd(args.format))
     to_stdout = dst == "-"
     options = {
         "level": default_level(args.format) if args.level is None else args.level,
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         check_not_url(args.src)
         source = args.src
     ConvertOptions(**{name: options[name] for name in ConvertOptions.__dataclass_fields__})
-    is_input = dst.lower().endswith(_SUFFIXES)
+    is_input = dst.lower().endswith(_SUFFIXES) and not dst.lower().endswith(_ZSTD_SUFFIX)
     note = " (it would be DST: convert takes one SRC)" if is_input else ""
     target = writable(dst, [args.src], args.force, note=note)
     if args.force and is_input and args.output is None and is_ordinary(dst):
@@ -139,13 +141,13 @@ def _named(args: argparse.Namespace) -> str | None:
     return "-"
 
 
-def _destination(src: str, dst: str | None) -> str:
-    """DST, or its default: SRC less its suffix plus .stargz."""
+def _destination(src: str, dst: str | None, zstd: bool) -> str:
+    """DST, or its default: SRC less its suffix plus .stargz, or plus .chunked.tar.zst."""
     if dst is not None:
         return dst
     if src == "-":
         raise UsageError("SRC is -, so DST is needed (- for standard output)")
-    if src.lower().endswith(_OWN_SUFFIX):
+    if src.lower().endswith((_OWN_SUFFIX, _ZSTD_SUFFIX)):
         raise UsageError(
             f"{src}: is called a layer already; to convert it again, name DST: stargz convert "
             f"{src} DST"
@@ -154,7 +156,7 @@ def _destination(src: str, dst: str | None) -> str:
     stem = src[: len(src) - len(suffix)]
     if not Path(src).name[: -len(suffix) or None]:
         raise UsageError(f"{src}: no name is left without its suffix; DST is needed")
-    return stem + _OWN_SUFFIX
+    return stem + (_ZSTD_SUFFIX if zstd else _OWN_SUFFIX)
 
 
 def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:
