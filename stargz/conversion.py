@@ -27,6 +27,7 @@ from stargz.paths import Name, several
 from stargz.results import Result
 from stargz.wildcards import is_pattern
 
+TOC_SUFFIX = ".toc"  # of an external TOC, behind the name of its layer
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
 _MADE = "digest size diff_id toc_digest uncompressed_size entries chunks"
@@ -76,6 +77,7 @@ def convert(
     threads: int | None = None,
     memory: int | None = None,
     max_sparse: int | None = None,
+    toc_out: Sink | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertResult:
     """Convert a tar, tar.gz or tar.zst into a seekable layer.
@@ -94,7 +96,8 @@ def convert(
         lead to by way of symlinked directories, and those links, where no entry has such a name.
         The input is read twice and a compressed one is spooled to an unlinked temporary file.
     lossless: keep the tar's bytes as they are; only the TOC is added behind them.
-    format: "estargz"; "stargz" for the layout of google/crfs; "zstd:chunked" for that of
+    format: "estargz"; "stargz" for the layout of google/crfs; "external-toc" for eStargz that keeps
+        the tar's bytes, and has its TOC in a file of its own; "zstd:chunked" for the layout of
         containers/storage, which keeps the tar's bytes (stargz-snapshotter reads it, too);
         "zstd:chunked-stargz" for that of stargz-snapshotter.
     strict: fail where the format cannot hold the tar; without, a layer that was to be zstd:chunked
@@ -106,6 +109,8 @@ def convert(
     memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
     max_sparse: bytes that the holes of all sparse files may have, which a layer stores as zeros
         (default: 8 GiB).
+    toc_out: of "external-toc", where the TOC goes: a path or a binary file object, as dst (default:
+        the path dst with ".toc" behind it).
     progress: called with (bytes done, bytes in all or 0 when not known), at most some tens of
         times a second.
 
@@ -119,7 +124,7 @@ def convert(
     options = ConvertOptions(
         level, chunk_size, min_chunk_size, names, allow_missing, lossless, format, strict
     )
-    return convert_as(options, src, dst, threads, progress, memory, max_sparse, force)
+    return convert_as(options, src, dst, threads, progress, memory, max_sparse, force, toc_out)
 
 
 def convert_as(
@@ -131,6 +136,7 @@ def convert_as(
     memory: int | None = None,
     max_sparse: int | None = None,
     force: bool = True,
+    toc_out: Sink | None = None,
 ) -> ConvertResult:
     """`convert`, with the options in one."""
     names = [os.fsencode(name) for name in options.prioritized]
@@ -145,6 +151,11 @@ def convert_as(
         if is_same_file(src, dst):
             raise UsageError(f"{source_name}: source and destination are the same file")
         sink, sink_name, folder = open_sink(dst, stack, force)
+        toc = None
+        if options.format == "external-toc" or toc_out is not None:
+            toc_out = _toc_out(options, src, dst, toc_out)
+            # After the layer, so that it is complete before that appears.
+            toc = open_sink(toc_out, stack, force)[:2]
         conversion = Conversion(
             source,
             sink,
@@ -162,6 +173,8 @@ def convert_as(
             max_sparse=max_sparse,
             strict=options.strict,
         )
+        if toc is not None:
+            conversion.put_toc(*toc)
         missing: tuple[str, ...] = ()
         if names:
             reread = conversion.plain and source_size > 0 and isinstance(src, (str, os.PathLike))
@@ -201,6 +214,23 @@ def diff_id(
     with ExitStack() as stack:
         source, name, size = open_source(src, stack)
         return unwrap(source, source_name=name, progress=progress, source_size=size)
+
+
+def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | None) -> Sink:
+    """Where an external TOC goes."""
+    if options.format != "external-toc":
+        raise UsageError("toc_out (--toc-out) is for the format (--format) external-toc alone")
+    if toc_out is None:
+        if not isinstance(dst, (str, os.PathLike)):
+            raise UsageError(
+                "format (--format) external-toc has its TOC in a file of its own: name that by "
+                "toc_out (--toc-out)"
+            )
+        toc_out = os.fspath(dst) + TOC_SUFFIX
+    for other, what in ((src, "source"), (dst, "destination")):
+        if is_same_file(toc_out, other) or (other is toc_out):
+            raise UsageError(f"toc_out (--toc-out) and the {what} are the same file")
+    return toc_out
 
 
 def _prioritize(

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from stargz.errors import UsageError
 
-Format = Literal["estargz", "stargz", "zstd:chunked", "zstd:chunked-stargz"]
+Format = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "zstd:chunked-stargz"]
 
 FORMATS = get_args(Format)
 LEVELS = range(1, 13)
@@ -59,7 +59,7 @@ class ConvertOptions:
                 "chunk_size (--chunk-size) and min_chunk_size (--min-chunk-size) together are over "
                 "2 GiB less 16 MiB"
             )
-        if self.format != "estargz" and least:
+        if least and self.format not in ("estargz", "external-toc"):
             raise UsageError(
                 f"format (--format) {self.format} cannot put small files together: no "
                 "min_chunk_size (--min-chunk-size) with it"
@@ -69,9 +69,9 @@ class ConvertOptions:
                 "format (--format) stargz has no landmarks: no prioritized (--prioritize) files "
                 "with it"
             )
-        if self.format == "zstd:chunked" and self.prioritized:
+        if self.format in ("external-toc", "zstd:chunked") and self.prioritized:
             raise UsageError(
-                "format (--format) zstd:chunked keeps the order of the input: no prioritized "
+                f"format (--format) {self.format} keeps the order of the input: no prioritized "
                 "(--prioritize) files with it"
             )
         if self.lossless and self.prioritized:

@@ -31,7 +31,12 @@ def toc_offset(blob: bytes) -> int:
 
 def toc_json(blob: bytes) -> bytes:
     """The TOC as it is stored; what toc_digest is the digest of."""
-    inflated = zlib.decompressobj(31).decompress(blob[toc_offset(blob) :])
+    return toc_in(blob[toc_offset(blob) :])
+
+
+def toc_in(member: bytes) -> bytes:
+    """The TOC in the gzip member that holds it, of a blob or apart."""
+    inflated = zlib.decompressobj(31).decompress(member)
     with tarfile.open(fileobj=io.BytesIO(inflated)) as tar:
         file = tar.extractfile(TOC_NAME)
         assert file is not None
@@ -40,7 +45,12 @@ def toc_json(blob: bytes) -> bytes:
 
 def toc_entries(path: Path, *, places: bool = False) -> list[dict[str, Any]]:
     """The entries; without their offsets unless asked for."""
-    entries: list[dict[str, Any]] = json.loads(toc_json(path.read_bytes()))["entries"]
+    return entries_of(toc_json(path.read_bytes()), places=places)
+
+
+def entries_of(toc: bytes, *, places: bool = False) -> list[dict[str, Any]]:
+    """The same of a TOC's JSON."""
+    entries: list[dict[str, Any]] = json.loads(toc)["entries"]
     if places:
         return entries
     return [{k: v for k, v in entry.items() if k not in PLACES} for entry in entries]

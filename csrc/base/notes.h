@@ -34,7 +34,8 @@
     NOTE(DUMPDIR, "directories are from GNU incremental archives, plain ones here, without "  \
                   "their lists of names; Go does not know them")                              \
     NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")          \
-    NOTE(TOC, "entries were left out, as the layer has its TOC under this name")              \
+    NOTE(TOC, "entries were left out, as a layer's TOC has this name: the DiffID is not that " \
+              "of the input")                                                                 \
     NOTE(LANDMARK, "entries were left out, as the layer has its landmark under such a name")  \
     NOTE(NOTHING, "inputs have no bytes, not even the end of an archive: the layer is empty") \
     NOTE(NO_END, "inputs have no end of an archive (two blocks of zeros), and may have been cut " \

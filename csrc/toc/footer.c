@@ -89,23 +89,38 @@ sgz_status sgz_toc_footer_append(sgz_toc_footer *t, const void *json, size_t len
     return append(t, json, len, err);
 }
 
-static sgz_status write_footer(sgz_toc_footer *t, int64_t toc_offset, sgz_error *err)
+#define FOOTER_MAX 51
+
+/* Format section 3: gzip header with Extra, an empty stored block, CRC and length 0. `footer` is
+ * zero; returns its length. */
+static size_t make_footer(uint8_t *footer, const char *text, int legacy)
 {
-    /* Format section 3: gzip header with Extra, an empty stored block, CRC and length 0. */
-    uint8_t footer[51] = {0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 255};
-    char text[23];
-    size_t at = 10;
-    snprintf(text, sizeof text, "%016llxSTARGZ", (unsigned long long)toc_offset);
-    footer[at++] = t->legacy ? 22 : 26;
-    footer[at++] = 0;
-    if (!t->legacy) {
-        memcpy(footer + at, "SG\x16", 4);
+    uint8_t len = (uint8_t)strlen(text);
+    size_t at = 12;
+    memcpy(footer, "\x1f\x8b\x08\x04\0\0\0\0\0\xff", 10);
+    footer[10] = legacy ? len : len + 4;
+    if (!legacy) {
+        memcpy(footer + at, "SG", 2);
+        footer[at + 2] = len;
         at += 4;
     }
-    memcpy(footer + at, text, 22);
-    at += 22;
-    memcpy(footer + at, "\x01\x00\x00\xff\xff", 5);
-    return t->blob(t->arg, footer, at + 5 + 8, err);
+    memcpy(footer + at, text, len);
+    memcpy(footer + at + len, "\x01\x00\x00\xff\xff", 5);
+    return at + len + 5 + 8;
+}
+
+static sgz_status write_footer(sgz_toc_footer *t, int64_t toc_offset, sgz_error *err)
+{
+    uint8_t footer[FOOTER_MAX] = {0};
+    char text[23];
+    snprintf(text, sizeof text, "%016llxSTARGZ", (unsigned long long)toc_offset);
+    return t->blob(t->arg, footer, make_footer(footer, text, t->legacy), err);
+}
+
+void sgz_toc_footer_external(uint8_t footer[SGZ_EXTERNAL_FOOTER])
+{
+    memset(footer, 0, SGZ_EXTERNAL_FOOTER);
+    make_footer(footer, "STARGZEXTERNALTOC", 0);
 }
 
 sgz_status sgz_toc_footer_end(sgz_toc_footer *t, sgz_error *err)

@@ -5,6 +5,8 @@
 
 #include "codec/gzip.h"
 
+#define SGZ_EXTERNAL_FOOTER 46
+
 typedef struct {
     /* Takes the blob's bytes. */
     sgz_status (*blob)(void *arg, const uint8_t *data, size_t len, sgz_error *err);
@@ -35,6 +37,9 @@ sgz_status sgz_toc_footer_end(sgz_toc_footer *t, sgz_error *err);
 /* The same, and the footer. */
 sgz_status sgz_toc_footer_finish(sgz_toc_footer *t, int64_t toc_offset, sgz_error *err);
 void sgz_toc_footer_free(sgz_toc_footer *t);
+
+/* The footer of a blob whose TOC is kept apart: it says only that. */
+void sgz_toc_footer_external(uint8_t footer[SGZ_EXTERNAL_FOOTER]);
 
 /* The same for JSON that is in memory: *out, malloc'ed, is the member and the footer. */
 sgz_status sgz_toc_footer_members(const sgz_codecs *codecs, const uint8_t *json, size_t len,

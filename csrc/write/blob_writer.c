@@ -59,6 +59,9 @@ void sgz_write_blob_tar(sgz_write_blob *w, const uint8_t *data, size_t len,
 typedef struct {
     sgz_toc_footer out;
     sgz_write_blob *w;
+    const sgz_sink *apart;  /* not NULL: gets the TOC, of which the blob has nothing then */
+    sgz_sha256 apart_sha;
+    int64_t apart_len;
     sgz_hasher json_sha;
     uint64_t json_left;     /* to be hashed */
     int started;
@@ -68,7 +71,12 @@ typedef struct {
 
 static sgz_status take_blob(void *arg, const uint8_t *data, size_t len, sgz_error *err)
 {
-    return sgz_write_blob_put(((toc_stream *)arg)->w, data, len, err);
+    toc_stream *t = arg;
+    if (!t->apart)
+        return sgz_write_blob_put(t->w, data, len, err);
+    sgz_codec_sha256_update(t->w->codecs, &t->apart_sha, data, len);
+    t->apart_len += (int64_t)len;
+    return sgz_io_sink_write(t->apart, data, len, err);
 }
 
 /* The JSON is a part of the tar, behind one header: its digest is made beside the DiffID. */
@@ -79,9 +87,11 @@ static void take_tar(void *arg, const uint8_t *data, size_t len)
     size_t from = t->started ? 0 : SGZ_TAR_BLOCK;
     size_t json = t->json_left < len - from ? (size_t)t->json_left : len - from;
     size_t beside = sgz_codec_hasher_beside(&t->json_sha, data + from, json, &w->tar_sha, data,
-                                            w->no_diff_id ? 0 : len);
+                                            w->no_diff_id || t->apart ? 0 : len);
     t->started = 1;
     t->json_left -= json;
+    if (t->apart)
+        return;
     w->tar_size += (int64_t)beside;
     sgz_write_blob_tar(w, data + beside, len - beside, NULL, 0);
 }
@@ -93,10 +103,22 @@ static int take_json(void *arg, const char *data, size_t len)
     return t->status != SGZ_OK;
 }
 
-static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
-                            sgz_write_result *result, sgz_error *err)
+static sgz_status finish_apart(toc_stream *t, sgz_write_result *result, sgz_error *err)
 {
-    toc_stream t = {.w = w};
+    uint8_t footer[SGZ_EXTERNAL_FOOTER];
+    sgz_status status = sgz_toc_footer_end(&t->out, err);
+    if (status)
+        return status;
+    sgz_codec_sha256_final(t->w->codecs, &t->apart_sha, result->toc_checksum);
+    result->toc_packed = t->apart_len;
+    sgz_toc_footer_external(footer);
+    return sgz_write_blob_put(t->w, footer, sizeof footer, err);
+}
+
+static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
+                            const sgz_sink *apart, sgz_write_result *result, sgz_error *err)
+{
+    toc_stream t = {.w = w, .apart = apart};
     uint64_t again;
     t.out.blob = take_blob;
     t.out.tar = take_tar;
@@ -108,8 +130,13 @@ static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, in
         status = sgz_codec_hasher_init(&t.json_sha, w->codecs, err);
     if (status)
         return status;
+    if (apart)
+        status = sgz_codec_sha256_new(w->codecs, &t.apart_sha, err);
+    if (apart && !status)
+        sgz_codec_sha256_init(w->codecs, &t.apart_sha);
     t.json_left = result->toc_size;
-    status = sgz_toc_footer_begin(&t.out, w->codecs, result->toc_size, level, legacy, err);
+    if (!status)
+        status = sgz_toc_footer_begin(&t.out, w->codecs, result->toc_size, level, legacy, err);
     if (!status) {
         status = sgz_toc_format(toc, legacy, take_json, &t, &again, err);
         if (t.status) {
@@ -118,11 +145,13 @@ static sgz_status write_toc(sgz_write_blob *w, const sgz_toc *toc, int level, in
         }
     }
     if (!status)
-        status = sgz_toc_footer_finish(&t.out, result->toc_offset, err);
+        status = apart ? finish_apart(&t, result, err)
+                       : sgz_toc_footer_finish(&t.out, result->toc_offset, err);
     if (!status)
         sgz_codec_hasher_final(&t.json_sha, result->toc_digest);
     sgz_toc_footer_free(&t.out);
     sgz_codec_hasher_free(&t.json_sha);
+    sgz_codec_sha256_free(w->codecs, &t.apart_sha);
     return status;
 }
 
@@ -143,10 +172,10 @@ void sgz_write_blob_seal(sgz_write_blob *w, const sgz_toc *toc, sgz_write_result
 }
 
 sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
-                                 sgz_write_result *result, sgz_error *err)
+                                 const sgz_sink *apart, sgz_write_result *result, sgz_error *err)
 {
     result->toc_offset = w->position;
-    sgz_status status = write_toc(w, toc, level, legacy, result, err);
+    sgz_status status = write_toc(w, toc, level, legacy, apart, result, err);
     if (!status)
         sgz_write_blob_seal(w, toc, result);
     return status;

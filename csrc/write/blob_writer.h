@@ -14,7 +14,7 @@ typedef struct {
     int64_t size, uncompressed_size, toc_offset;
     uint64_t toc_size;      /* of the JSON; 0: there is no TOC */
     /* Of zstd:chunked, where toc_offset is that of the compressed JSON: how long that is, and its sha256;
-     * the tar-split, and the size of its JSON. */
+     * the tar-split, and the size of its JSON. Of a TOC that is kept apart: its blob's. */
     int64_t toc_packed, split_offset, split_packed, split_size;
     uint8_t toc_checksum[32];
     sgz_error unfit;        /* why there is no TOC */
@@ -54,8 +54,9 @@ void sgz_write_blob_tar(sgz_write_blob *w, const uint8_t *data, size_t len,
 /* The blob is complete, but for what the result has of its TOC. */
 void sgz_write_blob_seal(sgz_write_blob *w, const sgz_toc *toc, sgz_write_result *result);
 /* Write TOC and footer (format sections 2 and 3) and fill in the result. With `legacy`
- * both are those of google/crfs. */
+ * both are those of google/crfs; with `apart` the TOC goes there, not into the blob, and the footer
+ * says so. */
 sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,
-                                 sgz_write_result *result, sgz_error *err);
+                                 const sgz_sink *apart, sgz_write_result *result, sgz_error *err);
 
 #endif

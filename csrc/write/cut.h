@@ -16,6 +16,7 @@ typedef struct {
     int64_t landmark_after; /* entries that stand before the landmark */
     int prefetch;           /* which landmark: .prefetch.landmark or .no.prefetch.landmark */
     int lossless;           /* keep every byte of the input */
+    int apart;              /* the TOC is kept apart: no such entry of the input is kept */
     int frames;             /* contents are in members of their own, and the archive has its end */
     int kept;               /* the tar is kept, and cut as containers/storage does; with lossless */
     int strict;             /* what that cannot hold is an error */

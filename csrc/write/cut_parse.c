@@ -85,14 +85,16 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     if (c->options.kept)
         return sgz_write_cut_kept_entry(c, entry, err);
     int marker = sgz_toc_rows_marker(entry->name, entry->name_len);
-    if (marker == 2 && c->options.lossless)
+    if (marker == 2 && c->options.lossless && !c->options.apart)
         return sgz_base_fail(
             err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
             "the input has a TOC already and cannot be kept byte for byte; convert "
             "the original layer, or convert without lossless");
     if (marker == 2 || (marker && c->options.landmarks)) {
-        sgz_base_note(&c->notes, sgz_toc_rows_marker_note(entry, marker), entry->name,
-                      entry->name_len);
+        /* What is kept as it is otherwise is told of in any case. */
+        unsigned note = c->options.apart ? SGZ_NOTE_BIT(TOC)
+                                         : sgz_toc_rows_marker_note(entry, marker);
+        sgz_base_note(&c->notes, note, entry->name, entry->name_len);
         c->put = c->header_start;
         c->phase = IN_SKIP;
         return SGZ_OK;
@@ -103,8 +105,10 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
     if (entry->type == 'S' && c->options.lossless)
         return sgz_base_fail(
             err, SGZ_ENOTOC, c->tar.start, entry->name, entry->name_len,
-            "a sparse file cannot be read from a lossless layer; convert without "
-            "lossless");
+            c->options.apart
+                ? "a sparse file cannot be read from a tar that is kept as it is; convert to "
+                  "another format"
+                : "a sparse file cannot be read from a lossless layer; convert without lossless");
     uint32_t row;
     pthread_mutex_lock(&c->lock);
     sgz_status status = sgz_toc_rows_entry(c->apply, entry, c->tar.start, &row, err);
@@ -305,6 +309,12 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
     return status;
 }
 
+/* Whether a TOC's entry comes behind a tar that is kept as it is. */
+static int is_followed(const sgz_write_cutter *c)
+{
+    return c->options.lossless && !c->options.apart;
+}
+
 sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
 {
     static const uint8_t zeros[SGZ_TAR_BLOCK], end[2 * SGZ_TAR_BLOCK];
@@ -323,10 +333,10 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         status = sgz_tar_stream_take(&c->tar, c->slab->buf + c->get, c->len - c->get, &used,
                                      &event, NULL, err);
     if (!status)
-        status = sgz_tar_stream_end(&c->tar, c->options.lossless && !c->options.kept, err);
+        status = sgz_tar_stream_end(&c->tar, is_followed(c) && !c->options.kept, err);
     if (status)
         return status;
-    if (c->options.lossless && !c->options.frames && (c->tar.pos % SGZ_TAR_BLOCK))
+    if (is_followed(c) && !c->options.frames && (c->tar.pos % SGZ_TAR_BLOCK))
         return sgz_base_fail(
             err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "

@@ -9,6 +9,7 @@
 typedef enum {
     SGZ_WRITE_ESTARGZ,
     SGZ_WRITE_STARGZ,          /* google/crfs: its footer, no chunkDigest */
+    SGZ_WRITE_EXTERNAL,        /* the TOC goes to a sink of its own */
     SGZ_WRITE_CHUNKED,         /* zstd:chunked of containers/storage */
     SGZ_WRITE_CHUNKED_STARGZ   /* of stargz-snapshotter */
 } sgz_write_format;
@@ -16,6 +17,7 @@ typedef enum {
 typedef struct {
     sgz_write_format format;
     int level;              /* 1..12, of zstd 1..19 */
+    const sgz_sink *toc_sink;   /* of an external TOC; else NULL */
     int no_diff_id;         /* do without the DiffID */
     int writeback;          /* the sink is a file that will be synced: begin early */
     int threads;

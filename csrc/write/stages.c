@@ -270,7 +270,8 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
                                           kept ? &c->split : NULL, level, &c->result, err);
     } else {
         status = sgz_write_blob_finish(&c->writer, c->toc, level,
-                                       c->options.format == SGZ_WRITE_STARGZ, &c->result, err);
+                                       c->options.format == SGZ_WRITE_STARGZ,
+                                       c->options.toc_sink, &c->result, err);
     }
     if (!status)
         sgz_codec_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);

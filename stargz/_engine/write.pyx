@@ -104,6 +104,7 @@ cdef extern from "write/cut.h" nogil:
         int64_t landmark_after
         int prefetch
         int lossless
+        int apart
         int frames
         int kept
         int strict
@@ -120,12 +121,14 @@ cdef extern from "write/pipeline.h" nogil:
     ctypedef enum sgz_write_format:
         SGZ_WRITE_ESTARGZ
         SGZ_WRITE_STARGZ
+        SGZ_WRITE_EXTERNAL
         SGZ_WRITE_CHUNKED
         SGZ_WRITE_CHUNKED_STARGZ
 
     ctypedef struct sgz_write_options:
         sgz_write_format format
         int level
+        const sgz_sink *toc_sink
         int no_diff_id
         int writeback
         int threads
@@ -178,6 +181,7 @@ cdef sgz_status _write(Job job, const sgz_write_filler *filler, const sgz_sink *
 cdef dict FORMATS = {
     "estargz": SGZ_WRITE_ESTARGZ,
     "stargz": SGZ_WRITE_STARGZ,
+    "external-toc": SGZ_WRITE_EXTERNAL,
     "zstd:chunked": SGZ_WRITE_CHUNKED,
     "zstd:chunked-stargz": SGZ_WRITE_CHUNKED_STARGZ,
 }
@@ -275,11 +279,11 @@ cdef class Conversion:
 
     The source is a descriptor or a callable read(n); the sink a descriptor or a callable
     write(view). `names` are the prioritized files as bytes, None for no landmark order;
-    `spool` makes the temporary file that they need.
+    `spool` makes the temporary file that they need. The format external-toc needs `put_toc`.
     """
 
     cdef sgz_input input
-    cdef Writer sink
+    cdef Writer sink, toc_sink
     cdef sgz_write_options options
     cdef sgz_write_cut_options cut
     cdef sgz_write_result result
@@ -323,7 +327,10 @@ cdef class Conversion:
         self.cut.frames = format.startswith("zstd")
         self.cut.kept = format == "zstd:chunked"
         self.cut.strict = strict
-        self.cut.lossless = lossless = lossless or self.cut.kept
+        self.cut.apart = format == "external-toc"
+        if self.cut.kept or self.cut.apart:
+            lossless = True
+        self.cut.lossless = lossless
         self.cut.max_sparse = max_sparse or 0
         self.cut.landmarks = format != "stargz" and not lossless
         self.toc = sgz_toc_new()
@@ -338,6 +345,12 @@ cdef class Conversion:
         if status != SGZ_OK:
             self._raise(&err)
 
+    def put_toc(self, sink, str name):
+        """Have an external TOC written to a sink of its own."""
+        self.toc_sink = Writer(sink, name)
+        self.toc_sink.sink.stop = &self.job.job.stop
+        self.options.toc_sink = &self.toc_sink.sink
+
     @property
     def plain(self):
         """Whether the input is a tar that is not compressed."""
@@ -346,6 +359,8 @@ cdef class Conversion:
     cdef _raise(self, const sgz_error *err):
         self.reader.check()
         self.sink.check()
+        if self.toc_sink is not None:
+            self.toc_sink.check()
         raise to_exception(err, self.source_name)
 
     cdef _report(self, int64_t done, int64_t total):

@@ -29,7 +29,7 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         return None if image else value
 
     missing = "any layer" if image else "SRC"
-    formats = ["estargz", "stargz"]
+    formats = ["estargz", "stargz", "external-toc"]
     if not image:
         formats += ["zstd:chunked", "zstd:chunked-stargz"]
     parser.add_argument("--format", choices=formats, default=default("estargz"))

@@ -17,6 +17,7 @@ from stargz.cli._kinds import check_layer
 from stargz.cli._layers import binary_stdin, check_not_url, is_ordinary
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
+from stargz.endpoints import is_same_file
 from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fail where zstd:chunked cannot hold the tar; by default the layer is plain zstd then",
     )
-    parser.add_argument("-f", "--force", action="store_true", help="replace DST if it exists")
+    parser.add_argument(
+        "--toc-out",
+        metavar="FILE",
+        help="of external-toc: where its TOC goes (default: DST plus .toc)",
+    )
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="replace DST (and its TOC) if it exists"
+    )
     parser.add_argument(
         "-k", "--keep", action="store_true", help="nothing changes: SRC is always kept"
     )
@@ -106,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         "threads": args.threads,
         "memory": args.memory,
         "max_sparse": args.max_sparse,
+        "toc_out": _toc_out(args, dst),
     }
     source: str | BinaryIO
     if args.src == "-":
@@ -127,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
             result = convert(source, target, **options, progress=progress.callback)
         except EntryNotFoundError as error:
             raise CommandError(f"{error}; --allow-missing goes on without it") from None
-    _report(result, dst, args)
+    _report(result, dst, options["toc_out"], args)
     return OK
 
 
@@ -159,10 +168,30 @@ def _destination(src: str, dst: str | None, zstd: bool) -> str:
     return stem + (_ZSTD_SUFFIX if zstd else _OWN_SUFFIX)
 
 
-def _report(result: ConvertResult, dst: str, args: argparse.Namespace) -> None:
+def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
+    """Where an external TOC goes, which is a file; None for the other formats."""
+    from stargz.conversion import TOC_SUFFIX
+
+    toc: str | None = args.toc_out
+    if args.format != "external-toc":
+        if toc is not None:
+            raise UsageError("--toc-out is for --format external-toc alone")
+        return None
+    if toc == "-" or (toc is None and dst == "-"):
+        raise UsageError("--format external-toc has its TOC in a file: name it by --toc-out FILE")
+    toc = dst + TOC_SUFFIX if toc is None else toc
+    if is_same_file(toc, dst):
+        raise UsageError(f"--toc-out {toc} is DST: name another file")
+    writable(toc, [args.src], args.force, "--toc-out")
+    return toc
+
+
+def _report(result: ConvertResult, dst: str, toc_out: str | None, args: argparse.Namespace) -> None:
     warnings = [*result.warnings]
     warnings += [f"prioritized path is not there: {path}" for path in result.missing]
     rows = [*layer_rows(result, dst, _against(result, args)), ("seconds", f"{result.seconds:.3f}")]
+    if toc_out is not None:
+        rows.insert(1, ("toc", toc_out))
     told = [f"{args.src}: {text}" for text in warnings]
     print_result(args, dst, result, rows, layer_speed(result), told)
 
