@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stargz.digests import is_sha256
 from stargz.errors import FormatError
 from stargz.footer import Position
 
@@ -70,19 +71,30 @@ _POSITION = re.compile(r"(\d{1,19}):(\d{1,19}):(\d{1,19})", re.ASCII)
 
 
 def chunked_of(annotations: Mapping[str, str], source: str = "") -> Chunked | None:
-    """What they say of a layer in zstd:chunked; None where they say nothing of it.
+    """What they say of a layer in zstd:chunked; None where they say nothing of where its TOC is,
+    or by what digest of its frame that is trusted.
 
     Those of containers/storage count before those of stargz-snapshotter. Raises FormatError for
-    what is no position."""
-    digest = annotations.get(TOC_DIGEST, "")
-    if CHECKSUM in annotations:
-        toc = _position(annotations, POSITION, source, f":{_TYPE}")
-        split = _position(annotations, SPLIT_POSITION, source)
-        return Chunked(toc, split, digest, annotations[CHECKSUM])
-    if STARGZ_POSITION not in annotations:
+    what is no position, and no digest."""
+    if CHECKSUM in annotations or POSITION in annotations:
+        checksum, position, split = CHECKSUM, POSITION, SPLIT_POSITION
+    elif STARGZ_POSITION in annotations:
+        checksum, position, split = STARGZ_CHECKSUM, STARGZ_POSITION, ""
+    else:
         return None
-    toc = _position(annotations, STARGZ_POSITION, source, f":{_TYPE}")
-    return Chunked(toc, None, digest, annotations.get(STARGZ_CHECKSUM, ""))
+    return Chunked(
+        _position(annotations, position, source, f":{_TYPE}"),
+        _position(annotations, split, source),
+        _digest(annotations, TOC_DIGEST, source),
+        _digest(annotations, checksum, source),
+    )
+
+
+def _digest(annotations: Mapping[str, str], name: str, source: str) -> str:
+    text = annotations.get(name, "")
+    if text and not is_sha256(text):
+        raise FormatError(f"the annotation {name} is {text[:80]!a}, and no sha256 digest", source)
+    return text
 
 
 def _position(

@@ -29,11 +29,7 @@ EXTERNAL_FOOTER_SIZE = 46
 ZSTD_FOOTER_SIZE = 48
 TARSPLIT_FOOTER_SIZE = 72
 MAX_FOOTER_SIZE = TARSPLIT_FOOTER_SIZE + ZSTD_FOOTER_SIZE  # of a blob for both readers
-
-NOT_READ = (
-    "zstd:chunked is not read by this version, but for the tar.zst that it is: convert it to "
-    "eStargz (stargz convert, or stargz image convert)"
-)
+SKIPPABLE_HEADER = 8
 
 Kind = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "indexed"]
 
@@ -78,6 +74,11 @@ class Footer:
     size: int
     toc: Position | None = None
     split: Position | None = None
+
+    @property
+    def data_end(self) -> int:
+        """Where the frames of a zstd:chunked blob's tar end."""
+        return min(at.offset for at in (self.toc, self.split) if at) - SKIPPABLE_HEADER
 
 
 NO_FOOTER = Footer("indexed", -1, 0)
@@ -206,20 +207,25 @@ def _zstd_footer(footer: bytes, where: int, size: int, source: str) -> Footer:
             f"a zstd:chunked TOC of type {numbers[3]}; only 1 is known", source, where
         )
     toc = _position(numbers[:3], "TOC", where, source)
-    split = _position(numbers[4:], "tar-split", where, source) if numbers[4:] else None
+    split = _position(numbers[4:], "tar-split", where, source) if any(numbers[4:]) else None
     return Footer("zstd:chunked", toc.offset, size, toc, split)
 
 
 def _position(numbers: list[int], what: str, where: int, source: str) -> Position:
     found = Position(*numbers)
+    check_position(found, what, where, source)
+    return found
+
+
+def check_position(found: Position, what: str, where: int, source: str) -> None:
+    """Whether a frame is among the first `where` bytes of a blob, behind the header of another."""
     _inside(found.offset, where, source, what)
-    if not 0 < found.packed <= where - found.offset:
+    if found.offset < SKIPPABLE_HEADER or not 0 < found.packed <= where - found.offset:
         raise FooterError(
             f"a {what} of {found.packed} bytes at {found.offset} does not end before the footer",
             source,
             where,
         )
-    return found
 
 
 def _inside(toc_offset: int, where: int, source: str, what: str = "TOC") -> int:

@@ -77,7 +77,8 @@ class VerifyResult:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the TOC's JSON is: its member, the end of its members, its length."""
+    """Where the TOC's JSON is: its member (of zstd:chunked its frame), the end of its members, its
+    length."""
 
     blob: Blob
     offset: int
@@ -141,8 +142,8 @@ class Layer:
 
     @property
     def kind(self) -> _footer.Kind:
-        """ "estargz", "stargz" (legacy) or "external-toc"; "indexed": an ordinary tar, read by an
-        index."""
+        """ "estargz", "stargz" (legacy), "external-toc" or "zstd:chunked"; "indexed": an ordinary
+        tar, read by an index."""
         return self.footer.kind
 
     @property
@@ -177,12 +178,15 @@ class Layer:
 
     @property
     def toc_offset(self) -> int:
-        """Blob offset of the TOC's gzip member; -1 when the TOC is external, or an index's."""
+        """Blob offset of the TOC's gzip member, or zstd frame; -1 when the TOC is external, or an
+        index's."""
         return self.footer.toc_offset
 
     @property
     def data_end(self) -> int:
         """Blob offset at which the members of file data end: the TOC's, or the footer's."""
+        if self.footer.toc is not None:
+            return self.footer.data_end
         return self.toc_offset if self.toc_offset >= 0 else self.size - self.footer.size
 
     @property
@@ -227,7 +231,8 @@ class Layer:
             self.reader.check()
             return io.BytesIO(self.index.json())
         place = self._in_blob()
-        return JSONStream(self.reader, place.blob, place.offset, place.end)
+        size = -1 if self.footer.toc is None else place.json_size
+        return JSONStream(self.reader, place.blob, place.offset, place.end, size)
 
     def _in_blob(self) -> Place:
         assert self._place is not None
@@ -258,7 +263,8 @@ class Layer:
             yield Blob(source, like=self.blob)
 
     def _members_end(self) -> int:
-        return self.size - self.footer.size
+        """Where the members of the tar end, of which the TOC is one but in zstd:chunked."""
+        return self.data_end if self.footer.toc is not None else self.size - self.footer.size
 
     # --- names --------------------------------------------------------------------------
 

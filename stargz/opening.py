@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stargz._engine.reader import Blob, Reader, read_toc
+from stargz._engine.reader import FRAMES, Blob, Reader, read_toc, read_toc_frame
+from stargz.descriptors import Chunked, chunked_of
 from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
     FooterError,
     NotPicklableError,
     TOCError,
-    UnsupportedError,
     UnverifiedError,
     UsageError,
     may_hold_secret,
@@ -23,8 +23,9 @@ from stargz.errors import (
 from stargz.footer import (
     MAX_FOOTER_SIZE,
     NO_FOOTER,
-    NOT_READ,
     Footer,
+    Position,
+    check_position,
     find_footer,
     parse_footer,
 )
@@ -50,6 +51,7 @@ def open(
     toc_digest: str | None = None,
     index: IndexSource = None,
     index_digest: str | None = None,
+    annotations: Mapping[str, str] | None = None,
     verify: bool = True,
     require_verified: bool = False,
     threads: int | None = None,
@@ -65,9 +67,10 @@ def open(
     `source` is a path, URL, bytes, a binary file object (its position does not matter; it is not
     closed), or a ByteSource. `toc` is the same for a blob whose TOC is external: the
     gzip'ed tar that holds it. `toc_digest` ("sha256:...") is what the TOC must hash to, as an
-    image's manifest says. Reads check chunks against their digests unless `verify` is false;
-    `require_verified` refuses layers whose reads cannot be trusted: without `toc_digest`, or
-    with chunks that have no digest. `threads` is how many a large read and verification use
+    image's manifest says; `annotations` are those of the layer's descriptor there, which say it of
+    zstd:chunked, and where its TOC is. Reads check chunks against their digests unless `verify` is
+    false; `require_verified` refuses layers whose reads cannot be trusted: without `toc_digest`,
+    or with chunks that have no digest. `threads` is how many a large read and verification use
     (default: one for each core). `max_toc_size` bounds the TOC's JSON in bytes.
 
     An ordinary tar is read by an index. `index` is its file: a path, URL, bytes, ... that
@@ -96,7 +99,7 @@ def open(
         verify, require_verified, threads, max_toc_size, cache, prefetch, background, fetcher,
         progress,
     )  # fmt: skip
-    return open_as(options, source, toc, toc_digest, index, index_digest)
+    return open_as(options, source, toc, toc_digest, index, index_digest, annotations=annotations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ def open_as(
     index_digest: str | None = None,
     blob_digest: str | None = None,
     trusted: bool | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> Layer:
     """`open`, with the options in one. `blob_digest` is that of the blob, where it is known; an
     index is kept by it. `trusted` says whether the `toc_digest` vouches for what it is of, where it
@@ -145,14 +149,17 @@ def open_as(
             "them"
         )
     named = _is_named(index)
+    annotations = dict(annotations or {})
     given = _Indexed(_lasting(index) if named else index, index_digest, blob_digest)
-    origin = _Origin(_lasting(source), _lasting(toc), given, _lasting(options.cache), options)
+    kept = _lasting(options.cache)
+    origin = _Origin(_lasting(source), _lasting(toc), given, kept, options, annotations)
     # Where the TOC is elsewhere, the blob's last bytes are of no use.
     opened = as_source(source, tail=0 if named else TAIL_MIN)
     owned = opened is not source
     try:
         disk = _disk_cache(options.cache, opened)
-        end = None if named else _read_end(Blob(opened), toc)
+        chunked = None if named else chunked_of(annotations, opened.name)
+        end = None if named else _read_end(Blob(opened), toc, chunked)
         if end is None:
             layer = _open_indexed(opened, owned, toc_digest, given, options, trusted)
         else:
@@ -161,7 +168,8 @@ def open_as(
                     f"{opened.name}: the layer has its own TOC; index_digest (--index-digest) is "
                     "of an index"
                 )
-            layer = _open_seekable(Blob(opened), owned, end, toc, toc_digest, options, trusted)
+            open_it = _open_seekable if end.footer.toc is None else _open_chunked
+            layer = open_it(Blob(opened), owned, end, toc, toc_digest, options, trusted)
     except BaseException:
         if owned:
             opened.close()
@@ -203,6 +211,7 @@ class _Origin:
     index: _Indexed
     cache: Cache | str | bool | None
     options: OpenOptions
+    annotations: dict[str, str]
 
     def reduce(self, name: str, toc_digest: str, trusted: bool) -> tuple[Any, ...]:
         """See `stargz.layer.Origin`. Never with credentials."""
@@ -218,7 +227,7 @@ class _Origin:
             index = _portable(index, name)
         options = replace(self.options, cache=self.cache, progress=None)
         told = index, self.index.index_digest, self.index.blob_digest
-        return open_as, (options, source, toc, toc_digest, *told, trusted)
+        return open_as, (options, source, toc, toc_digest, *told, trusted, self.annotations)
 
 
 def _is_named(index: IndexSource) -> bool:
@@ -279,9 +288,23 @@ class _End:
 
     footer: Footer
     tail: bytes
+    said: Chunked | None  # by annotations
+
+    def around(self, blob: Blob, start: int, end: int) -> Blob:
+        """The blob, or of one that must be fetched those bytes of it."""
+        if blob.direct or end - start > _TOC_FETCH:
+            return blob
+        source, tail = blob.source, self.tail
+        at = source.size - len(tail)
+        if end <= at:
+            return Blob(source, source.read_at(start, end - start), start)
+        if start < at:
+            tail = source.read_at(start, at - start) + tail
+            at = start
+        return Blob(source, tail, at)
 
 
-def _read_end(blob: Blob, toc: Source | None) -> _End | None:
+def _read_end(blob: Blob, toc: Source | None, said: Chunked | None) -> _End | None:
     """The end of a seekable layer; None for an ordinary blob, if no `toc` was given for it."""
     source = blob.source
     size = source.size
@@ -290,10 +313,34 @@ def _read_end(blob: Blob, toc: Source | None) -> _End | None:
     length = min(size, MAX_FOOTER_SIZE if blob.direct else at_hand or tail_size(size))
     tail = source.read_at(size - length, length) if length else b""
     find = find_footer if toc is None else parse_footer
-    footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)
-    if footer is not None and footer.kind == "zstd:chunked":
-        raise UnsupportedError(NOT_READ, source.name, size - footer.size)
-    return None if footer is None else _End(footer, tail)
+    footer: Footer | None
+    if said is not None and said.toc is not None:
+        footer = _as_annotated(tail[-MAX_FOOTER_SIZE:], size, said, said.toc, source.name)
+    else:
+        footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)
+    return None if footer is None else _End(footer, tail, said)
+
+
+def _as_annotated(tail: bytes, size: int, said: Chunked, toc: Position, name: str) -> Footer:
+    """The footer of zstd:chunked whose annotations say where the TOC is: containers/storage reads
+    no other, and wrote several."""
+    footer: Footer | None = None
+    with suppress(FooterError):
+        footer = find_footer(tail, size, name)
+    if footer is None:
+        footer = Footer("zstd:chunked", toc.offset, 0, toc, said.split)
+    split = footer.split or said.split
+    if footer.toc != toc or said.split not in (None, split):
+        raise FooterError(
+            f"its footer ({footer.kind}) and its annotations do not agree where the TOC is, at "
+            f"{footer.toc or footer.toc_offset} or {toc}, or where the tar-split is",
+            name,
+            size - footer.size,
+        )
+    for what, position in (("TOC", toc), ("tar-split", said.split)):
+        if position is not None:
+            check_position(position, what, size - footer.size, name)
+    return replace(footer, split=split)
 
 
 def _open_indexed(
@@ -356,13 +403,10 @@ def _open_seekable(
     options: OpenOptions,
     trusted: bool | None,
 ) -> Layer:
-    if toc_digest is None and options.require_verified:
-        raise UnverifiedError(
-            "require_verified (--require-verified) needs toc_digest (--toc-digest): without it "
-            "nothing vouches for the TOC"
-        )
+    if toc_digest is None:
+        _check_demands(options)
     limit = options.max_toc_size
-    source, footer, tail = blob.source, end.footer, end.tail
+    source, footer = blob.source, end.footer
     size = source.size
     toc_end = size - footer.size
     if footer.kind == "external-toc":
@@ -375,19 +419,10 @@ def _open_seekable(
         data_end = toc_end
         toc_blob, json_offset, json_end = _external(toc, limit)
     else:
-        if toc is not None:
-            raise UsageError(
-                f"{source.name}: the layer has its own TOC; toc (--toc) is for layers without one"
-            )
+        _check_own_toc(toc, source)
         data_end = json_offset = footer.toc_offset
         json_end = toc_end
-        toc_blob = blob
-        if not blob.direct and toc_end - json_offset <= _TOC_FETCH:
-            start = size - len(tail)
-            if json_offset < start:
-                tail = source.read_at(json_offset, start - json_offset) + tail
-                start = json_offset
-            toc_blob = Blob(source, tail, start)
+        toc_blob = end.around(blob, json_offset, toc_end)
     rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
     if toc_digest is not None:
@@ -399,6 +434,64 @@ def _open_seekable(
     if trusted is None:
         trusted = toc_digest is not None
     return Layer(reader, rows, footer, place, actual, trusted)
+
+
+def _open_chunked(
+    blob: Blob,
+    owned: bool,
+    end: _End,
+    toc: Source | None,
+    toc_digest: str | None,
+    options: OpenOptions,
+    trusted: bool | None,
+) -> Layer:
+    """A layer in zstd:chunked, of whose TOC the JSON or the frame has a digest that is known."""
+    source, footer, at = blob.source, end.footer, end.footer.toc
+    assert at is not None
+    checksum = ""
+    if end.said is not None:
+        checksum, toc_digest = end.said.checksum, toc_digest or end.said.digest or None
+    if not (toc_digest or checksum):
+        _check_demands(options)
+    _check_own_toc(toc, source)
+    toc_end = at.offset + at.packed
+    toc_blob = end.around(blob, at.offset, toc_end)
+    rows, digest, packed_digest = read_toc_frame(
+        toc_blob, at.offset, at.packed, at.size, options.max_toc_size, footer.data_end
+    )
+    actual = f"sha256:{digest.hex()}"
+    if toc_digest is not None:
+        _check_toc(toc_digest, actual, source.name)
+    if checksum:
+        _check_toc(checksum, f"sha256:{packed_digest.hex()}", source.name)
+    reader = Reader(
+        blob,
+        rows,
+        footer.data_end,
+        options.verify,
+        thread_count(options.threads),
+        source.close if owned else None,
+        index=FRAMES,
+    )
+    if trusted is None:
+        trusted = bool(toc_digest or checksum)
+    place = Place(toc_blob, at.offset, toc_end, at.size)
+    return Layer(reader, rows, footer, place, actual, trusted)
+
+
+def _check_demands(options: OpenOptions) -> None:
+    if options.require_verified:
+        raise UnverifiedError(
+            "require_verified (--require-verified) needs toc_digest (--toc-digest): without it "
+            "nothing vouches for the TOC"
+        )
+
+
+def _check_own_toc(toc: Source | None, source: ByteSource) -> None:
+    if toc is not None:
+        raise UsageError(
+            f"{source.name}: the layer has its own TOC; toc (--toc) is for layers without one"
+        )
 
 
 def _check_toc(expected: str, actual: str, name: str) -> None:

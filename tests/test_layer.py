@@ -16,6 +16,7 @@ from typing import Any
 
 import blobs
 import pytest
+from chunked_layers import plain
 from descriptors import descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,8 +81,6 @@ def large() -> blobs.Made:
 def test_golden_files(goldens: list[dict[str, Any]], how: str) -> None:
     seen = 0
     for case in goldens:
-        if case["kind"] == "zstd":
-            continue
         path = DATA / case["blob"]
         data = path.read_bytes()
         with path.open("rb") as file:
@@ -101,29 +100,20 @@ def test_golden_files(goldens: list[dict[str, Any]], how: str) -> None:
                     seen += 1
             assert not file.closed
             assert file.tell() == 7
-    assert seen == sum(len(case["file_sha256"]) for case in goldens if case["kind"] != "zstd")
-
-
-def test_zstd_chunked_is_refused(goldens: list[dict[str, Any]]) -> None:
-    (case,) = (case for case in goldens if case["kind"] == "zstd")
-    with pytest.raises(FormatError, match="zstd:chunked is not read by this version") as caught:
-        open_golden(case)
-    assert case["blob"] in str(caught.value)
-    assert caught.value.offset == case["blob_size"] - 48
+    assert seen == sum(len(case["file_sha256"]) for case in goldens)
 
 
 def test_facts(goldens: list[dict[str, Any]]) -> None:
-    kinds = {"gzip": "estargz", "ext": "external-toc"}
+    kinds = {"gzip": "estargz", "ext": "external-toc", "zstd": "zstd:chunked"}
     for case in goldens:
-        if case["kind"] == "zstd":
-            continue
         with open_golden(case) as layer:
             assert layer.kind == kinds[case["kind"]]
             assert layer.size == case["blob_size"]
             assert layer.toc_digest == case["toc_digest"]
             assert blobs.sha256(layer.read_toc()) == case["toc_digest"]
             assert b"".join(layer.iter_toc(1000)) == layer.read_toc()
-            stream = blobs.inflated((DATA / case["blob"]).read_bytes())
+            blob = (DATA / case["blob"]).read_bytes()
+            stream = plain(blob) if case["kind"] == "zstd" else blobs.inflated(blob)
             assert layer.uncompressed_size() == len(stream)
             assert "sha256:" + hashlib.sha256(stream).hexdigest() == case["diff_id"]
             assert (layer.prefetch_size > 0) == bool(case["prioritized"])

@@ -37,13 +37,15 @@ int sgz_codec_point_fits(const sgz_points *points, int64_t packed, int64_t size)
 
 int sgz_codec_points_vouch(const sgz_points *points)
 {
-    return kind_of(points)->sums || points->digests;
+    return kind_of(points)->sums || points->digests || sgz_codec_points_frames(points);
 }
 
 int64_t sgz_codec_bound(const sgz_points *points, int64_t size)
 {
     if (points && points->kind == SGZ_POINT_STORED)
         return size;
+    if (sgz_codec_points_frames(points)) /* with tiny blocks, of 3 bytes more each */
+        return size > INT64_MAX / 4 ? INT64_MAX / 2 : 2 * size + SLACK;
     if (points) /* of who knows what, with any number of empty blocks and members */
         return INT64_MAX / 2;
     return size > INT64_MAX / 4 ? INT64_MAX / 2 : size + (size >> 10) + SLACK;
@@ -196,6 +198,8 @@ static sgz_status begin_digest(sgz_decoder *d, size_t number, sgz_error *err)
 
 int sgz_codec_decoder_vouches(const sgz_decoder *d)
 {
+    if (sgz_codec_points_frames(d->points))
+        return d->need_sum;
     return d->points && d->points->digests ? d->digest || d->vouched : d->kind->sums;
 }
 

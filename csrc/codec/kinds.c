@@ -83,13 +83,18 @@ static sgz_status mark_inflater(const sgz_decoder *d, sgz_decoder_mark *mark, sg
 
 /* --- zstd frames ---------------------------------------------------------------------------- */
 
+static int64_t window_memory(const sgz_decoder *d)
+{
+    return sgz_codec_points_frames(d->points) ? SGZ_FRAME_MEMORY : SGZ_ZSTD_MEMORY;
+}
+
 static sgz_status enter_frame(sgz_decoder *d, int64_t offset, const sgz_point *at, sgz_error *err)
 {
     (void)offset;
     (void)at;
     d->frame_open = 0;
     if (!d->zstd)
-        return sgz_codec_zstd_new(d->codecs, SGZ_ZSTD_MEMORY, &d->zstd, err);
+        return sgz_codec_zstd_new(d->codecs, window_memory(d), &d->zstd, err);
     d->codecs->zstd.init_dstream(d->zstd);
     return SGZ_OK;
 }
@@ -100,6 +105,19 @@ static void pass_padding(sgz_zstd_in *in)
     const uint8_t *data = in->src;
     while (in->pos < in->size && !data[in->pos])
         in->pos++;
+}
+
+/* What the header of the next frame says. */
+static sgz_status look_at_frame(const sgz_decoder *d, const uint8_t *header, size_t len,
+                                sgz_error *err)
+{
+    sgz_status st = sgz_codec_zstd_check(header, len, window_memory(d), d->frame_offset, err);
+    if (st || !sgz_codec_points_frames(d->points) || !d->need_sum ||
+        sgz_codec_zstd_has_sum(header, len))
+        return st;
+    return sgz_base_fail(err, SGZ_EDATA, d->frame_offset, NULL, 0,
+                         "a zstd frame has no check sum, and nothing else tells whether it is "
+                         "right; read it without verification");
 }
 
 static sgz_status unpack(sgz_decoder *d, const uint8_t **in, size_t *in_len, uint8_t *out,
@@ -118,7 +136,7 @@ static sgz_status unpack(sgz_decoder *d, const uint8_t **in, size_t *in_len, uin
             if (!left || (left < d->kind->look && d->next + (int64_t)from.size < d->end))
                 break; /* the header is not whole here */
             d->frame_offset = d->next + (int64_t)from.pos;
-            st = sgz_codec_zstd_check(*in + from.pos, left, SGZ_ZSTD_MEMORY, d->frame_offset, err);
+            st = look_at_frame(d, *in + from.pos, left, err);
             if (st)
                 break;
         }

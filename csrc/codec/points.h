@@ -10,7 +10,8 @@
  *
  *   gzip      a member's header
  *   deflate   a block of deflate data, at any bit, with what it may refer to
- *   zstd      a frame's header
+ *   zstd      a frame's header. Where none is listed the blob is zstd:chunked, and every frame is
+ *             one: it has a check sum of its own, and its window takes SGZ_FRAME_MEMORY at most
  *   stored    the decoded bytes themselves: every offset is a point, and none is listed */
 typedef enum { SGZ_POINT_GZIP, SGZ_POINT_DEFLATE, SGZ_POINT_ZSTD, SGZ_POINT_STORED } sgz_point_kind;
 
@@ -35,6 +36,15 @@ typedef struct {
     int64_t size;           /* of the blob */
     int64_t end;            /* decoded bytes in all */
 } sgz_points;
+
+/* What a reader of zstd:chunked has to allow for. */
+#define SGZ_FRAME_MEMORY ((int64_t)32 << 20)
+
+/* Whether a blob is zstd:chunked. */
+static inline int sgz_codec_points_frames(const sgz_points *points)
+{
+    return points && points->kind == SGZ_POINT_ZSTD && !points->count;
+}
 
 void sgz_codec_points_free(sgz_points *points);
 

@@ -1,5 +1,7 @@
 #include "codec/zstd.h"
 
+#include "codec/points.h"
+
 #define WINDOW_LOG_MAX 100 /* ZSTD_d_windowLogMax */
 
 sgz_status sgz_codec_zstd_new(const sgz_codecs *codecs, int64_t memory, void **stream,
@@ -18,6 +20,11 @@ sgz_status sgz_codec_zstd_new(const sgz_codecs *codecs, int64_t memory, void **s
         log++;
     lib->set_parameter(*stream, WINDOW_LOG_MAX, log);
     return SGZ_OK;
+}
+
+int sgz_codec_zstd_has_sum(const uint8_t *p, size_t len)
+{
+    return len < 5 || p[0] != 0x28 || p[4] & 4;
 }
 
 static uint64_t little_endian(const uint8_t *p, size_t n)
@@ -53,6 +60,11 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
     if (window <= (uint64_t)memory)
         return SGZ_OK;
     uint64_t mib = (window + (1 << 20) - 1) >> 20;
+    if (memory == SGZ_FRAME_MEMORY)
+        return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                             "a zstd frame has a window of %llu MiB, over the limit of %lld MiB "
+                             "for zstd:chunked; convert the layer again",
+                             (unsigned long long)mib, (long long)(memory >> 20));
     return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                          "a zstd frame has a window of %llu MiB, over the limit of %lld MiB; "
                          "allow it with memory (--memory %lluMiB), or compress with a smaller one",

@@ -16,5 +16,7 @@ sgz_status sgz_codec_zstd_new(const sgz_codecs *codecs, int64_t memory, void **s
  * needs no dictionary. What is no header, or not all of one, is left to libzstd. */
 sgz_status sgz_codec_zstd_check(const uint8_t *data, size_t len, int64_t memory, int64_t offset,
                                 sgz_error *err);
+/* Whether a frame ends in a check sum of its contents, or has none (skippable ones). */
+int sgz_codec_zstd_has_sum(const uint8_t *data, size_t len);
 
 #endif

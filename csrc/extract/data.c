@@ -170,7 +170,8 @@ static sgz_status check_whole(sgz_extract_worker *w, sgz_extract_object *o, int 
     int bare = 0, zeros = 0;
     uint32_t end = o->row;
     do {
-        zeros |= toc->rows[end].type == SGZ_ZEROS;
+        zeros |= toc->rows[end].type == SGZ_ZEROS &&
+                 !(toc->rows[end].flags & SGZ_HAS_CHUNK_DIGEST);
         bare |= sgz_toc_has_data(&toc->rows[end]) &&
                 !(toc->rows[end].flags & SGZ_HAS_CHUNK_DIGEST);
     } while (++end < toc->count && sgz_toc_is_piece(&toc->rows[end]));

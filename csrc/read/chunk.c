@@ -218,7 +218,7 @@ static sgz_status go_to(sgz_reader *r, size_t span, int64_t to, sgz_error *err)
         r->watching = 0;
     if (!here || (r->watching && r->watch.at != r->at) ||
         (r->sum && !r->known && !sgz_codec_decoder_vouches(&r->decoder))) {
-        r->decoder.compare = r->sum;
+        r->decoder.compare = r->decoder.need_sum = r->sum;
         r->watch.began = 0;
         sgz_status st = sgz_codec_decoder_enter(&r->decoder, e->offset,
                                                 sgz_read_span_end(spans, span), err);

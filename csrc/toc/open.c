@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tar/tar.h"
+#include "toc/parser.h"
 
 /* Inflate and SHA-256 work on what is in the L2 cache. */
 #define PIECE ((size_t)256 << 10)
@@ -45,8 +46,15 @@ sgz_status sgz_toc_seek(sgz_decoder *d, int64_t offset, int64_t end, int64_t *js
     return st;
 }
 
-/* Errors of the parser count bytes of the JSON; say so, and say where in the blob the TOC is. */
-static sgz_status in_json(sgz_status st, int64_t offset, sgz_error *err)
+sgz_status sgz_toc_too_large(int64_t offset, int64_t size, int64_t max_size, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETOC, offset, NULL, 0,
+                         "the table of contents has %lld bytes, more than the limit of %lld "
+                         "(more: max_toc_size (--max-toc-size SIZE))",
+                         (long long)size, (long long)max_size);
+}
+
+sgz_status sgz_toc_in_json(sgz_status st, int64_t offset, sgz_error *err)
 {
     if (st != SGZ_ETOC || !err)
         return st;
@@ -87,10 +95,7 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
         return st;
     st = sgz_toc_seek(&d, offset, end, json_size, err);
     if (!st && *json_size > max_size)
-        st = sgz_base_fail(err, SGZ_ETOC, offset, NULL, 0,
-                           "the table of contents has %lld bytes, more than the limit of %lld "
-                           "(more: max_toc_size (--max-toc-size SIZE))",
-                           (long long)*json_size, (long long)max_size);
+        st = sgz_toc_too_large(offset, *json_size, max_size, err);
     if (!st)
         st = sgz_codec_sha256_new(codecs, &sha, err);
     if (!st) {
@@ -117,12 +122,12 @@ sgz_status sgz_toc_read(const sgz_codecs *codecs, const sgz_blob *blob, int64_t 
         if (st)
             break;
         sgz_codec_sha256_update(codecs, &sha, piece, got);
-        st = in_json(sgz_toc_parse(parser, (const char *)piece, got, err), offset, err);
+        st = sgz_toc_in_json(sgz_toc_parse(parser, (const char *)piece, got, err), offset, err);
         left -= (int64_t)got;
     }
     if (!st) {
         sgz_codec_sha256_final(codecs, &sha, digest);
-        st = in_json(sgz_toc_parse_finish(parser, blob_end, err), offset, err);
+        st = sgz_toc_in_json(sgz_toc_parse_finish(parser, blob_end, err), offset, err);
     }
     if (!st)
         st = check_tail(&d, offset, err);

@@ -15,7 +15,7 @@ enum {
     OUTER_DONE
 };
 
-enum { TOP_UNKNOWN, TOP_VERSION, TOP_ENTRIES };
+enum { TOP_UNKNOWN, TOP_VERSION, TOP_ENTRIES, TOP_SPLIT };
 
 /* --- units: what is read at once, out of a piece or out of the carry ------------------- */
 
@@ -52,6 +52,9 @@ static sgz_json_result read_key(sgz_toc_parser *parser, sgz_json_cursor *c)
     } else if (len == 7 && !memcmp(folded, "entries", 7)) {
         parser->top_key = TOP_ENTRIES;
         seen = &parser->seen_entries;
+    } else if (len == 14 && !memcmp(folded, "tarsplitdigest", 14)) {
+        parser->top_key = TOP_SPLIT;
+        seen = &parser->seen_split;
     }
     if (seen && *seen) {
         c->p = start;
@@ -79,6 +82,14 @@ static sgz_json_result read_top_value(sgz_toc_parser *parser, sgz_json_cursor *c
         if (*c->p != 'n')
             return json_bad(c, "expected an array of entries");
         r = sgz_base_json_word(c, "null");
+    } else if (parser->top_key == TOP_SPLIT && *c->p == '"') {
+        sgz_json_span digest;
+        r = sgz_json_string(c, &digest);
+        parser->toc->has_split = !r && digest.len;
+        if (!r && digest.len && !sgz_toc_read_digest(&digest, parser->toc->split_digest)) {
+            c->p = start;
+            return json_bad(c, "tarSplitDigest: expected sha256: and 64 hex digits");
+        }
     } else {
         r = sgz_base_json_skip(c, 1);
     }

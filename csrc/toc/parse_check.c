@@ -19,7 +19,7 @@ static sgz_status check_offsets(sgz_toc_parser *parser, int64_t blob_end, sgz_er
     const sgz_entry *last = &toc->rows[parser->data_row];
     if (last->offset >= blob_end) {
         const sgz_entry *row = toc->rows;
-        while (!sgz_toc_has_data(row) || row->offset < blob_end)
+        while (!row->chunk_size || row->offset < blob_end)
             row++;
         return sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name(toc, row), row->name_len,
                              "its offset %lld is not inside the %lld bytes before the TOC",

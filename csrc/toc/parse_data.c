@@ -8,8 +8,7 @@ static sgz_status no_memory(sgz_error *err)
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
 }
 
-/* "sha256:" and 64 lower-case hex digits (OCI image spec, descriptor.md). */
-static int read_digest(const sgz_json_span *span, uint8_t out[32])
+int sgz_toc_read_digest(const sgz_json_span *span, uint8_t out[32])
 {
     char buf[512];
     size_t len;
@@ -35,6 +34,11 @@ sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err)
         return FAIL(parser, owner, err, "its chunks hold %lld of its %lld bytes",
                     (long long)parser->covered, (long long)owner->size);
     return SGZ_OK;
+}
+
+static sgz_status fail_digest(sgz_toc_parser *parser, const sgz_entry *row, sgz_error *err)
+{
+    return FAIL(parser, row, err, "chunkDigest: expected sha256: and 64 hex digits");
 }
 
 /* What its chunkType says: SGZ_CHUNK or SGZ_ZEROS; 0: neither. */
@@ -70,18 +74,13 @@ static sgz_status read_piece(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     return SGZ_OK;
 }
 
-/* The same of one that has data, and where that is, against the data before it. */
-static sgz_status read_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
-                             int64_t file_size, sgz_error *err)
+/* Where a piece is, against what is before it. */
+static sgz_status read_place(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                             sgz_error *err)
 {
     uint32_t number = (uint32_t)(row - parser->toc->rows);
-    sgz_status status = read_piece(parser, f, row, file_size, err);
-    if (status)
-        return status;
     row->offset = FIELD(f, KEY_OFFSET);
     row->inner_offset = FIELD(f, KEY_INNER_OFFSET);
-    if (!row->offset && !row->inner_offset)
-        return FAIL(parser, row, err, "it has data but no offset");
     if (row->chunk_size > INT64_MAX - row->inner_offset)
         return FAIL(parser, row, err, "the sizes are impossibly large");
     if (parser->data_row != SGZ_NO_ROW) {
@@ -108,14 +107,39 @@ static sgz_status read_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     return SGZ_OK;
 }
 
+static sgz_status read_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                             int64_t file_size, sgz_error *err)
+{
+    sgz_status status = read_piece(parser, f, row, file_size, err);
+    if (!status && !FIELD(f, KEY_OFFSET) && !FIELD(f, KEY_INNER_OFFSET))
+        return FAIL(parser, row, err, "it has data but no offset");
+    return status ? status : read_place(parser, f, row, err);
+}
+
+/* They may have a frame of their own. */
+static sgz_status read_zeros(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
+                             int64_t file_size, sgz_error *err)
+{
+    const sgz_json_span *digest = &f->texts[KEY_CHUNK_DIGEST];
+    sgz_status status = read_piece(parser, f, row, file_size, err);
+    parser->toc->holes = 1;
+    if (status || !FIELD(f, KEY_OFFSET))
+        return status;
+    if (digest->len) {
+        if (!sgz_toc_read_digest(digest, row->chunk_digest))
+            return fail_digest(parser, row, err);
+        row->flags |= SGZ_HAS_CHUNK_DIGEST;
+    }
+    return read_place(parser, f, row, err);
+}
+
 static sgz_status read_digests(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
                                sgz_error *err)
 {
     const sgz_json_span *whole = &f->texts[KEY_DIGEST], *chunk = &f->texts[KEY_CHUNK_DIGEST];
     if (chunk->len && (row->chunk_size || !row->size)) {
-        if (!read_digest(chunk, row->chunk_digest))
-            return FAIL(parser, row, err,
-                        "chunkDigest: expected sha256: and 64 hex digits");
+        if (!sgz_toc_read_digest(chunk, row->chunk_digest))
+            return fail_digest(parser, row, err);
         row->flags |= SGZ_HAS_CHUNK_DIGEST;
     }
     if (!whole->len || row->type == SGZ_CHUNK)
@@ -126,7 +150,7 @@ static sgz_status read_digests(sgz_toc_parser *parser, const sgz_toc_fields *f, 
         return SGZ_OK;
     }
     uint8_t digest[32];
-    if (!read_digest(whole, digest))
+    if (!sgz_toc_read_digest(whole, digest))
         return FAIL(parser, row, err, "digest: expected sha256: and 64 hex digits");
     /* A digest is in the row where it has room. */
     if (!(row->flags & SGZ_HAS_CHUNK_DIGEST) && !memcmp(digest, sgz_toc_empty_digest, 32)) {
@@ -164,9 +188,8 @@ sgz_status sgz_toc_add_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     if (!type)
         return fail_chunk_type(parser, row, err);
     row->type = (uint8_t)type;
-    parser->toc->holes |= type == SGZ_ZEROS;
-    if (type == SGZ_ZEROS) /* whatever else it may have: nothing is read for it */
-        return read_piece(parser, f, row, owner->size, err);
+    if (type == SGZ_ZEROS)
+        return read_zeros(parser, f, row, owner->size, err);
     sgz_status status = read_chunk(parser, f, row, owner->size, err);
     return status ? status : read_digests(parser, f, row, err);
 }
@@ -193,9 +216,8 @@ sgz_status sgz_toc_add_contents(sgz_toc_parser *parser, const sgz_toc_fields *f,
         return no_memory(err);
     row = &toc->rows[number];
     zeros->type = SGZ_ZEROS;
-    toc->holes = 1;
     zeros->name_off = row->name_off;
     zeros->name_len = row->name_len;
     zeros->flags = SGZ_CLEAN_NAME;
-    return read_piece(parser, f, zeros, row->size, err);
+    return read_zeros(parser, f, zeros, row->size, err);
 }

@@ -24,16 +24,29 @@ static int read_type(const sgz_json_span *span)
     return 0;
 }
 
-/* Seconds since the epoch, fractions cut off. What is no time counts as the epoch, as for the
- * reference's reader. */
-static int64_t read_time(const sgz_json_span *span)
+/* What is no time counts as the epoch, as for the reference's reader. */
+static sgz_status read_time(sgz_toc_parser *parser, const sgz_json_span *span, sgz_entry *row,
+                            sgz_error *err)
 {
+    sgz_toc *toc = parser->toc;
     char buf[256];
     size_t len;
     const char *text = sgz_toc_short_text(span, buf, sizeof buf, &len);
-    int64_t seconds;
-    uint32_t nanoseconds;
-    return text && sgz_base_time_read(text, len, &seconds, &nanoseconds) ? seconds : 0;
+    uint32_t ns = 0;
+    if (text && !sgz_base_time_read(text, len, &row->mtime, &ns))
+        row->mtime = 0;
+    if (row->mtime == SGZ_NO_TIME)
+        row->mtime = 0;
+    if (!ns || !parser->fractions)
+        return SGZ_OK;
+    if (!SGZ_FIT(toc->fractions, toc->fraction_cap, toc->count))
+        return no_memory(err);
+    memset(toc->fractions + toc->fraction_count, 0,
+           (toc->count - toc->fraction_count) * sizeof *toc->fractions);
+    toc->fraction_count = toc->count;
+    toc->fractions[toc->count - 1] = ns;
+    row->mtime += ns >= 500000000;
+    return SGZ_OK;
 }
 
 /* What Linux can have: see toc/limits.h. */
@@ -247,10 +260,8 @@ static sgz_status add_named(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz
     row->gid = (uint32_t)FIELD(f, KEY_GID);
     row->dev_major = (uint32_t)FIELD(f, KEY_DEV_MAJOR);
     row->dev_minor = (uint32_t)FIELD(f, KEY_DEV_MINOR);
-    if (f->texts[KEY_MODTIME].ptr)
-        row->mtime = read_time(&f->texts[KEY_MODTIME]);
-    if (row->mtime == SGZ_NO_TIME)
-        row->mtime = 0;
+    if (f->texts[KEY_MODTIME].ptr && (status = read_time(parser, &f->texts[KEY_MODTIME], row, err)))
+        return status;
     if ((status = store_owner(parser, &f->texts[KEY_UNAME], &parser->users, row->uid, row,
                               &row->uname, err)) ||
         (status = store_owner(parser, &f->texts[KEY_GNAME], &parser->groups, row->gid, row,

@@ -58,7 +58,7 @@ struct sgz_toc_parser {
     size_t scan_depth;
     int scan_string, scan_escape;
 
-    int top_key, seen_version, seen_entries;
+    int top_key, seen_version, seen_entries, seen_split;
 
     /* Where the rows stand. */
     uint32_t owner;      /* the last row that is no chunk */
@@ -69,6 +69,7 @@ struct sgz_toc_parser {
     uint64_t max_rows;
     uint64_t json_size;  /* as far as it is known */
     sgz_toc_id_map users, groups;
+    int fractions;       /* of mtimes are kept */
 
     sgz_toc_texts texts; /* next NULL: none, or no more */
     sgz_toc_text text;   /* that comes next */
@@ -81,7 +82,7 @@ struct sgz_toc_parser {
     size_t pair_cap;
 };
 
-#define SGZ_TOC_KEY_MAX 11 /* bytes of the longest key that is known */
+#define SGZ_TOC_KEY_MAX 14 /* bytes of the longest key that is known */
 
 const char *sgz_toc_key_name(int key);
 /* Fold as Go matches keys: ASCII letters to lower case, and the two letters beyond ASCII
@@ -104,6 +105,9 @@ static inline sgz_toc_weight sgz_toc_parser_weight(const sgz_toc_parser *parser)
     sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name((parser)->toc, row), (row)->name_len,   \
                   __VA_ARGS__)
 
+/* "sha256:" and 64 lower-case hex digits (OCI image spec, descriptor.md); 0: it is something else. */
+int sgz_toc_read_digest(const sgz_json_span *span, uint8_t out[32]);
+
 /* A short text, decoded into buf if it must be; NULL when it is too long for that. */
 static inline const char *sgz_toc_short_text(const sgz_json_span *span, char *buf, size_t cap,
                                              size_t *len)
@@ -117,6 +121,11 @@ static inline const char *sgz_toc_short_text(const sgz_json_span *span, char *bu
     *len = sgz_base_json_decode(span, buf, &bad);
     return buf;
 }
+
+/* Errors of the parser count bytes of the JSON; say so, and say where in the blob the TOC is. */
+sgz_status sgz_toc_in_json(sgz_status status, int64_t offset, sgz_error *err);
+/* The error for one of more bytes than are allowed. */
+sgz_status sgz_toc_too_large(int64_t offset, int64_t size, int64_t max_size, sgz_error *err);
 
 /* Append the row of an entry. */
 sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *fields,

@@ -32,6 +32,7 @@ void sgz_toc_free(sgz_toc *toc)
         return;
     free(toc->rows);
     free(toc->origins);
+    free(toc->fractions);
     free(toc->arena);
     free(toc->strings);
     sgz_map_free(&toc->names);
@@ -118,7 +119,9 @@ const uint8_t *sgz_toc_digest(const sgz_toc *toc, uint32_t number)
 
 sgz_toc_time sgz_toc_mtime(const sgz_toc *toc, uint32_t row)
 {
-    uint32_t ns = toc->origins ? toc->origins[row].ns : 0;
+    uint32_t ns = toc->origins                  ? toc->origins[row].ns
+                  : row < toc->fraction_count ? toc->fractions[row]
+                                                : 0;
     return (sgz_toc_time){toc->rows[row].mtime - (ns >= 500000000), ns}; /* the row's is rounded */
 }
 

@@ -19,7 +19,8 @@
 
 /* Values of sgz_entry.type; sgz_toc_type_name gives the TOC's word. A file's pieces are its own row,
  * if its chunk_size is not 0, and the rows of the last two types behind it: they follow each other
- * from 0 to its size. Zeros are a piece that has no bytes in the blob, and no digest. */
+ * from 0 to its size. Zeros are a piece of which no bytes are read: the blob has none, and there is no
+ * digest, but in zstd:chunked of containers/storage, where `offset` is that of their frame. */
 enum {
     SGZ_DIR = 1, SGZ_REG, SGZ_SYMLINK, SGZ_HARDLINK, SGZ_CHAR, SGZ_BLOCK, SGZ_FIFO, SGZ_CHUNK,
     SGZ_ZEROS
@@ -39,7 +40,7 @@ enum {
 
 typedef struct {
     int64_t size;          /* of a regular file; 0 for everything else */
-    int64_t mtime;         /* seconds since the epoch */
+    int64_t mtime;         /* seconds since the epoch, rounded: see sgz_toc_mtime */
     int64_t offset;        /* of the entry point in the blob from which the chunk is decoded */
     int64_t inner_offset;  /* decoded bytes from there to the chunk */
     int64_t chunk_offset;  /* where the chunk begins in the file */
@@ -85,7 +86,11 @@ typedef struct {
     size_t count, cap;
     sgz_toc_origin *origins; /* of each row, of an ordinary tar; NULL: of a seekable layer */
     size_t origin_cap;
+    uint32_t *fractions;     /* of mtimes, as sgz_toc_origin.ns: of the first rows, up to the last */
+    size_t fraction_count, fraction_cap; /* that has one; of zstd:chunked alone */
     int holes;               /* some rows are zeros */
+    int has_split;           /* containers/storage: there is a tar-split, and the sha256 of its */
+    uint8_t split_digest[32]; /* frame */
     char *arena;
     size_t arena_len, arena_cap;
     uint64_t *strings;     /* interned user and group names: offset << 16 | length */
@@ -108,7 +113,7 @@ uint64_t sgz_toc_store(sgz_toc *toc, const void *data, size_t len);
 uint32_t sgz_toc_intern(sgz_toc *toc, const char *text, size_t len);
 const char *sgz_toc_string(const sgz_toc *toc, uint32_t number, size_t *len);
 
-/* The mtime of a row: of an index's to the nanosecond, as the tar has it. */
+/* The mtime of a row: of an index's and of zstd:chunked to the nanosecond, as the tar has it. */
 typedef struct {
     int64_t seconds;
     uint32_t ns;
@@ -198,6 +203,8 @@ void sgz_toc_parser_free(sgz_toc_parser *parser);
 void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end);
 /* Tell it how long the JSON is: it bounds the memory that the rows may take (toc/limits.h). */
 void sgz_toc_parser_expect(sgz_toc_parser *parser, int64_t json_size);
+/* Have it keep fractions of mtimes: of eStargz they are cut off. */
+void sgz_toc_parser_fractions(sgz_toc_parser *parser);
 /* Give it texts that JSON cannot hold, in the place of those that the JSON has. */
 void sgz_toc_parser_texts(sgz_toc_parser *parser, const sgz_toc_texts *texts);
 sgz_status sgz_toc_parse(sgz_toc_parser *parser, const char *data, size_t len, sgz_error *err);

@@ -39,6 +39,7 @@ cdef extern from "codec/decode.h" nogil:
                                       const sgz_points *, sgz_error *)
     bint sgz_codec_blob_direct(const sgz_blob *)
     void sgz_codec_decoder_free(sgz_decoder *)
+    sgz_status sgz_codec_decoder_enter(sgz_decoder *, int64_t, int64_t, sgz_error *)
     sgz_status sgz_codec_decoder_read(sgz_decoder *, uint8_t *, size_t, size_t *, sgz_error *)
 
 
@@ -46,6 +47,16 @@ cdef extern from "toc/open.h" nogil:
     sgz_status sgz_toc_read(const sgz_codecs *, const sgz_blob *, int64_t, int64_t, int64_t,
                             int64_t, const void *, sgz_toc *, int64_t *, uint8_t *, sgz_error *)
     sgz_status sgz_toc_seek(sgz_decoder *, int64_t, int64_t, int64_t *, sgz_error *)
+
+
+cdef extern from "toc/open_frame.h" nogil:
+    ctypedef struct sgz_toc_frame:
+        int64_t offset
+        int64_t packed
+        int64_t size
+
+    sgz_status sgz_toc_read_frame(const sgz_codecs *, const sgz_blob *, const sgz_toc_frame *,
+                                  int64_t, int64_t, sgz_toc *, uint8_t *, uint8_t *, sgz_error *)
 
 
 cdef extern from "read/spans.h" nogil:
@@ -71,6 +82,7 @@ cdef extern from "read/spans.h" nogil:
                                    sgz_error *)
     void sgz_read_spans_free(sgz_spans *)
     bint sgz_read_spans_covered(const sgz_spans *)
+    const uint8_t *sgz_read_span_digest(const sgz_spans *, size_t)
     size_t sgz_read_spans_claimed(const sgz_spans *, uint32_t)
     int64_t sgz_read_span_end(const sgz_spans *, size_t)
     void sgz_read_spans_zeros(const sgz_spans *, size_t, size_t, int64_t, int64_t,

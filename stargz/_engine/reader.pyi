@@ -23,6 +23,12 @@ def read_toc(
     blob: Blob, offset: int, end: int, max_size: int, blob_end: int
 ) -> tuple[TOC, int, bytes]: ...
 
+FRAMES: Points
+
+def read_toc_frame(
+    blob: Blob, offset: int, packed: int, size: int, max_size: int, blob_end: int
+) -> tuple[TOC, bytes, bytes]: ...
+
 class Reader:
     blob: Blob
     toc: TOC
@@ -61,5 +67,7 @@ class Reader:
     ) -> dict[str, Any]: ...
 
 class JSONStream:
-    def __init__(self, reader: Reader, blob: Blob, offset: int, end: int) -> None: ...
+    def __init__(
+        self, reader: Reader, blob: Blob, offset: int, end: int, size: int = -1
+    ) -> None: ...
     def read(self, size: int = -1) -> bytes: ...

@@ -145,6 +145,43 @@ def read_toc(Blob blob not None, int64_t offset, int64_t end, int64_t max_size,
     return toc, json_size, digest[:32]
 
 
+@cython.final
+cdef class Frames(Points):
+    """The entry points of zstd:chunked: every frame is one."""
+
+    cdef sgz_points points
+
+    def __cinit__(self):
+        self.points.kind = SGZ_POINT_ZSTD
+        self.table = &self.points
+
+
+FRAMES = Frames()
+
+
+def read_toc_frame(Blob blob not None, int64_t offset, int64_t packed, int64_t size,
+                   int64_t max_size, int64_t blob_end):
+    """The TOC of zstd:chunked, of `size` bytes, in the frame of `packed` bytes at `offset`.
+
+    Returns (TOC, sha256 of the JSON, sha256 of the frame). Raises TOCError or GzipError.
+    """
+    cdef const sgz_codecs *codecs = table()
+    cdef TOC toc = TOC.__new__(TOC)
+    cdef sgz_toc_frame frame
+    cdef sgz_error err
+    cdef sgz_status status
+    cdef uint8_t digest[32]
+    cdef uint8_t checksum[32]
+    need("zstd")
+    frame.offset, frame.packed, frame.size = offset, packed, size
+    with nogil:
+        status = sgz_toc_read_frame(codecs, &blob.blob, &frame, max_size, blob_end, toc.ptr,
+                                    digest, checksum, &err)
+    if status != SGZ_OK:
+        raise blob.failure(&err)
+    return toc, digest[:32], checksum[:32]
+
+
 # Not cleared by the collector: what they point to goes after them.
 @cython.no_gc_clear
 cdef class Claims:
@@ -282,13 +319,16 @@ cdef class Reader:
         """How many chunks no digest covers."""
         cdef size_t i
         cdef int64_t count = 0
+        # In containers/storage's TOC the digest of a file is that of its only chunk, too.
+        cdef bint frames = self.blob.index is FRAMES
         self.enter()
         try:
             if sgz_read_spans_covered(&self.index.spans):
                 return 0
             with nogil:
                 for i in range(self.index.spans.count):
-                    if not self.toc.ptr.rows[self.index.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST:
+                    if not (self.toc.ptr.rows[self.index.spans.rows[i]].flags & SGZ_HAS_CHUNK_DIGEST
+                            or (frames and sgz_read_span_digest(&self.index.spans, i) != NULL)):
                         count += 1
             return count
         finally:
@@ -582,7 +622,8 @@ cdef class Reader:
 cdef class JSONStream:
     """The stored JSON of a TOC, piece by piece; for one thread at a time.
 
-    ValueError once the reader of the layer is closed.
+    With `size` it is that of zstd:chunked, of so many bytes, in the frame that `offset` and `end`
+    are the borders of. ValueError once the reader of the layer is closed.
     """
 
     cdef Reader reader
@@ -591,19 +632,25 @@ cdef class JSONStream:
     cdef bint ready
     cdef int64_t left
 
-    def __cinit__(self, Reader reader not None, Blob blob not None, int64_t offset, int64_t end):
+    def __cinit__(self, Reader reader not None, Blob blob not None, int64_t offset, int64_t end,
+                  int64_t size=-1):
         cdef const sgz_codecs *codecs = table()
+        cdef const sgz_points *points = NULL if size < 0 else (<Frames>FRAMES).table
         cdef sgz_error err
         cdef sgz_status status
         self.reader = reader
         self.blob = blob
-        if sgz_codec_decoder_init(&self.decoder, codecs, &blob.blob, NULL, &err) != SGZ_OK:
+        if sgz_codec_decoder_init(&self.decoder, codecs, &blob.blob, points, &err) != SGZ_OK:
             raise blob.failure(&err)
         self.ready = True
         reader.hold()
         try:
             with nogil:
-                status = sgz_toc_seek(&self.decoder, offset, end, &self.left, &err)
+                if points != NULL:
+                    self.left = size
+                    status = sgz_codec_decoder_enter(&self.decoder, offset, end, &err)
+                else:
+                    status = sgz_toc_seek(&self.decoder, offset, end, &self.left, &err)
         finally:
             reader.leave()
         if status != SGZ_OK:

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -31,12 +31,13 @@ _STDIN = "standard input"
 
 
 class Found(NamedTuple):
-    """The bytes of a layer, and the digest of its TOC and the uncompressed size where an image's
-    manifest has them."""
+    """The bytes of a layer, and the digest of its TOC, the uncompressed size and the annotations
+    where an image's manifest has them."""
 
     source: Source
     toc_digest: str | None = None
     uncompressed_size: int | None = None
+    annotations: Mapping[str, str] | None = None
 
 
 def is_image(src: str) -> bool:
@@ -101,11 +102,13 @@ def open_source(found: Found, args: argparse.Namespace, *, make: bool = True) ->
     options = layer_options(args)
     digest = options.pop("toc_digest") or found.toc_digest
     with _indexing(args, make) as indexing:
-        layer = stargz.open(src, toc_digest=digest, **options, **indexing)
+        layer = stargz.open(
+            src, toc_digest=digest, annotations=found.annotations, **options, **indexing
+        )
     trust = "as --toc-digest says" if args.toc_digest else "as the manifest says"
     if layer.kind == "indexed":
         trust = f"by an index: {index_trust(args, layer)}"
-    elif not digest:
+    elif not layer.trusted:
         trust = "not checked against a manifest"
     _tell(args, layer, trust)
     return layer
@@ -263,8 +266,9 @@ def source(args: argparse.Namespace, *, tail: int | None = None) -> Iterator[Fou
         with load_image(src, **registry_options(args)) as image:
             number = image.number(args.layer)
             with closing(image.open_source(number)) as blob:
+                entry = image.descriptors[number]
                 yield Found(
-                    blob, image.toc_digest(number), image.descriptors[number].uncompressed_size
+                    blob, image.toc_digest(number), entry.uncompressed_size, entry.annotations
                 )
         return
     if args.layer is not None:

@@ -12,7 +12,6 @@ from stargz.cli._errors import OK
 from stargz.cli._kinds import check_image
 from stargz.cli._layers import registry_options
 from stargz.cli._output import print_json, print_table, relay, shown, size_text
-from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
     from stargz.oci.image import ImageManifest
@@ -48,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
     )
     for layer in report["layers"]:
         toc = f"TOC {layer['toc_digest']}" if layer["seekable"] else "not seekable"
+        if layer["seekable"] and not layer["toc_digest"]:
+            toc = f"TOC's frame {layer['toc_checksum']}"
         if layer["kind"] is not None:
-            toc = f"{layer['kind']}: {NOT_READ}"
+            toc = f"{layer['kind']}, {toc}"
         if layer["ztoc_digest"] is not None:
             toc += f", indexed by SOCI: ztoc {layer['ztoc_digest']}"
         print(shown(f"layer {layer['number']}  {layer['digest']}  {layer['size']:,} bytes  {toc}"))
@@ -65,7 +66,6 @@ def _text(key: str, value: Any) -> str:
 
 
 def _report(image: ImageManifest) -> dict[str, Any]:
-    from stargz.oci.formats.manifest import is_zstd_chunked
     from stargz.oci.formats.platforms import platform_of
 
     found = image.config.get("rootfs")
@@ -74,6 +74,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         diff_ids = [None] * len(image.descriptors)
     soci = image.soci.get()
     ztocs = {} if soci is None else soci.ztocs
+    chunked = [image.chunked(number) for number in range(len(image.descriptors))]
     layers = [
         {
             "number": number,
@@ -82,12 +83,15 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             "media_type": entry.media_type,
             "diff_id": diff_id if isinstance(diff_id, str) else None,
             "toc_digest": image.toc_digest(number - 1),
-            "kind": "zstd:chunked" if is_zstd_chunked(entry) else None,
-            "seekable": bool(image.toc_digest(number - 1)) and not is_zstd_chunked(entry),
+            "toc_checksum": (said and said.checksum) or None,
+            "kind": "zstd:chunked" if said else None,
+            "seekable": bool(image.toc_digest(number - 1) or (said and said.checksum)),
             "ztoc_digest": ztocs[entry.digest].digest if entry.digest in ztocs else None,
             "uncompressed_size": entry.uncompressed_size,
         }
-        for number, (entry, diff_id) in enumerate(zip(image.descriptors, diff_ids, strict=True), 1)
+        for number, (entry, diff_id, said) in enumerate(
+            zip(image.descriptors, diff_ids, chunked, strict=True), 1
+        )
     ]
     platforms = [str(image.platform)] if image.platform else []
     if image.root.kind == "index":

@@ -16,7 +16,6 @@ from stargz.cli._layers import Found, index_trust, open_source, source
 from stargz.cli._output import size_text, table
 from stargz.cli._several import Told, each
 from stargz.errors import UnindexedError, mask
-from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
     from stargz._engine.index import Index
@@ -113,6 +112,7 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
         "inner_offsets": bool(chunks["inner_offset"].any()),
         "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
         **({} if layer.index is None else _of_index(layer.index)),
+        **({} if layer.footer.toc is None else {"tar_split": layer.footer.split is not None}),
     }
 
 
@@ -134,15 +134,14 @@ def _plain(blob: ByteSource) -> dict[str, Any]:
 
 
 def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
-    """What is known of a blob whose TOC is elsewhere or not read; None for all others."""
+    """What is known of a blob whose TOC is elsewhere; None for all others."""
     from stargz.footer import MAX_FOOTER_SIZE, find_footer
 
     size = min(blob.size, MAX_FOOTER_SIZE)
     found = find_footer(blob.read_at(blob.size - size, size), blob.size, blob.name)
-    if found is None or found.kind in ("estargz", "stargz"):
+    if found is None or found.kind != "external-toc":
         return None
-    offset = found.toc_offset if found.toc_offset >= 0 else None
-    return {"kind": found.kind, "size": blob.size, "toc_offset": offset}
+    return {"kind": found.kind, "size": blob.size, "toc_offset": None}
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -161,7 +160,6 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (key, text(key, value))
         for key, value in report.items()
-        if value is not None or report["kind"] not in ("plain", "zstd:chunked")
+        if value is not None or report["kind"] != "plain"
     ]
-    notes = {"zstd:chunked": NOT_READ, "plain": _UNINDEXED}
-    return [*rows, *(("note", note) for kind, note in notes.items() if kind == report["kind"])]
+    return [*rows, *([("note", _UNINDEXED)] if report["kind"] == "plain" else [])]

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack
 
 from stargz._engine.reader import Blob
+from stargz.descriptors import Chunked, chunked_of
 from stargz.digests import is_digest, is_sha256
 from stargz.errors import (
     FooterError,
@@ -24,18 +25,16 @@ from stargz.errors import (
     NotPicklableError,
     PlatformError,
     UnindexedError,
-    UnsupportedError,
     UnverifiedError,
     UsageError,
 )
-from stargz.footer import NOT_READ, kind_of
+from stargz.footer import kind_of
 from stargz.layer import Layer
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
     Descriptor,
     Manifest,
-    is_zstd_chunked,
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
@@ -176,6 +175,10 @@ class ImageManifest:
                 f"{self.describe(number)}: its annotation {TOC_DIGEST} is not a sha256 digest"
             )
         return digest
+
+    def chunked(self, number: int) -> Chunked | None:
+        """What a layer's annotations say of it in zstd:chunked."""
+        return chunked_of(self.descriptors[number].annotations, self.describe(number))
 
     def open_source(self, number: int) -> ByteSource:
         """The bytes of a layer's blob; to be closed by the caller."""
@@ -497,10 +500,14 @@ def _open_one(
         toc_digest = image.toc_digest(number)
     where = image.describe(number)
     blob_digest = image.descriptors[number].digest
-    if toc is None and toc_digest is None and index_digest is None:
+    annotations = image.descriptors[number].annotations
+    if toc is None and toc_digest is None and index_digest is None and not image.chunked(number):
         index = image.index(number, index, options)
     try:
-        return open_as(options, source, toc, toc_digest, index, index_digest, blob_digest)
+        return open_as(
+            options, source, toc, toc_digest, index, index_digest, blob_digest,
+            annotations=annotations,
+        )  # fmt: skip
     except FooterError as error:
         if isinstance(error, UnindexedError) and index is not False:
             raise UnindexedError(error.message, where) from error
@@ -524,8 +531,6 @@ def _open_one(
 
 
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:
-    if isinstance(error, UnsupportedError) or is_zstd_chunked(image.descriptors[number]):
-        return UnsupportedError(NOT_READ, image.describe(number))
     media_type = image.descriptors[number].media_type or "no media type"
     cut = " although its manifest has a TOC digest" if image.toc_digest(number) else ""
     command = shlex.join(["stargz", "image", "convert", image.typed])

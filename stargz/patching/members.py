@@ -152,8 +152,7 @@ class MemberList:
         from stargz._engine.patch import walk
 
         toc = layer.read_toc()  # ValueError if it is closed
-        if layer.index is not None:
-            raise _ordinary(layer.name)
+        check_seekable(layer)
         toc_end = layer.size - layer.footer.size
         with _hashed(blob, digest) as whole:
             found, contents, chunks = walk(
@@ -280,9 +279,15 @@ def seekable_alone() -> Iterator[None]:
 
 
 def check_seekable(layer: Layer) -> Layer:
-    """The layer itself; FooterError for one that is read by an index."""
+    """The layer itself; FooterError for one that has no gzip members of its own."""
     if layer.index is not None:
         raise _ordinary(layer.name)
+    if layer.footer.toc is not None:
+        raise FooterError(
+            "a layer in zstd:chunked, and a patch is between layers in gzip; convert it first "
+            "('stargz convert')",
+            layer.name,
+        )
     return layer
 
 

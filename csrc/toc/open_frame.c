@@ -1,0 +1,136 @@
+#include "toc/open_frame.h"
+
+#include <stdlib.h>
+
+#include "codec/zstd.h"
+#include "toc/parser.h"
+
+/* As in open.c: what is worked on is in the L2 cache. */
+#define PIECE ((size_t)256 << 10)
+
+/* A TOC that is taken out of its frame. */
+typedef struct {
+    const sgz_codecs *codecs;
+    const sgz_toc_frame *frame;
+    sgz_toc_parser *parser;
+    void *stream;
+    sgz_sha256 json, packed;
+    uint8_t *in, *out;
+    int64_t made;
+} frame_reader;
+
+static sgz_status fail(const frame_reader *r, const char *what, sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ETOC, r->frame->offset, NULL, 0, "%s", what);
+}
+
+/* Parse what `in` decodes to. *open: a frame has not ended. */
+static sgz_status take(frame_reader *r, size_t len, int *open, sgz_error *err)
+{
+    const sgz_zstd *lib = &r->codecs->zstd;
+    sgz_zstd_in in = {r->in, len, 0};
+    sgz_zstd_out out = {r->out, PIECE, PIECE};
+    /* A buffer that was filled may not be all that there is. */
+    while (in.pos < in.size || (*open && out.pos == out.size)) {
+        out.pos = 0;
+        size_t hint = lib->decompress_stream(r->stream, &out, &in);
+        if (lib->is_error(hint))
+            return sgz_base_fail(err, SGZ_EDATA, r->frame->offset, NULL, 0,
+                                 "the zstd frame of the TOC is corrupt: %s", lib->error_name(hint));
+        *open = hint != 0;
+        r->made += (int64_t)out.pos;
+        if (r->made > r->frame->size)
+            return sgz_base_fail(err, SGZ_ETOC, r->frame->offset, NULL, 0,
+                                 "the table of contents is longer than its %lld bytes",
+                                 (long long)r->frame->size);
+        sgz_codec_sha256_update(r->codecs, &r->json, r->out, out.pos);
+        sgz_status st = sgz_toc_in_json(
+            sgz_toc_parse(r->parser, (const char *)r->out, out.pos, err), r->frame->offset, err);
+        if (st)
+            return st;
+    }
+    return SGZ_OK;
+}
+
+static sgz_status read_all(frame_reader *r, const sgz_blob *blob, sgz_error *err)
+{
+    const sgz_toc_frame *frame = r->frame;
+    sgz_status st = SGZ_OK;
+    int open = 1;
+    for (int64_t at = 0; at < frame->packed && !st;) {
+        size_t n = frame->packed - at < (int64_t)PIECE ? (size_t)(frame->packed - at) : PIECE;
+        st = sgz_codec_blob_read(blob, frame->offset + at, r->in, n, err);
+        if (!st && !at)
+            st = sgz_codec_zstd_check(r->in, n, SGZ_FRAME_MEMORY, frame->offset, err);
+        if (st)
+            return st;
+        sgz_codec_sha256_update(r->codecs, &r->packed, r->in, n);
+        st = take(r, n, &open, err);
+        at += (int64_t)n;
+        if (!st && blob->poll && blob->poll())
+            st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+    }
+    if (!st && open)
+        st = fail(r, "the zstd frame of the TOC is cut off", err);
+    if (!st && r->made < frame->size)
+        st = sgz_base_fail(err, SGZ_ETOC, frame->offset, NULL, 0,
+                           "the table of contents ends %lld bytes early",
+                           (long long)(frame->size - r->made));
+    return st;
+}
+
+static sgz_status init(frame_reader *r, int64_t blob_end, sgz_toc *toc, sgz_error *err)
+{
+    sgz_status st = sgz_codec_zstd_new(r->codecs, SGZ_FRAME_MEMORY, &r->stream, err);
+    if (!st)
+        st = sgz_codec_sha256_new(r->codecs, &r->json, err);
+    if (!st)
+        st = sgz_codec_sha256_new(r->codecs, &r->packed, err);
+    if (st)
+        return st;
+    r->in = malloc(PIECE);
+    r->out = malloc(PIECE);
+    r->parser = sgz_toc_parser_new(toc);
+    if (!r->in || !r->out || !r->parser)
+        return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to read the TOC");
+    sgz_codec_sha256_init(r->codecs, &r->json);
+    sgz_codec_sha256_init(r->codecs, &r->packed);
+    sgz_toc_parser_limit(r->parser, blob_end);
+    sgz_toc_parser_expect(r->parser, r->frame->size);
+    sgz_toc_parser_fractions(r->parser);
+    return SGZ_OK;
+}
+
+sgz_status sgz_toc_read_frame(const sgz_codecs *codecs, const sgz_blob *blob,
+                              const sgz_toc_frame *frame, int64_t max_size, int64_t blob_end,
+                              sgz_toc *toc, uint8_t digest[32], uint8_t checksum[32],
+                              sgz_error *err)
+{
+    frame_reader r = {.codecs = codecs, .frame = frame};
+    const sgz_points frames = {.kind = SGZ_POINT_ZSTD};
+    if (frame->size > max_size)
+        return sgz_toc_too_large(frame->offset, frame->size, max_size, err);
+    if (frame->packed > sgz_codec_bound(&frames, frame->size))
+        return sgz_base_fail(err, SGZ_ETOC, frame->offset, NULL, 0,
+                             "a table of contents of %lld bytes does not take %lld in zstd",
+                             (long long)frame->size, (long long)frame->packed);
+    sgz_status st = init(&r, blob_end, toc, err);
+    if (!st)
+        st = read_all(&r, blob, err);
+    if (!st) {
+        sgz_codec_sha256_final(codecs, &r.json, digest);
+        sgz_codec_sha256_final(codecs, &r.packed, checksum);
+        st = sgz_toc_in_json(sgz_toc_parse_finish(r.parser, blob_end, err), frame->offset, err);
+    }
+    if (r.parser)
+        sgz_toc_parser_free(r.parser);
+    if (r.json.ctx)
+        sgz_codec_sha256_free(codecs, &r.json);
+    if (r.packed.ctx)
+        sgz_codec_sha256_free(codecs, &r.packed);
+    if (r.stream)
+        codecs->zstd.free_dstream(r.stream);
+    free(r.in);
+    free(r.out);
+    return st;
+}
