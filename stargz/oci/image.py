@@ -509,6 +509,8 @@ def _open_one(
             annotations=annotations,
         )  # fmt: skip
     except FooterError as error:
+        if image.chunked(number):
+            raise
         if isinstance(error, UnindexedError) and index is not False:
             raise UnindexedError(error.message, where) from error
         if toc is not None or kind_of(source) != "external-toc":

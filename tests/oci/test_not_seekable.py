@@ -1,4 +1,4 @@
-"""Layers that stay as they are, since a TOC cannot hold them or zstd:chunked is not read, and the
+"""Layers that stay as they are, since a TOC cannot hold them, images in zstd:chunked, and the
 whiteouts of a layer that is flattened alone."""
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from stargz.errors import (
     TarError,
     UnindexableError,
 )
-from stargz.footer import NOT_READ
 from stargz.oci.bulk import bulk
 from stargz.oci.convert.layers import LayerOptions
 from stargz.oci.formats.layout import Layout as Reading
+from stargz.oci.image import open_image
 from stargz.oci.verify.image import verify_image
 
 DOCKER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
@@ -219,10 +219,10 @@ def chunked(data: Path, dialect: str) -> tuple[bytes, dict[str, str]]:
     """A zstd:chunked layer and its annotations, as stargz-snapshotter and as containers/storage
     end and annotate it."""
     blob = (data / "zstd_chunked.zst").read_bytes()
-    cases = json.loads((data / "manifest.json").read_text())
-    (notes,) = (case["annotations"] for case in cases if case["name"] == "zstd_chunked")
+    (case,) = (case for case in GOLDENS if case["name"] == "zstd_chunked")
+    notes = case["annotations"]
     if dialect == "stargz-snapshotter":
-        return blob, notes
+        return blob, notes | {TOC_DIGEST: case["toc_digest"]}
     offset, size, inflated, kind = map(int, notes[f"{S}manifest-position"].split(":"))
     split = noise("split", 40)
     place = len(blob) - 48 + 8
@@ -231,44 +231,49 @@ def chunked(data: Path, dialect: str) -> tuple[bytes, dict[str, str]]:
     frames = b"".join(
         bytes.fromhex("502a4d18") + len(one).to_bytes(4, "little") + one for one in (split, footer)
     )
-    checksum = f"{C}manifest-checksum"
     position = f"{offset}:{size}:{inflated}:{kind}"
-    return blob[:-48] + frames, {checksum: sha256(b"?"), f"{C}manifest-position": position}
+    return blob[:-48] + frames, {
+        f"{C}manifest-checksum": notes[f"{S}manifest-checksum"],
+        f"{C}manifest-position": position,
+    }
 
 
+GOLDENS = json.loads((Path(__file__).parent.parent / "data/manifest.json").read_text())
 S, C = "io.containers.zstd-chunked.", "io.github.containers.zstd-chunked."
 OCI_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
 
-@pytest.mark.parametrize("dialect", ["stargz-snapshotter", "containers/storage"])
-def test_zstd_chunked_is_one_thing_to_all_commands(
-    tmp_path: Path, data: Path, dialect: str
-) -> None:
-    blob, notes = chunked(data, dialect)
-    path = tmp_path / "layer.zst"
-    path.write_bytes(blob)
-    info = json.loads(ok("info", "--json", path))
-    assert (info["kind"], info["toc_digest"]) == ("zstd:chunked", None)
-    said = {fails(1, command, path) for command in ("verify", "ls", "toc")}
-    said |= {fails(1, "cat", path, "x"), fails(1, "extract", path, "-C", tmp_path / "x")}
-    (text,) = said
-    assert text.endswith(NOT_READ)
-    assert NOT_READ in ok("info", path)
-    layout = Layout(tmp_path / "src")
+def an_image(path: Path, blob: bytes, notes: dict[str, str]) -> Layout:
+    layout = Layout(path)
     tar = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(blob), read_across_frames=True)
     layer = layout.plain_layer(tar.read(), blob) | {"mediaType": OCI_ZSTD, "annotations": notes}
     layout.tag(layout.manifest([layer]), "v1")
+    return layout
+
+
+@pytest.mark.parametrize("dialect", ["stargz-snapshotter", "containers/storage"])
+def test_zstd_chunked_is_read_and_converted(tmp_path: Path, data: Path, dialect: str) -> None:
+    blob, notes = chunked(data, dialect)
+    path = tmp_path / "layer.zst"
+    path.write_bytes(blob)
+    layout = an_image(tmp_path / "src", blob, notes)
     source = f"oci:{layout.path}:v1"
-    for words in (["image", "ls"], ["verify", "--layer", "1"]):
-        assert fails(1, *words, "--platform", "linux/amd64", source).endswith(NOT_READ)
-    found = json.loads(ok("image", "info", "--json", "--platform", "linux/amd64", source))
-    assert (found["seekable"], found["layers"][0]["kind"]) == (False, "zstd:chunked")
-    assert NOT_READ in ok("image", "info", "--platform", "linux/amd64", source)
-    result = verify_image(source)
-    assert (result.ok, result.verified) == (True, False)
-    (there,) = result.images[0].layers
-    assert (there.status, there.kind) == ("not seekable", "zstd:chunked")
-    assert not verify_image(source, require_verified=True).ok
+    image = ["--platform", "linux/amd64", source]
+    assert ok("image", "ls", "-R", "--require-verified", *image) == ok("ls", "-R", path)
+    wanted = (data / "zstd_chunked.tar").read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(wanted)) as tar:
+        file = next(one for one in tar if one.isreg() and one.size > 1000)
+        content = tar.extractfile(file)
+        assert content is not None
+        assert ok("image", "cat", *image, file.name, text=False) == content.read()
+    found = json.loads(ok("image", "info", "--json", *image))
+    (layer,) = found["layers"]
+    assert (found["seekable"], layer["kind"]) == (True, "zstd:chunked")
+    checksum = next(text for key, text in notes.items() if key.endswith("checksum"))
+    assert (layer["toc_digest"], layer["toc_checksum"]) == (notes.get(TOC_DIGEST), checksum)
+    assert checksum in ok("image", "info", *image) or layer["toc_digest"]
+    with open_image(source, platform="linux/amd64", require_verified=True) as opened:
+        assert opened.verified
     # What can be done with it.
     report = convert(layout, tmp_path / "dst", verify=True)
     assert [one.status for one in report.layers] == ["converted"]
@@ -278,17 +283,24 @@ def test_zstd_chunked_is_one_thing_to_all_commands(
     ok("-q", "convert", path, tmp_path / "layer.esgz")
 
 
+@pytest.mark.parametrize("dialect", ["stargz-snapshotter", "containers/storage"])
+def test_an_image_whose_annotations_are_of_another_toc(
+    tmp_path: Path, data: Path, dialect: str
+) -> None:
+    blob, notes = chunked(data, dialect)
+    for number, key in enumerate(notes):
+        lie = {key: sha256(b"?") if "position" not in key else "9:9:9:1"}
+        layout = an_image(tmp_path / str(number), blob, notes | lie)
+        said = fails(3 if "position" not in key else 1, "image", "ls", f"oci:{layout.path}:v1")
+        assert "the table of contents" in said or "do not agree where the TOC is" in said
+
+
 def test_annotations_tell_of_zstd_chunked_without_a_footer(tmp_path: Path, data: Path) -> None:
-    blob, _ = chunked(data, "stargz-snapshotter")
-    layout = Layout(tmp_path / "src")
-    plain = blob[:-48]
-    tar = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(plain), read_across_frames=True)
-    notes = {f"{C}manifest-position": "26368:1470:7680:1"}
-    layer = layout.plain_layer(tar.read(), plain) | {"mediaType": OCI_ZSTD, "annotations": notes}
-    layout.tag(layout.manifest([layer]), "v1")
+    blob, notes = chunked(data, "stargz-snapshotter")
+    layout = an_image(tmp_path / "src", blob[:-48], notes)
     source = f"oci:{layout.path}:v1"
-    # It is read as the tar.zst that it is.
-    assert ok("image", "ls", "-R", "--no-cache", "--platform", "linux/amd64", source)
+    words = ["image", "ls", "-R", "--no-cache", "--require-verified", "--platform", "linux/amd64"]
+    assert ok(*words, source)
     assert [one.kind for one in verify_image(source).images[0].layers] == ["zstd:chunked"]
 
 
