@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stargz._engine.reader import FRAMES, Blob, Reader, read_toc, read_toc_frame
-from stargz.descriptors import Chunked, chunked_of
+from stargz.descriptors import TOC_DIGEST, Chunked, chunked_of
 from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
@@ -67,9 +67,9 @@ def open(
     `source` is a path, URL, bytes, a binary file object (its position does not matter; it is not
     closed), or a ByteSource. `toc` is the same for a blob whose TOC is external: the
     gzip'ed tar that holds it. `toc_digest` ("sha256:...") is what the TOC must hash to, as an
-    image's manifest says; `annotations` are those of the layer's descriptor there, which say it of
-    zstd:chunked, and where its TOC is. Reads check chunks against their digests unless `verify` is
-    false; `require_verified` refuses layers whose reads cannot be trusted: without `toc_digest`,
+    image's manifest says; `annotations` are those of the layer's descriptor there, which say that,
+    and of zstd:chunked where the TOC is. Reads check chunks against their digests unless `verify`
+    is false; `require_verified` refuses layers whose reads cannot be trusted: without `toc_digest`,
     or with chunks that have no digest. `threads` is how many a large read and verification use
     (default: one for each core). `max_toc_size` bounds the TOC's JSON in bytes.
 
@@ -138,6 +138,8 @@ def open_as(
     """`open`, with the options in one. `blob_digest` is that of the blob, where it is known; an
     index is kept by it. `trusted` says whether the `toc_digest` vouches for what it is of, where it
     is only what was seen before."""
+    annotations = dict(annotations or {})
+    toc_digest = toc_digest or annotations.get(TOC_DIGEST)
     for digest in (toc_digest, index_digest):
         if digest is not None:
             check_digest(digest, good=is_sha256)
@@ -149,7 +151,6 @@ def open_as(
             "them"
         )
     named = _is_named(index)
-    annotations = dict(annotations or {})
     given = _Indexed(_lasting(index) if named else index, index_digest, blob_digest)
     kept = _lasting(options.cache)
     origin = _Origin(_lasting(source), _lasting(toc), given, kept, options, annotations)
@@ -450,7 +451,7 @@ def _open_chunked(
     assert at is not None
     checksum = ""
     if end.said is not None:
-        checksum, toc_digest = end.said.checksum, toc_digest or end.said.digest or None
+        checksum = end.said.checksum
     if not (toc_digest or checksum):
         _check_demands(options)
     _check_own_toc(toc, source)
