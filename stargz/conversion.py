@@ -42,7 +42,8 @@ class ConvertResult(Result):
     landmark included and chunks not; `chunks` the pieces of file contents that can be read
     alone. `missing` are the prioritized names that were not there (with allow_missing). `codec`
     says what compressed: levels above 2 give the same bytes only with the same libdeflate.
-    `source_size` is None where it is not known before (a pipe, a file object).
+    `source_size` is None where it is not known before (a pipe, a file object). `toc_blob` is the
+    digest of an external TOC's own blob, and `toc_blob_size` its bytes.
     """
 
     digest: str
@@ -59,6 +60,8 @@ class ConvertResult(Result):
     warnings: tuple[str, ...] = ()
     source_size: int | None = None
     annotations: dict[str, str] = field(default_factory=dict)
+    toc_blob: str = ""
+    toc_blob_size: int = 0
 
 
 def convert(
@@ -184,6 +187,7 @@ def convert_as(
         fields: dict[str, Any] = conversion.run()
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
+    apart = options.format == "external-toc"
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,
@@ -192,6 +196,8 @@ def convert_as(
         missing=missing,
         warnings=tuple(warnings_of(fields)),
         source_size=source_size or None,
+        toc_blob=fields["toc_checksum"] if apart else "",
+        toc_blob_size=fields["toc_packed"] if apart else 0,
         **{name: fields[name] for name in _MADE.split()},
     )
 

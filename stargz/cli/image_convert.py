@@ -84,9 +84,11 @@ def _print(report: ImageReport, args: argparse.Namespace) -> None:
     share = 100 * report.size_after / max(report.size_before, 1)
     if args.quiet:
         return
+    tocs = [("external TOCs", report.toc_image.name)] if report.toc_image else []
     print_table(
         [
             ("image", report.destination),
+            *tocs,
             ("digest", report.digest),
             ("status", done),
             ("size", f"{size_text(report.size_after)}, {share:.1f}% of the source"),

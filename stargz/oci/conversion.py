@@ -19,11 +19,13 @@ from stargz.errors import (
     EntryNotFoundError,
     UnindexableError,
     UnverifiedError,
+    UsageError,
 )
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.call import checked, layers_made
 from stargz.oci.convert.ends import (
     absolute,
+    check_toc_image,
     destination_name,
     is_same,
     open_ends,
@@ -32,7 +34,7 @@ from stargz.oci.convert.ends import (
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
 from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, layer_options
-from stargz.oci.convert.occupied import ordinary_image, refusal
+from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.formats.reference import ArchiveReference, parse_image
@@ -63,6 +65,7 @@ class ImageReport:
     stale: tuple[Companion, ...] = ()  # signatures, attestations: for the source, not for this
     missing: tuple[str, ...] = ()  # prioritized paths that no layer has
     warnings: tuple[str, ...] = field(default=())
+    toc_image: Companion | None = None  # has the external TOCs, and is found by its name alone
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -96,8 +99,18 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         self.layers.filled()  # UsageError
+        if self.external and self.docker_types:
+            raise UsageError(
+                "format (--format) external-toc needs OCI's media types, as others lose the "
+                "digests of the TOCs: no docker_types (--docker-types) with it"
+            )
         check_memory(self.memory)
         check_max_sparse(self.max_sparse)
+
+    @property
+    def external(self) -> bool:
+        """Whether TOCs are kept apart from the image."""
+        return self.layers.format == "external-toc"
 
     @property
     def key(self) -> str:
@@ -219,6 +232,8 @@ def convert_as(
     image does not succeed. An image at dst with the digest `own` is known to be replaceable."""
     begin = time.perf_counter()
     dst = destination_name(src, dst, options.upgrade)
+    if options.external:
+        check_toc_image(dst)
     types = rewrite.DOCKER if options.docker_types else rewrite.OCI
     reading, writing = options.access, options.writing or options.access
     with open_ends(src, dst, reading, writing, ends) as both:
@@ -232,6 +247,8 @@ def convert_as(
             there = None  # if it is another by now, `write` tells
         elif there is not None and there.digest != plan.source_digest:
             raise refusal(destination, there)
+        if options.external and not options.force:
+            check_free(destination)
         names = absolute(src), absolute(worker_name(destination))
         limits = options.threads, options.memory, options.max_sparse
         task = LayerTask(
@@ -270,6 +287,7 @@ def convert_as(
             stale=images.stale(),
             missing=missing,
             warnings=(*layers.warnings(), *images.warnings),
+            toc_image=images.toc_image,
         )
     if options.verify:
         check_image(report.destination, options.writing or options.access, report.digest)

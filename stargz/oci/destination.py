@@ -84,9 +84,9 @@ class Destination(Protocol):
     def digest(self) -> str | None:
         """The digest that the name means now; None if there is no such image."""
 
-    def root(self) -> Manifest | None:
-        """The manifest or index that the name means now, and that would be replaced; None if there
-        is none."""
+    def root(self, suffix: str = "") -> Manifest | None:
+        """The manifest or index that the name (with a suffix) means now, and that would be
+        replaced; None if there is none."""
 
     def manifest(self, entry: Descriptor) -> Manifest:
         """One that such an index lists."""
@@ -95,9 +95,10 @@ class Destination(Protocol):
         """Whether all blobs of the image of that digest are there, with their sizes, as far as
         that is known without asking for each of them."""
 
-    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool, suffix: str = "") -> str:
         """A manifest or an index, whose blobs and manifests are all there: under its digest,
-        and, if `named`, under the destination's name too, at once and last. Its digest."""
+        and, if `named`, under the destination's name too, at once and last; under that with a
+        `suffix` before. Its digest."""
 
     def write_referrer(self, data: bytes, media_type: str, kind: str) -> list[str]:
         """A manifest with a `subject`, which is found by that: in the place of others of the same

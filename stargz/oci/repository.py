@@ -10,9 +10,11 @@ from stargz.digests import is_digest
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
 from stargz.oci.formats.archive import Archive, open_archive
 from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
+from stargz.oci.formats.manifest import EXTERNAL as EXTERNAL
 from stargz.oci.formats.manifest import (
     LAYER_DIGEST,
     MAX_MANIFEST_SIZE,
+    REF_NAME,
     Descriptor,
     Manifest,
 )
@@ -41,8 +43,6 @@ __all__ = [
     "Repository",
     "open_repository",
 ]
-
-EXTERNAL = "-esgztoc"  # what an image of external TOCs is named, behind the image's own name
 
 
 class Repository(Protocol):
@@ -243,10 +243,11 @@ class _InLayout(_Local):
         return found
 
     def external(self) -> Manifest | None:
+        layout, ref = self._layout, self._reference.ref
         try:
-            return self._layout.manifest(
-                self._layout.resolve(f"{self._reference.ref or 'latest'}{EXTERNAL}")
-            )
+            if ref is None or self.pinned:  # the image may have a name all the same
+                ref = layout.resolve(ref).annotations.get(REF_NAME) or "latest"
+            return layout.manifest(layout.resolve(ref + EXTERNAL))
         except SourceError:
             return None
 
@@ -340,11 +341,17 @@ def is_missing(error: SourceError) -> bool:
 def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:
     """The gzip'ed tar of the TOC of a layer whose TOC is external; None if `manifest`, which is
     the repository's `external`, has none."""
+    entry = external_entry(manifest, digest)
+    return None if entry is None else repository.read_blob(entry, MAX_TOC_SIZE)
+
+
+def external_entry(manifest: Manifest | None, digest: str) -> Descriptor | None:
+    """The same as what it is in the image of external TOCs: one of its layers."""
     if manifest is None or manifest.kind != "manifest":
         return None
     for entry in manifest.layers:
         if entry.annotations.get(LAYER_DIGEST) == digest:
-            return repository.read_blob(entry, MAX_TOC_SIZE)
+            return entry
     return None
 
 

@@ -947,7 +947,7 @@ def test_command(tmp_path: Path) -> None:
     report = json.loads(ok("image", "convert", *names, "--json", "--verify"))
     assert set(report) == {
         *("source", "destination", "source_digest", "digest", "status", "seconds", "size_before"),
-        *("size_after", "layers", "stale", "missing", "warnings"),
+        *("size_after", "layers", "stale", "missing", "warnings", "toc_image"),
     }
     pinned = {"digest", "size", "diff_id", "toc_digest", "uncompressed_size", "entries", "chunks"}
     for layer in report["layers"]:

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 from stargz.oci.bulk.discover import Pair
 from stargz.oci.bulk.state import KnownImage
 from stargz.oci.conversion import ImageOptions, check_image, convert_as
+from stargz.oci.convert.ends import check_toc_image
 from stargz.oci.convert.layers import NOT_SEEKABLE, LayerReport, LayerTask
-from stargz.oci.convert.occupied import ordinary_image, refusal
+from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
 from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import Events, Keyed, Store, Task
 from stargz.oci.destination import open_destination
-from stargz.oci.formats.manifest import TOC_DIGEST, layer_kind
+from stargz.oci.formats.manifest import EXTERNAL, TOC_DIGEST, layer_kind
 from stargz.oci.formats.reference import Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.client import RegistryClient
@@ -113,8 +114,17 @@ class Converting:
         return convert_as(self._options, *names, store, progress, own=own).to_json()
 
     def is_there(self, pair: Pair, known: KnownImage, writer: RegistryClient) -> bool:
-        """See Making.is_there."""
-        return True
+        """See Making.is_there: external TOCs are beside the image."""
+        tocs = known.report.get("toc_image")
+        if not isinstance(tocs, dict):
+            return True
+        with open_destination(pair.destination, client=writer) as destination:
+            there = destination.root(EXTERNAL)
+            return (
+                there is not None
+                and there.digest == tocs.get("digest")
+                and destination.is_whole(there.digest)
+            )
 
     def check(self, pair: Pair) -> None:
         """See Making.check."""
@@ -130,6 +140,8 @@ class Converting:
         helpers: Executor,
     ) -> tuple[str, list[Planned]]:
         """See Making.planned."""
+        if self._options.external:
+            check_toc_image(pair.destination)
         with open_repository(pair.source, client=client) as source:
             plan = make_plan(source, self._options.platforms, helpers)
         flat = self._options.flatten
@@ -145,6 +157,8 @@ class Converting:
                 there = ordinary_image(destination, own)
                 if there is not None:
                     raise refusal(destination, there)
+                if self._options.external:
+                    check_free(destination)
         return "to do", list(found.values())
 
     def shown(self) -> Mapping[str, Any]:

@@ -14,13 +14,16 @@ from stargz.errors import UsageError
 from stargz.oci.convert.store import LocalStore
 from stargz.oci.destination import Destination, cancel_uploads, open_destination
 from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
+from stargz.oci.formats.manifest import EXTERNAL, REF_NAME
 from stargz.oci.formats.reference import (
     DEFAULT_TAG,
+    MAX_TAG,
     STDIN,
     ArchiveReference,
     ImageReference,
     LayoutReference,
     Reference,
+    is_tag,
     parse_image,
 )
 from stargz.oci.registry.access import Access, shared_client
@@ -106,6 +109,24 @@ def destination_name(src: str, dst: str | None, upgrade: bool) -> str:
     return dst
 
 
+def check_toc_image(name: str) -> None:
+    """UsageError for a destination whose external TOCs would not be found."""
+    place = parse_image(name)
+    if isinstance(place, Reference):
+        tag = place.tag
+    else:
+        tag = (getattr(place, "ref", None) or "").rpartition(":")[2]
+    if not tag or not is_tag(tag):
+        raise UsageError(
+            f"{name}: it has no tag, by which alone an image's external TOCs are found: give one"
+        )
+    if len(tag + EXTERNAL) > MAX_TAG:
+        raise UsageError(
+            f"{name}: its tag has {len(tag)} characters, but external TOCs need one of at most "
+            f"{MAX_TAG - len(EXTERNAL)}: their image is named by it and {EXTERNAL}"
+        )
+
+
 def worker_name(destination: Destination) -> str:
     """What workers know the destination by."""
     place = destination.reference
@@ -121,7 +142,7 @@ def _only_name(place: LayoutReference | ArchiveReference, src: str) -> str | Non
             return None
     else:
         layout = Layout(place.path)
-    names = set(layout.refs())
+    names = {name for entry in layout.images if (name := entry.annotations.get(REF_NAME))}
     if not names:
         raise UsageError(
             f"{src}: --upgrade replaces what a name means, and the layout has none: name a DST"

@@ -85,6 +85,10 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
             report.status == "kept",
         )
 
+    def tocs(self) -> dict[str, Descriptor]:
+        """The external TOCs, by the digests of their layers."""
+        return {report.digest: toc for report in self.reports() for toc in report.beside}
+
     def not_seekable(self) -> LayerReport | None:
         """The first of those that a TOC cannot hold."""
         return next((one for one in self.reports() if one.status == NOT_SEEKABLE), None)

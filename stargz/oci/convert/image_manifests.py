@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from stargz.digests import digest_of
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.manifests import Manifests
@@ -12,6 +13,7 @@ from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import Types, Written
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import (
+    EXTERNAL,
     SOCI_INDEX,
     SOCI_V2,
     Descriptor,
@@ -20,7 +22,7 @@ from stargz.oci.formats.manifest import (
     layer_kind,
     load_json,
 )
-from stargz.oci.repository import Repository
+from stargz.oci.repository import Companion, Repository
 
 
 class ImageManifests(Manifests):
@@ -40,10 +42,27 @@ class ImageManifests(Manifests):
         self._configs: dict[Node, Written] = {}
         self._relayered: set[str] = set()  # those whose layers became others
         self.make_all()
+        tocs = layers.tocs()
+        self._blobs.update((toc.digest, toc.size) for toc in tocs.values())
+        self._tocs = rewrite.toc_image(tocs, destination.name) if tocs else None
         if types is rewrite.DOCKER:
             self.warnings.append(
                 "Docker's media types carry no annotations for most readers: the image will not be "
                 "pulled lazily"
+            )
+
+    @property
+    def toc_image(self) -> Companion | None:
+        """The image of external TOCs that is written beside this one."""
+        if self._tocs is None:
+            return None
+        return Companion(f"{self._destination.name}{EXTERNAL}", "external TOCs", self._tocs.digest)
+
+    def _write_first(self) -> None:
+        if self._tocs is not None:
+            self._destination.write_blob(rewrite.NO_CONFIG, digest_of(rewrite.NO_CONFIG))
+            self._destination.write_manifest(
+                self._tocs.data, self._tocs.media_type, named=True, suffix=EXTERNAL
             )
 
     def _make_index(self, node: Node) -> Written:

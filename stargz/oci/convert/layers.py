@@ -21,14 +21,20 @@ from stargz import opening as _opening
 from stargz._engine.write import TarEntries
 from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.errors import FormatError, StargzError, UnindexableError, UsageError
-from stargz.footer import kind_of
+from stargz.footer import Kind, kind_of
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
 from stargz.oci.formats.manifest import TOC_DIGEST, Descriptor
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
-from stargz.oci.repository import Repository, open_repository
-from stargz.options import DEFAULT_CHUNK_SIZE, ConvertOptions, Format, default_level
+from stargz.oci.repository import Repository, external_entry, open_repository
+from stargz.options import (
+    DEFAULT_CHUNK_SIZE,
+    MAX_TOC_SIZE,
+    ConvertOptions,
+    Format,
+    default_level,
+)
 from stargz.paths import several
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool, unlinked, unpack
@@ -60,6 +66,14 @@ class LayerOptions:
     def relayout(self) -> bool:
         """Whether an option asks for a layout that a seekable layer need not have."""
         return self != LayerOptions()
+
+    @property
+    def kept(self) -> Kind | None:
+        """The kind of layers that can stay as they are; None if an option asks for a layout that
+        they need not have."""
+        if not self.relayout:
+            return "estargz"
+        return "external-toc" if self == LayerOptions(format="external-toc") else None
 
     def filled(self) -> ConvertOptions:
         """With the defaults; UsageError for what is wrong or contradicts itself. Prioritized
@@ -152,6 +166,13 @@ class LayerReport:
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     annotations: dict[str, str] = field(default_factory=dict)
+    toc_blob: str = ""
+    toc_blob_size: int = 0
+
+    @property
+    def beside(self) -> tuple[Descriptor, ...]:
+        """The blob of its TOC, if that is external."""
+        return (Descriptor("", self.toc_blob, self.toc_blob_size),) if self.toc_blob else ()
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -199,9 +220,11 @@ class _Work:
         self.source = source
         self.destination = destination
         self.size = sum(entry.size for entry in task.entries)
+        self.kept = task.options.kept
         self._progress = progress
         self._warnings: list[str] = []
         self._read = 0
+        self._writers: list[BlobWriter] = []
 
     def run(self) -> dict[str, Any]:
         """The report's fields."""
@@ -210,7 +233,7 @@ class _Work:
             return self._flatten(entries)
         (entry,) = entries
         spool = None
-        if not self.task.options.relayout and _may_be_seekable(self.source, entry):
+        if self.kept is not None and _may_be_seekable(self.source, entry, self.kept):
             spool = self._fetch(entry)
             if kept := self._keep(entry, spool):
                 return kept
@@ -225,14 +248,14 @@ class _Work:
 
     def _convert(self, entry: Descriptor, spool: Spool | None = None) -> dict[str, Any]:
         where = _describe(self.source, entry)
-        with self.destination.writer() as writer:
+        with ExitStack() as stack:
             if spool is not None:
-                result = self._engine(_descriptor(spool.fd, where), writer)
+                result = self._engine(_descriptor(spool.fd, where), stack)
             else:
                 with closing(self.source.stream_blob(entry)) as stream, explained([stream]):
-                    result = self._engine(Input(where, stream), writer)
+                    result = self._engine(Input(where, stream), stack)
                     stream.finish()
-            writer.commit(result.digest)
+            self._commit(result)
         return self._converted(result)
 
     def _flatten(self, entries: Sequence[Descriptor]) -> dict[str, Any]:
@@ -248,25 +271,38 @@ class _Work:
                 for entry, stream in zip(entries, streams, strict=True)
             ]
             tar = stack.enter_context(merged_tar(inputs, lone_as_is=True, memory=self.task.memory))
-            writer = stack.enter_context(self.destination.writer())
             name = f"{self.source.name}: its layers merged" if len(inputs) > 1 else inputs[0].name
-            result = self._engine(Input(name, tar), writer)
+            result = self._engine(Input(name, tar), stack)
             for stream in streams:
                 stream.finish()
-            writer.commit(result.digest)
+            self._commit(result)
         return self._converted(result)
 
     def _told(self, size: int) -> None:
         self._read += size
         self._tell(0, 0)
 
-    def _engine(self, source: Any, writer: BlobWriter) -> ConvertResult:
-        options = self.task.options.filled()
-        fd = writer.fd
-        sink: Any = writer if fd is None else _descriptor(fd, writer.name, "w")
-        task = self.task
+    def _engine(self, source: Any, stack: ExitStack) -> ConvertResult:
+        task, options = self.task, self.task.options.filled()
+        count = 2 if options.format == "external-toc" else 1
+        self._writers = [stack.enter_context(self.destination.writer()) for _ in range(count)]
+        sink, *toc = map(_sink, self._writers)
         limits = task.memory, task.max_sparse
-        return convert_as(options, source, sink, task.threads, self._tell, *limits)
+        return convert_as(
+            options,
+            source,
+            sink,
+            task.threads,
+            self._tell,
+            *limits,
+            toc_out=toc[0] if toc else None,
+        )
+
+    def _commit(self, result: ConvertResult) -> None:
+        """What `_engine` wrote; an external TOC before the layer."""
+        digests = result.digest, result.toc_blob
+        for writer, digest in reversed(list(zip(self._writers, digests, strict=False))):
+            writer.commit(digest)
 
     def _tell(self, done: int, total: int) -> None:
         # What is read a second time, or merged, is counted behind what was read.
@@ -292,10 +328,15 @@ class _Work:
     def _keep(self, entry: Descriptor, spool: Spool) -> dict[str, Any] | None:
         """Have the layer as it is at the destination, if its TOC tells the truth about it."""
         local = LocalSource(spool.name, spool.fd, keep=spool)
-        if kind_of(local) != "estargz":
+        if kind_of(local) != self.kept:
             return None
+        apart = None
+        if self.kept == "external-toc":
+            apart = external_entry(self.source.external(), entry.digest)
+            if apart is None or TOC_DIGEST not in entry.annotations:
+                return None  # nothing vouches for what a tag leads to
         try:
-            found = self._verify(entry, local)
+            found = self._verify(entry, local, apart)
         except (StargzError, ValueError) as error:
             found = str(error)
         if found is _WHITEOUTS:
@@ -306,10 +347,16 @@ class _Work:
         file = _descriptor(spool.fd, spool.name)
         found["diff_id"], found["uncompressed_size"] = diff_id(file)
         self._copy(entry, spool)
+        if apart is not None:
+            copy_blob(self.source, self.destination, apart)
+            found |= {"toc_blob": apart.digest, "toc_blob_size": apart.size}
         return {**found, "digest": entry.digest, "size": entry.size}
 
-    def _verify(self, entry: Descriptor, local: LocalSource) -> dict[str, Any] | str:
-        """What is to be reported of a layer that can be kept; or what is wrong with it."""
+    def _verify(
+        self, entry: Descriptor, local: LocalSource, apart: Descriptor | None
+    ) -> dict[str, Any] | str:
+        """What is to be reported of a layer that can be kept; or what is wrong with it. Its TOC may
+        be `apart`."""
         from stargz.oci.convert.flatten import is_whiteout
 
         def tell(done: int, total: int) -> None:
@@ -317,7 +364,10 @@ class _Work:
 
         stated = entry.annotations.get(TOC_DIGEST)
         threads = self.task.threads
-        with _opening.open(local, toc_digest=stated, threads=threads, cache=False) as opened:
+        toc = None if apart is None else self.source.read_blob(apart, MAX_TOC_SIZE)
+        with _opening.open(
+            local, toc=toc, toc_digest=stated, threads=threads, cache=False
+        ) as opened:
             if opened.reader.undigested():
                 return "not everything in it has a digest"
             if self.task.flatten and any(map(is_whiteout, opened.names())):
@@ -420,13 +470,18 @@ def _descriptor(fd: int, name: str, mode: str = "r") -> io.FileIO:
     return file
 
 
-def _may_be_seekable(source: Repository, entry: Descriptor) -> bool:
+def _sink(writer: BlobWriter) -> Any:
+    """A blob's writer as the engine takes it."""
+    return writer if writer.fd is None else _descriptor(writer.fd, writer.name, "w")
+
+
+def _may_be_seekable(source: Repository, entry: Descriptor, kind: Kind) -> bool:
     """Whether it is worth having the whole layer to see if it can be kept: its descriptor or its
-    last bytes say that it is an eStargz layer."""
+    last bytes say that it is one of that kind."""
     if entry.annotations.get(TOC_DIGEST):
         return True
     with suppress(StargzError, OSError), closing(source.open_blob(entry)) as blob:
-        return kind_of(blob) == "estargz"
+        return kind_of(blob) == kind
     return False
 
 

@@ -115,7 +115,11 @@ class Manifests:
                     f"{self._destination.name}: it became another image ({now}) while {replaces} "
                     "was being worked on; do it again"
                 )
+        self._write_first()
         return self._write_manifest(root, named=True)
+
+    def _write_first(self) -> None:
+        """Have at the destination what has a name of its own, and is to be there before."""
 
     def _write(self, node: Node) -> None:
         made = self._made[node]

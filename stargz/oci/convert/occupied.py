@@ -9,12 +9,14 @@ from contextlib import suppress
 from stargz.errors import DigestError, FormatError, OccupiedError, RegistryError, SourceError
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import (
+    EXTERNAL,
     KNOWN,
     MAX_INDEX_NESTING,
     TOC_DIGEST,
     UNCOMPRESSED_SIZE,
     Manifest,
     is_attestation,
+    is_toc_image,
 )
 
 _MAX_LOOKED_AT = 200  # manifests of an index
@@ -32,16 +34,17 @@ def ordinary_image(
     destination: Destination,
     own: str | None = None,
     is_made: Callable[[Manifest], bool] = is_seekable,
+    suffix: str = "",
 ) -> Manifest | None:
-    """What the destination's name means now, if none of its images `is_made` by what replaces it:
-    seekable. None also where it cannot be told: who may write but not read is not kept
-    from it, and what is damaged can only gain. One with the digest `own` is known to be ours.
+    """What the destination's name (with a suffix) means now, if none of its images `is_made` by
+    what replaces it: seekable. None also where it cannot be told: who may write but not read is not
+    kept from it, and what is damaged can only gain. One with the digest `own` is known to be ours.
 
     Raises OccupiedError for an archive whose other contents would be lost, and RegistryError for a
     destination that does not answer.
     """
     try:
-        found = destination.root()
+        found = destination.root(suffix)
     except RegistryError as error:
         if error.status in (401, 403):
             return None
@@ -65,6 +68,17 @@ def refusal(
         "name another, or replace it with --force (or, where it is to be changed itself, "
         "--upgrade without DST)"
     )
+
+
+def check_free(destination: Destination) -> None:
+    """OccupiedError if the name of the external TOCs of an image is that of something else."""
+    found = ordinary_image(destination, is_made=is_toc_image, suffix=EXTERNAL)
+    if found is not None:
+        raise OccupiedError(
+            f"{destination.name}{EXTERNAL}: the name that the external TOCs are to have is that of "
+            f"another image, {found.digest}, which would be lost: give another tag, or replace it "
+            "with --force"
+        )
 
 
 def _has_made(

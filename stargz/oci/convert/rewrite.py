@@ -20,7 +20,9 @@ from stargz.oci.formats.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     DOCKER_TYPES,
+    LAYER_DIGEST,
     MAX_CONFIG_SIZE,
+    MAX_LAYERS,
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
     OCI_INDEX,
@@ -39,6 +41,7 @@ from stargz.oci.formats.manifest import (
     too_large,
 )
 
+NO_CONFIG = b"{}"
 _UNCOMPRESSED = "containerd.io/uncompressed"  # the DiffID, as containerd knows it
 
 
@@ -225,6 +228,33 @@ def rewrite_index(
     if index.media_type == media_type and made == {"mediaType": media_type} | index.json:
         return unchanged(index)
     return written(made, media_type, index.source, dump)
+
+
+def toc_image(tocs: Mapping[str, Descriptor], source: str) -> Written:
+    """The manifest of the image of external TOCs, which are given by the digests of their layers.
+    Readers go by the annotation; its config is none."""
+    if len(tocs) > MAX_LAYERS:
+        raise FormatError(f"{len(tocs)} external TOCs are more than {MAX_LAYERS} layers", source)
+    ordered = sorted((toc.digest, layer, toc.size) for layer, toc in tocs.items())
+    made = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {
+            "mediaType": OCI_CONFIG,
+            "digest": digest_of(NO_CONFIG),
+            "size": len(NO_CONFIG),
+        },
+        "layers": [
+            {
+                "mediaType": OCI_LAYER,
+                "digest": digest,
+                "size": size,
+                "annotations": {LAYER_DIGEST: layer},
+            }
+            for digest, layer, size in ordered
+        ],
+    }
+    return written(made, OCI_MANIFEST, source)
 
 
 def unchanged(manifest: Manifest) -> Written:

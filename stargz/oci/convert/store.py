@@ -29,6 +29,10 @@ class Report(Protocol):
     @property
     def size(self) -> int: ...
     @property
+    def beside(self) -> tuple[Descriptor, ...]:
+        """Other blobs that were made with it, and have to be where it is."""
+
+    @property
     def warnings(self) -> tuple[str, ...]: ...
     def to_json(self) -> dict[str, Any]: ...
 

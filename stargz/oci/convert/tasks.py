@@ -94,28 +94,34 @@ class Tasks(Generic[T, R]):
         """Have a layer at the destination that may have been made for another."""
         task, report = self._tasks[key], self._reports[key]
         for _ in range(_TRIES):
-            entry = Descriptor("", report.digest, report.size)
             place = store.place(task)
-            elsewhere = place is not None and not is_place_of(place, self._destination)
-            # What is made for many images is, as a rule, there or mounted: nothing else is asked.
-            if elsewhere and place is not None and self._destination.mount_blob(entry, place):
-                return report
-            if self._destination.has_blob(entry):
-                return report
-            if elsewhere and self._copy_from(place, entry, task):
+            if place is not None and is_place_of(place, self._destination):
+                place = None
+            if all(self._bring_blob(place, entry, task) for entry in _blobs(report)):
                 return report
             store.lost(task)
             report = store.submit(task).result()
-        if not self._destination.has_blob(Descriptor("", report.digest, report.size)):
-            raise SourceError(
-                f"{self._destination.name}: layer {report.digest} is not there although it was "
-                "written; does something delete blobs?"
-            )
+        for entry in _blobs(report):
+            if not self._destination.has_blob(entry):
+                raise SourceError(
+                    f"{self._destination.name}: layer {entry.digest} is not there although it was "
+                    "written; does something delete blobs?"
+                )
         return report
 
-    def _copy_from(
+    def _bring_blob(
         self, place: Reference | LayoutReference | None, entry: Descriptor, task: T
     ) -> bool:
+        """Have one of its blobs here, which was made elsewhere if there is a `place`; False if it
+        cannot be had."""
+        # What is made for many images is, as a rule, there or mounted: nothing else is asked.
+        if place is not None and self._destination.mount_blob(entry, place):
+            return True
+        if self._destination.has_blob(entry):
+            return True
+        return place is not None and self._copy_from(place, entry, task)
+
+    def _copy_from(self, place: Reference | LayoutReference, entry: Descriptor, task: T) -> bool:
         """Copy a layer from where it was made; False if it cannot be had there."""
         name = f"docker://{place}" if isinstance(place, Reference) else str(place)
         try:
@@ -138,6 +144,10 @@ class Tasks(Generic[T, R]):
         for report in self.reports():
             for text in report.warnings:
                 yield f"layer {report.source_digest}: {text}"
+
+
+def _blobs(report: Report) -> tuple[Descriptor, ...]:
+    return (Descriptor("", report.digest, report.size), *report.beside)
 
 
 def all_of(futures: Sequence[Future[Any]]) -> None:

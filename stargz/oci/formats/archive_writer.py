@@ -53,7 +53,7 @@ class ArchiveDestination(LayoutDestination):
             return found[-1].digest if found else None
         return None
 
-    def root(self) -> Manifest | None:
+    def root(self, suffix: str = "") -> Manifest | None:
         """See Destination.root; OccupiedError if the file has something besides, which would be
         lost with it."""
         if not Path(self._file).exists():
@@ -68,6 +68,8 @@ class ArchiveDestination(LayoutDestination):
                         f"{self.name}: the file is written as a whole, and has other images "
                         f"({names[:200]}), which would be lost: name another file, or give --force"
                     )
+                if suffix:
+                    mine = self._named(there, suffix)
                 return there.manifest(mine[-1]) if mine else None
         except FormatError as error:
             raise OccupiedError(
@@ -91,11 +93,11 @@ class ArchiveDestination(LayoutDestination):
             return False
         return bool(needed)
 
-    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool, suffix: str = "") -> str:
         """See Destination.write_manifest. What is named is written to the file, and gone from the
         directory."""
-        digest = super().write_manifest(data, media_type, named=named)
-        if named:
+        digest = super().write_manifest(data, media_type, named=named, suffix=suffix)
+        if named and not suffix:
             with errors_name(self.name), complete_or_absent(self._file) as fd:
                 _write(fd, Layout(self._path))
         return digest

@@ -15,6 +15,7 @@ from pathlib import Path
 from stargz.digests import check_digest, is_digest
 from stargz.errors import DigestError, FormatError, MissingBlobError, SourceError
 from stargz.oci.formats.manifest import (
+    EXTERNAL,
     MAX_MANIFEST_SIZE,
     OCI_INDEX,
     REF_NAME,
@@ -63,11 +64,13 @@ class ImageLayout:
     @property
     def images(self) -> list[Descriptor]:
         """What its index lists, but for what has no name and says that it is no image, or is about
-        another manifest."""
+        another manifest; and for the external TOCs of others, which have a name made of theirs."""
+        tocs = {f"{name}{EXTERNAL}" for name in self.refs()}
         found = [
             entry
             for entry in self.index.manifests
-            if REF_NAME in entry.annotations or not entry.json.get("artifactType")
+            if (REF_NAME in entry.annotations or not entry.json.get("artifactType"))
+            and entry.annotations.get(REF_NAME) not in tocs
         ]
         if len(found) < 2:
             return found

@@ -123,23 +123,28 @@ class LayoutDestination:
             return found[-1].digest if found else None
         return found[0].digest if len({entry.digest for entry in found}) == 1 else None
 
-    def root(self) -> Manifest | None:
+    def root(self, suffix: str = "") -> Manifest | None:
         """See Destination.root. What has no name is not replaced."""
         if self._reference.ref is None or not (self._path / "index.json").exists():
             return None
         layout = Layout(self._path)
-        found = self._named(layout)
+        found = self._named(layout, suffix)
         return layout.manifest(found[-1]) if found else None
 
     def manifest(self, entry: Descriptor) -> Manifest:
         """See Destination.manifest."""
         return Layout(self._path).manifest(entry)
 
-    def _named(self, layout: ImageLayout) -> list[Descriptor]:
+    def _ref(self, suffix: str = "") -> str | None:
         ref = self._reference.ref
-        return [entry for entry in layout.images if entry.annotations.get(REF_NAME) == ref]
+        return None if ref is None else ref + suffix
 
-    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+    def _named(self, layout: ImageLayout, suffix: str = "") -> list[Descriptor]:
+        ref = self._ref(suffix)
+        listed = layout.index.manifests if suffix else layout.images
+        return [entry for entry in listed if entry.annotations.get(REF_NAME) == ref]
+
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool, suffix: str = "") -> str:
         """See Destination.write_manifest. Only what is named is in the layout's index."""
         if len(data) > MAX_MANIFEST_SIZE:
             raise FormatError(too_large(len(data)), self.name)
@@ -148,7 +153,7 @@ class LayoutDestination:
         if named:
             entry: dict[str, Any] = {"mediaType": media_type, "digest": digest, "size": len(data)}
             if self._reference.ref is not None:
-                entry["annotations"] = {REF_NAME: self._reference.ref}
+                entry["annotations"] = {REF_NAME: self._ref(suffix)}
             with errors_name(self._within):
                 self._add(entry)
         return digest

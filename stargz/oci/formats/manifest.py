@@ -37,6 +37,8 @@ OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
 LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
+# What an image of external TOCs is named, behind the name of the image that it is of.
+EXTERNAL = "-esgztoc"
 REF_NAME = "org.opencontainers.image.ref.name"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
@@ -350,6 +352,12 @@ def kind_of(entry: Descriptor) -> str:
     """What an index, or a registry, says of a manifest that is no image."""
     stated = entry.json.get("artifactType") or entry.annotations.get(_REFERENCE_TYPE)
     return (stated if isinstance(stated, str) and stated else entry.media_type)[:200]
+
+
+def is_toc_image(manifest: Manifest) -> bool:
+    """Whether a manifest is one of external TOCs, and of nothing else."""
+    layers = manifest.layers if manifest.kind == "manifest" else []
+    return bool(layers) and all(LAYER_DIGEST in entry.annotations for entry in layers)
 
 
 def is_image(manifest: Manifest) -> bool:

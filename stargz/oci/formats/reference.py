@@ -24,6 +24,7 @@ _API_HOSTS = {DEFAULT_REGISTRY: "registry-1.docker.io"}
 _OLD_NAMES = {"index.docker.io": DEFAULT_REGISTRY, "registry-1.docker.io": DEFAULT_REGISTRY}
 
 STDIN = "-"  # the path of an archive that is standard input
+MAX_TAG = 128  # characters
 MAX_NAME = 255  # characters of registry and repository together
 
 _ALNUM = "[a-z0-9]+"
@@ -31,7 +32,7 @@ _COMPONENT = rf"{_ALNUM}(?:(?:\.|_|__|-+){_ALNUM})*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_TAG = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{MAX_TAG - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)

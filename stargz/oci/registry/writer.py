@@ -124,9 +124,12 @@ class RegistryDestination:
             raise failure(answer, self._reference, writing=answer.status in (401, 403))
         return digest_of(answer.data)
 
-    def root(self) -> Manifest | None:
+    def root(self, suffix: str = "") -> Manifest | None:
         """See Destination.root."""
-        return self._read(self._reference)
+        return self._read(self._named(suffix))
+
+    def _named(self, suffix: str) -> Reference:
+        return self._reference.with_tag(self._reference.target + suffix)
 
     def manifest(self, entry: Descriptor) -> Manifest:
         """See Destination.manifest."""
@@ -151,10 +154,10 @@ class RegistryDestination:
         """See Destination.is_whole: a registry has what its manifests refer to."""
         return True
 
-    def write_manifest(self, data: bytes, media_type: str, *, named: bool) -> str:
+    def write_manifest(self, data: bytes, media_type: str, *, named: bool, suffix: str = "") -> str:
         """See Destination.write_manifest."""
         digest = digest_of(data)
-        reference = self._reference if named else self._reference.with_digest(digest)
+        reference = self._named(suffix) if named else self._reference.with_digest(digest)
         with self._turn(digest):
             if named or not self._has_manifest(f"manifests/{reference.target}", digest):
                 self._put_manifest(reference, data, media_type)

@@ -96,6 +96,11 @@ class ZtocReport:
     why: str = ""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def beside(self) -> tuple[Descriptor, ...]:
+        """Nothing."""
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return {**asdict(self), "warnings": list(self.warnings)}
