@@ -517,3 +517,37 @@ def test_a_frame_of_more_than_it_promises() -> None:
     for source in (blob, Faraway(blob)):
         with stargz.open(source, annotations=notes, cache=False) as layer:
             assert layer.read("a") == b"hello" * 100
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", ["annotations", "toc_digest", "nothing"])
+@pytest.mark.parametrize("name", ["containers_storage.zst", "zstd_chunked.zst"])
+def test_flipped_and_cut_anywhere(data: Path, name: str, known: str) -> None:
+    """What is read is what was there, or an error; without digests of the TOC, of all but it."""
+    blob = (data / name).read_bytes()
+    with stargz.open(blob) as layer:
+        wanted = {one: layer.read(one) for one in layer.toc.names("reg")}
+        options = {"toc_digest": layer.toc_digest} if known == "toc_digest" else {}
+        end = layer.data_end if known == "nothing" else len(blob)
+    if known == "annotations" and name.startswith("containers"):
+        options["annotations"] = json.loads((data / "containers_storage.json").read_text())
+    places = [*range(0, end, 211), *range(max(0, end - 200), end, 7)]
+    whole = 0
+    for number, place in enumerate(places):
+        flipped = bytearray(blob)
+        flipped[place] ^= 1 << number % 8
+        for bad in (bytes(flipped), blob[:place]) if number % 4 == 0 else (bytes(flipped),):
+            try:
+                layer = stargz.open(bad, index=False, **options)
+            except (FormatError, DigestError):
+                continue
+            with layer:
+                for one, content in wanted.items():
+                    try:
+                        assert layer.read(one) == content
+                        whole += 1
+                    except (FormatError, DigestError):
+                        pass
+    assert whole

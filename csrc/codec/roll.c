@@ -45,19 +45,26 @@ typedef uint16_t sums __attribute__((vector_size(2 * LANES)));
 
 #define ALWAYS static inline __attribute__((always_inline))
 
+/* Clang has one that GCC has from 12 on, GCC another. */
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (row){__VA_ARGS__})
+#endif
+#define LOW(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH(a, b) SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
 ALWAYS void transpose(row square[STEPS])
 {
-    static const row low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23},
-                     high = {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     row other[STEPS];
     for (int half = 0; half < 2; half++) {
         for (int i = 0; i < STEPS / 2; i++) {
-            other[2 * i] = __builtin_shuffle(square[i], square[i + STEPS / 2], low);
-            other[2 * i + 1] = __builtin_shuffle(square[i], square[i + STEPS / 2], high);
+            other[2 * i] = LOW(square[i], square[i + STEPS / 2]);
+            other[2 * i + 1] = HIGH(square[i], square[i + STEPS / 2]);
         }
         for (int i = 0; i < STEPS / 2; i++) {
-            square[2 * i] = __builtin_shuffle(other[i], other[i + STEPS / 2], low);
-            square[2 * i + 1] = __builtin_shuffle(other[i], other[i + STEPS / 2], high);
+            square[2 * i] = LOW(other[i], other[i + STEPS / 2]);
+            square[2 * i + 1] = HIGH(other[i], other[i + STEPS / 2]);
         }
     }
 }
