@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
+from stargz.compressions import compression
 from stargz.digests import digest_of
 from stargz.errors import (
     DigestError,
@@ -24,9 +25,9 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.logs import logger
-from stargz.options import INDEX_SUFFIX
+from stargz.options import INDEX_SUFFIX, is_given
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
-from stargz.sources.base import BESIDE
+from stargz.sources.base import BESIDE, is_direct
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
@@ -43,13 +44,10 @@ _PEEK = 4096  # compressed ones that are enough for these
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
 # is written to within one has the same times as before.
 _TICK_NS = 20_000_000
+# What decompresses others.
+_PROGRAMS = {"bzip2": "bzip2", "xz": "xz", "lz4": "lz4", "lzip": "lzip", "compress": "gzip"}
 # What begins so, for those who give something else.
 _OTHERS = {
-    b"BZh": "it is bzip2; decompress it (bzip2 -d)",
-    b"\xfd7zXZ\0": "it is xz; decompress it (xz -d)",
-    b"\x04\x22\x4d\x18": "it is lz4; decompress it (lz4 -d)",
-    b"LZIP": "it is lzip; decompress it (lzip -d)",
-    b"\x1f\x9d": "it is of compress; decompress it (gzip -d)",
     b"PK\x03\x04": "it is a zip archive",
     b"7z\xbc\xaf\x27\x1c": "it is a 7z archive",
     _MAGIC: "it is an index, of another file (--index takes it)",
@@ -77,7 +75,7 @@ class Wanted:
     @property
     def given(self) -> bool:
         """Whether it is a file, which alone will do."""
-        return not (self.index is None or self.index is False or self.index == "build")
+        return is_given(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +125,9 @@ def compression_of(blob: ByteSource) -> str | None:
 
 
 def _compression_of(head: bytes) -> str | None:
-    if head.startswith(b"\x1f\x8b"):
-        return "gzip"
-    skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
-    if head.startswith(b"\x28\xb5\x2f\xfd") or skippable:
-        return "zstd"
+    kind = compression(head)
+    if kind in ("gzip", "zstd"):
+        return kind
     empty = head == bytes(_HEAD)
     return "none" if empty or _is_tar_header(head) else None
 
@@ -156,6 +152,9 @@ def what_it_is(head: bytes) -> str:
     """Of what begins so, and is no tar: what it is, and what to do."""
     if not head:
         return "it is empty"
+    kind = compression(head)
+    if kind in _PROGRAMS:
+        return f"it is compressed by {kind}; decompress it ({_PROGRAMS[kind]} -d)"
     for magic, told in _OTHERS.items():
         if head.startswith(magic):
             return told
@@ -193,8 +192,7 @@ def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
 
 def _is_local(blob: ByteSource) -> bool:
     """Whether it is a file, memory, or a file object, which its owner has opened to be read."""
-    direct = any(getattr(blob, name, None) is not None for name in ("fd", "buffer", "named"))
-    return direct or isinstance(blob, FileObjectSource)
+    return is_direct(blob) or isinstance(blob, FileObjectSource)
 
 
 # --- files ------------------------------------------------------------------------------

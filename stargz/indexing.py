@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from stargz.digests import is_sha256
+from stargz.digests import Hashed, is_sha256
 from stargz.endpoints import Sink, is_same_file, open_source, open_writer
 from stargz.errors import DigestError, SourceError, TarError, UsageError
 from stargz.options import INDEX_SUFFIX, SPAN_SIZE, check_span_size, thread_count
 from stargz.results import Result
 from stargz.sources import ByteSource, Source, as_source, url_scheme
+from stargz.sources.base import is_direct
 from stargz.sources.local import file_identity
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def index(
         given = stack.enter_context(_opened(src))
         if is_same_file(src, target) or is_same_file(target, src):
             raise UsageError(f"{given.name}: source and destination are the same file")
-        out = _Hashed(open_writer(target, stack, force))
+        out = Hashed(open_writer(target, stack, force))
         made = _build(given, span_size, format == "soci", threads, progress)
         made.write_ztoc(out.write) if format == "soci" else made.dump(out.write)
     return IndexResult(
@@ -138,9 +138,9 @@ def toc_digest_of(made: Index) -> str:
     """The digest of the JSON of an index's TOC."""
     if made.toc_digest:
         return made.toc_digest
-    whole = hashlib.sha256()
-    made.toc.format_to(whole.update)
-    return f"sha256:{whole.hexdigest()}"
+    whole = Hashed()
+    made.toc.format_to(whole.write)
+    return whole.digest
 
 
 def _beside(src: Source) -> str:
@@ -241,7 +241,7 @@ def _forward(source: ByteSource) -> Iterator[Input]:
             yield own
         finally:
             os.close(own)
-    elif any(getattr(source, name, None) is not None for name in ("fd", "buffer", "named")):
+    elif is_direct(source):
         yield _reader(source)
     else:
         from stargz.sources.forward import ForwardSource
@@ -260,21 +260,3 @@ def _reader(source: ByteSource) -> Callable[[int], bytes]:
         return piece
 
     return read
-
-
-class _Hashed:
-    """What is written, counted and hashed on the way."""
-
-    def __init__(self, put: Callable[[bytes], object]) -> None:
-        self._put = put
-        self._hash = hashlib.sha256()
-        self.size: int = 0
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self.size += len(data)
-        self._put(data)

@@ -125,6 +125,11 @@ def check_max_sparse(size: int | None) -> None:
         raise UsageError(f"max_sparse (--max-sparse) {size!r:.40} is not 1 byte to 4 EiB")
 
 
+def is_given(index: object) -> bool:
+    """Whether the keyword `index` is an index, and not what to do where there is none."""
+    return not (index is None or index is False or index == "build")
+
+
 def default_threads() -> int:
     """The processors this process may run on."""
     return len(os.sched_getaffinity(0))

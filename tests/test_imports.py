@@ -20,7 +20,7 @@ PACKAGE = ROOT / "stargz"
 # __main__ are the doors, above all.
 FLOORS = {
     "stargz": (
-        ("errors", "durable", "digests", "logs", "results", "wildcards"),
+        ("errors", "compressions", "durable", "digests", "logs", "results", "wildcards"),
         ("footer", "_engine"),
         ("toc", "paths", "contents", "sources", "options", "endpoints"),
         ("cache",),

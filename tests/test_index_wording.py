@@ -37,8 +37,8 @@ NO_TARS: dict[str, tuple[Callable[[], bytes], str]] = {
     "noise": (lambda: NOISE, "its first bytes are of none of these"),
     "notes.txt.gz": (lambda: gzip.compress(b"some words"), "no tar: it ends before a first header"),
     "photo.jpg.gz": (lambda: gzip.compress(NOISE), "no tar: it does not begin with a header"),
-    "bz2": (lambda: b"BZh91AY&SY" + NOISE, "it is bzip2; decompress it"),
-    "xz": (lambda: b"\xfd7zXZ\0" + NOISE, "it is xz; decompress it"),
+    "bz2": (lambda: b"BZh91AY&SY" + NOISE, "it is compressed by bzip2; decompress it"),
+    "xz": (lambda: b"\xfd7zXZ\0" + NOISE, "it is compressed by xz; decompress it"),
     "zip": (lambda: b"PK\x03\x04" + NOISE, "it is a zip archive"),
     "index": (lambda: index_of(TAR), "it is an index, of another file"),
 }
@@ -76,7 +76,7 @@ def test_by_the_commands(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "any.tar.xz").write_bytes(b"\xfd7zXZ\0" + NOISE)
     (tmp_path / "any.tar").write_bytes(TAR)
-    for name, said in (("empty", "it is empty"), ("any.tar.xz", "it is xz")):
+    for name, said in (("empty", "it is empty"), ("any.tar.xz", "it is compressed by xz")):
         for command in ("ls", "index"):
             assert said in fails(1, command, tmp_path / name)
         assert not (tmp_path / f"{name}.index").exists()
