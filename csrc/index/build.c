@@ -141,7 +141,7 @@ static void on_frame(void *arg, int64_t offset, size_t made)
     sgz_index_build *c = arg;
     sgz_point point = {.offset = offset, .out = c->decoded + (int64_t)made};
     if (!c->frames++ || point.out - last_out(c) > c->options.span_size)
-        c->no_room = add_point(c, &point, NULL) != SGZ_OK; /* told once the read is over */
+        c->no_room |= add_point(c, &point, NULL) != SGZ_OK; /* told once the read is over */
 }
 
 static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)

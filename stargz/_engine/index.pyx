@@ -183,7 +183,7 @@ cdef class Index:
             if points.windows != NULL and point.history:
                 history = (points.windows + point.window)[:point.packed or point.history]
                 if point.packed:
-                    history = zlib.decompress(history, -15)
+                    history = zlib.decompressobj(-15).decompress(history, point.history)
             digest = "" if points.digests == NULL else digest_text(points.digests[i])
             found.append((point.offset, point.skip, point.out, history, digest))
         return found
