@@ -40,6 +40,7 @@ FLOORS = {
         ("registry",),
         ("repository", "destination"),
         ("indexes",),
+        ("loading",),
         ("image", "verify"),
         ("convert",),
         ("conversion", "extraction", "difference"),

@@ -15,7 +15,7 @@ from stargz.cli._output import print_json, print_table, relay, shown, size_text
 from stargz.footer import NOT_READ
 
 if TYPE_CHECKING:
-    from stargz.oci.image import ImageManifest
+    from stargz.oci.loading import ImageManifest
 
 EXAMPLE = """\
 stargz image info docker://registry.example/app:1.0
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell what SRC is."""
     from stargz.errors import UnverifiedError
-    from stargz.oci.image import load_image
+    from stargz.oci.loading import load_image
 
     relay(args)
     check_image(args)

@@ -15,7 +15,7 @@ import zstandard
 from command import fails, ok, run
 from layouts import OCI_LAYER, OCI_MANIFEST, Layout
 from servers import FaultProxy
-from test_soci_index import LARGE, OTHER, SOCI_V1, SOCI_V2, ReferrersAPI, root
+from soci_images import LARGE, OTHER, SOCI_V1, SOCI_V2, ReferrersAPI, root
 from test_soci_reading import copied, index, indexed, ordinary, rewritten
 
 import stargz

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from layouts import Layout
-from test_soci_index import LARGE, OTHER, SOCI_V2, files, index, root
+from soci_images import LARGE, OTHER, SOCI_V2, files, index, root
 
 import stargz
 from stargz.errors import PlatformError
