@@ -154,12 +154,9 @@ def _verify_image(args: argparse.Namespace) -> Told:
     from stargz.oci.registry.access import Access
     from stargz.oci.verify.image import verify_image
 
-    single = [
-        name for name in ("toc", "toc_digest", "index", "index_digest") if getattr(args, name)
-    ]
-    if single:
-        option = single[0].replace("_", "-")
-        raise UsageError(f"{args.src}: --{option} is for one layer; choose --layer")
+    single = _options.of_one_layer(args)
+    if single is not None:
+        raise UsageError(f"{args.src}: {single} is for one layer; choose --layer")
     relay(args)
     with Progress("verify", args) as progress:
         result = verify_image(

