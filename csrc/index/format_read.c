@@ -9,8 +9,6 @@
 #include "index/limits.h"
 #include "toc/open.h"
 
-#define DEFLATE_RATIO 1032 /* deflate has 258 bytes in two bits at best */
-
 typedef struct {
     const uint8_t *data;
     size_t len;
@@ -176,7 +174,7 @@ static sgz_status inflate_entries(file *f, sgz_error *err)
     size_t in_len = f->toc_at - f->entries_at, got;
     sgz_inflater z;
     if (head->entries_len > sgz_index_entries_max(head->json_size) ||
-        head->entries_len / DEFLATE_RATIO > in_len)
+        head->entries_len / SGZ_DEFLATE_RATIO > in_len)
         return FAIL(err, f->entries_at, "what it has of its entries is impossibly long");
     if (head->entries > head->entries_len / 3)
         return FAIL(err, f->entries_at, "its %llu entries are not there",

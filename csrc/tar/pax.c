@@ -50,29 +50,6 @@ static int compare_keys(const sgz_xattr *a, const sgz_xattr *b)
     return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
-static int compare_xattrs(const void *a, const void *b)
-{
-    const sgz_xattr *x = a, *y = b;
-    int order = compare_keys(x, y);
-    /* Equal keys in the order of the records, so that the last can win. */
-    return order ? order : x->key < y->key ? -1 : x->key > y->key;
-}
-
-static void sort_xattrs(sgz_tar_parser *p)
-{
-    size_t count = p->xattr_count, kept = 0;
-    int sorted = 1;
-    for (size_t i = 1; i < count && sorted; i++)
-        sorted = compare_keys(&p->xattrs[i - 1], &p->xattrs[i]) < 0;
-    if (sorted)
-        return;
-    qsort(p->xattrs, count, sizeof *p->xattrs, compare_xattrs);
-    for (size_t i = 0; i < count; i++)
-        if (i + 1 == count || compare_keys(&p->xattrs[i], &p->xattrs[i + 1]))
-            p->xattrs[kept++] = p->xattrs[i];
-    p->xattr_count = kept;
-}
-
 size_t sgz_tar_unescape(char *name, size_t len)
 {
     size_t used = 0;
@@ -405,7 +382,7 @@ sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
         }
     }
     if (!global) {
-        sort_xattrs(p);
+        p->xattr_count = sgz_base_xattrs_sort(p->xattrs, p->xattr_count);
         return SGZ_OK;
     }
     sgz_status status = SGZ_OK;
