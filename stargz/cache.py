@@ -379,19 +379,15 @@ _shared: weakref.WeakValueDictionary[tuple[str, int], Cache] = weakref.WeakValue
 _sharing = threading.Lock()
 
 
-def as_cache(
-    cache: Cache | str | os.PathLike[str] | bool | None, *, remote: bool = True
-) -> Cache | None:
+def as_cache(cache: Cache | str | os.PathLike[str] | bool | None) -> Cache | None:
     """The Cache that the `cache` parameter of `stargz.open` means.
 
-    A Cache, or a path; True for the user's own; False for none. None is the user's own where
-    the blob is `remote`, if it can be used (else a warning is logged), and none where it is not.
+    A Cache, or a path; True for the user's own; False for none. None is the user's own, if it can
+    be used (else a warning is logged).
     """
     if isinstance(cache, Cache):
         return cache
     if cache is None:
-        if not remote:
-            return None
         try:
             return _share(default_path())
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
