@@ -44,6 +44,7 @@ _PEEK = 4096  # compressed ones that are enough for these
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
 # is written to within one has the same times as before.
 _TICK_NS = 20_000_000
+_SECOND_NS = 1_000_000_000
 # What decompresses others.
 _PROGRAMS = {"bzip2": "bzip2", "xz": "xz", "lz4": "lz4", "lzip": "lzip", "compress": "gzip"}
 # What begins so, for those who give something else.
@@ -55,6 +56,8 @@ _OTHERS = {
 # What the files of indexes hash to that this process made of blobs of known digests, and kept.
 _made: dict[tuple[str, str], bytes] = {}
 _MAX_MADE = 10_000
+# What zstd itself writes has one frame, which is not told without decoding all of it.
+_IF_FRAMES = " (of several frames: one of a single frame has to be converted, 'stargz convert')"
 _KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
 
 
@@ -110,6 +113,8 @@ def find(blob: ByteSource, wanted: Wanted) -> Found:
         found = _sibling(blob, wanted)
         if found is not None:
             return found
+    # Nothing vouches for a file in the cache, either: where all must be verified, `read` takes only
+    # what this process made.
     place = _Place(blob, wanted)
     made = place.read()
     if made is None:
@@ -181,13 +186,22 @@ def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
     """Refuse to fetch all of what is far away, or what is no tar."""
     kind = check_tar(blob)
     here = _is_local(blob) or getattr(blob, "at_hand", 0) >= blob.size  # it has come whole
-    if wanted.index is False or not (here or wanted.index == "build"):
-        raise UnindexedError(
-            f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is no index "
-            'of it: index="build" (--build-index) reads it once to make one, index (--index) '
-            "names one",
-            blob.name,
-        )
+    if wanted.index is not False and (here or wanted.index == "build"):
+        return
+    if wanted.require_verified:
+        lacks = "no index of it that is verified: one that was kept is not enough"
+        names = "index and index_digest (--index, --index-digest) name one"
+    else:
+        lacks, names = "no index of it", "index (--index) names one"
+    if wanted.index is False:  # `stargz info` makes none, nor does who asked for that
+        makes = "'stargz index' makes one"
+    else:
+        makes = 'index="build" (--build-index) reads it once to make one'
+    raise UnindexedError(
+        f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is {lacks}: {makes}, {names}"
+        f"{_IF_FRAMES if kind == 'zstd' else ''}",
+        blob.name,
+    )
 
 
 def _is_local(blob: ByteSource) -> bool:
@@ -221,6 +235,7 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
                 if wanted.index_digest is None:
                     _check_owner(opened, blob)
                     _check_size(opened, blob)
+                    _check_age(opened, blob)
                 return _read(opened, blob, wanted)
     except (StargzError, OSError) as error:
         if wanted.index_digest is not None:
@@ -254,6 +269,23 @@ def _check_size(file: ByteSource, blob: ByteSource) -> None:
         raise IndexFileError(
             f"{file.size:,} bytes are many for the index of {blob.size:,}: name it (--index) if it "
             "is to be used",
+            file.name,
+        )
+
+
+def _check_age(file: ByteSource, blob: ByteSource) -> None:
+    """What has no contents is compared with nothing, so one of an earlier SRC would show its links
+    and modes. (A time of whole seconds is all that some file systems keep.)"""
+    one, other = _status(file), _status(blob)
+    if one is None or other is None:
+        return
+    made, changed = one.st_mtime_ns, other.st_mtime_ns
+    if made % _SECOND_NS == 0:
+        changed -= changed % _SECOND_NS
+    if made < changed:
+        raise IndexFileError(
+            f"it is older than {blob.name}: make it again ('stargz index --force {blob.name}') or "
+            "name it (--index)",
             file.name,
         )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -99,6 +100,7 @@ def index(
         out = Hashed(open_writer(target, stack, force))
         made = _build(given, span_size, format == "soci", threads, progress)
         made.write_ztoc(out.write) if format == "soci" else made.dump(out.write)
+    _be_no_older(target, src)
     return IndexResult(
         format=format,
         path=os.fspath(target) if isinstance(target, (str, os.PathLike)) else None,
@@ -147,6 +149,17 @@ def _beside(src: Source) -> str:
     if isinstance(src, str | os.PathLike) and not url_scheme(src):
         return os.fspath(src) + INDEX_SUFFIX
     raise UsageError("of what is no file the index needs a name: give dst")
+
+
+def _be_no_older(target: Sink, src: Source) -> None:
+    """An index that is older than its blob is not taken unasked: that of a blob with a time to
+    come gets the same."""
+    if not isinstance(target, str | os.PathLike) or not isinstance(src, str | os.PathLike):
+        return
+    with suppress(OSError):
+        info, of = os.stat(target), os.stat(src)  # noqa: PTH116
+        if stat.S_ISREG(info.st_mode) and info.st_mtime_ns < of.st_mtime_ns:
+            os.utime(target, ns=(info.st_atime_ns, of.st_mtime_ns))
 
 
 def _warnings(made: Index) -> Iterator[str]:

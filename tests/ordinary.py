@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import subprocess
+import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +36,16 @@ def big_tar(size: int = 700_000) -> bytes:
         ("d/last", noise[size // 2 :]),
     ]
     return blobs.tar_of(entries, uid=1000, gid=100, uname="user", mtime=1_700_000_000)
+
+
+def linked_tar(target: str) -> bytes:
+    """A tar of a symlink."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo("link")
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        archive.addfile(info)
+    return out.getvalue()
 
 
 def frames(tar: bytes, piece: int = 50_000) -> bytes:

@@ -23,6 +23,7 @@ from faraway import Faraway
 from ordinary import TEXT, beside, span_size
 
 import stargz
+from stargz import indexes
 from stargz.errors import (
     DigestError,
     FooterError,
@@ -260,49 +261,6 @@ def test_each_side_of_a_diff_has_its_own(path: Path, tmp_path: Path) -> None:
     assert "of a blob of" in fails_here(1, "diff", "--index-b", index, path, other)
 
 
-# --- one beside it --------------------------------------------------------------------------------
-
-
-def test_one_beside_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    index = beside(path)
-    with stargz.open(path) as layer:
-        assert span_size(layer) == ordinary.SPAN
-        assert not layer.verified
-    with stargz.open(path, index_digest=blobs.sha256(index.read_bytes())) as layer:
-        assert span_size(layer) == ordinary.SPAN
-        assert layer.verified
-    with pytest.raises(DigestError):
-        stargz.open(path, index_digest=NONE)
-    assert not caplog.records
-
-
-def test_one_beside_it_that_is_of_no_use_is_a_warning(path: Path) -> None:
-    index = beside(path)
-    good = index.read_bytes()
-    for bad in (b"", b"junk", good[:-1], good[:100], good[:200] + b"\xff" + good[201:]):
-        index.write_bytes(bad)
-        told, quiet = each_here(("cat", path, "d/text"), ("cat", "-q", path, "d/text"))
-        assert told[:2] == quiet[:2] == (0, TEXT.decode())
-        assert told[2].startswith(f"stargz: warning: {index}")
-        assert told[2].endswith("this index is not used\n") and told[2].count("\n") == 1
-        assert quiet[2] == ""
-    path.write_bytes(gzip.compress(TAR + bytes(4096)))
-    index.write_bytes(good)
-    assert "of a blob of" in here("ls", path).stderr
-    # One that would take all memory.
-    with index.open("r+b") as file:
-        file.truncate(200 << 20)
-    assert "are many for the index of" in here("ls", path).stderr
-    # One that cannot be read.
-    index.unlink()
-    index.mkdir()
-    assert "is a directory" in here("ls", path).stderr
-    index.rmdir()
-    index.symlink_to(index)
-    told = here("ls", path).stderr
-    assert told.startswith(f"stargz: warning: {index}: Too many levels of symbolic links; this")
-
-
 # --- info -----------------------------------------------------------------------------------------
 
 
@@ -371,6 +329,26 @@ def test_require_verified(path: Path, tmp_path: Path, user_cache: Path) -> None:
     assert ok_here("ls", "--index", tmp_path / "i", "--toc-digest", toc_digest, path)
     with pytest.raises(UnverifiedError):
         stargz.open(Faraway(GZ), index=index, require_verified=True)
+
+
+def test_require_verified_and_one_that_was_kept(path: Path) -> None:
+    """It is not enough, which is told; `info` makes none, and does not say that it would."""
+    far = Faraway(GZ)
+    far.identity = ("far", "1")
+    stargz.open(far, index="build").close()
+    stargz.open(far).close()
+    indexes._made.clear()  # as in another process
+    with pytest.raises(UnindexedError) as caught:
+        stargz.open(far, require_verified=True)
+    told = caught.value.message
+    assert "verified: one that was kept is not enough" in told
+    assert "--build-index" in told and "--index-digest" in told
+    with stargz.open(far, require_verified=True, index="build") as layer:
+        assert layer.verified
+    ok_here("ls", path)
+    told = fails_here(1, "info", "--require-verified", path)
+    assert "--build-index" not in told and "'stargz index' makes one" in told
+    assert "--index-digest" in told
 
 
 def test_what_a_digest_is_of(path: Path, tmp_path: Path, user_cache: Path) -> None:
