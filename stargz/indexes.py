@@ -57,7 +57,7 @@ _OTHERS = {
 _made: dict[tuple[str, str], bytes] = {}
 _MAX_MADE = 10_000
 # What zstd itself writes has one frame, which is not told without decoding all of it.
-_IF_FRAMES = " (of several frames: one of a single frame has to be converted, 'stargz convert')"
+IF_FRAMES = " (of several frames: one of a single frame has to be converted, 'stargz convert')"
 _KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
 
 
@@ -199,7 +199,7 @@ def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
         makes = 'index="build" (--build-index) reads it once to make one'
     raise UnindexedError(
         f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is {lacks}: {makes}, {names}"
-        f"{_IF_FRAMES if kind == 'zstd' else ''}",
+        f"{IF_FRAMES if kind == 'zstd' else ''}",
         blob.name,
     )
 

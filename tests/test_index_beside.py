@@ -1,4 +1,4 @@
-"""The index that lies beside an ordinary tar.gz: when it is used, and what is told when it is not."""
+"""The index that lies beside an ordinary tar.gz: when it is used, and what is told if it is not."""
 
 from __future__ import annotations
 

@@ -211,3 +211,17 @@ def test_a_span_is_what_was_asked_for() -> None:
         spans.append(result.spans)
         assert result.longest_span <= max(size, len(TAR)) + (1 << 20)
     assert spans == sorted(spans, reverse=True) and spans[0] > spans[-1]
+
+
+def test_standard_output_under_another_name(path: Path, tmp_path: Path) -> None:
+    """Nothing but the index goes there, whether it is a pipe or a file."""
+    made = ok("index", path, "-o", "-", text=False)
+    assert ok("index", path, "-o", "/dev/stdout", text=False) == made
+    for command_name in ("index", "convert"):
+        with (tmp_path / command_name).open("wb") as out:
+            subprocess.run(
+                command(command_name, path, "-o", "/dev/stdout"),
+                stdout=out, env=environment(), check=True,
+            )  # fmt: skip
+    assert (tmp_path / "index").read_bytes() == made
+    assert (tmp_path / "convert").read_bytes() == ok("convert", path, "-", text=False)

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -363,6 +364,8 @@ def test_an_index_of_another_blob_is_named(tmp_path: Path) -> None:
     entries: list[Any] = [("a", b"a" * 5000), ("b", b"b" * 5000)]
     path.write_bytes(blobs.tar_of(entries))
     stargz.index(path)
+    later = time.time() + 1000  # an older one is not used at all
+    os.utime(f"{path}.index", (later, later))
     path.write_bytes(blobs.tar_of([(name, data.upper()) for name, data in entries]))
     hint = f"{path}.index may be of another blob: make it anew ('stargz index --force')"
     assert fails_here(3, "cat", path, "a").endswith(hint)

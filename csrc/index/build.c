@@ -151,8 +151,8 @@ static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)
         return no_memory(err);
     if (c->decoded - last_out(c) <= limit && (!end || c->frames != 1 || !c->decoded))
         return SGZ_OK;
-    return sgz_base_fail(err, SGZ_EDATA, c->points->count ? c->points->at[c->points->count - 1].offset
-                                                          : 0,
+    return sgz_base_fail(err, SGZ_ENOTOC, c->points->count ? c->points->at[c->points->count - 1].offset
+                                                           : 0,
                          NULL, 0,
                          "one zstd frame has no entry points: convert it (stargz convert; an "
                          "image: stargz image convert), or compress it in many frames");

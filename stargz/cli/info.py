@@ -145,6 +145,13 @@ def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
     return {"kind": found.kind, "size": blob.size, "toc_offset": offset}
 
 
+def _note(compression: str | None) -> str:
+    """Of what has no index."""
+    from stargz.indexes import IF_FRAMES
+
+    return _UNINDEXED + (IF_FRAMES if compression == "zstd" else "")
+
+
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     def text(key: str, value: Any) -> str:
         if value is None and key in ("uncompressed_size", "ratio"):
@@ -163,5 +170,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         for key, value in report.items()
         if value is not None or report["kind"] not in ("plain", "zstd:chunked")
     ]
-    notes = {"zstd:chunked": NOT_READ, "plain": _UNINDEXED}
+    notes = {"zstd:chunked": NOT_READ, "plain": ""}
+    if report["kind"] == "plain":
+        notes["plain"] = _note(report["compression"])
     return [*rows, *(("note", note) for kind, note in notes.items() if kind == report["kind"])]

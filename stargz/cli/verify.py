@@ -26,6 +26,7 @@ from stargz.errors import (
     FormatError,
     MissingBlobError,
     PlatformError,
+    UnindexableError,
     UnindexedError,
     UnsupportedError,
     UnverifiedError,
@@ -66,7 +67,7 @@ def _verify(args: argparse.Namespace) -> Told:
             toc_digest = layer.toc_digest
             indexed = layer.kind == "indexed"
             trust = index_trust(args, layer) if indexed else None
-    except (PlatformError, UnsupportedError, UnindexedError):
+    except (PlatformError, UnsupportedError, UnindexedError, UnindexableError):
         raise
     except _REFUSED as error:
         report(error)
