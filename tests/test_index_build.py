@@ -457,12 +457,10 @@ def test_what_is_behind_the_last_member_counts(behind: bytes) -> None:
 def test_frames_without_entry_points() -> None:
     one = zstandard.ZstdCompressor().compress(TAR)
     for blob in (one, struct.pack("<II", 0x184D2A50, 4) + b"size" + one):
-        with pytest.raises(
-            UnindexableError, match="one zstd frame has no entry points: convert it"
-        ):
+        with pytest.raises(UnindexableError, match="one zstd frame has no entry points"):
             index_of(blob)
     large = zstandard.ZstdCompressor().compress(TAR[: END - 1024] + bytes(70 << 20))
-    with pytest.raises(UnindexableError, match="one zstd frame has no entry points: convert it"):
+    with pytest.raises(UnindexableError, match="one zstd frame has no entry points"):
         index_of(large + one)
 
 
