@@ -49,6 +49,8 @@
                     "while later, are left out")                                                \
     NOTE(NO_FILE, "entries have nothing to show (volume label, access list, part of a file of "  \
                   "another volume, sparse file without a map): left out")                       \
+    NOTE(TOO_LARGE, "entries are over a limit (sparse maps: 16 MiB, sparse files: 1 TiB, names " \
+                    "and other PAX records: 1 MiB): left out")                                  \
     NOTE(TYPE, "entries have a type that is not known: read as files, as by GNU tar")            \
     NOTE(NO_PATH, "entries have a name or target that is empty, too long, or leads in circles: " \
                   "left out")                                                                   \
