@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Self, Unpack
 from stargz._engine.reader import Blob
 from stargz.errors import (
     FooterError,
+    MissingBlobError,
     NotPicklableError,
     UnindexedError,
     UnsupportedError,
@@ -26,7 +27,7 @@ from stargz.errors import (
 )
 from stargz.footer import NOT_READ, kind_of
 from stargz.layer import Layer
-from stargz.oci.formats.manifest import TOC_DIGEST, Manifest, is_zstd_chunked
+from stargz.oci.formats.manifest import TOC_DIGEST, Manifest, is_zstd_chunked, layer_kind
 from stargz.oci.formats.platforms import Platform
 from stargz.oci.loading import ImageManifest, Selector, as_platform
 from stargz.oci.loading import load_image as load_image  # other programs have it from here
@@ -261,9 +262,11 @@ def open_layer(
     options = OpenOptions(verify, require_verified, threads, max_toc_size, cache, progress=progress)
     with load_image(src, platform=platform, **registry) as image, ExitStack() as stack:
         number = image.number(layer)
-        blob = stack.enter_context(closing(image.open_source(number)))
         given = (toc, toc_digest, index, index_digest)
-        yield stack.enter_context(_open_one(image, number, blob, options, *given))
+        with _foreign(image, number):
+            blob = stack.enter_context(closing(image.open_source(number)))
+            opened = stack.enter_context(_open_one(image, number, blob, options, *given))
+        yield opened
 
 
 def _open_layers(
@@ -279,7 +282,8 @@ def _open_layers(
     turns = {entry.digest: threading.Lock() for entry in image.descriptors}
 
     def open_one(number: int) -> tuple[Layer, ExitStack]:
-        with turns[image.descriptors[number].digest], ExitStack() as own:
+        turn = turns[image.descriptors[number].digest]
+        with turn, _foreign(image, number), ExitStack() as own:
             source = own.enter_context(closing(image.open_source(number)))
             told = replace(options, progress=passes.of(image, number, source))
             layer = own.enter_context(_open_one(image, number, source, told, index=index))
@@ -354,12 +358,32 @@ def _open_one(
 
 
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:
-    if isinstance(error, UnsupportedError) or is_zstd_chunked(image.descriptors[number]):
+    entry = image.descriptors[number]
+    if isinstance(error, UnsupportedError) or is_zstd_chunked(entry):
         return UnsupportedError(NOT_READ, image.describe(number))
-    media_type = image.descriptors[number].media_type or "no media type"
     cut = " although its manifest has a TOC digest" if image.toc_digest(number) else ""
-    command = shlex.join(["stargz", "image", "convert", image.typed])
-    return FooterError(
-        f"{image.describe(number)} ({media_type}) is not a seekable layer{cut}; convert the image "
-        f"first: '{command} DST'"
-    )
+    what = f"{image.describe(number)} ({entry.media_type or 'no media type'})"
+    if layer_kind(entry) == "tar" and (isinstance(error, UnindexedError) or entry.size == 0):
+        command = shlex.join(["stargz", "image", "convert", image.typed])
+        return FooterError(
+            f"{what} is not a seekable layer{cut}; convert the image first: '{command} DST'"
+        )
+    if entry.media_type.endswith("+encrypted"):
+        return FooterError(f"{what} is encrypted; decrypt the image first")
+    return FooterError(f"{what} cannot be read{cut}: {error.message}")
+
+
+@contextmanager
+def _foreign(image: ImageManifest, number: int) -> Iterator[None]:
+    """Say of a foreign layer that is not there why that is so."""
+    try:
+        yield
+    except MissingBlobError as error:
+        if layer_kind(image.descriptors[number]) != "foreign":
+            raise
+        told = MissingBlobError(
+            f"{image.describe(number)} is a foreign layer, which may not be distributed: it is not "
+            f"with the image, which cannot be read without it ({error})"
+        )
+        told.status = error.status
+        raise told from error

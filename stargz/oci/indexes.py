@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _ERRORS = (SourceError, FormatError, DigestError)
 # Indexes of version 1 that are looked at: each takes a request, and whoever may push can add some.
 _MOST = 50
+_SMALL = 1 << 20  # what a ztoc may have beyond the size of its layer: more costs less to read
 _log = logging.getLogger("stargz")
 
 
@@ -89,6 +90,8 @@ class FoundIndex:
         self._refused = False
         self._found: list[SociIndex] = []
         self._left = self._usable(manifest)
+        # What may be read of ztocs that are of no use: no more than the layers have themselves.
+        self._waste = _SMALL + sum(entry.size for entry in manifest.layers)
 
     def get(self) -> SociIndex | None:
         """The first that there is, if it is to be used."""
@@ -132,7 +135,29 @@ class FoundIndex:
             if index is None:
                 return None
             try:
-                return read_ztoc(self._repository, index, layer, limit)
+                return self._read(index, layer, limit)
             except FormatError as error:
                 _log.warning("%s: %s; it is not used", self._repository.name, error)
         return None
+
+    def _read(self, index: SociIndex, layer: Descriptor, limit: int) -> Index | None:
+        """`read_ztoc`, of what is worth it: who may push may add any number of large ones."""
+        entry = index.ztocs.get(layer.digest)
+        size = 0 if entry is None else entry.size
+        if size > layer.size + _SMALL:
+            raise FormatError(
+                f"the ztoc of layer {layer.digest} has {size:,} bytes, and the layer "
+                f"{layer.size:,}: it costs less to read that"
+            )
+        with self._lock:
+            if self._waste <= 0 < size:
+                raise FormatError(
+                    f"the ztoc of layer {layer.digest} is not read, after so many that were of no "
+                    "use"
+                )
+        try:
+            return read_ztoc(self._repository, index, layer, limit)
+        except FormatError:
+            with self._lock:
+                self._waste -= size
+            raise

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from stargz.digests import is_digest, is_sha256
-from stargz.errors import FormatError, PlatformError, UsageError
+from stargz.errors import FormatError, UsageError
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     TOC_DIGEST,
@@ -20,7 +20,13 @@ from stargz.oci.formats.manifest import (
     Manifest,
     load_json,
 )
-from stargz.oci.formats.platforms import Platform, parse_platform, platform_of, this_platform
+from stargz.oci.formats.platforms import (
+    Platform,
+    check_platform,
+    parse_platform,
+    platform_of,
+    this_platform,
+)
 from stargz.oci.formats.selection import descend
 from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.options import RegistryOptions, check_keywords
@@ -68,7 +74,7 @@ class ImageManifest:
         self.ways: dict[int, Literal["ztoc", "pass"]] = {}
         self.manifest.check_image(self.name)
         if platform is not None and self.root.kind == "manifest":
-            self._check_platform(platform)
+            check_platform(self.platform, platform, self.name)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -85,13 +91,6 @@ class ImageManifest:
     def _check(self) -> None:
         if self.closed:
             raise ValueError(f"{self.name}: the image is closed")
-
-    def _check_platform(self, wanted: Platform) -> None:
-        stated = self.platform
-        if stated and stated.normal() not in wanted.acceptable():
-            raise PlatformError(
-                f"the image is for {stated}, not for {wanted} (--platform)", self.name
-            )
 
     @property
     def json(self) -> dict[str, Any]:
