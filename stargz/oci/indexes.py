@@ -29,10 +29,12 @@ def indexes_of(
     manifest: Manifest,
     *versions: Version,
     broken: Callable[[str, Exception], object] = lambda digest, error: None,
+    unlisted: Callable[[Exception], object] | None = None,
 ) -> Iterator[SociIndex]:
     """The indexes of an image's manifest that can be had, those of version 2 first: what its
     annotation names; then what is about it, of version 1. A broken one is as good as none;
-    `broken` is told of it."""
+    `broken` is told of it. Where it cannot be found out which there are, `unlisted` is told, and
+    there are none for whoever can do without; else that is raised."""
 
     @contextmanager
     def passing_over(digest: str) -> Iterator[None]:
@@ -45,7 +47,13 @@ def indexes_of(
         with passing_over(digest):
             yield read_index(repository.by_digest(digest))
     if 1 in versions:
-        listed = repository.referrers(manifest.digest)
+        try:
+            listed = repository.referrers(manifest.digest, optional=unlisted is not None)
+        except _ERRORS as error:
+            if unlisted is None:
+                raise
+            unlisted(error)
+            return
         about = (entry for entry in listed if entry.json.get("artifactType") == TYPES[1])
         for entry in islice(about, _MOST):
             with passing_over(entry.digest):
@@ -105,7 +113,10 @@ class FoundIndex:
 
     def _usable(self, manifest: Manifest) -> Iterator[SociIndex]:
         layers = {entry.digest for entry in manifest.layers}
-        for index in indexes_of(self._repository, manifest, 2, 1, broken=self._tell):
+        found = indexes_of(
+            self._repository, manifest, 2, 1, broken=self._tell, unlisted=self._tell_unlisted
+        )
+        for index in found:
             if index.version == 1 and self._repository.pinned:
                 self._refused = True
                 _log.warning(
@@ -126,6 +137,13 @@ class FoundIndex:
         _log.warning(
             "%s: the SOCI index %s is not used: %s", self._repository.name, digest, error
         )  # fmt: skip
+
+    def _tell_unlisted(self, error: Exception) -> None:
+        _log.warning(
+            "%s: whether there are SOCI indexes could not be found out: %s",
+            self._repository.name,
+            error,
+        )
 
     def ztoc(self, layer: Descriptor, limit: int) -> Index | None:
         """What a layer is read by; None where there is nothing: the layer can be read without. If
