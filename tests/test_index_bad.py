@@ -6,8 +6,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import pickle
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,8 @@ def test_a_blob_that_changes_under_its_index(tmp_path: Path) -> None:
     path = tmp_path / "any.tar.gz"
     path.write_bytes(GZ)
     stargz.index(path)
+    later = time.time() + 1000  # an older one is not used at all
+    os.utime(path.with_name("any.tar.gz.index"), (later, later))
     other = TAR.replace(b"line 7 of", b"LINE 7 OF")
     blob = gzip.compress(other, 6, mtime=0)
     blob = same_size(other, len(GZ)) if len(blob) < len(GZ) else blob[: len(GZ)]
