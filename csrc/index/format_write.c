@@ -256,7 +256,7 @@ static int is_known(const uint8_t digest[32])
 }
 
 sgz_status sgz_index_write(const sgz_index *index, const sgz_codecs *codecs, sgz_index_emit emit,
-                           void *arg, sgz_error *err)
+                           void *arg, uint8_t json_digest[32], sgz_error *err)
 {
     bytes points = {0}, entries = {0}, packed = {0}, toc = {0};
     sgz_index_head head = {
@@ -299,6 +299,8 @@ sgz_status sgz_index_write(const sgz_index *index, const sgz_codecs *codecs, sgz
     head.toc_len = toc.len;
     if (!status)
         status = put_file(index, codecs, &head, &points, &packed, &toc, emit, arg, err);
+    if (!status && json_digest)
+        memcpy(json_digest, head.json_digest, 32);
     free(points.data);
     free(entries.data);
     free(packed.data);

@@ -153,10 +153,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     check_rows(&index);
-    CHECK(!sgz_index_write(&index, fuzz_codecs(), take, &first, &err));
+    CHECK(!sgz_index_write(&index, fuzz_codecs(), take, &first, NULL, &err));
     CHECK(!read_copy(&first, &again, &err));
     check_rows(&again);
-    CHECK(!sgz_index_write(&again, fuzz_codecs(), take, &second, &err));
+    CHECK(!sgz_index_write(&again, fuzz_codecs(), take, &second, NULL, &err));
     CHECK(first.len == second.len && !memcmp(first.data, second.data, first.len));
     CHECK(!sgz_index_settle(&again, &err));
     check_rows(&again);

@@ -190,7 +190,7 @@ static inline text write_index(const sgz_index *index)
 {
     text t = {0};
     sgz_error err = {0};
-    sgz_status status = sgz_index_write(index, &codecs, take, &t, &err);
+    sgz_status status = sgz_index_write(index, &codecs, take, &t, NULL, &err);
     if (status)
         fprintf(stderr, "%s: %s\n", err.name, err.message);
     CHECK(!status);

@@ -199,7 +199,7 @@ static void wrong(void)
         case POINTS + 7: place->name_len = UINT32_MAX; break;
         }
         CHECK(sgz_index_check(&index, &err) == SGZ_EINDEX && err.message[0]);
-        CHECK(sgz_index_write(&index, &codecs, take, &t, &err) == SGZ_EINDEX && !t.len);
+        CHECK(sgz_index_write(&index, &codecs, take, &t, NULL, &err) == SGZ_EINDEX && !t.len);
         sgz_index_free(&index);
     }
 }
@@ -250,7 +250,7 @@ static void limits(void)
     CHECK(!sgz_index_read(t.data, t.len, &codecs, size, &other, &err));
     memset(other.digest, 0, 32);
     text none = {0};
-    CHECK(sgz_index_write(&other, &codecs, take, &none, &err) == SGZ_EINDEX && !none.len);
+    CHECK(sgz_index_write(&other, &codecs, take, &none, NULL, &err) == SGZ_EINDEX && !none.len);
     free(t.data);
     sgz_index_free(&index);
     sgz_index_free(&other);
