@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
 from stargz.compressions import compression
-from stargz.digests import digest_of
+from stargz.digests import Hashed, digest_of
 from stargz.errors import (
     DigestError,
     FooterError,
@@ -54,7 +54,7 @@ _OTHERS = {
     _MAGIC: "it is an index, of another file (--index takes it)",
 }
 # What the files of indexes hash to that this process made of blobs of known digests, and kept.
-_made: dict[tuple[str, str], bytes] = {}
+_made: dict[tuple[str, str], str] = {}
 _MAX_MADE = 10_000
 # What zstd itself writes has one frame, which is not told without decoding all of it.
 IF_FRAMES = " (of several frames: one of a single frame has to be converted, 'stargz convert')"
@@ -429,11 +429,8 @@ class _Place:
         data = self._cache.index(*identity) if self._cache and identity else None
         if data is None or identity is None:
             return None
-        if self._wanted.require_verified:
-            import hashlib
-
-            if hashlib.sha256(data).digest() != _made.get(identity):
-                return None
+        if self._wanted.require_verified and digest_of(data) != _made.get(identity):
+            return None
         assert self._cache is not None
         try:
             made = load(data, name=self._cache.path)
@@ -466,22 +463,18 @@ class _Place:
     def _keep(self, cache: Cache, identity: tuple[str, str], made: Index) -> bool:
         if self._wanted.blob_digest is None:  # of what is no layer of an image
             return cache.keep_index(*identity, made.dump)
-        import hashlib
+        digests: list[str] = []
 
-        digest = hashlib.sha256()
-
-        def write(put: Callable[[bytes], int]) -> None:
-            def both(piece: bytes) -> int:
-                digest.update(piece)
-                return put(piece)
-
-            made.dump(both)
+        def write(put: Callable[[bytes], object]) -> None:
+            out = Hashed(put)
+            made.dump(out.write)
+            digests.append(out.digest)
 
         kept = cache.keep_index(*identity, write)
         if kept:
             if len(_made) >= _MAX_MADE:
                 _made.clear()
-            _made[identity] = digest.digest()
+            _made[identity] = digests[-1]
         return kept
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from stargz.compressions import compression
+from stargz.compressions import HEAD, compression
 from stargz.digests import Hashed
 from stargz.errors import FormatError, UnindexableError
 from stargz.oci.convert.layers import bring_blob, explained
@@ -216,7 +216,7 @@ class _Copied:
     def read(self, size: int = -1, /) -> bytes:
         """See BlobStream.read."""
         piece = self._stream.read(size)
-        self.head = self.head or bytes(piece[:8])
+        self.head = self.head or bytes(piece[:HEAD])
         if self._copy is not None and piece:
             self._copy.write(piece)
         return piece
