@@ -285,7 +285,7 @@ static sgz_status read_toc(file *f, int64_t max_toc_size, sgz_error *err)
 }
 
 /* The place of the next entry, behind contents that end at `end`. 0: it makes no sense. */
-static int get_place(file *f, int64_t end, sgz_index_place *place)
+static int get_place(file *f, int64_t end, sgz_toc_origin *place)
 {
     uint64_t gap = 0, blocks = 0, ns = 0;
     int64_t size = f->head.tar_size;
@@ -307,7 +307,7 @@ static sgz_status put_places(file *f, sgz_error *err)
     int64_t end = 0; /* of the contents before */
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
-        sgz_index_place *place = &f->index->toc->origins[i];
+        sgz_toc_origin *place = &f->index->toc->origins[i];
         if (!sgz_toc_is_piece(row)) {
             if (!get_place(f, end, place))
                 return FAIL(err, f->entries_at, "the place of an entry in the tar makes no sense");

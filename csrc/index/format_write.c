@@ -73,7 +73,7 @@ static sgz_status put_places(const sgz_index *index, bytes *out, sgz_error *err)
         int64_t end = 0; /* of the contents before */
         for (size_t i = 0; i < toc->count && !status; i++) {
             const sgz_entry *row = &toc->rows[i];
-            const sgz_index_place *place = &index->toc->origins[i];
+            const sgz_toc_origin *place = &index->toc->origins[i];
             if (is_entry(row)) {
                 int64_t gap = place->content - place->header - sgz_index_padded(end);
                 status = add_number(out, column == 0   ? (uint64_t)gap / SGZ_TAR_BLOCK
@@ -110,7 +110,7 @@ static sgz_status put_texts(const sgz_index *index, bytes *out, sgz_error *err)
     sgz_status status = SGZ_OK;
     for (size_t i = 0; i < toc->count && !status; i++) {
         const sgz_entry *row = &toc->rows[i];
-        const sgz_index_place *place = &index->toc->origins[i];
+        const sgz_toc_origin *place = &index->toc->origins[i];
         if (!is_entry(row))
             continue;
         for (; more && text.entry == entry && !status;

@@ -7,9 +7,6 @@
 #include "toc/origin.h"
 #include "toc/toc.h"
 
-/* Where an entry stands in the decoded tar. */
-typedef sgz_toc_origin sgz_index_place;
-
 /* All zero is an empty one. */
 typedef struct {
     sgz_points points;       /* and the sizes: of the blob, and of the tar that it decodes to */

@@ -297,7 +297,7 @@ static sgz_status add_place(reader *r, uint32_t row, const sgz_tar_entry *entry,
     uint64_t name = sgz_toc_store(toc, entry->name, entry->name_len);
     if (name == UINT64_MAX || !SGZ_FIT(index->toc->origins, index->toc->origin_cap, row + (size_t)1))
         return sgz_ztoc_no_memory(err);
-    index->toc->origins[row] = (sgz_index_place){
+    index->toc->origins[row] = (sgz_toc_origin){
         .content = content, .name = name, .name_len = (uint32_t)entry->name_len,
         .header = (uint32_t)(content - begin), .ns = entry->mtime_nsec};
     return SGZ_OK;
@@ -327,7 +327,7 @@ static sgz_status add_chunks(reader *r, uint32_t row, const sgz_tar_entry *entry
         if (done) {
             if (!SGZ_FIT(index->toc->origins, index->toc->origin_cap, row + (size_t)1))
                 return sgz_ztoc_no_memory(err);
-            index->toc->origins[row] = (sgz_index_place){0};
+            index->toc->origins[row] = (sgz_toc_origin){0};
         }
         sgz_entry *piece = &index->toc->rows[row];
         piece->offset = points->at[i].offset;

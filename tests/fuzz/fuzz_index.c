@@ -118,7 +118,7 @@ static void check_rows(const sgz_index *index)
     const sgz_toc *toc = index->toc;
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
-        const sgz_index_place *place = &index->toc->origins[i];
+        const sgz_toc_origin *place = &index->toc->origins[i];
         CHECK(row->name_off + row->name_len <= toc->arena_len);
         CHECK(row->link_off + row->link_len <= toc->arena_len);
         CHECK(place->name + place->name_len <= toc->arena_len);

@@ -142,7 +142,7 @@ static inline int64_t add_entry(sgz_index *index, int type, const char *name, co
     sgz_entry *to = sgz_toc_append(toc);
     CHECK(to);
     *to = row;
-    sgz_index_place place = {.name = row.name_off, .name_len = row.name_len, .ns = below(3)};
+    sgz_toc_origin place = {.name = row.name_off, .name_len = row.name_len, .ns = below(3)};
     place.ns *= below(500000000);
     if (!below(8))
         place.name = store(index, below(2) ? "elsewhere/in the tar" : "o\xffther", &place.name_len);
