@@ -340,10 +340,10 @@ def _open_folder(path: str) -> int:
                 f"{path}: the cache must be a directory, not a symlink or file; choose another "
                 "(--cache-dir, STARGZ_CACHE_DIR)"
             ) from None
+        told = error.strerror or os.strerror(errno.EIO)
         raise SourceError(
             error.errno or errno.EIO,
-            f"the cache cannot be used ({os.strerror(error.errno or errno.EIO)}); choose another "
-            "(--cache-dir, STARGZ_CACHE_DIR)",
+            f"the cache cannot be used ({told}); choose another (--cache-dir, STARGZ_CACHE_DIR)",
             path,
         ) from error
     try:
@@ -379,23 +379,22 @@ _shared: weakref.WeakValueDictionary[tuple[str, int], Cache] = weakref.WeakValue
 _sharing = threading.Lock()
 
 
-def as_cache(
-    cache: Cache | str | os.PathLike[str] | bool | None, *, remote: bool = True
-) -> Cache | None:
+def as_cache(cache: Cache | str | os.PathLike[str] | bool | None) -> Cache | None:
     """The Cache that the `cache` parameter of `stargz.open` means.
 
-    A Cache, or a path; True for the user's own; False for none. None is the user's own where
-    the blob is `remote`, if it can be used (else a warning is logged), and none where it is not.
+    A Cache, or a path; True for the user's own; False for none. None is the user's own, if it can
+    be used (else a warning is logged).
     """
     if isinstance(cache, Cache):
         return cache
     if cache is None:
-        if not remote:
-            return None
         try:
             return _share(default_path())
         except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-            logger().warning("nothing is kept on disk: %s", error)
+            text: object = error
+            if isinstance(error, OSError) and error.strerror:
+                text = f"{error.filename}: {error.strerror}"
+            logger().warning("nothing is kept on disk: %s", text)
             return None
     if isinstance(cache, bool):
         return _share(default_path()) if cache else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from stargz.digests import Hashed
 from stargz.errors import FormatError, SourceError, StargzError
 from stargz.indexing import build
 from stargz.options import SPAN_SIZE, SPAN_SIZES
@@ -122,7 +123,7 @@ def _unlike(reader: Reader, row: int, found: tuple[Any, ...]) -> str:
     return f"is {actual} by way of the index, and {found[_DIGEST]} in the blob"
 
 
-def _dumped(index: Index) -> bytes:
-    digest = hashlib.sha256()
-    index.dump(digest.update)
-    return digest.digest()
+def _dumped(index: Index) -> str:
+    whole = Hashed()
+    index.dump(whole.write)
+    return whole.digest

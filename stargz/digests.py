@@ -39,3 +39,26 @@ def digest_of(data: bytes | bytearray, like: str = "sha256:") -> str:
 
     algorithm = like.partition(":")[0]
     return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+class Hashed:
+    """What is written, counted and hashed on its way to `put`, if there is one."""
+
+    def __init__(self, put: Callable[[bytes], object] | None = None) -> None:
+        import hashlib
+
+        self._put = put
+        self._hash = hashlib.sha256()
+        self.size: int = 0
+
+    @property
+    def digest(self) -> str:
+        """That of what was written so far."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def write(self, data: bytes) -> None:
+        """Take a piece."""
+        self._hash.update(data)
+        self.size += len(data)
+        if self._put is not None:
+            self._put(data)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
-from stargz.digests import digest_of
+from stargz.compressions import compression
+from stargz.digests import Hashed, digest_of
 from stargz.errors import (
     DigestError,
     FooterError,
@@ -24,9 +25,9 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.logs import logger
-from stargz.options import INDEX_SUFFIX
+from stargz.options import INDEX_SUFFIX, is_given
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source
-from stargz.sources.base import BESIDE
+from stargz.sources.base import BESIDE, is_direct
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
@@ -43,20 +44,20 @@ _PEEK = 4096  # compressed ones that are enough for these
 # Times of files are those of the kernel's clock, which ticks in steps of up to 10 ms: a file that
 # is written to within one has the same times as before.
 _TICK_NS = 20_000_000
+_SECOND_NS = 1_000_000_000
+# What decompresses others.
+_PROGRAMS = {"bzip2": "bzip2", "xz": "xz", "lz4": "lz4", "lzip": "lzip", "compress": "gzip"}
 # What begins so, for those who give something else.
 _OTHERS = {
-    b"BZh": "it is bzip2; decompress it (bzip2 -d)",
-    b"\xfd7zXZ\0": "it is xz; decompress it (xz -d)",
-    b"\x04\x22\x4d\x18": "it is lz4; decompress it (lz4 -d)",
-    b"LZIP": "it is lzip; decompress it (lzip -d)",
-    b"\x1f\x9d": "it is of compress; decompress it (gzip -d)",
     b"PK\x03\x04": "it is a zip archive",
     b"7z\xbc\xaf\x27\x1c": "it is a 7z archive",
     _MAGIC: "it is an index, of another file (--index takes it)",
 }
 # What the files of indexes hash to that this process made of blobs of known digests, and kept.
-_made: dict[tuple[str, str], bytes] = {}
+_made: dict[tuple[str, str], str] = {}
 _MAX_MADE = 10_000
+# What zstd itself writes has one frame, which is not told without decoding all of it.
+IF_FRAMES = " (of several frames: one of a single frame has to be converted, 'stargz convert')"
 _KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
 
 
@@ -77,7 +78,7 @@ class Wanted:
     @property
     def given(self) -> bool:
         """Whether it is a file, which alone will do."""
-        return not (self.index is None or self.index is False or self.index == "build")
+        return is_given(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def find(blob: ByteSource, wanted: Wanted) -> Found:
         found = _sibling(blob, wanted)
         if found is not None:
             return found
+    # Nothing vouches for a file in the cache, either: where all must be verified, `read` takes only
+    # what this process made.
     place = _Place(blob, wanted)
     made = place.read()
     if made is None:
@@ -127,11 +130,9 @@ def compression_of(blob: ByteSource) -> str | None:
 
 
 def _compression_of(head: bytes) -> str | None:
-    if head.startswith(b"\x1f\x8b"):
-        return "gzip"
-    skippable = head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
-    if head.startswith(b"\x28\xb5\x2f\xfd") or skippable:
-        return "zstd"
+    kind = compression(head)
+    if kind in ("gzip", "zstd"):
+        return kind
     empty = head == bytes(_HEAD)
     return "none" if empty or _is_tar_header(head) else None
 
@@ -156,6 +157,9 @@ def what_it_is(head: bytes) -> str:
     """Of what begins so, and is no tar: what it is, and what to do."""
     if not head:
         return "it is empty"
+    kind = compression(head)
+    if kind in _PROGRAMS:
+        return f"it is compressed by {kind}; decompress it ({_PROGRAMS[kind]} -d)"
     for magic, told in _OTHERS.items():
         if head.startswith(magic):
             return told
@@ -182,19 +186,27 @@ def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
     """Refuse to fetch all of what is far away, or what is no tar."""
     kind = check_tar(blob)
     here = _is_local(blob) or getattr(blob, "at_hand", 0) >= blob.size  # it has come whole
-    if wanted.index is False or not (here or wanted.index == "build"):
-        raise UnindexedError(
-            f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is no index "
-            'of it: index="build" (--build-index) reads it once to make one, index (--index) '
-            "names one",
-            blob.name,
-        )
+    if wanted.index is not False and (here or wanted.index == "build"):
+        return
+    if wanted.require_verified:
+        lacks = "no index of it that is verified: one that was kept is not enough"
+        names = "index and index_digest (--index, --index-digest) name one"
+    else:
+        lacks, names = "no index of it", "index (--index) names one"
+    if wanted.index is False:  # `stargz info` makes none, nor does who asked for that
+        makes = "'stargz index' makes one"
+    else:
+        makes = 'index="build" (--build-index) reads it once to make one'
+    raise UnindexedError(
+        f"an ordinary {_KINDS[kind]} of {blob.size:,} bytes, and there is {lacks}: {makes}, {names}"
+        f"{IF_FRAMES if kind == 'zstd' else ''}",
+        blob.name,
+    )
 
 
 def _is_local(blob: ByteSource) -> bool:
     """Whether it is a file, memory, or a file object, which its owner has opened to be read."""
-    direct = any(getattr(blob, name, None) is not None for name in ("fd", "buffer", "named"))
-    return direct or isinstance(blob, FileObjectSource)
+    return is_direct(blob) or isinstance(blob, FileObjectSource)
 
 
 # --- files ------------------------------------------------------------------------------
@@ -223,6 +235,7 @@ def _sibling(blob: ByteSource, wanted: Wanted) -> Found | None:
                 if wanted.index_digest is None:
                     _check_owner(opened, blob)
                     _check_size(opened, blob)
+                    _check_age(opened, blob)
                 return _read(opened, blob, wanted)
     except (StargzError, OSError) as error:
         if wanted.index_digest is not None:
@@ -256,6 +269,23 @@ def _check_size(file: ByteSource, blob: ByteSource) -> None:
         raise IndexFileError(
             f"{file.size:,} bytes are many for the index of {blob.size:,}: name it (--index) if it "
             "is to be used",
+            file.name,
+        )
+
+
+def _check_age(file: ByteSource, blob: ByteSource) -> None:
+    """What has no contents is compared with nothing, so one of an earlier SRC would show its links
+    and modes. (A time of whole seconds is all that some file systems keep.)"""
+    one, other = _status(file), _status(blob)
+    if one is None or other is None:
+        return
+    made, changed = one.st_mtime_ns, other.st_mtime_ns
+    if made % _SECOND_NS == 0:
+        changed -= changed % _SECOND_NS
+    if made < changed:
+        raise IndexFileError(
+            f"it is older than {blob.name}: make it again ('stargz index --force {blob.name}') or "
+            "name it (--index)",
             file.name,
         )
 
@@ -399,11 +429,8 @@ class _Place:
         data = self._cache.index(*identity) if self._cache and identity else None
         if data is None or identity is None:
             return None
-        if self._wanted.require_verified:
-            import hashlib
-
-            if hashlib.sha256(data).digest() != _made.get(identity):
-                return None
+        if self._wanted.require_verified and digest_of(data) != _made.get(identity):
+            return None
         assert self._cache is not None
         try:
             made = load(data, name=self._cache.path)
@@ -436,22 +463,18 @@ class _Place:
     def _keep(self, cache: Cache, identity: tuple[str, str], made: Index) -> bool:
         if self._wanted.blob_digest is None:  # of what is no layer of an image
             return cache.keep_index(*identity, made.dump)
-        import hashlib
+        digests: list[str] = []
 
-        digest = hashlib.sha256()
-
-        def write(put: Callable[[bytes], int]) -> None:
-            def both(piece: bytes) -> int:
-                digest.update(piece)
-                return put(piece)
-
-            made.dump(both)
+        def write(put: Callable[[bytes], object]) -> None:
+            out = Hashed(put)
+            made.dump(out.write)
+            digests.append(out.digest)
 
         kept = cache.keep_index(*identity, write)
         if kept:
             if len(_made) >= _MAX_MADE:
                 _made.clear()
-            _made[identity] = digest.digest()
+            _made[identity] = digests[-1]
         return kept
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from stargz.digests import is_sha256
+from stargz.digests import Hashed, is_sha256
 from stargz.endpoints import Sink, is_same_file, open_source, open_writer
 from stargz.errors import DigestError, SourceError, TarError, UsageError
 from stargz.options import INDEX_SUFFIX, SPAN_SIZE, check_span_size, thread_count
 from stargz.results import Result
 from stargz.sources import ByteSource, Source, as_source, url_scheme
+from stargz.sources.base import is_direct
 from stargz.sources.local import file_identity
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ def index(
         given = stack.enter_context(_opened(src))
         if is_same_file(src, target) or is_same_file(target, src):
             raise UsageError(f"{given.name}: source and destination are the same file")
-        out = _Hashed(open_writer(target, stack, force))
+        out = Hashed(open_writer(target, stack, force))
         made = _build(given, span_size, format == "soci", threads, progress)
         made.write_ztoc(out.write) if format == "soci" else made.dump(out.write)
+    _be_no_older(target, src)
     return IndexResult(
         format=format,
         path=os.fspath(target) if isinstance(target, (str, os.PathLike)) else None,
@@ -138,15 +140,26 @@ def toc_digest_of(made: Index) -> str:
     """The digest of the JSON of an index's TOC."""
     if made.toc_digest:
         return made.toc_digest
-    whole = hashlib.sha256()
-    made.toc.format_to(whole.update)
-    return f"sha256:{whole.hexdigest()}"
+    whole = Hashed()
+    made.toc.format_to(whole.write)
+    return whole.digest
 
 
 def _beside(src: Source) -> str:
     if isinstance(src, str | os.PathLike) and not url_scheme(src):
         return os.fspath(src) + INDEX_SUFFIX
     raise UsageError("of what is no file the index needs a name: give dst")
+
+
+def _be_no_older(target: Sink, src: Source) -> None:
+    """An index that is older than its blob is not taken unasked: that of a blob with a time to
+    come gets the same."""
+    if not isinstance(target, str | os.PathLike) or not isinstance(src, str | os.PathLike):
+        return
+    with suppress(OSError):
+        info, of = os.stat(target), os.stat(src)  # noqa: PTH116
+        if stat.S_ISREG(info.st_mode) and info.st_mtime_ns < of.st_mtime_ns:
+            os.utime(target, ns=(info.st_atime_ns, of.st_mtime_ns))
 
 
 def _warnings(made: Index) -> Iterator[str]:
@@ -241,7 +254,7 @@ def _forward(source: ByteSource) -> Iterator[Input]:
             yield own
         finally:
             os.close(own)
-    elif any(getattr(source, name, None) is not None for name in ("fd", "buffer", "named")):
+    elif is_direct(source):
         yield _reader(source)
     else:
         from stargz.sources.forward import ForwardSource
@@ -260,21 +273,3 @@ def _reader(source: ByteSource) -> Callable[[int], bytes]:
         return piece
 
     return read
-
-
-class _Hashed:
-    """What is written, counted and hashed on the way."""
-
-    def __init__(self, put: Callable[[bytes], object]) -> None:
-        self._put = put
-        self._hash = hashlib.sha256()
-        self.size: int = 0
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self.size += len(data)
-        self._put(data)

@@ -30,7 +30,7 @@ from stargz.footer import (
     parse_footer,
 )
 from stargz.layer import Layer, Place
-from stargz.options import MAX_TOC_SIZE, thread_count
+from stargz.options import MAX_TOC_SIZE, is_given, thread_count
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
 from stargz.sources.base import TAIL, TAIL_MIN, tail_size
 
@@ -145,12 +145,12 @@ def open_as(
             check_digest(digest, good=is_sha256)
     if index_digest is not None and (index is False or index == "build"):
         raise UsageError("index_digest (--index-digest) is of an index that is there")
-    if toc is not None and _is_named(index):
+    named = is_given(index)
+    if toc is not None and named:
         raise UsageError(
             "toc (--toc) is for a seekable layer, index (--index) for an ordinary one: give one of "
             "them"
         )
-    named = _is_named(index)
     given = _Indexed(_lasting(index) if named else index, index_digest, blob_digest)
     kept = _lasting(options.cache)
     origin = _Origin(_lasting(source), _lasting(toc), given, kept, options, annotations)
@@ -224,16 +224,11 @@ class _Origin:
         toc = None if self.toc is None else _portable(self.toc, name)
         source = _portable(self.source, name)
         index = self.index.index
-        if _is_named(index):
+        if is_given(index):
             index = _portable(index, name)
         options = replace(self.options, cache=self.cache, progress=None)
         told = index, self.index.index_digest, self.index.blob_digest
         return open_as, (options, source, toc, toc_digest, *told, trusted, self.annotations)
-
-
-def _is_named(index: IndexSource) -> bool:
-    """Whether it is an index, and not what to do without."""
-    return not (index is None or index is False or index == "build")
 
 
 def _lasting(source: Any) -> Any:

@@ -144,6 +144,18 @@ def check_max_sparse(size: int | None) -> None:
         raise UsageError(f"max_sparse (--max-sparse) {size!r:.40} is not 1 byte to 4 EiB")
 
 
+def is_given(index: object) -> bool:
+    """Whether the keyword `index` is an index, and not what to do where there is none."""
+    if index is True or (isinstance(index, int | float) and index is not False):
+        raise UsageError(
+            f"index is {index!r:.40}: give an index's file (a path, URL, bytes ...), an Index, "
+            '"build", or False'
+        )
+    if index == "":
+        raise UsageError("index (--index) is empty: name the file of an index")
+    return not (index is None or index is False or index == "build")
+
+
 def default_threads() -> int:
     """The processors this process may run on."""
     return len(os.sched_getaffinity(0))

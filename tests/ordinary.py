@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import subprocess
+import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,25 +14,38 @@ from pathlib import Path
 import blobs
 from absence import absent
 
+import stargz
+
 SPAN = 64 << 10
+
+TEXT = b"".join(b"line %d of some text\n" % n for n in range(8000))
 
 
 def big_tar(size: int = 700_000) -> bytes:
     """Some spans of 64 KiB: files larger and smaller than one."""
     entries: list[tuple[str, bytes | None]] = [("d", None)]
     # Half noise, half text: it is compressed, but not to nothing.
-    text = b"".join(b"line %d of some text\n" % n for n in range(8000))
     noise = blobs.noise("big", size)
     entries += [
-        ("d/large", noise[: size // 2] + text),
+        ("d/large", noise[: size // 2] + TEXT),
         *(
             (f"d/small{n}", b"%d " % n + noise[n * 999 :][: n * 50].hex().encode())
             for n in range(40)
         ),
-        ("d/text", text),
+        ("d/text", TEXT),
         ("d/last", noise[size // 2 :]),
     ]
     return blobs.tar_of(entries, uid=1000, gid=100, uname="user", mtime=1_700_000_000)
+
+
+def linked_tar(target: str) -> bytes:
+    """A tar of a symlink."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo("link")
+        info.type, info.linkname = tarfile.SYMTYPE, target
+        archive.addfile(info)
+    return out.getvalue()
 
 
 def frames(tar: bytes, piece: int = 50_000) -> bytes:
@@ -85,3 +100,15 @@ def by_tool(tool: str, tar: Path) -> Path:
     except FileNotFoundError:
         absent(f"{tool} is not installed")
     return made
+
+
+def beside(path: Path, span_size: int = SPAN) -> Path:
+    """The index of a file beside it; by its spans it is known from those that are made unasked."""
+    stargz.index(path, span_size=span_size, force=True)
+    return path.with_name(path.name + ".index")
+
+
+def span_size(layer: stargz.Layer) -> int:
+    assert layer.index is not None
+    assert layer.kind == "indexed"
+    return layer.index.span_size

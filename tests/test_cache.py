@@ -99,7 +99,6 @@ def test_what_the_parameter_means(
     user_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert as_cache(False) is None
-    assert as_cache(None, remote=False) is None
     assert not user_cache.exists()
     mine = as_cache(None)
     assert mine is not None

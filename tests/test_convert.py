@@ -466,7 +466,7 @@ def test_truncated_input_is_refused_wherever_it_ends() -> None:
     tar = make_tar([("a", "f", b"x" * 3000), ("b", "f", b"y")])
     whole = [0, 512 + 3072]  # an archive may end between entries
     for end in (1, 100, 511, 513, 2000, 512 + 2999, 512 + 3072 + 100, 512 + 3072 + 512):
-        with pytest.raises(TarError, match="truncated"):
+        with pytest.raises(TarError, match="truncated" if end >= 512 else "ends before a first"):
             convert(tar[:end])
     for end in whole[1:]:
         assert len(entries(convert(tar[:end]))) == 2

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "stargz"
 # __main__ are the doors, above all.
 FLOORS = {
     "stargz": (
-        ("errors", "durable", "digests", "logs", "results", "wildcards"),
+        ("errors", "compressions", "durable", "digests", "logs", "results", "wildcards"),
         ("footer", "_engine"),
         ("toc", "paths", "contents", "sources", "options", "endpoints", "descriptors"),
         ("cache",),
@@ -40,6 +40,7 @@ FLOORS = {
         ("registry",),
         ("repository", "destination"),
         ("indexes",),
+        ("loading",),
         ("image", "verify"),
         ("convert",),
         ("conversion", "extraction", "difference"),

@@ -3,11 +3,14 @@ neither a reader nor the cache."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
+import os
 import pickle
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +174,8 @@ def test_a_blob_that_changes_under_its_index(tmp_path: Path) -> None:
     path = tmp_path / "any.tar.gz"
     path.write_bytes(GZ)
     stargz.index(path)
+    later = time.time() + 1000  # an older one is not used at all
+    os.utime(path.with_name("any.tar.gz.index"), (later, later))
     other = TAR.replace(b"line 7 of", b"LINE 7 OF")
     blob = gzip.compress(other, 6, mtime=0)
     blob = same_size(other, len(GZ)) if len(blob) < len(GZ) else blob[: len(GZ)]
@@ -204,7 +209,12 @@ def test_a_far_blob_that_gives_other_bytes(user_cache: Path) -> None:
         with pytest.raises(StargzError):
             layer.read("d/text")
         far.plan = None
-        assert layer.read("d/text") == CONTENTS["d/text"]
+        found = b""
+        for _ in range(20):  # requests that were under way may fail once more
+            with contextlib.suppress(StargzError):
+                found = layer.read("d/text")
+                break
+        assert found == CONTENTS["d/text"]
 
 
 def test_a_blob_that_changes_during_the_pass(tmp_path: Path) -> None:

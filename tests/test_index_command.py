@@ -196,13 +196,12 @@ def test_soci(path: Path, tmp_path: Path) -> None:
     told = json.loads(ok_here("index", "--format", "soci", "--json", "-o", tmp_path / "z", path))
     assert told["format"] == "soci"
     assert told["digest"] == blobs.sha256((tmp_path / "z").read_bytes())
-    text = b"".join(b"line %d of some text\n" % n for n in range(8000))
-    assert ok_here("cat", "--index", tmp_path / "z", path, "d/text", text=False) == text
+    assert ok_here("cat", "--index", tmp_path / "z", path, "d/text", text=False) == ordinary.TEXT
     with stargz.open(path, index=tmp_path / "z") as layer:
         assert layer.verify().ok
         assert not layer.verified
     (tmp_path / "z").rename(path.with_name("any.tar.gz.index"))
-    assert ok_here("cat", path, "d/text", text=False) == text
+    assert ok_here("cat", path, "d/text", text=False) == ordinary.TEXT
 
 
 def test_a_span_is_what_was_asked_for() -> None:
@@ -212,3 +211,17 @@ def test_a_span_is_what_was_asked_for() -> None:
         spans.append(result.spans)
         assert result.longest_span <= max(size, len(TAR)) + (1 << 20)
     assert spans == sorted(spans, reverse=True) and spans[0] > spans[-1]
+
+
+def test_standard_output_under_another_name(path: Path, tmp_path: Path) -> None:
+    """Nothing but the index goes there, whether it is a pipe or a file."""
+    made = ok("index", path, "-o", "-", text=False)
+    assert ok("index", path, "-o", "/dev/stdout", text=False) == made
+    for command_name in ("index", "convert"):
+        with (tmp_path / command_name).open("wb") as out:
+            subprocess.run(
+                command(command_name, path, "-o", "/dev/stdout"),
+                stdout=out, env=environment(), check=True,
+            )  # fmt: skip
+    assert (tmp_path / "index").read_bytes() == made
+    assert (tmp_path / "convert").read_bytes() == ok("convert", path, "-", text=False)

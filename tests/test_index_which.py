@@ -20,9 +20,10 @@ import ordinary
 import pytest
 from command import each_here, fails_here, here, ok, ok_here
 from faraway import Faraway
-from servers import Fault, FaultProxy, nginx
+from ordinary import TEXT, beside, span_size
 
 import stargz
+from stargz import indexes
 from stargz.errors import (
     DigestError,
     FooterError,
@@ -35,8 +36,8 @@ from stargz.sources import MemorySource
 
 TAR = ordinary.big_tar()
 GZ = gzip.compress(TAR, 6)
-TEXT = b"".join(b"line %d of some text\n" % n for n in range(8000))
 NONE = "sha256:" + "0" * 64
+DEFAULT = 4 << 20
 
 
 @pytest.fixture
@@ -45,20 +46,6 @@ def path(tmp_path: Path) -> Path:
     made.write_bytes(GZ)
     return made
 
-
-def beside(path: Path, span_size: int = ordinary.SPAN) -> Path:
-    """The index of a file beside it; by its spans it is known from those that are made unasked."""
-    stargz.index(path, span_size=span_size, force=True)
-    return path.with_name(path.name + ".index")
-
-
-def span_size(layer: stargz.Layer) -> int:
-    assert layer.index is not None
-    assert layer.kind == "indexed"
-    return layer.index.span_size
-
-
-DEFAULT = 4 << 20
 
 # --- what just works ------------------------------------------------------------------------------
 
@@ -274,202 +261,7 @@ def test_each_side_of_a_diff_has_its_own(path: Path, tmp_path: Path) -> None:
     assert "of a blob of" in fails_here(1, "diff", "--index-b", index, path, other)
 
 
-# --- one beside it --------------------------------------------------------------------------------
-
-
-def test_one_beside_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    index = beside(path)
-    with stargz.open(path) as layer:
-        assert span_size(layer) == ordinary.SPAN
-        assert not layer.verified
-    with stargz.open(path, index_digest=blobs.sha256(index.read_bytes())) as layer:
-        assert span_size(layer) == ordinary.SPAN
-        assert layer.verified
-    with pytest.raises(DigestError):
-        stargz.open(path, index_digest=NONE)
-    assert not caplog.records
-
-
-def test_one_beside_it_that_is_of_no_use_is_a_warning(path: Path) -> None:
-    index = beside(path)
-    good = index.read_bytes()
-    for bad in (b"", b"junk", good[:-1], good[:100], good[:200] + b"\xff" + good[201:]):
-        index.write_bytes(bad)
-        told, quiet = each_here(("cat", path, "d/text"), ("cat", "-q", path, "d/text"))
-        assert told[:2] == quiet[:2] == (0, TEXT.decode())
-        assert told[2].startswith(f"stargz: warning: {index}")
-        assert told[2].endswith("this index is not used\n") and told[2].count("\n") == 1
-        assert quiet[2] == ""
-    path.write_bytes(gzip.compress(TAR + bytes(4096)))
-    index.write_bytes(good)
-    assert "of a blob of" in here("ls", path).stderr
-    # One that would take all memory.
-    with index.open("r+b") as file:
-        file.truncate(200 << 20)
-    assert "are many for the index of" in here("ls", path).stderr
-    # One that cannot be read.
-    index.unlink()
-    index.mkdir()
-    assert "is a directory" in here("ls", path).stderr
-    index.rmdir()
-    index.symlink_to(index)
-    told = here("ls", path).stderr
-    assert told.startswith(f"stargz: warning: {index}: Too many levels of symbolic links; this")
-
-
-# --- far away -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def web(path: Path, tmp_path: Path) -> Any:
-    (tmp_path / "nginx").mkdir()
-    with nginx(tmp_path, tmp_path / "nginx") as url, FaultProxy(url) as proxy:
-        yield proxy
-
-
-def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Path) -> None:
-    url = f"{web.url}/{path.name}"
-    text = fails_here(1, "ls", url)
-    assert f"an ordinary tar.gz of {len(GZ):,} bytes" in text
-    assert "--build-index" in text and "index=" not in text
-    assert [r.path for r in web.log if r.status < 400].count("/any.tar.gz.index") == 0
-    assert sum(r.sent for r in web.log) < len(GZ) + 4096  # it is so small that its tail is all
-    with pytest.raises(UnindexedError, match='index="build"'):
-        stargz.open(url)
-    assert not list(user_cache.glob("index/*"))
-
-
-@pytest.mark.parametrize("large", [True, False])
-def test_what_has_come_whole_is_indexed_unasked(
-    web: FaultProxy, path: Path, tmp_path: Path, user_cache: Path, large: bool
-) -> None:
-    """Nothing more is fetched for it: of a server without ranges, or small enough that its end is
-    all."""
-    if large:
-        web.plan = lambda request: Fault(ignore_range=True)
-        path.write_bytes(gzip.compress(ordinary.big_tar(2_000_000), 6))
-    else:
-        path.write_bytes(gzip.compress(blobs.tar_of([("d/text", TEXT)]), 6))
-    url = f"{web.url}/{path.name}"
-    done = here("cat", url, "d/text", text=False)
-    assert (done.returncode, done.stdout) == (0, TEXT)
-    assert ("the server has no ranges" in done.stderr) is large
-    assert len(list(user_cache.glob("index/*"))) == 1
-    assert [r.path for r in web.log if r.status < 400] == ["/any.tar.gz"]
-    path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(UnindexedError):
-        stargz.open(url, index=False)
-
-
-def test_what_nothing_tells_from_another_is_not_kept(
-    web: FaultProxy, path: Path, user_cache: Path
-) -> None:
-    """A tar whose server does not tell of versions: one of the same size has the same end."""
-    tar = path.with_name("any.tar")
-    url = f"{web.url}/{tar.name}"
-    web.plan = lambda request: Fault(drop=("ETag", "Last-Modified"))
-    for name in ("one", "two"):
-        tar.write_bytes(blobs.tar_of([(name, b"content")]))
-        with stargz.open(url, index="build") as layer:
-            assert layer.names() == [name]
-    assert not list(user_cache.glob("index/*"))
-    # The end of a gzip member has its check sum.
-    with stargz.open(f"{web.url}/{path.name}", index="build"):
-        assert len(list(user_cache.glob("index/*"))) == 1
-
-
-def test_asked_for_it_is_read_once(web: FaultProxy, path: Path, user_cache: Path) -> None:
-    url = f"{web.url}/{path.name}"
-    assert ok_here("cat", "--build-index", url, "d/text", text=False) == TEXT
-    assert len(list(user_cache.glob("index/*"))) == 1
-    for chunk in user_cache.glob("??/*"):
-        chunk.unlink()
-    web.reset()
-    assert ok_here("cat", url, "d/text", text=False) == TEXT
-    assert len(web.log) <= 4
-    # Another blob of that name: nothing of the one before is used.
-    other = bytearray(ordinary.big_tar())
-    at = bytes(other).index(b"line 7 ")
-    other[at : at + 6] = b"LINE 7"
-    path.write_bytes(gzip.compress(bytes(other), 6))
-    fails_here(1, "ls", url)
-    assert b"LINE 7" in ok_here("cat", "--build-index", "--no-cache", url, "d/large", text=False)
-
-
-def test_one_beside_a_url(web: FaultProxy, path: Path) -> None:
-    url = f"{web.url}/{path.name}"
-    beside(path)
-    with stargz.open(url, cache=False) as layer:
-        assert span_size(layer) == ordinary.SPAN
-        assert layer.read("d/text") == TEXT
-    assert ok_here("cat", url, "d/text", text=False) == TEXT
-    # A query names nothing that has others beside it.
-    web.reset()
-    with pytest.raises(UnindexedError):
-        stargz.open(f"{url}?token=1")
-    assert not [r for r in web.log if ".index" in r.path]
-    # A seekable layer is not looked beside.
-    stargz.convert(path, path.with_name("layer.stargz"))
-    web.reset()
-    with stargz.open(f"{web.url}/layer.stargz"):
-        assert [r.path for r in web.log] == ["/layer.stargz"]
-
-
-def test_a_url_of_an_index(web: FaultProxy, path: Path, tmp_path: Path) -> None:
-    index = beside(path).rename(tmp_path / "elsewhere.index")
-    url = f"{web.url}/{path.name}"
-    with stargz.open(url, index=f"{web.url}/elsewhere.index", cache=False) as layer:
-        assert layer.read("d/small7").startswith(b"7 ")
-    paths = [r.path for r in web.log]
-    assert paths.count("/elsewhere.index") == 1 and len(paths) <= 4
-    assert ok_here("cat", "--index", index, url, "d/text", text=False) == TEXT
-    assert ok_here("cat", "--index", f"{web.url}/{index.name}", path, "d/text", text=False) == TEXT
-
-
-def test_other_sources(path: Path) -> None:
-    far = Faraway(GZ)
-    with pytest.raises(UnindexedError):
-        stargz.open(far)
-    with stargz.open(Faraway(GZ), index="build", cache=False) as layer:
-        assert layer.read("d/text") == TEXT
-    index = beside(path).read_bytes()
-    with stargz.open(Faraway(GZ), index=index, cache=False) as layer:
-        assert layer.extractall(path.with_name("out"))
-        assert path.with_name("out").joinpath("d/text").read_bytes() == TEXT
-        assert layer.verify().ok
-    memory = fsspec.filesystem("memory")
-    memory.pipe("/any.tar.gz", GZ)
-    try:
-        with pytest.raises(UnindexedError):
-            stargz.open("memory://any.tar.gz")
-        with stargz.open("memory://any.tar.gz", index="build") as layer:
-            assert span_size(layer) == DEFAULT
-        memory.pipe("/any.tar.gz.index", index)
-        with stargz.open("memory://any.tar.gz") as layer:
-            assert span_size(layer) == ordinary.SPAN
-    finally:
-        memory.rm("/any.tar.gz")
-
-
 # --- info -----------------------------------------------------------------------------------------
-
-
-def test_info_makes_none(path: Path, web: FaultProxy, user_cache: Path) -> None:
-    for src in (path, f"{web.url}/{path.name}"):
-        info = json.loads(ok_here("info", "--json", src))
-        assert (info["kind"], info["size"], info["compression"]) == ("plain", len(GZ), "gzip")
-        assert info["toc_digest"] is None
-        assert "stargz index" in ok_here("info", src)
-    assert not list(user_cache.glob("index/*"))
-    ok_here("ls", path)
-    info = json.loads(ok_here("info", "--json", path))
-    assert info["kind"] == "indexed"
-    assert info["uncompressed_size"] == len(TAR)
-    assert info["blob_digest"] == blobs.sha256(GZ)
-    assert info["diff_id"] == blobs.sha256(TAR)
-    assert info["toc_offset"] is None
-    assert info["toc_digest"] == blobs.sha256(ok_here("toc", path).encode())
-    assert "longest_span" in ok_here("info", path)
 
 
 def test_info_says_what_vouches_for_it(path: Path, tmp_path: Path) -> None:
@@ -537,6 +329,26 @@ def test_require_verified(path: Path, tmp_path: Path, user_cache: Path) -> None:
     assert ok_here("ls", "--index", tmp_path / "i", "--toc-digest", toc_digest, path)
     with pytest.raises(UnverifiedError):
         stargz.open(Faraway(GZ), index=index, require_verified=True)
+
+
+def test_require_verified_and_one_that_was_kept(path: Path) -> None:
+    """It is not enough, which is told; `info` makes none, and does not say that it would."""
+    far = Faraway(GZ)
+    far.identity = ("far", "1")
+    stargz.open(far, index="build").close()
+    stargz.open(far).close()
+    indexes._made.clear()  # as in another process
+    with pytest.raises(UnindexedError) as caught:
+        stargz.open(far, require_verified=True)
+    told = caught.value.message
+    assert "verified: one that was kept is not enough" in told
+    assert "--build-index" in told and "--index-digest" in told
+    with stargz.open(far, require_verified=True, index="build") as layer:
+        assert layer.verified
+    ok_here("ls", path)
+    told = fails_here(1, "info", "--require-verified", path)
+    assert "--build-index" not in told and "'stargz index' makes one" in told
+    assert "--index-digest" in told
 
 
 def test_what_a_digest_is_of(path: Path, tmp_path: Path, user_cache: Path) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import blobs
+import ordinary
 import pytest
-from command import fails, ok
+from command import fails, here, ok
 
 import stargz
-from stargz.errors import StargzError
+from stargz.errors import StargzError, UsageError
 
 TAR = blobs.tar_of([("a", b"contents")])
 NOISE = blobs.noise("no tar", 5000)
@@ -37,8 +38,8 @@ NO_TARS: dict[str, tuple[Callable[[], bytes], str]] = {
     "noise": (lambda: NOISE, "its first bytes are of none of these"),
     "notes.txt.gz": (lambda: gzip.compress(b"some words"), "no tar: it ends before a first header"),
     "photo.jpg.gz": (lambda: gzip.compress(NOISE), "no tar: it does not begin with a header"),
-    "bz2": (lambda: b"BZh91AY&SY" + NOISE, "it is bzip2; decompress it"),
-    "xz": (lambda: b"\xfd7zXZ\0" + NOISE, "it is xz; decompress it"),
+    "bz2": (lambda: b"BZh91AY&SY" + NOISE, "it is compressed by bzip2; decompress it"),
+    "xz": (lambda: b"\xfd7zXZ\0" + NOISE, "it is compressed by xz; decompress it"),
     "zip": (lambda: b"PK\x03\x04" + NOISE, "it is a zip archive"),
     "index": (lambda: index_of(TAR), "it is an index, of another file"),
 }
@@ -76,7 +77,7 @@ def test_by_the_commands(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "any.tar.xz").write_bytes(b"\xfd7zXZ\0" + NOISE)
     (tmp_path / "any.tar").write_bytes(TAR)
-    for name, said in (("empty", "it is empty"), ("any.tar.xz", "it is xz")):
+    for name, said in (("empty", "it is empty"), ("any.tar.xz", "it is compressed by xz")):
         for command in ("ls", "index"):
             assert said in fails(1, command, tmp_path / name)
         assert not (tmp_path / f"{name}.index").exists()
@@ -97,3 +98,31 @@ def test_a_signed_checksum_is_one() -> None:
     tar[148:156] = b"%06o\0 " % total
     with stargz.open(bytes(tar)) as layer:
         assert len(layer) == 1
+
+
+@pytest.mark.parametrize("index", [5, True, 1.5, ""])
+def test_what_is_no_file_of_an_index(index: object) -> None:
+    with pytest.raises(UsageError, match=r"^index "):
+        stargz.open(TAR, index=index)  # type: ignore[arg-type]
+
+
+def test_a_cache_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "any.tar").write_bytes(TAR)
+    monkeypatch.setenv("STARGZ_CACHE_DIR", "/proc/none")
+    told = here("ls", tmp_path / "any.tar").stderr
+    assert told.startswith("stargz: warning: nothing is kept on disk: /proc/none: the cache cannot")
+    assert told.count("\n") == 1 and "Errno" not in told
+
+
+def test_one_frame_of_zstd(tmp_path: Path) -> None:
+    """What `info` says of it holds, and nothing is damaged."""
+    path = tmp_path / "one.tar.zst"
+    path.write_bytes(ordinary.frames(TAR, len(TAR)))
+    assert "of several frames: one of a single frame has to be converted" in ok("info", path)
+    fails(1, "verify", path)
+    assert "single frame" not in ok("info", write(tmp_path / "any.tar", TAR))
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path

@@ -477,7 +477,7 @@ def test_sources_are_closed_by_who_opened_them(tmp_path: Path) -> None:
     layer.close()
     layer.close()
     assert descriptors(DATA) == before
-    (tmp_path / "bad").write_bytes(bytes(1000))
+    (tmp_path / "bad").write_bytes(b"x" * 1000)
     with pytest.raises(FooterError):
         stargz.open(tmp_path / "bad")
     assert descriptors(DATA) == before

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +128,12 @@ ODD: dict[str, Odd] = {
         pax(path="p") + extended(b"g", record("comment", "c")) + file(b"f"), {"p"}, "as for bsdtar"
     ),
     "Solaris": Odd(extended(b"X", record("path", "p")) + file(b"f"), {"p"}, "Solaris"),
+    "sparse of no known word": Odd(pax(**{"GNU.sparse.x": "y"}) + file(b"f"), {"f"}, "malformed"),
+    "sparse by name alone": Odd(pax(**{"GNU.sparse.name": "n"}) + file(b"f"), {"n"}),
+    "sparse by size alone": Odd(pax(**{"GNU.sparse.realsize": 3}) + file(b"f"), {"f"}),
+    "sparse by another size alone": Odd(
+        pax(**{"GNU.sparse.realsize": 9}) + file(b"f"), {"f"}, "malformed", as_gnu=False
+    ),
     "sparse without a map": Odd(
         pax(**SPARSE) + block(b"s", octal(515)) + b"no map".ljust(512) + ABC,
         note="nothing to show",
@@ -289,6 +296,107 @@ def test_a_conversion_and_a_ztoc_have_their_own_rules(folder: Path) -> None:
     assert refused > 5
 
 
+# --- sparse files: as VM images are, and over the limits --------------------------------------
+
+TIB3 = b"\x80" + (3 << 40).to_bytes(11, "big")
+PAIR = octal(0) + octal(0)
+
+
+def sparse_tar(form: str, runs: int, step: int) -> bytes:
+    """A file "s" of `runs` bytes, each `step` behind the other."""
+    data = bytes(65 + i % 26 for i in range(runs))
+    size = runs * step
+    payload = data + bytes(-len(data) % 512)
+    if form == "gnu":
+        pairs = [b"%011o\0%011o\0" % (i * step, 1) for i in range(runs)]
+        head = block(
+            b"s",
+            octal(runs),
+            b"S",
+            magic=GNU,
+            a386=b"".join(pairs[:4]),
+            a482=b"\1",
+            a483=octal(size),
+        )
+        more = [b"".join(pairs[i : i + 21]).ljust(504, b"\0") for i in range(4, runs, 21)]
+        last = [b"\1".ljust(8, b"\0")] * (len(more) - 1) + [bytes(8)]
+        return head + b"".join(a + b for a, b in zip(more, last, strict=True)) + payload
+    pairs = [b"%d,1" % (i * step) for i in range(runs)]
+    if form == "0.1":
+        said = {"size": size, "numblocks": runs, "map": b",".join(pairs).decode()}
+        return pax(**{f"GNU.sparse.{key}": value for key, value in said.items()}) + (
+            block(b"s", octal(runs)) + payload
+        )
+    if form == "0.0":
+        head = record("GNU.sparse.size", str(size))
+        each = (
+            record("GNU.sparse.offset", str(i * step)) + record("GNU.sparse.numbytes", "1")
+            for i in range(runs)
+        )
+        return extended(b"x", head + b"".join(each)) + block(b"s", octal(runs)) + payload
+    text = b"%d\n" % runs + b"".join(b"%d\n1\n" % (i * step) for i in range(runs))
+    text += bytes(-len(text) % 512)
+    said = SPARSE | {"GNU.sparse.realsize": size}
+    return pax(**said) + block(b"s", octal(len(text) + runs)) + text + payload
+
+
+@pytest.mark.parametrize("form", ["1.0", "0.1", "0.0", "gnu"])
+def test_a_sparse_file_of_many_holes(form: str, tmp_path: Path) -> None:
+    """As it is, by an index that is compared with the tar's headers, and converted."""
+    runs, step = 120_000, 64
+    expected = bytearray(runs * step)
+    expected[::step] = bytes(65 + i % 26 for i in range(runs))
+    path = tmp_path / "vm.tar.gz"
+    tar = GOOD + sparse_tar(form, runs, step) + block(b"last") + ABC + END
+    path.write_bytes(gzip.compress(tar, 1))
+    made = stargz.index(path, tmp_path / "index")
+    assert made.warnings == ()
+    with stargz.open(path, cache=False, index=tmp_path / "index") as layer:
+        assert not layer.verified
+        assert (layer.read("s"), layer.read("last")) == (expected, b"abc")
+    stargz.convert(path, tmp_path / "layer")
+    with stargz.open(tmp_path / "layer") as layer:
+        assert (layer.read("s"), layer.read("last")) == (expected, b"abc")
+    with pytest.raises(TarError, match="lossless"):
+        stargz.convert(path, io.BytesIO(), lossless=True)
+
+
+def records_of(length: int) -> bytes:
+    return pax(**{"GNU.sparse.size": 9, "GNU.sparse.map": "0," * (length // 2)})
+
+
+OVER = {
+    "3 TiB, 1.0": pax(**SPARSE | {"GNU.sparse.realsize": 3 << 40})
+    + block(b"s", octal(515))
+    + b"1\n0\n3\n".ljust(512, b"\0")
+    + ABC,
+    "3 TiB, 0.1": pax(**{"GNU.sparse.size": 3 << 40, "GNU.sparse.map": "0,3"}) + block(b"s") + ABC,
+    "3 TiB, gnu": block(b"s", kind=b"S", magic=GNU, a386=octal(0) + octal(3), a483=TIB3) + ABC,
+    "map, 1.0": pax(**SPARSE) + block(b"s", octal(515)) + b"5000000\n".ljust(512, b"0") + ABC,
+    "map, 0.1": records_of(16 << 20) + block(b"s") + ABC,
+    "records, 0.1": records_of(18 << 20) + block(b"s") + ABC,
+    "map, gnu": block(b"s", octal(0), b"S", magic=GNU, a386=PAIR, a482=b"\1", a483=octal(9))
+    + (PAIR * 21 + b"\1" + bytes(7)) * (1 << 15)
+    + bytes(512),
+    "a record": pax(comment="c" * (1 << 20)) + block(b"s") + ABC,
+    "a name": extended(b"L", b"s" + b"n" * (1 << 20)) + block(b"s") + ABC,
+    "records of two headers": pax(**{"GNU.sparse.map": "0," * (1 << 20)}) + pax() + file(b"s"),
+}
+
+
+@pytest.mark.parametrize("name", OVER)
+def test_what_is_over_a_limit_is_left_out(name: str, tmp_path: Path) -> None:
+    """With the reason, and nothing else with it; a conversion says it of the same limit."""
+    path = tmp_path / "t.tar.gz"
+    path.write_bytes(gzip.compress(GOOD + OVER[name] + block(b"last") + ABC + END, 1))
+    done = here("find", path)
+    assert (done.returncode, set(done.stdout.split())) == (0, {"good", "last"}), done
+    assert "1 entry is over a limit" in done.stderr
+    assert "(the first: 's" in done.stderr
+    with pytest.raises(TarError, match="over the limit of"):
+        stargz.convert(path, io.BytesIO())
+
+
 # --- behind the gzip members, and of nothing --------------------------------------------------
 
 
@@ -363,6 +471,8 @@ def test_an_index_of_another_blob_is_named(tmp_path: Path) -> None:
     entries: list[Any] = [("a", b"a" * 5000), ("b", b"b" * 5000)]
     path.write_bytes(blobs.tar_of(entries))
     stargz.index(path)
+    later = time.time() + 1000  # an older one is not used at all
+    os.utime(f"{path}.index", (later, later))
     path.write_bytes(blobs.tar_of([(name, data.upper()) for name, data in entries]))
     hint = f"{path}.index may be of another blob: make it anew ('stargz index --force')"
     assert fails_here(3, "cat", path, "a").endswith(hint)

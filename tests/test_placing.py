@@ -181,6 +181,17 @@ def test_whiteouts_below_what_is_no_directory(tmp_path: Path, case: str) -> None
     assert len(made.warnings) == 1 and made.warnings[0].startswith("1 whiteout below")
 
 
+def test_a_way_through_long_symlinks_takes_no_longer_than_its_text(tmp_path: Path) -> None:
+    """Once each ".." took as long as the whole path, and so each name half a second."""
+    deep = "/".join("a" * 1000)
+    links = [(f"{deep}/l{n}", "s", "../a/" * 800 + f"l{n + 1}") for n in range(38)]
+    items = [*links, (f"{deep}/l38", "s", "f"), ("s", "s", f"{deep}/l0"), ("t", "s", f"{deep}/l0")]
+    items += [(f"{'st'[n % 2]}/{n}", "f", str(n)) for n in range(100)]
+    stargz.convert(io.BytesIO(make_tar(items)), tmp_path / "blob")
+    found = names(tmp_path / "blob")
+    assert {f"{deep}/f/{n}": str(n) for n in range(100)}.items() <= found.items()
+
+
 def test_a_whiteout_below_a_symlink_hides_what_is_there(tmp_path: Path) -> None:
     items = [("d", "d", ""), ("s", "s", "d"), ("s/.wh.a", "f", "")]
     stargz.convert(io.BytesIO(make_tar(items)), tmp_path / "blob")

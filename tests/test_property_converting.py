@@ -29,7 +29,7 @@ COUNT = int(os.environ.get("STARGZ_PROPERTY_ROUNDS", "500"))
 FIRST = int(os.environ.get("STARGZ_PROPERTY_SEED", "0"))
 OURS = {".no.prefetch.landmark", "stargz.index.json"}
 # Tars that GNU tar takes otherwise, or not at all, and of which that is said.
-TOLD = ("below symlinks", "left out", " .. in them")
+TOLD = ("below symlinks", "left out", " .. in the path")
 
 
 def disk(root: Path) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def in_small_members(tar: bytes) -> bytes:
     out = []
     for at in range(0, len(tar), 41_003):
         packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-        for start in range(at, min(at + 41_003, len(tar)), 5000):
-            out.append(packer.compress(tar[start : min(start + 5000, at + 41_003)]))
+        for start in range(at, min(at + 41_003, len(tar)), 3000):
+            out.append(packer.compress(tar[start : min(start + 3000, at + 41_003)]))
             out.append(packer.flush(zlib.Z_SYNC_FLUSH))
         out.append(packer.flush())
     return b"".join(out)

@@ -97,6 +97,20 @@ static inline char *sgz_put_base64(char *out, const uint8_t *data, size_t len)
     return out;
 }
 
+/* "sha256:" and 64 lower-case digits (OCI image spec, descriptor.md). 0: it is no such text. */
+static inline int sgz_get_sha256(const char *text, size_t len, uint8_t out[32])
+{
+    uint8_t wrong = 0;
+    if (len != 71 || memcmp(text, "sha256:", 7))
+        return 0;
+    for (int i = 0; i < 32; i++) {
+        uint8_t high = sgz_hex_value(text[7 + 2 * i]), low = sgz_hex_value(text[8 + 2 * i]);
+        wrong |= high | low;
+        out[i] = (uint8_t)(high << 4 | (low & 15));
+    }
+    return !(wrong & 0x80);
+}
+
 /* --- UTF-8 ------------------------------------------------------------------------------- */
 
 /* Bytes of the well-formed sequence that text[0..len) begins with; 0: it begins with none.

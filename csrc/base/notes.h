@@ -12,9 +12,9 @@
 #define SGZ_NOTES(NOTE)                                                                       \
     NOTE(NAME, "names are not UTF-8: in the TOC each bad byte is U+FFFD, as JSON cannot hold " \
                "it")                                                                          \
-    NOTE(TIME, "times are outside the years 1 to 9999: the TOC goes without them")            \
-    NOTE(OWNER, "owners are outside of 32 bits: they are taken modulo 2^32, and as 65534 " \
-                "without set-id bits where they are over 33 bits")                            \
+    NOTE(TIME, "times are outside the years 1 to 9999, and not in the TOC")                   \
+    NOTE(OWNER, "owners are outside of 32 bits: taken modulo 2^32, and as 65534 without "     \
+                "set-id bits if over 33 bits")                                                \
     NOTE(XATTR, "entries have xattrs with % or = in their names, which tars hold as %25 and " \
                 "%3D: GNU tar reads them as this layer has them, Go programs leave them so")  \
     NOTE(PREFIX, "names have a prefix in a GNU header: it is part of the name, as for Go; "   \
@@ -25,14 +25,14 @@
                   "GNU tar; Go takes them for files")                                         \
     NOTE(EMPTY, "entries have empty PAX records or long names, which do not count, as for "   \
                 "Go; GNU tar takes them as they are")                                         \
-    NOTE(SIZES, "files have another size in their PAX header than in their tar header: that " \
-                "of the PAX header counts")                                                   \
+    NOTE(SIZES, "files have another size in the PAX header than in the tar header: that of " \
+                "the PAX header counts")                                                      \
     NOTE(SIZED, "entries have a size, but no contents: it does not count, as for GNU tar "    \
                 "and Go when they extract; others look for the next header behind it")        \
-    NOTE(SLASH, "files have a slash behind their names, and are directories, as for GNU tar;" \
-                " to Go they are files")                                                      \
-    NOTE(DUMPDIR, "directories are from GNU incremental archives, plain ones here, without "  \
-                  "their lists of names; Go does not know them")                              \
+    NOTE(SLASH, "files have a slash behind the name, which makes a directory, as for GNU tar; " \
+                "Go sees a file")                                                             \
+    NOTE(DUMPDIR, "directories are from a GNU incremental archive: read without the list of " \
+                  "names; Go does not know such")                                             \
     NOTE(GLOBAL, "entries have fields from PAX global headers, which Go leaves out")          \
     NOTE(TOC, "entries were left out, as a layer's TOC has this name: the DiffID is not that " \
               "of the input")                                                                 \
@@ -44,12 +44,14 @@
                     "GNU tar")                                                                \
     NOTE(BELOW_LINK, "entries or targets of hard links below symlinks of the layer are in "   \
                      "the TOC where extraction puts them, below the layer's root")            \
-    NOTE(DOTS, "names have .. in them, or a . at their end where no directory is: GNU tar does "  \
+    NOTE(DOTS, "names have .. in the path, or a . at the end where no directory is: GNU tar does " \
                "not extract such entries")                                                    \
     NOTE(NOT_BELOW, "whiteouts below what is no directory in the layer, or was none for a "      \
-                    "while after them, are left out")                                           \
+                    "while later, are left out")                                                \
     NOTE(NO_FILE, "entries have nothing to show (volume label, access list, part of a file of "  \
                   "another volume, sparse file without a map): left out")                       \
+    NOTE(TOO_LARGE, "entries are over a limit (sparse maps: 16 MiB, sparse files: 1 TiB, names " \
+                    "and other PAX records: 1 MiB): left out")                                  \
     NOTE(TYPE, "entries have a type that is not known: read as files, as by GNU tar")            \
     NOTE(NO_PATH, "entries have a name or target that is empty, too long, or leads in circles: " \
                   "left out")                                                                   \
@@ -59,8 +61,8 @@
     NOTE(OVER_DIR, "entries are where a directory with entries is: left out, as by GNU tar")     \
     NOTE(FIELD, "entries have malformed numbers or PAX records, which do not count, as for GNU " \
                 "tar")                                                                          \
-    NOTE(GLOBAL_NAME, "headers for all entries (PAX global ones) have names, sizes or the like, " \
-                      "which do not count, as for bsdtar")                                      \
+    NOTE(GLOBAL_NAME, "PAX global headers have names, sizes or the like, which do not count, as " \
+                      "for bsdtar")                                                             \
     NOTE(BEHIND, "archives are followed by something, which is not read, as by GNU tar without " \
                  "-i")                                                                          \
     NOTE(GARBAGE, "inputs have bytes behind the last gzip member, which were ignored, as by "    \

@@ -17,6 +17,10 @@ typedef struct {
 #define SGZ_XATTR_KEY_MAX 255
 #define SGZ_XATTRS_MAX 8192
 
+/* Sort by key; of one key the last is kept: keys lie in memory in the order of the list. Returns
+ * how many are left. */
+size_t sgz_base_xattrs_sort(sgz_xattr *xattrs, size_t count);
+
 /* Take the one at *at, which moves on. 0: there is none: then *at is `end` unless what is left
  * is not one. */
 static inline int sgz_xattrs_next(const char **at, const char *end, sgz_xattr *x)

@@ -182,11 +182,13 @@ static sgz_status decode_from(sgz_chunks *c, sgz_chunks_pass *p, sgz_chunks_chun
     return st;
 }
 
-/* Leave a chunk to a thread that comes to it; 0: there is none. */
-static int leave(sgz_chunks *c, sgz_chunks_chunk *k)
+/* Leave a chunk to a thread that comes to it; 0: there is none. One that is to be decoded however
+ * long it takes is not left to a pass that may end before. */
+static int leave(sgz_chunks *c, sgz_chunks_chunk *k, int64_t budget)
 {
     sgz_chunks_pass *p = c->passes;
-    while (p && (p->layer != k->layer || k->span < p->next_span || k->span >= p->last))
+    while (p && (p->layer != k->layer || k->span < p->next_span || k->span >= p->last ||
+                 (p->bounded && !budget)))
         p = p->next;
     if (!p || sgz_chunks_span_entry(k->layer, k->span)->chunk_size > SGZ_WINDOW)
         return 0;
@@ -202,6 +204,7 @@ static void begin(sgz_chunks *c, sgz_chunks_pass *p, sgz_chunks_layer *layer, sg
 {
     *p = (sgz_chunks_pass){.layer = layer, .reader = r, .next_span = span, .next = c->passes};
     p->last = sgz_read_span_next(layer->spans, span);
+    p->bounded = r->decoder.budget != 0;
     c->passes = p;
 }
 
@@ -229,7 +232,7 @@ sgz_status sgz_chunks_decode_direct(sgz_chunks *c, sgz_chunks_chunk *k, int64_t 
 {
     sgz_chunks_layer *layer = k->layer;
     sgz_chunks_pass p;
-    if (leave(c, k))
+    if (leave(c, k, budget))
         return SGZ_OK;
     sgz_reader *r = sgz_chunks_take_reader(c, layer, k->span, k->window);
     if (!r && !(r = sgz_chunks_new_reader(c, layer, layer->blob, err))) {

@@ -111,6 +111,7 @@ typedef struct sgz_chunks_pass {
     sgz_chunks_layer *layer;
     sgz_reader *reader;
     size_t next_span, last;   /* that it comes to; `last` is behind what the entry point has */
+    int bounded;              /* it ends early if that takes long */
     sgz_chunks_chunk *left;   /* pinned */
     struct sgz_chunks_pass *next;
 } sgz_chunks_pass;

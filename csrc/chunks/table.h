@@ -99,9 +99,10 @@ void sgz_chunks_fail(sgz_chunks *chunks, const sgz_chunks_job *job, const sgz_er
 
 /* For some threads of the caller's, in a loop: decodes what takes long of direct blobs, and what
  * else an entry point has from which one of its chunks was read (one thread at a time, as far as
- * memory for what is read ahead allows), so that it is not entered for each of them; and gives out requests whose chunks do, to be delivered once more. One chunk or request of a layer at a
- * time: no layer keeps all of these threads, and, once there are any, none of the others, which
- * park wants on such chunks. 1: *job; -1: stopped. */
+ * memory for what is read ahead allows), so that it is not entered for each of them; and gives out
+ * requests whose chunks do, to be delivered once more. One chunk or request of a layer at a time:
+ * no layer keeps all of these threads, and, once there are any, none of the others, which park
+ * wants on such chunks. 1: *job; -1: stopped. */
 int sgz_chunks_slow(sgz_chunks *chunks, sgz_chunks_job *job);
 
 typedef struct {

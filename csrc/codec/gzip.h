@@ -6,6 +6,7 @@
 
 #define SGZ_GZIP_HEADER 10 /* what sgz_codec_deflate_member writes before the deflate data */
 #define SGZ_GZIP_TRAILER 8
+#define SGZ_DEFLATE_RATIO 1032 /* deflate has 258 bytes in two bits at best */
 #define SGZ_LEVEL_MIN 1
 #define SGZ_LEVEL_MAX 12
 #define SGZ_LEVEL_ISAL_MAX 2 /* 1..2 are ISA-L's, above are libdeflate's */

@@ -209,12 +209,12 @@ static sgz_status mark_stored(const sgz_decoder *d, sgz_decoder_mark *mark, sgz_
     return SGZ_OK;
 }
 
-/* Of a zstd frame, 4 bytes make 128 KiB; of deflate, 2 bits 258 bytes. */
+/* Of a zstd frame, 4 bytes make 128 KiB. */
 const struct sgz_codec_kind sgz_codec_kinds[] = {
-    [SGZ_POINT_GZIP] = {"gzip member", 1032, 1, 1, enter_member, inflate, between_members,
-                        mark_inflater},
-    [SGZ_POINT_DEFLATE] = {"span", 1032, 1, 0, enter_deflate, inflate, always_between,
-                           mark_inflater},
+    [SGZ_POINT_GZIP] = {"gzip member", SGZ_DEFLATE_RATIO, 1, 1, enter_member, inflate,
+                        between_members, mark_inflater},
+    [SGZ_POINT_DEFLATE] = {"span", SGZ_DEFLATE_RATIO, 1, 0, enter_deflate, inflate,
+                           always_between, mark_inflater},
     [SGZ_POINT_ZSTD] = {"zstd frame", 1 << 16, SGZ_ZSTD_HEADER, 0, enter_frame, unpack,
                         between_frames, mark_frame},
     [SGZ_POINT_STORED] = {"span", 1, 1, 0, enter_stored, copy, always_between, mark_stored},

@@ -141,7 +141,7 @@ static void on_frame(void *arg, int64_t offset, size_t made)
     sgz_index_build *c = arg;
     sgz_point point = {.offset = offset, .out = c->decoded + (int64_t)made};
     if (!c->frames++ || point.out - last_out(c) > c->options.span_size)
-        c->no_room = add_point(c, &point, NULL) != SGZ_OK; /* told once the read is over */
+        c->no_room |= add_point(c, &point, NULL) != SGZ_OK; /* told once the read is over */
 }
 
 static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)
@@ -151,8 +151,8 @@ static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)
         return no_memory(err);
     if (c->decoded - last_out(c) <= limit && (!end || c->frames != 1 || !c->decoded))
         return SGZ_OK;
-    return sgz_base_fail(err, SGZ_EDATA, c->points->count ? c->points->at[c->points->count - 1].offset
-                                                          : 0,
+    return sgz_base_fail(err, SGZ_ENOTOC, c->points->count ? c->points->at[c->points->count - 1].offset
+                                                           : 0,
                          NULL, 0,
                          "one zstd frame has no entry points: convert it (stargz convert; an "
                          "image: stargz image convert), or compress it in many frames");

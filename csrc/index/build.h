@@ -11,9 +11,6 @@
 #include "io/input.h"
 #include "tar/tar.h"
 
-
-
-
 typedef struct {
     int64_t span_size;   /* decoded bytes between two points, or some more; at least SGZ_SPAN_MIN */
     int64_t chunk_size;  /* of files, at most */

@@ -136,7 +136,7 @@ static sgz_status add_row(sgz_index_taker *t, uint32_t *row, sgz_error *err)
         return status;
     if (!SGZ_FIT(index->toc->origins, index->toc->origin_cap, index->toc->count))
         return no_memory(err);
-    index->toc->origins[*row] = (sgz_index_place){0};
+    index->toc->origins[*row] = (sgz_toc_origin){0};
     index->toc->rows[*row].chunk_offset = t->done;
     return SGZ_OK;
 }
@@ -292,7 +292,7 @@ static sgz_status place(sgz_index_taker *t, uint32_t row, const sgz_tar_entry *e
     sgz_index *index = t->index;
     sgz_toc *toc = index->toc;
     const sgz_entry *added = &toc->rows[row];
-    sgz_index_place here = {.content = t->tar.pos,
+    sgz_toc_origin here = {.content = t->tar.pos,
                             .name = added->name_off,
                             .name_len = (uint32_t)entry->name_len,
                             .header = (uint32_t)(t->tar.pos - t->tar.start),

@@ -83,7 +83,7 @@ static sgz_status check_rows(const sgz_index *index, sgz_error *err)
     int64_t at = 0; /* where an entry's headers may begin, or a file's next chunk must */
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
-        const sgz_index_place *place = &index->toc->origins[i];
+        const sgz_toc_origin *place = &index->toc->origins[i];
         if (!sgz_toc_is_piece(row)) {
             if (!place->header || place->header % SGZ_TAR_BLOCK ||
                 place->header > SGZ_INDEX_HEADER_MAX)

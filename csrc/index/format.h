@@ -8,9 +8,10 @@
 #define SGZ_INDEX_VERSION 1
 
 /* Write an index that was settled or read, in pieces. The bytes depend on the blob, on how its points
- * were chosen and on its chunks, on nothing else. */
+ * were chosen and on its chunks, on nothing else. json_digest gets that of the JSON of its TOC, which
+ * is made for it (NULL: it is not asked for). */
 sgz_status sgz_index_write(const sgz_index *index, const sgz_codecs *codecs, sgz_index_emit emit,
-                           void *arg, sgz_error *err);
+                           void *arg, uint8_t json_digest[32], sgz_error *err);
 
 /* Read one into `index`, which is empty, also after a failure; nothing of `data` is kept. Offsets of
  * errors are those in the file. A TOC whose JSON has more than max_toc_size bytes is refused before

@@ -9,8 +9,6 @@
 #include "index/limits.h"
 #include "toc/open.h"
 
-#define DEFLATE_RATIO 1032 /* deflate has 258 bytes in two bits at best */
-
 typedef struct {
     const uint8_t *data;
     size_t len;
@@ -176,7 +174,7 @@ static sgz_status inflate_entries(file *f, sgz_error *err)
     size_t in_len = f->toc_at - f->entries_at, got;
     sgz_inflater z;
     if (head->entries_len > sgz_index_entries_max(head->json_size) ||
-        head->entries_len / DEFLATE_RATIO > in_len)
+        head->entries_len / SGZ_DEFLATE_RATIO > in_len)
         return FAIL(err, f->entries_at, "what it has of its entries is impossibly long");
     if (head->entries > head->entries_len / 3)
         return FAIL(err, f->entries_at, "its %llu entries are not there",
@@ -287,7 +285,7 @@ static sgz_status read_toc(file *f, int64_t max_toc_size, sgz_error *err)
 }
 
 /* The place of the next entry, behind contents that end at `end`. 0: it makes no sense. */
-static int get_place(file *f, int64_t end, sgz_index_place *place)
+static int get_place(file *f, int64_t end, sgz_toc_origin *place)
 {
     uint64_t gap = 0, blocks = 0, ns = 0;
     int64_t size = f->head.tar_size;
@@ -309,7 +307,7 @@ static sgz_status put_places(file *f, sgz_error *err)
     int64_t end = 0; /* of the contents before */
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
-        sgz_index_place *place = &f->index->toc->origins[i];
+        sgz_toc_origin *place = &f->index->toc->origins[i];
         if (!sgz_toc_is_piece(row)) {
             if (!get_place(f, end, place))
                 return FAIL(err, f->entries_at, "the place of an entry in the tar makes no sense");

@@ -73,7 +73,7 @@ static sgz_status put_places(const sgz_index *index, bytes *out, sgz_error *err)
         int64_t end = 0; /* of the contents before */
         for (size_t i = 0; i < toc->count && !status; i++) {
             const sgz_entry *row = &toc->rows[i];
-            const sgz_index_place *place = &index->toc->origins[i];
+            const sgz_toc_origin *place = &index->toc->origins[i];
             if (is_entry(row)) {
                 int64_t gap = place->content - place->header - sgz_index_padded(end);
                 status = add_number(out, column == 0   ? (uint64_t)gap / SGZ_TAR_BLOCK
@@ -110,7 +110,7 @@ static sgz_status put_texts(const sgz_index *index, bytes *out, sgz_error *err)
     sgz_status status = SGZ_OK;
     for (size_t i = 0; i < toc->count && !status; i++) {
         const sgz_entry *row = &toc->rows[i];
-        const sgz_index_place *place = &index->toc->origins[i];
+        const sgz_toc_origin *place = &index->toc->origins[i];
         if (!is_entry(row))
             continue;
         for (; more && text.entry == entry && !status;
@@ -256,7 +256,7 @@ static int is_known(const uint8_t digest[32])
 }
 
 sgz_status sgz_index_write(const sgz_index *index, const sgz_codecs *codecs, sgz_index_emit emit,
-                           void *arg, sgz_error *err)
+                           void *arg, uint8_t json_digest[32], sgz_error *err)
 {
     bytes points = {0}, entries = {0}, packed = {0}, toc = {0};
     sgz_index_head head = {
@@ -299,6 +299,8 @@ sgz_status sgz_index_write(const sgz_index *index, const sgz_codecs *codecs, sgz
     head.toc_len = toc.len;
     if (!status)
         status = put_file(index, codecs, &head, &points, &packed, &toc, emit, arg, err);
+    if (!status && json_digest)
+        memcpy(json_digest, head.json_digest, 32);
     free(points.data);
     free(entries.data);
     free(packed.data);

@@ -7,9 +7,6 @@
 #include "toc/origin.h"
 #include "toc/toc.h"
 
-/* Where an entry stands in the decoded tar. */
-typedef sgz_toc_origin sgz_index_place;
-
 /* All zero is an empty one. */
 typedef struct {
     sgz_points points;       /* and the sizes: of the blob, and of the tar that it decodes to */
@@ -20,7 +17,7 @@ typedef struct {
     int64_t archive_size;    /* the tar as far as its two blocks of zeros */
     int64_t span_size;       /* that was asked for */
     int64_t json_size;       /* of the TOC's JSON in the file that was read; 0: none was */
-    uint8_t json_digest[32];
+    uint8_t json_digest[32]; /* zeros: not known */
     sgz_notes notes;         /* of the tar; in no file */
 } sgz_index;
 

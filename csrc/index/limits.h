@@ -11,8 +11,8 @@
 /* Entry points: 1 TiB at the least distance of ours. In a file one may have 2 bytes, here 40. */
 #define SGZ_INDEX_POINTS_MAX ((size_t)1 << 24)
 
-/* Headers of one entry: PAX records and long names are limited together, sparse maps too. */
-#define SGZ_INDEX_HEADER_MAX ((uint32_t)4 * SGZ_TAR_LONG_MAX)
+/* Headers of one entry: PAX records and long names are limited together, and so is a sparse map. */
+#define SGZ_INDEX_HEADER_MAX ((uint32_t)4 * SGZ_TAR_LONG_MAX + SGZ_TAR_MAP_MAX)
 
 /* A history, deflated: never much longer than it is. */
 #define SGZ_INDEX_WINDOW_MAX ((uint32_t)2 * SGZ_HISTORY_MAX)

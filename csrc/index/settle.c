@@ -83,7 +83,7 @@ static sgz_status read_again(sgz_index *index, sgz_toc *toc, sgz_error *err)
 
 /* The name in the tar is kept where it leads elsewhere than the row's. */
 static sgz_status move_name(const sgz_toc *from, sgz_toc *toc, const sgz_entry *row,
-                            char **scratch, size_t *cap, sgz_index_place *place, sgz_error *err)
+                            char **scratch, size_t *cap, sgz_toc_origin *place, sgz_error *err)
 {
     const char *name = from->arena + place->name;
     size_t len;
@@ -132,7 +132,7 @@ static sgz_status spread_places(sgz_toc *from, sgz_toc *toc, size_t count, sgz_e
         return no_memory(err);
     for (size_t i = toc->count; i--;)
         if (sgz_toc_is_piece(&toc->rows[i]))
-            toc->origins[i] = (sgz_index_place){0};
+            toc->origins[i] = (sgz_toc_origin){0};
         else /* never before the first: the JSON has no other entries */
             toc->origins[i] = toc->origins[--count];
     return SGZ_OK;

@@ -55,19 +55,11 @@ static sgz_status check(const sgz_index_ztoc *z, const sgz_tar_entry *entry, int
     return SGZ_OK;
 }
 
-static int by_key(const void *left, const void *right)
-{
-    const sgz_xattr *a = left, *b = right;
-    int order = sgz_compare(a->key, a->key_len, b->key, b->key_len);
-    /* Of one key the last counts. */
-    return order ? order : a->key < b->key ? -1 : a->key > b->key;
-}
-
 /* Sort the entry's PAX records by key. */
 static sgz_status read_records(sgz_index_ztoc *z, const sgz_tar_entry *entry, size_t *count,
                                size_t *packed, sgz_error *err)
 {
-    size_t n = 0, kept = 0;
+    size_t n = 0;
     *packed = 0;
     for (size_t pos = 0; pos < entry->records_len;) {
         sgz_tar_text key, value;
@@ -79,17 +71,9 @@ static sgz_status read_records(sgz_index_ztoc *z, const sgz_tar_entry *entry, si
         if (!SGZ_PUSH(z->records, n, z->record_cap, record))
             return sgz_ztoc_no_memory(err);
     }
-    if (n)
-        qsort(z->records, n, sizeof *z->records, by_key);
-    for (size_t i = 0; i < n; i++) {
-        const sgz_xattr *record = &z->records[i];
-        if (i + 1 < n && !sgz_compare(record->key, record->key_len, record[1].key,
-                                      record[1].key_len))
-            continue;
-        *packed += sgz_xattrs_size(record->key_len, record->value_len);
-        z->records[kept++] = *record;
-    }
-    *count = kept;
+    *count = sgz_base_xattrs_sort(z->records, n);
+    for (size_t i = 0; i < *count; i++)
+        *packed += sgz_xattrs_size(z->records[i].key_len, z->records[i].value_len);
     return SGZ_OK;
 }
 

@@ -119,19 +119,6 @@ static sgz_status read_plain(const uint8_t *data, size_t len, size_t digests, sg
     return status;
 }
 
-static int read_digest(const char *text, size_t len, uint8_t out[32])
-{
-    uint8_t wrong = 0;
-    if (len != 71 || memcmp(text, "sha256:", 7))
-        return 0;
-    for (int i = 0; i < 32; i++) {
-        uint8_t high = sgz_hex_value(text[7 + 2 * i]), low = sgz_hex_value(text[8 + 2 * i]);
-        wrong |= high | low;
-        out[i] = (uint8_t)(high << 4 | (low & 15));
-    }
-    return !(wrong & 0x80);
-}
-
 static sgz_status read_digests(reader *r, const sgz_flat_vector *digests, sgz_error *err)
 {
     sgz_points *points = &r->index->points;
@@ -143,7 +130,7 @@ static sgz_status read_digests(reader *r, const sgz_flat_vector *digests, sgz_er
         size_t len = (size_t)sgz_flat_get(&r->flat, at, 4);
         if (!at || !sgz_flat_has(&r->flat, at + 4, len))
             return outside(err);
-        if (!read_digest((const char *)r->flat.data + at + 4, len, points->digests[i]))
+        if (!sgz_get_sha256((const char *)r->flat.data + at + 4, len, points->digests[i]))
             return malformed("the digest of a span is no sha256", err);
     }
     return SGZ_OK;
@@ -197,14 +184,6 @@ static char type_flag(const char *type, size_t len)
     return 0;
 }
 
-static int by_key(const void *left, const void *right)
-{
-    const sgz_xattr *a = left, *b = right;
-    int order = sgz_compare(a->key, a->key_len, b->key, b->key_len);
-    /* Of one key the last counts: keys were copied in order. */
-    return order ? order : a->key < b->key ? -1 : a->key > b->key;
-}
-
 /* Those of the PAX records that are xattrs, under the names that they have in a file system. */
 static sgz_status read_xattrs(reader *r, const sgz_flat_table *table, sgz_tar_entry *entry,
                               sgz_error *err)
@@ -237,16 +216,8 @@ static sgz_status read_xattrs(reader *r, const sgz_flat_table *table, sgz_tar_en
         if (memchr(r->xattrs[i].key, 0, r->xattrs[i].key_len))
             return BAD(entry, err, "an xattr's name has a NUL in it");
     }
-    if (count)
-        qsort(r->xattrs, count, sizeof *r->xattrs, by_key);
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        const sgz_xattr *x = &r->xattrs[i];
-        if (i + 1 == count || sgz_compare(x->key, x->key_len, x[1].key, x[1].key_len))
-            r->xattrs[kept++] = *x;
-    }
     entry->xattrs = r->xattrs;
-    entry->xattr_count = kept;
+    entry->xattr_count = sgz_base_xattrs_sort(r->xattrs, count);
     return SGZ_OK;
 }
 
@@ -326,7 +297,7 @@ static sgz_status add_place(reader *r, uint32_t row, const sgz_tar_entry *entry,
     uint64_t name = sgz_toc_store(toc, entry->name, entry->name_len);
     if (name == UINT64_MAX || !SGZ_FIT(index->toc->origins, index->toc->origin_cap, row + (size_t)1))
         return sgz_ztoc_no_memory(err);
-    index->toc->origins[row] = (sgz_index_place){
+    index->toc->origins[row] = (sgz_toc_origin){
         .content = content, .name = name, .name_len = (uint32_t)entry->name_len,
         .header = (uint32_t)(content - begin), .ns = entry->mtime_nsec};
     return SGZ_OK;
@@ -356,7 +327,7 @@ static sgz_status add_chunks(reader *r, uint32_t row, const sgz_tar_entry *entry
         if (done) {
             if (!SGZ_FIT(index->toc->origins, index->toc->origin_cap, row + (size_t)1))
                 return sgz_ztoc_no_memory(err);
-            index->toc->origins[row] = (sgz_index_place){0};
+            index->toc->origins[row] = (sgz_toc_origin){0};
         }
         sgz_entry *piece = &index->toc->rows[row];
         piece->offset = points->at[i].offset;

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFLATE_RATIO 1032 /* deflate has 258 bytes in two bits at best */
 #define SKIP_STEP ((int64_t)4 << 20) /* between two looks at the stop flag */
 #define INNER_MAX ((uint64_t)2 << 30) /* no member that a writer makes inflates to more */
 #define CONTENTS_MIN ((size_t)1 << 20)
@@ -84,7 +83,7 @@ static sgz_status get_piece(const sgz_patch_maker *m, sgz_cursor *c, piece *p, s
         return fail(m, err, "a piece that does not end");
     if (p->offset > (uint64_t)m->head.base_size || p->inner > INNER_MAX ||
         p->len > SGZ_PATCH_MEMBER_MAX ||
-        (p->inner + p->len) / DEFLATE_RATIO > (uint64_t)m->head.base_size - p->offset)
+        (p->inner + p->len) / SGZ_DEFLATE_RATIO > (uint64_t)m->head.base_size - p->offset)
         return fail(m, err, "a piece from beyond BASE");
     return SGZ_OK;
 }
@@ -181,7 +180,7 @@ static sgz_status measure(const sgz_patch_maker *m, sgz_cursor c, uint64_t count
         if (total > SGZ_PATCH_MEMBER_MAX)
             return fail(m, err, "a MEMBER of more than 64 MiB");
     }
-    if (total / DEFLATE_RATIO > sgz_patch_space(m))
+    if (total / SGZ_DEFLATE_RATIO > sgz_patch_space(m))
         return fail(m, err, "more comes out than the patch announced");
     return SGZ_OK;
 }

@@ -40,6 +40,8 @@ struct sgz_read_claims {
     size_t globals_len;
     place *places;
     size_t places_count, places_cap;
+    char *scratch;           /* cleaned names */
+    size_t scratch_cap;
     wrong *errors;
     size_t count, cap;
 };
@@ -68,10 +70,16 @@ void sgz_read_claims_free(sgz_read_claims *c)
     free(c->errors);
     free(c->globals);
     free(c->places);
+    free(c->scratch);
     sgz_tar_parser_free(c->parser);
     free(c->states);
     pthread_mutex_destroy(&c->lock);
     free(c);
+}
+
+static sgz_status no_memory(sgz_error *err)
+{
+    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the index with");
 }
 
 static sgz_status differ(int64_t value, int64_t other, const char *what, sgz_error *err)
@@ -112,21 +120,24 @@ static int can_be(const sgz_toc *toc, uint32_t file, const char *name, size_t le
            (there != SGZ_NO_ROW && there > file) || below_symlink(toc, file, name, len);
 }
 
-/* Whether the file that an index says is of this name in the tar is. An index that was read has
- * cleaned names, where the tar has "./bin" or "bin/". */
-static int same_name(const sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry)
+/* The file has the name in the tar that the index says. An index that was read has cleaned names,
+ * where the tar has "./bin" or "bin/". */
+static sgz_status check_name(sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry,
+                             sgz_error *err)
 {
     const sgz_toc_origin *origin = &c->toc->origins[file];
     size_t len, claimed_len;
-    char *scratch = malloc(entry->name_len + origin->name_len + 1);
-    if (!scratch)
-        return 0;
-    const char *name = sgz_toc_clean_name(entry->name, entry->name_len, scratch, &len);
+    if (!SGZ_FIT(c->scratch, c->scratch_cap, entry->name_len + origin->name_len + 1))
+        return no_memory(err);
+    const char *name = sgz_toc_clean_name(entry->name, entry->name_len, c->scratch, &len);
     const char *claimed = sgz_toc_clean_name(c->toc->arena + origin->name, origin->name_len,
-                                             scratch + entry->name_len, &claimed_len);
-    int same = !sgz_compare(claimed, claimed_len, name, len) && can_be(c->toc, file, name, len);
-    free(scratch);
-    return same;
+                                             c->scratch + entry->name_len, &claimed_len);
+    if (!sgz_compare(claimed, claimed_len, name, len) && can_be(c->toc, file, name, len))
+        return SGZ_OK;
+    return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
+                         "the file that it is in the index has the name '%.*s' in the tar: the "
+                         "index does not fit",
+                         entry->name_len > 120 ? 120 : (int)entry->name_len, entry->name);
 }
 
 static int same_xattrs(const sgz_toc *toc, const sgz_entry *row, const sgz_tar_entry *entry)
@@ -172,7 +183,7 @@ static int same_holes(const sgz_toc *toc, uint32_t file, const sgz_tar_entry *en
     return run == last;
 }
 
-static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry,
+static sgz_status compare(sgz_read_claims *c, uint32_t file, const sgz_tar_entry *entry,
                           sgz_error *err)
 {
     const sgz_toc *toc = c->toc;
@@ -182,11 +193,9 @@ static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar
     int64_t mtime = timed ? entry->mtime : 0;
     if (entry->type != '0' && entry->type != 'S')
         return unlike("it is a file in the index and none in the tar", err);
-    if (!same_name(c, file, entry))
-        return sgz_base_fail(err, SGZ_ETOC, -1, NULL, 0,
-                             "the file that it is in the index has the name '%.*s' in the tar: the "
-                             "index does not fit",
-                             entry->name_len > 120 ? 120 : (int)entry->name_len, entry->name);
+    sgz_status st = check_name(c, file, entry, err);
+    if (st)
+        return st;
     if (row->size != entry->size)
         return differ(row->size, entry->size, "size", err);
     if ((row->mode ^ entry->mode) & 07777)
@@ -206,11 +215,6 @@ static sgz_status compare(const sgz_read_claims *c, uint32_t file, const sgz_tar
     if (!same_holes(toc, file, entry))
         return unlike("its holes are not those in the tar", err);
     return SGZ_OK;
-}
-
-static sgz_status no_memory(sgz_error *err)
-{
-    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to check the index with");
 }
 
 /* A parser that has read as many of the global headers as there are in [0, len). *used is where

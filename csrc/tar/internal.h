@@ -83,10 +83,13 @@ struct sgz_tar_parser {
     /* The body being read: an 'x', 'g', 'L' or 'K'. */
     char body_type;
     sgz_tar_buffer *body;
-    size_t body_size;
+    size_t body_size;       /* of which is kept; */
+    int64_t body_left;      /* of which is still to come, kept or not */
     int64_t body_at;        /* offset of its header block */
     int64_t header_at, records_at; /* see sgz_tar_entry */
-    int64_t meta_bytes;     /* all bodies and maps of this entry so far */
+    int64_t meta_bytes;     /* all bodies of this entry so far, but for */
+    int64_t map_bytes;      /* its sparse map, in whichever form */
+    int over_limit;         /* one of these is too large, or the sparse file is */
     sgz_tar_buffer records, own, long_name, long_link, unused;
     int has_records, has_long_name, has_long_link;
     unsigned notes;         /* on the extended headers of this entry */
@@ -136,6 +139,9 @@ static inline int left_out(sgz_tar_parser *p, unsigned note)
     p->entry.left_out |= p->in_place;
     return forgiven(p, note);
 }
+
+/* Too much for this entry: an error, or it is left out when its header has come. */
+sgz_status sgz_tar_over_limit(sgz_tar_parser *p, int64_t at, sgz_tar_text name, sgz_error *err);
 
 static inline sgz_status bad_entry(const sgz_tar_entry *entry, int64_t offset, const char *what,
                                    sgz_error *err)

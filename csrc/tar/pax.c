@@ -49,29 +49,6 @@ static int compare_keys(const sgz_xattr *a, const sgz_xattr *b)
     return sgz_compare(a->key, a->key_len, b->key, b->key_len);
 }
 
-static int compare_xattrs(const void *a, const void *b)
-{
-    const sgz_xattr *x = a, *y = b;
-    int order = compare_keys(x, y);
-    /* Equal keys in the order of the records, so that the last can win. */
-    return order ? order : x->key < y->key ? -1 : x->key > y->key;
-}
-
-static void sort_xattrs(sgz_tar_parser *p)
-{
-    size_t count = p->xattr_count, kept = 0;
-    int sorted = 1;
-    for (size_t i = 1; i < count && sorted; i++)
-        sorted = compare_keys(&p->xattrs[i - 1], &p->xattrs[i]) < 0;
-    if (sorted)
-        return;
-    qsort(p->xattrs, count, sizeof *p->xattrs, compare_xattrs);
-    for (size_t i = 0; i < count; i++)
-        if (i + 1 == count || compare_keys(&p->xattrs[i], &p->xattrs[i + 1]))
-            p->xattrs[kept++] = p->xattrs[i];
-    p->xattr_count = kept;
-}
-
 size_t sgz_tar_unescape(char *name, size_t len)
 {
     size_t used = 0;
@@ -387,16 +364,37 @@ sgz_status sgz_tar_next_record(const char *data, size_t len, size_t *pos, sgz_ta
     return SGZ_OK;
 }
 
+sgz_status sgz_tar_over_limit(sgz_tar_parser *p, int64_t at, sgz_tar_text name, sgz_error *err)
+{
+    p->over_limit = 1;
+    if (p->in_place)
+        return SGZ_OK;
+    return sgz_base_fail(err, SGZ_ETAR, at, name.text, name.len,
+                         "PAX records and long names of one entry are over the limit of 1 MiB, or "
+                         "the sparse map among them over that of 16 MiB");
+}
+
+static int is_map(sgz_tar_text key)
+{
+    return sgz_is(key.text, key.len, "GNU.sparse.map")
+        || sgz_is(key.text, key.len, "GNU.sparse.offset")
+        || sgz_is(key.text, key.len, "GNU.sparse.numbytes");
+}
+
 sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
 {
     sgz_tar_text key, value;
+    int64_t map = 0;
     for (size_t pos = 0, next = 0; pos < p->records.len; pos = next) {
         sgz_status status = sgz_tar_next_record(p->records.data, p->records.len, &next, &key,
                                                 &value, p->body_at, err);
         if (!status)
             status = one_record(p, global, key.text, key.len, value.text, value.len, err);
+        if (next > pos && !global && is_map(key))
+            map += (int64_t)(next - pos);
         if (status == SGZ_ETAR && p->in_place) {
-            *(global ? &p->global_notes : &p->notes) |= SGZ_NOTE_BIT(FIELD);
+            if (next > pos || !p->over_limit) /* else it may have been cut off */
+                *(global ? &p->global_notes : &p->notes) |= SGZ_NOTE_BIT(FIELD);
             if (next == pos) /* no more are found behind it */
                 break;
         } else if (status) {
@@ -404,7 +402,11 @@ sgz_status sgz_tar_parse_records(sgz_tar_parser *p, int global, sgz_error *err)
         }
     }
     if (!global) {
-        sort_xattrs(p);
+        p->xattr_count = sgz_base_xattrs_sort(p->xattrs, p->xattr_count);
+        p->meta_bytes -= map;
+        p->map_bytes += map;
+        if (p->meta_bytes > SGZ_TAR_LONG_MAX || p->map_bytes > SGZ_TAR_MAP_MAX)
+            return sgz_tar_over_limit(p, p->body_at, field_text(p->header, TAR_NAME), err);
         return SGZ_OK;
     }
     sgz_status status = SGZ_OK;

@@ -7,6 +7,16 @@ static sgz_status bad_map(sgz_tar_parser *p, int64_t at, const char *what, sgz_e
                          "the sparse map %s", what);
 }
 
+/* So many bytes of the map more. */
+static sgz_status more_map(sgz_tar_parser *p, int64_t bytes, int64_t at, sgz_error *err)
+{
+    p->map_bytes += bytes;
+    if (p->map_bytes <= SGZ_TAR_MAP_MAX)
+        return SGZ_OK;
+    p->over_limit = 1;
+    return bad_map(p, at, "is over the limit of 16 MiB", err);
+}
+
 /* Versions 0.0 and 0.1: the runs from the records. */
 static sgz_status map_from_records(sgz_tar_parser *p, int64_t at, sgz_error *err)
 {
@@ -43,11 +53,10 @@ sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at,
     p->map_left -= whole ? SGZ_TAR_BLOCK : p->map_left;
     if (!whole)
         return bad_map(p, at, "does not end before the entry does", err);
-    p->meta_bytes += SGZ_TAR_BLOCK;
     p->entry.sparse_map_bytes += SGZ_TAR_BLOCK;
-    if (p->meta_bytes > SGZ_TAR_LONG_MAX)
-        return bad_map(p, at, "and the other headers of this entry are over the limit of 1 MiB",
-                       err);
+    sgz_status status = more_map(p, SGZ_TAR_BLOCK, at, err);
+    if (status)
+        return status;
     for (int i = 0; i < SGZ_TAR_BLOCK && !*done; i++) {
         unsigned digit = (unsigned)block[i] - '0';
         if (digit <= 9) {
@@ -59,10 +68,9 @@ sgz_status sgz_tar_feed_map(sgz_tar_parser *p, const uint8_t *block, int64_t at,
         }
         if (block[i] != '\n' || !p->map_digits)
             return bad_map(p, at, "holds something that is not a number", err);
-        sgz_status status = SGZ_OK;
         if (p->map_tokens == 0) {
-            if (p->map_value > SGZ_TAR_LONG_MAX / 4) /* two digits and two newlines each */
-                return bad_map(p, at, "is over the limit of 1 MiB", err);
+            if (p->map_value > SGZ_TAR_MAP_MAX / 4) /* two digits and two newlines each */
+                return more_map(p, SGZ_TAR_MAP_MAX, at, err);
             p->map_count = p->map_value;
         } else if (p->map_tokens & 1) {
             status = sgz_tar_add_run(p, p->map_value, 0, err);
@@ -84,7 +92,8 @@ sgz_status sgz_tar_finish_map(sgz_tar_parser *p, int64_t at, sgz_error *err)
     sgz_tar_entry *entry = &p->entry;
     int64_t size = entry->size, end = 0, data = 0;
     size_t kept = 0;
-    if (size > SGZ_TAR_SPARSE_MAX)
+    p->over_limit = size > SGZ_TAR_SPARSE_MAX;
+    if (p->over_limit)
         return sgz_base_fail(err, SGZ_ETAR, at, entry->name, entry->name_len,
                              "a sparse file of %lld bytes is over the limit of 1 TiB",
                              (long long)size);
@@ -113,12 +122,14 @@ sgz_status sgz_tar_finish_map(sgz_tar_parser *p, int64_t at, sgz_error *err)
 sgz_status sgz_tar_add_old_runs(sgz_tar_parser *p, const uint8_t *block, size_t at, int pairs,
                                 int64_t offset, sgz_error *err)
 {
+    sgz_status status = more_map(p, SGZ_TAR_BLOCK, offset, err);
+    if (status)
+        return status;
     for (int i = 0; i < pairs && block[at]; i++, at += 24) {
         int64_t start, len;
         if (sgz_tar_number(block, at, 12, &start) || sgz_tar_number(block, at + 12, 12, &len))
             return bad_map(p, offset, "holds a malformed number", err);
-        sgz_status status = sgz_tar_add_run(p, start, len, err);
-        if (status)
+        if ((status = sgz_tar_add_run(p, start, len, err)))
             return status;
     }
     return SGZ_OK;

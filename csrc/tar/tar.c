@@ -94,7 +94,18 @@ static void entry_done(sgz_tar_parser *p, sgz_tar_event *event, sgz_tar_entry *e
 /* What a step of reading a sparse map came to; without its map the file may be left out. */
 static sgz_status mapped(sgz_tar_parser *p, sgz_status status)
 {
-    return status == SGZ_ETAR && left_out(p, SGZ_NOTE_BIT(NO_FILE)) ? SGZ_OK : status;
+    unsigned note = p->over_limit ? SGZ_NOTE_BIT(TOO_LARGE) : SGZ_NOTE_BIT(NO_FILE);
+    return status == SGZ_ETAR && left_out(p, note) ? SGZ_OK : status;
+}
+
+/* Whether PAX records say that the file is sparse. As to GNU tar it is not by any of them. */
+static int is_pax_sparse(const sgz_tar_parser *p)
+{
+    const sgz_tar_sparse_keys *sparse = &p->sparse;
+    if (!p->in_place)
+        return sparse->seen;
+    return !p->entry.left_out && (sparse->major > 0 || sparse->map_seen || sparse->pair_seen ||
+                                  (!sparse->blocks && !p->entry.payload));
 }
 
 static sgz_status start_old_map(sgz_tar_parser *p, int64_t offset, sgz_error *err)
@@ -114,13 +125,19 @@ static sgz_status on_entry(sgz_tar_parser *p, int64_t offset, sgz_tar_event *eve
                            sgz_tar_entry *out, sgz_error *err)
 {
     sgz_status status = sgz_tar_set_entry(p, offset, err);
-    if (!status && p->sparse.seen && !p->entry.left_out)
+    if (!status && p->over_limit)
+        left_out(p, SGZ_NOTE_BIT(TOO_LARGE));
+    int pax_sparse = is_pax_sparse(p);
+    if (!status && p->sparse.seen && !pax_sparse && p->sparse.real_size >= 0
+        && p->sparse.real_size != p->entry.size && !p->entry.left_out)
+        p->entry.notes |= SGZ_NOTE_BIT(FIELD);
+    if (!status && pax_sparse)
         status = mapped(p, sgz_tar_start_pax_sparse(p, offset, err));
     else if (!status && p->header[TAR_TYPE] == 'S')
         status = mapped(p, start_old_map(p, offset, err));
     if (status || p->state != TAR_AT_HEADER)
         return status;
-    if (p->header[TAR_TYPE] == 'S' && !p->sparse.seen && !p->entry.left_out)
+    if (p->header[TAR_TYPE] == 'S' && !pax_sparse && !p->entry.left_out)
         status = mapped(p, sgz_tar_finish_map(p, offset, err));
     if (!status)
         entry_done(p, event, out);
@@ -164,6 +181,7 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
                              sgz_tar_event *event, sgz_error *err)
 {
     int64_t size;
+    sgz_status status;
     sgz_tar_text name = field_text(p->header, TAR_NAME);
     int *has = type == 'L' ? &p->has_long_name
              : type == 'K' ? &p->has_long_link : &p->has_records;
@@ -171,10 +189,17 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
     if (sgz_tar_number(p->header, TAR_SIZE, &size) || size < 0)
         return sgz_base_fail(err, SGZ_ETAR, offset, name.text, name.len,
                              "the size in an extended tar header is not a number");
-    if (size > SGZ_TAR_LONG_MAX - p->meta_bytes)
-        return sgz_base_fail(
-            err, SGZ_ETAR, offset, name.text, name.len,
-            "PAX records and long names of one entry are over the limit of 1 MiB");
+    if (*has && type == 'x') { /* its map is none any more */
+        p->meta_bytes += p->map_bytes;
+        p->map_bytes = 0;
+    }
+    int64_t room = SGZ_TAR_LONG_MAX - p->meta_bytes + (type == 'x' ? SGZ_TAR_MAP_MAX : 0);
+    int64_t kept = size <= room ? size : room > 0 ? room : 0;
+    if (kept < size && type == 'g')
+        return sgz_base_fail(err, SGZ_ETAR, offset, name.text, name.len,
+                             "a PAX global header is over the limit of 1 MiB");
+    if (kept < size && (status = sgz_tar_over_limit(p, offset, name, err)))
+        return status;
     if (type == 'g' && p->pending && !unused)
         return sgz_base_fail(err, SGZ_ETAR, offset, NULL, 0,
                              "a PAX global header between the headers of one entry");
@@ -188,21 +213,40 @@ static sgz_status start_body(sgz_tar_parser *p, int type, int64_t offset,
     else
         *has = type != 'g';
     p->pending = 1;
-    p->meta_bytes += size;
+    p->meta_bytes += kept;
     p->body = unused ? &p->unused : type == 'L' ? &p->long_name
             : type == 'K' ? &p->long_link : &p->records;
     p->body_type = (char)(unused ? 0 : type);
-    p->body_size = (size_t)size;
+    p->body_size = (size_t)kept;
+    p->body_left = size;
     p->body_at = offset;
     if (p->body == &p->records)
         p->records_at = offset + SGZ_TAR_BLOCK;
     p->body->len = 0;
-    if (!SGZ_FIT(p->body->data, p->body->cap, (size_t)size + SGZ_TAR_BLOCK))
+    if (!SGZ_FIT(p->body->data, p->body->cap, SGZ_TAR_BLOCK))
         return sgz_base_fail(err, SGZ_ENOMEM, offset, NULL, 0, "no memory for tar headers");
     if (!size)
         return body_done(p, event, err);
     p->state = TAR_AT_BODY;
     return SGZ_OK;
+}
+
+/* Memory is taken as the body comes: its size is only stated. */
+static sgz_status on_body(sgz_tar_parser *p, const uint8_t *block, int64_t offset,
+                          sgz_tar_event *event, sgz_error *err)
+{
+    sgz_tar_buffer *body = p->body;
+    if (body->len < p->body_size) {
+        if (!SGZ_FIT(body->data, body->cap, body->len + SGZ_TAR_BLOCK))
+            return sgz_base_fail(err, SGZ_ENOMEM, offset, NULL, 0, "no memory for tar headers");
+        memcpy(body->data + body->len, block, SGZ_TAR_BLOCK);
+        body->len += SGZ_TAR_BLOCK;
+    }
+    if (p->body_left > SGZ_TAR_BLOCK) {
+        p->body_left -= SGZ_TAR_BLOCK;
+        return SGZ_OK;
+    }
+    return body_done(p, event, err);
 }
 
 /* --- the door ------------------------------------------------------------------------- */
@@ -225,7 +269,8 @@ static sgz_status on_header(sgz_tar_parser *p, const uint8_t *block, int64_t off
     }
     if (!p->pending) {
         p->has_records = p->has_long_name = p->has_long_link = 0;
-        p->meta_bytes = 0;
+        p->meta_bytes = p->map_bytes = 0;
+        p->over_limit = 0;
         p->notes = 0;
         p->records.len = 0;
         sgz_tar_reset_records(p);
@@ -255,15 +300,10 @@ static sgz_status feed(sgz_tar_parser *p, const uint8_t *block, int64_t offset,
     case TAR_AT_HEADER:
         return on_header(p, block, offset, event, entry, err);
     case TAR_AT_BODY:
-        memcpy(p->body->data + p->body->len, block, SGZ_TAR_BLOCK);
-        p->body->len += SGZ_TAR_BLOCK;
-        return p->body->len >= p->body_size ? body_done(p, event, err) : SGZ_OK;
+        return on_body(p, block, offset, event, err);
     case TAR_AT_OLD_MAP:
-        p->meta_bytes += SGZ_TAR_BLOCK;
-        if (p->meta_bytes > SGZ_TAR_LONG_MAX)
-            return bad_entry(&p->entry, offset, "the sparse map is over the limit of 1 MiB",
-                             err);
-        if ((status = mapped(p, sgz_tar_add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err))))
+        if (!p->entry.left_out
+            && (status = mapped(p, sgz_tar_add_old_runs(p, block, 0, TAR_EXT_PAIRS, offset, err))))
             return status;
         if (block[TAR_EXT_EXTENDED])
             return SGZ_OK;

@@ -8,6 +8,7 @@
 
 #define SGZ_TAR_BLOCK 512
 #define SGZ_TAR_LONG_MAX (1 << 20)           /* PAX records and long names of one entry */
+#define SGZ_TAR_MAP_MAX (16 << 20)           /* the sparse map of one, as it stands in the tar */
 #define SGZ_TAR_SPARSE_MAX ((int64_t)1 << 40) /* expanded size of a sparse file */
 #define SGZ_TAR_HOLES_MAX ((int64_t)8 << 30)  /* holes of all sparse files of a tar: a layer has
                                                  them as zeros, hashed and compressed */

@@ -43,11 +43,15 @@ static inline size_t sgz_toc_path_len(const char *path, size_t len, size_t *long
     return count;
 }
 
+/* What the base names of whiteouts begin with. */
+#define SGZ_TOC_WH ".wh."
+#define SGZ_TOC_WH_LEN (sizeof SGZ_TOC_WH - 1)
+
 /* Whether a cleaned name is that of a whiteout, which is about the layers below. */
 static inline int sgz_toc_is_whiteout(const char *name, size_t len)
 {
     size_t parent = sgz_toc_parent_len(name, len), base = parent ? parent + 1 : 0;
-    return len - base >= 4 && !memcmp(name + base, ".wh.", 4);
+    return len - base >= SGZ_TOC_WH_LEN && !memcmp(name + base, SGZ_TOC_WH, SGZ_TOC_WH_LEN);
 }
 
 /* Room for `len` more arena bytes at toc->arena + toc->arena_len; 0: no memory. */

@@ -13,16 +13,7 @@ int sgz_toc_read_digest(const sgz_json_span *span, uint8_t out[32])
     char buf[512];
     size_t len;
     const char *text = sgz_toc_short_text(span, buf, sizeof buf, &len);
-    if (!text || len != 71 || memcmp(text, "sha256:", 7))
-        return 0;
-    uint8_t wrong = 0;
-    for (int i = 0; i < 32; i++) {
-        uint8_t high = sgz_hex_value(text[7 + 2 * i]);
-        uint8_t low = sgz_hex_value(text[8 + 2 * i]);
-        wrong |= high | low;
-        out[i] = (uint8_t)(high << 4 | (low & 15));
-    }
-    return !(wrong & 0x80);
+    return text && sgz_get_sha256(text, len, out);
 }
 
 sgz_status sgz_toc_close_file(sgz_toc_parser *parser, sgz_error *err)

@@ -47,7 +47,7 @@ int sgz_toc_place_implied(const sgz_toc_place *p, uint64_t hash, const char *nam
 void sgz_toc_place_free(sgz_toc_place *p)
 {
     sgz_toc_dirs_free(&p->implied);
-    free(p->above.list);
+    free(p->steps);
     free(p->rest);
     free(p->next);
     free(p->asked);
@@ -64,12 +64,10 @@ sgz_toc_placed sgz_toc_place_enter(sgz_toc_place *p)
         toc->rows[p->row].in_use = 1;
         return SGZ_PLACE_FOUND;
     }
-    if (!sgz_toc_ancestors(toc, p->path, p->len, &p->above))
-        return SGZ_PLACE_NO_MEMORY;
     uint64_t off = UINT64_MAX; /* of the path in the arena, once it is there */
-    for (size_t i = p->above.count; i--;) {
-        uint64_t hash = p->above.list[i].hash;
-        uint32_t len = p->above.list[i].len;
+    for (size_t i = p->depth; i--;) {
+        uint64_t hash = p->steps[i].hash;
+        uint32_t len = p->steps[i].len;
         uint32_t row = sgz_toc_find(toc, hash, p->path, len);
         if (row != SGZ_NO_ROW)
             toc->rows[row].in_use = 1;
@@ -86,42 +84,70 @@ sgz_toc_placed sgz_toc_place_enter(sgz_toc_place *p)
 /* --- the walk --------------------------------------------------------------------------- */
 
 /* The nearest row on the way to the path, its own included; *at is the length of its name.
- * SGZ_NO_ROW: there is none. 0: no memory. */
-static int nearest(sgz_toc_place *p, uint32_t *row, size_t *at)
+ * SGZ_NO_ROW: there is none. */
+static uint32_t nearest(sgz_toc_place *p, size_t *at)
 {
-    *at = p->len;
-    *row = sgz_toc_find(p->toc, sgz_toc_hash_name(p->toc->seed, p->path, p->len), p->path, p->len);
-    if (*row != SGZ_NO_ROW || !p->len)
-        return 1;
-    if (!sgz_toc_ancestors(p->toc, p->path, p->len, &p->above))
-        return 0;
-    for (size_t i = p->above.count; i-- && *row == SGZ_NO_ROW;) {
-        *at = p->above.list[i].len;
-        *row = sgz_toc_find(p->toc, p->above.list[i].hash, p->path, *at);
+    const sgz_toc *toc = p->toc;
+    sgz_toc_step found = {.row = SGZ_NO_ROW, .known = 1};
+    size_t i = p->depth;
+    *at = 0;
+    if (!i)
+        return sgz_toc_find(toc, toc->seed, p->path, 0);
+    while (i && found.row == SGZ_NO_ROW) {
+        const sgz_toc_step *step = &p->steps[--i];
+        found.row = step->known ? step->row : sgz_toc_find(toc, step->hash, p->path, step->len);
+        found.row_len = step->known ? step->row_len : step->len;
+        if (step->known)
+            break;
     }
-    return 1;
+    for (; i < p->depth; i++) {
+        p->steps[i].row = found.row;
+        p->steps[i].row_len = found.row_len;
+        p->steps[i].known = 1;
+    }
+    *at = found.row_len;
+    return found.row;
+}
+
+/* Back to the first `len` bytes of the path, which are one of its steps, or nothing. */
+static void go_back(sgz_toc_place *p, size_t len)
+{
+    p->len = len;
+    while (p->depth && p->steps[p->depth - 1].len > len)
+        p->depth--;
+}
+
+/* Into a directory: SGZ_PLACE_FOUND, or why not. */
+static sgz_toc_placed go_into(sgz_toc_place *p, const char *name, size_t len)
+{
+    uint64_t hash = p->depth ? p->steps[p->depth - 1].hash : p->toc->seed;
+    if (p->len + 1 + len > ROOM)
+        return SGZ_PLACE_TOO_LONG;
+    if (p->len)
+        p->path[p->len++] = '/';
+    memcpy(p->path + p->len, name, len);
+    p->len += len;
+    sgz_toc_step step = {.hash = sgz_toc_hash_bytes(hash, name, len), .len = (uint32_t)p->len};
+    return SGZ_PUSH(p->steps, p->depth, p->step_cap, step) ? SGZ_PLACE_FOUND : SGZ_PLACE_NO_MEMORY;
 }
 
 /* Go on by the names that follow in the text, up to its end or a "..": that one is for a path
- * without symlinks. 0: the path would be too long. */
-static int advance(sgz_toc_place *p, const char **text, const char *end, int *up)
+ * without symlinks. */
+static sgz_toc_placed advance(sgz_toc_place *p, const char **text, const char *end, int *up)
 {
     for (*up = 0; *text < end;) {
         const char *part = *text, *slash = memchr(part, '/', (size_t)(end - part));
         size_t n = slash ? (size_t)(slash - part) : (size_t)(end - part);
         if ((*up = n == 2 && part[0] == '.' && part[1] == '.'))
-            return 1;
+            break;
         *text = slash ? slash + 1 : end;
         if (!n || (n == 1 && part[0] == '.'))
             continue;
-        if (p->len + 1 + n > ROOM)
-            return 0;
-        if (p->len)
-            p->path[p->len++] = '/';
-        memcpy(p->path + p->len, part, n);
-        p->len += n;
+        sgz_toc_placed placed = go_into(p, part, n);
+        if (placed)
+            return placed;
     }
-    return 1;
+    return SGZ_PLACE_FOUND;
 }
 
 /* The symlink's target and what follows it is to be walked now: in p->rest. 0: no memory. */
@@ -146,7 +172,7 @@ static int follow(sgz_toc_place *p, sgz_entry *link, size_t at, const char **tex
     p->rest_cap = cap;
     *text = text_of;
     *end = text_of + total;
-    p->len = link->link_len && target[0] == '/' ? 0 : sgz_toc_parent_len(p->path, at);
+    go_back(p, link->link_len && target[0] == '/' ? 0 : sgz_toc_parent_len(p->path, at));
     link->in_use = 1;
     return 1;
 }
@@ -154,12 +180,11 @@ static int follow(sgz_toc_place *p, sgz_entry *link, size_t at, const char **tex
 static sgz_toc_placed walk(sgz_toc_place *p, const char *text, const char *end)
 {
     for (int up;;) {
-        uint32_t row;
         size_t at;
-        if (!advance(p, &text, end, &up))
-            return SGZ_PLACE_TOO_LONG;
-        if (!nearest(p, &row, &at))
-            return SGZ_PLACE_NO_MEMORY;
+        sgz_toc_placed placed = advance(p, &text, end, &up);
+        if (placed)
+            return placed;
+        uint32_t row = nearest(p, &at);
         uint32_t file = row == SGZ_NO_ROW ? row : sgz_toc_resolve(p->toc, row);
         uint8_t type = file == SGZ_NO_ROW ? SGZ_DIR : p->toc->rows[file].type;
         /* Whiteouts lead nowhere, and what they stood in may be gone. */
@@ -173,7 +198,7 @@ static sgz_toc_placed walk(sgz_toc_place *p, const char *text, const char *end)
             p->len = at;
             return SGZ_PLACE_NO_DIR;
         } else if (up) {
-            p->len = sgz_toc_parent_len(p->path, p->len);
+            go_back(p, sgz_toc_parent_len(p->path, p->len));
             text += 2;
         } else {
             p->row = at == p->len ? row : SGZ_NO_ROW;
@@ -193,7 +218,7 @@ sgz_toc_placed sgz_toc_place_find(sgz_toc_place *p, const char *dir, size_t len)
         return SGZ_PLACE_NO_MEMORY;
     memcpy(p->asked, dir, len);
     p->asked_len = len;
-    p->len = 0;
+    p->len = p->depth = 0;
     p->followed = 0;
     return walk(p, p->asked, p->asked + len);
 }

@@ -23,10 +23,20 @@ int sgz_toc_dirs_have(const sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t has
 /* Add one that is not there. 0: no memory. */
 int sgz_toc_dirs_add(sgz_toc_dirs *dirs, const sgz_toc *toc, uint64_t hash, sgz_toc_dir dir);
 
+/* A directory on the way to another. */
+typedef struct {
+    uint64_t hash;
+    uint32_t len;           /* of its path */
+    uint32_t row, row_len;  /* the nearest row up to here, and the length of its name */
+    int known;              /* whether that was looked up */
+} sgz_toc_step;
+
 typedef struct {
     sgz_toc *toc;
     sgz_toc_dirs implied;
-    sgz_toc_above above;    /* scratch */
+    sgz_toc_step *steps;    /* of `path`, itself the last: what is known of them is not looked up
+                               again for each ".." */
+    size_t depth, step_cap;
     char *rest;             /* scratch: what is still to be walked */
     size_t rest_cap;
     char *next;             /* scratch */

@@ -225,20 +225,17 @@ sgz_status sgz_toc_rows_chunk(sgz_toc_rows *a, uint32_t *number, sgz_error *err)
 /* --- the end -------------------------------------------------------------------------- */
 
 /* Whether a directory on the way to the place found was made anew since this row was read: the
- * row went with what was there before. *gone is the answer; 0: no memory. */
-static int find_gone(sgz_toc_place *place, uint32_t number, int *gone)
+ * row went with what was there before. */
+static int is_gone(const sgz_toc_place *place, uint32_t number)
 {
     const sgz_toc *toc = place->toc;
-    *gone = 0;
-    if (!sgz_toc_ancestors(toc, place->path, place->len, &place->above))
-        return 0;
-    for (size_t i = place->above.count; i-- && !*gone;) {
-        uint32_t row = sgz_toc_find(toc, place->above.list[i].hash, place->path,
-                                    place->above.list[i].len);
-        *gone = row != SGZ_NO_ROW && toc->rows[row].type == SGZ_DIR
-             && toc->rows[row].since > number;
+    for (size_t i = place->depth; i--;) {
+        const sgz_toc_step *step = &place->steps[i];
+        uint32_t row = sgz_toc_find(toc, step->hash, place->path, step->len);
+        if (row != SGZ_NO_ROW && toc->rows[row].type == SGZ_DIR && toc->rows[row].since > number)
+            return 1;
     }
-    return 1;
+    return 0;
 }
 
 /* A whiteout below what became a file or a symlink since: what it hides is hidden by that. */
@@ -254,10 +251,9 @@ static sgz_status place_whiteout(sgz_toc_rows *a, uint32_t number, sgz_error *er
     if (row->type == SGZ_DIR || !sgz_toc_is_whiteout(name, len))
         return SGZ_OK;
     sgz_toc_placed placed = sgz_toc_place_find(&a->place, name, sgz_toc_parent_len(name, len));
-    int gone = placed != SGZ_PLACE_FOUND || a->place.followed;
-    if (!gone && a->made_anew && !find_gone(&a->place, number, &gone))
-        placed = SGZ_PLACE_NO_MEMORY;
-    if (!gone && placed == SGZ_PLACE_FOUND)
+    int gone = placed != SGZ_PLACE_FOUND || a->place.followed ||
+               (a->made_anew && is_gone(&a->place, number));
+    if (!gone)
         placed = sgz_toc_place_enter(&a->place);
     else if (placed != SGZ_PLACE_NO_MEMORY) {
         sgz_base_note(&a->notes, SGZ_NOTE_BIT(NOT_BELOW), raw, row->name_len);

@@ -13,6 +13,10 @@
  * headers always fit behind the last byte read. */
 #define INSERT_ROOM (2 * SGZ_TAR_LONG_MAX)
 
+/* Headers of one entry that are kept as they come. What is longer is a sparse map, or many headers
+ * of which the last counts. */
+#define HEADERS_KEPT (SGZ_TAR_LONG_MAX + SGZ_TAR_LONG_MAX / 2)
+
 typedef enum {
     AT_HEADER, /* a header block comes next */
     IN_PAYLOAD,
@@ -46,6 +50,7 @@ struct sgz_write_cutter {
     int64_t file_size, file_done;
     uint32_t file_row;
     int input_end, landmark_done;
+    int headers_dropped;    /* of the entry some are not in the slab: they are written anew */
 
     sgz_toc_kept kept;      /* only of a tar that is kept */
     sgz_chunker chunker;

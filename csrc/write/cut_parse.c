@@ -99,7 +99,8 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
         c->phase = IN_SKIP;
         return SGZ_OK;
     }
-    int rewrite = entry->type == 'S' || (entry->rewrite && !c->options.lossless);
+    int rewrite = entry->type == 'S' || c->headers_dropped
+        || (entry->rewrite && !c->options.lossless);
     /* Global headers are folded into the others, which leaves nothing to tell. */
     unsigned folded = c->options.lossless ? 0 : SGZ_NOTE_BIT(GLOBAL);
     if (entry->type == 'S' && c->options.lossless)
@@ -156,6 +157,7 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
                 return status;
         }
         c->header_start = c->put;
+        c->headers_dropped = 0;
     }
     status = sgz_tar_stream_take(&c->tar, c->slab->buf + c->get, SGZ_TAR_BLOCK, &used, &event,
                                  &entry, err);
@@ -164,6 +166,14 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
     if (status)
         return status;
     keep(c, SGZ_TAR_BLOCK);
+    if (c->put - c->header_start > HEADERS_KEPT) {
+        if (c->options.lossless)
+            return sgz_base_fail(err, SGZ_ETAR, c->tar.start, NULL, 0,
+                                 "headers of one entry are too long to be kept as they are; convert "
+                                 "without lossless");
+        c->put = c->header_start;
+        c->headers_dropped = 1;
+    }
     if (event == SGZ_TAR_ENTRY)
         return on_entry(c, &entry, err);
     if (c->tar.zeros == 2)

@@ -2,7 +2,7 @@
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from stargz._engine.base cimport (
@@ -161,7 +161,7 @@ cdef class Index:
 
     @property
     def toc_digest(self):
-        """That of the JSON, or "" where it would have to be made."""
+        """That of the JSON once a file was read or written; "" where it would have to be made."""
         return digest_text(self.index.json_digest)
 
     @property
@@ -183,7 +183,7 @@ cdef class Index:
             if points.windows != NULL and point.history:
                 history = (points.windows + point.window)[:point.packed or point.history]
                 if point.packed:
-                    history = zlib.decompress(history, -15)
+                    history = zlib.decompressobj(-15).decompress(history, point.history)
             digest = "" if points.digests == NULL else digest_text(points.digests[i])
             found.append((point.offset, point.skip, point.out, history, digest))
         return found

@@ -12,7 +12,7 @@ cdef extern from "codec/points.h" nogil:
 cdef extern from "index/format.h" nogil:
     ctypedef sgz_status (*sgz_index_emit)(void *, const uint8_t *, size_t, sgz_error *) noexcept
     sgz_status sgz_index_write(const sgz_index *, const sgz_codecs *, sgz_index_emit, void *,
-                               sgz_error *)
+                               uint8_t *, sgz_error *)
     sgz_status sgz_index_read(const uint8_t *, size_t, const sgz_codecs *, int64_t, sgz_index *,
                               sgz_error *)
 
@@ -39,13 +39,15 @@ cdef int dump_index(Index index, object write) except -1:
     cdef const sgz_codecs *codecs = table()
     cdef sgz_error err
     cdef sgz_status status
+    cdef uint8_t digest[32]
     writer.write = write
     with nogil:
-        status = sgz_index_write(&index.index, codecs, write_piece, <void *>writer, &err)
+        status = sgz_index_write(&index.index, codecs, write_piece, <void *>writer, digest, &err)
     if writer.error is not None:
         raise writer.error
     if status != SGZ_OK:
         raise to_exception(&err, "")
+    memcpy(index.index.json_digest, digest, 32)
     return 0
 
 

@@ -106,7 +106,12 @@ def _dispatch(arguments: list[str]) -> int:
         from stargz.cli._logs import relay
 
         relay(args)
-    code: int = module.run(args)
+    try:
+        code: int = module.run(args)
+    finally:
+        logs = sys.modules.get("stargz.cli._logs")
+        if logs is not None:
+            logs.end()
     return code
 
 

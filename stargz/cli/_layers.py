@@ -261,7 +261,7 @@ def source(args: argparse.Namespace, *, tail: int | None = None) -> Iterator[Fou
     anywhere; what is remote, opened, by its last `tail` bytes if that is given."""
     src = args.src
     if is_image(src):
-        from stargz.oci.image import load_image
+        from stargz.oci.loading import load_image
 
         with load_image(src, **registry_options(args)) as image:
             number = image.number(args.layer)

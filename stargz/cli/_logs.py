@@ -12,6 +12,8 @@ from stargz.cli._errors import say
 # signature.
 _QUERY = re.compile(r"\?[^\s\"']*")
 
+_levels: dict[str, int] = {}  # of the loggers that are relayed, as they were
+
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
@@ -33,5 +35,17 @@ def relay(args: argparse.Namespace) -> None:
         for handler in ours:
             logger.removeHandler(handler)
         if ours or all(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            _levels.setdefault(name, logger.level)
             logger.addHandler(_Handler(level))
             logger.setLevel(level)
+
+
+def end() -> None:
+    """Leave the loggers as they were: whoever called `main` goes on."""
+    while _levels:
+        name, level = _levels.popitem()
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        for handler in logger.handlers[:]:
+            if isinstance(handler, _Handler):
+                logger.removeHandler(handler)

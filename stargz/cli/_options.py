@@ -281,6 +281,14 @@ def _add_build_index(group: argparse._ActionsContainer) -> None:
     )
 
 
+def of_one_layer(args: argparse.Namespace, *more: str) -> str | None:
+    """The first option, of those of `add_layer_options` that say something of one layer, and of
+    `more`, that is given."""
+    names = (*more, "toc", "toc_digest", "index", "index_digest")
+    given = (name for name in names if getattr(args, name, None) is not None)
+    return next((f"--{name.replace('_', '-')}" for name in given), None)
+
+
 def add_two_layers_options(
     parser: argparse.ArgumentParser, first: str, second: str, *, indexed: bool = True
 ) -> None:

@@ -9,14 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stargz.cli._errors import FAILED, OK, UNVERIFIED, USAGE, describe, report
+from stargz.cli._options import of_one_layer
 from stargz.cli._output import print_json
 from stargz.errors import StargzError, UsageError, mask
 
 # What fails verification is worse than what could not be read: somebody may have changed it.
 _WORST_FIRST = (UNVERIFIED, FAILED, USAGE, OK)
-
-# Each says something of one layer.
-_OF_ONE = ("layer", "toc_digest", "toc", "index", "index_digest")
 
 
 class Told(NamedTuple):
@@ -44,10 +42,9 @@ def each(
         for line in () if args.json else told.lines:
             print(line)
         return told.code
-    for name in _OF_ONE:
-        if getattr(args, name, None) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} is about one SRC, and there are {len(given)}")
+    single = of_one_layer(args, "layer")
+    if single is not None:
+        raise UsageError(f"{single} is about one SRC, and there are {len(given)}")
     if args.creds is not None:
         from stargz.oci.formats.reference import IMAGE_PREFIXES, registry_of
 

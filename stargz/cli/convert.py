@@ -221,11 +221,11 @@ def _against(result: ConvertResult, args: argparse.Namespace) -> str:
 
 def _compression(src: str) -> str | None:
     """What a file is that is compressed; None for a tar, and for what is no file."""
-    from stargz.oci.formats.packing import HEAD, packing
+    from stargz.compressions import HEAD, compression
 
     if src == "-":
         return None
     kind = None
     with suppress(OSError), Path(src).open("rb") as file:  # it may have gone meanwhile
-        kind = packing(file.read(HEAD))
+        kind = compression(file.read(HEAD))
     return {"gzip": "tar.gz", "zstd": "tar.zst"}.get(kind or "")

@@ -184,7 +184,9 @@ _LAYERS = {
 
 def _image_line(image: dict[str, Any]) -> str:
     """An image of a dry run."""
-    line = f"{image['status']}  {image['source']} -> {image['destination']}"
+    line = f"{image['status']}  {image['source']}"
+    if image["destination"] != image["source"]:  # else it stays where it is
+        line += f" -> {image['destination']}"
     if image["status"] != "to do":
         return line
     counts = Counter(layer["status"] for layer in image["layers"])

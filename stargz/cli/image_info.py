@@ -14,7 +14,7 @@ from stargz.cli._layers import registry_options
 from stargz.cli._output import print_json, print_table, relay, shown, size_text
 
 if TYPE_CHECKING:
-    from stargz.oci.image import ImageManifest
+    from stargz.oci.loading import ImageManifest
 
 EXAMPLE = """\
 stargz image info docker://registry.example/app:1.0
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell what SRC is."""
     from stargz.errors import UnverifiedError
-    from stargz.oci.image import load_image
+    from stargz.oci.loading import load_image
 
     relay(args)
     check_image(args)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     print_table(
         (key, "not known" if value is None else _text(key, value))
         for key, value in report.items()
-        if key != "layers" and not (value is None and key.startswith("soci"))
+        if key != "layers" and not (value is None and key in _ABSENT)
     )
     for layer in report["layers"]:
         toc = f"TOC {layer['toc_digest']}" if layer["seekable"] else "not seekable"
@@ -55,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
             toc += f", indexed by SOCI: ztoc {layer['ztoc_digest']}"
         print(shown(f"layer {layer['number']}  {layer['digest']}  {layer['size']:,} bytes  {toc}"))
     return OK
+
+
+# What not every image has: nothing is to be known of it.
+_ABSENT = ("index_digest", "soci_index", "soci_version")
 
 
 def _text(key: str, value: Any) -> str:

@@ -144,6 +144,13 @@ def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
     return {"kind": found.kind, "size": blob.size, "toc_offset": None}
 
 
+def _note(compression: str | None) -> str:
+    """Of what has no index."""
+    from stargz.indexes import IF_FRAMES
+
+    return _UNINDEXED + (IF_FRAMES if compression == "zstd" else "")
+
+
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     def text(key: str, value: Any) -> str:
         if value is None and key in ("uncompressed_size", "ratio"):
@@ -162,4 +169,5 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         for key, value in report.items()
         if value is not None or report["kind"] != "plain"
     ]
-    return [*rows, *([("note", _UNINDEXED)] if report["kind"] == "plain" else [])]
+    note = [("note", _note(report["compression"]))] if report["kind"] == "plain" else []
+    return [*rows, *note]

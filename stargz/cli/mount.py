@@ -54,10 +54,6 @@ stargz mount --record used.jsonl docker://host/repository:tag /mnt
 stargz mount --allow-host host.example:5000 /mnt"""
 
 
-# Options that say something of one layer.
-_OF_ONE = ("toc", "toc_digest", "index", "index_digest")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz mount`."""
     _options.add_layer_options(parser, optional=True)
@@ -133,10 +129,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.src is None:
-        single = [name for name in ("layer", *_OF_ONE) if getattr(args, name, None)]
-        if single:
-            option = single[0].replace("_", "-")
-            raise UsageError(f"--{option} is for one SRC; only DIR was given")
+        single = _options.of_one_layer(args, "layer")
+        if single is not None:
+            raise UsageError(f"{single} is for one SRC; only DIR was given")
         if not args.allow_host and args.local is None:
             raise UsageError(
                 "only DIR was given: a root of many images needs --allow-host or --local, a "
@@ -145,10 +140,9 @@ def _check(args: argparse.Namespace) -> None:
         if args.creds and len(args.allow_host) != 1:
             raise UsageError("--creds is for one registry: with DIR alone, give one --allow-host")
         return
-    single = [name for name in _OF_ONE if getattr(args, name)]
-    if single and is_image(args.src) and args.layer is None:
-        option = single[0].replace("_", "-")
-        raise UsageError(f"--{option} is for one layer of an image: give --layer, too")
+    single = _options.of_one_layer(args)
+    if single is not None and is_image(args.src) and args.layer is None:
+        raise UsageError(f"{single} is for one layer of an image: give --layer, too")
     if args.allow_host or args.local is not None:
         option = "--allow-host" if args.allow_host else "--local"
         raise UsageError(f"{option} is for a root of many images: give DIR alone, without SRC")
@@ -288,28 +282,32 @@ def _tell_ways(args: argparse.Namespace, image: Image) -> None:
     """Which layers are read lazily, and by what, and which had to be read whole first; nothing
     where all are seekable."""
     ways: dict[str, list[int]] = {}
-    for number, layer in enumerate(image.layers):
-        way = {"ztoc": _LAZY.format("the SOCI index"), "pass": _WHOLE}.get(
-            image.ways.get(number, ""), _LAZY.format("an index that was kept")
-        )
-        way = way if layer.kind == "indexed" else _LAZY.format("the TOC")
-        ways.setdefault(way, []).append(number)
-    if args.quiet or not any(layer.kind == "indexed" for layer in image.layers):
+    for number in range(len(image.layers)):
+        ways.setdefault(_way(image, number), []).append(number)
+    if args.quiet or ways.keys() <= {_SEEKABLE}:
         return
     said = []
     for way, numbers in ways.items():
         one = len(numbers) == 1
         listed = ", ".join(str(number + 1) for number in numbers)
-        text = f"layer{'' if one else 's'} {listed} {way if one else way.replace('is ', 'are ', 1)}"
-        if way is _WHOLE:
+        if way:
+            what = f"{'is' if one else 'are'} read lazily, by {way}"
+        else:
             size = sum(image.descriptors[number].size for number in numbers)
-            text += f" ({size:,} bytes)"
-        said.append(text)
+            what = f"had to be read whole first, to be indexed ({size:,} bytes)"
+        said.append(f"layer{'' if one else 's'} {listed} {what}")
     say(f"{args.src}: {'; '.join(said)}")
 
 
-_LAZY = "is read lazily, by {}"
-_WHOLE = "had to be read whole first, to be indexed"
+_SEEKABLE = "the TOC"
+
+
+def _way(image: Image, number: int) -> str:
+    """What a layer is read by; "" for one that was read whole."""
+    if image.layers[number].kind != "indexed":
+        return _SEEKABLE
+    way = image.ways.get(number)
+    return {"ztoc": "the SOCI index", "pass": ""}.get(way or "", "an index that was kept")
 
 
 def _record(mounted: Mount, args: argparse.Namespace, messages: Callable[[str], None]) -> None:

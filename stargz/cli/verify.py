@@ -26,6 +26,7 @@ from stargz.errors import (
     FormatError,
     MissingBlobError,
     PlatformError,
+    UnindexableError,
     UnindexedError,
     UnsupportedError,
     UnverifiedError,
@@ -66,7 +67,7 @@ def _verify(args: argparse.Namespace) -> Told:
             toc_digest = layer.toc_digest
             indexed = layer.kind == "indexed"
             trust = index_trust(args, layer) if indexed else None
-    except (PlatformError, UnsupportedError, UnindexedError):
+    except (PlatformError, UnsupportedError, UnindexedError, UnindexableError):
         raise
     except _REFUSED as error:
         report(error)
@@ -154,12 +155,9 @@ def _verify_image(args: argparse.Namespace) -> Told:
     from stargz.oci.registry.access import Access
     from stargz.oci.verify.image import verify_image
 
-    single = [
-        name for name in ("toc", "toc_digest", "index", "index_digest") if getattr(args, name)
-    ]
-    if single:
-        option = single[0].replace("_", "-")
-        raise UsageError(f"{args.src}: --{option} is for one layer; choose --layer")
+    single = _options.of_one_layer(args)
+    if single is not None:
+        raise UsageError(f"{args.src}: {single} is for one layer; choose --layer")
     relay(args)
     with Progress("verify", args) as progress:
         result = verify_image(

@@ -35,7 +35,8 @@ from stargz.oci.convert.layers import Input, explained
 from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, layer_kind, load_json
 from stargz.oci.formats.platforms import Platform, platform_of
 from stargz.oci.formats.selection import images
-from stargz.oci.image import Image, SharedFetcher, as_platform
+from stargz.oci.image import Image, SharedFetcher
+from stargz.oci.loading import as_platform
 from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import Repository, open_repository
 from stargz.opening import OpenOptions

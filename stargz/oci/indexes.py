@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _ERRORS = (SourceError, FormatError, DigestError)
 # Indexes of version 1 that are looked at: each takes a request, and whoever may push can add some.
 _MOST = 50
+_SMALL = 1 << 20  # what a ztoc may have beyond the size of its layer: more costs less to read
 _log = logging.getLogger("stargz")
 
 
@@ -28,10 +29,12 @@ def indexes_of(
     manifest: Manifest,
     *versions: Version,
     broken: Callable[[str, Exception], object] = lambda digest, error: None,
+    unlisted: Callable[[Exception], object] | None = None,
 ) -> Iterator[SociIndex]:
     """The indexes of an image's manifest that can be had, those of version 2 first: what its
     annotation names; then what is about it, of version 1. A broken one is as good as none;
-    `broken` is told of it."""
+    `broken` is told of it. Where it cannot be found out which there are, `unlisted` is told, and
+    there are none for whoever can do without; else that is raised."""
 
     @contextmanager
     def passing_over(digest: str) -> Iterator[None]:
@@ -44,7 +47,13 @@ def indexes_of(
         with passing_over(digest):
             yield read_index(repository.by_digest(digest))
     if 1 in versions:
-        listed = repository.referrers(manifest.digest)
+        try:
+            listed = repository.referrers(manifest.digest, optional=unlisted is not None)
+        except _ERRORS as error:
+            if unlisted is None:
+                raise
+            unlisted(error)
+            return
         about = (entry for entry in listed if entry.json.get("artifactType") == TYPES[1])
         for entry in islice(about, _MOST):
             with passing_over(entry.digest):
@@ -89,6 +98,8 @@ class FoundIndex:
         self._refused = False
         self._found: list[SociIndex] = []
         self._left = self._usable(manifest)
+        # What may be read of ztocs that are of no use: no more than the layers have themselves.
+        self._waste = _SMALL + sum(entry.size for entry in manifest.layers)
 
     def get(self) -> SociIndex | None:
         """The first that there is, if it is to be used."""
@@ -102,7 +113,10 @@ class FoundIndex:
 
     def _usable(self, manifest: Manifest) -> Iterator[SociIndex]:
         layers = {entry.digest for entry in manifest.layers}
-        for index in indexes_of(self._repository, manifest, 2, 1, broken=self._tell):
+        found = indexes_of(
+            self._repository, manifest, 2, 1, broken=self._tell, unlisted=self._tell_unlisted
+        )
+        for index in found:
             if index.version == 1 and self._repository.pinned:
                 self._refused = True
                 _log.warning(
@@ -124,6 +138,13 @@ class FoundIndex:
             "%s: the SOCI index %s is not used: %s", self._repository.name, digest, error
         )  # fmt: skip
 
+    def _tell_unlisted(self, error: Exception) -> None:
+        _log.warning(
+            "%s: whether there are SOCI indexes could not be found out: %s",
+            self._repository.name,
+            error,
+        )
+
     def ztoc(self, layer: Descriptor, limit: int) -> Index | None:
         """What a layer is read by; None where there is nothing: the layer can be read without. If
         the first ztoc is of no use, the next index is asked."""
@@ -132,7 +153,29 @@ class FoundIndex:
             if index is None:
                 return None
             try:
-                return read_ztoc(self._repository, index, layer, limit)
+                return self._read(index, layer, limit)
             except FormatError as error:
                 _log.warning("%s: %s; it is not used", self._repository.name, error)
         return None
+
+    def _read(self, index: SociIndex, layer: Descriptor, limit: int) -> Index | None:
+        """`read_ztoc`, of what is worth it: who may push may add any number of large ones."""
+        entry = index.ztocs.get(layer.digest)
+        size = 0 if entry is None else entry.size
+        if size > layer.size + _SMALL:
+            raise FormatError(
+                f"the ztoc of layer {layer.digest} has {size:,} bytes, and the layer "
+                f"{layer.size:,}: it costs less to read that"
+            )
+        with self._lock:
+            if self._waste <= 0 < size:
+                raise FormatError(
+                    f"the ztoc of layer {layer.digest} is not read, after so many that were of no "
+                    "use"
+                )
+        try:
+            return read_ztoc(self._repository, index, layer, limit)
+        except FormatError:
+            with self._lock:
+                self._waste -= size
+            raise

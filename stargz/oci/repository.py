@@ -82,9 +82,11 @@ class Repository(Protocol):
         """What refers to the manifest of a digest and is kept apart from it: signatures,
         attestations and the like, by the referrers API, its tag, and cosign's tags."""
 
-    def referrers(self, digest: str) -> list[Descriptor]:
+    def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
         """The artifacts that say they are about the manifest of a digest (`subject`), as far as it
-        is known without reading all there is."""
+        is known without reading all there is; SourceError, FormatError or DigestError where a
+        registry does not tell. What is `optional` is asked for a few times, and nothing else
+        waits for that."""
 
     def external(self) -> Manifest | None:
         """The image of the external TOCs that belongs to this one."""
@@ -142,8 +144,8 @@ class _InRegistry:
     def companions(self, digest: str) -> list[Companion]:
         return companions.in_registry(self._client, self._reference, digest)
 
-    def referrers(self, digest: str) -> list[Descriptor]:
-        return companions.referrers(self._client, self._reference, digest)
+    def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
+        return companions.referrers(self._client, self._reference, digest, optional=optional)
 
     def external(self) -> Manifest | None:
         if self._reference.tag is None and self._reference.digest is not None:
@@ -234,7 +236,7 @@ class _InLayout(_Local):
             found.append(Companion(f"{layout.name}:{entry.digest}", kind, entry.digest))
         return found
 
-    def referrers(self, digest: str) -> list[Descriptor]:
+    def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
         found = [companions.referrer(entry, one) for entry, one in self._layout.about(digest)]
         tag = companions.referrers_tag(digest)
         if tag in self._layout.refs():
@@ -274,7 +276,7 @@ class _InArchive(_Local):
     def companions(self, digest: str) -> list[Companion]:
         return []
 
-    def referrers(self, digest: str) -> list[Descriptor]:
+    def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
         return []
 
     def external(self) -> Manifest | None:
@@ -314,7 +316,7 @@ class _InStorage(_Local):
             lambda tag: storage.manifest(storage.resolve(repository, tag)),
         )
 
-    def referrers(self, digest: str) -> list[Descriptor]:
+    def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
         storage, repository = self._storage, self._reference.repository
         try:
             tag = companions.referrers_tag(digest)

@@ -58,6 +58,11 @@ class ByteSource(Protocol):
         """Give back what the source holds. Reading afterwards raises ValueError."""
 
 
+def is_direct(source: ByteSource) -> bool:
+    """Whether the engine reads it without Python: a file, or memory."""
+    return any(getattr(source, name, None) is not None for name in ("fd", "buffer", "named"))
+
+
 def tail_size(size: int) -> int:
     """How much of the end of a blob of `size` bytes to read for its footer and TOC.
 

@@ -40,6 +40,7 @@ PIECE = 256 << 10
 # Bodies up to this are read to their end so that the connection can be used again; for more
 # than that a new connection is cheaper.
 _DRAIN = 64 << 10
+_FEW = 3  # tries of what is optional
 # What a redirect to another scheme, host or port still gets: anything else may be a secret.
 _HARMLESS = frozenset({"accept", "accept-encoding", "content-type", "range", "user-agent"})
 _MAX_PACES = 10_000  # hosts
@@ -271,6 +272,7 @@ class Client:
         follow: bool = True,
         public_only: bool = False,
         size: int | None = None,
+        optional: bool = False,
     ) -> Response:
         """One answer, whatever its status, with its whole body of at most `limit` bytes.
 
@@ -279,9 +281,19 @@ class Client:
         or a function that gives a new file or iterable for every try, of about `size` bytes
         (for the time it may take). Redirects of GET and HEAD are followed unless `follow` is
         false. `public_only` refuses to connect to private, loopback and link-local addresses.
+        What is `optional` has a few tries of its own (see Tries: aside).
         """
         expected = len(body) if isinstance(body, bytes) else size or 0
-        budget = Tries(self, name or redact(url), expected + limit, tries, patient=tries is None)
+        if optional:
+            tries = min(self.tries, tries or _FEW)
+        budget = Tries(
+            self,
+            name or redact(url),
+            expected + limit,
+            tries,
+            patient=tries is None,
+            aside=optional,
+        )
         while True:
             try:
                 return self.once(
@@ -391,12 +403,12 @@ class Client:
             begun = time.monotonic()
             deadline = max(budget.deadline(size), begun + (patience or 0.0))
             reply, private = self._once(method, url, sent, body, deadline, public_only, patience)
-            if reply.status in THROTTLING:
+            if reply.status not in THROTTLING:
+                pace.answered()
+            elif not budget.aside:
                 pace.said = reply.said(), reply.status
                 pace.refused(begun, asked_to_wait(reply.headers))
-            else:
-                pace.answered()
-            reply.pace = pace
+            reply.pace = None if budget.aside else pace
             location = reply.headers.get("Location")
             if (
                 not follow

@@ -44,7 +44,11 @@ class TransientError(Exception):
 
 
 class Tries:
-    """The budget of one operation, made of requests: how many tries, and how much time."""
+    """The budget of one operation, made of requests: how many tries, and how much time.
+
+    What is asked `aside` can be done without: that it is refused says nothing about what else the
+    host is asked for, and it does not wait long.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,9 @@ class Tries:
         tries: int | None = None,
         *,
         patient: bool = True,
+        aside: bool = False,
     ) -> None:
+        self.aside: bool = aside
         self._client = client
         self.what = what
         self.made: int = 0
@@ -102,9 +108,10 @@ class Tries:
         wait: float = client.backoff * 2 ** (self.made - 1) * random.uniform(0.5, 1.0)
         if failure.retry_after is not None:
             wait = max(wait, failure.retry_after)
+        long = self.aside and wait > _TOLD
         wait = min(wait, client.max_wait)
         tries = self._tries if failure.tries is None else min(self._tries, failure.tries)
-        if self.made >= tries or time.monotonic() + wait >= self._until:
+        if long or self.made >= tries or time.monotonic() + wait >= self._until:
             raise self._ended(failure, failure.why, failure.hint)
         return wait
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import tarfile
@@ -54,7 +55,10 @@ def test_what_is_cut_or_flipped_is_verified_wrong(
         at %= len(blob)
         damaged.append(blob[:at] + bytes([blob[at] ^ 0x41]) + blob[at + 1 :])
     damaged += [blob + b"\0", blob[:toc] + blob[toc + 1 :], blob * 2, gzip.compress(b"x" * 99)]
-    damaged += [gzip.compress(tree.with_suffix(".tar").read_bytes())[:-1], b"", bytes(512)]
+    damaged += [
+        gzip.compress(tree.with_suffix(".tar").read_bytes())[:-1],
+        b"",
+    ]  # (a block of zeros is an empty tar)
     bad = tmp_path / "bad"
     for number, content in enumerate(damaged):
         bad.write_bytes(content)
@@ -321,3 +325,15 @@ def test_info_of_an_images_layer_has_the_manifests_size(tmp_path: Path) -> None:
         assert sum(request.sent for request in proxy.log) < 600_000
         local = json.loads(ok("info", "--json", "--layer", "1", f"oci:{tmp_path}/twin:v1"))
         assert found == local and found["ratio"] > 0.9
+
+
+def test_loggers_are_left_as_they_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By main, which a process calls that goes on."""
+    (tmp_path / "a.tar").write_bytes(bytes(1024))
+    logger = logging.getLogger("stargz")
+    before = logger.level, logger.handlers[:]
+    for option in ("-q", "-v", "--log-level=debug"):
+        assert main(["ls", option, str(tmp_path / "a.tar")]) == 0
+        assert (logger.level, logger.handlers) == before
+    logger.warning("told")
+    assert "told" in caplog.text

@@ -118,7 +118,7 @@ static void check_rows(const sgz_index *index)
     const sgz_toc *toc = index->toc;
     for (size_t i = 0; i < toc->count; i++) {
         const sgz_entry *row = &toc->rows[i];
-        const sgz_index_place *place = &index->toc->origins[i];
+        const sgz_toc_origin *place = &index->toc->origins[i];
         CHECK(row->name_off + row->name_len <= toc->arena_len);
         CHECK(row->link_off + row->link_len <= toc->arena_len);
         CHECK(place->name + place->name_len <= toc->arena_len);
@@ -153,10 +153,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     check_rows(&index);
-    CHECK(!sgz_index_write(&index, fuzz_codecs(), take, &first, &err));
+    CHECK(!sgz_index_write(&index, fuzz_codecs(), take, &first, NULL, &err));
     CHECK(!read_copy(&first, &again, &err));
     check_rows(&again);
-    CHECK(!sgz_index_write(&again, fuzz_codecs(), take, &second, &err));
+    CHECK(!sgz_index_write(&again, fuzz_codecs(), take, &second, NULL, &err));
     CHECK(first.len == second.len && !memcmp(first.data, second.data, first.len));
     CHECK(!sgz_index_settle(&again, &err));
     check_rows(&again);

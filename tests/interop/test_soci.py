@@ -6,13 +6,13 @@ import gzip
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import plain_ztoc
 import pytest
+import ztocs
 from random_trees import random_tar
 
 from stargz._engine.index import Index, build, load_ztoc
@@ -30,26 +30,16 @@ def with_header(tar: bytes) -> bytes:
     return b"\x1f\x8b\x08\x1c" + packed[4:10] + b"\3\0XYZ" + b"name\0" + b"comment\0" + packed[10:]
 
 
-def in_members(tar: bytes) -> bytes:
-    """With a block each 3000 bytes."""
-    out = []
-    for at in range(0, len(tar), 41_003):
-        packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-        for start in range(at, min(at + 41_003, len(tar)), 3000):
-            out.append(packer.compress(tar[start : min(start + 3000, at + 41_003)]))
-            out.append(packer.flush(zlib.Z_SYNC_FLUSH))
-        out.append(packer.flush())
-    return b"".join(out)
-
-
 WRAPS: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda tar: tar,
     "level 1": lambda tar: gzip.compress(tar, 1),
     "level 6": lambda tar: gzip.compress(tar, 6),
     "stored": lambda tar: gzip.compress(tar, 0),
     "header": with_header,
-    "members": in_members,
-    "empty members": lambda tar: gzip.compress(b"") + in_members(tar) + gzip.compress(b""),
+    "members": ztocs.in_small_members,
+    "empty members": lambda tar: (
+        gzip.compress(b"") + ztocs.in_small_members(tar) + gzip.compress(b"")
+    ),
     "zeros behind": lambda tar: gzip.compress(tar + bytes(300_000)),
 }
 

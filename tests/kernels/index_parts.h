@@ -142,7 +142,7 @@ static inline int64_t add_entry(sgz_index *index, int type, const char *name, co
     sgz_entry *to = sgz_toc_append(toc);
     CHECK(to);
     *to = row;
-    sgz_index_place place = {.name = row.name_off, .name_len = row.name_len, .ns = below(3)};
+    sgz_toc_origin place = {.name = row.name_off, .name_len = row.name_len, .ns = below(3)};
     place.ns *= below(500000000);
     if (!below(8))
         place.name = store(index, below(2) ? "elsewhere/in the tar" : "o\xffther", &place.name_len);
@@ -190,7 +190,7 @@ static inline text write_index(const sgz_index *index)
 {
     text t = {0};
     sgz_error err = {0};
-    sgz_status status = sgz_index_write(index, &codecs, take, &t, &err);
+    sgz_status status = sgz_index_write(index, &codecs, take, &t, NULL, &err);
     if (status)
         fprintf(stderr, "%s: %s\n", err.name, err.message);
     CHECK(!status);

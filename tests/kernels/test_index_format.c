@@ -43,7 +43,7 @@ static void same(const sgz_index *a, const sgz_index *b)
     CHECK(a->toc->count == b->toc->count);
     for (uint32_t i = 0; i < a->toc->count; i++) {
         const sgz_entry *x = &a->toc->rows[i], *y = &b->toc->rows[i];
-        const sgz_index_place *m = &a->toc->origins[i], *n = &b->toc->origins[i];
+        const sgz_toc_origin *m = &a->toc->origins[i], *n = &b->toc->origins[i];
         CHECK(x->type == y->type && x->flags == y->flags && x->size == y->size &&
               x->mtime == y->mtime && x->offset == y->offset &&
               x->inner_offset == y->inner_offset && x->chunk_size == y->chunk_size &&
@@ -176,7 +176,7 @@ static void wrong(void)
         CHECK(index.points.count > 10);
         sgz_point *p = &index.points.at[3];
         sgz_entry *row = index.toc->rows;
-        sgz_index_place *place = index.toc->origins;
+        sgz_toc_origin *place = index.toc->origins;
         while (!sgz_toc_has_data(row) || sgz_toc_is_piece(row))
             row++, place++;
         switch (i) {
@@ -199,7 +199,7 @@ static void wrong(void)
         case POINTS + 7: place->name_len = UINT32_MAX; break;
         }
         CHECK(sgz_index_check(&index, &err) == SGZ_EINDEX && err.message[0]);
-        CHECK(sgz_index_write(&index, &codecs, take, &t, &err) == SGZ_EINDEX && !t.len);
+        CHECK(sgz_index_write(&index, &codecs, take, &t, NULL, &err) == SGZ_EINDEX && !t.len);
         sgz_index_free(&index);
     }
 }
@@ -250,7 +250,7 @@ static void limits(void)
     CHECK(!sgz_index_read(t.data, t.len, &codecs, size, &other, &err));
     memset(other.digest, 0, 32);
     text none = {0};
-    CHECK(sgz_index_write(&other, &codecs, take, &none, &err) == SGZ_EINDEX && !none.len);
+    CHECK(sgz_index_write(&other, &codecs, take, &none, NULL, &err) == SGZ_EINDEX && !none.len);
     free(t.data);
     sgz_index_free(&index);
     sgz_index_free(&other);

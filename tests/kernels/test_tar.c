@@ -257,7 +257,7 @@ static void refused(void)
     tar_len += 512;
     EXPECT(fails("zeros between"));
     begin();
-    header('x', "", "", SGZ_TAR_LONG_MAX + 1);
+    header('x', "", "", SGZ_TAR_LONG_MAX + SGZ_TAR_MAP_MAX + 1);
     EXPECT(fails("1 MiB"));
     begin();
     header('L', "", "", SGZ_TAR_LONG_MAX / 2);
@@ -530,7 +530,7 @@ static void new_sparse(void)
         {"1\n99999999999999999999\n5\n", "too large"},
         {"1\n99996\n5\n", "past the end"}, {"2\n50\n3\n49\n2\n", "ascending"},
         {"1\n0\n6\n", "6 bytes of data"},  {"0\n", "0 bytes of data"},
-        {"300000\n", "1 MiB"},
+        {"5000000\n", "16 MiB"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         sparse_pax(bad[i].map);

@@ -1,10 +1,31 @@
-/* Packed extended attributes: there and back, and what is cut short or lies about its size. */
+/* Packed extended attributes: there and back, and what is cut short or lies about its size; lists of
+ * them by key. */
 #include "check.h"
 
 #include "base/xattrs.h"
 
+/* In the order of their keys; of one key the last is left, which lies behind the others. */
+static void sort_some(const char *keys, const char *expected)
+{
+    sgz_xattr list[8];
+    size_t count = strlen(keys), kept;
+    for (size_t i = 0; i < count; i++)
+        list[i] = (sgz_xattr){keys + i, keys + i, 1, 1};
+    kept = sgz_base_xattrs_sort(list, count);
+    CHECK(kept == strlen(expected));
+    for (size_t i = 0; i < kept; i++)
+        CHECK(*list[i].key == expected[i] && list[i].key == strrchr(keys, expected[i]) &&
+              list[i].value == list[i].key);
+}
+
 int main(void)
 {
+    sort_some("", "");
+    sort_some("abc", "abc");
+    sort_some("cab", "abc");
+    sort_some("abab", "ab");
+    sort_some("aa", "a");
+    sort_some("bacabb", "abc");
     const sgz_xattr given[] = {
         {"security.capability", "\0\1\2", 19, 3},
         {"user.empty", NULL, 10, 0},

@@ -384,7 +384,7 @@ HOSTILE = {
     "negative size": (damaged(GOOD, 124, b"\xff" * 12), "range"),
     "size": (damaged(GOOD, 124, b"99999999999\0"), "not a number"),
     "kind": (damaged(GOOD, 156, b"V"), "type"),
-    "long without end": (damaged(GOOD, 124, b"77777777777\0")[:156], "truncated"),
+    "long without end": (damaged(GOOD, 124, b"77777777777\0")[:156], "before a first header"),
     "link to nothing": (layer_of(info("l", tarfile.LNKTYPE, "no")), "not there"),
     "link to a directory": (
         layer_of(info("d", tarfile.DIRTYPE), info("l", tarfile.LNKTYPE, "d")),

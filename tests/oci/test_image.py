@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from stargz.errors import (
     EntryNotFoundError,
     FooterError,
     FormatError,
+    MissingBlobError,
     SourceError,
     StargzError,
     UnverifiedError,
@@ -222,27 +224,41 @@ def test_each_layer_is_told_of_as_soon_as_it_is_open(build: Any) -> None:
 # --- layers that cannot be read ---------------------------------------------------------
 
 
-def test_layers_that_are_no_layers(build: Any) -> None:
-    for number, make in enumerate(
-        [
-            lambda layout: layout.blob(b"no tar", layouts.OCI_LAYER),
-            lambda layout: layout.blob(b"", layouts.OCI_LAYER),
-        ]
-    ):
-        layout = build(f"layout{number}")
-        plain = make(layout)
-        layout.tag(layout.manifest([layout.layer(LOWER), plain]))
-        src = f"oci:{layout.path}"
-        with pytest.raises(FooterError) as caught:
-            open_image(src)
+ENCRYPTED = f"{layouts.OCI_LAYER}+encrypted"
+FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+NO_LAYERS: dict[str, tuple[Any, str]] = {
+    "text": (
+        lambda layout: layout.blob(b"no tar", layouts.OCI_LAYER),
+        "no tar, tar.gz or tar.zst: its first bytes are of none of these",
+    ),
+    "xz": (lambda layout: layout.blob(lzma.compress(b"x"), layouts.OCI_LAYER), "xz"),
+    "encrypted": (lambda layout: layout.blob(b"secret", ENCRYPTED), "encrypted; decrypt the image"),
+    # That one is made readable by it.
+    "empty": (lambda layout: layout.blob(b"", layouts.OCI_LAYER), "stargz image convert {src} DST"),
+    "foreign": (
+        lambda layout: {"mediaType": FOREIGN, "digest": f"sha256:{7:064}", "size": 9},
+        "is a foreign layer, which may not be distributed: it is not with the image",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LAYERS)
+def test_layers_that_are_no_layers(build: Any, kind: str) -> None:
+    make, says = NO_LAYERS[kind]
+    layout = build()
+    plain = make(layout)
+    layout.tag(layout.manifest([layout.layer(LOWER), plain]))
+    src = f"oci:{layout.path}"
+    for reads in (open_image, lambda src: open_layer(src, 2).__enter__()):
+        with pytest.raises(MissingBlobError if kind == "foreign" else FooterError) as caught:
+            reads(src)
         text = str(caught.value)
         assert plain["digest"] in text and "layer 2 of 2" in text
-        assert text.endswith(
-            f"is not a seekable layer; convert the image first: 'stargz image convert {src} DST'"
-        )
-        with open_layer(src, 1) as layer:
-            assert layer.read("etc/a") == b"lower a"
-        assert plain["digest"] in fails(1, "image", "ls", src)
+        assert says.format(src=src) in text
+        assert ("convert" in text) == (kind == "empty")
+    with open_layer(src, 1) as layer:
+        assert layer.read("etc/a") == b"lower a"
+    assert says.format(src=src) in fails(1, "image", "ls", src)
 
 
 def test_an_external_toc(build: Any, registry: Registry) -> None:

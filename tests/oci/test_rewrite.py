@@ -244,7 +244,8 @@ def test_what_is_an_image() -> None:
     assert is_image(manifest([layer(signature), layer()]))
     assert is_image(manifest([layer(f"{OCI_LAYER}+encrypted")]))
     assert not is_image(manifest([layer(signature)]))
-    assert not is_image(manifest([layer()], artifactType="x/y"))
+    assert is_image(manifest([layer()], artifactType="x/y"))
+    assert not is_image(manifest([layer(signature), layer(signature)], artifactType="x/y"))
     assert not is_image(manifest([layer()], config={"mediaType": "x/y", "digest": D[0], "size": 2}))
 
 

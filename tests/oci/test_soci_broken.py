@@ -15,7 +15,7 @@ import zstandard
 from command import fails, ok, run
 from layouts import OCI_LAYER, OCI_MANIFEST, Layout
 from servers import FaultProxy
-from test_soci_index import LARGE, OTHER, SOCI_V1, SOCI_V2, ReferrersAPI, root
+from soci_images import LARGE, OTHER, SOCI_V1, SOCI_V2, ReferrersAPI, root
 from test_soci_reading import copied, index, indexed, ordinary, rewritten
 
 import stargz
@@ -190,6 +190,47 @@ def test_a_manifest_of_other_layers_is_said_to_be_no_image(tmp_path: Path) -> No
     layout.tag(layout.manifest([layer]), "v1")
     line = fails(1, "image", "index", f"oci:{layout.path}:v1", f"oci:{tmp_path}/dst:v1")
     assert "is no image: its layers are of the kind 'application/octet-stream'" in line
+
+
+def test_an_image_may_say_what_artifact_it_is(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    kind = {"artifactType": "application/vnd.example.app"}
+    layout.tag(layout.manifest([layout.plain_layer(LARGE)], **kind), "image")
+    other = layout.plain_layer(LARGE) | {"mediaType": "application/octet-stream"}
+    layout.tag(layout.manifest([other], **kind), "artifact")
+    src = f"oci:{layout.path}"
+    assert "etc" in ok("image", "ls", f"{src}:image")
+    assert index(f"{src}:image", f"{src}:indexed").status == "indexed"
+    assert "an artifact ('application/vnd.example.app')" in fails(
+        1, "image", "ls", f"{src}:artifact"
+    )
+    line = fails(1, "image", "index", f"{src}:artifact", f"oci:{tmp_path}/dst:v1")
+    assert "it is an artifact ('application/vnd.example.app')" in line
+
+
+def test_large_ztocs_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who may push could have any number of them read."""
+    layout = Layout(tmp_path / "src")
+    layer = layout.plain_layer(OTHER)
+    image = layout.tag(layout.manifest([layer]), "v1")
+    subject = {key: image[key] for key in ("mediaType", "digest", "size")}
+    annotation = {"com.amazon.soci.image-layer-digest": layer["digest"]}
+
+    def add(data: bytes) -> None:
+        ztoc = layout.blob(data, "application/octet-stream", annotations=annotation)
+        listed = soci_manifest(layout, SOCI_V1, [ztoc], subject=subject)
+        layout.tag(listed | {"artifactType": SOCI_V1}, None)
+
+    add(bytes(layer["size"] + (1 << 20) + 1))
+    for number in range(10):
+        add(bytes([number]) * layer["size"])
+    src = f"oci:{layout.path}:v1"
+    with stargz.open_image(src, platform="linux/amd64", cache=False) as opened:
+        assert opened.ways == {0: "pass"}
+    said = [record.getMessage() for record in caplog.records if "ztoc" in record.getMessage()]
+    assert "it costs less to read that" in said[0]
+    unread = [text for text in said if "is not read, after so many" in text]
+    assert len(unread) == 10 - (1 + ((1 << 20) + layer["size"]) // layer["size"])
 
 
 def test_what_is_about_an_image_of_a_layout_is_no_second_image(tmp_path: Path) -> None:

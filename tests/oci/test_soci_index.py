@@ -1,4 +1,4 @@
-"""`stargz image index`: SOCI indexes of images, in layouts, archives and real registries."""
+"""`stargz image index`: SOCI indexes of images, in layouts and archives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,75 +15,33 @@ from typing import Any
 import pytest
 import registries
 import zstandard
-from blobs import noise, sha256, tar_of
+from blobs import noise, sha256
 from command import fails, ok, run, together
-from layouts import OCI_INDEX, OCI_MANIFEST, REF_NAME, Layout
-from servers import Fault, FaultProxy, Request
+from layouts import OCI_MANIFEST, REF_NAME, Layout
+from soci_images import (
+    LARGE,
+    MIN,
+    OTHER,
+    SMALL,
+    SOCI_V1,
+    files,
+    index,
+    one_layer,
+    packed,
+    root,
+    soci_of,
+    two_platforms,
+)
 
 import stargz
 from stargz.errors import OccupiedError, UsageError
 from stargz.oci.formats.layout import Layout as Reading
-from stargz.oci.formats.manifest import Manifest
-from stargz.oci.formats.soci import SociIndex, named_by, read_index
+from stargz.oci.formats.soci import named_by
 
-SOCI_V1 = "application/vnd.amazon.soci.index.v1+json"
-SOCI_V2 = "application/vnd.amazon.soci.index.v2+json"
 COSIGN = "application/vnd.dev.cosign.simplesigning.v1+json"
 OCI_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 ENCRYPTED = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted"
-LARGE = tar_of(
-    [("etc/", None), ("etc/large", noise("large", 400_000)), ("etc/zeros", bytes(1 << 20))]
-)
-OTHER = tar_of([("usr/other", noise("other", 300_000))])
-SMALL = tar_of([("small", b"small")])
-MIN = 100_000  # between SMALL and the others
-
-
-def two_platforms(path: Path, ref: str = "v1") -> Layout:
-    """An image that shares a layer between its platforms."""
-    layout = Layout(path)
-    shared = layout.plain_layer(LARGE)
-    images = [
-        layout.manifest([shared, layout.plain_layer(SMALL)]),
-        layout.manifest([shared, layout.plain_layer(OTHER)], platform="linux/arm64"),
-    ]
-    layout.tag(layout.index(images), ref)
-    return layout
-
-
-def one_layer(path: Path, layer: Callable[[Layout], dict[str, Any]], ref: str = "v1") -> Layout:
-    layout = Layout(path)
-    layout.tag(layout.manifest([layer(layout)]), ref)
-    return layout
-
-
-def index(src: str, dst: str | None = None, **options: Any) -> stargz.ImageIndexReport:
-    options.setdefault("min_layer_size", MIN)
-    return stargz.index_image(src, dst, threads=1, **options)
-
-
-def root(path: Path, ref: str = "v1") -> Manifest:
-    layout = Reading(path)
-    return layout.manifest(layout.resolve(ref))
-
-
-def soci_of(path: Path, ref: str = "v1") -> list[SociIndex]:
-    """The indexes of version 2 that the image's index lists, all of whose blobs are there."""
-    layout = Reading(path)
-    found = [entry for entry in root(path, ref).manifests if entry.json.get("artifactType")]
-    indexes = [read_index(layout.manifest(entry)) for entry in found]
-    for one in indexes:
-        for entry in one.blobs:
-            layout.read_blob(entry)
-    return indexes
-
-
-def files(path: Path) -> dict[str, bytes]:
-    found = (one for one in path.rglob("*") if one.is_file())
-    return {str(one.relative_to(path)): one.read_bytes() for one in found}
-
-
 # --- version 2 ----------------------------------------------------------------------------------
 
 
@@ -262,10 +220,6 @@ def with_global_header() -> bytes:
     return out.getvalue()
 
 
-def packed(tar: bytes) -> Callable[[Layout], dict[str, Any]]:
-    return lambda layout: layout.plain_layer(tar)
-
-
 def of_kind(kind: str, data: bytes) -> Callable[[Layout], dict[str, Any]]:
     return lambda layout: layout.plain_layer(LARGE, data) | {"mediaType": kind}
 
@@ -403,163 +357,6 @@ def test_version_1_cannot_be_added_to_an_archive(tmp_path: Path) -> None:
     index(f"oci:{layout.path}:v1", f"oci-archive:{tmp_path}/x.tar:v1")
     said = fails(2, "image", "index", "--soci-version", "1", f"oci-archive:{tmp_path}/x.tar:v1")
     assert "name a DST" in said
-
-
-# --- registries ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registries.Registry]:
-    folder = tmp_path_factory.mktemp("registry")
-    with registries.registry(folder / "served") as served:
-        served.push(two_platforms(folder / "src").path, "app", "v1")
-        yield served
-
-
-def manifest(registry: registries.Registry, target: str, repository: str = "app") -> Any:
-    import urllib.request
-
-    url = f"http://{registry.host}/v2/{repository}/manifests/{target}"
-    kinds = f"{OCI_MANIFEST}, {OCI_INDEX}"
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": kinds})) as answer:
-        return json.load(answer)
-
-
-def test_in_a_registry(registry: registries.Registry, tmp_path: Path) -> None:
-    src = f"docker://{registry.host}/app:v1"
-    dst = f"docker://{registry.host}/other/repository:soci"
-    made = json.loads(ok("image", "index", src, dst, "--min-layer-size", MIN, "--json", "-q"))
-    assert made["status"] == "indexed"
-    local = index(f"oci:{two_platforms(tmp_path / 'src').path}:v1", f"oci:{tmp_path}/dst:v1")
-    assert made["digest"] == local.digest
-    listed = manifest(registry, "soci", "other/repository")["manifests"]
-    assert [entry.get("artifactType") for entry in listed] == [None, None, SOCI_V2, SOCI_V2]
-    # Only what is small is asked for again, and the ztocs, to see what they are.
-    with FaultProxy(f"http://{registry.host}") as proxy:
-        src, dst = (name.replace(registry.host, f"127.0.0.1:{proxy.port}") for name in (src, dst))
-        again = index(src, dst)
-        assert (again.status, again.digest) == ("unchanged", local.digest)
-        assert proxy.bytes < 20_000 + again.size
-        gets = [one.path for one in proxy.log if one.method == "GET" and "/blobs/" in one.path]
-        assert len(gets) == len(set(gets)), "something was fetched twice"
-        assert not any(layer.source_digest in path for layer in again.layers for path in gets)
-        assert not any(request.method in ("POST", "PATCH") for request in proxy.log)
-
-
-def test_version_1_by_the_tag_where_there_is_no_api(
-    registry: registries.Registry, tmp_path: Path
-) -> None:
-    registry.push(two_platforms(tmp_path / "src").path, "tagged", "v1")
-    src = f"docker://{registry.host}/tagged:v1"
-    images = manifest(registry, "v1", "tagged")["manifests"]
-    tags = [entry["digest"].replace(":", "-") for entry in images]
-    # Something else refers to it already.
-    signature = {
-        "mediaType": OCI_MANIFEST,
-        "digest": sha256(b"{}"),
-        "size": 2,
-        "artifactType": "x/y",
-    }
-    other = Layout(tmp_path / "other")
-    entry = other.manifest([other.blob(b"{}", COSIGN)]) | {"artifactType": "x/y"}
-    other.tag(other.index([entry], annotations={"kept": "yes"}))
-    registry.push(other.path, "tagged", tags[0])
-    del signature
-    made = index(src, soci_version=1)
-    assert (made.status, made.destination, made.digest) == ("indexed", src, made.source_digest)
-    for tag, image in zip(tags, images, strict=True):
-        found = manifest(registry, tag, "tagged")
-        assert found["mediaType"] == OCI_INDEX
-        last = found["manifests"][-1]
-        assert (last["artifactType"], last["digest"]) == (SOCI_V1, made.indexes[image["digest"]])
-        soci = manifest(registry, last["digest"], "tagged")
-        assert soci["subject"]["digest"] == image["digest"]
-        assert "artifactType" not in soci
-    first = manifest(registry, tags[0], "tagged")
-    assert [one["artifactType"] for one in first["manifests"]] == ["x/y", SOCI_V1]
-    assert first["annotations"] == {"kept": "yes"}
-    assert len(manifest(registry, tags[1], "tagged")["manifests"]) == 1
-    by_digest = f"docker://{registry.host}/tagged@{made.digest}"
-    again = index(by_digest, soci_version=1)
-    assert (again.status, again.destination) == ("unchanged", by_digest)
-    assert index(src, soci_version=1, span_size=64 << 10).status == "indexed"
-    assert [one["artifactType"] for one in manifest(registry, tags[0], "tagged")["manifests"]] == [
-        *("x/y", SOCI_V1)
-    ]
-    # As a source for elsewhere, and at the destination.
-    dst = f"docker://{registry.host}/tagged-copy:v1"
-    for _ in range(2):
-        assert index(src, dst, soci_version=1).status == "unchanged"
-    assert index(dst, soci_version=1).status == "unchanged"
-
-
-def test_a_tag_of_referrers_that_is_something_else(
-    registry: registries.Registry, tmp_path: Path
-) -> None:
-    layout = one_layer(tmp_path / "src", packed(LARGE))
-    registry.push(layout.path, "taken", "v1")
-    image = root(layout.path).digest
-    registry.push(layout.path, "taken", image.replace(":", "-"))
-    line = fails(1, "image", "index", f"docker://{registry.host}/taken:v1", "--soci-version", "1",
-                 "--min-layer-size", MIN)  # fmt: skip
-    assert f"/taken:{image.replace(':', '-')}: the tag by which" in line and "delete it" in line
-
-
-class ReferrersAPI:
-    """A FaultProxy's plan that gives a registry without the API one."""
-
-    def __init__(self, registry: registries.Registry) -> None:
-        self._storage = registry.storage
-        self.tags: list[str] = []  # referrers' tags that were asked for
-
-    def __call__(self, request: Request) -> Fault | None:
-        kind, _, target = request.path.rpartition("/")
-        if kind.endswith("/manifests") and target.startswith("sha256-"):
-            self.tags.append(target)
-        if kind.endswith("/referrers"):
-            found = [one for one, subject in self._subjects() if subject == target]
-            document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}
-            headers = {"Content-Type": OCI_INDEX}
-            return Fault(status=200, headers=headers, body=json.dumps(document).encode())
-        if kind.endswith("/manifests") and request.method == "PUT":
-            return Fault(headers={"OCI-Subject": self.subject})
-        return None
-
-    subject = ""
-
-    def _subjects(self) -> Iterator[tuple[dict[str, Any], str]]:
-        for path in sorted(self._storage.rglob("data")):
-            data = path.read_bytes()
-            if data.startswith(b'{"schemaVersion"') and b'"subject"' in data:
-                found = json.loads(data)
-                yield (
-                    {
-                        "mediaType": found["mediaType"],
-                        "digest": sha256(data),
-                        "size": len(data),
-                        "artifactType": found["config"]["mediaType"],
-                    },
-                    found["subject"]["digest"],
-                )
-
-
-def test_version_1_by_the_referrers_api(tmp_path: Path) -> None:
-    layout = one_layer(tmp_path / "src", packed(LARGE))
-    with registries.registry(tmp_path / "served") as served:
-        image = served.push(layout.path, "app", "v1")
-        api = ReferrersAPI(served)
-        api.subject = image
-        with FaultProxy(f"http://{served.host}") as proxy:
-            proxy.plan = api
-            src = f"docker://127.0.0.1:{proxy.port}/app:v1"
-            made = index(src, soci_version=1)
-            assert made.status == "indexed" and not made.warnings
-            assert index(src, soci_version=1).status == "unchanged"
-            other = index(src, soci_version=1, span_size=64 << 10)
-            assert other.status == "indexed"
-            (warning,) = other.warnings
-            assert made.indexes[image] in warning and "delete it" in warning
-        assert not api.tags
 
 
 # --- what could go wrong ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from layouts import Layout
-from test_soci_index import LARGE, OTHER, SOCI_V2, files, index, root
+from soci_images import LARGE, OTHER, SOCI_V2, files, index, root
 
 import stargz
 from stargz.errors import PlatformError
@@ -188,3 +188,16 @@ def test_indexes_in_indexes_that_name_each_other_often(tmp_path: Path) -> None:
     layout.retag(layout.index(deep), "v1")
     with pytest.raises(stargz.FormatError, match="index nesting"):
         stargz.open_image(src, platform="linux/s390x", cache=False)
+
+
+def test_a_platform_that_a_single_image_is_not_for(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    layout.tag(layout.manifest([layout.plain_layer(LARGE)]), "v1")
+    src, dst = f"oci:{layout.path}:v1", f"oci:{tmp_path}/dst:v1"
+    for act in (
+        lambda: index(src, dst, platforms=["linux/arm64"]),
+        lambda: stargz.convert_image(src, dst, platforms=["linux/arm64"]),
+        lambda: stargz.open_image(src, platform="linux/arm64"),
+    ):
+        with pytest.raises(PlatformError, match="is for linux/amd64, not for linux/arm64"):
+            act()

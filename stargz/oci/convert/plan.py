@@ -29,7 +29,7 @@ from stargz.oci.formats.manifest import (
     kind_of,
     load_json,
 )
-from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
+from stargz.oci.formats.platforms import Platform, check_platform, parse_platform, platform_of
 from stargz.oci.formats.selection import path_to, select
 from stargz.oci.repository import Repository, is_missing
 
@@ -255,11 +255,7 @@ def _check_platform(root: Node, wanted: Sequence[Platform]) -> None:
         return
     stated = platform_of(load_json(root.config, root.manifest.source))
     for platform in wanted:
-        if stated and stated.normal() not in platform.acceptable():
-            raise FormatError(
-                f"the image is for {stated}, not for {platform} (--platform)",
-                root.manifest.source,
-            )
+        check_platform(stated, platform, root.manifest.source)
 
 
 def _check_sizes(nodes: Sequence[Node], name: str) -> None:

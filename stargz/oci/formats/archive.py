@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from stargz.compressions import HEAD
 from stargz.digests import digest_of, is_digest
 from stargz.errors import FormatError, SourceError, UsageError
 from stargz.oci.formats.manifest import (
@@ -30,7 +31,7 @@ from stargz.oci.formats.manifest import (
     load_json,
     parse_manifest,
 )
-from stargz.oci.formats.packing import HEAD, packing
+from stargz.oci.formats.packing import packing
 from stargz.oci.formats.reference import parse_reference
 from stargz.oci.formats.tar_file import MemberSource, TarFile, open_shared, unpack_member
 from stargz.oci.formats.tar_index import Member

@@ -156,12 +156,14 @@ class Manifest:
 
     @property
     def artifact_type(self) -> str:
-        """What it says that it is, instead of an image; "" for an image."""
-        stated = self.json.get("artifactType")
-        if stated:
-            return str(stated)
+        """What it says that it is, instead of an image; "" for an image, which may have an
+        artifactType beside an image's config and layers."""
         config = self.json.get("config")
         kind = config.get("mediaType") if isinstance(config, dict) else None
+        stated = self.json.get("artifactType")
+        ordinary = self.kind == "manifest" and kind in (OCI_CONFIG, DOCKER_CONFIG)
+        if stated and not (ordinary and any(layer_kind(one) == "tar" for one in self.layers)):
+            return str(stated)
         if kind not in (None, "", OCI_CONFIG, DOCKER_CONFIG):
             return str(kind)
         return self.manifests[-1].media_type if self.lists_blobs else ""

@@ -7,30 +7,21 @@ unpacked here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
+from stargz.compressions import compression
 from stargz.errors import CodecError, FormatError
 
 Packing = Literal["gzip", "zstd", "xz", "bzip2"]
 
-HEAD = 6  # bytes that tell
 _MAX_MEMORY = 512 << 20  # that xz may ask for: `xz -9` needs 65 MiB
 _PIECE = 1 << 20
-_MAGIC: tuple[tuple[bytes, Packing], ...] = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-)
 
 
 def packing(head: bytes) -> Packing | None:
-    """What the first HEAD bytes of a file say; None for what is not compressed."""
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
-            return name
-    # A skippable frame may stand before the others.
-    return "zstd" if head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F else None
+    """What the first HEAD bytes of a file say; None for what nothing here can unpack."""
+    found = compression(head)
+    return cast(Packing, found) if found in get_args(Packing) else None
 
 
 def unpacked(

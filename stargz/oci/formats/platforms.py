@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stargz.errors import UsageError
+from stargz.errors import PlatformError, UsageError
 
 _ARCHITECTURES = {
     "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386",
@@ -84,3 +84,9 @@ def platform_of(value: dict[str, Any] | None) -> Platform | None:
     if not os or not architecture:
         return None
     return Platform(os, architecture, variant)
+
+
+def check_platform(stated: Platform | None, wanted: Platform, source: str) -> None:
+    """Raise PlatformError unless an image that is `stated` to be for a platform runs on another."""
+    if stated and stated.normal() not in wanted.acceptable():
+        raise PlatformError(f"the image is for {stated}, not for {wanted} (--platform)", source)

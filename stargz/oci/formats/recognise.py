@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import Literal
 
 from stargz._engine.write import TarEntries, unwrap
+from stargz.compressions import HEAD
 from stargz.durable import write_all
 from stargz.errors import StargzError
-from stargz.oci.formats.packing import HEAD, packing, unpacked
+from stargz.oci.formats.packing import packing, unpacked
 
 _ENOUGH = 1 << 20  # bytes of the tar whose names are looked at before it is unpacked
 # What is in such archives, whoever wrote them: nothing of that kind begins a root directory's tar.

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from stargz.compressions import HEAD
 from stargz.errors import FormatError, SourceError, UsageError
-from stargz.oci.formats.packing import HEAD, Packing, packing, unpacked
+from stargz.oci.formats.packing import Packing, packing, unpacked
 from stargz.oci.formats.reference import STDIN
 from stargz.oci.formats.tar_index import Member, TarIndex
 from stargz.sources import LocalSource

@@ -124,11 +124,12 @@ class RegistryClient:
         scope: str | None = None,
         budget: Tries | None = None,
         patience: float | None = None,
+        optional: bool = False,
     ) -> Response:
         """One authorized request about a repository; `path` follows its name, or is a URL of
         the endpoint's own origin. An answer of any status below 500 is returned. `body`, `size`,
-        `limit` and `follow` are those of `Client.request`. `scope`, of which there may be
-        several with a space between them, is what the token must be good for, if it is not
+        `limit`, `follow` and `optional` are those of `Client.request`. `scope`, of which there
+        may be several with a space between them, is what the token must be good for, if it is not
         `actions` in this repository. With `budget` there is one try (`Client.once`, where
         `patience` is told of), and TransientError for what another may mend.
 
@@ -156,7 +157,9 @@ class RegistryClient:
                     answer = self.http.once(method, url, budget=budget, patience=patience, **how)
                 else:
                     tries = _MIRROR_TRIES if endpoint.mirror else None
-                    answer = self.http.request(method, url, name=name, tries=tries, **how)
+                    answer = self.http.request(
+                        method, url, name=name, tries=tries, optional=optional, **how
+                    )
             if answer.status not in (401, 403) or not left:
                 break
             if origin(answer.url) != origin(url):
@@ -184,6 +187,7 @@ class RegistryClient:
         limit: int = _MAX_PAGE,
         method: str = "GET",
         check: Callable[[Response], object] | None = None,
+        optional: bool = False,
     ) -> tuple[Response, Endpoint]:
         """The first good answer of the endpoints; RegistryError of the last of them. `check`
         raises RegistryError for one that is of no use."""
@@ -192,7 +196,13 @@ class RegistryClient:
         for endpoint in endpoints:
             try:
                 answer = self.request(
-                    reference, method, path, endpoint=endpoint, headers=headers, limit=limit
+                    reference,
+                    method,
+                    path,
+                    endpoint=endpoint,
+                    headers=headers,
+                    limit=limit,
+                    optional=optional,
                 )
                 if answer.status != 200:
                     raise failure(answer, reference)
@@ -209,8 +219,11 @@ class RegistryClient:
 
     # --- manifests ----------------------------------------------------------------------
 
-    def manifest(self, reference: Reference, entry: Descriptor | None = None) -> Manifest:
+    def manifest(
+        self, reference: Reference, entry: Descriptor | None = None, *, optional: bool = False
+    ) -> Manifest:
         """The manifest or index that a reference names, or `entry` of the same repository.
+        `optional` is that of `Client.request`.
 
         At most MAX_MANIFEST_SIZE bytes; checked against the digest that was asked for, else
         against the one that the registry gives with it. Raises RegistryError, FormatError and
@@ -227,6 +240,7 @@ class RegistryClient:
             {"Accept": _ACCEPT},
             MAX_MANIFEST_SIZE,
             check=lambda answer: refuse_page(answer, reference),
+            optional=optional,
         )
         if entry is not None:
             entry.check(answer.data, name)
@@ -361,23 +375,42 @@ class RegistryClient:
                 raise RegistryError(f"over {_MAX_REPOSITORIES} repositories", reference.name)
             yield from good
 
-    def referrers(self, reference: Reference, digest: str) -> list[Descriptor]:
+    def referrers(
+        self, reference: Reference, digest: str, *, optional: bool = False
+    ) -> list[Descriptor]:
         """What the registry's referrers API lists for the manifest of a digest; RegistryError
-        and FormatError, also where there is no such API."""
+        and FormatError, also where there is no such API. `optional` is that of
+        `Client.request`."""
+        path = f"referrers/{digest}"
+        name = f"{reference.name}/{path}"
         found: list[Descriptor] = []
-        for page in self._pages(reference, f"referrers/{digest}", {"Accept": OCI_INDEX}):
-            found += parse_manifest(page.data, reference.name, media_type=OCI_INDEX).manifests
-            if len(found) > _MAX_REFERRERS:
-                raise RegistryError(f"over {_MAX_REFERRERS} referrers of {digest}", reference.name)
+        try:
+            for page in self._pages(reference, path, {"Accept": OCI_INDEX}, optional):
+                found += parse_manifest(page.data, name, media_type=OCI_INDEX).manifests
+                if len(found) > _MAX_REFERRERS:
+                    raise RegistryError(f"over {_MAX_REFERRERS} referrers", reference.name)
+        except RegistryError as error:
+            text = str(error).removeprefix(f"{reference}: ").removeprefix(f"{reference.name}: ")
+            told = RegistryError(text, name, error.status)
+            told.throttled = error.throttled
+            raise told from error
         return found
 
     def _pages(
-        self, reference: Reference, path: str, headers: Mapping[str, str] | None = None
+        self,
+        reference: Reference,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        optional: bool = False,
     ) -> Iterator[Response]:
         answer, endpoint = self._get(
-            reference, path, headers, check=lambda answer: refuse_page(answer, reference)
+            reference,
+            path,
+            headers,
+            check=lambda answer: refuse_page(answer, reference),
+            optional=optional,
         )
-        return self._follow(answer, endpoint, reference, headers=headers)
+        return self._follow(answer, endpoint, reference, headers=headers, optional=optional)
 
     def _follow(
         self,
@@ -386,6 +419,7 @@ class RegistryClient:
         reference: Reference,
         scope: str | None = None,
         headers: Mapping[str, str] | None = None,
+        optional: bool = False,
     ) -> Iterator[Response]:
         """An answer, and the pages that its Link leads to."""
         seen = set()
@@ -403,7 +437,13 @@ class RegistryClient:
                 raise RegistryError("its pages lead in a circle", reference.name)
             seen.add(url)
             answer = self.request(
-                reference, "GET", url, endpoint=endpoint, scope=scope, headers=headers
+                reference,
+                "GET",
+                url,
+                endpoint=endpoint,
+                scope=scope,
+                headers=headers,
+                optional=optional,
             )
             if answer.status != 200:
                 raise failure(answer, reference)

@@ -1,8 +1,9 @@
 """What refers to an image's manifest by digest and is kept apart from it: signatures and the like.
 
 Two conventions: referrers (OCI distribution specification 1.1: an API, and where a registry has
-none, the tag "sha256-HEX" of an index), and cosign's tags "sha256-HEX.sig" and so on. Nothing
-here is needed to convert an image: what cannot be had is not there.
+none, the tag "sha256-HEX" of an index), and cosign's tags "sha256-HEX.sig" and so on. Companions
+are not needed to convert an image: what cannot be had is not there. `referrers` tells the two
+apart.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ _TAG = re.compile(r"(?:sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})(?:\.([A-Za-z0-9
 _KINDS = {"sig": "cosign signature", "att": "cosign attestation", "sbom": "cosign SBOM"}
 _ERRORS = (SourceError, FormatError, DigestError, UsageError)
 _KEPT = 256  # repositories whose tags are kept in mind
+_WITHOUT = 4096  # ... and that they have no API for referrers
+# That has an answer for every digest (200): these say that there is no such path. What else it may
+# be answered (credentials, too often, a fault) says nothing about what it has.
+_NO_API = (400, 404, 405, 406, 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class _Known:
         self.lock = threading.Lock()
         self.locks: dict[str, threading.Lock] = {}
         self.tags: dict[str, frozenset[str]] = {}
-        self.without: set[str] = set()  # registries that have no referrers API
+        self.without: dict[str, None] = {}  # repositories that have no referrers API
 
 
 _known: weakref.WeakKeyDictionary[RegistryClient, _Known] = weakref.WeakKeyDictionary()
@@ -105,13 +110,16 @@ def referrers_tag(digest: str) -> str:
 
 def in_registry(client: RegistryClient, reference: Reference, digest: str) -> list[Companion]:
     """The companions of a digest in a reference's repository: one request to the referrers API
-    (none after a registry failed to have it), and one list of tags for each repository."""
+    (none after it was found to have none), and one list of tags for each repository."""
 
     def name(target: str) -> str:
         return f"docker://{reference.name}{target if target[0] == '@' else f':{target}'}"
 
     known = _known_of(client)
-    listed = _by_api(client, reference, digest, known)
+    try:
+        listed = _by_api(client, reference, digest, known, optional=True)
+    except _ERRORS:
+        listed = None
     return from_index(listed or (), name) + from_tags(
         digest,
         _tags(client, reference, known),
@@ -121,16 +129,31 @@ def in_registry(client: RegistryClient, reference: Reference, digest: str) -> li
     )
 
 
-def referrers(client: RegistryClient, reference: Reference, digest: str) -> list[Descriptor]:
-    """What is about the manifest of a digest, by the API, else by its tag; a registry that does
-    not tell has none."""
-    listed = _by_api(client, reference, digest, _known_of(client))
-    if listed is not None:
-        return listed
+def referrers(
+    client: RegistryClient, reference: Reference, digest: str, *, optional: bool = False
+) -> list[Descriptor]:
+    """What is about the manifest of a digest, by the API, else by its tag; RegistryError,
+    FormatError and DigestError if that could not be found out. `optional` is that of
+    `Client.request`."""
+    refused = None
     try:
-        return client.manifest(reference.with_tag(referrers_tag(digest))).manifests
-    except _ERRORS:
-        return []
+        listed = _by_api(client, reference, digest, _known_of(client), optional=optional)
+        if listed is not None:
+            return listed
+    except RegistryError as error:
+        if error.status not in (401, 403):
+            raise
+        refused = error  # what stands before the registry may know images' paths alone
+    try:
+        tag = reference.with_tag(referrers_tag(digest))
+        found = client.manifest(tag, optional=optional)
+        return found.manifests if found.kind == "index" else []  # a name that somebody else gave
+    except RegistryError as error:
+        if error.status != 404:
+            raise
+    if refused is not None:
+        raise refused
+    return []
 
 
 def _known_of(client: RegistryClient) -> _Known:
@@ -139,19 +162,20 @@ def _known_of(client: RegistryClient) -> _Known:
 
 
 def _by_api(
-    client: RegistryClient, reference: Reference, digest: str, known: _Known
+    client: RegistryClient, reference: Reference, digest: str, known: _Known, *, optional: bool
 ) -> list[Descriptor] | None:
-    """What the referrers API tells; None if there is none, or it does not."""
-    if reference.registry in known.without:
+    """What the referrers API tells; None if there is none."""
+    if reference.name in known.without:
         return None
     try:
-        return client.referrers(reference, digest)
+        return client.referrers(reference, digest, optional=optional)
     except RegistryError as error:
-        if error.status not in (401, 403):
-            # The API has an answer for every digest: 404 is that there is no API.
-            known.without.add(reference.registry)
-    except _ERRORS:
-        known.without.add(reference.registry)
+        if error.status not in _NO_API:
+            raise
+    with known.lock:
+        known.without[reference.name] = None
+        while len(known.without) > _WITHOUT:
+            del known.without[next(iter(known.without))]
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, suppress
 
 from stargz.digests import digest_of, is_digest
@@ -29,6 +30,7 @@ from stargz.sources.tries import TransientError, Tries
 
 _INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _ACCEPT = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+_log = logging.getLogger("stargz")
 
 
 class RegistryDestination:
@@ -140,7 +142,8 @@ class RegistryDestination:
         return found
 
     def _read(self, reference: Reference, media_type: str = "") -> Manifest | None:
-        answer = self._request("GET", f"manifests/{reference.target}", headers=_ACCEPT)
+        path = f"manifests/{reference.target}"
+        answer = self._request("GET", path, headers=_ACCEPT, reference=reference)
         if answer.status == 404:
             return None
         if answer.status != 200:
@@ -172,7 +175,18 @@ class RegistryDestination:
         with self._turn(digest):
             answer = self._put_manifest(self._reference.with_digest(digest), data, media_type)
         if answer.headers.get("OCI-Subject", "").strip() == subject:
-            listed = self._client.referrers(self._reference, subject)
+            try:
+                listed = self._client.referrers(self._reference, subject, optional=True)
+            except (SourceError, FormatError) as error:
+                _log.warning(
+                    "%s: written, but whether %s has another of its kind (%s), which readers may "
+                    "take instead, could not be found out: %s",
+                    self.name,
+                    subject,
+                    kind,
+                    error,
+                )
+                return []
             same = [one.digest for one in listed if one.json.get("artifactType") == kind]
             return [one for one in same if one != digest]
         entry = {
@@ -209,7 +223,7 @@ class RegistryDestination:
         headers = {"Content-Type": media_type}
         budget = Tries(self._client.http, str(reference))
         while True:
-            answer = self._request("PUT", path, headers=headers, body=data)
+            answer = self._request("PUT", path, headers=headers, body=data, reference=reference)
             if answer.status in (200, 201, 202, 204):
                 break
             error = failure(answer, reference, writing=True)
@@ -241,8 +255,10 @@ class RegistryDestination:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
         scope: str | None = None,
+        reference: Reference | None = None,
     ) -> Response:
-        reference = self._reference
+        """`reference` is what an error calls it."""
+        reference = reference or self._reference
         if path.startswith("blobs/sha"):
             reference = reference.with_digest(path.removeprefix("blobs/"))
         return self._client.request(

@@ -420,8 +420,12 @@ def _not_images(plan: Plan) -> list[str]:
     if any(plan.images()):
         return []
     return [
-        f"manifest {node.manifest.digest} is no image: its layers are of the kind "
-        f"{node.manifest.layers[0].media_type[:100]!r}"
+        f"manifest {node.manifest.digest} is no image: "
+        + (
+            f"it is an artifact ({node.manifest.artifact_type[:100]!r})"
+            if node.manifest.is_artifact
+            else f"its layers are of the kind {node.manifest.layers[0].media_type[:100]!r}"
+        )
         for node in plan.nodes
         if node.kind == "copy" and node.manifest.kind == "manifest" and node.manifest.layers
     ]

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stargz.errors import DigestError, FormatError, SourceError
+from stargz.errors import DigestError, FormatError, RegistryError, SourceError
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.formats.manifest import Descriptor, Manifest
 from stargz.oci.formats.selection import images
@@ -83,6 +83,8 @@ class _Look:
         """The first of an image that is of use."""
 
         def tell(digest: str, error: Exception) -> None:
+            if _is_unknown(error):
+                raise error  # it may be as it is wanted: nothing large is read for another
             where = f"the SOCI index {digest} of {repository.name}"
             self.warnings[f"{where} is not used: {error}"] = None
 
@@ -113,6 +115,17 @@ class _Look:
         for entry in index.blobs:
             if entry.digest not in read and not repository.has_blob(entry):
                 raise FormatError(f"{entry.digest} is not there")
+
+
+def _is_unknown(error: BaseException | None) -> bool:
+    """Whether it says nothing about what was asked for: a registry refused, or failed."""
+    if isinstance(error, FormatError):  # of a ztoc that could not be read
+        error = error.__cause__
+    if not isinstance(error, RegistryError):
+        return False
+    if error.status is None:  # no answer, or one that is no use
+        return isinstance(error.__cause__, SourceError)
+    return error.status not in (200, 404)
 
 
 def _images(repository: Repository) -> Iterator[Manifest]:

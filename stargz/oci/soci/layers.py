@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,8 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from stargz.compressions import HEAD, compression
+from stargz.digests import Hashed
 from stargz.errors import FormatError, UnindexableError
 from stargz.oci.convert.layers import bring_blob, explained
 from stargz.oci.convert.plan import Node, Plan
@@ -178,19 +179,11 @@ def _build(
 
 
 def _write(index: Any, destination: Destination) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
     with destination.writer() as writer:
-
-        def write(piece: bytes) -> None:
-            nonlocal size
-            digest.update(piece)
-            size += len(piece)
-            writer.write(piece)
-
-        index.write_ztoc(write, tool=tool())
-        name = f"sha256:{digest.hexdigest()}"
-        writer.commit(name)
-    return name, size
+        out = Hashed(writer.write)
+        index.write_ztoc(out.write, tool=tool())
+        writer.commit(out.digest)
+    return out.digest, out.size
 
 
 def _is_fetched(source: Repository) -> bool:
@@ -206,19 +199,10 @@ def _has(destination: Destination, entry: Descriptor, source: Repository) -> boo
     return destination.has_blob(entry)
 
 
-# By their first bytes, compressions that no layer of SOCI has.
-_COMPRESSIONS = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x04\x22\x4d\x18": "lz4",
-}
-
-
 def _reason(error: FormatError, head: bytes, media_type: str) -> str:
-    for magic, name in _COMPRESSIONS.items():
-        if head.startswith(magic):
-            return f"it is compressed by {name}, which is not its media type ({media_type[:100]!r})"
+    name = compression(head)
+    if name not in ("gzip", None):
+        return f"it is compressed by {name}, which is not its media type ({media_type[:100]!r})"
     where = "" if error.offset is None else f"at offset {error.offset}: "
     what = "" if isinstance(error, UnindexableError) else "it is damaged, or no tar: "
     return f"{what}{where}{error.message}"
@@ -237,7 +221,7 @@ class _Copied:
     def read(self, size: int = -1, /) -> bytes:
         """See BlobStream.read."""
         piece = self._stream.read(size)
-        self.head = self.head or bytes(piece[:8])
+        self.head = self.head or bytes(piece[:HEAD])
         if self._copy is not None and piece:
             self._copy.write(piece)
         return piece

@@ -37,7 +37,7 @@ from stargz.oci.formats.manifest import (
     layer_kind,
     load_json,
 )
-from stargz.oci.formats.platforms import Platform, parse_platform, platform_of
+from stargz.oci.formats.platforms import Platform, check_platform, parse_platform, platform_of
 from stargz.oci.formats.reference import registry_of
 from stargz.oci.formats.selection import select
 from stargz.oci.formats.soci import named_by
@@ -285,11 +285,7 @@ class _Verification:
             data = self._repository.read_blob(root.config, MAX_CONFIG_SIZE)
             stated = platform_of(load_json(data, self._repository.name))
         for platform in wanted:
-            if stated and stated.normal() not in platform.acceptable():
-                raise PlatformError(
-                    f"the image is for {stated}, not for {platform} (--platform)",
-                    self._repository.name,
-                )
+            check_platform(stated, platform, self._repository.name)
 
     def _read_manifest(self, entry: Descriptor) -> Manifest | None:
         try:
