@@ -352,6 +352,11 @@ def _open_one(
             f"{where}: it has no annotation {TOC_DIGEST}, so nothing vouches for its TOC; convert "
             "the image"
         ) from error
+    if toc_digest is None:  # whoever may push may change where the name leads to
+        raise FooterError(
+            f"{where}: its TOC is kept apart, and it has no annotation {TOC_DIGEST} to check that "
+            "by; give the TOC as toc (--toc)"
+        )
     data = image.external_toc(image.descriptors[number].digest)
     name = f"{image.name}{EXTERNAL}"
     if data is None:

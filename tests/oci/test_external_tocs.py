@@ -126,6 +126,9 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     kept = convert(tmp_path / "a", tmp_path / "b", verify=True, **OPTIONS)
     assert kept.status == "unchanged" and kept.digest == first.digest
     assert {layer.status for layer in kept.layers} == {"kept"}
+    assert [layer.annotations for layer in kept.layers] == [
+        layer.annotations for layer in first.layers
+    ]
     assert kept.toc_image and first.toc_image and kept.toc_image.digest == first.toc_image.digest
     check_tocs(tmp_path / "b")
     # Without the TOCs, or what vouches for them, nothing is kept.
@@ -206,6 +209,22 @@ def test_other_wrong_usage(tmp_path: Path) -> None:
     assert "v1" not in Reading(tmp_path / "dst").refs()
     convert(src, tmp_path / "dst", force=True, **OPTIONS)
     check_tocs(tmp_path / "dst")
+
+
+def test_a_toc_that_nothing_vouches_for_is_not_looked_for(tmp_path: Path) -> None:
+    src = source(tmp_path / "src")
+    convert(src, tmp_path / "dst", platforms=["linux/amd64"], **OPTIONS)
+    index = json.loads((tmp_path / "dst/index.json").read_bytes())
+    (entry,) = [one for one in index["manifests"] if one["annotations"][layouts.REF_NAME] == "v1"]
+    manifest = written(tmp_path / "dst").json
+    for layer in manifest["layers"]:
+        del layer["annotations"][TOC_DIGEST]
+    data = json.dumps(manifest).encode()
+    entry |= {"digest": sha256(data), "size": len(data)}
+    (tmp_path / "dst/blobs" / entry["digest"].replace(":", "/")).write_bytes(data)
+    (tmp_path / "dst/index.json").write_text(json.dumps(index))
+    with pytest.raises(FooterError, match=TOC_DIGEST):
+        open_image(f"oci:{tmp_path / 'dst'}:v1")
 
 
 def test_longest_name(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.errors import FormatError, StargzError, UnindexableError, UsageError
 from stargz.footer import Kind, kind_of
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
-from stargz.oci.formats.manifest import TOC_DIGEST, Descriptor
+from stargz.oci.formats.manifest import TOC_DIGEST, UNCOMPRESSED_SIZE, Descriptor
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
@@ -346,6 +346,10 @@ class _Work:
             return None
         file = _descriptor(spool.fd, spool.name)
         found["diff_id"], found["uncompressed_size"] = diff_id(file)
+        found["annotations"] = {
+            UNCOMPRESSED_SIZE: str(found["uncompressed_size"]),
+            TOC_DIGEST: found["toc_digest"],
+        }
         self._copy(entry, spool)
         if apart is not None:
             copy_blob(self.source, self.destination, apart)
