@@ -519,6 +519,63 @@ def test_a_frame_of_more_than_it_promises() -> None:
             assert layer.read("a") == b"hello" * 100
 
 
+# --- verification ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("bound", [4 << 20, 4096])
+def test_verified(format: str, bound: int) -> None:
+    tar = a_tar()
+    blob, result = convert(tar, format, chunk_size=bound)
+    for source in (blob, Faraway(blob)):
+        with stargz.open(source, annotations=result.annotations, cache=False) as layer:
+            found = layer.verify()
+            assert found.ok, found.errors
+            assert found.verified
+            assert found.bytes == len(plain(blob)) == layer.uncompressed_size()
+            assert found.chunks == layer.toc.counts()["chunks"]
+
+
+def test_verified_what_others_made(data: Path) -> None:
+    for name in ("containers_storage.zst", "zstd_chunked.zst"):
+        with stargz.open(data / name) as layer:
+            found = layer.verify()
+            assert found.ok, found.errors
+            assert not found.verified
+
+
+def test_zeros_that_are_none() -> None:
+    """Readers are given zeros, whatever the frame has."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as opened:
+        info = tarfile.TarInfo("a")
+        info.size = 5000
+        opened.addfile(info, io.BytesIO(b"x" * 1000 + bytes(4000)))
+    blob, _ = convert(tar.getvalue(), "zstd:chunked")
+    with stargz.open(blob) as layer:
+        assert layer.verify().ok
+        text = json.loads(layer.read_toc())
+        offset = text["entries"][1]["offset"]
+        end = layer.data_end
+    made = Handmade()
+    lie = bytes(3999) + b"y"
+    made.data = blob[:offset] + frame(lie)
+    behind = zstandard.ZstdDecompressor().decompressobj()
+    behind.decompress(blob[offset:end])
+    made.data += behind.unused_data
+    made.entries = text["entries"]
+    for digest in (sha256(bytes(4000)), sha256(lie), None):
+        made.entries[1].pop("chunkDigest", None)
+        made.entries[1] |= {"chunkDigest": digest} if digest else {}
+        with stargz.open(made.finish("none")[0], annotations=made.finish("none")[1]) as layer:
+            assert layer.read("a") == b"x" * 1000 + bytes(4000)
+            found = layer.verify()
+            assert not found.ok
+            messages = " ".join(error.message for error in found.errors)
+            assert ("has other bytes" in messages) == (digest != sha256(bytes(4000)))
+            assert {error.name for error in found.errors} == {"a"}
+
+
 # --- damage -----------------------------------------------------------------------------------
 
 

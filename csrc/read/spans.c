@@ -38,8 +38,8 @@ static sgz_status check_point(const sgz_toc *toc, const sgz_points *points, uint
     return check_fits(toc, points, row, sgz_codec_points_end(points, i), err);
 }
 
-sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
-                               int64_t end, sgz_error *err)
+static sgz_status init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points, int64_t end,
+                       int all, sgz_error *err)
 {
     int listed = points && points->count;
     memset(spans, 0, sizeof *spans);
@@ -48,7 +48,7 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
     spans->end = end;
     size_t count = 0;
     for (size_t i = 0; i < toc->count; i++)
-        count += (size_t)sgz_toc_has_data(&toc->rows[i]);
+        count += all || sgz_toc_has_data(&toc->rows[i]);
     spans->rows = malloc((count + 1) * sizeof *spans->rows);
     spans->files = malloc((count + 1) * sizeof *spans->files);
     if (!spans->rows || !spans->files) {
@@ -76,7 +76,7 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
         if (e->chunk_size > left || e->chunk_offset != toc->rows[file].size - left)
             st = bad_span(toc, file, "its chunks do not follow each other", err);
         left -= e->chunk_size;
-        if (st || e->type == SGZ_ZEROS)
+        if (st || (e->type == SGZ_ZEROS && !(all && e->offset)))
             continue;
         if (e->offset < 0 || e->offset >= end || e->inner_offset < 0 ||
             e->inner_offset > INT64_MAX - e->chunk_size)
@@ -108,6 +108,18 @@ sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_p
     if (st)
         sgz_read_spans_free(spans);
     return st;
+}
+
+sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
+                               int64_t end, sgz_error *err)
+{
+    return init(spans, toc, points, end, 0, err);
+}
+
+sgz_status sgz_read_spans_init_all(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
+                                   int64_t end, sgz_error *err)
+{
+    return init(spans, toc, points, end, 1, err);
 }
 
 void sgz_read_spans_free(sgz_spans *spans)

@@ -33,6 +33,9 @@ typedef struct {
  * one of `points`, or a file's pieces are not all of it. */
 sgz_status sgz_read_spans_init(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
                                int64_t end, sgz_error *err);
+/* The same with zeros that have a frame among the spans: for who looks at the whole blob. */
+sgz_status sgz_read_spans_init_all(sgz_spans *spans, const sgz_toc *toc, const sgz_points *points,
+                                   int64_t end, sgz_error *err);
 void sgz_read_spans_free(sgz_spans *spans);
 /* Blob offset at which the bytes of span number `span` end: that of the next entry point, or one
  * byte further. */

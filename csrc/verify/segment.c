@@ -7,6 +7,7 @@ typedef struct {
     sgz_read_passing pass;
     sgz_verify_big *big; /* of the current span */
     int hold;            /* the current span's bytes are held back */
+    int other;           /* it is one of zeros, and has others */
     int64_t start;
 } cursor;
 
@@ -22,7 +23,7 @@ static sgz_status begin_span(sgz_verify_worker *w, cursor *c, size_t span)
 {
     sgz_verify *v = w->v;
     c->big = v->big_count ? sgz_verify_big_of(v, span) : NULL;
-    c->hold = 0;
+    c->hold = c->other = 0;
     if (!c->big)
         return SGZ_OK;
     if (!w->deferred_count && sgz_verify_big_has_turn(c->big, span))
@@ -51,6 +52,12 @@ static sgz_status span_bytes(sgz_verify_worker *w, cursor *c, const uint8_t *dat
     return SGZ_OK;
 }
 
+/* Readers are given zeros without looking. */
+static int is_zeros(const uint8_t *data, size_t len)
+{
+    return !data[0] && !memcmp(data, data + 1, len - 1);
+}
+
 /* A span ended: whole, or (`failed`) because no more bytes come. */
 static void end_span(sgz_verify_worker *w, cursor *c, size_t span, int failed)
 {
@@ -59,10 +66,17 @@ static void end_span(sgz_verify_worker *w, cursor *c, size_t span, int failed)
     if (!failed) {
         sgz_error err;
         const uint8_t *whole = c->big ? NULL : sgz_toc_digest(v->toc, file);
+        const sgz_entry *e = sgz_read_span_row(v->args.spans, span);
         failed = sgz_read_verdict(&w->check, span, whole, file, &err) != SGZ_OK;
+        if (!failed && c->other) {
+            failed = 1;
+            sgz_base_fail(&err, SGZ_ETOC, e->offset, sgz_toc_row_name(v->toc, file),
+                          v->toc->rows[file].name_len,
+                          "the TOC calls a chunk zeros that has other bytes");
+        }
         if (failed)
             sgz_verify_report(v, &err);
-        else
+        else if (e->type != SGZ_ZEROS)
             atomic_fetch_add_explicit(&v->chunks, 1, memory_order_relaxed);
     }
     if (c->big && c->hold)
@@ -84,6 +98,8 @@ static sgz_status share(sgz_verify_worker *w, cursor *c, const uint8_t *data, si
         }
         if (what & SGZ_PASS_FIRST)
             st = begin_span(w, c, span);
+        if (sgz_read_span_row(w->v->args.spans, span)->type == SGZ_ZEROS)
+            c->other |= !is_zeros(data, n);
         if (!st)
             st = span_bytes(w, c, data, n);
         if (!st && what & SGZ_PASS_LAST) {

@@ -80,6 +80,8 @@ cdef extern from "read/spans.h" nogil:
 
     sgz_status sgz_read_spans_init(sgz_spans *, const sgz_toc *, const sgz_points *, int64_t,
                                    sgz_error *)
+    sgz_status sgz_read_spans_init_all(sgz_spans *, const sgz_toc *, const sgz_points *, int64_t,
+                                       sgz_error *)
     void sgz_read_spans_free(sgz_spans *)
     bint sgz_read_spans_covered(const sgz_spans *)
     const uint8_t *sgz_read_span_digest(const sgz_spans *, size_t)
@@ -204,6 +206,7 @@ cdef class Reader:
 
     cdef int enter(self) except -1
     cdef int make_index(self) except -1
+    cdef Spans spans(self, bint all)
     cpdef int hold(self) except -1
     cpdef int leave(self) except -1
     cdef void release(self) noexcept

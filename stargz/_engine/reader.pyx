@@ -108,6 +108,11 @@ cdef class Reader:
         return 0
 
     cdef int make_index(self) except -1:
+        self.index = self.spans(False)
+        return 0
+
+    # With `all` also zeros that have bytes in the blob.
+    cdef Spans spans(self, bint all):
         cdef sgz_error err
         cdef sgz_status status
         cdef Spans index = Spans.__new__(Spans)
@@ -116,12 +121,14 @@ cdef class Reader:
         index.points = self.blob.index
         index.claims = self.blob.claims
         with nogil:
-            status = sgz_read_spans_init(&index.spans, self.toc.ptr, points, self.end, &err)
+            if all:
+                status = sgz_read_spans_init_all(&index.spans, self.toc.ptr, points, self.end, &err)
+            else:
+                status = sgz_read_spans_init(&index.spans, self.toc.ptr, points, self.end, &err)
         if status != SGZ_OK:
             raise self.blob.failure(&err)
         index.spans.claims = self.blob.claimed()
-        self.index = index
-        return 0
+        return index
 
     cpdef int leave(self) except -1:
         """The end of a `hold`; the last one gives back a blob that was closed meanwhile."""
@@ -420,16 +427,18 @@ cdef class Reader:
         cdef sgz_verify_result *result
         cdef Job job = Job()
         cdef size_t i
+        cdef Spans index
         if blob is None:
             blob = self.blob
         self.enter()
         try:
+            index = self.spans(True) if self.blob.index is FRAMES else self.index
             result = <sgz_verify_result *>malloc(sizeof(sgz_verify_result))
             if result == NULL:
                 raise MemoryError
             try:
                 args.codecs = self.codecs
-                args.spans = &self.index.spans
+                args.spans = &index.spans
                 args.blob = &blob.blob
                 args.toc_end = toc_end
                 args.json_size = json_size
