@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from stargz.errors import DigestError, FormatError, SourceError, StargzError, UsageError
 from stargz.oci.destination import copy_blob, open_destination
 from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.layout_writer import LayoutDestination
 from stargz.oci.formats.manifest import Descriptor, Manifest
 from stargz.oci.formats.reference import LayoutReference, Reference
 from stargz.oci.image import load_image
@@ -405,6 +406,20 @@ def test_a_layout_that_was_made_for_nothing_is_taken_away(tmp_path: Path) -> Non
     with open_destination(f"oci:{there}") as to:
         to.writer().__exit__()
     assert files(there) == made[1:]
+
+
+def test_many_make_one_layout_for_nothing(tmp_path: Path) -> None:
+    """Nobody is hindered by another who takes away what both made."""
+    reference = LayoutReference(f"{tmp_path}/a/b/c")
+
+    def make(to: LayoutDestination) -> None:
+        with closing(to), to.writer():
+            pass
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(60):
+            list(pool.map(make, [LayoutDestination(reference) for _ in range(8)]))
+            assert not (tmp_path / "a").exists()
 
 
 def test_an_image_that_fails_leaves_no_layout(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from stargz.oci.formats.manifest import (
 from stargz.oci.formats.reference import ImageReference, LayoutReference, Reference
 
 _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+_TRIES = 1000  # to make a directory that others take away; where none can be, in no time
 _INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 
 
@@ -204,8 +205,9 @@ class LayoutDestination:
             if self._path in self._new:
                 self._path.rmdir()
         for path in self._new:
-            with suppress(FileNotFoundError):
-                path.rmdir()
+            if path != self._path:  # which another may have made anew, and goes by its lock alone
+                with suppress(FileNotFoundError):
+                    path.rmdir()
 
     def _unmake(self) -> None:
         folder = self._path / "blobs"
@@ -232,13 +234,18 @@ class LayoutDestination:
 
     def _make(self) -> None:
         """Have a layout in the directory; SourceError if there is something else."""
+        tries = 0
         while not self._made:
             try:
                 self._path.mkdir(parents=self._within is None, exist_ok=True)
-            except FileNotFoundError:
-                if self._within is None:
+            except (FileNotFoundError, FileExistsError) as error:
+                if self._within is not None and isinstance(error, FileNotFoundError):
+                    raise SourceError(f"{self.name}: it is closed") from None
+                # Another may have taken it, or what is above it, away in the middle.
+                tries += 1
+                if tries > _TRIES or os.path.lexists(self._path):
                     raise
-                raise SourceError(f"{self.name}: it is closed") from None
+                continue
             with suppress(_GoneError):
                 self._make_there()
 
