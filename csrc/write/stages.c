@@ -51,6 +51,7 @@ static sgz_status plan(sgz_write_slot *s, sgz_error *err)
     if (out > s->out_cap) {
         free(s->out);
         s->out_cap = 0;
+        out += out / 4; /* slabs differ: a buffer made anew for each has new pages to be cleared */
         s->out = sgz_base_buffer_new(out);
         if (!s->out)
             return sgz_write_no_memory(err);
