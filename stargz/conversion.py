@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,12 +153,16 @@ def convert_as(
         source, source_name, source_size = open_source(src, stack)
         if is_same_file(src, dst):
             raise UsageError(f"{source_name}: source and destination are the same file")
-        sink, sink_name, folder = open_sink(dst, stack, force)
-        toc = None
+        beside = None
         if options.format == "external-toc" or toc_out is not None:
-            toc_out = _toc_out(options, src, dst, toc_out)
+            beside = _toc_out(options, src, dst, toc_out)
+            made = stack.enter_context(_taken_back(beside))
+        sink, sink_name, folder = open_sink(dst, stack, force)
+        if beside is not None:
             # After the layer, so that it is complete before that appears.
-            toc = open_sink(toc_out, stack, force)[:2]
+            *toc, seen = open_sink(beside, stack, force)
+            if seen is not None:
+                made.append(os.fstat(toc[0]))
         conversion = Conversion(
             source,
             sink,
@@ -176,7 +180,7 @@ def convert_as(
             max_sparse=max_sparse,
             strict=options.strict,
         )
-        if toc is not None:
+        if beside is not None:
             conversion.put_toc(*toc)
         missing: tuple[str, ...] = ()
         if names:
@@ -185,9 +189,10 @@ def convert_as(
             if missing and not options.allow_missing:
                 raise not_prioritized(EntryNotFoundError(missing[0], source_name))
         fields: dict[str, Any] = conversion.run()
+        if beside is not None and folder is not None:
+            os.fsync(sink)  # nothing of that may fail when the TOC is there
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
-    apart = options.format == "external-toc"
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,
@@ -196,8 +201,8 @@ def convert_as(
         missing=missing,
         warnings=tuple(warnings_of(fields)),
         source_size=source_size or None,
-        toc_blob=fields["toc_checksum"] if apart else "",
-        toc_blob_size=fields["toc_packed"] if apart else 0,
+        toc_blob=fields["toc_checksum"] if beside is not None else "",
+        toc_blob_size=fields["toc_packed"] if beside is not None else 0,
         **{name: fields[name] for name in _MADE.split()},
     )
 
@@ -237,6 +242,22 @@ def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | No
         if is_same_file(toc_out, other) or (other is toc_out):
             raise UsageError(f"toc_out (--toc-out) and the {what} are the same file")
     return toc_out
+
+
+@contextmanager
+def _taken_back(toc_out: Sink) -> Iterator[list[os.stat_result]]:
+    """Have a TOC gone again whose layer could not be put in its place after it; the list is for
+    what the TOC's file is."""
+    made: list[os.stat_result] = []
+    try:
+        yield made
+    except BaseException:
+        if made and isinstance(toc_out, (str, os.PathLike)):
+            path = os.path.realpath(toc_out)
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), made[0]):  # noqa: PTH116
+                    os.unlink(path)  # noqa: PTH108
+        raise
 
 
 def _prioritize(

@@ -59,6 +59,11 @@ class ConvertOptions:
                 "chunk_size (--chunk-size) and min_chunk_size (--min-chunk-size) together are over "
                 "2 GiB less 16 MiB"
             )
+        if self.strict and self.format != "zstd:chunked":
+            raise UsageError(
+                "strict (--strict) is for format (--format) zstd:chunked alone: the others fail "
+                "anyway where they cannot hold the tar"
+            )
         if least and self.format not in ("estargz", "external-toc"):
             raise UsageError(
                 f"format (--format) {self.format} cannot put small files together: no "
@@ -109,7 +114,9 @@ def check_level(level: int, format: str = "estargz") -> None:
     """UsageError for a level that there is not."""
     levels = ZSTD_LEVELS if is_zstd(format) else LEVELS
     if not _is_in(level, levels):
-        raise UsageError(f"level {level!r:.40} is not in 1 to {levels[-1]}")
+        raise UsageError(
+            f"level (--level) {level!r:.40} is not in 1 to {levels[-1]}, those of {format}"
+        )
 
 
 def check_chunk_size(size: int) -> None:

@@ -28,17 +28,25 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     def default(value: Any) -> Any:
         return None if image else value
 
-    missing = "any layer" if image else "SRC"
+    missing, apart = ("any layer", "second image") if image else ("SRC", "second file")
     formats = ["estargz", "stargz", "external-toc"]
     if not image:
         formats += ["zstd:chunked", "zstd:chunked-stargz"]
-    parser.add_argument("--format", choices=formats, default=default("estargz"))
+    parser.add_argument(
+        "--format",
+        choices=formats,
+        default=default("estargz"),
+        help="estargz (the default), read lazily by stargz-snapshotter; stargz, its older layout; "
+        f"external-toc, eStargz that keeps the tar and has its TOC in a {apart}; "
+        "zstd:chunked, podman's, which keeps the tar; zstd:chunked-stargz, stargz-snapshotter's "
+        "(docs/formats.md compares them)",
+    )
     parser.add_argument(
         "--level",
         type=_options.level,
-        metavar="1..12",
+        metavar="N",
         help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
-        "1); -6 is the same as --level 6. Of zstd 1 to 19 (default: 3)",
+        "1); -6 is the same as --level 6. Of zstd:chunked 1 to 19 (default: 3)",
     )
     parser.add_argument(
         "--chunk-size",
@@ -79,7 +87,8 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     parser.add_argument(
         "--lossless",
         action="store_true",
-        help="keep the tar's bytes exactly as they are: no landmarks, no reordering",
+        help="keep the tar's bytes exactly as they are: no landmarks, no reordering; external-toc "
+        "and zstd:chunked always do",
     )
 
 
