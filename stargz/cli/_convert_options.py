@@ -13,6 +13,7 @@ from stargz.cli._creds import add_creds
 from stargz.cli._errors import CommandError
 from stargz.cli._layers import access_options
 from stargz.errors import UsageError
+from stargz.options import FORMATS
 
 if TYPE_CHECKING:
     from stargz.oci.convert.layers import LayerOptions
@@ -29,12 +30,9 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         return None if image else value
 
     missing, apart = ("any layer", "second image") if image else ("SRC", "second file")
-    formats = ["estargz", "stargz", "external-toc"]
-    if not image:
-        formats += ["zstd:chunked", "zstd:chunked-stargz"]
     parser.add_argument(
         "--format",
-        choices=formats,
+        choices=FORMATS,
         default=default("estargz"),
         help="estargz (the default), read lazily by stargz-snapshotter; stargz, its older layout; "
         f"external-toc, eStargz that keeps the tar and has its TOC in a {apart}; "
@@ -124,7 +122,13 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="fail where a TOC cannot hold a layer (as a hard link into a layer below); by default "
-        "that layer stays as it is, with a warning",
+        "that layer stays as it is, or of zstd:chunked becomes plain zstd, with a warning",
+    )
+    parser.add_argument(
+        "--both",
+        action="store_true",
+        help="write each image twice into one index: as eStargz, which all clients take, and last, "
+        "for those that prefer it, in zstd:chunked. Each layer is read twice",
     )
     add_ends(parser, "layers to convert")
     _options.add_limits(parser)
@@ -201,6 +205,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "upgrade": args.upgrade,
         "verify": args.verify,
         "strict": args.strict,
+        "both": args.both,
         "force": args.force,
         **ends_options(args),
         "memory": args.memory,

@@ -69,7 +69,7 @@ def test_fish(tool: Callable[[str], str], tmp_path: Path) -> None:
     assert complete("stargz veri") == ["verify"]
     assert complete("stargz image conv") == ["convert"]
     assert complete("stargz image convert --up") == ["--upgrade"]
-    assert complete("stargz convert --format e") == ["estargz"]
+    assert complete("stargz convert --format es") == ["estargz"]
     assert "--upgrade" not in complete("stargz convert --u")
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import (
@@ -19,6 +19,7 @@ from stargz.oci.formats.manifest import (
     MAX_INDEX_NESTING,
     MAX_MANIFEST_SIZE,
     MAX_MANIFESTS,
+    OCI_INDEX,
     SOCI_V2,
     Descriptor,
     Manifest,
@@ -49,6 +50,7 @@ class Node:
     children: list[tuple[Descriptor, Node]] = field(default_factory=list)  # of any index
     config: bytes = b""  # of an image
     height: int = 0  # indexes below and with this one
+    zstd: bool = False  # it is the instance in zstd:chunked of an image that is to have two
 
     @property
     def blobs(self) -> list[Descriptor]:
@@ -73,20 +75,46 @@ class Plan:
         return (node for node in self.nodes if node.kind == "image")
 
 
+_EMPTY = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+_PLATFORM = ("architecture", "os", "os.version", "os.features", "variant")
+
+
+def index_of(node: Node) -> Node:
+    """An index that there is not yet, of an image alone, with the platform that its config says
+    that it is for."""
+    image = node.manifest
+    config = load_json(node.config, image.source)
+    stated = {key: config[key] for key in _PLATFORM if config.get(key)}
+    entry: dict[str, Any] = {"mediaType": image.media_type, "digest": image.digest}
+    entry["size"] = len(image.data)
+    if isinstance(stated.get("os"), str) and isinstance(stated.get("architecture"), str):
+        entry["platform"] = stated
+    described = Descriptor(image.media_type, image.digest, len(image.data), {}, entry)
+    index = Node(Manifest(b"", "", OCI_INDEX, _EMPTY, image.source), "index")
+    index.children = [(described, node)]
+    index.height = 1
+    return index
+
+
 def make_plan(
-    source: Repository, platforms: Sequence[str], pool: Executor, *, listed: bool = False
+    source: Repository,
+    platforms: Sequence[str],
+    pool: Executor,
+    *,
+    listed: bool = False,
+    instances: bool = False,
 ) -> Plan:
     """Read the manifests and configs of the image that `source` names, of all platforms or of
     those that are given; FormatError for what is not right about them, and what is over a limit.
 
     Of one platform that is its manifest alone, unless it is to stay `listed`, with what is about
-    it.
+    it. Of a platform that has several `instances` that is the first, unless all are asked for.
     """
     wanted = tuple(dict.fromkeys(parse_platform(text) for text in platforms))
     found = source.root()
     if found.lists_blobs:
         found.check_image(source.name)
-    walker = _Walker(source, pool)
+    walker = _Walker(source, pool, instances)
     if len(wanted) == 1 and found.kind == "index" and not listed:
         path = path_to(found, wanted[0], source.manifest)
         for index in path[:-1]:
@@ -105,9 +133,10 @@ def make_plan(
 
 
 class _Walker:
-    def __init__(self, source: Repository, pool: Executor) -> None:
+    def __init__(self, source: Repository, pool: Executor, instances: bool) -> None:
         self._source = source
         self._pool = pool
+        self._instances = instances
         self.nodes: dict[tuple[str, bool, tuple[Platform, ...]], Node] = {}
         self._lock = threading.Lock()
         self._count = 0
@@ -200,6 +229,9 @@ class _Walker:
             inner = (platform,) if entry.media_type in INDEXES else ()
             found[entry.digest] = found.get(entry.digest, ()) + inner
             picked.append(entry)
+            if self._instances and entry.platform is not None:
+                others = (one for one in entries if one.platform == entry.platform)
+                picked += [one for one in others if not is_attestation(one)]
         chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
         for entry in entries:
             if is_attestation(entry):
@@ -209,7 +241,7 @@ class _Walker:
                 elif whose not in {one.digest for one in entries}:
                     self._left_out(entry, "it does not say what platform it is about")
             elif any(one.json is entry.json for one in picked):  # one may be for several platforms
-                chosen.append((entry, found[entry.digest]))
+                chosen.append((entry, found.get(entry.digest, ())))
         return chosen
 
     def leave_out(self, index: Manifest, image: Manifest) -> None:
