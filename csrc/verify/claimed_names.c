@@ -308,7 +308,8 @@ static void compare(sgz_verify_names *t, const uint32_t *by_row, uint32_t row, u
         differ(t, t->toc, a, "its user name is not the tar's");
     else if (!same_name(t, a->gname, gname))
         differ(t, t->toc, a, "its group name is not the tar's");
-    else if (a->mtime != (b->mtime == SGZ_NO_TIME ? 0 : b->mtime))
+    /* The reference leaves out all times of the epoch's first second, of which some round to 1. */
+    else if (a->mtime != (b->mtime == SGZ_NO_TIME ? 0 : b->mtime) && (a->mtime || b->mtime != 1))
         differ(t, t->toc, a, "its modification time is %lld in the TOC, %lld in the tar",
                (long long)a->mtime, (long long)b->mtime);
     else if (a->dev_major != b->dev_major || a->dev_minor != b->dev_minor)
