@@ -88,9 +88,10 @@ def chunked_of(annotations: Mapping[str, str], source: str = "") -> Chunked | No
         checksum, position, split = STARGZ_CHECKSUM, STARGZ_POSITION, ""
     else:
         return None
+    split_at = _position(annotations, split, source)
     return Chunked(
         _position(annotations, position, source, f":{_TYPE}"),
-        _position(annotations, split, source),
+        split_at if split_at and split_at.offset else None,  # as its footer says that there is none
         _digest(annotations, TOC_DIGEST, source),
         _digest(annotations, checksum, source),
     )

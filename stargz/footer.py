@@ -206,26 +206,33 @@ def _zstd_footer(footer: bytes, where: int, size: int, source: str) -> Footer:
         raise FooterError(
             f"a zstd:chunked TOC of type {numbers[3]}; only 1 is known", source, where
         )
-    toc = _position(numbers[:3], "TOC", where, source)
-    split = _position(numbers[4:], "tar-split", where, source) if any(numbers[4:]) else None
+    toc = Position(*numbers[:3])
+    split = Position(*numbers[4:]) if any(numbers[4:]) else None
+    check_positions(toc, split, where, source)
     return Footer("zstd:chunked", toc.offset, size, toc, split)
 
 
-def _position(numbers: list[int], what: str, where: int, source: str) -> Position:
-    found = Position(*numbers)
-    check_position(found, what, where, source)
-    return found
-
-
-def check_position(found: Position, what: str, where: int, source: str) -> None:
-    """Whether a frame is among the first `where` bytes of a blob, behind the header of another."""
-    _inside(found.offset, where, source, what)
-    if found.offset < SKIPPABLE_HEADER or not 0 < found.packed <= where - found.offset:
-        raise FooterError(
-            f"a {what} of {found.packed} bytes at {found.offset} does not end before the footer",
-            source,
-            where,
-        )
+def check_positions(toc: Position, split: Position | None, where: int, source: str) -> None:
+    """Whether both are among the first `where` bytes of a blob, each in a frame of its own."""
+    for what, found in (("TOC", toc), ("tar-split", split)):
+        if found is None:
+            continue
+        _inside(found.offset, where, source, what)
+        if found.offset < SKIPPABLE_HEADER or not 0 < found.packed <= where - found.offset:
+            raise FooterError(
+                f"a {what} of {found.packed} bytes at {found.offset} does not end before the "
+                "footer",
+                source,
+                where,
+            )
+        if found.size >= 1 << 63:
+            raise FooterError(f"a {what} of {found.size} bytes cannot be", source, where)
+    if split is not None:
+        first, second = sorted((toc, split), key=lambda found: found.offset)
+        if first.offset + first.packed > second.offset - SKIPPABLE_HEADER:
+            raise FooterError(
+                f"the TOC, at {toc}, and the tar-split, at {split}, overlap", source, where
+            )
 
 
 def _inside(toc_offset: int, where: int, source: str, what: str = "TOC") -> int:

@@ -15,7 +15,6 @@ from stargz.errors import (
     DigestError,
     FooterError,
     NotPicklableError,
-    TOCError,
     UnverifiedError,
     UsageError,
     may_hold_secret,
@@ -25,12 +24,12 @@ from stargz.footer import (
     NO_FOOTER,
     Footer,
     Position,
-    check_position,
+    check_positions,
     find_footer,
     parse_footer,
 )
 from stargz.layer import Layer, Place
-from stargz.options import MAX_TOC_SIZE, is_given, thread_count
+from stargz.options import MAX_TOC_SIZE, is_given, thread_count, toc_too_large
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
 from stargz.sources.base import TAIL, TAIL_MIN, tail_size
 
@@ -333,9 +332,10 @@ def _as_annotated(tail: bytes, size: int, said: Chunked, toc: Position, name: st
             name,
             size - footer.size,
         )
-    for what, position in (("TOC", toc), ("tar-split", said.split)):
-        if position is not None:
-            check_position(position, what, size - footer.size, name)
+    try:
+        check_positions(toc, split, size - footer.size, name)
+    except FooterError as error:
+        raise FooterError(f"its annotations: {error.message}", name, error.offset) from None
     return replace(footer, split=split)
 
 
@@ -422,7 +422,7 @@ def _open_seekable(
     rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
     if toc_digest is not None:
-        _check_toc(toc_digest, actual, source.name)
+        _check_toc(toc_digest, actual, toc_blob.source.name)
     place = Place(toc_blob, json_offset, json_end, json_size)
     threads = thread_count(options.threads)
     close = source.close if owned else None
@@ -517,11 +517,7 @@ def _external(toc: Source, max_size: int) -> tuple[Blob, int, int]:
     source = as_source(toc)
     try:
         if source.size > max_size:
-            raise TOCError(
-                f"{source.size} bytes are more than a TOC may have, {max_size}; "
-                "max_toc_size (--max-toc-size) allows more",
-                source.name,
-            )
+            raise toc_too_large(source.size, max_size, source.name)
         # It is small, and needed once more for read_toc: keep it.
         data = source.read_at(0, source.size)
     finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from stargz.errors import UsageError
+from stargz.errors import TOCError, UsageError
 
 Format = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "zstd:chunked-stargz"]
 
@@ -149,6 +149,15 @@ def check_max_sparse(size: int | None) -> None:
     """UsageError for bytes of holes that cannot be counted."""
     if size is not None and not _is_in(size, range(1, 1 << 62)):
         raise UsageError(f"max_sparse (--max-sparse) {size!r:.40} is not 1 byte to 4 EiB")
+
+
+def toc_too_large(size: int, limit: int, source: str) -> TOCError:
+    """The error for the file of an external TOC that is over max_toc_size."""
+    return TOCError(
+        f"{size} bytes are more than a TOC may have, {limit}; max_toc_size (--max-toc-size) allows "
+        "more",
+        source,
+    )
 
 
 def is_given(index: object) -> bool:

@@ -17,6 +17,7 @@ typedef struct {
     sgz_sha256 json, packed;
     uint8_t *in, *out;
     int64_t made;
+    int open; /* a frame has not ended */
 } frame_reader;
 
 static sgz_status fail(const frame_reader *r, const char *what, sgz_error *err)
@@ -24,31 +25,43 @@ static sgz_status fail(const frame_reader *r, const char *what, sgz_error *err)
     return sgz_base_fail(err, SGZ_ETOC, r->frame->offset, NULL, 0, "%s", what);
 }
 
-/* Parse what `in` decodes to. *open: a frame has not ended. */
-static sgz_status take(frame_reader *r, size_t len, int *open, sgz_error *err)
+/* Parse what the `len` bytes of `in`, which are those at `at`, decode to. Those of a frame's header
+ * that goes on behind them (`more`) are left: *used has the others. */
+static sgz_status take(frame_reader *r, int64_t at, size_t len, int more, size_t *used,
+                       sgz_error *err)
 {
     const sgz_zstd *lib = &r->codecs->zstd;
     sgz_zstd_in in = {r->in, len, 0};
     sgz_zstd_out out = {r->out, PIECE, PIECE};
     /* A buffer that was filled may not be all that there is. */
-    while (in.pos < in.size || (*open && out.pos == out.size)) {
+    while (in.pos < in.size || (r->open && out.pos == out.size)) {
+        size_t left = in.size - in.pos;
+        if (!r->open && more && left < SGZ_ZSTD_HEADER)
+            break;
+        sgz_status st = r->open ? SGZ_OK
+                                : sgz_codec_zstd_check(r->in + in.pos, left, SGZ_FRAME_MEMORY,
+                                                       r->frame->offset + at + (int64_t)in.pos,
+                                                       err);
+        if (st)
+            return st;
         out.pos = 0;
         size_t hint = lib->decompress_stream(r->stream, &out, &in);
         if (lib->is_error(hint))
             return sgz_base_fail(err, SGZ_EDATA, r->frame->offset, NULL, 0,
                                  "the zstd frame of the TOC is corrupt: %s", lib->error_name(hint));
-        *open = hint != 0;
+        r->open = hint != 0;
         r->made += (int64_t)out.pos;
         if (r->made > r->frame->size)
             return sgz_base_fail(err, SGZ_ETOC, r->frame->offset, NULL, 0,
                                  "the table of contents is longer than its %lld bytes",
                                  (long long)r->frame->size);
         sgz_codec_sha256_update(r->codecs, &r->json, r->out, out.pos);
-        sgz_status st = sgz_toc_in_json(
+        st = sgz_toc_in_json(
             sgz_toc_parse(r->parser, (const char *)r->out, out.pos, err), r->frame->offset, err);
         if (st)
             return st;
     }
+    *used = in.pos;
     return SGZ_OK;
 }
 
@@ -56,21 +69,19 @@ static sgz_status read_all(frame_reader *r, const sgz_blob *blob, sgz_error *err
 {
     const sgz_toc_frame *frame = r->frame;
     sgz_status st = SGZ_OK;
-    int open = 1;
     for (int64_t at = 0; at < frame->packed && !st;) {
-        size_t n = frame->packed - at < (int64_t)PIECE ? (size_t)(frame->packed - at) : PIECE;
+        size_t used, n = frame->packed - at < (int64_t)PIECE ? (size_t)(frame->packed - at) : PIECE;
         st = sgz_codec_blob_read(blob, frame->offset + at, r->in, n, err);
-        if (!st && !at)
-            st = sgz_codec_zstd_check(r->in, n, SGZ_FRAME_MEMORY, frame->offset, err);
+        if (!st)
+            st = take(r, at, n, at + (int64_t)n < frame->packed, &used, err);
         if (st)
             return st;
-        sgz_codec_sha256_update(r->codecs, &r->packed, r->in, n);
-        st = take(r, n, &open, err);
-        at += (int64_t)n;
+        sgz_codec_sha256_update(r->codecs, &r->packed, r->in, used);
+        at += (int64_t)used;
         if (!st && blob->poll && blob->poll())
             st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
     }
-    if (!st && open)
+    if (!st && r->open)
         st = fail(r, "the zstd frame of the TOC is cut off", err);
     if (!st && r->made < frame->size)
         st = sgz_base_fail(err, SGZ_ETOC, frame->offset, NULL, 0,
@@ -97,7 +108,7 @@ static sgz_status init(frame_reader *r, int64_t blob_end, sgz_toc *toc, sgz_erro
     sgz_codec_sha256_init(r->codecs, &r->packed);
     sgz_toc_parser_limit(r->parser, blob_end);
     sgz_toc_parser_expect(r->parser, r->frame->size);
-    sgz_toc_parser_fractions(r->parser);
+    sgz_toc_parser_chunked(r->parser);
     return SGZ_OK;
 }
 

@@ -37,7 +37,7 @@ static sgz_status read_time(sgz_toc_parser *parser, const sgz_json_span *span, s
         row->mtime = 0;
     if (row->mtime == SGZ_NO_TIME)
         row->mtime = 0;
-    if (!ns || !parser->fractions)
+    if (!ns || !parser->chunked)
         return SGZ_OK;
     if (!SGZ_FIT(toc->fractions, toc->fraction_cap, toc->count))
         return no_memory(err);

@@ -24,7 +24,7 @@ enum {
     KEY_CHUNK_DIGEST, KEY_CHUNK_TYPE, KEY_TEXTS,
     KEY_SIZE = KEY_TEXTS, KEY_MODE, KEY_UID, KEY_GID, KEY_OFFSET, KEY_INNER_OFFSET,
     KEY_DEV_MAJOR, KEY_DEV_MINOR, KEY_CHUNK_OFFSET, KEY_CHUNK_SIZE, KEY_NUMBERS,
-    KEY_XATTRS = KEY_NUMBERS, KEY_NUM_LINK, KEY_COUNT, KEY_UNKNOWN = KEY_COUNT
+    KEY_XATTRS = KEY_NUMBERS, KEY_NUM_LINK, KEY_COUNT, KEY_UNKNOWN = KEY_COUNT, KEY_DISPUTED
 };
 
 /* One entry as its text says; spans point into the text. */
@@ -34,6 +34,7 @@ typedef struct {
     sgz_json_span xattrs; /* the object, braces included */
     uint32_t seen;
     int key;             /* being read: for errors */
+    int chunked;
 } sgz_toc_fields;
 
 /* One xattr as its text says. */
@@ -69,7 +70,7 @@ struct sgz_toc_parser {
     uint64_t max_rows;
     uint64_t json_size;  /* as far as it is known */
     sgz_toc_id_map users, groups;
-    int fractions;       /* of mtimes are kept */
+    int chunked;         /* of zstd:chunked: see sgz_toc_parser_chunked */
 
     sgz_toc_texts texts; /* next NULL: none, or no more */
     sgz_toc_text text;   /* that comes next */
@@ -86,8 +87,12 @@ struct sgz_toc_parser {
 
 const char *sgz_toc_key_name(int key);
 /* Fold as Go matches keys: ASCII letters to lower case, and the two letters beyond ASCII
- * that fold to one: U+212A to k, U+017F to s. Returns the length, 0 when it is too long. */
-size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1]);
+ * that fold to one: U+212A to k, U+017F to s. Returns the length, 0 when it is too long.
+ * Of zstd:chunked there is a reader that has U+0130 for i, and not U+017F for s: `disputed`, NULL for
+ * eStargz, says whether any of the three is in the key. */
+size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1], int *disputed);
+/* What is said of a key that is known by such a letter. */
+#define SGZ_TOC_DISPUTED "readers do not agree which key this is"
 /* Read one entry; the cursor is at its opening brace. */
 sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *fields);
 
