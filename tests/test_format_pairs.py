@@ -19,6 +19,7 @@ import pytest
 import zstandard
 from chunked_layers import add, plain
 from command import each_here, fails_here, here, ok_here
+from layouts import Layout
 from mounts import cli_mount, needs_fuse
 from trees import snapshot
 
@@ -270,3 +271,30 @@ def test_patches_are_between_layers_in_gzip(layers: dict[str, list[str]], tmp_pa
             said = fails_here(1, "delta", *two, tmp_path / "patch")
             assert layers[kind][-1] in said and "a patch is between" in said
     assert not (tmp_path / "patch").exists()
+
+
+def test_images_are_compared_in_every_format(layers: dict[str, list[str]], tmp_path: Path) -> None:
+    """As images, and as a layer of one beside a file."""
+    made = Layout(tmp_path / "layout")
+    made.tag(made.manifest([made.plain_layer(odd_tar(tarfile.PAX_FORMAT))]), "v1")
+    images = [f"oci:{tmp_path}/layout:v1"]
+    for number, format in enumerate(FORMATS):
+        images.append(f"oci:{tmp_path}/{number}:v1")
+        ok_here("image", "convert", "-q", "--format", format, images[0], images[-1])
+    for one, other in itertools.pairwise(images):
+        found = json.loads(ok_here("image", "diff", "-q", "--json", one, other))
+        assert not any(found[kind] for kind in ("added", "removed", "changed", "metadata"))
+    for image, kind in itertools.product(images, ("stargz", "zstd:chunked", "indexed")):
+        words = ["-q", "--json", "--layer-a", "1", image, layers[kind][-1]]
+        found = json.loads(ok_here("diff", *words))
+        assert not found["changed"] + found["metadata"]
+        assert {*found["added"], *found["removed"]} <= LANDMARKS
+
+
+def test_without_its_toc(layers: dict[str, list[str]]) -> None:
+    """What is done where it is needed says how to name it."""
+    path = layers["external-toc"][-1]
+    told = ok_here("info", path)
+    assert "--toc FILE" in told and "external-toc" in told
+    for words in (["ls", path], ["cat", path, "mixed"], ["toc", path], ["diff", path, path]):
+        assert "is not in it: give the file that holds it as --toc" in fails_here(1, *words)
