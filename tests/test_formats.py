@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from pathlib import Path
 
+import oracle
 import pytest
 from blobs import tar_of
-from command import fails_here, ok_here
+from command import fails_here, ok, ok_here, run
 
 import stargz
+from stargz.options import FORMATS, default_level, is_zstd
 
 SMALL = tar_of([("a", b"content"), ("d/b", b"x" * 600)])
 CHUNKED, STARGZ, APART = "zstd:chunked", "zstd:chunked-stargz", "external-toc"
@@ -61,13 +65,32 @@ def test_what_the_layer_is_called(src: str, format: str, made: str | None, tmp_p
         (f"--format {STARGZ} --strict", "--strict is for --format zstd:chunked alone"),
         (f"--format {CHUNKED} --toc-out toc", "--toc-out is for --format external-toc alone"),
         ("--format zstd", "invalid choice: 'zstd'"),
+        (f"--format {APART} -c", "name it by --toc-out FILE"),
+        (f"--format {APART} -o out --toc-out -", "name it by --toc-out FILE"),
     ],
 )
 def test_what_does_not_go_together(options: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "l.tar").write_bytes(SMALL)
-    words = ["convert", *options.split(), tmp_path / "l.tar", tmp_path / "out"]
+    words = ["convert", *options.split(), tmp_path / "l.tar"]
+    if not {"-o", "-c"} & {*words}:
+        words.append(tmp_path / "out")
     assert said in fails_here(2, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["l.tar"]
+
+
+def test_no_toc_is_made_beside_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "l.tar").write_bytes(SMALL)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    words = ["convert", "-q", "--format", APART, tmp_path / "l.tar", pipe]
+    assert "name it by --toc-out FILE" in fails_here(2, *words)
+    with pytest.raises(stargz.UsageError, match="toc_out"):
+        stargz.convert(SMALL, pipe, format=APART)
+    ok_here(*words, "--toc-out", tmp_path / "toc")
+    assert os.read(reader, 3) == b"\x1f\x8b\x08" and (tmp_path / "toc").exists()
+    os.close(reader)
+    assert not (tmp_path / "pipe.toc").exists()
 
 
 @pytest.mark.parametrize("format", [CHUNKED, STARGZ, APART])
@@ -92,3 +115,48 @@ def test_patches_of_what_there_are_none() -> None:
     ):
         with pytest.raises(stargz.DigestError, match=said):
             stargz.apply(io.BytesIO(base), io.BytesIO(patch.getvalue()), io.BytesIO())
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: oracle.sha256(path.read_bytes()) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_through_pipes(format: str, tmp_path: Path) -> None:
+    """The same bytes, and the result on stderr."""
+    (tmp_path / "l.tar").write_bytes(SMALL)
+    apart = ["--toc-out", "l.toc"] if format == APART else []
+    words = ["convert", "--json", "--format", format, *apart]
+    told = json.loads(ok(*words, "l.tar", "file", cwd=tmp_path))
+    before = digests(tmp_path)
+    done = run(*words, "-f", "-", "-", cwd=tmp_path, input=SMALL, text=False)
+    assert done.returncode == 0
+    assert oracle.sha256(done.stdout) == told["digest"] == before["file"]
+    said = json.loads(done.stderr)
+    assert {**said, "seconds": 0, "source_size": 0} == {**told, "seconds": 0, "source_size": 0}
+    assert digests(tmp_path) == before
+    assert (told["toc_blob"] == before["l.toc"]) if apart else not told["toc_blob"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_the_library_tells(format: str) -> None:
+    """How far it is, and what makes it."""
+    seen: list[tuple[int, int]] = []
+    out, toc = io.BytesIO(), io.BytesIO()
+    more = {"toc_out": toc} if format == APART else {}
+    data = SMALL + bytes(4 << 20)
+    result = stargz.convert(data, out, format=format, progress=lambda *at: seen.append(at), **more)  # type: ignore[arg-type]
+    assert seen == sorted(seen) and seen[-1] == (len(data), len(data))
+    assert result.level == default_level(format)
+    assert result.codec.startswith("zstd " if is_zstd(format) else "isa-l")
+    assert not result.warnings
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_nothing_is_left_of_what_fails(format: str, tmp_path: Path) -> None:
+    (tmp_path / "l.tar").write_bytes(SMALL[:515])
+    words = ["convert", "-f", "--format", format, tmp_path / "l.tar", tmp_path / "out"]
+    (tmp_path / "out").write_bytes(b"earlier")
+    assert "l.tar" in fails_here(1, *words)
+    assert {path.name for path in tmp_path.iterdir()} == {"l.tar", "out"}
+    assert (tmp_path / "out").read_bytes() == b"earlier"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from stargz.cli import _convert_options, _options
-from stargz.cli._destination import add_destination, named, writable
+from stargz.cli._destination import add_destination, is_stdout, named, writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._kinds import check_layer
 from stargz.cli._layers import binary_stdin, check_not_url, is_ordinary
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
-from stargz.endpoints import is_same_file
+from stargz.endpoints import is_replaced, is_same_file
 from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -181,7 +181,9 @@ def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
         if toc is not None:
             raise UsageError("--toc-out is for --format external-toc alone")
         return None
-    if toc == "-" or (toc is None and dst == "-"):
+    # Beside a pipe or a device nothing is made.
+    apart = dst != "-" and is_replaced(dst) if toc is None else toc != "-" and not is_stdout(toc)
+    if not apart:
         raise UsageError("--format external-toc has its TOC in a file: name it by --toc-out FILE")
     toc = dst + TOC_SUFFIX if toc is None else toc
     if is_same_file(toc, dst):
