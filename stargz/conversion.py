@@ -188,7 +188,7 @@ def convert_as(
             missing = _prioritize(conversion, names, source if reread else None, folder, stack)
             if missing and not options.allow_missing:
                 raise not_prioritized(EntryNotFoundError(missing[0], source_name))
-        fields: dict[str, Any] = conversion.run()
+        fields: dict[str, Any] = conversion.run(synced=folder is not None)
         if beside is not None and folder is not None:
             os.fsync(sink)  # nothing of that may fail when the TOC is there
     if not fields["toc_size"]:

@@ -410,8 +410,9 @@ cdef class Conversion:
                                      self.order.extent_count, &err) != SGZ_OK:
             self._raise(&err)
 
-    def run(self):
-        """Convert; returns the result's fields as a dict."""
+    def run(self, bint synced=False):
+        """Convert; returns the result's fields as a dict. `synced`: the sink is a file that will
+        be synced afterwards."""
         cdef sgz_error err
         cdef sgz_status status
         cdef int64_t first = 0, whole = 1
@@ -427,6 +428,7 @@ cdef class Conversion:
                 done = first + <int64_t>(<double>done / whole * first)
             self._report(done, self.source_size)
 
+        self.options.writeback = synced
         cutter = sgz_write_cutter_new(&self.input, self.toc, &self.cut)
         if cutter == NULL:
             raise MemoryError
