@@ -14,7 +14,7 @@ import pytest
 import registries
 import sample_images
 from containers import ADDED, Podman, needs_overlay, podman, tree
-from sample_images import NAME, PLATFORMS, look
+from sample_images import NAME, PLATFORMS, look, name
 
 from stargz.oci.conversion import convert_image
 
@@ -64,6 +64,23 @@ def test_podman_has_the_same_files(
     assert described["RootFS"]["Layers"] == image.config["rootfs"]["diff_ids"]
     assert described["Architecture"] == platform.partition("/")[2]
     assert f"{registry.host}/{NAME}@{image.digest}" in described["RepoDigests"]
+
+
+@pytest.mark.parametrize("format", ["external-toc", "zstd:chunked", "zstd:chunked-stargz"])
+def test_podman_pulls_every_format(
+    format: str, engine: Podman, registry: registries.Registry
+) -> None:
+    """Whole, where it is older than 5; tests/test_interop_partial.py has newer ones."""
+    tag = format.replace(":", "-")
+    convert_image(name(registry, "plain"), name(registry, tag), format=format, force=True)
+    before = pull(engine, registry, "plain", PLATFORMS[0])
+    after = pull(engine, registry, tag, PLATFORMS[0])
+    # The tar is kept, and with it the DiffIDs and the image's ID.
+    assert (after == before) == (format != "zstd:chunked-stargz")
+    with engine.mount(before) as files:
+        expected = tree(files)
+    with engine.mount(after) as files:
+        assert tree(files) == expected
 
 
 def test_podman_exports_the_same_files(

@@ -17,7 +17,7 @@ import plain_chunked
 import pytest
 import zstandard
 from absence import absent
-from containers import needs_overlay
+from containers import as_pulled, needs_overlay
 from oracle import LANDMARKS, entries_of, toc_in
 from random_trees import Stream
 from rich_tars import Item, extracted, gnu_tar, mixture, python_tar, tree
@@ -104,21 +104,6 @@ def test_containers_storage_pulls_ours(
     assert found["bytes"] < blob.stat().st_size
     expected = extracted(tool, tar, tmp_path / "expected")
     assert as_pulled(Path(found["files"])) == as_pulled(expected)
-
-
-def as_pulled(root: Path) -> dict[str, Any]:
-    """What containers/storage makes of a layer in part: no devices and pipes, of links only where
-    they lead to, and of directories not the time."""
-    found = snapshot(root, root_itself=False)
-    kept: dict[str, Any] = {}
-    for name, value in found.items():
-        if name == "one file":
-            kept[name] = [[name for name in names if name in kept] for names in value]
-        elif value[0][0] == "l":
-            kept[name] = value[3]
-        elif value[0][0] in "-d":
-            kept[name] = value[:2] + value[2 + (value[0][0] == "d") :]
-    return kept
 
 
 @pytest.mark.parametrize(

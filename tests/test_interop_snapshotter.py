@@ -1,10 +1,12 @@
-"""Images with external TOCs, pulled lazily by containerd through a snapshotter that knows them."""
+"""Images with external TOCs, and in zstd:chunked, pulled by containerd: lazily through a
+snapshotter that knows them, or whole."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import registries
@@ -20,14 +22,16 @@ from stargz.oci.conversion import convert_image
 from stargz.oci.repository import open_repository
 
 LAZY = ("ctr-remote", "images", "rpull", "--plain-http")
+TAGS = {"external-toc": "external", "zstd:chunked-stargz": "stargz", "zstd:chunked": "podman"}
 WHOLE = ("ctr", "images", "pull", "--plain-http", "--snapshotter", "overlayfs")
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registries.Registry]:
-    """NAME:plain, and NAME:external that was made of it."""
+    """NAME:plain, and what was made of it by the names of formats."""
     with sample_images.served(tmp_path_factory.mktemp("app")) as served:
-        convert_image(name(served, "plain"), name(served, "external"), format="external-toc")
+        for format, tag in TAGS.items():
+            convert_image(name(served, "plain"), name(served, tag), format=format)
         yield served
 
 
@@ -46,21 +50,38 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
         yield running
 
 
-def test_pulled_lazily(engine: Containerd, registry: registries.Registry, tmp_path: Path) -> None:
-    plain, image = look(registry, "plain"), look(registry, "external")
-    assert image.chain == plain.chain  # the DiffIDs are kept
+@pytest.fixture(scope="module")
+def expected(
+    engine: Containerd, registry: registries.Registry, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The files of the image, unpacked by containerd itself."""
     engine.run(*WHOLE, f"{registry.host}/{NAME}:plain")
-    with engine.view(plain.chain, tmp_path / "whole", "overlayfs") as files:
-        expected = tree(files)
+    chain = look(registry, "plain").chain
+    with engine.view(chain, tmp_path_factory.mktemp("expected") / "view", "overlayfs") as files:
+        found = tree(files)
     engine.forget()
+    return found
+
+
+@pytest.mark.parametrize("format", ["external-toc", "zstd:chunked-stargz"])
+def test_pulled_lazily(
+    format: str,
+    engine: Containerd,
+    registry: registries.Registry,
+    expected: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    image = look(registry, TAGS[format])
+    kept = image.chain == look(registry, "plain").chain
+    assert kept == (format == "external-toc")  # the DiffIDs
     with FaultProxy(f"http://{registry.host}") as proxy:
 
         def fetched() -> int:
             return sum(request.sent for request in proxy.log if "/blobs/" in request.path)
 
-        engine.run(*LAZY, f"{proxy.url.partition('://')[2]}/{NAME}:external")
+        engine.run(*LAZY, f"{proxy.url.partition('://')[2]}/{NAME}:{TAGS[format]}")
         assert len(engine.lazily()) == len(image.layers) == 3
-        assert any("external-esgztoc" in request.path for request in proxy.log)
+        assert any("external-esgztoc" in request.path for request in proxy.log) == kept
         pulled = fetched()
         assert 0 < pulled < image.size / 20
         with engine.view(image.chain, tmp_path / "view", "stargz") as files:
@@ -69,6 +90,32 @@ def test_pulled_lazily(engine: Containerd, registry: registries.Registry, tmp_pa
             assert tree(files) == expected
         engine.forget()
         assert not engine.lazily()
+
+
+@pytest.mark.parametrize("format", TAGS)
+def test_pulled_whole(
+    format: str,
+    engine: Containerd,
+    registry: registries.Registry,
+    expected: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """As every image: containerd checks the digests and the DiffIDs."""
+    engine.run(*WHOLE, f"{registry.host}/{NAME}:{TAGS[format]}")
+    with engine.view(look(registry, TAGS[format]).chain, tmp_path / "view", "overlayfs") as files:
+        assert tree(files) == expected
+    engine.forget()
+
+
+def test_what_is_for_podman_is_pulled_whole(
+    engine: Containerd, registry: registries.Registry, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """Through the snapshotter too, which could read it, were there the annotation that it wants."""
+    engine.run(*LAZY, f"{registry.host}/{NAME}:podman")
+    assert not engine.lazily()
+    with engine.view(look(registry, "podman").chain, tmp_path / "view", "stargz") as files:
+        assert tree(files) == expected
+    engine.forget()
 
 
 def test_without_its_tocs_an_image_is_pulled_whole(
