@@ -105,6 +105,33 @@ def test_podman_exports_the_same_files(
     assert "usr/empty-directory" in found[0] or "usr/empty-directory/" in found[0]
 
 
+@pytest.mark.parametrize("engine", ["overlay"], indirect=True)
+def test_podman_pulls_zstd_and_one_of_both(
+    tool: Tool, engine: Podman, registry: registries.Registry, tmp_path: Path
+) -> None:
+    source = sample_images.name(registry, "plain")
+    convert_image(source, sample_images.name(registry, "zstd"), format="zstd:chunked")
+    both = convert_image(source, sample_images.name(registry, "both"), both=True)
+    engine.run("rmi", "--all", "--force")
+    zstd = pull(engine, registry, "zstd", PLATFORMS[0])
+    with engine.mount(zstd) as files:
+        found = tree(files)
+    engine.run("rmi", "--all", "--force")
+    plain = pull(engine, registry, "plain", PLATFORMS[0])
+    assert zstd == plain  # the config is what it was
+    with engine.mount(plain) as files:
+        assert tree(files) == found
+    # The first for its platform; podman from 5.0 on prefers zstd.
+    either = (plain, pull(engine, registry, "seekable", PLATFORMS[0]))
+    assert pull(engine, registry, "both", PLATFORMS[0]) in either
+    layout = tmp_path / "layout"
+    command = [tool("skopeo"), "--insecure-policy", "copy", "--all", "--src-tls-verify=false"]
+    command += [f"docker://{registry.host}/{NAME}:both", f"oci:{layout}:both"]
+    subprocess.run(command, check=True, capture_output=True)
+    index = json.loads((layout / "index.json").read_text())
+    assert index["manifests"][0]["digest"] == both.digest
+
+
 # --- skopeo, umoci ----------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from conversions import convert, docker, written
 from layouts import OCI_LAYER, OCI_MANIFEST, TOC_DIGEST, Layout
 from registries import Registry
 
-from stargz.errors import UnindexableError, UsageError
+from stargz.errors import FormatError, UnindexableError, UsageError
 from stargz.oci.bulk import bulk
 from stargz.oci.conversion import convert_image
 from stargz.oci.formats.layout import Layout as Reading
@@ -155,6 +155,17 @@ def test_both_of_one_image_without_an_index(tmp_path: Path) -> None:
     report = convert(layout, tmp_path / "dst", both=True, flatten=True, verify=True)
     assert [one[:2] for one in listed(tmp_path / "dst")] == [("amd64", False), ("amd64", True)]
     assert report.status == "converted"
+    # An index need not say what its only image is for; two could not be told apart.
+    only = layout.manifest([layout.plain_layer(LOWER)])
+    del only["platform"]
+    layout.tag(layout.index([only]), "silent")
+    convert(layout, tmp_path / "said", "silent", both=True)
+    found = listed(tmp_path / "said", "silent")
+    assert [one[:2] for one in found] == [("amd64", False), ("amd64", True)]
+    nowhere = layout.manifest([layout.plain_layer(LOWER)], config={"architecture": ""})
+    layout.tag(nowhere, "nowhere")
+    with pytest.raises(FormatError, match="what platform"):
+        convert(layout, tmp_path / "none", "nowhere", both=True)
 
 
 def test_what_both_is_not_for(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from stargz.oci.convert.plan import Node, Plan, index_of
+from stargz.errors import FormatError
+from stargz.oci.convert.plan import Node, Plan, index_of, stated_platform
 from stargz.oci.formats.manifest import ZSTD_INSTANCE, Descriptor
+from stargz.oci.formats.platforms import platform_of
 
 _BYTES = ("mediaType", "digest", "size", "data")
 
@@ -46,10 +48,11 @@ def with_instances(plan: Plan) -> Plan:
 def _children(index: Node, seconds: dict[Node, Node]) -> list[tuple[Descriptor, Node]]:
     firsts: list[tuple[Descriptor, Node]] = []
     found: list[tuple[Descriptor, Node]] = []
-    images = [entry for entry, child in index.children if child.kind == "image"]
+    children = [(_with_platform(entry, child), child) for entry, child in index.children]
+    images = [entry for entry, child in children if child.kind == "image"]
     in_gzip = {_platform(entry) for entry in images if not is_zstd_instance(entry)}
     in_zstd = {_platform(entry) for entry in images if is_zstd_instance(entry)}
-    for entry, child in index.children:
+    for entry, child in children:
         platform = _platform(entry)
         if child.kind != "image":
             firsts.append((entry, child))
@@ -61,6 +64,20 @@ def _children(index: Node, seconds: dict[Node, Node]) -> list[tuple[Descriptor, 
         if not has_two or is_zstd_instance(entry):
             found.append((entry, second))
     return firsts + found
+
+
+def _with_platform(entry: Descriptor, child: Node) -> Descriptor:
+    """An index's entry of an image with its platform: of two without one nobody could choose."""
+    if child.kind != "image" or platform_of(entry.platform) is not None:
+        return entry
+    stated = stated_platform(child)
+    if stated is None:
+        raise FormatError(
+            "neither the index nor the config says what platform it is for: there cannot be two of "
+            "it (--both)",
+            child.manifest.source,
+        )
+    return replace(entry, json={**entry.json, "platform": stated})
 
 
 def _platform(entry: Descriptor) -> str:

@@ -79,15 +79,19 @@ _EMPTY = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 _PLATFORM = ("architecture", "os", "os.version", "os.features", "variant")
 
 
+def stated_platform(node: Node) -> dict[str, Any] | None:
+    """What an image's config says that it is for, as an index has it."""
+    config = load_json(node.config, node.manifest.source)
+    found = {key: config[key] for key in _PLATFORM if config.get(key)}
+    return found if platform_of(found) else None
+
+
 def index_of(node: Node) -> Node:
-    """An index that there is not yet, of an image alone, with the platform that its config says
-    that it is for."""
+    """An index that there is not yet, of an image alone."""
     image = node.manifest
-    config = load_json(node.config, image.source)
-    stated = {key: config[key] for key in _PLATFORM if config.get(key)}
     entry: dict[str, Any] = {"mediaType": image.media_type, "digest": image.digest}
     entry["size"] = len(image.data)
-    if isinstance(stated.get("os"), str) and isinstance(stated.get("architecture"), str):
+    if (stated := stated_platform(node)) is not None:
         entry["platform"] = stated
     described = Descriptor(image.media_type, image.digest, len(image.data), {}, entry)
     index = Node(Manifest(b"", "", OCI_INDEX, _EMPTY, image.source), "index")
