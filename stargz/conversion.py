@@ -12,7 +12,7 @@ from typing import Any
 
 from stargz.descriptors import annotations_of
 from stargz.endpoints import Sink, Source, is_replaced, is_same_file, open_sink, open_source
-from stargz.errors import EntryNotFoundError, UsageError
+from stargz.errors import EntryNotFoundError, UnindexableError, UsageError
 from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     ConvertOptions,
@@ -188,7 +188,7 @@ def convert_as(
             missing = _prioritize(conversion, names, source if reread else None, folder, stack)
             if missing and not options.allow_missing:
                 raise not_prioritized(EntryNotFoundError(missing[0], source_name))
-        fields: dict[str, Any] = conversion.run(synced=folder is not None)
+        fields = _run(conversion, options.strict, synced=folder is not None)
         if beside is not None and folder is not None:
             os.fsync(sink)  # nothing of that may fail when the TOC is there
     if not fields["toc_size"]:
@@ -270,6 +270,21 @@ def _prioritize(
         spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         conversion.prioritize(names, spool.fileno(), False)
     return tuple(os.fsdecode(name) for name in conversion.missing)
+
+
+def _run(conversion: Any, strict: bool, *, synced: bool) -> dict[str, Any]:
+    """Convert; `synced` says whether what is written is synced when it is complete."""
+    try:
+        return conversion.run(synced=synced)  # type: ignore[no-any-return]
+    except UnindexableError as error:
+        if not strict:
+            raise
+        raise UnindexableError(
+            f"{error.message}, which zstd:chunked cannot hold; without strict (--strict) the layer "
+            "is plain zstd",
+            error.source,
+            error.offset,
+        ) from None
 
 
 def not_prioritized(error: EntryNotFoundError) -> EntryNotFoundError:

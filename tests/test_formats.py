@@ -10,7 +10,7 @@ from pathlib import Path
 import oracle
 import pytest
 from blobs import tar_of
-from command import fails_here, ok, ok_here, run
+from command import fails_here, here, ok, ok_here, run
 
 import stargz
 from stargz.options import FORMATS, default_level, is_zstd
@@ -76,6 +76,23 @@ def test_what_does_not_go_together(options: str, said: str, tmp_path: Path) -> N
         words.append(tmp_path / "out")
     assert said in fails_here(2, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["l.tar"]
+
+
+def test_strict(tmp_path: Path) -> None:
+    (tmp_path / "l.tar").write_bytes(tar_of([("a", b"1"), ("./a", b"2")]))
+    words = ["convert", "--format", CHUNKED, tmp_path / "l.tar", tmp_path / "out"]
+    said = fails_here(1, *words, "--strict")
+    why = "'./a': the tar has this path twice"
+    assert f"{why}, which zstd:chunked cannot hold; without --strict the layer is plain" in said
+    assert not (tmp_path / "out").exists()
+    done = here(*words, "--json")
+    assert done.returncode == 0 and not done.stderr
+    told = json.loads(done.stdout)
+    (warning,) = told["warnings"]
+    assert why in warning and "plain zstd" in warning
+    assert (told["annotations"], told["toc_digest"]) == ({}, "")
+    done = here(*words, "-f")
+    assert "warning" in done.stderr and "toc_digest  -" in done.stdout
 
 
 def test_no_toc_is_made_beside_what_is_no_file(tmp_path: Path) -> None:
