@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stargz.descriptors import annotations_of
-from stargz.endpoints import Sink, Source, is_replaced, is_same_file, open_sink, open_source
+from stargz.endpoints import Sink, Source, is_same_file, is_stream, open_sink, open_source
 from stargz.errors import EntryNotFoundError, UnindexableError, UsageError
 from stargz.options import (
     DEFAULT_CHUNK_SIZE,
@@ -232,7 +232,7 @@ def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | No
     if options.format != "external-toc":
         raise UsageError("toc_out (--toc-out) is for the format (--format) external-toc alone")
     if toc_out is None:
-        if not isinstance(dst, (str, os.PathLike)) or not is_replaced(dst):
+        if not isinstance(dst, (str, os.PathLike)) or is_stream(dst):
             raise UsageError(
                 "format (--format) external-toc has its TOC in a file of its own: name that by "
                 "toc_out (--toc-out)"

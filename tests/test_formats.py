@@ -104,6 +104,7 @@ def test_no_toc_is_made_beside_what_is_no_file(tmp_path: Path) -> None:
     assert "name it by --toc-out FILE" in fails_here(2, *words)
     with pytest.raises(stargz.UsageError, match="toc_out"):
         stargz.convert(SMALL, pipe, format=APART)
+    assert "is a directory" in fails_here(1, *words[:-1], tmp_path)
     ok_here(*words, "--toc-out", tmp_path / "toc")
     assert os.read(reader, 3) == b"\x1f\x8b\x08" and (tmp_path / "toc").exists()
     os.close(reader)

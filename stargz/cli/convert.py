@@ -18,7 +18,7 @@ from stargz.cli._kinds import check_layer
 from stargz.cli._layers import binary_stdin, check_not_url, is_ordinary
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
-from stargz.endpoints import is_replaced, is_same_file
+from stargz.endpoints import is_same_file, is_stream
 from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -181,9 +181,7 @@ def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
         if toc is not None:
             raise UsageError("--toc-out is for --format external-toc alone")
         return None
-    # Beside a pipe or a device nothing is made.
-    apart = dst != "-" and is_replaced(dst) if toc is None else toc != "-" and not is_stdout(toc)
-    if not apart:
+    if (dst == "-" or is_stream(dst)) if toc is None else (toc == "-" or is_stdout(toc)):
         raise UsageError("--format external-toc has its TOC in a file: name it by --toc-out FILE")
     toc = dst + TOC_SUFFIX if toc is None else toc
     if is_same_file(toc, dst):
