@@ -66,6 +66,7 @@ def test_podman_has_the_same_files(
     assert f"{registry.host}/{NAME}@{image.digest}" in described["RepoDigests"]
 
 
+@pytest.mark.parametrize("engine", ["overlay"], indirect=True)
 @pytest.mark.parametrize("format", ["external-toc", "zstd:chunked", "zstd:chunked-stargz"])
 def test_podman_pulls_every_format(
     format: str, engine: Podman, registry: registries.Registry
@@ -73,14 +74,16 @@ def test_podman_pulls_every_format(
     """Whole, where it is older than 5; tests/test_interop_partial.py has newer ones."""
     tag = format.replace(":", "-")
     convert_image(name(registry, "plain"), name(registry, tag), format=format, force=True)
-    before = pull(engine, registry, "plain", PLATFORMS[0])
-    after = pull(engine, registry, tag, PLATFORMS[0])
-    # The tar is kept, and with it the DiffIDs and the image's ID.
-    assert (after == before) == (format != "zstd:chunked-stargz")
-    with engine.mount(before) as files:
-        expected = tree(files)
-    with engine.mount(after) as files:
-        assert tree(files) == expected
+    engine.run("rmi", "--all", "--force")  # or it would take layers that it knows by their DiffIDs
+    made = pull(engine, registry, tag, PLATFORMS[0])
+    with engine.mount(made) as files:
+        found = tree(files)
+    engine.run("rmi", "--all", "--force")
+    plain = pull(engine, registry, "plain", PLATFORMS[0])
+    # Where the tar is kept, so is the config, whose digest is the ID.
+    assert (made == plain) == (format != "zstd:chunked-stargz")
+    with engine.mount(plain) as files:
+        assert tree(files) == found
 
 
 def test_podman_exports_the_same_files(
@@ -106,21 +109,11 @@ def test_podman_exports_the_same_files(
 
 
 @pytest.mark.parametrize("engine", ["overlay"], indirect=True)
-def test_podman_pulls_zstd_and_one_of_both(
+def test_podman_pulls_one_of_both(
     tool: Tool, engine: Podman, registry: registries.Registry, tmp_path: Path
 ) -> None:
-    source = sample_images.name(registry, "plain")
-    convert_image(source, sample_images.name(registry, "zstd"), format="zstd:chunked")
-    both = convert_image(source, sample_images.name(registry, "both"), both=True)
-    engine.run("rmi", "--all", "--force")
-    zstd = pull(engine, registry, "zstd", PLATFORMS[0])
-    with engine.mount(zstd) as files:
-        found = tree(files)
-    engine.run("rmi", "--all", "--force")
+    both = convert_image(name(registry, "plain"), name(registry, "both"), both=True)
     plain = pull(engine, registry, "plain", PLATFORMS[0])
-    assert zstd == plain  # the config is what it was
-    with engine.mount(plain) as files:
-        assert tree(files) == found
     # The first for its platform; podman from 5.0 on prefers zstd.
     either = (plain, pull(engine, registry, "seekable", PLATFORMS[0]))
     assert pull(engine, registry, "both", PLATFORMS[0]) in either

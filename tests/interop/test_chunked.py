@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import stat
@@ -13,11 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chunked_layers
 import plain_chunked
 import pytest
 import zstandard
 from absence import absent
+from chunked_layers import FORMATS
 from containers import as_pulled, needs_overlay
+from conversions import written
+from layouts import OCI_LAYER, Layout
 from oracle import LANDMARKS, entries_of, toc_in
 from random_trees import Stream
 from rich_tars import Item, extracted, gnu_tar, mixture, python_tar, tree
@@ -25,6 +30,8 @@ from trees import snapshot
 
 import stargz
 from stargz.conversion import ConvertResult
+from stargz.oci.conversion import convert_image
+from stargz.oci.formats.layout import Layout as Reading
 
 Program = Callable[..., Any]
 Tool = Callable[[str], str]
@@ -234,3 +241,31 @@ def test_external_tocs(chunked: Program, tool: Tool, tar: Path, tmp_path: Path) 
         if entry.get("modtime", "") in ("1970-01-01T00:00:00Z", "1970-01-01T00:00:01Z"):
             del entry["modtime"]
     assert own == other
+
+
+@pytest.mark.parametrize(("dialect", "format"), [("c", FORMATS[0]), ("s", FORMATS[1])])
+def test_images_with_their_layers(
+    chunked: Program, tmp_path: Path, dialect: str, format: str
+) -> None:
+    """A layer that is what is wanted stays; of the other kind it is made anew, and it is read."""
+    tar = tmp_path / "layer.tar"
+    python_tar(tar, tree(9), tarfile.PAX_FORMAT)
+    made = chunked("write", dialect, tar, tmp_path / "blob")
+    layout = Layout(tmp_path / "src")
+    kind = OCI_LAYER.replace("gzip", "zstd")
+    blob = layout.blob((tmp_path / "blob").read_bytes(), kind, annotations=made["annotations"])
+    plain = plain_chunked.sha256(chunked_layers.plain((tmp_path / "blob").read_bytes()))
+    layout.tag(layout.manifest([blob], config={"rootfs": {"type": "layers", "diff_ids": [plain]}}))
+    for wanted in FORMATS:
+        dst = tmp_path / wanted.replace(":", "-")
+        report = convert_image(f"oci:{layout.path}", f"oci:{dst}:made", format=wanted)
+        (layer,) = report.layers
+        assert layer.status == ("kept" if wanted == format else "converted")
+        (entry,) = written(dst, "made").layers
+        found = Reading(dst).blob_path(entry.digest)
+        assert set(entry.json["annotations"]) >= set(
+            stargz.convert(tar, io.BytesIO(), format=wanted).annotations
+        ) - {plain_chunked.SIZE}
+        if wanted == "zstd:chunked-stargz":
+            toc_digest = entry.json["annotations"][plain_chunked.TOC_DIGEST]
+            assert chunked("read", found, toc_digest)["chunks"] > 20
