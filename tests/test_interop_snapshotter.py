@@ -118,6 +118,19 @@ def test_what_is_for_podman_is_pulled_whole(
     engine.forget()
 
 
+def test_of_two_instances_the_first_is_taken(
+    engine: Containerd, registry: registries.Registry, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """That in gzip, which is lazy here."""
+    convert_image(name(registry, "plain"), name(registry, "both"), both=True)
+    engine.run(*LAZY, f"{registry.host}/{NAME}:both")
+    image = look(registry, "seekable")
+    assert len(engine.lazily()) == len(image.layers)
+    with engine.view(image.chain, tmp_path / "view", "stargz") as files:
+        assert tree(files) == expected
+    engine.forget()
+
+
 def test_without_its_tocs_an_image_is_pulled_whole(
     engine: Containerd, registry: registries.Registry, tmp_path: Path
 ) -> None:
