@@ -80,7 +80,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _report(image: ImageManifest) -> dict[str, Any]:
-    from stargz.oci.formats.manifest import ZSTD_INSTANCE, is_attestation
+    from stargz.oci.formats.manifest import is_attestation, is_zstd_instance
     from stargz.oci.formats.platforms import platform_of
 
     found = image.config.get("rootfs")
@@ -117,7 +117,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             {
                 "digest": entry.digest,
                 "platform": str(platform),
-                "zstd": entry.annotations.get(ZSTD_INSTANCE) == "true",
+                "zstd": is_zstd_instance(entry),
             }
             for platform, entry in stated
             if platform and not is_attestation(entry)

@@ -33,7 +33,7 @@ from stargz.oci.convert.ends import (
 )
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
-from stargz.oci.convert.instances import with_instances
+from stargz.oci.convert.instances import with_instances, with_one
 from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, layer_options
 from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
 from stargz.oci.convert.plan import Plan, make_plan
@@ -333,9 +333,11 @@ def convert_as(
 
 def planned(options: ImageOptions, source: Repository, helpers: Executor) -> Plan:
     """What the image is made of that is to be made."""
-    both = options.both
-    plan = make_plan(source, options.platforms, helpers, listed=both, instances=both)
-    return with_instances(plan) if both else plan
+    both, zstd = options.both, is_zstd(options.layers.format or "estargz")
+    plan = make_plan(
+        source, options.platforms, helpers, listed=both, instance="zstd" if zstd else "gzip"
+    )
+    return with_instances(plan) if both else with_one(plan, zstd)
 
 
 # --- what is found ------------------------------------------------------------------------

@@ -33,6 +33,8 @@ ZSTD_LAYER = OCI_LAYER.replace("gzip", "zstd")
 ABOUT = "vnd.docker.reference.digest"
 LOWER = tar_of([("etc/a", b"lower a"), ("etc/b", b"b" * 9000)])
 UPPER = tar_of([("etc/a", b"upper a")])
+ARM = ["linux/arm64"]
+ALL = ["linux/amd64", "linux/arm64"]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,11 @@ def test_both_instances_of_each_platform(tmp_path: Path) -> None:
     # What is about an image is about the first that is made of it.
     assert written(dst).manifests[2].annotations[ABOUT] == found[0][2]
     assert [companion["kind"] for companion in report["stale"]] == ["attestation"]
+    # It goes with the instance that it is about.
+    one = convert(dst, tmp_path / "one", format="zstd:chunked")
+    assert listed(tmp_path / "one") == found[3:] and len(one.warnings) == 2
+    convert(dst, tmp_path / "gzip")
+    assert listed(tmp_path / "gzip") == found[:3]
     assert [layer["format"] for layer in report["layers"]].count("zstd:chunked") == 2
     assert len(report["layers"]) == 4
     # Who does not know of it takes the first, also we.
@@ -135,8 +142,16 @@ def test_both_again_changes_nothing(tmp_path: Path) -> None:
         made = tmp_path / digest[-8:]
         convert_image(f"oci:{tmp_path / 'a'}:{digest}", f"oci:{made}:v1", both=True)
         assert [one[:2] for one in listed(made)] == [("amd64", False), ("amd64", True)]
-    convert(tmp_path / "a", tmp_path / "one")
-    assert listed(tmp_path / "one") == listed(tmp_path / "a")[:2]
+    # To one format that of the two is taken that is nearer to it, of one platform too.
+    for number, (format, taken) in enumerate((("estargz", 0), ("zstd:chunked", 2))):
+        one = convert(tmp_path / "a", tmp_path / f"one{number}", format=format)
+        assert listed(tmp_path / f"one{number}") == listed(tmp_path / "a")[taken : taken + 2]
+        assert {layer.status for layer in one.layers} == {"kept"}
+        assert sum("is left out" in text for text in one.warnings) == 2
+        arm = convert(tmp_path / "a", tmp_path / f"arm{number}", format=format, platforms=ARM)
+        assert (arm.status, arm.digest) == ("unchanged", listed(tmp_path / "a")[taken + 1][2])
+        two = convert(tmp_path / "a", tmp_path / f"two{number}", format=format, platforms=ALL)
+        assert two.digest == one.digest
     # What lists the one in zstd first is set right.
     root = written(tmp_path / "a").json
     layout = Layout(tmp_path / "turned")
@@ -196,6 +211,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"format": "zstd:chunked", "level": 20}, "1 to 19"),
 ]
 ANY: dict[str, Any] = {"allow_missing": True, "min_chunk_size": 1 << 20}
+
+
+def test_both_in_place_and_in_archives(tmp_path: Path) -> None:
+    src = source(tmp_path / "src")
+    name = f"oci:{src.path}:v1"
+    first = convert_image(name, upgrade=True, both=True)
+    assert [one[1] for one in listed(src.path)] == [False, False, True, True]
+    again = convert_image(name, upgrade=True, both=True)
+    assert (again.status, again.digest) == ("unchanged", first.digest)
+    archive = f"oci-archive:{tmp_path / 'a.tar'}:v1"
+    assert convert_image(name, archive, both=True).digest == first.digest
+    assert verify_image(archive).ok
+    out = f"oci:{tmp_path / 'out'}:v1"
+    assert convert_image(archive, out, both=True).digest == first.digest
+    # What is read by an archive's, or a layout's, digest.
+    second = listed(src.path)[3][2]
+    for place in (archive.removesuffix(":v1"), f"oci:{tmp_path / 'out'}"):
+        with load_image(f"{place}:{second}", platform="linux/arm64") as image:
+            assert image.digest == second
+    told = fails(1, "image", "info", f"oci:{tmp_path / 'out'}:sha256:{'0' * 64}")
+    assert "no image" in told
 
 
 def test_images_that_leave_zstd_lose_the_mark(tmp_path: Path) -> None:

@@ -1,22 +1,18 @@
-"""Images that are to be there twice in one index: as eStargz in gzip, which everybody pulls, and in
-zstd:chunked for those who prefer that."""
+"""Images that are there twice in one index: in gzip, which everybody pulls, and in zstd for those
+who prefer that."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from stargz.errors import FormatError
 from stargz.oci.convert.plan import Node, Plan, index_of, stated_platform
-from stargz.oci.formats.manifest import ZSTD_INSTANCE, Descriptor
+from stargz.oci.formats.manifest import ZSTD_INSTANCE, Descriptor, about, is_zstd_instance
 from stargz.oci.formats.platforms import platform_of
 
 _BYTES = ("mediaType", "digest", "size", "data")
-
-
-def is_zstd_instance(entry: Descriptor) -> bool:
-    """Whether an index says that an image of it is in zstd."""
-    return entry.annotations.get(ZSTD_INSTANCE) == "true"
 
 
 def mark(entry: Descriptor, zstd: bool) -> Descriptor:
@@ -45,20 +41,55 @@ def with_instances(plan: Plan) -> Plan:
     return replace(plan, root=root, nodes=_below(root))
 
 
+def with_one(plan: Plan, zstd: bool) -> Plan:
+    """A plan in which each image is once, for a conversion to one format: where there are two, that
+    which is in zstd already or that which is not."""
+    warnings = list(plan.warnings)
+    for node in plan.nodes:
+        if node.kind != "index":
+            continue
+        platforms = _twice(node.children)
+        others: set[str] = set()
+        for entry, child in node.children:
+            has_two = child.kind == "image" and _platform(entry) in platforms
+            if has_two and is_zstd_instance(entry) != zstd:
+                others.add(entry.digest)
+                warnings.append(
+                    f"{entry.digest}, the instance of {platform_of(entry.platform)} "
+                    f"in {'gzip' if zstd else 'zstd'}, is left out: there is one in "
+                    f"{'zstd' if zstd else 'gzip'}, and both would be of the same format"
+                )
+        node.children = [
+            (entry, child)
+            for entry, child in node.children
+            if not others & {entry.digest, about(entry), child.manifest.subject}
+        ]
+    if len(warnings) == len(plan.warnings):
+        return plan
+    return replace(plan, nodes=_below(plan.root), warnings=warnings)
+
+
+def _twice(children: Sequence[tuple[Descriptor, Node]]) -> set[str]:
+    """The platforms that have an image of either kind."""
+    found = [
+        (_platform(entry), is_zstd_instance(entry))
+        for entry, child in children
+        if child.kind == "image" and platform_of(entry.platform) is not None
+    ]
+    return {one for one, zstd in found if zstd} & {one for one, zstd in found if not zstd}
+
+
 def _children(index: Node, seconds: dict[Node, Node]) -> list[tuple[Descriptor, Node]]:
     firsts: list[tuple[Descriptor, Node]] = []
     found: list[tuple[Descriptor, Node]] = []
     children = [(_with_platform(entry, child), child) for entry, child in index.children]
-    images = [entry for entry, child in children if child.kind == "image"]
-    in_gzip = {_platform(entry) for entry in images if not is_zstd_instance(entry)}
-    in_zstd = {_platform(entry) for entry in images if is_zstd_instance(entry)}
+    platforms = _twice(children)
     for entry, child in children:
-        platform = _platform(entry)
         if child.kind != "image":
             firsts.append((entry, child))
             continue
         second = seconds.setdefault(child, replace(child, zstd=True))
-        has_two = platform in in_gzip and platform in in_zstd
+        has_two = _platform(entry) in platforms
         if not has_two or not is_zstd_instance(entry):
             firsts.append((entry, child))
         if not has_two or is_zstd_instance(entry):

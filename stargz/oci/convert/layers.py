@@ -18,12 +18,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stargz import opening as _opening
-from stargz._engine.write import TarEntries
 from stargz.conversion import ConvertResult, convert_as, diff_id
-from stargz.descriptors import annotations_of
 from stargz.errors import FormatError, StargzError, UnindexableError, UsageError
-from stargz.footer import TARSPLIT_FOOTER_SIZE, kind_of
-from stargz.layer import Layer
+from stargz.footer import kind_of
+from stargz.oci.convert.keeping import examined, left
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
 from stargz.oci.formats.manifest import (
     TOC_DIGEST,
@@ -46,7 +44,7 @@ from stargz.options import (
 from stargz.paths import several
 from stargz.sources import ByteSource
 from stargz.sources.local import LocalSource
-from stargz.sources.spool import Spool, unlinked, unpack
+from stargz.sources.spool import Spool
 
 NOT_SEEKABLE = "not seekable"
 PLAIN_ZSTD = "zstd"  # the format of layers that were to be zstd:chunked, and cannot be
@@ -398,13 +396,7 @@ class _Work:
     def _verify(
         self, entry: Descriptor, local: LocalSource, apart: Descriptor | None
     ) -> dict[str, Any] | str | None:
-        """What is to be reported of a layer that can be kept; or what is wrong with it; None if it
-        is good, but not what is wanted. Its TOC may be `apart`."""
-        from stargz.oci.convert.flatten import is_whiteout
-
-        def tell(done: int, total: int) -> None:
-            self._tell(done // 2, 0)
-
+        """See `keeping.examined`. Its TOC may be `apart`."""
         format, threads = self.kept, self.task.threads
         assert format is not None
         stated = entry.annotations.get(TOC_DIGEST)
@@ -418,54 +410,26 @@ class _Work:
             cache=False,
             annotations=annotations,
         ) as opened:
-            if opened.reader.undigested():
-                return "not everything in it has a digest"
-            if not _is_read_as(opened, format):
-                return None
-            if self.task.flatten and any(map(is_whiteout, opened.names())):
-                return None  # they are to be applied
-            result = opened.verify(tell)
-            if not result.ok:
-                problem = result.errors[0]
-                return f"{problem.name}: {problem.message}" if problem.name else problem.message
-            counts = opened.toc.rows.counts()
-            assert local.fd is not None
-            found, size = diff_id(_descriptor(local.fd, local.name))
-            return {
-                "status": "kept",
-                "format": format,
-                "diff_id": found,
-                "uncompressed_size": size,
-                "toc_digest": opened.toc_digest,
-                "entries": counts["entries"],
-                "chunks": counts["chunks"],
-                "level": None,
-                "annotations": annotations_of(format, _places(opened, size)),
-            }
+            return examined(
+                opened,
+                format,
+                lambda: diff_id(_descriptor(local.fd, local.name)),
+                lambda done, total: self._tell(done // 2, 0),
+                flatten=self.task.flatten,
+            )
 
     def _leave(self, entry: Descriptor, spool: Spool, why: UnindexableError) -> dict[str, Any]:
         """Have the layer at the destination as it is, since a TOC cannot hold it; whatever else is
         wrong with it is an error as ever."""
-        tar = unlinked()
-        try:
-            os.lseek(spool.fd, 0, os.SEEK_SET)
-            found, size = unpack(spool.fd, tar, spool.name, self.task.memory)
-            entries = sum(1 for _ in TarEntries(tar, size, spool.name, any_type=True))
-        finally:
-            os.close(tar)
+        found = left(spool, self.task.memory)
         self._copy(entry, spool)
         where = "" if why.offset is None else f"at offset {why.offset} of the tar, "
         text = f"it stays as it is, since a TOC cannot hold it: {where}{why.message}"
         return {
+            **found,
             "status": NOT_SEEKABLE,
             "digest": entry.digest,
             "size": entry.size,
-            "diff_id": found,
-            "toc_digest": None,
-            "uncompressed_size": size,
-            "entries": entries,
-            "chunks": 0,
-            "level": None,
             "missing": self.task.options.prioritized,
             "warnings": (*self._warnings, text),
         }
@@ -520,8 +484,9 @@ def _describe(source: Repository, entry: Descriptor) -> str:
     return f"{source.name}: layer {entry.digest}"
 
 
-def _descriptor(fd: int, name: str, mode: str = "r") -> io.FileIO:
+def _descriptor(fd: int | None, name: str, mode: str = "r") -> io.FileIO:
     """An open file as the engine takes it, from its beginning on."""
+    assert fd is not None
     os.lseek(fd, 0, os.SEEK_SET)
     file = io.FileIO(fd, mode, closefd=False)
     file.name = name
@@ -531,36 +496,6 @@ def _descriptor(fd: int, name: str, mode: str = "r") -> io.FileIO:
 def _sink(writer: BlobWriter) -> Any:
     """A blob's writer as the engine takes it."""
     return writer if writer.fd is None else _descriptor(writer.fd, writer.name, "w")
-
-
-def _is_read_as(layer: Layer, format: Format) -> bool:
-    """Whether the readers of a format find all in a layer that they need: those of zstd:chunked
-    have demands of their own, and one blob may be for both."""
-    footer = layer.footer
-    if format == "zstd:chunked":
-        return footer.split is not None and bool(layer.toc.rows.split_digest)
-    if format == "zstd:chunked-stargz":
-        theirs = footer.size not in (0, TARSPLIT_FOOTER_SIZE)
-        return theirs and not layer.toc.rows.bare_chunks
-    return True
-
-
-def _places(layer: Layer, size: int) -> dict[str, Any]:
-    """What the engine tells of a layer that it made, for its annotations, of one that is there;
-    `size` is that of its tar."""
-    found: dict[str, Any] = {"toc_digest": layer.toc_digest, "uncompressed_size": size}
-    found |= {"toc_offset": layer.toc_offset, "toc_packed": 0, "toc_size": 1}
-    for name, at in (("toc", layer.footer.toc), ("split", layer.footer.split)):
-        if at is not None:
-            found |= {f"{name}_offset": at.offset, f"{name}_packed": at.packed}
-            found[f"{name}_size"] = at.size
-    if (toc := layer.footer.toc) is not None:
-        checksum = hashlib.sha256()
-        for start in range(toc.offset, toc.offset + toc.packed, _PIECE):
-            length = min(_PIECE, toc.offset + toc.packed - start)
-            checksum.update(layer.source.read_at(start, length))
-        found["toc_checksum"] = f"sha256:{checksum.hexdigest()}"
-    return found
 
 
 def bring_blob(source: Repository, destination: Destination, entry: Descriptor) -> None:

@@ -27,6 +27,7 @@ from stargz.oci.formats.manifest import (
     diff_ids,
     is_attestation,
     is_image,
+    is_zstd_instance,
     kind_of,
     load_json,
 )
@@ -106,21 +107,24 @@ def make_plan(
     pool: Executor,
     *,
     listed: bool = False,
-    instances: bool = False,
+    instance: Literal["gzip", "zstd"] | None = None,
 ) -> Plan:
     """Read the manifests and configs of the image that `source` names, of all platforms or of
     those that are given; FormatError for what is not right about them, and what is over a limit.
 
     Of one platform that is its manifest alone, unless it is to stay `listed`, with what is about
-    it. Of a platform that has several `instances` that is the first, unless all are asked for.
+    it. Of a platform that has several instances that is the first, or the first in zstd if such an
+    `instance` is wanted; of several platforms they are all there if one is wanted.
     """
     wanted = tuple(dict.fromkeys(parse_platform(text) for text in platforms))
     found = source.root()
     if found.lists_blobs:
         found.check_image(source.name)
-    walker = _Walker(source, pool, instances)
+    walker = _Walker(source, pool, instance is not None)
     if len(wanted) == 1 and found.kind == "index" and not listed:
         path = path_to(found, wanted[0], source.manifest)
+        if instance == "zstd":
+            path[-1] = _in_zstd(path[-2], path[-1], source)
         for index in path[:-1]:
             walker.leave_out(index, path[-1])
         root = walker.walk(path[-1], False, 0, ())
@@ -134,6 +138,15 @@ def make_plan(
         _check_platform(root, wanted)
     _check_sizes(nodes, source.name)
     return Plan(found.digest, root, nodes, walker.warnings)
+
+
+def _in_zstd(index: Manifest, image: Manifest, source: Repository) -> Manifest:
+    """Of an image that an index lists the instance in zstd, if there is one."""
+    listed = next(entry for entry in index.manifests if entry.digest == image.digest)
+    for entry in index.manifests:
+        if entry.platform == listed.platform is not None and is_zstd_instance(entry):
+            return source.manifest(entry)
+    return image
 
 
 class _Walker:
@@ -234,8 +247,9 @@ class _Walker:
             found[entry.digest] = found.get(entry.digest, ()) + inner
             picked.append(entry)
             if self._instances and entry.platform is not None:
-                others = (one for one in entries if one.platform == entry.platform)
-                picked += [one for one in others if not is_attestation(one)]
+                alike = (one for one in entries if one.platform == entry.platform)
+                zstd = is_zstd_instance(entry)
+                picked += [one for one in alike if is_zstd_instance(one) != zstd]
         chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
         for entry in entries:
             if is_attestation(entry):

@@ -354,6 +354,11 @@ def about(entry: Descriptor) -> str | None:
     return next((entry.annotations[key] for key in ABOUT if key in entry.annotations), None)
 
 
+def is_zstd_instance(entry: Descriptor) -> bool:
+    """Whether an index says that an image that it lists is in zstd."""
+    return entry.annotations.get(ZSTD_INSTANCE) == "true"
+
+
 def is_attestation(entry: Descriptor) -> bool:
     """Whether an index lists this as something about its other manifests, and not as an image."""
     platform = entry.platform or {}
