@@ -179,6 +179,7 @@ def convert_as(
             memory=memory,
             max_sparse=max_sparse,
             strict=options.strict,
+            folder=os.fsencode(folder or tempfile.gettempdir()),
         )
         if beside is not None:
             conversion.put_toc(*toc)

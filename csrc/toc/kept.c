@@ -2,25 +2,25 @@
 
 #include "base/bytes.h"
 #include "toc/internal.h"
+#include "toc/kept_internal.h"
 #include "toc/rows_internal.h"
 
 #define XATTR "SCHILY.xattr."
 #define XATTR_LEN (sizeof XATTR - 1)
 
-#define REFUSE(entry, offset, err, why)                                                        \
-    sgz_base_fail(err, SGZ_ENOTOC, offset, (entry)->name, (entry)->name_len, why)
-
-static sgz_status no_memory(sgz_error *err)
-{
-    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for the TOC");
-}
+#define REFUSE SGZ_KEPT_REFUSE
+#define no_memory sgz_kept_no_memory
 
 void sgz_toc_kept_free(sgz_toc_kept *kept)
 {
-    free(kept->times);
+    free(kept->rows.times);
+    free(kept->names);
+    free(kept->links);
+    free(kept->texts);
     free(kept->xattrs);
-    kept->times = NULL;
-    kept->xattrs = NULL;
+    free(kept->clean);
+    sgz_map_free(&kept->by_name);
+    memset(kept, 0, sizeof *kept);
 }
 
 /* What is read otherwise by Go, or not at all, or what JSON cannot hold. */
@@ -86,14 +86,14 @@ static sgz_status read_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
         size += sgz_xattrs_size(x->key_len, x->value_len);
         kept->xattrs[used++] = *x;
     }
-    if (!sgz_toc_reserve(kept->toc, size))
+    if (!sgz_toc_reserve(kept->rows.toc, size))
         return no_memory(err);
-    char *out = kept->toc->arena + kept->toc->arena_len;
+    char *out = kept->rows.toc->arena + kept->rows.toc->arena_len;
     for (size_t i = 0; i < used; i++)
         out = sgz_xattrs_put(out, &kept->xattrs[i]);
-    row->xattr_off = kept->toc->arena_len;
+    row->xattr_off = kept->rows.toc->arena_len;
     row->xattr_len = (uint32_t)size;
-    kept->toc->arena_len += size;
+    kept->rows.toc->arena_len += size;
     return SGZ_OK;
 }
 
@@ -104,10 +104,41 @@ static uint8_t row_type(char type)
     return type >= '0' && type <= '6' ? types[type - '0'] : 0;
 }
 
+/* The row's number, which is also there for rows that were taken. */
+static sgz_entry *append(sgz_toc_kept *kept, uint32_t *number)
+{
+    sgz_kept_rows *rows = &kept->rows;
+    if (rows->first + (uint64_t)rows->toc->count >= SGZ_NO_ROW - 1)
+        return NULL;
+    sgz_entry *row = sgz_toc_append(rows->toc);
+    *number = rows->first + (uint32_t)rows->toc->count - 1;
+    kept->weight.rows++;
+    return row;
+}
+
+static sgz_status check_json(const sgz_toc_kept *kept, sgz_error *err)
+{
+    if (kept->json <= SGZ_TOC_SIZE_MAX)
+        return SGZ_OK;
+    return sgz_base_fail(err, SGZ_ENOTOC, -1, NULL, 0,
+                         "its TOC would have more than %llu bytes, which is the limit",
+                         (unsigned long long)SGZ_TOC_SIZE_MAX);
+}
+
+/* Keep the texts, and room for a digest; *row gets where they are. */
+static sgz_status store(sgz_toc *toc, const sgz_tar_entry *entry, sgz_entry *row, sgz_error *err)
+{
+    static const uint8_t none[32];
+    row->name_off = sgz_toc_store(toc, entry->name, entry->name_len);
+    row->link_off = sgz_toc_store(toc, entry->link, entry->link_len);
+    row->digest_off = sgz_toc_store(toc, none, sizeof none);
+    return row->name_off == UINT64_MAX || row->link_off == UINT64_MAX ||
+                   row->digest_off == UINT64_MAX ? no_memory(err) : SGZ_OK;
+}
+
 sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
                               uint32_t *number, sgz_error *err)
 {
-    sgz_toc *toc = kept->toc;
     sgz_tar_stated stated;
     sgz_status status = sgz_tar_read_stated(entry, offset, &stated, err);
     if (!status)
@@ -122,53 +153,108 @@ sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
                      .name_len = (uint32_t)entry->name_len, .link_len = (uint32_t)entry->link_len};
     if (!row.type)
         return REFUSE(entry, offset, err, "an entry of a type that no TOC can hold");
-    row.name_off = sgz_toc_store(toc, entry->name, entry->name_len);
-    row.link_off = row.link_len ? sgz_toc_store(toc, entry->link, entry->link_len) : 0;
-    if (row.name_off == UINT64_MAX || row.link_off == UINT64_MAX)
-        return no_memory(err);
-    if ((status = read_xattrs(kept, entry, offset, &row, err)))
+    if ((status = sgz_kept_name_entry(kept, entry, row.type, offset, err)) ||
+        (status = store(kept->rows.toc, entry, &row, err)) ||
+        (status = read_xattrs(kept, entry, offset, &row, err)))
         return status;
-    sgz_entry *added = sgz_toc_append(toc);
+    sgz_entry *added = append(kept, number);
     if (!added)
         return no_memory(err);
     *added = row;
-    *number = (uint32_t)(toc->count - 1);
     kept->last = *number;
+    kept->weight.bytes += row.name_len + row.link_len + row.xattr_len + 32 * (row.type == SGZ_REG);
+    kept->json += 60 + row.name_len + row.link_len + row.xattr_len;
     if (stated.mtime.nanoseconds || stated.atime.given || stated.ctime.given) {
         sgz_kept_times times = {*number, stated.mtime.nanoseconds, stated.atime, stated.ctime};
-        if (!SGZ_PUSH(kept->times, kept->time_count, kept->time_cap, times))
+        if (!SGZ_PUSH(kept->rows.times, kept->rows.time_count, kept->rows.time_cap, times))
             return no_memory(err);
     }
-    uint32_t previous;
-    if ((status = sgz_toc_index(toc, *number, &previous, err)))
-        return status;
-    if (previous != SGZ_NO_ROW)
-        return REFUSE(entry, offset, err, "the tar has this path twice");
-    return SGZ_OK;
+    return check_json(kept, err);
 }
 
 sgz_status sgz_toc_kept_chunk(sgz_toc_kept *kept, uint32_t *number, sgz_error *err)
 {
-    sgz_entry *row = sgz_toc_append(kept->toc);
+    sgz_entry *row = append(kept, number);
     if (!row)
         return no_memory(err);
-    const sgz_entry *file = &kept->toc->rows[kept->last];
+    const sgz_entry *file = sgz_kept_row(&kept->rows, kept->last);
     row->type = SGZ_CHUNK;
     row->name_off = file->name_off;
     row->name_len = file->name_len;
-    *number = (uint32_t)(kept->toc->count - 1);
+    kept->json += 150 + row->name_len;
+    return check_json(kept, err);
+}
+
+sgz_status sgz_toc_kept_check_size(const sgz_toc_kept *kept, uint64_t json, sgz_error *err)
+{
+    sgz_status status = check_json(kept, err);
+    if (!status && json <= SGZ_TOC_SIZE_MAX && sgz_toc_fits(kept->weight, json, 1))
+        return SGZ_OK;
+    return status ? status
+                  : sgz_base_fail(err, SGZ_ENOTOC, -1, NULL, 0,
+                                  "its TOC of %llu bytes, or the memory to read it, would be more "
+                                  "than the limits allow", (unsigned long long)json);
+}
+
+/* Those from `number` on become the first ones of a new array, and so do their texts. */
+static sgz_status split_rows(sgz_toc *from, size_t count, sgz_toc *rest, sgz_error *err)
+{
+    size_t rows = from->count - count;
+    uint64_t texts = rows ? from->rows[count].name_off : from->arena_len;
+    rest->count = rest->arena_len = 0;
+    if (!SGZ_FIT(rest->rows, rest->cap, rows) ||
+        !sgz_toc_reserve(rest, from->arena_len - texts))
+        return no_memory(err);
+    for (size_t i = 0; i < rows; i++) {
+        sgz_entry *row = &rest->rows[i];
+        *row = from->rows[count + i];
+        row->name_off -= texts;
+        row->link_off -= texts;
+        row->digest_off -= texts;
+        row->xattr_off -= row->xattr_len ? texts : 0;
+    }
+    memcpy(rest->arena, from->arena + texts, from->arena_len - texts);
+    rest->count = rows;
+    rest->arena_len = from->arena_len - texts;
+    from->count = count;
+    from->arena_len = texts;
     return SGZ_OK;
 }
 
-sgz_status sgz_toc_kept_finish(const sgz_toc_kept *kept, sgz_error *err)
+#define SWAP(a, b)                                                                             \
+    do {                                                                                       \
+        __typeof__(a) held = a;                                                                \
+        a = b;                                                                                 \
+        b = held;                                                                              \
+    } while (0)
+
+sgz_status sgz_kept_rows_take(sgz_kept_rows *rows, uint32_t until, sgz_kept_rows *done,
+                              sgz_error *err)
 {
-    const sgz_toc *toc = kept->toc;
-    for (size_t i = 0; i < toc->count; i++) {
-        const sgz_entry *row = &toc->rows[i];
-        if (row->type == SGZ_HARDLINK &&
-            sgz_toc_lookup(toc, toc->arena + row->link_off, row->link_len) == SGZ_NO_ROW)
-            return sgz_base_fail(err, SGZ_ENOTOC, -1, sgz_toc_row_name(toc, (uint32_t)i),
-                                 row->name_len, "a hard link to what is not in the layer");
-    }
+    sgz_toc *from = rows->toc, *to = done->toc;
+    size_t times = 0;
+    while (times < rows->time_count && rows->times[times].row < until)
+        times++;
+    done->time_count = 0;
+    if (!SGZ_FIT(done->times, done->time_cap, rows->time_count - times))
+        return no_memory(err);
+    sgz_status status = split_rows(from, until - rows->first, to, err);
+    if (status)
+        return status;
+    SWAP(from->rows, to->rows);
+    SWAP(from->count, to->count);
+    SWAP(from->cap, to->cap);
+    SWAP(from->arena, to->arena);
+    SWAP(from->arena_len, to->arena_len);
+    SWAP(from->arena_cap, to->arena_cap);
+    if (rows->time_count > times)
+        memcpy(done->times, rows->times + times, (rows->time_count - times) * sizeof *rows->times);
+    done->time_count = rows->time_count - times;
+    rows->time_count = times;
+    SWAP(rows->times, done->times);
+    SWAP(rows->time_count, done->time_count);
+    SWAP(rows->time_cap, done->time_cap);
+    done->first = rows->first;
+    rows->first = until;
     return SGZ_OK;
 }

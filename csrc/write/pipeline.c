@@ -11,9 +11,8 @@ static int complete(const sgz_write_slot *s, sgz_write_stage stage)
 
 static int has_room(sgz_write_pipeline *c, sgz_write_slot *s)
 {
-    /* What is stored has been placed, and so its tar hashed. */
-    uint64_t freed = c->at[HASH_FILES].next < c->at[STORE].next ? c->at[HASH_FILES].next
-                                                                : c->at[STORE].next;
+    /* What is stored has been placed, and so its tar hashed; its files were, when it is listed. */
+    uint64_t freed = c->at[LIST].next < c->at[STORE].next ? c->at[LIST].next : c->at[STORE].next;
     (void)s;
     return !c->filled && c->at[FILL].next < freed + c->slot_count;
 }
@@ -38,12 +37,18 @@ static int can_place(sgz_write_pipeline *c, sgz_write_slot *s)
     return complete(s, COMPRESS);
 }
 
+static int can_list(sgz_write_pipeline *c, sgz_write_slot *s)
+{
+    (void)s;
+    return c->at[LIST].next < c->at[HASH_FILES].next;
+}
+
 static int is_over(sgz_write_pipeline *c, sgz_write_slot *s)
 {
     uint64_t all = c->at[FILL].next;
     (void)s;
     return c->filled && !c->at[END].next && c->at[STORE].next == all &&
-           c->at[HASH_TAR].next == all && c->at[HASH_FILES].next == all;
+           c->at[HASH_TAR].next == all && c->at[LIST].next == all;
 }
 
 /* --- the stages ----------------------------------------------------------------------------- */
@@ -61,6 +66,7 @@ static const stage stages[STAGES] = {
     [FILL] = {has_room, sgz_write_fill, 0, FILL},
     [HASH_TAR] = {is_tar_due, sgz_write_hash_tar, 0, FILL},
     [HASH_FILES] = {is_loaded, sgz_write_hash_files, 0, FILL},
+    [LIST] = {can_list, sgz_write_list, 0, PLACE},
     [LOAD] = {NULL, sgz_write_load, 1, FILL},
     [COMPRESS] = {is_loaded, sgz_write_compress, 1, FILL},
     [END] = {is_over, sgz_write_end, 0, END},
@@ -167,6 +173,7 @@ static void release(sgz_write_pipeline *c)
 {
     sgz_write_blob_free(&c->writer);
     sgz_write_split_free(&c->split);
+    sgz_write_chunked_free(&c->chunked);
     sgz_codec_sha256_free(c->codecs, &c->file_sha);
     sgz_codec_sha256_free(c->codecs, &c->tail_sha);
     for (unsigned i = 0; i < SLABS_MAX; i++) {
@@ -195,8 +202,11 @@ sgz_status sgz_write_pipeline_start(sgz_write_pipeline **pipeline, sgz_base_job 
     sgz_status status = sgz_codec_sha256_new(codecs, &c->file_sha, err);
     if (!status)
         status = sgz_write_blob_init(&c->writer, codecs, sink, err);
+    if (!status && sgz_write_is_zstd(c))
+        status = sgz_write_chunked_init(&c->chunked, codecs, options->level, options->dir, err);
     if (!status && options->format == SGZ_WRITE_CHUNKED)
-        status = sgz_write_split_init(&c->split, codecs, options->level, toc, filler->lock, err);
+        status = sgz_write_split_init(&c->split, codecs, options->level, options->dir,
+                                      &filler->kept->rows, filler->lock, err);
     c->writer.no_diff_id = options->no_diff_id;
     for (unsigned i = 0; i < c->slot_count && !status; i++)
         status = sgz_write_slab_init(&c->slots[i].in, filler->slab_size, err);

@@ -49,6 +49,7 @@ typedef struct {
     size_t piece_count, piece_cap;
     sgz_write_mark *marks;
     size_t mark_count, mark_cap;
+    uint32_t rows_done;     /* of a tar that is kept: all rows before it are, with this slab */
     int unfit;              /* the filler has found (sgz_write_filler.unfit) */
     uint8_t *packed;        /* copied runs, in order */
     size_t packed_len, packed_cap;

@@ -2,7 +2,6 @@
 #include "write/internal.h"
 
 #include "base/buffer.h"
-#include "write/chunked_end.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -176,16 +175,28 @@ sgz_status sgz_write_hash_files(sgz_write_worker *w, sgz_write_slot *s, sgz_erro
         uint8_t digest[32];
         sgz_codec_sha256_final(c->codecs, &c->file_sha, digest);
         pthread_mutex_lock(c->filler.lock);
-        uint64_t at = sgz_toc_store(c->toc, digest, sizeof digest);
-        if (at != UINT64_MAX) {
-            c->toc->rows[piece->file_row].digest_off = at;
-            c->toc->rows[piece->file_row].flags |= SGZ_HAS_DIGEST;
-        }
+        sgz_entry *row = sgz_write_row(c, piece->file_row);
+        uint64_t at = row->digest_off;
+        if (c->filler.kept)
+            memcpy(c->toc->arena + at, digest, sizeof digest);
+        else
+            row->digest_off = at = sgz_toc_store(c->toc, digest, sizeof digest);
+        if (at != UINT64_MAX)
+            row->flags |= SGZ_HAS_DIGEST;
         pthread_mutex_unlock(c->filler.lock);
         if (at == UINT64_MAX)
             return sgz_write_no_memory(err);
     }
     return SGZ_OK;
+}
+
+sgz_status sgz_write_list(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+{
+    sgz_write_pipeline *c = w->c;
+    if (!c->filler.kept || s->in.unfit)
+        return SGZ_OK;
+    return sgz_write_chunked_rows(&c->chunked, c->filler.kept, s->in.rows_done, c->filler.lock,
+                                  err);
 }
 
 static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
@@ -196,7 +207,7 @@ static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
         const sgz_write_member *member = &s->in.members[i];
         for (size_t k = 0; k < member->piece_count; k++) {
             const sgz_write_piece *piece = &s->in.pieces[member->first_piece + k];
-            sgz_entry *row = &c->toc->rows[piece->row];
+            sgz_entry *row = sgz_write_row(c, piece->row);
             row->offset = offset + piece->at;
             row->inner_offset = (int64_t)piece->inner;
             memcpy(row->chunk_digest, piece->digest, 32);
@@ -204,7 +215,7 @@ static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
             if (piece->whole)
                 row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
             if (c->filler.kept && piece->last)
-                c->toc->rows[piece->file_row].inner_offset = offset + (int64_t)member->out_len;
+                sgz_write_row(c, piece->file_row)->inner_offset = offset + (int64_t)member->out_len;
         }
         offset += (int64_t)member->out_len;
     }
@@ -261,18 +272,22 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
     c->result.notes = *c->filler.notes(c->filler.arg);
     c->writer.tail = &c->tail_sha;
     const sgz_error *unfit = c->filler.unfit ? c->filler.unfit(c->filler.arg) : NULL;
-    int level = c->options.level, kept = c->options.format == SGZ_WRITE_CHUNKED;
-    if (unfit) {
-        c->result.unfit = *unfit;
-        sgz_write_blob_seal(&c->writer, c->toc, &c->result);
-        c->result.entries = c->result.chunks = 0;
-    } else if (sgz_write_is_zstd(c)) {
-        status = sgz_write_chunked_finish(&c->writer, c->toc, c->filler.kept,
-                                          kept ? &c->split : NULL, level, &c->result, err);
-    } else {
-        status = sgz_write_blob_finish(&c->writer, c->toc, level,
+    int kept = c->options.format == SGZ_WRITE_CHUNKED;
+    if (!unfit && sgz_write_is_zstd(c)) {
+        status = sgz_write_chunked_finish(&c->chunked, &c->writer, c->toc, c->filler.kept,
+                                          kept ? &c->split : NULL, &c->result, err);
+        if (status == SGZ_ENOTOC && !c->filler.strict)
+            unfit = err;
+    } else if (!unfit) {
+        status = sgz_write_blob_finish(&c->writer, c->toc, c->options.level,
                                        c->options.format == SGZ_WRITE_STARGZ,
                                        c->options.toc_sink, &c->result, err);
+    }
+    if (unfit) {
+        c->result = (sgz_write_result){.notes = c->result.notes, .unfit = *unfit};
+        status = SGZ_OK;
+        sgz_write_blob_seal(&c->writer, c->toc, &c->result);
+        c->result.entries = c->result.chunks = 0;
     }
     if (!status)
         sgz_codec_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);

@@ -132,6 +132,7 @@ cdef extern from "write/pipeline.h" nogil:
         int no_diff_id
         int writeback
         int threads
+        const char *dir
 
     ctypedef struct sgz_write_result:
         uint8_t digest[32]
@@ -279,7 +280,8 @@ cdef class Conversion:
 
     The source is a descriptor or a callable read(n); the sink a descriptor or a callable
     write(view). `names` are the prioritized files as bytes, None for no landmark order;
-    `spool` makes the temporary file that they need. The format external-toc needs `put_toc`.
+    `spool` makes the temporary file that they need. `folder` is where one is made for a large TOC
+    of zstd:chunked. The format external-toc needs `put_toc`.
     """
 
     cdef sgz_input input
@@ -292,6 +294,7 @@ cdef class Conversion:
     cdef Job job
     cdef Reader reader
     cdef object source_name, progress
+    cdef bytes folder
     cdef int64_t source_size
     cdef readonly list missing
 
@@ -308,7 +311,7 @@ cdef class Conversion:
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  str format, bint lossless, int threads, str source_name,
                  str sink_name, progress, int64_t source_size, memory=None, max_sparse=None,
-                 bint strict=False):
+                 bint strict=False, bytes folder=b"."):
         cdef sgz_error err
         cdef sgz_status status
         if format.startswith("zstd"):
@@ -322,6 +325,8 @@ cdef class Conversion:
         self.options.level = level
         self.options.format = FORMATS[format]
         self.options.threads = threads
+        self.folder = folder
+        self.options.dir = self.folder
         self.cut.chunk_size = chunk_size
         self.cut.min_chunk_size = min_chunk_size
         self.cut.frames = format.startswith("zstd")
