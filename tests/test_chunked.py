@@ -176,6 +176,10 @@ UNFIT = {
     "a whiteout of no name": (of({"name": "d/.wh.", "data": b""}), "whiteout"),
     "a whiteout of the directory above": (of({"name": "d/.wh...", "data": b""}), "whiteout"),
     "a whiteout with contents": (of({"name": "d/.wh..wh..opq", "data": b"1"}), "whiteout"),
+    "a large xattr": (
+        of({"name": "x", "pax_headers": {"SCHILY.xattr.user.x": "v" * 65537}}),
+        "xattr",
+    ),
     "a long name": (of({"name": "d/" + "n" * 256, "data": b"1"}), "too long"),
     "a long path": (of({"name": "d/" + "n/" * 1600 + "f", "data": b"1"}), "too long"),
     "a name that is not UTF-8": (latin(), "not UTF-8"),

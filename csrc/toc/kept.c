@@ -7,6 +7,9 @@
 
 #define XATTR "SCHILY.xattr."
 #define XATTR_LEN (sizeof XATTR - 1)
+/* Of Linux. */
+#define XATTR_NAME_MAX 255
+#define XATTR_SIZE_MAX 65536
 
 #define REFUSE SGZ_KEPT_REFUSE
 #define no_memory sgz_kept_no_memory
@@ -73,6 +76,8 @@ static sgz_status read_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
                        (uint32_t)value.len};
         if (sgz_toc_rows_scan(x.key, x.key_len) & SGZ_TOC_BAD_BYTES)
             return REFUSE(entry, offset, err, "the name of an xattr is not UTF-8");
+        if (x.key_len > XATTR_NAME_MAX || x.value_len > XATTR_SIZE_MAX)
+            return REFUSE(entry, offset, err, "an xattr that is larger than Linux has them");
         if (!SGZ_PUSH(kept->xattrs, count, kept->xattr_cap, x))
             return no_memory(err);
     }
@@ -153,7 +158,7 @@ sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
                      .name_len = (uint32_t)entry->name_len, .link_len = (uint32_t)entry->link_len};
     if (!row.type)
         return REFUSE(entry, offset, err, "an entry of a type that no TOC can hold");
-    if ((status = sgz_kept_name_entry(kept, entry, row.type, offset, err)) ||
+    if ((status = sgz_toc_kept_name(kept, entry, row.type, offset, err)) ||
         (status = store(kept->rows.toc, entry, &row, err)) ||
         (status = read_xattrs(kept, entry, offset, &row, err)))
         return status;
@@ -228,7 +233,7 @@ static sgz_status split_rows(sgz_toc *from, size_t count, sgz_toc *rest, sgz_err
         b = held;                                                                              \
     } while (0)
 
-sgz_status sgz_kept_rows_take(sgz_kept_rows *rows, uint32_t until, sgz_kept_rows *done,
+sgz_status sgz_toc_kept_take(sgz_kept_rows *rows, uint32_t until, sgz_kept_rows *done,
                               sgz_error *err)
 {
     sgz_toc *from = rows->toc, *to = done->toc;

@@ -37,7 +37,7 @@ static inline sgz_entry *sgz_kept_row(const sgz_kept_rows *rows, uint32_t number
 }
 
 /* The first rows, up to this number, become those of `done`, which are over. */
-sgz_status sgz_kept_rows_take(sgz_kept_rows *rows, uint32_t until, sgz_kept_rows *done,
+sgz_status sgz_toc_kept_take(sgz_kept_rows *rows, uint32_t until, sgz_kept_rows *done,
                               sgz_error *err);
 
 /* A cleaned name. */
@@ -87,11 +87,11 @@ sgz_status sgz_toc_kept_check_size(const sgz_toc_kept *kept, uint64_t json, sgz_
 /* The JSON, in pieces, as sgz_toc_format has it: rows of whole files, as often as there are some, and
  * then its end. `split` is the sha256 of the compressed tar-split. */
 typedef struct sgz_kept_json sgz_kept_json;
-sgz_kept_json *sgz_kept_json_new(sgz_toc_emit emit, void *arg);  /* NULL: no memory */
-void sgz_kept_json_free(sgz_kept_json *json);
-void sgz_kept_json_rows(sgz_kept_json *json, const sgz_kept_rows *rows);
+sgz_kept_json *sgz_toc_kept_json_new(sgz_toc_emit emit, void *arg);  /* NULL: no memory */
+void sgz_toc_kept_json_free(sgz_kept_json *json);
+void sgz_toc_kept_json_rows(sgz_kept_json *json, const sgz_kept_rows *rows);
 /* SGZ_ECALLBACK: `emit` had it stop, here or before. */
-sgz_status sgz_kept_json_end(sgz_kept_json *json, const uint8_t split[32], uint64_t *len,
+sgz_status sgz_toc_kept_json_end(sgz_kept_json *json, const uint8_t split[32], uint64_t *len,
                              sgz_error *err);
 
 #endif

@@ -108,7 +108,7 @@ struct sgz_kept_json {
     int begun;
 };
 
-sgz_kept_json *sgz_kept_json_new(sgz_toc_emit emit, void *arg)
+sgz_kept_json *sgz_toc_kept_json_new(sgz_toc_emit emit, void *arg)
 {
     sgz_kept_json *json = calloc(1, sizeof *json);
     if (!json)
@@ -125,7 +125,7 @@ sgz_kept_json *sgz_kept_json_new(sgz_toc_emit emit, void *arg)
     return json;
 }
 
-void sgz_kept_json_free(sgz_kept_json *json)
+void sgz_toc_kept_json_free(sgz_kept_json *json)
 {
     if (!json)
         return;
@@ -133,7 +133,7 @@ void sgz_kept_json_free(sgz_kept_json *json)
     free(json);
 }
 
-void sgz_kept_json_rows(sgz_kept_json *json, const sgz_kept_rows *rows)
+void sgz_toc_kept_json_rows(sgz_kept_json *json, const sgz_kept_rows *rows)
 {
     sgz_json_out *w = &json->w;
     size_t time = 0;
@@ -149,7 +149,7 @@ void sgz_kept_json_rows(sgz_kept_json *json, const sgz_kept_rows *rows)
     }
 }
 
-sgz_status sgz_kept_json_end(sgz_kept_json *json, const uint8_t split[32], uint64_t *len,
+sgz_status sgz_toc_kept_json_end(sgz_kept_json *json, const uint8_t split[32], uint64_t *len,
                              sgz_error *err)
 {
     sgz_json_out *w = &json->w;

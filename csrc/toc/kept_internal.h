@@ -14,7 +14,7 @@ static inline sgz_status sgz_kept_no_memory(sgz_error *err)
 
 /* Take note of an entry's name, and where a hard link leads; SGZ_ENOTOC for names that no one can
  * extract, or that are there already. */
-sgz_status sgz_kept_name_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, uint8_t type,
+sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uint8_t type,
                                int64_t offset, sgz_error *err);
 
 #endif

@@ -122,7 +122,7 @@ static sgz_status add_link(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64
     return SGZ_OK;
 }
 
-sgz_status sgz_kept_name_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, uint8_t type,
+sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uint8_t type,
                                int64_t offset, sgz_error *err)
 {
     size_t len;

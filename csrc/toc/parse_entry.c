@@ -369,10 +369,10 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_erro
         status = type == SGZ_CHUNK ? sgz_toc_add_chunk(parser, f, row, err)
                                    : add_named(parser, f, row, err);
     if (!status && !sgz_toc_fits(sgz_toc_parser_weight(parser), parser->json_size,
-                                 parser->fractions))
+                                 parser->chunked))
         status = FAIL(parser, &toc->rows[toc->count - 1], err,
                       "the entries to here take more memory than %s times the TOC's %llu bytes and "
-                      "50 MB, which is the limit", parser->fractions ? "two" : "one and a half",
+                      "50 MB, which is the limit", parser->chunked ? "two" : "one and a half",
                       (unsigned long long)parser->json_size);
     return status;
 }

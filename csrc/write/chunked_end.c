@@ -29,7 +29,7 @@ sgz_status sgz_write_chunked_init(sgz_write_chunked *t, const sgz_codecs *codecs
     if (status)
         return status;
     sgz_codec_sha256_init(codecs, &t->json_sha);
-    t->json = sgz_kept_json_new(take_json, t);
+    t->json = sgz_toc_kept_json_new(take_json, t);
     t->rows.toc = sgz_toc_new();
     return t->json && t->rows.toc ? SGZ_OK : no_memory(err);
 }
@@ -39,7 +39,7 @@ void sgz_write_chunked_free(sgz_write_chunked *t)
     if (t->frame.codecs)
         sgz_codec_sha256_free(t->frame.codecs, &t->json_sha);
     sgz_write_frame_free(&t->frame);
-    sgz_kept_json_free(t->json);
+    sgz_toc_kept_json_free(t->json);
     sgz_toc_free(t->rows.toc);
     free(t->rows.times);
 }
@@ -57,7 +57,7 @@ sgz_status sgz_write_chunked_rows(sgz_write_chunked *t, sgz_toc_kept *kept, uint
 {
     pthread_mutex_lock(lock);
     int none = until == kept->rows.first;
-    sgz_status status = none ? SGZ_OK : sgz_kept_rows_take(&kept->rows, until, &t->rows, err);
+    sgz_status status = none ? SGZ_OK : sgz_toc_kept_take(&kept->rows, until, &t->rows, err);
     pthread_mutex_unlock(lock);
     if (none || status)
         return status;
@@ -66,7 +66,7 @@ sgz_status sgz_write_chunked_rows(sgz_write_chunked *t, sgz_toc_kept *kept, uint
         t->entries += !sgz_toc_is_piece(row);
         t->chunks += row->chunk_size != 0;
     }
-    sgz_kept_json_rows(t->json, &t->rows);
+    sgz_toc_kept_json_rows(t->json, &t->rows);
     return stopped(t, SGZ_OK, err);
 }
 
@@ -74,7 +74,7 @@ static sgz_status finish_toc(sgz_write_chunked *t, const sgz_toc *toc, const sgz
                              const uint8_t split[32], sgz_write_result *result, sgz_error *err)
 {
     sgz_status status =
-        kept ? sgz_kept_json_end(t->json, split, &result->toc_size, err)
+        kept ? sgz_toc_kept_json_end(t->json, split, &result->toc_size, err)
              : sgz_toc_format(toc, 0, take_json, t, &result->toc_size, err);
     status = stopped(t, status, err);
     if (!status)
