@@ -233,13 +233,20 @@ def test_each_reader_of_zstd_chunked_has_demands_of_its_own(tmp_path: Path) -> N
     blob = (data / "containers_storage.zst").read_bytes()
     said = json.loads((data / "containers_storage.json").read_text())
     said = said.get("annotations", said)
-    tar = chunked_layers.plain(blob)
-    layout = one_layer(tmp_path / "theirs", blob, sha256(tar), said)
-    assert only(convert(layout, tmp_path / "kept", format="zstd:chunked")).status == "kept"
-    assert images(tmp_path / "kept")[0].layers[0].annotations == said
-    report = convert(layout, tmp_path / "made", format="zstd:chunked-stargz")
-    assert only(report).status == "converted" and not report.warnings
-    check(tmp_path / "made", "zstd:chunked-stargz")
+    # With that footer it lacks the digests, and one of ours without it that alone.
+    numbers = said[C + "manifest-position"].split(":")
+    footer = b"".join(int(number).to_bytes(8, "little") for number in numbers) + b"GnUlInUx"
+    with_footer = blob + bytes.fromhex("502a4d1828000000") + footer
+    ours, made = chunked_layers.convert(LOWER, "zstd:chunked")
+    lacking = [(blob, said), (with_footer, said), (ours[:-48], made.annotations)]
+    for number, (each, told) in enumerate(lacking):
+        diff_id = sha256(chunked_layers.plain(each))
+        layout = one_layer(tmp_path / f"lacking{number}", each, diff_id, told)
+        report = convert(layout, tmp_path / f"made{number}", format="zstd:chunked-stargz")
+        assert only(report).status == "converted" and not report.warnings
+        check(tmp_path / f"made{number}", "zstd:chunked-stargz")
+        kept = convert(layout, tmp_path / f"kept{number}", format="zstd:chunked")
+        assert (only(kept).status, kept.status) == ("kept", "unchanged")
 
 
 def test_another_layout_is_made_anew(sources: Path, tmp_path: Path) -> None:
