@@ -306,6 +306,34 @@ def test_zeros_beyond_every_file(tmp_path: Path) -> None:
     refused(TOCError, "impossibly large", *of_entries(twice))
 
 
+def test_zeros_whose_digest_is_of_something_else(tmp_path: Path) -> None:
+    """Others read the frame, which has just that."""
+    contents = b"x" * 50, b"y" * 4096, b"z" * 50
+    for size, digest in ((4096, sha256(contents[1])), (4096, sha256(bytes(4095)))):
+        made = Handmade()
+        made.file("a", *contents)
+        made.file("b", bytes(4095), bytes(size), bytes(4095), bytes(1))
+        made.entries[1] |= {"chunkType": "zeros", "chunkDigest": digest}
+        refused(DigestError, "'?a'?: a chunk of zeros", *made.finish("C"))
+        made.entries[1] |= {"chunkDigest": sha256(bytes(size))}
+        with opened(*made.finish("C")) as layer:
+            assert layer.read("b") == bytes(4095 * 2 + size + 1)
+    # The digest of a longer one is not looked at when it is opened, that of its file is compared.
+    size = (256 << 20) + 1
+    made = Handmade()
+    made.file("a", b"x", bytes(4096))
+    made.put(frame(bytes(size)))
+    row = {"size": 1 + size, "digest": sha256(b"other")}
+    made.entries[0] |= row
+    made.entries[1] |= {"chunkSize": size, "chunkDigest": sha256(b"another")}
+    blob, notes = made.finish("C")
+    with (
+        opened(blob, notes) as layer,
+        pytest.raises(DigestError, match=r"'?a'?: the file does not match"),
+    ):
+        layer.extractall(tmp_path)
+
+
 BOMBS = """
 import zstandard
 from test_chunked_reading import Handmade

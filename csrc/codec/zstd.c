@@ -73,7 +73,7 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
         window = ((uint64_t)1 << (10 + (p[5] >> 3))) / 8 * (8 + (p[5] & 7));
     if (window <= (uint64_t)memory)
         return SGZ_OK;
-    uint64_t mib = (window + (1 << 20) - 1) >> 20;
+    uint64_t mib = (window >> 20) + ((window & ((1 << 20) - 1)) != 0);
     if (memory == SGZ_FRAME_MEMORY)
         return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                              "a zstd frame has a window of %llu MiB, over the limit of %lld MiB "
