@@ -176,6 +176,27 @@ UNFIT = {
     "a whiteout of no name": (of({"name": "d/.wh.", "data": b""}), "whiteout"),
     "a whiteout of the directory above": (of({"name": "d/.wh...", "data": b""}), "whiteout"),
     "a whiteout with contents": (of({"name": "d/.wh..wh..opq", "data": b"1"}), "whiteout"),
+    "a whiteout behind what it is for": (of({"name": "d/.wh.f", "data": b""}), "same layer"),
+    "a whiteout before what it is for": (
+        of({"name": ".wh.n", "data": b""}, {"name": "n", "type": tarfile.SYMTYPE, "linkname": "d"}),
+        "same layer",
+    ),
+    "a whiteout of a directory that is implied": (
+        of({"name": "n/m/o", "data": b""}, {"name": "n/.wh.m", "data": b""}),
+        "same layer",
+    ),
+    "an entry below what a whiteout is for": (
+        of({"name": ".wh.n", "data": b""}, {"name": "n/m", "data": b""}),
+        "below what is no directory",
+    ),
+    "a hard link to a pipe": (
+        of({"name": "p", "type": tarfile.FIFOTYPE}, link("l", "p")),
+        "device, pipe",
+    ),
+    "a hard link to a device": (
+        of(link("l", "p"), {"name": "p", "type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}),
+        "no file",
+    ),
     "a large xattr": (
         of({"name": "x", "pax_headers": {"SCHILY.xattr.user.x": "v" * 65537}}),
         "xattr",
@@ -206,6 +227,8 @@ def test_what_readers_take_is_not_left_plain() -> None:
         {"name": "later", "data": b"2"},
         {"name": ".wh.x", "data": b""},
         {"name": "d/.wh..wh..opq", "data": b""},
+        {"name": "d/.wh..wh.f", "data": b""},
+        {"name": "p", "type": tarfile.FIFOTYPE},
         {"name": "./e//./f", "data": b"3"},
         {"name": "e", "type": tarfile.DIRTYPE},
         {"name": "d/" + "n" * 255, "data": b"4"},
@@ -213,7 +236,7 @@ def test_what_readers_take_is_not_left_plain() -> None:
     )
     blob, result = convert(tar, "zstd:chunked", strict=True)
     found = plain_chunked.read(blob, result.annotations)
-    assert result.entries == len([e for e in found.toc["entries"] if e["type"] != "chunk"]) == 13
+    assert result.entries == len([e for e in found.toc["entries"] if e["type"] != "chunk"]) == 15
     assert found.split is not None
     files = plain_chunked.contents(blob, found)
     assert plain_chunked.put_together(found.split, files) == tar

@@ -11,7 +11,10 @@
 
 #define REFUSE SGZ_KEPT_REFUSE
 
-enum { FILE_NAME, DIR_NAME, LINK_NAME, WHITEOUT_NAME, IMPLIED_NAME };
+/* A node is a device or a pipe, which no partial pull makes; what is gone has a whiteout. */
+enum { FILE_NAME, DIR_NAME, LINK_NAME, NODE_NAME, WHITEOUT_NAME, GONE_NAME, IMPLIED_NAME };
+
+#define BOTH "a whiteout, and what it is for, in the same layer"
 
 static sgz_kept_name hash(const sgz_toc_kept *kept, const char *name, size_t len, uint8_t kind)
 {
@@ -111,7 +114,7 @@ static sgz_status add_link(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64
                           (uint32_t)entry->name_len};
     const sgz_kept_name *there = find(kept, &link.target);
     if (there && there->kind != FILE_NAME && there->kind != LINK_NAME)
-        return REFUSE(entry, offset, err, "a hard link to a directory, or to what a whiteout is for");
+        return REFUSE(entry, offset, err, "a hard link to a directory, device, pipe or whiteout");
     if (there)
         return SGZ_OK;
     if (!SGZ_FIT(kept->texts, kept->text_cap, kept->text_len + entry->name_len + 1) ||
@@ -120,6 +123,37 @@ static sgz_status add_link(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64
     memcpy(kept->texts + kept->text_len, entry->name, entry->name_len);
     kept->text_len += entry->name_len;
     return SGZ_OK;
+}
+
+/* What a whiteout is for is not there: readers would find the whiteout in its place. */
+static sgz_status add_gone(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
+                           const char *name, const char *of, size_t of_len, sgz_error *err)
+{
+    if (of_len >= WHITEOUT_LEN && !memcmp(of, WHITEOUT, WHITEOUT_LEN))
+        return SGZ_OK; /* an opaque directory, or what else AUFS has */
+    size_t above = (size_t)(of - name) - WHITEOUT_LEN;
+    if (!SGZ_FIT(kept->clean, kept->clean_cap, above + of_len))
+        return sgz_kept_no_memory(err);
+    memmove(kept->clean, name, above); /* which may be there itself */
+    memmove(kept->clean + above, of, of_len);
+    sgz_kept_name it = hash(kept, kept->clean, above + of_len, GONE_NAME);
+    return find(kept, &it) ? REFUSE(entry, offset, err, BOTH) : add(kept, &it, err);
+}
+
+static uint8_t kind_of(uint8_t type)
+{
+    switch (type) {
+    case SGZ_DIR:
+        return DIR_NAME;
+    case SGZ_HARDLINK:
+        return LINK_NAME;
+    case SGZ_CHAR:
+    case SGZ_BLOCK:
+    case SGZ_FIFO:
+        return NODE_NAME;
+    default:
+        return FILE_NAME;
+    }
 }
 
 sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uint8_t type,
@@ -149,10 +183,10 @@ sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uin
         return REFUSE(entry, offset, err, "a whiteout of no name");
     if (whiteout && entry->size)
         return REFUSE(entry, offset, err, "a whiteout with contents");
-    sgz_kept_name it = hash(kept, name, len, whiteout ? WHITEOUT_NAME
-                                             : type == SGZ_DIR ? DIR_NAME
-                                             : type == SGZ_HARDLINK ? LINK_NAME : FILE_NAME);
+    sgz_kept_name it = hash(kept, name, len, whiteout ? WHITEOUT_NAME : kind_of(type));
     sgz_kept_name *there = find(kept, &it);
+    if (there && there->kind == GONE_NAME)
+        return REFUSE(entry, offset, err, BOTH);
     if (there && there->kind != IMPLIED_NAME)
         return REFUSE(entry, offset, err, "the tar has this path twice");
     if (there && it.kind != DIR_NAME)
@@ -163,7 +197,9 @@ sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uin
         return SGZ_OK;
     }
     status = add_parents(kept, entry, offset, name, len, err);
-    return status ? status : add(kept, &it, err);
+    if (!status)
+        status = add(kept, &it, err);
+    return status || !whiteout ? status : add_gone(kept, entry, offset, name, of, of_len, err);
 }
 
 sgz_status sgz_toc_kept_finish(const sgz_toc_kept *kept, sgz_error *err)
