@@ -29,7 +29,8 @@ EXTERNAL_FOOTER_SIZE = 46
 ZSTD_FOOTER_SIZE = 48
 TARSPLIT_FOOTER_SIZE = 72
 MAX_FOOTER_SIZE = TARSPLIT_FOOTER_SIZE + ZSTD_FOOTER_SIZE  # of a blob for both readers
-SKIPPABLE_HEADER = 8
+SKIPPABLE = bytes.fromhex("502a4d18")  # how a frame begins that decodes to nothing
+SKIPPABLE_HEADER = 8  # and so many bytes of it stand before what it holds
 
 Kind = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "indexed"]
 
@@ -37,7 +38,6 @@ _HEADER = bytes.fromhex("1f8b08040000000000ff")
 _TAIL = bytes.fromhex("010000ffff") + bytes(8)
 _MAGIC = b"STARGZ"
 _EXTERNAL = b"STARGZEXTERNALTOC"
-_SKIPPABLE = bytes.fromhex("502a4d18")
 # Of stargz-snapshotter, which containers/storage wrote too before it had a tar-split; and its own.
 _ZSTD = ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
 # How footers in gzip begin: XLEN tells them from other empty members with an Extra field, such as
@@ -135,6 +135,11 @@ def find_footer(tail: bytes, blob_size: int, source: str = "") -> Footer | None:
         return None
 
 
+def is_footer_size(size: int) -> bool:
+    """Whether a footer of zstd:chunked has so many bytes."""
+    return any(size == length for length, _ in _ZSTD)
+
+
 def kind_of(blob: ByteSource) -> Kind | None:
     """The kind of footer that a blob ends in; None for what is no seekable layer."""
     size = min(blob.size, MAX_FOOTER_SIZE)
@@ -185,7 +190,7 @@ def _parse_zstd(tail: bytes, blob_size: int, source: str) -> Footer | None:
     size = 0
     for length, magic in _ZSTD:
         footer = tail[len(tail) - size - length : len(tail) - size]
-        head = _SKIPPABLE + (length - 8).to_bytes(4, "little")
+        head = SKIPPABLE + (length - 8).to_bytes(4, "little")
         if len(footer) == length and footer.startswith(head) and footer.endswith(magic):
             size += length
             found.append(_zstd_footer(footer, blob_size - size, size, source))

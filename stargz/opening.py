@@ -382,11 +382,11 @@ def _open_chunked(
     rows, digest, packed_digest = read_toc_frame(
         toc_blob, at.offset, at.packed, at.size, options.max_toc_size, footer.data_end
     )
-    actual = f"sha256:{digest.hex()}"
+    actual, packed = f"sha256:{digest.hex()}", f"sha256:{packed_digest.hex()}"
     if toc_digest is not None:
         _check_toc(toc_digest, actual, source.name)
     if checksum:
-        _check_toc(checksum, f"sha256:{packed_digest.hex()}", source.name)
+        _check_toc(checksum, packed, source.name)
     reader = Reader(
         blob,
         rows,
@@ -398,7 +398,7 @@ def _open_chunked(
     )
     if trusted is None:
         trusted = bool(toc_digest or checksum)
-    place = Place(toc_blob, at.offset, toc_end, at.size)
+    place = Place(toc_blob, at.offset, toc_end, at.size, packed)
     return Layer(reader, rows, footer, place, actual, trusted)
 
 

@@ -23,7 +23,7 @@ FLOORS = {
         ("errors", "compressions", "durable", "digests", "logs", "results", "wildcards"),
         ("footer", "_engine"),
         ("toc", "paths", "contents", "sources", "options", "endpoints", "descriptors"),
-        ("cache",),
+        ("cache", "ending"),
         ("remote",),
         ("layer", "tail", "extract", "conversion", "indexing", "indexes", "comparing"),
         ("packing", "ignore", "opening"),

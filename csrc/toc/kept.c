@@ -59,11 +59,11 @@ static int by_key(const void *left, const void *right)
     return order ? order : a->key < b->key ? -1 : a->key > b->key;
 }
 
-/* The entry's xattrs, sorted, with their names as the records have them. */
-static sgz_status read_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
-                              sgz_entry *row, sgz_error *err)
+sgz_status sgz_toc_kept_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
+                               size_t *used, sgz_error *err)
 {
-    size_t count = 0, size = 0, used = 0;
+    size_t count = 0;
+    *used = 0;
     for (size_t pos = 0; entry->own && pos < entry->records_len;) {
         sgz_tar_text key, value;
         sgz_status status = sgz_tar_next_record(entry->own, entry->records_len, &pos, &key, &value,
@@ -81,16 +81,25 @@ static sgz_status read_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
         if (!SGZ_PUSH(kept->xattrs, count, kept->xattr_cap, x))
             return no_memory(err);
     }
-    if (!count)
-        return SGZ_OK;
-    qsort(kept->xattrs, count, sizeof *kept->xattrs, by_key);
+    if (count)
+        qsort(kept->xattrs, count, sizeof *kept->xattrs, by_key);
     for (size_t i = 0; i < count; i++) {
         const sgz_xattr *x = &kept->xattrs[i];
-        if (i + 1 < count && !sgz_compare(x->key, x->key_len, x[1].key, x[1].key_len))
-            continue;
-        size += sgz_xattrs_size(x->key_len, x->value_len);
-        kept->xattrs[used++] = *x;
+        if (i + 1 == count || sgz_compare(x->key, x->key_len, x[1].key, x[1].key_len))
+            kept->xattrs[(*used)++] = *x;
     }
+    return SGZ_OK;
+}
+
+static sgz_status read_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
+                              sgz_entry *row, sgz_error *err)
+{
+    size_t size = 0, used;
+    sgz_status status = sgz_toc_kept_xattrs(kept, entry, offset, &used, err);
+    if (status || !used)
+        return status;
+    for (size_t i = 0; i < used; i++)
+        size += sgz_xattrs_size(kept->xattrs[i].key_len, kept->xattrs[i].value_len);
     if (!sgz_toc_reserve(kept->rows.toc, size))
         return no_memory(err);
     char *out = kept->rows.toc->arena + kept->rows.toc->arena_len;
@@ -102,11 +111,18 @@ static sgz_status read_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
     return SGZ_OK;
 }
 
-static uint8_t row_type(char type)
+sgz_status sgz_toc_kept_header(const sgz_tar_entry *entry, int64_t offset, sgz_tar_stated *stated,
+                               uint8_t *type, sgz_error *err)
 {
     static const uint8_t types[] = {SGZ_REG, SGZ_HARDLINK, SGZ_SYMLINK, SGZ_CHAR, SGZ_BLOCK,
                                     SGZ_DIR, SGZ_FIFO};
-    return type >= '0' && type <= '6' ? types[type - '0'] : 0;
+    *type = entry->type >= '0' && entry->type <= '6' ? types[entry->type - '0'] : 0;
+    sgz_status status = sgz_tar_read_stated(entry, offset, stated, err);
+    if (!status)
+        status = check(entry, stated, offset, err);
+    if (!status && !*type)
+        status = REFUSE(entry, offset, err, "an entry of a type that no TOC can hold");
+    return status;
 }
 
 /* The row's number, which is also there for rows that were taken. */
@@ -145,19 +161,16 @@ sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
                               uint32_t *number, sgz_error *err)
 {
     sgz_tar_stated stated;
-    sgz_status status = sgz_tar_read_stated(entry, offset, &stated, err);
-    if (!status)
-        status = check(entry, &stated, offset, err);
+    uint8_t type;
+    sgz_status status = sgz_toc_kept_header(entry, offset, &stated, &type, err);
     if (status)
         return status;
-    sgz_entry row = {.type = row_type(entry->type), .size = stated.size,
+    sgz_entry row = {.type = type, .size = stated.size,
                      .mtime = stated.mtime.seconds, .mode = (uint32_t)stated.mode,
                      .uid = entry->uid, .gid = entry->gid,
                      .dev_major = (uint32_t)stated.dev_major,
                      .dev_minor = (uint32_t)stated.dev_minor,
                      .name_len = (uint32_t)entry->name_len, .link_len = (uint32_t)entry->link_len};
-    if (!row.type)
-        return REFUSE(entry, offset, err, "an entry of a type that no TOC can hold");
     if ((status = sgz_toc_kept_name(kept, entry, row.type, offset, err)) ||
         (status = store(kept->rows.toc, entry, &row, err)) ||
         (status = read_xattrs(kept, entry, offset, &row, err)))

@@ -73,8 +73,14 @@ typedef struct {
 
 /* All zero, but for rows.toc, is an empty one. */
 void sgz_toc_kept_free(sgz_toc_kept *kept);
-/* Append the row of an entry, of a parser that keeps records. SGZ_ENOTOC: this dialect cannot hold it,
- * or its readers would refuse the layer. */
+/* What the headers of an entry say, of a parser that keeps records, and the type of its row.
+ * SGZ_ENOTOC: this dialect cannot hold it, or its readers would refuse the layer. */
+sgz_status sgz_toc_kept_header(const sgz_tar_entry *entry, int64_t offset, sgz_tar_stated *stated,
+                               uint8_t *type, sgz_error *err);
+/* Its xattrs, in kept->xattrs: `used` of them, sorted, with their names as the records have them. */
+sgz_status sgz_toc_kept_xattrs(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
+                               size_t *used, sgz_error *err);
+/* Append the row of an entry; SGZ_ENOTOC as above. */
 sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
                               uint32_t *row, sgz_error *err);
 /* Append a chunk of the file last added. */

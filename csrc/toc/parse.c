@@ -120,7 +120,8 @@ static sgz_status read_unit(sgz_toc_parser *parser, sgz_json_cursor *c, int64_t 
                                      "entry %zu of the TOC is longer than %zu bytes",
                                      parser->toc->count, SGZ_TOC_TEXT_MAX);
             parser->state = OUTER_ENTRY_COMMA;
-            return sgz_toc_add_entry(parser, &fields, err);
+            return parser->take ? parser->take(parser->take_arg, &fields, err)
+                                : sgz_toc_add_entry(parser, &fields, err);
         }
         return SGZ_OK;
     }

@@ -11,7 +11,7 @@ static sgz_status no_memory(sgz_error *err)
 
 /* --- values ----------------------------------------------------------------------------- */
 
-static int read_type(const sgz_json_span *span)
+int sgz_toc_read_type(const sgz_json_span *span)
 {
     char buf[256];
     size_t len;
@@ -349,7 +349,7 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_erro
 {
     sgz_toc *toc = parser->toc;
     const sgz_json_span *name = &f->texts[KEY_NAME];
-    int type = f->texts[KEY_TYPE].ptr ? read_type(&f->texts[KEY_TYPE]) : 0;
+    int type = f->texts[KEY_TYPE].ptr ? sgz_toc_read_type(&f->texts[KEY_TYPE]) : 0;
     if (!type)
         return sgz_base_fail(err, SGZ_ETOC, -1, name->ptr, name->len,
                              "entry %zu of the TOC has %s "

@@ -14,6 +14,8 @@ static const struct {
     KEY(KEY_DIGEST, "digest", "digest"),
     KEY(KEY_CHUNK_DIGEST, "chunkDigest", "chunkdigest"),
     KEY(KEY_CHUNK_TYPE, "chunkType", "chunktype"),
+    KEY(KEY_ACCESSED, "accesstime", "accesstime"),
+    KEY(KEY_CHANGED, "changetime", "changetime"),
     KEY(KEY_SIZE, "size", "size"),
     KEY(KEY_MODE, "mode", "mode"),
     KEY(KEY_UID, "uid", "uid"),
@@ -24,6 +26,7 @@ static const struct {
     KEY(KEY_DEV_MINOR, "devMinor", "devminor"),
     KEY(KEY_CHUNK_OFFSET, "chunkOffset", "chunkoffset"),
     KEY(KEY_CHUNK_SIZE, "chunkSize", "chunksize"),
+    KEY(KEY_END_OFFSET, "endOffset", "endoffset"),
     KEY(KEY_XATTRS, "xattrs", "xattrs"),
     KEY(KEY_NUM_LINK, "NumLink", "numlink"),
 #undef KEY
@@ -109,6 +112,11 @@ static inline int match_key(const sgz_json_span *s, int chunked)
         TRY(KEY_GNAME, 9);
         TRY(KEY_CHUNK_SIZE, 9);
         TRY(KEY_CHUNK_TYPE, 9);
+        TRY(KEY_END_OFFSET, 9);
+        break;
+    case 10:
+        TRY(KEY_ACCESSED, 10);
+        TRY(KEY_CHANGED, 10);
         break;
     case 11:
         TRY(KEY_CHUNK_DIGEST, 11);
@@ -169,7 +177,11 @@ sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *f)
         f->key = KEY_UNKNOWN;
         if ((r = sgz_json_key(c, &key)))
             return r;
-        int code = f->key = match_key(&key, f->chunked);
+        int code = match_key(&key, f->chunked);
+        /* Of containers/storage alone. */
+        if (!f->chunked && (code == KEY_ACCESSED || code == KEY_CHANGED || code == KEY_END_OFFSET))
+            code = KEY_UNKNOWN;
+        f->key = code;
         if (code == KEY_DISPUTED) {
             c->p = start;
             return json_bad(c, SGZ_TOC_DISPUTED);
