@@ -40,6 +40,7 @@ _MAGIC = b"STARGZ"
 _EXTERNAL = b"STARGZEXTERNALTOC"
 # Of stargz-snapshotter, which containers/storage wrote too before it had a tar-split; and its own.
 _ZSTD = ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
+_HEADS = [(size, SKIPPABLE + (size - 8).to_bytes(4, "little")) for size, _ in _ZSTD]
 # How footers in gzip begin: XLEN tells them from other empty members with an Extra field, such as
 # the one that ends what bgzip writes.
 _BEGINNINGS = tuple(_HEADER + bytes((size, 0)) for size in (26, 22, 21))
@@ -131,6 +132,8 @@ def find_footer(tail: bytes, blob_size: int, source: str = "") -> Footer | None:
     except FooterError:
         last = tail[-MAX_FOOTER_SIZE:]
         if any(part in last for part in (_MAGIC, b"UlInUx", *_BEGINNINGS)):
+            raise
+        if any(last[-size:].startswith(head) for size, head in _HEADS):
             raise
         return None
 

@@ -10,7 +10,7 @@
 
 typedef struct {
     sgz_verify_entry entry;
-    size_t text;             /* name, link and xattrs, in the arena */
+    size_t text;             /* name, link, names of owners and xattrs, in the arena */
     size_t name_len;
     int taken;
 } item;
@@ -134,6 +134,10 @@ static sgz_status take_fields(void *arg, const sgz_toc_fields *f, sgz_error *err
     sgz_status st = read_text(e, &f->texts[KEY_NAME], &i.name_len, err);
     if (!st)
         st = read_text(e, &f->texts[KEY_LINK], &i.entry.link_len, err);
+    if (!st)
+        st = read_text(e, &f->texts[KEY_UNAME], &i.entry.uname_len, err);
+    if (!st)
+        st = read_text(e, &f->texts[KEY_GNAME], &i.entry.gname_len, err);
     size_t xattrs = e->arena_len;
     if (!st && f->xattrs.ptr)
         st = read_xattrs(e, &f->xattrs, err);
@@ -228,7 +232,9 @@ sgz_status sgz_verify_entries_take(sgz_verify_entries *e, const char *name, size
     e->left--;
     *entry = i->entry;
     entry->link = e->arena + i->text + i->name_len;
-    entry->xattrs = entry->link + entry->link_len;
+    entry->uname = entry->link + entry->link_len;
+    entry->gname = entry->uname + entry->uname_len;
+    entry->xattrs = entry->gname + entry->gname_len;
     return SGZ_OK;
 }
 

@@ -12,8 +12,10 @@ typedef struct {
     int64_t end_offset;      /* 0: not given */
     sgz_tar_time mtime, atime, ctime;
     int bad_time;            /* one of them is none */
-    const char *link;        /* good until the next call, as the xattrs are */
+    const char *link;        /* good until the next call, as those that follow are */
     size_t link_len;
+    const char *uname, *gname; /* of no length: not given */
+    size_t uname_len, gname_len;
     const char *xattrs;      /* as in base/xattrs.h, but for their order; values are in base64 */
     size_t xattr_len;
 } sgz_verify_entry;

@@ -312,7 +312,13 @@ static int same_xattrs(sgz_verify_split *s, const sgz_verify_entry *entry, const
     return 1;
 }
 
-/* The fields that the reader of containers/storage compares. Reports the first that differs. */
+static int same_text(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    return a_len == b_len && (!a_len || !memcmp(a, b, a_len));
+}
+
+/* The fields that the reader of containers/storage compares, what it needs besides, and names of owners
+ * where there are any. Reports the first that differs. */
 static void compare(sgz_verify_split *s, const sgz_tar_entry *tar, const sgz_tar_stated *stated,
                     int type, const sgz_verify_entry *entry)
 {
@@ -329,8 +335,7 @@ static void compare(sgz_verify_split *s, const sgz_tar_entry *tar, const sgz_tar
     else if (entry->type != type)
         differ(s, "its type is %s in the TOC, %s in the tar", sgz_toc_type_name(entry->type),
                sgz_toc_type_name(type));
-    else if (entry->link_len != tar->link_len ||
-             (tar->link_len && memcmp(entry->link, tar->link, tar->link_len)))
+    else if (!same_text(entry->link, entry->link_len, tar->link, tar->link_len))
         differ(s, "its link is not the tar's");
     else if (entry->mode != stated->mode)
         differ(s, "its mode is %llo in the TOC, %llo in the tar",
@@ -355,6 +360,13 @@ static void compare(sgz_verify_split *s, const sgz_tar_entry *tar, const sgz_tar
                (long long)stated->dev_major, (long long)stated->dev_minor);
     else if (!same)
         differ(s, "its extended attributes are not the tar's");
+    else if ((entry->uname_len &&
+              !same_text(entry->uname, entry->uname_len, tar->uname, tar->uname_len)) ||
+             (entry->gname_len &&
+              !same_text(entry->gname, entry->gname_len, tar->gname, tar->gname_len)))
+        differ(s, "its user or group name is not the tar's");
+    else if (s->payload && (s->file == SGZ_NO_ROW || !sgz_toc_digest(s->spans->toc, s->file)))
+        differ(s, "it has no digest, without which containers/storage does not take it");
 }
 
 /* The entry of a header. */

@@ -238,6 +238,8 @@ static const struct {
     {1, 1, "\"linkName\":\"d/a\"", "\"linkName\":\"d/b\"", "its link is not the tar's"},
     {1, 1, "\"uid\"", "\"linkName\":\"a\",\"uid\"", "its link is not the tar's"},
     {1, 1, "\"type\":\"dir\"", "\"size\":1,\"type\":\"dir\"", "its size is 1 in the TOC, 0"},
+    {1, 1, "\"uid\"", "\"userName\":\"root\",\"uid\"", "its user or group name"},
+    {1, 1, "\"digest\":\"sha256:", "\"x\":\"sha256:", "it has no digest"},
     {1, 1, "\"endOffset\":150", "\"endOffset\":149", "its endOffset is 149"},
     {1, 1, "\"endOffset\":150", "\"endOffset\":200", NULL},
     {1, 1, "\"endOffset\":300", "\"endOffset\":1001", "its endOffset is 1001"},
