@@ -155,39 +155,12 @@ sgz_status sgz_write_hash_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
     return SGZ_OK;
 }
 
-sgz_status sgz_write_hash_files(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+sgz_status sgz_write_split_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
-    if (c->options.format == SGZ_WRITE_CHUNKED && !s->in.unfit) {
-        sgz_status status = sgz_write_split_slab(&c->split, &s->in, err);
-        if (status)
-            return status;
-    }
-    for (size_t i = 0; i < s->in.piece_count; i++) {
-        const sgz_write_piece *piece = &s->in.pieces[i];
-        if (piece->whole || piece->file_hashed)
-            continue;
-        if (piece->row == piece->file_row)
-            sgz_codec_sha256_init(c->codecs, &c->file_sha);
-        sgz_codec_sha256_update(c->codecs, &c->file_sha, s->in.buf + piece->start, piece->len);
-        if (!piece->last)
-            continue;
-        uint8_t digest[32];
-        sgz_codec_sha256_final(c->codecs, &c->file_sha, digest);
-        pthread_mutex_lock(c->filler.lock);
-        sgz_entry *row = sgz_write_row(c, piece->file_row);
-        uint64_t at = row->digest_off;
-        if (c->filler.kept)
-            memcpy(c->toc->arena + at, digest, sizeof digest);
-        else
-            row->digest_off = at = sgz_toc_store(c->toc, digest, sizeof digest);
-        if (at != UINT64_MAX)
-            row->flags |= SGZ_HAS_DIGEST;
-        pthread_mutex_unlock(c->filler.lock);
-        if (at == UINT64_MAX)
-            return sgz_write_no_memory(err);
-    }
-    return SGZ_OK;
+    if (c->options.format != SGZ_WRITE_CHUNKED || s->in.unfit)
+        return SGZ_OK;
+    return sgz_write_split_slab(&c->split, &s->in, err);
 }
 
 sgz_status sgz_write_list(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
@@ -227,24 +200,70 @@ static const uint8_t *made_by(const sgz_write_slot *s, const sgz_write_batch *j)
     return (j->copied ? s->in.packed : s->out) + j->out;
 }
 
+static int has_file_digest_due(const sgz_write_piece *piece)
+{
+    return !piece->whole && !piece->file_hashed;
+}
+
+/* Of files of several chunks; those that end here go into the TOC. */
+static sgz_status store_file_digests(sgz_write_pipeline *c, const sgz_write_slot *s,
+                                     const uint8_t (*digest)[32], sgz_error *err)
+{
+    uint64_t at = 0;
+    pthread_mutex_lock(c->filler.lock);
+    for (size_t i = 0; i < s->in.piece_count && at != UINT64_MAX; i++) {
+        const sgz_write_piece *piece = &s->in.pieces[i];
+        if (!has_file_digest_due(piece) || !piece->last)
+            continue;
+        sgz_entry *row = sgz_write_row(c, piece->file_row);
+        at = row->digest_off;
+        if (c->filler.kept)
+            memcpy(c->toc->arena + at, *digest++, sizeof *digest);
+        else
+            row->digest_off = at = sgz_toc_store(c->toc, *digest++, sizeof *digest);
+        row->flags |= SGZ_HAS_DIGEST;
+    }
+    pthread_mutex_unlock(c->filler.lock);
+    return at == UINT64_MAX ? sgz_write_no_memory(err) : SGZ_OK;
+}
+
+/* The blob's digest, the files', and the DiffID if that was not made beside the chunks'. */
+static sgz_status hash_placed(sgz_write_pipeline *c, const sgz_write_slot *s, sgz_error *err)
+{
+    size_t count = 0, ends = 0;
+    if (!SGZ_FIT(c->hashed, c->hashed_cap, s->batch_count + s->in.piece_count + 1) ||
+        !SGZ_FIT(c->file_digests, c->file_digest_cap, s->in.piece_count))
+        return sgz_write_no_memory(err);
+    sgz_hash_piece *blob = c->hashed, *tar = blob + s->batch_count, *files = tar + 1;
+    for (size_t i = 0; i < s->batch_count; i++)
+        blob[i] = (sgz_hash_piece){.data = made_by(s, &s->batches[i]),
+                                   .len = s->batches[i].out_len};
+    *tar = (sgz_hash_piece){.data = s->in.buf, .len = s->in.len};
+    for (size_t i = 0; i < s->in.piece_count; i++) {
+        const sgz_write_piece *piece = &s->in.pieces[i];
+        if (has_file_digest_due(piece))
+            files[count++] = (sgz_hash_piece){
+                .data = s->in.buf + piece->start, .len = piece->len,
+                .digest = piece->last ? c->file_digests[ends++] : NULL};
+    }
+    sgz_write_blob_hash(&c->writer, blob, s->batch_count, s->tar_beside ? tar : NULL,
+                        &(sgz_hash_stream){.hasher = &c->file_sha, .pieces = files,
+                                           .count = count});
+    if (s->tar_beside)
+        c->writer.tar_size += s->in.tar_len;
+    return store_file_digests(c, s, c->file_digests, err);
+}
+
 sgz_status sgz_write_place(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
-    size_t at = 0, len = s->tar_beside && !c->options.no_diff_id ? s->in.len : 0;
     record_rows(c, s);
     for (size_t i = 0; i < s->in.member_count; i++)
         c->writer.members += s->in.members[i].copied ? s->in.members[i].copied : 1;
     sgz_status status = SGZ_OK;
     if (c->filler.placed)
         status = c->filler.placed(c->filler.arg, &s->in, c->writer.position, err);
-    for (size_t i = 0; i < s->batch_count && !status; i++)
-        at += sgz_write_blob_hash(&c->writer, made_by(s, &s->batches[i]), s->batches[i].out_len,
-                                  s->in.buf + at, len - at);
-    if (s->tar_beside && !status) {
-        sgz_write_blob_tar(&c->writer, s->in.buf + at, len - at, NULL, 0);
-        c->writer.tar_size += s->in.tar_len - (int64_t)(len - at);
-    }
-    return status;
+    return status ? status : hash_placed(c, s, err);
 }
 
 sgz_status sgz_write_store(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
