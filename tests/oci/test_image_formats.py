@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import registries
 import zstandard
 from blobs import sha256, tar_of
+from chunked_parts import Parts
 from conversions import convert, written
 from layouts import OCI_LAYER, OCI_MANIFEST, TOC_DIGEST, Layout
 from registries import Registry
@@ -141,6 +143,9 @@ def test_any_format_becomes_any_other(
         for layer in image.layers
     }
     assert report.status == ("unchanged" if source == target else "converted")
+    for layer in report.layers:
+        blob = Reading(tmp_path / "dst").blob_path(layer.digest)
+        assert (layer.diff_id, layer.uncompressed_size) == stargz.conversion.diff_id(blob)
     own_toc = source in ("estargz", "stargz")
     if target == "zstd:chunked" or (target == "external-toc" and not own_toc) or kept:
         # The tars are the same: so are the configs, to the byte.
@@ -247,6 +252,19 @@ def test_each_reader_of_zstd_chunked_has_demands_of_its_own(tmp_path: Path) -> N
         check(tmp_path / f"made{number}", "zstd:chunked-stargz")
         kept = convert(layout, tmp_path / f"kept{number}", format="zstd:chunked")
         assert (only(kept).status, kept.status) == ("kept", "unchanged")
+
+
+def test_a_tar_split_that_is_not_true(tmp_path: Path) -> None:
+    """Nothing else would show it but a pull that fails."""
+    blob, made = chunked_layers.convert(UPPER, "zstd:chunked")
+    parts = Parts.of(blob, made.annotations)
+    (file,) = (line for line in parts.split if line.get("name") == "c")
+    file["payload"] = base64.b64encode(bytes(8)).decode()  # its CRC
+    lying, told = parts.layer()
+    layout = one_layer(tmp_path / "src", lying, sha256(UPPER), told)
+    report = convert(layout, tmp_path / "dst", format="zstd:chunked")
+    assert only(report).status == "converted" and "not trusted" in report.warnings[0]
+    check(tmp_path / "dst", "zstd:chunked")
 
 
 def test_another_layout_is_made_anew(sources: Path, tmp_path: Path) -> None:

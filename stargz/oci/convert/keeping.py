@@ -3,7 +3,6 @@ there is to say of it, and of one that has to."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,6 @@ from stargz.footer import TARSPLIT_FOOTER_SIZE
 from stargz.layer import Layer
 from stargz.options import Format
 from stargz.sources.spool import Spool, unlinked, unpack
-
-_PIECE = 1 << 20  # bytes that are hashed at a time
 
 
 def examined(
@@ -41,7 +38,7 @@ def examined(
         problem = result.errors[0]
         return f"{problem.name}: {problem.message}" if problem.name else problem.message
     counts = layer.toc.rows.counts()
-    diff_id, size = unpacked()
+    diff_id, size = unpacked() if result.diff_id is None else (result.diff_id, result.bytes)
     return {
         "status": "kept",
         "format": format,
@@ -80,7 +77,7 @@ def _is_read_as(layer: Layer, format: Format) -> bool:
     have demands of their own, and one blob may be for both."""
     footer = layer.footer
     if format == "zstd:chunked":
-        return footer.split is not None and bool(layer.toc.rows.split_digest)
+        return footer.split is not None and bool(layer.split_digest)
     if format == "zstd:chunked-stargz":
         theirs = footer.size not in (0, TARSPLIT_FOOTER_SIZE)
         return theirs and not layer.toc.rows.bare_chunks
@@ -92,14 +89,9 @@ def _places(layer: Layer, size: int) -> dict[str, Any]:
     `size` is that of its tar."""
     found: dict[str, Any] = {"toc_digest": layer.toc_digest, "uncompressed_size": size}
     found |= {"toc_offset": layer.toc_offset, "toc_packed": 0, "toc_size": 1}
+    found["toc_checksum"] = layer.toc_checksum
     for name, at in (("toc", layer.footer.toc), ("split", layer.footer.split)):
         if at is not None:
             found |= {f"{name}_offset": at.offset, f"{name}_packed": at.packed}
             found[f"{name}_size"] = at.size
-    if (toc := layer.footer.toc) is not None:
-        checksum = hashlib.sha256()
-        for start in range(toc.offset, toc.offset + toc.packed, _PIECE):
-            length = min(_PIECE, toc.offset + toc.packed - start)
-            checksum.update(layer.source.read_at(start, length))
-        found["toc_checksum"] = f"sha256:{checksum.hexdigest()}"
     return found
