@@ -23,8 +23,11 @@ from command import ok, run
 from faraway import Faraway
 
 import stargz
-from stargz.errors import FormatError
+from stargz.ending import check_end
+from stargz.errors import FooterError, FormatError
+from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.layer import VerifyResult
+from stargz.sources import MemorySource
 
 ROUNDS = int(os.environ.get("STARGZ_PROPERTY_ROUNDS", "400"))
 
@@ -338,3 +341,34 @@ def test_flipped_bits(which: str, data: Path) -> None:
         except FormatError:
             continue
     assert same <= ROUNDS // 40
+
+
+# --- footers --------------------------------------------------------------------------------------
+
+
+def test_any_end(base: tuple[bytes, dict[str, str]]) -> None:
+    """Whatever stands at a blob's end is a footer of frames that are inside, or an error."""
+    blob, notes = base
+    positions = [text for key, text in notes.items() if key.endswith("position")]
+    toc = int(positions[0].split(":")[0])
+    dice = random.Random(5)
+    numbers = [*range(9), toc - 8, toc, toc + 1, len(blob), (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+    for _ in range(ROUNDS):
+        tail = bytearray(blob[toc - 8 :])
+        for _ in range(dice.randrange(1, 4)):
+            at = len(tail) - dice.choice((40, 112)) + 8 * dice.randrange(7)
+            tail[at : at + 8] = struct.pack("<Q", dice.choice(numbers))
+        tail = tail[: len(tail) - dice.choice((0, 0, 0, 1, 48, 72))]
+        changed = blob[: toc - 8] + bytes(tail)
+        try:
+            footer = parse_footer(changed[-MAX_FOOTER_SIZE:], len(changed))
+        except FooterError as error:
+            assert error.message and "\n" not in error.message
+            continue
+        for position in (footer.toc, footer.split):
+            if position is not None:
+                assert 8 <= position.offset < position.offset + position.packed
+                assert position.offset + position.packed <= len(changed) - footer.size
+        assert 0 <= footer.data_end <= len(changed)
+        found = check_end(MemorySource(changed, "it"), footer, "sha256:" + "0" * 64)
+        assert all(0 <= at <= len(changed) for at, _ in found.problems)

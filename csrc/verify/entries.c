@@ -186,7 +186,7 @@ sgz_verify_entries *sgz_verify_entries_new(sgz_verify_pull pull)
     e->toc = sgz_toc_new();
     e->parser = e->toc ? sgz_toc_parser_new(e->toc) : NULL;
     e->piece = malloc(PIECE);
-    if (!e->parser || !e->piece) {
+    if (!e->parser || !e->piece || !room(e, PIECE)) {
         sgz_verify_entries_free(e);
         return NULL;
     }

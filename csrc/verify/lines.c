@@ -172,13 +172,13 @@ static sgz_status take(sgz_verify_lines *lines, fields *f, sgz_verify_line *line
 sgz_status sgz_verify_lines_next(sgz_verify_lines *lines, sgz_verify_line *line, int *none,
                                  sgz_error *err)
 {
+    sgz_status st = lines->text ? SGZ_OK : fill(lines, err);
     *none = 0;
-    for (;;) {
+    while (!st) {
         sgz_json_cursor c = {lines->text + lines->at, lines->text + lines->len, NULL};
         fields f = {0};
-        sgz_json_result r = lines->len ? sgz_json_space(&c) : JSON_MORE;
-        if (lines->len)
-            lines->at = (size_t)(c.p - lines->text);
+        sgz_json_result r = sgz_json_space(&c);
+        lines->at = (size_t)(c.p - lines->text);
         int blank = r == JSON_MORE;
         if (!blank)
             r = read_fields(&c, &f);
@@ -196,8 +196,7 @@ sgz_status sgz_verify_lines_next(sgz_verify_lines *lines, sgz_verify_line *line,
         }
         if (lines->ended)
             return malformed(lines, "it ends within a line", err);
-        sgz_status st = fill(lines, err);
-        if (st)
-            return st;
+        st = fill(lines, err);
     }
+    return st;
 }

@@ -228,8 +228,8 @@ static void match_segment(sgz_verify_split *s, const uint8_t *data, size_t len)
             return;
         n = len < s->rest ? len : s->rest;
         if (memcmp(s->segment, data, n)) {
-            split_fails(s, "it has other bytes than the tar, at %lld of that or behind",
-                        (long long)s->tar.pos);
+            split_fails(s, "its line %llu has other bytes than the tar",
+                        (unsigned long long)s->position - 1);
             return;
         }
         s->segment += n;
