@@ -201,6 +201,7 @@ UNFIT = {
         of({"name": "x", "pax_headers": {"SCHILY.xattr.user.x": "v" * 65537}}),
         "xattr",
     ),
+    "a whiteout that is a link": (of(link(".wh.e", "d/f")), "with contents"),
     "a long name": (of({"name": "d/" + "n" * 256, "data": b"1"}), "too long"),
     "a long path": (of({"name": "d/" + "n/" * 1600 + "f", "data": b"1"}), "too long"),
     "a name that is not UTF-8": (latin(), "not UTF-8"),

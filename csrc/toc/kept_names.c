@@ -181,7 +181,7 @@ sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uin
     size_t of_len = base_len - WHITEOUT_LEN;
     if (whiteout && (!of_len || (of[0] == '.' && (of_len == 1 || (of_len == 2 && of[1] == '.')))))
         return REFUSE(entry, offset, err, "a whiteout of no name");
-    if (whiteout && entry->size)
+    if (whiteout && (entry->size || type == SGZ_HARDLINK))
         return REFUSE(entry, offset, err, "a whiteout with contents");
     sgz_kept_name it = hash(kept, name, len, whiteout ? WHITEOUT_NAME : kind_of(type));
     sgz_kept_name *there = find(kept, &it);
