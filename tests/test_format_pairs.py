@@ -17,6 +17,7 @@ from pathlib import Path
 import oracle
 import pytest
 import zstandard
+from blobs import tar_of
 from chunked_layers import add, plain
 from command import each_here, fails_here, here, ok_here
 from layouts import Layout
@@ -164,6 +165,20 @@ def test_what_others_made(case: str, format: str) -> None:
                 assert (made.result.annotations, made.result.toc_digest) == ({}, "")
             else:
                 check(made, entries)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_tar_that_ends_early(format: str) -> None:
+    """In what pads its last file, or behind that: kept so by what keeps the tar."""
+    for end in (2048 + 100, 2560):
+        tar = tar_of([("a", b"1" * 600), ("b", b"222")])[:end]
+        made = make(tar, format)
+        assert made.tar == tar or format not in KEEPS
+        if made.result.toc_digest:
+            with made.open() as layer:
+                assert layer.verify().ok and layer.read("b") == b"222"
+        else:  # it has to be whole for containers/storage
+            assert (format, end) == ("zstd:chunked", 2048 + 100)
 
 
 def test_a_toc_behind_the_end_is_not_zstd_chunked() -> None:

@@ -408,7 +408,7 @@ static sgz_status check_landmarks(sgz_verify_names *t, sgz_error *err)
     return SGZ_OK;
 }
 
-sgz_status sgz_verify_names_finish(sgz_verify_names *t, sgz_error *err)
+sgz_status sgz_verify_names_finish(sgz_verify_names *t, int followed, sgz_error *err)
 {
     if (t->fatal) {
         if (err)
@@ -418,7 +418,8 @@ sgz_status sgz_verify_names_finish(sgz_verify_names *t, sgz_error *err)
     sgz_status st = check_landmarks(t, err);
     if (st || t->state == BROKEN)
         return st;
-    if (t->tar.data || t->tar.padding || t->tar.block_len || !sgz_tar_idle(t->tar.parser)) {
+    if (t->tar.data || (followed && t->tar.padding) || t->tar.block_len ||
+        !sgz_tar_idle(t->tar.parser)) {
         sgz_error bad;
         fail(t, sgz_base_fail(&bad, SGZ_ETAR, -1, NULL, 0, "the tar ends within an entry"),
              &bad);

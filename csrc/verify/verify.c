@@ -298,7 +298,7 @@ sgz_status sgz_verify_finish(sgz_verify *v, sgz_verify_result *result, sgz_error
 {
     sgz_status st = sgz_base_job_join(v->job, err);
     if (!st && v->tree)
-        st = sgz_verify_names_finish(v->tree, err);
+        st = sgz_verify_names_finish(v->tree, v->args.toc_end > v->args.spans->end, err);
     if (!st && v->split)
         st = sgz_verify_split_finish(v->split, err);
     if (v->split)
