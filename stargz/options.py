@@ -19,10 +19,10 @@ FORMATS = get_args(Format)
 LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
 ZSTD_LEVELS = range(1, 20)
-# Of Debian's layer (204 MB, s of processor time and MB: at 1 1.4 and 101.0, at 2 1.4 and 99.5, at 3
-# 1.6 and 98.7, at 4 1.9 and 97.8, at 5 2.4 and 96.7, at 6 2.9 and 95.9, at 9 4.3 and 95.5. The Go
-# packages, at their level 3: containers/storage 4.4 and 99.2, stargz-snapshotter 3.3 and 96.7.) Each
-# level from 4 on costs a fifth more time for one hundredth less; so it is with Python's and Ansible's.
+# Of Debian's layer (204 MB), s of processor time and MB: at 1 1.4 and 101.0, at 2 1.4 and 99.5, at
+# 3 1.6 and 98.7, at 4 1.9 and 97.8, at 5 2.4 and 96.7, at 6 2.9 and 95.9, at 9 4.3 and 95.5. The Go
+# packages at their level 3: containers/storage 4.4 and 99.2, stargz-snapshotter 3.3 and 96.7. A
+# level from 4 on costs a fifth more time for a hundredth less; so with Python's and Ansible's.
 DEFAULT_ZSTD_LEVEL = 3
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
