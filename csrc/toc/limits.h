@@ -48,4 +48,10 @@ static inline int sgz_toc_fits(sgz_toc_weight weight, uint64_t json, int chunked
            json + (chunked ? 2 * json : json / 2) + SGZ_TOC_MEMORY_FREE;
 }
 
+/* How often the TOC that is, in words. */
+static inline const char *sgz_toc_fits_times(int chunked)
+{
+    return chunked ? "three" : "one and a half";
+}
+
 #endif

@@ -372,7 +372,7 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_erro
                                  parser->chunked))
         status = FAIL(parser, &toc->rows[toc->count - 1], err,
                       "the entries to here take more memory than %s times the TOC's %llu bytes and "
-                      "50 MB, which is the limit", parser->chunked ? "two" : "one and a half",
+                      "50 MB, which is the limit", sgz_toc_fits_times(parser->chunked),
                       (unsigned long long)parser->json_size);
     return status;
 }
