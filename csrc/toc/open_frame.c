@@ -75,7 +75,7 @@ static sgz_status read_all(frame_reader *r, const sgz_blob *blob, sgz_error *err
     const sgz_toc_frame *frame = r->frame;
     sgz_status st = SGZ_OK;
     for (int64_t at = 0; at < frame->packed && !st;) {
-        size_t used, n = frame->packed - at < (int64_t)PIECE ? (size_t)(frame->packed - at) : PIECE;
+        size_t used = 0, n = frame->packed - at < (int64_t)PIECE ? (size_t)(frame->packed - at) : PIECE;
         st = sgz_codec_blob_read(blob, frame->offset + at, r->in, n, err);
         if (!st)
             st = take(r, at, n, at + (int64_t)n < frame->packed, &used, err);

@@ -57,9 +57,10 @@ static sgz_status note_implied(const sgz_toc_parser *parser, const sgz_entry *ro
     weight.implied = dirs->count;
     if (sgz_toc_fits(weight, parser->json_size, parser->chunked))
         return SGZ_OK;
-    return fail_row(toc, row, err,
-                    "the names to here imply too many directories: more memory than %s times the "
-                    "TOC and 50 MB, which is the limit", sgz_toc_fits_times(parser->chunked));
+    return sgz_base_fail(err, SGZ_ETOC, -1, sgz_toc_entry_name(toc, row), row->name_len,
+                         "the names to here imply too many directories: more memory than %s times "
+                         "the TOC and 50 MB, which is the limit",
+                         sgz_toc_fits_times(parser->chunked));
 }
 
 /* No ancestor of the name is anything but a directory. Only the nearest that has a row is
