@@ -24,7 +24,7 @@ INTERNAL = {
     "read_row read_rows reader source trusted",
     "Tree": "engine entry_of landmarks locate node nodes whiteouts",
     "TOC": "parse row rows",
-    "Image": "describe descriptors external_toc index json number open_layers open_source "
+    "Image": "chunked describe descriptors external_toc index json number open_layers open_source "
     "repository root soci typed ways",
 }
 
