@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from stargz.layer import Layer, Problem, VerifyResult
     from stargz.oci.bulk import BulkReport, bulk
     from stargz.oci.conversion import ImageReport, convert_image
-    from stargz.oci.convert.layers import LayerOptions, LayerReport
+    from stargz.oci.convert.layers import LayerReport
+    from stargz.oci.convert.options import LayerOptions
     from stargz.oci.difference import diff_images
     from stargz.oci.extraction import ImageExtractResult, extract_image
     from stargz.oci.image import Image, open_image
@@ -136,7 +137,7 @@ _HOME = {
     "bulk": "oci.bulk",
     "ImageReport": "oci.conversion",
     "convert_image": "oci.conversion",
-    "LayerOptions": "oci.convert.layers",
+    "LayerOptions": "oci.convert.options",
     "LayerReport": "oci.convert.layers",
     "ImageExtractResult": "oci.extraction",
     "extract_image": "oci.extraction",

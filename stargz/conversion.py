@@ -297,10 +297,10 @@ def not_prioritized(error: EntryNotFoundError) -> EntryNotFoundError:
 
 def warnings_of(fields: dict[str, Any]) -> Iterator[str]:
     """What the maker of a layer should know of it."""
-    if why := fields.get("unfit"):
-        yield f"{why}: so the layer is plain zstd, without a TOC"
     yield from fields["notes"]
     if fields["toc_size"] > TOC_SIZE_WARNING:
         yield (
             f"the TOC is {fields['toc_size'] >> 20} MiB; containers/storage refuses more than 150"
         )
+    if why := fields.get("unfit"):
+        yield f"{why}: so the layer is plain zstd, without a TOC"

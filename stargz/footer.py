@@ -39,8 +39,10 @@ _TAIL = bytes.fromhex("010000ffff") + bytes(8)
 _MAGIC = b"STARGZ"
 _EXTERNAL = b"STARGZEXTERNALTOC"
 # Of stargz-snapshotter, which containers/storage wrote too before it had a tar-split; and its own.
-_ZSTD = ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
-_HEADS = [(size, SKIPPABLE + (size - 8).to_bytes(4, "little")) for size, _ in _ZSTD]
+_ZSTD = tuple(
+    (size, SKIPPABLE + (size - SKIPPABLE_HEADER).to_bytes(4, "little"), magic)
+    for size, magic in ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
+)
 # How footers in gzip begin: XLEN tells them from other empty members with an Extra field, such as
 # the one that ends what bgzip writes.
 _BEGINNINGS = tuple(_HEADER + bytes((size, 0)) for size in (26, 22, 21))
@@ -133,14 +135,14 @@ def find_footer(tail: bytes, blob_size: int, source: str = "") -> Footer | None:
         last = tail[-MAX_FOOTER_SIZE:]
         if any(part in last for part in (_MAGIC, b"UlInUx", *_BEGINNINGS)):
             raise
-        if any(last[-size:].startswith(head) for size, head in _HEADS):
+        if any(last[-size:].startswith(head) for size, head, _ in _ZSTD):
             raise
         return None
 
 
 def is_footer_size(size: int) -> bool:
     """Whether a footer of zstd:chunked has so many bytes."""
-    return any(size == length for length, _ in _ZSTD)
+    return any(size == length for length, *_ in _ZSTD)
 
 
 def kind_of(blob: ByteSource) -> Kind | None:
@@ -191,9 +193,8 @@ def _parse_zstd(tail: bytes, blob_size: int, source: str) -> Footer | None:
     """Of stargz-snapshotter, and before it that of containers/storage in a blob for both."""
     found: list[Footer] = []
     size = 0
-    for length, magic in _ZSTD:
+    for length, head, magic in _ZSTD:
         footer = tail[len(tail) - size - length : len(tail) - size]
-        head = SKIPPABLE + (length - 8).to_bytes(4, "little")
         if len(footer) == length and footer.startswith(head) and footer.endswith(magic):
             size += length
             found.append(_zstd_footer(footer, blob_size - size, size, source))
@@ -221,7 +222,7 @@ def _zstd_footer(footer: bytes, where: int, size: int, source: str) -> Footer:
 
 
 def check_positions(toc: Position, split: Position | None, where: int, source: str) -> None:
-    """Whether both are among the first `where` bytes of a blob, each in a frame of its own."""
+    """FooterError unless both are in the first `where` bytes of a blob, in frames of their own."""
     for what, found in (("TOC", toc), ("tar-split", split)):
         if found is None:
             continue

@@ -327,7 +327,7 @@ def _open_seekable(
     trusted: bool | None,
 ) -> Layer:
     if toc_digest is None:
-        _check_demands(options)
+        _check_unvouched(options)
     limit = options.max_toc_size
     source, footer = blob.source, end.footer
     size = source.size
@@ -371,11 +371,9 @@ def _open_chunked(
     """A layer in zstd:chunked, of whose TOC the JSON or the frame has a digest that is known."""
     source, footer, at = blob.source, end.footer, end.footer.toc
     assert at is not None
-    checksum = ""
-    if end.said is not None:
-        checksum = end.said.checksum
+    checksum = "" if end.said is None else end.said.checksum
     if not (toc_digest or checksum):
-        _check_demands(options)
+        _check_unvouched(options)
     _check_own_toc(toc, source)
     toc_end = at.offset + at.packed
     toc_blob = end.around(blob, at.offset, toc_end)
@@ -402,7 +400,8 @@ def _open_chunked(
     return Layer(reader, rows, footer, place, actual, trusted)
 
 
-def _check_demands(options: OpenOptions) -> None:
+def _check_unvouched(options: OpenOptions) -> None:
+    """UnverifiedError if a TOC that nothing vouches for is not to be read."""
     if options.require_verified:
         raise UnverifiedError(
             "require_verified (--require-verified) needs toc_digest (--toc-digest): without it "
@@ -411,6 +410,7 @@ def _check_demands(options: OpenOptions) -> None:
 
 
 def _check_own_toc(toc: Source | None, source: ByteSource) -> None:
+    """UsageError if a TOC was given for a layer that has its own."""
     if toc is not None:
         raise UsageError(
             f"{source.name}: the layer has its own TOC; toc (--toc) is for layers without one"

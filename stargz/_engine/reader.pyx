@@ -420,7 +420,7 @@ cdef class Reader:
         that other readers take otherwise. With `size_only` nothing is hashed or compared.
         `blob` is another way to the same bytes. Of zstd:chunked `toc` says where its frame is, and
         `split` where the tar-split is, if that is to be compared: (offset, packed, size), a size of
-        -1 is not known. Then there is also diff_id, b"" where it is not known.
+        -1 is not known. diff_id is "" where it is not known.
         """
         cdef sgz_error err
         cdef sgz_status status

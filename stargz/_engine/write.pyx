@@ -446,7 +446,7 @@ cdef class Conversion:
             self._raise(&err)
         fields = fields_of(&self.result)
         if self.result.unfit.code != SGZ_OK:
-            fields["unfit"] = str(to_exception(&self.result.unfit, self.source_name))
+            fields["unfit"] = str(to_exception(&self.result.unfit, ""))
         fields["notes"] += notes_of(&self.order.notes)
         return fields
 

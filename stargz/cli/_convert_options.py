@@ -16,7 +16,7 @@ from stargz.errors import UsageError
 from stargz.options import FORMATS
 
 if TYPE_CHECKING:
-    from stargz.oci.convert.layers import LayerOptions
+    from stargz.oci.convert.options import LayerOptions
     from stargz.oci.registry.access import Access
 
 _LIST_MAX = 64 << 20  # bytes of a --prioritize-from file
@@ -225,7 +225,7 @@ def ends_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _layer_options(args: argparse.Namespace) -> LayerOptions:
-    from stargz.oci.convert.layers import LayerOptions
+    from stargz.oci.convert.options import LayerOptions
 
     return LayerOptions(
         level=args.level,

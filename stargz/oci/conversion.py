@@ -34,8 +34,9 @@ from stargz.oci.convert.ends import (
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
 from stargz.oci.convert.instances import with_instances, with_one
-from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, layer_options
+from stargz.oci.convert.layers import LayerReport, LayerTask
 from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
+from stargz.oci.convert.options import LayerOptions, layer_options
 from stargz.oci.convert.plan import Plan, make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.formats.reference import ArchiveReference, parse_image

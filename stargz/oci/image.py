@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, Unpack
 
 from stargz._engine.reader import Blob
+from stargz.descriptors import TOC_DIGEST
 from stargz.errors import (
     FooterError,
     MissingBlobError,
@@ -26,12 +27,12 @@ from stargz.errors import (
 )
 from stargz.footer import kind_of
 from stargz.layer import Layer
-from stargz.oci.formats.manifest import TOC_DIGEST, Manifest, layer_kind
+from stargz.oci.formats.manifest import EXTERNAL, Manifest, layer_kind
 from stargz.oci.formats.platforms import Platform
 from stargz.oci.loading import ImageManifest, Selector, as_platform
 from stargz.oci.loading import load_image as load_image  # other programs have it from here
 from stargz.oci.registry.options import RegistryOptions, check_keywords
-from stargz.oci.repository import EXTERNAL, Repository, open_repository
+from stargz.oci.repository import Repository, open_repository
 from stargz.opening import OpenOptions, open_as
 from stargz.options import MAX_TOC_SIZE
 from stargz.paths import text

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from stargz.descriptors import Chunked, chunked_of
+from stargz.descriptors import TOC_DIGEST, Chunked, chunked_of
 from stargz.digests import is_digest, is_sha256
 from stargz.errors import FormatError, UsageError
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
-    TOC_DIGEST,
     Descriptor,
     Manifest,
     load_json,

@@ -10,8 +10,8 @@ from stargz.digests import is_digest
 from stargz.errors import DigestError, FormatError, RegistryError, SourceError, UsageError
 from stargz.oci.formats.archive import Archive, open_archive
 from stargz.oci.formats.layout import ImageLayout, Layout, open_archived
-from stargz.oci.formats.manifest import EXTERNAL as EXTERNAL
 from stargz.oci.formats.manifest import (
+    EXTERNAL,
     LAYER_DIGEST,
     MAX_MANIFEST_SIZE,
     REF_NAME,
@@ -37,7 +37,6 @@ from stargz.options import MAX_TOC_SIZE, toc_too_large
 from stargz.sources import ByteSource
 
 __all__ = [
-    "EXTERNAL",
     "BlobStream",
     "Companion",
     "Repository",

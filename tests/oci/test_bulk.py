@@ -26,7 +26,7 @@ from servers import Fault, FaultProxy, Request, closed_port
 from stargz.errors import RegistryError, StateError, UsageError
 from stargz.oci.bulk import bulk
 from stargz.oci.bulk.state import State
-from stargz.oci.convert.layers import LayerOptions
+from stargz.oci.convert.options import LayerOptions
 
 COUNT = 8
 IMAGES = range(COUNT)

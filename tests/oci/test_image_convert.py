@@ -34,7 +34,8 @@ from stargz.errors import (
     UsageError,
 )
 from stargz.oci.conversion import ImageReport, convert_image
-from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, convert_layer
+from stargz.oci.convert.layers import LayerReport, LayerTask, convert_layer
+from stargz.oci.convert.options import LayerOptions
 from stargz.oci.convert.store import LocalStore
 from stargz.oci.formats.layout import Layout as Reading
 from stargz.oci.formats.manifest import UNCOMPRESSED_SIZE, Manifest

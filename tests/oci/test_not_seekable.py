@@ -26,7 +26,7 @@ from stargz.errors import (
     UnindexableError,
 )
 from stargz.oci.bulk import bulk
-from stargz.oci.convert.layers import LayerOptions
+from stargz.oci.convert.options import LayerOptions
 from stargz.oci.formats.layout import Layout as Reading
 from stargz.oci.image import open_image
 from stargz.oci.verify.image import verify_image

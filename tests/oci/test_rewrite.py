@@ -10,6 +10,7 @@ from blobs import sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stargz.descriptors import TOC_DIGEST, UNCOMPRESSED_SIZE
 from stargz.errors import FormatError
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.rewrite import DOCKER, OCI, NewLayer, Written
@@ -21,8 +22,6 @@ from stargz.oci.formats.manifest import (
     OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
-    TOC_DIGEST,
-    UNCOMPRESSED_SIZE,
     Manifest,
     descriptor,
     is_image,

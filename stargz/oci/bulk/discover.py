@@ -26,6 +26,7 @@ from stargz.errors import (
 from stargz.oci.bulk.patterns import Filter
 from stargz.oci.bulk.places import Places, is_below, is_host, normal, same_root
 from stargz.oci.formats.layout import Layout
+from stargz.oci.formats.manifest import EXTERNAL
 from stargz.oci.formats.reference import (
     IMAGE_PREFIXES,
     STDIN,
@@ -39,7 +40,6 @@ from stargz.oci.formats.reference import (
     parse_reference,
 )
 from stargz.oci.registry.client import RegistryClient
-from stargz.oci.repository import EXTERNAL
 
 STORAGE = Path("docker", "registry", "v2", "repositories")
 _AHEAD = 4  # repositories whose tags are asked for at the same time

@@ -34,7 +34,7 @@ from stargz.oci.bulk.state import FAILED, Outcome, State
 from stargz.oci.bulk.store import Events, StateStore
 from stargz.oci.conversion import ImageOptions
 from stargz.oci.convert.call import parallel
-from stargz.oci.convert.layers import LayerOptions, layer_options
+from stargz.oci.convert.options import LayerOptions, layer_options
 from stargz.oci.formats.reference import Reference, parse_reference
 from stargz.oci.formats.soci import Version
 from stargz.oci.registry.access import Access, Creds, shared_client

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stargz.errors import FormatError
-from stargz.oci.convert.layers import NOT_SEEKABLE, LayerOptions, LayerReport, LayerTask
+from stargz.oci.convert.layers import NOT_SEEKABLE, LayerReport, LayerTask
+from stargz.oci.convert.options import LayerOptions
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import NewLayer
 from stargz.oci.convert.tasks import Tasks

@@ -6,11 +6,8 @@ and its result can be pickled, and it opens by itself what it reads and writes.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,29 +16,18 @@ from typing import Any
 
 from stargz import opening as _opening
 from stargz.conversion import ConvertResult, convert_as, diff_id
-from stargz.errors import FormatError, StargzError, UnindexableError, UsageError
+from stargz.descriptors import TOC_DIGEST, UNCOMPRESSED_SIZE
+from stargz.errors import FormatError, StargzError, UnindexableError
 from stargz.footer import kind_of
 from stargz.oci.convert.keeping import examined, left
+from stargz.oci.convert.options import LayerOptions
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
-from stargz.oci.formats.manifest import (
-    TOC_DIGEST,
-    UNCOMPRESSED_SIZE,
-    Descriptor,
-    is_zstd_chunked,
-)
+from stargz.oci.formats.manifest import Descriptor, is_zstd_chunked
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, external_entry, open_repository
-from stargz.options import (
-    DEFAULT_CHUNK_SIZE,
-    MAX_TOC_SIZE,
-    ConvertOptions,
-    Format,
-    default_level,
-    is_zstd,
-)
-from stargz.paths import several
+from stargz.options import MAX_TOC_SIZE, is_zstd
 from stargz.sources import ByteSource
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
@@ -51,71 +37,6 @@ PLAIN_ZSTD = "zstd"  # the format of layers that were to be zstd:chunked, and ca
 _PIECE = 1 << 20  # bytes that are copied at a time
 
 Progress = Callable[[int, int], object]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerOptions:
-    """What decides a layer's bytes; those of stargz.convert. None: not asked for, so the default,
-    and a layer that is seekable already may keep what it has."""
-
-    level: int | None = None
-    chunk_size: int | None = None
-    min_chunk_size: int | None = None
-    prioritized: tuple[str, ...] = ()
-    lossless: bool = False
-    format: Format | None = None
-
-    def __post_init__(self) -> None:
-        # A list is as good, and so are paths.
-        object.__setattr__(self, "prioritized", several(self.prioritized, "prioritized"))
-
-    @property
-    def kept(self) -> Format | None:
-        """The format of layers that can stay as they are; None if an option asks for a layout that
-        they need not have, or nothing vouches for them in this format."""
-        if self != LayerOptions(format=self.format) or self.format == "stargz":
-            return None
-        return self.format or "estargz"
-
-    def keeps(self, entry: Descriptor) -> bool:
-        """Whether a layer's descriptor says that it is one that can stay as it is."""
-        if self.kept is None:
-            return False
-        chunked = is_zstd_chunked(entry)
-        if is_zstd(self.kept):
-            return chunked
-        return bool(entry.annotations.get(TOC_DIGEST)) and not chunked
-
-    def filled(self) -> ConvertOptions:
-        """With the defaults; UsageError for what is wrong or contradicts itself. Prioritized
-        files may always be missing: they are those of a whole image."""
-        format = self.format or "estargz"
-        return ConvertOptions(
-            default_level(format) if self.level is None else self.level,
-            DEFAULT_CHUNK_SIZE if self.chunk_size is None else self.chunk_size,
-            self.min_chunk_size or 0,
-            self.prioritized,
-            True,
-            self.lossless,
-            format,
-        )
-
-    @property
-    def key(self) -> str:
-        """A short text that is equal for options that give the same bytes (of the same version
-        of the package): what a state file knows a converted layer by."""
-        fields = {**asdict(self), "prioritized": list(self.prioritized)}
-        text = json.dumps([getattr(sys.modules.get("stargz"), "__version__", ""), fields])
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def layer_options(options: LayerOptions | None, given: LayerOptions) -> LayerOptions:
-    """What a function that takes both has been given: `options`, or each by itself."""
-    if options is None:
-        return given
-    if given != LayerOptions():
-        raise UsageError("options has the layout of layers: give it, or level, format and the like")
-    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,14 +254,11 @@ class _Work:
     def _converted(self, result: ConvertResult) -> dict[str, Any]:
         fields = result.to_json()
         del fields["codec"], fields["source_size"]
-        warnings = list(result.warnings)
         made: dict[str, Any] = {"status": "converted", "missing": result.missing}
         made["format"] = self.task.options.format or "estargz"
         if not result.toc_digest:
             made |= {"status": NOT_SEEKABLE, "format": PLAIN_ZSTD, "toc_digest": None}
-            where = _describe(self.source, self.task.entries[0])
-            warnings.append(warnings.pop(0).removeprefix(where).lstrip(": "))
-        return fields | made | {"warnings": (*self._warnings, *warnings)}
+        return fields | made | {"warnings": (*self._warnings, *result.warnings)}
 
     # --- keeping ------------------------------------------------------------------------
 

@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from stargz.descriptors import TOC_DIGEST as TOC_DIGEST
-from stargz.descriptors import UNCOMPRESSED_SIZE as UNCOMPRESSED_SIZE
-from stargz.descriptors import ZSTD_CHUNKED
+from stargz.descriptors import UNCOMPRESSED_SIZE, ZSTD_CHUNKED
 from stargz.digests import digest_of, is_digest
 from stargz.errors import ArtifactError, DigestError, FormatError
 
