@@ -13,7 +13,6 @@ import stargz
 from stargz.conversion import ConvertResult
 
 FORMATS = ["zstd:chunked", "zstd:chunked-stargz"]
-NOISE = random.Random(7)
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes | None = None, **fields: Any) -> None:
@@ -28,7 +27,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes | None = None, **fields: An
 def a_tar(behind: int = 0, **options: Any) -> bytes:
     """Entries of every type and with all that a TOC has of them."""
     out = io.BytesIO()
-    noise = NOISE.randbytes(300_000)
+    noise = random.Random(7).randbytes(300_000)
     records = {
         "SCHILY.xattr.user.k": "vé",
         "SCHILY.xattr.user.%3D": "",

@@ -17,8 +17,9 @@ import stargz
 from stargz.errors import TarError, UsageError
 
 
-@pytest.mark.parametrize("behind", [0, 100, 2_500_000])
-@pytest.mark.parametrize("bound", [4 << 20, 4096])
+@pytest.mark.parametrize(
+    ("behind", "bound"), [(0, 4 << 20), (0, 4096), (100, 4096), (2_500_000, 4 << 20)]
+)
 def test_the_tar_is_kept_and_can_be_put_together(behind: int, bound: int) -> None:
     tar = a_tar(behind)
     blob, result = convert(tar, "zstd:chunked", chunk_size=bound)

@@ -98,7 +98,7 @@ class Pieces(io.BytesIO):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_any_number_of_threads_and_any_wrapping_give_the_same(format: str) -> None:
-    tar = fixed_tar(6_000_000)
+    tar = fixed_tar(3_000_000)
     first, _ = convert(tar, format, threads=1)
     for threads in (2, 3, 8):
         assert convert(tar, format, threads=threads)[0] == first

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from chunked_layers import FORMATS, a_tar, convert
-from command import fails, ok, run, together
+from command import each_here, fails_here, here, ok_here
 from mounts import cli_mount, needs_fuse
 from servers import nginx
 
@@ -54,7 +54,7 @@ def test_what_containers_storage_made(data: Path) -> None:
 def test_reading_commands(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     blob, tar, digest = made
     gzip = tmp_path / "layer.esgz"
-    ok("-q", "convert", tar, gzip)
+    ok_here("-q", "convert", tar, gzip)
     options = ["--toc-digest", digest, "--require-verified"]
     trees = [["ls", "-R"], ["find"], ["tree"], ["du", "--all"]]
     with tarfile.open(tar) as opened:
@@ -67,7 +67,7 @@ def test_reading_commands(made: tuple[Path, Path, str], tmp_path: Path) -> None:
         ["diff", "--json", gzip, blob],
         ["ls", "--toc-digest", "sha256:" + "0" * 64, blob],
     ]
-    told = together(*lines)
+    told = each_here(*lines)
     assert [code for code, _, _ in told] == [0] * (len(lines) - 1) + [3]
     said = [out for _, out, _ in told]
     assert said[:4] == said[4:8]
@@ -77,14 +77,14 @@ def test_reading_commands(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     assert info["tar_split"] == ("tarSplitDigest" in toc)
     assert not found["added"] + found["removed"] + found["changed"]
     assert "the table of contents" in told[-1][2]
-    both = [ok("cat", one, *files, text=False) for one in (blob, gzip)]
+    both = [ok_here("cat", one, *files, text=False) for one in (blob, gzip)]
     assert both[0] == both[1]
 
 
 def test_extract(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     blob, tar, _ = made
     for folder, source in (("a", blob), ("b", tar)):
-        done = run("extract", "--setid", "--devices", source, "-C", tmp_path / folder)
+        done = here("extract", "--setid", "--devices", source, "-C", tmp_path / folder)
         assert done.returncode == 0, done.stderr
     same = subprocess.run(
         ["diff", "-r", "--no-dereference", tmp_path / "a", tmp_path / "b"],
@@ -100,16 +100,16 @@ def test_extract(made: tuple[Path, Path, str], tmp_path: Path) -> None:
 def test_patches_are_refused(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     blob, tar, _ = made
     gzip, patch = tmp_path / "layer.esgz", tmp_path / "patch"
-    ok("-q", "convert", tar, gzip)
-    refused = together(
+    ok_here("-q", "convert", tar, gzip)
+    refused = each_here(
         ["delta", gzip, blob, patch], ["delta", blob, gzip, patch], ["toc", "--members", blob]
     )
     for code, _, said in refused:
         assert code == 1
         assert f"{blob}: a layer in zstd:chunked, and a patch is between layers in gzip" in said
     assert not patch.exists()
-    ok("-q", "delta", gzip, gzip, patch)
-    assert "BASE is not the blob" in fails(3, "apply", blob, patch, tmp_path / "new")
+    ok_here("-q", "delta", gzip, gzip, patch)
+    assert "BASE is not the blob" in fails_here(3, "apply", blob, patch, tmp_path / "new")
 
 
 @pytest.mark.parametrize("made", FORMATS, indirect=True)
@@ -117,7 +117,7 @@ def test_over_http(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     blob, tar, digest = made
     with nginx(tmp_path, tmp_path / "nginx") as server:
         url = f"{server}/{blob.name}"
-        assert ok("ls", "-R", "--toc-digest", digest, url) == ok("ls", "-R", blob)
+        assert ok_here("ls", "-R", "--toc-digest", digest, url) == ok_here("ls", "-R", blob)
         files = stargz.fsspec.StargzFileSystem(url, toc_digest=digest)
         with tarfile.open(tar) as opened:
             for file in opened:

@@ -16,10 +16,10 @@ import pytest
 from absence import absent
 from blobs import sha256
 from chunked_layers import FORMATS, a_tar, convert
-from command import fails, here
+from command import fails_here, here
 from faraway import Faraway
+from handmade_chunked import C, Handmade, frame, skippable
 from mounts import cli_mount, needs_fuse
-from test_chunked_reading import C, Handmade, frame, skippable
 
 import stargz
 from stargz.cache import Cache
@@ -298,7 +298,7 @@ def test_zeros_beyond_every_file(tmp_path: Path) -> None:
         assert layer.read("z", size - 5, 100) == bytes(5)
         assert layer.read("a") == b"hello" * 100
     assert str(size) in here("ls", "-l", path).stdout
-    assert "File too large" in fails(1, "-q", "extract", path, "-C", tmp_path / "out")
+    assert "File too large" in fails_here(1, "-q", "extract", path, "-C", tmp_path / "out")
 
     def twice(rows: list[dict[str, Any]]) -> None:
         rows += [row, row | {"name": "y"}]
@@ -336,7 +336,7 @@ def test_zeros_whose_digest_is_of_something_else(tmp_path: Path) -> None:
 
 BOMBS = """
 import zstandard
-from test_chunked_reading import Handmade
+from handmade_chunked import Handmade
 MiB = 1 << 20
 row = b'{"name":"a","type":"dir"},'
 for start, step, times, less in (

@@ -19,7 +19,7 @@ import zstandard
 from blobs import sha256
 from chunked_layers import FORMATS, a_tar, add, convert, plain
 from chunked_parts import Parts
-from command import ok, run
+from command import here, ok_here
 from faraway import Faraway
 
 import stargz
@@ -76,11 +76,11 @@ def test_from_far_away() -> None:
 def test_the_command(tmp_path: Path) -> None:
     blob, result = convert(a_tar(), "zstd:chunked")
     (tmp_path / "layer.zst").write_bytes(blob)
-    assert f"DiffID {result.diff_id}" in ok("verify", tmp_path / "layer.zst")
-    found = json.loads(ok("verify", "--json", tmp_path / "layer.zst"))
+    assert f"DiffID {result.diff_id}" in ok_here("verify", tmp_path / "layer.zst")
+    found = json.loads(ok_here("verify", "--json", tmp_path / "layer.zst"))
     assert (found["ok"], found["diff_id"]) == (True, result.diff_id)
     (tmp_path / "layer.zst").write_bytes(bytes([*blob[:2000], blob[2000] ^ 1, *blob[2001:]]))
-    done = run("verify", tmp_path / "layer.zst")
+    done = here("verify", tmp_path / "layer.zst")
     assert done.returncode == 3 and "zstd frame" in done.stderr
     assert done.stdout.startswith("FAILED: ")
 

@@ -15,7 +15,7 @@ import pytest
 import registries
 import zstandard
 from blobs import sha256, tar_of
-from command import ok
+from command import ok_here
 from conversions import convert, written
 from layouts import LAYER_DIGEST, OCI_CONFIG, OCI_LAYER, TOC_DIGEST, Layout
 from registries import Registry
@@ -239,7 +239,7 @@ def test_in_a_registry_the_tocs_come_first(tmp_path: Path, registry: Registry) -
     with FaultProxy(f"http://{registry.host}") as proxy:
         host = proxy.url.removeprefix("http://")
         dst = f"docker://{host}/app:v1"
-        told = ok(
+        told = ok_here(
             "image",
             "convert",
             "--format",

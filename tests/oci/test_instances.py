@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import registries
 from blobs import sha256, tar_of
-from command import fails, ok, run
+from command import fails_here, here, ok_here
 from conversions import convert, docker, written
 from layouts import OCI_LAYER, OCI_MANIFEST, TOC_DIGEST, Layout
 from registries import Registry
@@ -78,7 +78,7 @@ def test_both_instances_of_each_platform(tmp_path: Path) -> None:
     src = source(tmp_path / "src", attested=True)
     dst = tmp_path / "dst"
     report = json.loads(
-        ok("image", "convert", "--both", "--json", f"oci:{src.path}:v1", f"oci:{dst}:v1")
+        ok_here("image", "convert", "--both", "--json", f"oci:{src.path}:v1", f"oci:{dst}:v1")
     )
     found = listed(dst)
     assert [one[:2] for one in found] == [
@@ -115,13 +115,15 @@ def test_both_instances_of_each_platform(tmp_path: Path) -> None:
     for platform, digest in (("linux/amd64", found[0][2]), ("linux/arm64", found[1][2])):
         with load_image(f"oci:{dst}:v1", platform=platform) as loaded:
             assert loaded.digest == digest
-    shown = ok("image", "info", "--platform", "linux/arm64", f"oci:{dst}:v1")
+    shown = ok_here("image", "info", "--platform", "linux/arm64", f"oci:{dst}:v1")
     assert f"instance  {found[4][2]}  linux/arm64  (in zstd)" in shown
-    info = json.loads(ok("image", "info", "--platform", "linux/arm64", "--json", f"oci:{dst}:v1"))
+    info = json.loads(
+        ok_here("image", "info", "--platform", "linux/arm64", "--json", f"oci:{dst}:v1")
+    )
     assert [(one["digest"], one["zstd"]) for one in info["instances"]] == [
         (digest, zstd) for architecture, zstd, digest in found if architecture != "unknown"
     ]
-    ok("image", "cat", "--platform", "linux/arm64", f"oci:{dst}:{found[4][2]}", "etc/a")
+    ok_here("image", "cat", "--platform", "linux/arm64", f"oci:{dst}:{found[4][2]}", "etc/a")
 
 
 def src_image(src: Layout) -> Any:
@@ -186,7 +188,7 @@ def test_both_of_one_image_without_an_index(tmp_path: Path) -> None:
 def test_what_both_is_not_for(tmp_path: Path) -> None:
     src = source(tmp_path / "src")
     names = f"oci:{src.path}:v1", f"oci:{tmp_path / 'dst'}:v1"
-    told = fails(2, "image", "convert", "--both", "--format", "stargz", *names)
+    told = fails_here(2, "image", "convert", "--both", "--format", "stargz", *names)
     assert "--both" in told and "stargz" in told
     for options, text in WRONG:
         with pytest.raises(UsageError, match=text):
@@ -230,7 +232,7 @@ def test_both_in_place_and_in_archives(tmp_path: Path) -> None:
     for place in (archive.removesuffix(":v1"), f"oci:{tmp_path / 'out'}"):
         with load_image(f"{place}:{second}", platform="linux/arm64") as image:
             assert image.digest == second
-    told = fails(1, "image", "info", f"oci:{tmp_path / 'out'}:sha256:{'0' * 64}")
+    told = fails_here(1, "image", "info", f"oci:{tmp_path / 'out'}:sha256:{'0' * 64}")
     assert "no image" in told
 
 
@@ -262,7 +264,7 @@ def test_what_cannot_be_chunked_is_plain_zstd(tmp_path: Path) -> None:
     plain["annotations"] = {TOC_DIGEST: sha256(b"stale"), "mine": "kept"}
     layout.tag(layout.manifest([layout.plain_layer(LOWER), plain]), "v1")
     src, dst = f"oci:{layout.path}:v1", f"oci:{tmp_path / 'dst'}:v1"
-    done = run("image", "convert", "--format", "zstd:chunked", "--json", "--verify", src, dst)
+    done = here("image", "convert", "--format", "zstd:chunked", "--json", "--verify", src, dst)
     assert done.returncode == 0
     report = json.loads(done.stdout)
     good, bad = report["layers"]
@@ -280,7 +282,7 @@ def test_what_cannot_be_chunked_is_plain_zstd(tmp_path: Path) -> None:
     # Again it is as it was, by way of the same bytes.
     again = convert(tmp_path / "dst", tmp_path / "again", format="zstd:chunked")
     assert (again.status, again.digest) == ("unchanged", report["digest"])
-    told = fails(1, "image", "convert", "--format", "zstd:chunked", "--strict", src, f"{dst}2")
+    told = fails_here(1, "image", "convert", "--format", "zstd:chunked", "--strict", src, f"{dst}2")
     assert "dir/same" in told and plain["digest"] in told
     with pytest.raises(UnindexableError, match="dir/same"):
         convert(layout, tmp_path / "no", both=True, strict=True)
@@ -305,25 +307,25 @@ HOW: dict[str, dict[str, Any]] = {"both": {"both": True}, "one": {"format": "zst
 def test_bulk(registry: Registry, tmp_path: Path, name: str) -> None:
     how, count = HOW[name], 4 if name == "both" else 2
     registry.push(source(tmp_path / "src").path, f"bulk/{name}", "v1")
-    here = f"docker://{registry.host}"
-    names = f"{here}/bulk/{name}", f"{here}/made/{name}"
+    at = f"docker://{registry.host}"
+    names = f"{at}/bulk/{name}", f"{at}/made/{name}"
     state = tmp_path / "state.db"
     dry = bulk(*names, state=state, dry_run=True, **how)
     assert dry.totals["layers"] == count
     report = bulk(*names, state=state, **how)
     assert (report.totals["converted"], report.totals["layers_converted"]) == (1, count)
     options = ["--both"] if name == "both" else ["--format", "zstd:chunked"]
-    again = json.loads(ok("image", "bulk", *options, "--json", "--state", state, *names))
+    again = json.loads(ok_here("image", "bulk", *options, "--json", "--state", state, *names))
     assert (again["totals"]["unchanged"], again["totals"]["layers"]) == (1, 0)
     # For another destination the layers are known; without the state they are kept.
-    more = bulk(names[0], f"{here}/more/{name}", state=state, **how)
+    more = bulk(names[0], f"{at}/more/{name}", state=state, **how)
     assert more.totals["layers_reused"] == count
-    kept = bulk(names[1], f"{here}/kept/{name}", **how)
+    kept = bulk(names[1], f"{at}/kept/{name}", **how)
     assert kept.totals["layers_kept"] == count
     digests = []
     for place in ("made", "more", "kept"):
-        with open_image(f"{here}/{place}/{name}:v1", platform="linux/arm64") as opened:
+        with open_image(f"{at}/{place}/{name}:v1", platform="linux/arm64") as opened:
             assert opened.verified and opened.tree.read("etc/a") == b"lower a"
             digests.append(opened.root.digest)
     assert len(set(digests)) == 1
-    assert verify_image(f"{here}/kept/{name}:v1").ok
+    assert verify_image(f"{at}/kept/{name}:v1").ok

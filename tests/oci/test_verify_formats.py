@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from blobs import sha256
 from chunked_layers import FORMATS, a_tar, convert, plain
-from command import ok, run
+from command import here, ok_here
 from layouts import TOC_DIGEST, Layout
 
 from stargz.oci.verify.image import ImageVerifyResult, verify_image
@@ -46,7 +46,7 @@ def test_layers_are_verified_in_full(tmp_path: Path, format: str) -> None:
     # One bit, of which the digest tells as well.
     layout = tmp_path / "src/blobs/sha256" / result.digest.partition(":")[2]
     layout.write_bytes(bytes([*blob[:3000], blob[3000] ^ 1, *blob[3001:]]))
-    done = run("verify", source)
+    done = here("verify", source)
     assert done.returncode == 3 and "the blob" in done.stderr and "zstd frame" in done.stderr
 
 
@@ -121,7 +121,7 @@ def test_external_tocs(tmp_path: Path) -> None:
     layout, tar = Layout(tmp_path / "src"), a_tar()
     layout.tag(layout.manifest([layout.plain_layer(tar)]), "v1")
     words = ["-q", "image", "convert", "--format", "external-toc"]
-    ok(*words, f"oci:{tmp_path}/src:v1", f"oci:{tmp_path}/dst:v1")
+    ok_here(*words, f"oci:{tmp_path}/src:v1", f"oci:{tmp_path}/dst:v1")
     found = verify_image(f"oci:{tmp_path}/dst:v1", require_verified=True)
     (layer,) = found.images[0].layers
     assert found.verified and layer.kind == "external-toc"
