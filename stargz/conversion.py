@@ -231,7 +231,7 @@ def diff_id(
 def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | None) -> Sink:
     """Where an external TOC goes."""
     if options.format != "external-toc":
-        raise UsageError("toc_out (--toc-out) is for the format (--format) external-toc alone")
+        raise UsageError("toc_out (--toc-out) is for format (--format) external-toc alone")
     if toc_out is None:
         if not isinstance(dst, (str, os.PathLike)) or is_stream(dst):
             raise UsageError(

@@ -565,7 +565,7 @@ class Layer:
         )
 
     def _verify_chunked(self, progress: Callable[[int, int], object] | None) -> dict[str, Any]:
-        from stargz.ending import check_end
+        from stargz.skippable import check_end
 
         assert self.footer.toc is not None
         with self._whole() as blob:

@@ -23,7 +23,7 @@ FLOORS = {
         ("errors", "compressions", "durable", "digests", "logs", "results", "wildcards"),
         ("footer", "_engine"),
         ("toc", "paths", "contents", "sources", "options", "endpoints", "descriptors"),
-        ("cache", "ending"),
+        ("cache", "skippable"),
         ("remote",),
         ("layer", "tail", "extract", "conversion", "indexing", "indexes", "comparing"),
         ("packing", "ignore", "opening"),

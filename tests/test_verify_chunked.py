@@ -23,7 +23,7 @@ from command import here, ok_here
 from faraway import Faraway
 
 import stargz
-from stargz.ending import check_end
+from stargz.skippable import check_end
 from stargz.errors import FooterError, FormatError
 from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.layer import VerifyResult

@@ -52,7 +52,7 @@ def examined(
     }
 
 
-def left(spool: Spool, memory: int | None) -> dict[str, Any]:
+def left_as_it_is(spool: Spool, memory: int | None) -> dict[str, Any]:
     """What is to be reported of a layer that a TOC cannot hold; `memory` is that of
     `stargz.convert`. Raises what else is wrong with it."""
     tar = unlinked()

@@ -19,7 +19,7 @@ from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.descriptors import TOC_DIGEST, UNCOMPRESSED_SIZE
 from stargz.errors import FormatError, StargzError, UnindexableError
 from stargz.footer import kind_of
-from stargz.oci.convert.keeping import examined, left
+from stargz.oci.convert.keeping import examined, left_as_it_is
 from stargz.oci.convert.options import LayerOptions
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
 from stargz.oci.formats.manifest import Descriptor, is_zstd_chunked
@@ -339,7 +339,7 @@ class _Work:
     def _leave(self, entry: Descriptor, spool: Spool, why: UnindexableError) -> dict[str, Any]:
         """Have the layer at the destination as it is, since a TOC cannot hold it; whatever else is
         wrong with it is an error as ever."""
-        found = left(spool, self.task.memory)
+        found = left_as_it_is(spool, self.task.memory)
         self._copy(entry, spool)
         where = "" if why.offset is None else f"at offset {why.offset} of the tar, "
         text = f"it stays as it is, since a TOC cannot hold it: {where}{why.message}"

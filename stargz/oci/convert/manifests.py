@@ -30,8 +30,8 @@ class Manifests:
         self._plan = plan
         self._source = source
         self._destination = destination
-        # By their digests, those that a document that names one of them goes on naming.
-        self._named = {node.manifest.digest: node for node in plan.nodes if not node.zstd}
+        # Of the documents that others go on naming: all but the second instances of images.
+        self._named = {node.manifest.digest for node in plan.nodes if not node.zstd}
         self._made: dict[Node, Written] = {}
         self._about: dict[str, Written] = {}  # what became of manifests, by their old digests
         self._nodes: list[Node] = []  # those that are written

@@ -1,4 +1,4 @@
-"""What ends a blob in zstd:chunked: skippable frames, gone through one by one."""
+"""The skippable frames that end a blob in zstd:chunked, gone through one by one."""
 
 from __future__ import annotations
 
