@@ -23,10 +23,10 @@ from command import here, ok_here
 from faraway import Faraway
 
 import stargz
-from stargz.skippable import check_end
 from stargz.errors import FooterError, FormatError
 from stargz.footer import MAX_FOOTER_SIZE, parse_footer
 from stargz.layer import VerifyResult
+from stargz.skippable import check_end
 from stargz.sources import MemorySource
 
 ROUNDS = int(os.environ.get("STARGZ_PROPERTY_ROUNDS", "400"))

@@ -18,7 +18,7 @@ from stargz.cli._kinds import check_layer
 from stargz.cli._layers import binary_stdin, check_not_url, is_ordinary
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
-from stargz.endpoints import is_stream
+from stargz.endpoints import is_same_file, is_stream
 from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -173,15 +173,20 @@ def _destination(src: str, dst: str | None, zstd: bool) -> str:
 
 
 def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
-    """Where an external TOC goes, which is a file."""
+    """Where an external TOC goes, which is a file; None for the other formats. What is wrong usage
+    is told of before what exists."""
     from stargz.conversion import TOC_SUFFIX
 
     toc: str | None = args.toc_out
     if args.format != "external-toc":
-        return toc  # the library refuses one
+        if toc is not None:
+            raise UsageError("--toc-out is for --format external-toc alone")
+        return None
     if (dst == "-" or is_stream(dst)) if toc is None else (toc == "-" or is_stdout(toc)):
         raise UsageError("--format external-toc has its TOC in a file: name it by --toc-out FILE")
     toc = dst + TOC_SUFFIX if toc is None else toc
+    if is_same_file(toc, dst):
+        raise UsageError(f"--toc-out {toc} is DST: name another file")
     writable(toc, [args.src], args.force, "--toc-out")
     return toc
 
