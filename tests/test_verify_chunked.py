@@ -21,6 +21,7 @@ from chunked_layers import FORMATS, a_tar, add, convert, plain
 from chunked_parts import Parts
 from command import here, ok_here
 from faraway import Faraway
+from handmade_chunked import skippable
 
 import stargz
 from stargz.errors import FooterError, FormatError
@@ -35,10 +36,6 @@ ROUNDS = int(os.environ.get("STARGZ_PROPERTY_ROUNDS", "400"))
 def verify(blob: bytes, notes: dict[str, str] | None = None) -> VerifyResult:
     with stargz.open(blob, annotations=notes) as layer:
         return layer.verify()
-
-
-def skippable(payload: bytes) -> bytes:
-    return struct.pack("<II", 0x184D2A50, len(payload)) + payload
 
 
 # --- what is right --------------------------------------------------------------------------------
