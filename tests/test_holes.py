@@ -210,6 +210,23 @@ def large(**keys: Any) -> tuple[bytes, bytes]:
     return blobs.with_toc(made.data[: made.toc_offset], text), content
 
 
+def test_what_is_said_of_zeros_does_not_stand_for_the_file(tmp_path: Path) -> None:
+    """Only containers/storage has frames of zeros: elsewhere a place and a digest of them are
+    nothing, and the file's own digest tells."""
+    content, other = blobs.noise("middle", 10_000), blobs.sha256(b"other")
+    made = blobs.build(blobs.tar_of([("f", content)]), chunk_size=len(content))
+    found = json.loads(made.text)["entries"]
+    (row,) = (row for row in found if row["name"] == "f")
+    row |= {"size": len(content) + 8192, "chunkSize": len(content), "digest": other}
+    zeros = {"name": "f", "type": "chunk", "chunkOffset": len(content), "chunkSize": 8192}
+    zeros |= {"chunkType": "zeros", "chunkDigest": other, "offset": row["offset"] + 1}
+    found.insert(found.index(row) + 1, zeros)
+    text = json.dumps({"version": 1, "entries": found}).encode()
+    data = blobs.with_toc(made.data[: made.toc_offset], text)
+    with stargz.open(data) as layer, pytest.raises(DigestError, match="the file"):
+        layer.extractall(tmp_path / "out")
+
+
 @pytest.mark.parametrize("far", [False, True])
 def test_only_what_is_asked_for(far: bool) -> None:
     data, content = large()

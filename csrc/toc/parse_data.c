@@ -107,14 +107,14 @@ static sgz_status read_chunk(sgz_toc_parser *parser, const sgz_toc_fields *f, sg
     return status ? status : read_place(parser, f, row, err);
 }
 
-/* They may have a frame of their own. */
+/* Of containers/storage they may have a frame of their own. */
 static sgz_status read_zeros(sgz_toc_parser *parser, const sgz_toc_fields *f, sgz_entry *row,
                              int64_t file_size, sgz_error *err)
 {
     const sgz_json_span *digest = &f->texts[KEY_CHUNK_DIGEST];
     sgz_status status = read_piece(parser, f, row, file_size, err);
     parser->toc->holes = 1;
-    if (status || !FIELD(f, KEY_OFFSET))
+    if (status || !parser->chunked || !FIELD(f, KEY_OFFSET))
         return status;
     if (digest->len) {
         if (!sgz_toc_read_digest(digest, row->chunk_digest))
