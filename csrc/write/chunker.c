@@ -53,8 +53,10 @@ static size_t find_run(const uint8_t *data, size_t at, size_t have, int final, i
                 at--;
             continue;
         }
-        size_t begin = zeros_begin(data, probe, at), end = zeros_end(data, probe, have);
-        if (end - begin >= RUN_MIN)
+        /* No further than must be: this is asked for each chunk before the run. */
+        size_t begin = zeros_begin(data, probe, at), enough = begin + RUN_MIN;
+        size_t end = zeros_end(data, probe, enough < have ? enough : have);
+        if (end == enough)
             return begin;
         if (end == have && !final) {
             *open = 1;
@@ -116,7 +118,7 @@ size_t sgz_write_chunker_next(sgz_chunker *c, const uint8_t *data, size_t have, 
     have = final ? left : have;
     *zeros = 0;
     if (c->in_run) {
-        size_t end = zeros_end(data, 0, have);
+        size_t end = zeros_end(data, 0, have <= max ? have : max + 1);
         if (end == have && !final && end < max)
             return 0;
         /* Of a run that goes on, or may, as far as can be seen. */
