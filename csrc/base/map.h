@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SGZ_MAP_NONE UINT32_MAX /* no number */
 
@@ -27,6 +28,17 @@ static inline void sgz_map_free(sgz_map *map)
 {
     free(map->slots);
     *map = (sgz_map){0};
+}
+
+/* Forget all. What is much larger than it had to be is given back: else who fills and forgets it
+ * often would clear its largest size each time. */
+static inline void sgz_map_clear(sgz_map *map)
+{
+    if (map->used < map->size / 16)
+        sgz_map_free(map);
+    else if (map->size)
+        memset(map->slots, 0, map->size * sizeof *map->slots);
+    map->used = 0;
 }
 
 /* Where to look first: for those who know many hashes before they look. */

@@ -25,13 +25,8 @@ typedef struct {
     int open; /* a frame has not ended */
 } frame_reader;
 
-static sgz_status fail(const frame_reader *r, const char *what, sgz_error *err)
-{
-    return sgz_base_fail(err, SGZ_ETOC, r->frame->offset, NULL, 0, "%s", what);
-}
-
 /* Parse what the `len` bytes of `in`, which are those at `at`, decode to. Those of a frame's header
- * that goes on behind them (`more`) are left: *used has the others. */
+ * that goes on behind them (`more`) are left: *used has the others, of which there are some. */
 static sgz_status take(frame_reader *r, int64_t at, size_t len, int more, size_t *used,
                        sgz_error *err)
 {
@@ -73,26 +68,27 @@ static sgz_status take(frame_reader *r, int64_t at, size_t len, int more, size_t
 static sgz_status read_all(frame_reader *r, const sgz_blob *blob, sgz_error *err)
 {
     const sgz_toc_frame *frame = r->frame;
-    sgz_status st = SGZ_OK;
-    for (int64_t at = 0; at < frame->packed && !st;) {
-        size_t used = 0, n = frame->packed - at < (int64_t)PIECE ? (size_t)(frame->packed - at) : PIECE;
-        st = sgz_codec_blob_read(blob, frame->offset + at, r->in, n, err);
+    size_t used = 0;
+    for (int64_t at = 0; at < frame->packed; at += (int64_t)used) {
+        int64_t left = frame->packed - at;
+        size_t n = left < (int64_t)PIECE ? (size_t)left : PIECE;
+        if (blob->poll && blob->poll())
+            return sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+        sgz_status st = sgz_codec_blob_read(blob, frame->offset + at, r->in, n, err);
         if (!st)
-            st = take(r, at, n, at + (int64_t)n < frame->packed, &used, err);
+            st = take(r, at, n, (int64_t)n < left, &used, err);
         if (st)
             return st;
         sgz_codec_sha256_update(r->codecs, &r->packed, r->in, used);
-        at += (int64_t)used;
-        if (!st && blob->poll && blob->poll())
-            st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
     }
-    if (!st && r->open)
-        st = fail(r, "the zstd frame of the TOC is cut off", err);
-    if (!st && r->made < frame->size)
-        st = sgz_base_fail(err, SGZ_ETOC, frame->offset, NULL, 0,
-                           "the table of contents ends %lld bytes early",
-                           (long long)(frame->size - r->made));
-    return st;
+    if (r->open)
+        return sgz_base_fail(err, SGZ_ETOC, frame->offset, NULL, 0,
+                             "the zstd frame of the TOC is cut off");
+    if (r->made < frame->size)
+        return sgz_base_fail(err, SGZ_ETOC, frame->offset, NULL, 0,
+                             "the table of contents ends %lld bytes early",
+                             (long long)(frame->size - r->made));
+    return SGZ_OK;
 }
 
 /* --- runs of zeros ------------------------------------------------------------------------- */

@@ -166,9 +166,7 @@ static sgz_status go_on(sgz_verify_entries *e, sgz_error *err)
     size_t got = 0;
     if (!e->left) {
         e->count = e->arena_len = 0;
-        e->names.used = 0;
-        if (e->names.size)
-            memset(e->names.slots, 0, e->names.size * sizeof *e->names.slots);
+        sgz_map_clear(&e->names);
     }
     sgz_status st = e->pull.read(e->pull.arg, e->piece, PIECE, &got, err);
     if (!st && got)

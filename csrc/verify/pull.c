@@ -55,7 +55,10 @@ sgz_status sgz_verify_frame_digest(const sgz_codecs *codecs, const sgz_blob *blo
     sgz_codec_sha256_init(codecs, &sha);
     for (int64_t at = 0; at < place.packed && !st;) {
         size_t n = place.packed - at < (int64_t)PIECE ? (size_t)(place.packed - at) : PIECE;
-        st = sgz_codec_blob_read(blob, place.offset + at, piece, n, err);
+        if (blob->poll && blob->poll())
+            st = sgz_base_fail(err, SGZ_ECANCELLED, -1, NULL, 0, "cancelled");
+        else
+            st = sgz_codec_blob_read(blob, place.offset + at, piece, n, err);
         if (!st)
             sgz_codec_sha256_update(codecs, &sha, piece, n);
         at += (int64_t)n;
