@@ -128,6 +128,14 @@ def a_global_header() -> bytes:
     return a_tar(pax_headers={"comment": "abc"})
 
 
+def long_headers() -> bytes:
+    """An entry with a long name, which is said often."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        add(tar, "n" * 101, b"1")
+    return out.getvalue()[:1024] * 1600 + out.getvalue()
+
+
 def latin() -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
@@ -157,6 +165,7 @@ UNFIT = {
     "twice, written otherwise": (twice("a", "./a"), "twice"),
     "a global header": (a_global_header(), "global header"),
     "bytes behind the end": (a_tar() + b"x", "behind the end"),
+    "headers that are too long": (long_headers(), "headers of one entry that are too long"),
     "a hard link to nothing": (of(link("l", "below")), "not in the layer"),
     "a hard link to itself": (of(link("l", "./l")), "later"),
     "a hard link to a later one": (of(link("l", "m"), link("m", "d/f")), "later"),

@@ -1,4 +1,4 @@
-/* Bytes as numbers, as hex, as UTF-8, and in order. */
+/* Bytes as numbers, as hex, as base64, as UTF-8, and in order. */
 #ifndef SGZ_BASE_BYTES_H
 #define SGZ_BASE_BYTES_H
 
@@ -79,6 +79,13 @@ static inline uint8_t sgz_hex_value(char c)
 {
     uint8_t digit = (uint8_t)(c - '0'), letter = (uint8_t)(c - 'a');
     return digit < 10 ? digit : letter < 6 ? (uint8_t)(letter + 10) : 0x80;
+}
+
+/* Whether all bytes are zeros. */
+static inline int sgz_is_zeros(const void *data, size_t len)
+{
+    const uint8_t *bytes = data;
+    return !len || (!bytes[0] && !memcmp(bytes, bytes + 1, len - 1));
 }
 
 /* --- base64 (RFC 4648, padded) ----------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/beneath.h"
+#include "base/bytes.h"
 #include "base/file.h"
 
 #define PIECE SGZ_PIECE
@@ -28,11 +29,6 @@ static int create(struct sgz_extract *ex, int dir, uint64_t *number, char temp[S
     return fd < 0 ? -errno : fd;
 }
 
-static int all_zero(const uint8_t *data, size_t len)
-{
-    return len >= HOLE && !data[0] && !memcmp(data, data + 1, len - 1);
-}
-
 static const sgz_toc *toc_of(const sgz_extract_worker *w, const sgz_extract_object *o)
 {
     return sgz_extract_toc(w->ex, o->layer);
@@ -42,7 +38,7 @@ static const sgz_toc *toc_of(const sgz_extract_worker *w, const sgz_extract_obje
 static sgz_status put(sgz_extract_worker *w, sgz_extract_object *o, int fd, const uint8_t *data,
                       size_t len, int64_t offset, sgz_error *err)
 {
-    if (all_zero(data, len)) {
+    if (len >= HOLE && sgz_is_zeros(data, len)) {
         atomic_store(&o->holes, 1);
         return SGZ_OK;
     }

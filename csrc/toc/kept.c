@@ -125,7 +125,7 @@ sgz_status sgz_toc_kept_header(const sgz_tar_entry *entry, int64_t offset, sgz_t
     return status;
 }
 
-/* The row's number, which is also there for rows that were taken. */
+/* *number counts the rows that were taken, too. */
 static sgz_entry *append(sgz_toc_kept *kept, uint32_t *number)
 {
     sgz_kept_rows *rows = &kept->rows;

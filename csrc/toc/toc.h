@@ -86,11 +86,13 @@ typedef struct {
     size_t count, cap;
     sgz_toc_origin *origins; /* of each row, of an ordinary tar; NULL: of a seekable layer */
     size_t origin_cap;
-    uint32_t *fractions;     /* of mtimes, as sgz_toc_origin.ns: of the first rows, up to the last */
-    size_t fraction_count, fraction_cap; /* that has one; of zstd:chunked alone */
+    /* Of mtimes, as sgz_toc_origin.ns: of the first rows, up to the last that has one; of
+     * zstd:chunked alone. */
+    uint32_t *fractions;
+    size_t fraction_count, fraction_cap;
     int holes;               /* some rows are zeros */
-    int has_split;           /* containers/storage: there is a tar-split, and the sha256 of its */
-    uint8_t split_digest[32]; /* frame */
+    int has_split;           /* of containers/storage: there is a tar-split, whose frame has this */
+    uint8_t split_digest[32]; /* sha256 */
     char *arena;
     size_t arena_len, arena_cap;
     uint64_t *strings;     /* interned user and group names: offset << 16 | length */

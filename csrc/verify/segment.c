@@ -1,6 +1,8 @@
 /* One segment of the blob: decoded, its chunks hashed, the rest handed to the tree. */
 #include "verify/internal.h"
 
+#include "base/bytes.h"
+
 #define DEFER_MAX ((size_t)8 << 20)     /* chunk bytes held until their file's turn */
 
 typedef struct {
@@ -52,12 +54,6 @@ static sgz_status span_bytes(sgz_verify_worker *w, cursor *c, const uint8_t *dat
     return SGZ_OK;
 }
 
-/* Readers are given zeros without looking. */
-static int is_zeros(const uint8_t *data, size_t len)
-{
-    return !data[0] && !memcmp(data, data + 1, len - 1);
-}
-
 /* A span ended: whole, or (`failed`) because no more bytes come. */
 static void end_span(sgz_verify_worker *w, cursor *c, size_t span, int failed)
 {
@@ -98,8 +94,9 @@ static sgz_status share(sgz_verify_worker *w, cursor *c, const uint8_t *data, si
         }
         if (what & SGZ_PASS_FIRST)
             st = begin_span(w, c, span);
+        /* Readers are given zeros without looking. */
         if (sgz_read_span_row(w->v->args.spans, span)->type == SGZ_ZEROS)
-            c->other |= !is_zeros(data, n);
+            c->other |= !sgz_is_zeros(data, n);
         if (!st)
             st = span_bytes(w, c, data, n);
         if (!st && w->v->args.whole)

@@ -4,8 +4,7 @@
 #include "base/vec.h"
 #include "codec/crc64.h"
 #include "tar/stream.h"
-#include "toc/kept.h"
-#include "verify/entries.h"
+#include "verify/header.h"
 #include "verify/lines.h"
 
 #include <stdarg.h>
@@ -22,7 +21,6 @@ struct sgz_verify_split {
     sgz_verify_take_error report;
     void *arg;
     sgz_tar_stream tar;
-    sgz_toc_kept kept;           /* no rows: room for xattrs */
     sgz_verify_entries *entries;
     int state, entries_state, lines_state;
     int64_t offset;              /* of the current segment in the blob */
@@ -46,10 +44,7 @@ struct sgz_verify_split {
     int summed;                  /* it is known what it should be */
     int misplaced;               /* not all of it is in its chunks: told */
 
-    sgz_xattr *xattrs;           /* scratch */
-    size_t xattr_cap;
-    char *base64;
-    size_t base64_cap;
+    sgz_verify_header compared;
     sgz_status fatal;
     sgz_error fatal_error;
 };
@@ -84,11 +79,9 @@ void sgz_verify_split_free(sgz_verify_split *s)
         return;
     sgz_tar_parser_free(s->tar.parser);
     sgz_verify_entries_free(s->entries);
-    sgz_toc_kept_free(&s->kept);
+    sgz_verify_header_free(&s->compared);
     sgz_verify_lines_free(&s->lines);
     free(s->name);
-    free(s->xattrs);
-    free(s->base64);
     free(s);
 }
 
@@ -154,11 +147,6 @@ __attribute__((format(printf, 2, 3))) static void differ(sgz_verify_split *s, co
 
 /* --- the tar-split --------------------------------------------------------------------------- */
 
-static int is_zeros(const uint8_t *data, size_t len)
-{
-    return !len || (!data[0] && !memcmp(data, data + 1, len - 1));
-}
-
 /* The next line, of this type. */
 static int next_line(sgz_verify_split *s, int type, sgz_verify_line *line)
 {
@@ -208,9 +196,9 @@ static int begin_segment(sgz_verify_split *s)
     }
     const uint8_t *data = s->segment + padding;
     size_t len = s->rest - padding;
-    s->header = len && !is_zeros(data, len < SGZ_TAR_BLOCK ? len : SGZ_TAR_BLOCK);
+    s->header = !sgz_is_zeros(data, len < SGZ_TAR_BLOCK ? len : SGZ_TAR_BLOCK);
     if (s->header ? !s->tail : !len || len == SGZ_TAR_BLOCK ||
-                                   (len >= 2 * SGZ_TAR_BLOCK && is_zeros(data, 2 * SGZ_TAR_BLOCK))) {
+                                   (len >= 2 * SGZ_TAR_BLOCK && sgz_is_zeros(data, 2 * SGZ_TAR_BLOCK))) {
         s->tail |= !s->header && len;
         return 1;
     }
@@ -266,134 +254,32 @@ static void match_file(sgz_verify_split *s, const sgz_tar_entry *entry)
 
 /* --- the TOC --------------------------------------------------------------------------------- */
 
-/* To Go the epoch and its own zero are no times. */
-static int is_no_time(const sgz_tar_time *time)
-{
-    return !time->given || (!time->nanoseconds && (!time->seconds || time->seconds == SGZ_NO_TIME));
-}
-
-static int same_time(const sgz_tar_time *a, const sgz_tar_time *b)
-{
-    if (is_no_time(a) || is_no_time(b))
-        return is_no_time(a) && is_no_time(b);
-    return a->seconds == b->seconds && a->nanoseconds == b->nanoseconds;
-}
-
-static int by_key(const void *left, const void *right)
-{
-    const sgz_xattr *a = left, *b = right;
-    return sgz_compare(a->key, a->key_len, b->key, b->key_len);
-}
-
-/* 1: the same, 0: not, -1: no memory. */
-static int same_xattrs(sgz_verify_split *s, const sgz_verify_entry *entry, const sgz_xattr *made,
-                       size_t made_count)
-{
-    const char *at = entry->xattrs;
-    sgz_xattr x;
-    size_t count = 0;
-    while (sgz_xattrs_next(&at, entry->xattrs + entry->xattr_len, &x))
-        if (!SGZ_PUSH(s->xattrs, count, s->xattr_cap, x))
-            return -1;
-    if (count != made_count)
-        return 0;
-    if (count)
-        qsort(s->xattrs, count, sizeof *s->xattrs, by_key);
-    for (size_t i = 0; i < count; i++) {
-        size_t len = sgz_base64_len(made[i].value_len);
-        if (by_key(&s->xattrs[i], &made[i]) || s->xattrs[i].value_len != len)
-            return 0;
-        if (!SGZ_FIT(s->base64, s->base64_cap, len + 4))
-            return -1;
-        sgz_put_base64(s->base64, (const uint8_t *)made[i].value, made[i].value_len);
-        if (memcmp(s->base64, s->xattrs[i].value, len))
-            return 0;
-    }
-    return 1;
-}
-
-static int same_text(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    return a_len == b_len && (!a_len || !memcmp(a, b, a_len));
-}
-
-/* The fields that the reader of containers/storage compares, what it needs besides, and names of owners
- * where there are any. Reports the first that differs. */
-static void compare(sgz_verify_split *s, const sgz_tar_entry *tar, const sgz_tar_stated *stated,
-                    int type, const sgz_verify_entry *entry)
-{
-    size_t xattrs = 0;
-    sgz_error err;
-    sgz_status st = sgz_toc_kept_xattrs(&s->kept, tar, s->tar.start, &xattrs, &err);
-    if (st) {
-        fail(s, &s->entries_state, st, &err);
-        return;
-    }
-    int same = same_xattrs(s, entry, s->kept.xattrs, xattrs);
-    if (same < 0)
-        no_memory(s);
-    else if (entry->type != type)
-        differ(s, "its type is %s in the TOC, %s in the tar", sgz_toc_type_name(entry->type),
-               sgz_toc_type_name(type));
-    else if (!same_text(entry->link, entry->link_len, tar->link, tar->link_len))
-        differ(s, "its link is not the tar's");
-    else if (entry->mode != stated->mode)
-        differ(s, "its mode is %llo in the TOC, %llo in the tar",
-               (unsigned long long)entry->mode, (unsigned long long)stated->mode);
-    else if (entry->size != stated->size)
-        differ(s, "its size is %lld in the TOC, %lld in the tar", (long long)entry->size,
-               (long long)stated->size);
-    else if (entry->uid != tar->uid || entry->gid != tar->gid)
-        differ(s, "its owner is %lld:%lld in the TOC, %u:%u in the tar", (long long)entry->uid,
-               (long long)entry->gid, tar->uid, tar->gid);
-    else if (entry->bad_time)
-        differ(s, "one of its times in the TOC is no time");
-    else if (!same_time(&entry->mtime, &stated->mtime))
-        differ(s, "its modification time is not the tar's");
-    else if (!same_time(&entry->atime, &stated->atime))
-        differ(s, "its access time is not the tar's");
-    else if (!same_time(&entry->ctime, &stated->ctime))
-        differ(s, "its change time is not the tar's");
-    else if (entry->dev_major != stated->dev_major || entry->dev_minor != stated->dev_minor)
-        differ(s, "its device is %lld:%lld in the TOC, %lld:%lld in the tar",
-               (long long)entry->dev_major, (long long)entry->dev_minor,
-               (long long)stated->dev_major, (long long)stated->dev_minor);
-    else if (!same)
-        differ(s, "its extended attributes are not the tar's");
-    else if ((entry->uname_len &&
-              !same_text(entry->uname, entry->uname_len, tar->uname, tar->uname_len)) ||
-             (entry->gname_len &&
-              !same_text(entry->gname, entry->gname_len, tar->gname, tar->gname_len)))
-        differ(s, "its user or group name is not the tar's");
-    else if (s->payload && (s->file == SGZ_NO_ROW || !sgz_toc_digest(s->spans->toc, s->file)))
-        differ(s, "it has no digest, without which containers/storage does not take it");
-}
-
 /* The entry of a header. */
 static void match_entry(sgz_verify_split *s, const sgz_tar_entry *tar)
 {
-    sgz_tar_stated stated;
     sgz_verify_entry entry;
-    uint8_t type;
+    char what[sizeof((sgz_error *)0)->message];
     int none;
     sgz_error err;
     if (s->entries_state != READING)
         return;
-    sgz_status st = sgz_verify_entries_take(s->entries, tar->name, tar->name_len, &entry, &none, &err);
-    if (st) {
-        fail(s, &s->entries_state, st, &err);
-        return;
-    }
-    if (none) {
+    sgz_status st = sgz_verify_entries_take(s->entries, tar->name, tar->name_len, &entry, &none,
+                                            &err);
+    if (!st && none) {
         differ(s, "it is in the tar, but not in the TOC by this name");
         return;
     }
-    s->end_offset = entry.end_offset;
-    st = sgz_toc_kept_header(tar, s->tar.start, &stated, &type, &err);
+    if (!st) {
+        s->end_offset = entry.end_offset;
+        st = sgz_verify_header_compare(&s->compared, tar, s->tar.start, &entry, what, sizeof what,
+                                       &err);
+    }
     if (st)
-        differ(s, "containers/storage does not take it: %s", err.message);
-    else
-        compare(s, tar, &stated, type, &entry);
+        fail(s, &s->entries_state, st, &err);
+    else if (what[0])
+        differ(s, "%s", what);
+    else if (s->payload && (s->file == SGZ_NO_ROW || !sgz_toc_digest(s->spans->toc, s->file)))
+        differ(s, "it has no digest, without which containers/storage does not take it");
 }
 
 /* --- the tar, piece by piece ----------------------------------------------------------------- */

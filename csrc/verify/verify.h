@@ -29,9 +29,9 @@ typedef struct {
     int size_only;            /* decode and count bytes; hash and compare nothing */
     /* Of zstd:chunked: */
     int whole;                /* also hash the tar as a whole */
-    sgz_toc_frame toc;     /* where the JSON is */
-    sgz_toc_frame split;   /* and the tar-split whose digest is in it: it is compared with the tar,
-                                 and the TOC with headers, as containers/storage does */
+    sgz_toc_frame toc;        /* where the JSON is */
+    sgz_toc_frame split;      /* and the tar-split whose digest is in it: it is compared with the
+                                 tar, and the TOC with headers, as containers/storage does */
 } sgz_verify_args;
 
 typedef struct {

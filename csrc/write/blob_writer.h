@@ -13,8 +13,8 @@ typedef struct {
     uint8_t tail_digest[32]; /* sha256 of the blob from toc_offset on */
     int64_t size, uncompressed_size, toc_offset;
     uint64_t toc_size;      /* of the JSON; 0: there is no TOC */
-    /* Of zstd:chunked, where toc_offset is that of the compressed JSON: how long that is, and its sha256;
-     * the tar-split, and the size of its JSON. Of a TOC that is kept apart: its blob's. */
+    /* Of zstd:chunked, where toc_offset is that of the compressed JSON: how long that is, and its
+     * sha256; the tar-split, and the size of its JSON. Of a TOC that is kept apart: its blob's. */
     int64_t toc_packed, split_offset, split_packed, split_size;
     uint8_t toc_checksum[32];
     sgz_error unfit;        /* why there is no TOC */

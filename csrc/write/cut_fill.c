@@ -97,7 +97,8 @@ static size_t read_size(const sgz_write_cutter *c)
         return 0;
     if (c->len < SLAB_SOFT && room > SLAB_SOFT - c->len)
         room = SLAB_SOFT - c->len;
-    if (c->phase != IN_PAYLOAD || c->options.kept || !c->file_size || c->put != c->get || c->get != c->len)
+    if (c->phase != IN_PAYLOAD || c->options.kept || !c->file_size || c->put != c->get ||
+        c->get != c->len)
         return room;
     if (c->tar.data <= (int64_t)room)
         return room;

@@ -93,10 +93,10 @@ sgz_status sgz_write_cut_begin_file(sgz_write_cutter *c, uint32_t row, int64_t s
 /* n bytes of the file were put; begins the next chunk where one ends. */
 sgz_status sgz_write_cut_chunk_done(sgz_write_cutter *c, size_t n, sgz_error *err);
 
-/* Of a tar that is kept: an entry's headers are complete; the archive's end is; n bytes
- * behind that; there is no more (and that may be so here); chunks of the file that
- * is read (*more: none ends here). What cannot be held is told by `status`: it ends the TOC, or, with
- * strict, the conversion. */
+/* Of a tar that is kept: an entry's headers are complete; the archive's end is; n bytes behind that;
+ * there is no more (may that be so here?); the next chunk of the file that is read (*more: it does
+ * not end here). `status` tells what cannot be held: it ends the TOC, or, with strict, the
+ * conversion. */
 sgz_status sgz_write_cut_kept_entry(sgz_write_cutter *c, const sgz_tar_entry *entry,
                                     sgz_error *err);
 sgz_status sgz_write_cut_kept_end(sgz_write_cutter *c, sgz_error *err);

@@ -2,6 +2,8 @@
  * each is a member of its own. Nothing is left out or put in, so `put` and `get` are one. */
 #include "write/cut_internal.h"
 
+#include "base/bytes.h"
+
 /* From here on it is bytes. */
 sgz_status sgz_write_cut_kept_unfit(sgz_write_cutter *c, sgz_status status, sgz_error *err)
 {
@@ -53,8 +55,7 @@ sgz_status sgz_write_cut_kept_end(sgz_write_cutter *c, sgz_error *err)
 /* Readers of the tar-split look for headers there. */
 sgz_status sgz_write_cut_kept_tail(sgz_write_cutter *c, size_t n, sgz_error *err)
 {
-    const uint8_t *tail = c->slab->buf + c->get;
-    if (c->unfit || !n || (!tail[0] && !memcmp(tail, tail + 1, n - 1)))
+    if (c->unfit || sgz_is_zeros(c->slab->buf + c->get, n))
         return SGZ_OK;
     return sgz_write_cut_kept_unfit(
         c, sgz_base_fail(err, SGZ_ENOTOC, c->tar.pos, NULL, 0,

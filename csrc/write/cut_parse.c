@@ -167,10 +167,15 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
         return status;
     keep(c, SGZ_TAR_BLOCK);
     if (c->put - c->header_start > HEADERS_KEPT) {
+        if (c->options.kept)
+            return sgz_write_cut_kept_unfit(
+                c, sgz_base_fail(err, SGZ_ENOTOC, c->tar.start, NULL, 0,
+                                 "headers of one entry that are too long"), err);
         if (c->options.lossless)
             return sgz_base_fail(err, SGZ_ETAR, c->tar.start, NULL, 0,
-                                 "headers of one entry are too long to be kept as they are; convert "
-                                 "without lossless");
+                                 "headers of one entry are too long to be kept as they are; "
+                                 "convert %s", c->options.apart ? "to another format"
+                                                                : "without lossless");
         c->put = c->header_start;
         c->headers_dropped = 1;
     }

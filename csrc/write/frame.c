@@ -61,6 +61,10 @@ sgz_status sgz_write_frame_finish(sgz_write_frame *f, int64_t *len, uint8_t dige
     sgz_status status = sgz_codec_frame_piece(&f->framer, NULL, 0, 1, take, f, err);
     if (status)
         return status;
+    if (f->spool.size > UINT32_MAX)
+        return sgz_base_fail(err, SGZ_ENOTOC, -1, NULL, 0,
+                             "its TOC or tar-split would take more than 4 GiB, which a skippable "
+                             "frame cannot hold");
     sgz_codec_frame_sized(f->head, f->size, head);
     status = sgz_io_spool_patch(&f->spool, 0, head, sizeof head, err);
     if (!status)
@@ -78,9 +82,6 @@ sgz_status sgz_write_frame_finish(sgz_write_frame *f, int64_t *len, uint8_t dige
 static sgz_status begin_skippable(sgz_write_blob *w, uint64_t len, sgz_error *err)
 {
     uint8_t head[SGZ_SKIPPABLE_HEADER];
-    if (len > UINT32_MAX)
-        return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
-                             "its TOC would take more than 4 GiB, which a frame cannot hold");
     sgz_codec_skippable(head, (uint32_t)len);
     return sgz_write_blob_put(w, head, sizeof head, err);
 }

@@ -21,7 +21,7 @@ sgz_status sgz_write_frame_init(sgz_write_frame *f, const sgz_codecs *codecs, in
                                 const char *dir, sgz_error *err);
 void sgz_write_frame_free(sgz_write_frame *f);
 sgz_status sgz_write_frame_put(sgz_write_frame *f, const void *data, size_t len, sgz_error *err);
-/* It is complete: how long it is, and its sha256. */
+/* It is complete: how long it is, and its sha256. SGZ_ENOTOC: too long for a skippable frame. */
 sgz_status sgz_write_frame_finish(sgz_write_frame *f, int64_t *len, uint8_t digest[32],
                                   sgz_error *err);
 /* Append it to the blob, in a skippable frame; *offset is where it is. */

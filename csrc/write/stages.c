@@ -2,6 +2,7 @@
 #include "write/internal.h"
 
 #include "base/buffer.h"
+#include "base/bytes.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -78,13 +79,6 @@ sgz_status sgz_write_load(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err
     return c->filler.load(c->filler.arg, w->loader, &s->in, w->part, err);
 }
 
-static int is_zeros(const uint8_t *data, size_t len)
-{
-    return !data[0] && !memcmp(data, data + 1, len - 1);
-}
-
-/* Compress one member. What is a hole in a sparse file is many members of zeros, each the same:
- * made once, and copied. */
 static sgz_status pack(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
                        size_t room, size_t *out_len, sgz_error *err)
 {
@@ -93,10 +87,12 @@ static sgz_status pack(sgz_write_worker *w, const uint8_t *data, size_t len, uin
                : sgz_codec_deflate_member(&w->deflater, data, len, 0, out, room, out_len, err);
 }
 
+/* Compress one member. What is a hole in a sparse file is many members of zeros, each the same:
+ * made once, and copied. */
 static sgz_status compress(sgz_write_worker *w, const uint8_t *data, size_t len, uint8_t *out,
                            size_t room, size_t *out_len, sgz_error *err)
 {
-    if (len < ZEROS_MIN || !is_zeros(data, len))
+    if (len < ZEROS_MIN || !sgz_is_zeros(data, len))
         return pack(w, data, len, out, room, out_len, err);
     if (w->zeros.len == len) {
         memcpy(out, w->zeros.out, *out_len = w->zeros.out_len);
@@ -295,7 +291,7 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
     if (!unfit && sgz_write_is_zstd(c)) {
         status = sgz_write_chunked_finish(&c->chunked, &c->writer, c->toc, c->filler.kept,
                                           kept ? &c->split : NULL, &c->result, err);
-        if (status == SGZ_ENOTOC && !c->filler.strict)
+        if (status == SGZ_ENOTOC && kept && !c->filler.strict)
             unfit = err;
     } else if (!unfit) {
         status = sgz_write_blob_finish(&c->writer, c->toc, c->options.level,
