@@ -27,6 +27,23 @@ static inline void repair_checksum(uint8_t block[512])
     snprintf((char *)block + 148, 7, "%06o", sum);
 }
 
+/* Bytes that are pulled (verify/pull.h). */
+typedef struct {
+    const uint8_t *data;
+    size_t len, at;
+} fuzz_memory;
+
+static inline sgz_status fuzz_pull(void *arg, void *out, size_t cap, size_t *got, sgz_error *err)
+{
+    fuzz_memory *m = arg;
+    (void)err;
+    *got = m->len - m->at < cap ? m->len - m->at : cap;
+    if (*got)
+        memcpy(out, m->data + m->at, *got);
+    m->at += *got;
+    return SGZ_OK;
+}
+
 /* The codec table, loaded once from the system's libraries. */
 static inline const sgz_codecs *fuzz_codecs(void)
 {

@@ -1,15 +1,8 @@
 /* A tar, its TOC and its tar-split: the same errors whatever the pieces. The input: a byte with the
  * blocks of the tar, these (headers get the right checksum), the TOC's JSON, a NUL, the lines. */
-#include "fuzz.h"
 #include "tar/stream.h"
+#include "toc.h"
 #include "verify/split.h"
-
-#define BLOB_END 100000
-
-typedef struct {
-    const uint8_t *data;
-    size_t len, at;
-} memory;
 
 typedef struct {
     size_t count;
@@ -21,17 +14,6 @@ typedef struct {
     const uint8_t *tar;
     size_t len;
 } layer;
-
-static sgz_status pull(void *arg, void *out, size_t cap, size_t *got, sgz_error *err)
-{
-    memory *m = arg;
-    (void)err;
-    *got = m->len - m->at < cap ? m->len - m->at : cap;
-    if (*got)
-        memcpy(out, m->data + m->at, *got);
-    m->at += *got;
-    return SGZ_OK;
-}
 
 static void report(void *arg, const sgz_error *err)
 {
@@ -72,12 +54,12 @@ static void feed(sgz_verify_split *s, const layer *l, size_t step)
     sgz_tar_parser_free(at.parser);
 }
 
-static found verify(const layer *l, memory toc, memory lines, size_t step)
+static found verify(const layer *l, fuzz_memory toc, fuzz_memory lines, size_t step)
 {
     found f = {0};
     sgz_error err;
-    sgz_verify_split *s = sgz_verify_split_new(l->spans, (sgz_verify_pull){pull, &toc, 1},
-                                               (sgz_verify_pull){pull, &lines, 2}, report, &f);
+    sgz_verify_split *s = sgz_verify_split_new(l->spans, (sgz_verify_pull){fuzz_pull, &toc, 1},
+                                               (sgz_verify_pull){fuzz_pull, &lines, 2}, report, &f);
     CHECK(s);
     feed(s, l, step);
     CHECK(!sgz_verify_split_finish(s, &err));
@@ -85,21 +67,13 @@ static found verify(const layer *l, memory toc, memory lines, size_t step)
     return f;
 }
 
-static void verify_twice(uint8_t *tar, size_t tar_len, memory json, memory lines)
+static void verify_twice(uint8_t *tar, size_t tar_len, fuzz_memory json, fuzz_memory lines)
 {
     static const sgz_points frames = {.kind = SGZ_POINT_ZSTD};
     sgz_spans spans;
     sgz_error err;
-    sgz_toc *toc = sgz_toc_new();
-    sgz_toc_parser *parser = toc ? sgz_toc_parser_new(toc) : NULL;
-    CHECK(parser);
-    sgz_toc_parser_limit(parser, BLOB_END);
-    sgz_toc_parser_chunked(parser);
-    sgz_status status = sgz_toc_parse(parser, (const char *)json.data, json.len, &err);
-    if (!status)
-        status = sgz_toc_parse_finish(parser, BLOB_END, &err);
-    sgz_toc_parser_free(parser);
-    if (!status && !sgz_read_spans_init_all(&spans, toc, &frames, BLOB_END, &err)) {
+    sgz_toc *toc = parse(json.data, json.len, json.len + 1, 1, &err);
+    if (toc && !sgz_read_spans_init_all(&spans, toc, &frames, BLOB_END, &err)) {
         layer l = {&spans, tar, tar_len};
         found whole = verify(&l, json, lines, tar_len + 1), pieces = verify(&l, json, lines, 13);
         CHECK(whole.count == pieces.count && !strcmp(whole.first, pieces.first));
@@ -124,8 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const uint8_t *text = data + 1 + tar_len, *end = data + size;
     const uint8_t *nul = text < end ? memchr(text, 0, (size_t)(end - text)) : NULL;
     if (nul)
-        verify_twice(tar, tar_len, (memory){text, (size_t)(nul - text), 0},
-                     (memory){nul + 1, (size_t)(end - nul - 1), 0});
+        verify_twice(tar, tar_len, (fuzz_memory){text, (size_t)(nul - text), 0},
+                     (fuzz_memory){nul + 1, (size_t)(end - nul - 1), 0});
     free(tar);
     return 0;
 }
