@@ -378,7 +378,7 @@ def test_images_close_too(tmp_path: Path) -> None:
         image.__enter__,
         lambda: image.config,
         lambda: image.open_source(0),
-        lambda: image.external_toc("sha256:" + 64 * "0"),
+        lambda: image.external_toc("sha256:" + 64 * "0", 1 << 20),
         lambda: image.layers[0].read("etc/a"),
         lambda: tree.read("etc/a"),
         lambda: tree.listdir(),
