@@ -69,6 +69,7 @@ def left_as_it_is(spool: Spool, memory: int | None) -> dict[str, Any]:
         "entries": entries,
         "chunks": 0,
         "level": None,
+        "annotations": {},
     }
 
 

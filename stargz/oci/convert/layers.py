@@ -16,7 +16,7 @@ from typing import Any
 
 from stargz import opening as _opening
 from stargz.conversion import ConvertResult, convert_as, diff_id
-from stargz.descriptors import TOC_DIGEST, UNCOMPRESSED_SIZE
+from stargz.descriptors import TOC_DIGEST
 from stargz.errors import FormatError, StargzError, UnindexableError
 from stargz.footer import kind_of
 from stargz.oci.convert.keeping import examined, left_as_it_is
@@ -96,9 +96,9 @@ class LayerReport:
     chunks: int
     level: int | None
     seconds: float
+    annotations: dict[str, str]
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
-    annotations: dict[str, str] = field(default_factory=dict)
     toc_blob: str = ""
     toc_blob_size: int = 0
     format: str = ""
@@ -114,13 +114,9 @@ class LayerReport:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> LayerReport:
-        """The inverse of to_json."""
+        """The inverse of to_json; TypeError for what is none, such as one of an earlier build."""
         lists = {key: tuple(value.get(key, ())) for key in ("missing", "warnings")}
-        found = {**value, **lists}
-        if "annotations" not in found and found.get("toc_digest"):  # of before there were others
-            size = str(found.get("uncompressed_size"))
-            found["annotations"] = {TOC_DIGEST: found["toc_digest"], UNCOMPRESSED_SIZE: size}
-        return cls(**found)
+        return cls(**{**value, **lists})
 
     @property
     def is_other(self) -> bool:
