@@ -30,7 +30,7 @@ from stargz.wildcards import is_pattern
 TOC_SUFFIX = ".toc"  # of an external TOC, behind the name of its layer
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
-_MADE = "digest size diff_id toc_digest uncompressed_size entries chunks"
+_MADE = ("digest", "size", "diff_id", "toc_digest", "uncompressed_size", "entries", "chunks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def convert_as(
         source_size=source_size or None,
         toc_blob=fields["toc_checksum"] if beside is not None else "",
         toc_blob_size=fields["toc_packed"] if beside is not None else 0,
-        **{name: fields[name] for name in _MADE.split()},
+        **{name: fields[name] for name in _MADE},
     )
 
 

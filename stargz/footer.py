@@ -1,4 +1,4 @@
-"""The footers that end a blob (format section 3): bytes in, plain objects out.
+"""The footers that end a blob: bytes in, plain objects out.
 
 An eStargz footer is an empty gzip member whose Extra field (RFC 1952, section 2.3.1.1)
 holds one subfield "SG" with the TOC's offset as 16 hex digits and the word STARGZ::
@@ -11,6 +11,25 @@ holds one subfield "SG" with the TOC's offset as 16 hex digits and the word STAR
      8  CRC-32 and length, both 0
     --
     51
+
+A footer of zstd:chunked is a skippable frame (RFC 8878, section 3.1.2) of numbers, little-endian.
+stargz-snapshotter's; that of containers/storage, with a tar-split; a blob for both ends in the
+second and then the first::
+
+     4  magic of skippable frames       4  50 2a 4d 18
+     4  length, 40                      4  64
+     8  TOC's offset                    8  the same
+     8  bytes of its frame              8
+     8  bytes of its JSON               8
+     8  its type, 1                     8
+                                        8  tar-split's offset (all three are 0: there is none)
+                                        8  bytes of its frame
+                                        8  bytes of what it decodes to
+     8  "GnUlInUx"                      8  "GNUlInUx"
+    --                                 --
+    48                                 72
+
+Both offsets are of the frame in zstd, behind the header of the skippable frame that holds it.
 """
 
 from __future__ import annotations
@@ -227,7 +246,16 @@ def check_positions(toc: Position, split: Position | None, where: int, source: s
         if found is None:
             continue
         _inside(found.offset, where, source, what)
-        if found.offset < SKIPPABLE_HEADER or not 0 < found.packed <= where - found.offset:
+        if found.offset < SKIPPABLE_HEADER:
+            raise FooterError(
+                f"a {what} at {found.offset} leaves no room for the {SKIPPABLE_HEADER} bytes of "
+                "the skippable frame's header before it",
+                source,
+                where,
+            )
+        if not found.packed:
+            raise FooterError(f"a {what} of 0 bytes at {found.offset} is none", source, where)
+        if found.packed > where - found.offset:
             raise FooterError(
                 f"a {what} of {found.packed} bytes at {found.offset} does not end before the "
                 "footer",
