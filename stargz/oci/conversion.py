@@ -132,7 +132,7 @@ class ImageOptions:
     @property
     def first(self) -> LayerOptions:
         """How the layers are made of each image; of `both`, those of the instance in gzip."""
-        return replace(self.layers, format=None) if self.both else self.layers
+        return replace(self.layers, format=None, gzip=True) if self.both else self.layers
 
     @property
     def second(self) -> LayerOptions | None:

@@ -104,9 +104,14 @@ def test_both_instances_of_each_platform(tmp_path: Path) -> None:
     # What is about an image is about the first that is made of it.
     assert written(dst).manifests[2].annotations[ABOUT] == found[0][2]
     assert [companion["kind"] for companion in report["stale"]] == ["attestation"]
-    # It goes with the instance that it is about.
+    # It goes with the image that it is about, whichever instance of that is taken.
     one = convert(dst, tmp_path / "one", format="zstd:chunked")
-    assert listed(tmp_path / "one") == found[3:] and len(one.warnings) == 2
+    assert listed(tmp_path / "one") == found[2:] and len(one.warnings) == 2
+    assert written(tmp_path / "one").manifests[0].annotations[ABOUT] == found[3][2]
+    some = convert(dst, tmp_path / "some", format="zstd:chunked", platforms=ALL)
+    assert some.digest == one.digest
+    lone = convert(dst, tmp_path / "lone", format="zstd:chunked", platforms=["linux/amd64"])
+    assert sum(found[2][2] in text and "left out" in text for text in lone.warnings) == 1
     convert(dst, tmp_path / "gzip")
     assert listed(tmp_path / "gzip") == found[:3]
     assert [layer["format"] for layer in report["layers"]].count("zstd:chunked") == 2

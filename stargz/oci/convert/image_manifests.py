@@ -44,6 +44,7 @@ class ImageManifests(Manifests):
         self._configs: dict[Node, Written] = {}
         self._relayered: set[str] = set()  # those whose layers became others
         self._zstd: set[Node] = set()  # images that have layers in zstd
+        self._both = any(node.zstd for node in plan.nodes)
         self.make_all()
         tocs = layers.tocs()
         self._blobs.update((toc.digest, toc.size) for toc in tocs.values())
@@ -72,8 +73,12 @@ class ImageManifests(Manifests):
         media_type = node.manifest.media_type if node.kind == "copy" else self._types.index
         children = []
         firsts: dict[tuple[str, str], str] = {}
-        for entry, child in self._children(node):
+        listed = self._children(node)
+        ordinary = {self._made[child].digest for _, child in listed if not child.zstd}
+        for entry, child in listed:
             described, made = self._marked(entry, child), self._made[child]
+            if child.zstd and made.digest in ordinary:
+                continue  # no layer is in zstd: there is one image
             # The instances of an image in gzip and in zstd may have become one.
             if firsts.setdefault((made.digest, told(described)), entry.digest) == entry.digest:
                 children.append((described, made))
@@ -85,7 +90,7 @@ class ImageManifests(Manifests):
         """An index's entry of an image, with what it says of those that have layers in zstd."""
         if child.kind != "image" or self._types is rewrite.DOCKER:
             return entry
-        return mark(entry, child in self._zstd)
+        return mark(entry, child in self._zstd and (child.zstd or not self._both))
 
     def _children(self, node: Node) -> list[tuple[Descriptor, Node]]:
         """What an index goes on listing: SOCI indexes of layers that are no more are left out."""

@@ -4,13 +4,20 @@ who prefer that."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from stargz.errors import FormatError
 from stargz.oci.convert.plan import Node, Plan, index_of, stated_platform
-from stargz.oci.formats.manifest import ZSTD_INSTANCE, Descriptor, about, is_zstd_instance
-from stargz.oci.formats.platforms import platform_of
+from stargz.oci.formats.manifest import (
+    ABOUT,
+    ZSTD_INSTANCE,
+    Descriptor,
+    about,
+    in_zstd,
+    is_zstd_instance,
+)
+from stargz.oci.formats.platforms import choice_of, platform_of
 
 _BYTES = ("mediaType", "digest", "size", "data")
 
@@ -49,34 +56,57 @@ def with_one(plan: Plan, zstd: bool) -> Plan:
         if node.kind != "index":
             continue
         platforms = _twice(node.children)
-        others: set[str] = set()
+        others: dict[str, Descriptor] = {}  # and the instances that stay, by the digests of these
         for entry, child in node.children:
-            has_two = child.kind == "image" and _platform(entry) in platforms
-            if has_two and is_zstd_instance(entry) != zstd:
-                others.add(entry.digest)
+            found = platforms.get(choice_of(entry.platform) or "")
+            if child.kind == "image" and found is not None and in_zstd(child.manifest) != zstd:
+                others[entry.digest] = found[zstd]
                 warnings.append(
                     f"{entry.digest}, the instance of {platform_of(entry.platform)} "
                     f"in {'gzip' if zstd else 'zstd'}, is left out: there is one in "
                     f"{'zstd' if zstd else 'gzip'}, and both would be of the same format"
                 )
         node.children = [
-            (entry, child)
+            (_about_other(entry, others), child)
             for entry, child in node.children
-            if not others & {entry.digest, about(entry), child.manifest.subject}
+            if entry.digest not in others and not _is_of(child, others, warnings)
         ]
     if len(warnings) == len(plan.warnings):
         return plan
     return replace(plan, nodes=_below(plan.root), warnings=warnings)
 
 
-def _twice(children: Sequence[tuple[Descriptor, Node]]) -> set[str]:
-    """The platforms that have an image of either kind."""
-    found = [
-        (_platform(entry), is_zstd_instance(entry))
-        for entry, child in children
-        if child.kind == "image" and platform_of(entry.platform) is not None
-    ]
-    return {one for one, zstd in found if zstd} & {one for one, zstd in found if not zstd}
+def _about_other(entry: Descriptor, others: Mapping[str, Descriptor]) -> Descriptor:
+    """An index's entry with what it says of an instance that is left out said of the other one,
+    which is the same image."""
+    stays = others.get(about(entry) or "")
+    if stays is None:
+        return entry
+    moved = {key: stays.digest for key in ABOUT if entry.annotations.get(key) in others}
+    return entry.annotated(entry.annotations | moved)
+
+
+def _is_of(child: Node, others: Mapping[str, Descriptor], warnings: list[str]) -> bool:
+    """Whether a manifest names by itself an instance that is left out, which its bytes go on
+    doing."""
+    if child.manifest.subject not in others:
+        return False
+    warnings.append(
+        f"{child.manifest.digest} is left out: it is about {child.manifest.subject}, which is not "
+        "taken"
+    )
+    return True
+
+
+def _twice(children: Sequence[tuple[Descriptor, Node]]) -> dict[str, dict[bool, Descriptor]]:
+    """The platforms that have an image with layers in zstd and one without: the first of either,
+    whatever an index says that they are."""
+    found: dict[str, dict[bool, Descriptor]] = {}
+    for entry, child in children:
+        choice = choice_of(entry.platform)
+        if child.kind == "image" and choice is not None:
+            found.setdefault(choice, {}).setdefault(in_zstd(child.manifest), entry)
+    return {choice: either for choice, either in found.items() if len(either) > 1}
 
 
 def _children(index: Node, seconds: dict[Node, Node]) -> list[tuple[Descriptor, Node]]:
@@ -89,10 +119,10 @@ def _children(index: Node, seconds: dict[Node, Node]) -> list[tuple[Descriptor, 
             firsts.append((entry, child))
             continue
         second = seconds.setdefault(child, replace(child, zstd=True))
-        has_two = _platform(entry) in platforms
-        if not has_two or not is_zstd_instance(entry):
+        has_two = choice_of(entry.platform) in platforms
+        if not has_two or not in_zstd(child.manifest):
             firsts.append((entry, child))
-        if not has_two or is_zstd_instance(entry):
+        if not has_two or in_zstd(child.manifest):
             found.append((entry, second))
     return firsts + found
 
@@ -109,11 +139,6 @@ def _with_platform(entry: Descriptor, child: Node) -> Descriptor:
             child.manifest.source,
         )
     return replace(entry, json={**entry.json, "platform": stated})
-
-
-def _platform(entry: Descriptor) -> str:
-    """Equal for entries of which a client takes one."""
-    return json.dumps(entry.platform, sort_keys=True)
 
 
 def _below(root: Node) -> list[Node]:

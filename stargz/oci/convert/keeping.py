@@ -3,7 +3,9 @@ there is to say of it, and of one that has to."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,9 @@ from stargz.footer import TARSPLIT_FOOTER_SIZE
 from stargz.layer import Layer
 from stargz.options import Format
 from stargz.sources.spool import Spool, unlinked, unpack
+
+_PIECE = 1 << 20  # bytes of a tar that are packed at a time
+_FRAME, _SKIPPABLE = 0xFD2FB528, 0x184D2A50  # what a frame of zstd begins with
 
 
 def examined(
@@ -52,14 +57,20 @@ def examined(
     }
 
 
-def left_as_it_is(spool: Spool, memory: int | None) -> dict[str, Any]:
+def left_as_it_is(
+    spool: Spool,
+    memory: int | None,
+    use: Callable[[int, int], object] = lambda tar, size: None,
+) -> dict[str, Any]:
     """What is to be reported of a layer that a TOC cannot hold; `memory` is that of
-    `stargz.convert`. Raises what else is wrong with it."""
+    `stargz.convert`. `use` gets its tar, and the bytes of that. Raises what else is wrong with
+    it."""
     tar = unlinked()
     try:
         os.lseek(spool.fd, 0, os.SEEK_SET)
         diff_id, size = unpack(spool.fd, tar, spool.name, memory)
         entries = sum(1 for _ in TarEntries(tar, size, spool.name, any_type=True))
+        use(tar, size)
     finally:
         os.close(tar)
     return {
@@ -71,6 +82,39 @@ def left_as_it_is(spool: Spool, memory: int | None) -> dict[str, Any]:
         "level": None,
         "annotations": {},
     }
+
+
+def is_zstd_data(spool: Spool) -> bool:
+    """Whether a layer is in zstd, by its first bytes."""
+    magic = int.from_bytes(spool.read(0, 4), "little")
+    return magic == _FRAME or magic & ~15 == _SKIPPABLE
+
+
+def as_gzip(
+    spool: Spool,
+    memory: int | None,
+    write: Callable[[bytes], object],
+    tell: Callable[[], object],
+) -> dict[str, Any]:
+    """The same of one that is written as plain gzip, with the digest and the size that it has then;
+    `tell` is called now and then, and may raise."""
+    digest, count = hashlib.sha256(), 0
+
+    def put(data: bytes) -> None:
+        nonlocal count
+        digest.update(data)
+        count += len(data)
+        write(data)
+
+    def pack(tar: int, size: int) -> None:
+        packer = zlib.compressobj(wbits=31)  # without a name or a time: the same bytes each time
+        for at in range(0, size, _PIECE):
+            put(packer.compress(os.pread(tar, min(_PIECE, size - at), at)))
+            tell()
+        put(packer.flush())
+
+    found = left_as_it_is(spool, memory, pack)
+    return {**found, "digest": f"sha256:{digest.hexdigest()}", "size": count}
 
 
 def _is_read_as(layer: Layer, format: Format) -> bool:

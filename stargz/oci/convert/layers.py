@@ -19,10 +19,10 @@ from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.descriptors import TOC_DIGEST
 from stargz.errors import FormatError, StargzError, UnindexableError
 from stargz.footer import kind_of
-from stargz.oci.convert.keeping import examined, left_as_it_is
+from stargz.oci.convert.keeping import as_gzip, examined, is_zstd_data, left_as_it_is
 from stargz.oci.convert.options import LayerOptions
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
-from stargz.oci.formats.manifest import Descriptor, is_zstd_chunked
+from stargz.oci.formats.manifest import ZSTD_LAYERS, Descriptor, is_zstd_chunked
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
@@ -34,6 +34,7 @@ from stargz.sources.spool import Spool
 
 NOT_SEEKABLE = "not seekable"
 PLAIN_ZSTD = "zstd"  # the format of layers that were to be zstd:chunked, and cannot be
+PLAIN_GZIP = "gzip"  # of those that were to be eStargz, cannot be, and must not be zstd
 _PIECE = 1 << 20  # bytes that are copied at a time
 
 Progress = Callable[[int, int], object]
@@ -81,8 +82,8 @@ class LayerReport:
     """What became of a layer; sizes in bytes. What the result's fields mean is in
     `stargz.conversion.ConvertResult`; `status` is "converted", "kept" for one that was seekable
     already, or NOT_SEEKABLE for one that a TOC cannot hold, and that stays as it is or became plain
-    zstd: `toc_digest` is None then, and the last of the `warnings` tells why. `format` is that of
-    `stargz.convert`, PLAIN_ZSTD, or "" for one that stays as it is."""
+    zstd or gzip: `toc_digest` is None then, and the last of the `warnings` tells why. `format` is
+    that of `stargz.convert`, PLAIN_ZSTD, PLAIN_GZIP, or "" for one that stays as it is."""
 
     status: str
     source_digest: str
@@ -121,7 +122,7 @@ class LayerReport:
     @property
     def is_other(self) -> bool:
         """Whether a manifest has anything to say of it that it has not said of its source."""
-        return self.status != NOT_SEEKABLE or self.format == PLAIN_ZSTD
+        return self.status != NOT_SEEKABLE or self.format in (PLAIN_ZSTD, PLAIN_GZIP)
 
 
 def convert_layer(
@@ -333,17 +334,26 @@ class _Work:
             )
 
     def _leave(self, entry: Descriptor, spool: Spool, why: UnindexableError) -> dict[str, Any]:
-        """Have the layer at the destination as it is, since a TOC cannot hold it; whatever else is
-        wrong with it is an error as ever."""
-        found = left_as_it_is(spool, self.task.memory)
-        self._copy(entry, spool)
+        """Have the layer at the destination as it is, or in plain gzip, since a TOC cannot hold it;
+        whatever else is wrong with it is an error as ever."""
+        made = {"digest": entry.digest, "size": entry.size}
+        zstd = entry.media_type in ZSTD_LAYERS or is_zstd_data(spool)
+        if self.task.options.gzip and zstd:
+            with self.destination.writer() as writer:
+                tell = lambda: self._tell(0, 0)  # noqa: E731
+                found = as_gzip(spool, self.task.memory, writer.write, tell)
+                made = {"digest": found["digest"], "size": found["size"], "format": PLAIN_GZIP}
+                writer.commit(found["digest"])
+        else:
+            found = left_as_it_is(spool, self.task.memory)
+            self._copy(entry, spool)
         where = "" if why.offset is None else f"at offset {why.offset} of the tar, "
-        text = f"it stays as it is, since a TOC cannot hold it: {where}{why.message}"
+        becomes = "becomes plain gzip" if "format" in made else "stays as it is"
+        text = f"it {becomes}, since a TOC cannot hold it: {where}{why.message}"
         return {
             **found,
+            **made,
             "status": NOT_SEEKABLE,
-            "digest": entry.digest,
-            "size": entry.size,
             "missing": self.task.options.prioritized,
             "warnings": (*self._warnings, text),
         }

@@ -25,6 +25,7 @@ class LayerOptions:
     prioritized: tuple[str, ...] = ()
     lossless: bool = False
     format: Format | None = None
+    gzip: bool = False  # for clients without zstd: what stays as it is, too, becomes gzip
 
     def __post_init__(self) -> None:
         # A list is as good, and so are paths.
@@ -34,7 +35,7 @@ class LayerOptions:
     def kept(self) -> Format | None:
         """The format of layers that can stay as they are; None if an option asks for a layout that
         they need not have, or nothing vouches for them in this format."""
-        if self != LayerOptions(format=self.format) or self.format == "stargz":
+        if self != LayerOptions(format=self.format, gzip=self.gzip) or self.format == "stargz":
             return None
         return self.format or "estargz"
 
@@ -66,6 +67,8 @@ class LayerOptions:
         """A short text that is equal for options that give the same bytes (of the same version
         of the package): what a state file knows a converted layer by."""
         fields = {**asdict(self), "prioritized": list(self.prioritized)}
+        if not self.gzip:
+            del fields["gzip"]
         text = json.dumps([getattr(sys.modules.get("stargz"), "__version__", ""), fields])
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,13 +25,19 @@ from stargz.oci.formats.manifest import (
     Manifest,
     about,
     diff_ids,
+    in_zstd,
     is_attestation,
     is_image,
-    is_zstd_instance,
     kind_of,
     load_json,
 )
-from stargz.oci.formats.platforms import Platform, check_platform, parse_platform, platform_of
+from stargz.oci.formats.platforms import (
+    Platform,
+    check_platform,
+    choice_of,
+    parse_platform,
+    platform_of,
+)
 from stargz.oci.formats.selection import path_to, select
 from stargz.oci.repository import Repository, is_missing
 
@@ -123,10 +129,13 @@ def make_plan(
     walker = _Walker(source, pool, instance is not None)
     if len(wanted) == 1 and found.kind == "index" and not listed:
         path = path_to(found, wanted[0], source.manifest)
+        alike = {path[-1].digest: path[-1]}
+        if instance is not None:
+            alike |= _other_instances(path[-2], path[-1].digest, source)
         if instance == "zstd":
-            path[-1] = _in_zstd(path[-2], path[-1], source)
+            path[-1] = next(filter(in_zstd, alike.values()), path[-1])
         for index in path[:-1]:
-            walker.leave_out(index, path[-1])
+            walker.leave_out(index, alike)
         root = walker.walk(path[-1], False, 0, ())
     else:
         root = walker.walk(found, False, 0, wanted if found.kind == "index" else ())
@@ -140,13 +149,27 @@ def make_plan(
     return Plan(found.digest, root, nodes, walker.warnings)
 
 
-def _in_zstd(index: Manifest, image: Manifest, source: Repository) -> Manifest:
-    """Of an image that an index lists the instance in zstd, if there is one."""
-    listed = next(entry for entry in index.manifests if entry.digest == image.digest)
-    for entry in index.manifests:
-        if entry.platform == listed.platform is not None and is_zstd_instance(entry):
-            return source.manifest(entry)
-    return image
+def _other_instances(index: Manifest, digest: str, source: Repository) -> dict[str, Manifest]:
+    """Of an image that an index lists the instances that are in zstd where this one is not, or the
+    other way round, by their digests."""
+    entries = [one for one in index.manifests if one.media_type in MANIFESTS]
+    listed = next((one for one in entries if one.digest == digest), None)
+    choice = None if listed is None else choice_of(listed.platform)
+    if listed is None or choice is None:
+        return {}
+    found: dict[str, Manifest] = {}
+    for entry in entries:
+        if entry.digest == digest or is_attestation(entry) or choice_of(entry.platform) != choice:
+            continue
+        try:
+            found[entry.digest] = source.manifest(entry)
+        except SourceError as error:
+            if not is_missing(error):
+                raise
+    if not found:
+        return {}
+    zstd = in_zstd(source.manifest(listed))
+    return {key: one for key, one in found.items() if in_zstd(one) != zstd}
 
 
 class _Walker:
@@ -246,10 +269,10 @@ class _Walker:
             inner = (platform,) if entry.media_type in INDEXES else ()
             found[entry.digest] = found.get(entry.digest, ()) + inner
             picked.append(entry)
-            if self._instances and entry.platform is not None:
-                alike = (one for one in entries if one.platform == entry.platform)
-                zstd = is_zstd_instance(entry)
-                picked += [one for one in alike if is_zstd_instance(one) != zstd]
+            if self._instances:
+                others = _other_instances(index, entry.digest, self._source)
+                picked += [one for one in entries if one.digest in others]
+                found |= dict.fromkeys(others.keys() - found.keys(), ())
         chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
         for entry in entries:
             if is_attestation(entry):
@@ -262,10 +285,10 @@ class _Walker:
                 chosen.append((entry, found.get(entry.digest, ())))
         return chosen
 
-    def leave_out(self, index: Manifest, image: Manifest) -> None:
-        """Tell what is about an image that is taken out of an index."""
+    def leave_out(self, index: Manifest, images: Collection[str]) -> None:
+        """Tell what is about an image that is taken out of an index, or its other instances."""
         for entry in index.manifests:
-            if is_attestation(entry) and self._about(entry) == image.digest:
+            if is_attestation(entry) and self._about(entry) in images:
                 self._left_out(entry, "of one platform its manifest alone is written")
 
     def _left_out(self, entry: Descriptor, why: str) -> None:

@@ -48,6 +48,7 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_ZSTD_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_ZSTD_LAYER = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+ZSTD_LAYERS = (OCI_ZSTD_LAYER, DOCKER_ZSTD_LAYER)
 
 _DOCKER, _OCI = "application/vnd.docker.image.rootfs", "application/vnd.oci.image.layer"
 _TARS = {
@@ -355,6 +356,11 @@ def about(entry: Descriptor) -> str | None:
 def is_zstd_instance(entry: Descriptor) -> bool:
     """Whether an index says that an image that it lists is in zstd."""
     return entry.annotations.get(ZSTD_INSTANCE) == "true"
+
+
+def in_zstd(manifest: Manifest) -> bool:
+    """Whether an image has a layer in zstd, which not every client can pull."""
+    return any(one.media_type in ZSTD_LAYERS for one in manifest.layers)
 
 
 def is_attestation(entry: Descriptor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,15 @@ def platform_of(value: dict[str, Any] | None) -> Platform | None:
     if not os or not architecture:
         return None
     return Platform(os, architecture, variant)
+
+
+def choice_of(value: dict[str, Any] | None) -> str | None:
+    """A text that is equal for platforms, as an index states them, of which clients choose the same
+    entry; None where none is stated."""
+    found = platform_of(value)
+    if value is None or found is None:
+        return None
+    return json.dumps([str(found.normal()), value.get("os.version"), value.get("os.features")])
 
 
 def check_platform(stated: Platform | None, wanted: Platform, source: str) -> None:

@@ -27,12 +27,15 @@ from stargz.oci.formats.manifest import (
     MAX_INDEX_NESTING,
     MAX_MANIFEST_SIZE,
     MAX_MANIFESTS,
+    ZSTD_INSTANCE,
     Descriptor,
     Manifest,
     diff_ids,
+    in_zstd,
     is_attestation,
     is_image,
     is_zstd_chunked,
+    is_zstd_instance,
     layer_kind,
     load_json,
 )
@@ -315,6 +318,9 @@ class _Verification:
                 kind = "attestation"
             elif is_image(manifest):
                 kind = "image"
+                if entry is not None and is_zstd_instance(entry) and not in_zstd(manifest):
+                    text = f"the index says that it is in zstd ({ZSTD_INSTANCE}), but no layer is"
+                    problems.append(ImageProblem("", None, text, manifest.digest))
         except FormatError as error:
             problems.append(ImageProblem("", None, error.message, manifest.digest))
         platform = platform_of(entry.platform) if entry else None
