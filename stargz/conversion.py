@@ -27,6 +27,7 @@ from stargz.paths import Name, several
 from stargz.results import Result
 from stargz.wildcards import is_pattern
 
+PLAIN_ZSTD = "zstd"  # what layers are that were to be zstd:chunked, and cannot be
 TOC_SUFFIX = ".toc"  # of an external TOC, behind the name of its layer
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
@@ -43,7 +44,8 @@ class ConvertResult(Result):
     alone. `missing` are the prioritized names that were not there (with allow_missing). `codec`
     says what compressed: levels above 2 give the same bytes only with the same libdeflate.
     `source_size` is None where it is not known before (a pipe, a file object). `toc_blob` is the
-    digest of an external TOC's own blob, and `toc_blob_size` its bytes.
+    digest of an external TOC's own blob, and `toc_blob_size` its bytes. `format` is what the layer
+    is: that of the call, or "zstd" where it was left without a TOC, and so without entries.
     """
 
     digest: str
@@ -62,6 +64,7 @@ class ConvertResult(Result):
     annotations: dict[str, str] = field(default_factory=dict)
     toc_blob: str = ""
     toc_blob_size: int = 0
+    format: str = ""
 
 
 def convert(
@@ -204,6 +207,7 @@ def convert_as(
         source_size=source_size or None,
         toc_blob=fields["toc_checksum"] if beside is not None else "",
         toc_blob_size=fields["toc_packed"] if beside is not None else 0,
+        format=options.format if fields["toc_size"] else PLAIN_ZSTD,
         **{name: fields[name] for name in _MADE},
     )
 

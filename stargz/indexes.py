@@ -57,7 +57,10 @@ _OTHERS = {
 _made: dict[tuple[str, str], str] = {}
 _MAX_MADE = 10_000
 # What zstd itself writes has one frame, which is not told without decoding all of it.
-IF_FRAMES = " (of several frames: one of a single frame has to be converted, 'stargz convert')"
+IF_FRAMES = (
+    " (of several frames, or small: a large one of a single frame has to be converted, 'stargz "
+    "convert')"
+)
 _KINDS = {"gzip": "tar.gz", "zstd": "tar.zst", "none": "tar"}
 
 

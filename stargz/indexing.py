@@ -68,8 +68,8 @@ def index(
     progress: Progress | None = None,
     force: bool = False,
 ) -> IndexResult:
-    """Make an index of an ordinary tar.gz, tar, or tar.zst of several frames, by which
-    `stargz.open` reads it where it is: the blob itself is not touched.
+    """Make an index of an ordinary tar.gz, tar, or tar.zst of several frames (or small), by
+    which `stargz.open` reads it where it is: the blob itself is not touched.
 
     src is a path, URL, bytes, a binary file object (read from where it stands, which may be a
     pipe), or a ByteSource; dst a path or a binary file object. Neither is closed. Without dst it is
@@ -85,7 +85,7 @@ def index(
     force: replace a dst path that exists; without, FileExistsError.
 
     Raises GzipError and TarError (with source and offset) for what is no such tar, also a tar.zst
-    of one frame; UsageError; OSError.
+    of one frame that is more than 4 MiB and a span; UsageError; OSError.
     """
     check_span_size(span_size)
     if format not in FORMATS:

@@ -188,6 +188,18 @@ class Layer:
         return self._rows.split_digest
 
     @property
+    def dialects(self) -> tuple[str, ...]:
+        """Of zstd:chunked, whose readers find all that they need in it: "containers/storage",
+        "stargz-snapshotter"; one layer may be for both."""
+        found = []
+        if self.footer.split is not None and self.split_digest:
+            found.append("containers/storage")
+        theirs = _footer.ZSTD_FOOTER_SIZE, _footer.MAX_FOOTER_SIZE  # their footer is the last one
+        if self.footer.toc and self.footer.size in theirs and not self._rows.bare_chunks:
+            found.append("stargz-snapshotter")
+        return tuple(found)
+
+    @property
     def toc_offset(self) -> int:
         """Blob offset of the TOC's gzip member, or zstd frame; -1 when the TOC is external, or an
         index's."""

@@ -50,7 +50,8 @@ def open(
     fetcher: Callable[[], Fetcher] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Layer:
-    """Open a layer: a seekable one, or an ordinary tar.gz, tar, or tar.zst of several frames.
+    """Open a layer: a seekable one, or an ordinary tar.gz, tar, or tar.zst of several frames or
+    small.
 
     `source` is a path, URL, bytes, a binary file object (its position does not matter; it is not
     closed), or a ByteSource. `toc` is the same for a blob whose TOC is external: the

@@ -166,15 +166,26 @@ UNFIT = {
     "a global header": (a_global_header(), "global header"),
     "bytes behind the end": (a_tar() + b"x", "behind the end"),
     "headers that are too long": (long_headers(), "headers of one entry that are too long"),
-    "a hard link to nothing": (of(link("l", "below")), "not in the layer"),
-    "a hard link to itself": (of(link("l", "./l")), "later"),
-    "a hard link to a later one": (of(link("l", "m"), link("m", "d/f")), "later"),
+    "a hard link to nothing": (of(link("l", "below")), "not in the tar before it"),
+    "a hard link to itself": (of(link("l", "./l")), "not in the tar before it"),
+    "a hard link to a later one": (
+        of(link("l", "m"), link("m", "d/f")),
+        "'l': a hard link to what is not in the tar before it",
+    ),
+    "a hard link to a later file": (
+        of(link("l", "later"), {"name": "later", "data": b"2"}),
+        "'l': a hard link to what is not in the tar before it",
+    ),
     "a hard link to a directory": (of(link("l", "d")), "directory"),
     "a hard link to what becomes a directory": (
         of(link("l", "e"), {"name": "e", "type": tarfile.DIRTYPE}),
-        "no file",
+        "not in the tar before it",
     ),
-    "a hard link behind a symlink": (of(link("l", "s/f")), "not in the layer"),
+    "a hard link to a directory that is implied": (
+        of({"name": "e/f", "data": b""}, link("l", "e")),
+        "directory",
+    ),
+    "a hard link behind a symlink": (of(link("l", "s/f")), "not in the tar before it"),
     "an entry below a symlink": (of({"name": "s/g", "data": b""}), "below what is no directory"),
     "a file where a directory is": (
         of({"name": "e/f", "data": b""}, {"name": "e", "data": b"1"}),
@@ -204,8 +215,8 @@ UNFIT = {
         "device, pipe",
     ),
     "a hard link to a device": (
-        of(link("l", "p"), {"name": "p", "type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}),
-        "no file",
+        of({"name": "p", "type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}, link("l", "p")),
+        "device, pipe",
     ),
     "a large xattr": (
         of({"name": "x", "pax_headers": {"SCHILY.xattr.user.x": "v" * 65537}}),
@@ -228,14 +239,15 @@ def test_what_the_format_cannot_hold_is_left_plain(what: str) -> None:
     assert result.diff_id == plain_chunked.sha256(tar)
     assert (result.annotations, result.toc_digest, result.entries, result.chunks) == ({}, "", 0, 0)
     assert any("plain zstd" in warning for warning in result.warnings)
+    assert result.format == "zstd"
 
 
 def test_what_readers_take_is_not_left_plain() -> None:
     tar = of(
         link("l", "d/f"),
         link("m", "l"),
-        link("n", "later"),
-        {"name": "later", "data": b"2"},
+        {"name": "earlier", "data": b"2"},
+        link("n", "earlier"),
         {"name": ".wh.x", "data": b""},
         {"name": "d/.wh..wh..opq", "data": b""},
         {"name": "d/.wh..wh.f", "data": b""},
@@ -253,6 +265,26 @@ def test_what_readers_take_is_not_left_plain() -> None:
     assert plain_chunked.put_together(found.split, files) == tar
     with stargz.open(blob) as layer:
         assert layer.read("n") == b"2"
+
+
+def test_what_is_left_plain_is_told_and_read(tmp_path: Path) -> None:
+    """Also where it is so small that it is one frame: a global header is what git archive makes."""
+    tar, blob = tmp_path / "l.tar", tmp_path / "l.zst"
+    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "abc"}) as out:
+        add(out, "d/a", b"hello\n")
+    words = ["convert", "-f", "--format=zstd:chunked", tar, blob]
+    done = command.here(*words)
+    assert done.returncode == 0
+    assert done.stderr.count("l.tar") == 1 and "a PAX global header" in done.stderr
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert rows["format"] == "plain zstd, without a TOC"
+    assert not {"toc_digest", "entries"} & set(rows)
+    assert json.loads(command.ok_here(*words, "--json"))["format"] == "zstd"
+    command.ok_here("verify", blob)
+    assert command.ok_here("ls", blob).splitlines() == command.ok_here("ls", tar).splitlines()
+    assert command.ok_here("cat", blob, "d/a", text=False) == b"hello\n"
+    told = json.loads(command.ok_here("convert", "-f", "--json", tar, blob))
+    assert told["format"] == "estargz" and told["entries"]
 
 
 def test_the_command(tmp_path: Path) -> None:

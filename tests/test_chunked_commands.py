@@ -18,6 +18,13 @@ from servers import nginx
 import stargz
 import stargz.fsspec
 
+DIALECTS = {
+    "zstd:chunked": "both",
+    "zstd:chunked-stargz": "stargz-snapshotter",
+    "containers/storage": "containers/storage",
+    "stargz-snapshotter": "stargz-snapshotter",
+}
+
 
 @pytest.fixture(params=[*FORMATS, "containers/storage", "stargz-snapshotter"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, data: Path) -> tuple[Path, Path, str]:
@@ -51,8 +58,11 @@ def test_what_containers_storage_made(data: Path) -> None:
             assert layer.read(name) == other.read(name)
 
 
-def test_reading_commands(made: tuple[Path, Path, str], tmp_path: Path) -> None:
+def test_reading_commands(
+    made: tuple[Path, Path, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     blob, tar, digest = made
+    dialect = DIALECTS[request.node.callspec.params["made"]]
     gzip = tmp_path / "layer.esgz"
     ok_here("-q", "convert", tar, gzip)
     options = ["--toc-digest", digest, "--require-verified"]
@@ -75,6 +85,7 @@ def test_reading_commands(made: tuple[Path, Path, str], tmp_path: Path) -> None:
     assert (info["kind"], info["toc_digest"]) == ("zstd:chunked", digest)
     assert toc["version"] == 1
     assert info["tar_split"] == ("tarSplitDigest" in toc)
+    assert info["dialect"] == dialect
     assert not found["added"] + found["removed"] + found["changed"]
     assert "the table of contents" in told[-1][2]
     both = [ok_here("cat", one, *files, text=False) for one in (blob, gzip)]

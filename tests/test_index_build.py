@@ -21,6 +21,7 @@ from typing import Any
 import plain_index
 import pytest
 import zstandard
+from blobs import tar_of
 from mutated_tars import mutated_tar
 from oracle import toc_json
 from synthetic import noise, tar_bytes
@@ -455,7 +456,13 @@ def test_what_is_behind_the_last_member_counts(behind: bytes) -> None:
 
 
 def test_frames_without_entry_points() -> None:
-    one = zstandard.ZstdCompressor().compress(TAR)
+    limit = 4 << 20
+    fits = tar_of([("a", noise("a", 100_000))]).ljust(limit, b"\0")
+    one = zstandard.ZstdCompressor().compress(fits)
+    index = index_of(one)  # the frame is its entry point
+    assert (index.entries, index.spans, index.longest_span) == (1, 1, limit)
+    one = zstandard.ZstdCompressor().compress(fits + bytes(512))
+    assert index_of(one, span_size=limit + 512).spans == 1
     for blob in (one, struct.pack("<II", 0x184D2A50, 4) + b"size" + one):
         with pytest.raises(UnindexableError, match="one zstd frame has no entry points"):
             index_of(blob)

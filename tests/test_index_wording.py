@@ -117,9 +117,14 @@ def test_a_cache_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_one_frame_of_zstd(tmp_path: Path) -> None:
     """What `info` says of it holds, and nothing is damaged."""
     path = tmp_path / "one.tar.zst"
-    path.write_bytes(ordinary.frames(TAR, len(TAR)))
-    assert "of several frames: one of a single frame has to be converted" in ok("info", path)
+    large = blobs.tar_of([("a", bytes(4 << 20))])
+    path.write_bytes(ordinary.frames(large, len(large)))
+    text = "of several frames, or small: a large one of a single frame has to be converted"
+    assert text in ok("info", path)
     fails(1, "verify", path)
+    path.write_bytes(ordinary.frames(TAR, len(TAR)))
+    assert ok("ls", path) == "a\n"
+    ok("verify", path)
     assert "single frame" not in ok("info", write(tmp_path / "any.tar", TAR))
 
 

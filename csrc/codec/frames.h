@@ -22,12 +22,6 @@ sgz_status sgz_codec_framer_init(sgz_framer *f, const sgz_codecs *codecs, int le
                                  sgz_error *err);
 void sgz_codec_framer_free(sgz_framer *f);
 
-/* Room that the frame of `len` bytes fits in. */
-static inline size_t sgz_codec_frame_bound(size_t len)
-{
-    return len + (len >> 8) + 512;
-}
-
 /* Compress a frame in one call. The bytes depend on these, the level and the library's version. */
 sgz_status sgz_codec_frame(sgz_framer *f, const uint8_t *in, size_t len, uint8_t *out, size_t cap,
                            size_t *out_len, sgz_error *err);

@@ -18,6 +18,8 @@
 
 /* Spans of zstd frames that may be this long whatever was asked for. */
 #define FRAMES_MAX ((int64_t)64 << 20)
+/* As long may a tar be that is one frame: it is read whole then, whatever of it is asked for. */
+#define ONE_FRAME_MAX ((int64_t)4 << 20)
 
 typedef enum { SCAN, READ, TAKE } stage;
 
@@ -146,10 +148,13 @@ static void on_frame(void *arg, int64_t offset, size_t made)
 
 static sgz_status check_frames(sgz_index_build *c, int end, sgz_error *err)
 {
-    int64_t limit = c->options.span_size > FRAMES_MAX / 2 ? 2 * c->options.span_size : FRAMES_MAX;
+    int64_t span = c->options.span_size;
+    int64_t limit = span > FRAMES_MAX / 2 ? 2 * span : FRAMES_MAX;
+    if (end && c->frames == 1)
+        limit = span > ONE_FRAME_MAX ? span : ONE_FRAME_MAX;
     if (c->no_room)
         return no_memory(err);
-    if (c->decoded - last_out(c) <= limit && (!end || c->frames != 1 || !c->decoded))
+    if (c->decoded - last_out(c) <= limit)
         return SGZ_OK;
     return sgz_base_fail(err, SGZ_ENOTOC, c->points->count ? c->points->at[c->points->count - 1].offset
                                                            : 0,

@@ -18,8 +18,6 @@ void sgz_toc_kept_free(sgz_toc_kept *kept)
 {
     free(kept->rows.times);
     free(kept->names);
-    free(kept->links);
-    free(kept->texts);
     free(kept->xattrs);
     free(kept->clean);
     sgz_map_free(&kept->by_name);

@@ -46,22 +46,11 @@ typedef struct {
     uint8_t kind;
 } sgz_kept_name;
 
-/* A hard link to what has not come yet. */
-typedef struct {
-    sgz_kept_name target;
-    uint64_t name_off;      /* among `texts` */
-    uint32_t name_len;
-} sgz_kept_link;
-
 typedef struct {
     sgz_kept_rows rows;
     sgz_kept_name *names;
     size_t name_count, name_cap;
     sgz_map by_name;
-    sgz_kept_link *links;
-    size_t link_count, link_cap;
-    char *texts;
-    size_t text_len, text_cap;
     sgz_xattr *xattrs;      /* scratch */
     size_t xattr_cap;
     char *clean;            /* scratch */
@@ -85,8 +74,6 @@ sgz_status sgz_toc_kept_entry(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
                               uint32_t *row, sgz_error *err);
 /* Append a chunk of the file last added. */
 sgz_status sgz_toc_kept_chunk(sgz_toc_kept *kept, uint32_t *row, sgz_error *err);
-/* After the last one: SGZ_ENOTOC where a hard link leads to nothing, which no one can extract. */
-sgz_status sgz_toc_kept_finish(const sgz_toc_kept *kept, sgz_error *err);
 /* Whether a TOC that was written as `json` bytes will be opened again: else SGZ_ENOTOC. */
 sgz_status sgz_toc_kept_check_size(const sgz_toc_kept *kept, uint64_t json, sgz_error *err);
 

@@ -101,8 +101,8 @@ static sgz_status add_parents(sgz_toc_kept *kept, const sgz_tar_entry *entry, in
     return SGZ_OK;
 }
 
-/* A hard link: what it leads to must be there when it is made. Readers make those last, one by one:
- * so a later entry will do that is no hard link itself. */
+/* A hard link: partial pulls make them all in the end, but what unpacks the layer whole makes each
+ * where it stands, and fails if what it leads to comes later. */
 static sgz_status add_link(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64_t offset,
                            sgz_error *err)
 {
@@ -110,18 +110,12 @@ static sgz_status add_link(sgz_toc_kept *kept, const sgz_tar_entry *entry, int64
     const char *name = clean(kept, entry->link, entry->link_len, &len);
     if (!name)
         return sgz_kept_no_memory(err);
-    sgz_kept_link link = {hash(kept, name, len, LINK_NAME), kept->text_len,
-                          (uint32_t)entry->name_len};
-    const sgz_kept_name *there = find(kept, &link.target);
-    if (there && there->kind != FILE_NAME && there->kind != LINK_NAME)
+    sgz_kept_name target = hash(kept, name, len, FILE_NAME);
+    const sgz_kept_name *there = find(kept, &target);
+    if (!there)
+        return REFUSE(entry, offset, err, "a hard link to what is not in the tar before it");
+    if (there->kind != FILE_NAME && there->kind != LINK_NAME)
         return REFUSE(entry, offset, err, "a hard link to a directory, device, pipe or whiteout");
-    if (there)
-        return SGZ_OK;
-    if (!SGZ_FIT(kept->texts, kept->text_cap, kept->text_len + entry->name_len + 1) ||
-        !SGZ_PUSH(kept->links, kept->link_count, kept->link_cap, link))
-        return sgz_kept_no_memory(err);
-    memcpy(kept->texts + kept->text_len, entry->name, entry->name_len);
-    kept->text_len += entry->name_len;
     return SGZ_OK;
 }
 
@@ -200,18 +194,4 @@ sgz_status sgz_toc_kept_name(sgz_toc_kept *kept, const sgz_tar_entry *entry, uin
     if (!status)
         status = add(kept, &it, err);
     return status || !whiteout ? status : add_gone(kept, entry, offset, name, of, of_len, err);
-}
-
-sgz_status sgz_toc_kept_finish(const sgz_toc_kept *kept, sgz_error *err)
-{
-    for (size_t i = 0; i < kept->link_count; i++) {
-        const sgz_kept_link *link = &kept->links[i];
-        const sgz_kept_name *there = find(kept, &link->target);
-        if (!there || there->kind != FILE_NAME)
-            return sgz_base_fail(err, SGZ_ENOTOC, -1, kept->texts + link->name_off,
-                                 link->name_len, there
-                                     ? "a hard link to a later one, or to no file"
-                                     : "a hard link to what is not in the layer");
-    }
-    return SGZ_OK;
 }

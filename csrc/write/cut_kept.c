@@ -68,10 +68,7 @@ sgz_status sgz_write_cut_kept_finish(sgz_write_cutter *c, sgz_error *err)
         return sgz_write_cut_kept_unfit(
             c, sgz_base_fail(err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
                              "the tar ends in the padding of its last file"), err);
-    pthread_mutex_lock(&c->lock);
-    sgz_status status = sgz_toc_kept_finish(&c->kept, err);
-    pthread_mutex_unlock(&c->lock);
-    return status ? sgz_write_cut_kept_unfit(c, status, err) : SGZ_OK;
+    return SGZ_OK;
 }
 
 static sgz_status add_chunk(sgz_write_cutter *c, size_t len, int zeros, sgz_error *err)

@@ -75,12 +75,14 @@ def layer_rows(
 ) -> list[tuple[str, str]]:
     """What is told of a layer that was made; `source` is its size against what it was made of."""
     share = 100 * result.size / max(result.uncompressed_size, 1)
+    size = ("size", f"{size_text(result.size)}, {share:.1f}% of the tar{source}")
+    digests = [("layer", dst), ("digest", result.digest), ("diff_id", result.diff_id or "-")]
+    if not result.toc_digest:
+        return [*digests, ("format", "plain zstd, without a TOC"), size]
     return [
-        ("layer", dst),
-        ("digest", result.digest),
-        ("diff_id", result.diff_id or "-"),
-        ("toc_digest", result.toc_digest or "-"),
-        ("size", f"{size_text(result.size)}, {share:.1f}% of the tar{source}"),
+        *digests,
+        ("toc_digest", result.toc_digest),
+        size,
         ("entries", f"{result.entries:,} in {counted(result.chunks, 'chunk')}"),
     ]
 

@@ -1,4 +1,4 @@
-"""Make the index of an ordinary tar.gz, tar, or tar.zst of several frames, in one pass.
+"""Make the index of an ordinary tar.gz, tar, or tar.zst of several frames (or small), in one pass.
 
 By it single files of SRC are read, listed and mounted where SRC is, which stays as it is. Without
 FILE it is written beside SRC, where all commands that read layers find it; put both on a server,

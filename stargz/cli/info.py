@@ -113,8 +113,15 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
         "inner_offsets": bool(chunks["inner_offset"].any()),
         "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
         **({} if layer.index is None else _of_index(layer.index)),
-        **({} if layer.footer.toc is None else {"tar_split": layer.footer.split is not None}),
+        **({} if layer.footer.toc is None else _of_chunked(layer)),
     }
+
+
+def _of_chunked(layer: Layer) -> dict[str, Any]:
+    """What is known of zstd:chunked besides."""
+    readers = layer.dialects
+    dialect = "both" if len(readers) > 1 else readers[0] if readers else "neither"
+    return {"dialect": dialect, "tar_split": layer.footer.split is not None}
 
 
 def _of_index(index: Index) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from stargz._engine.write import TarEntries
 from stargz.descriptors import annotations_of
-from stargz.footer import TARSPLIT_FOOTER_SIZE
 from stargz.layer import Layer
 from stargz.options import Format
 from stargz.sources.spool import Spool, unlinked, unpack
@@ -120,13 +119,8 @@ def as_gzip(
 def _is_read_as(layer: Layer, format: Format) -> bool:
     """Whether the readers of a format find all in a layer that they need: those of zstd:chunked
     have demands of their own, and one blob may be for both."""
-    footer = layer.footer
-    if format == "zstd:chunked":
-        return footer.split is not None and bool(layer.split_digest)
-    if format == "zstd:chunked-stargz":
-        theirs = footer.size not in (0, TARSPLIT_FOOTER_SIZE)
-        return theirs and not layer.toc.rows.bare_chunks
-    return True
+    readers = {"zstd:chunked": "containers/storage", "zstd:chunked-stargz": "stargz-snapshotter"}
+    return format not in readers or readers[format] in layer.dialects
 
 
 def _places(layer: Layer, size: int) -> dict[str, Any]:

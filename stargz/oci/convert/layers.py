@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stargz import opening as _opening
-from stargz.conversion import ConvertResult, convert_as, diff_id
+from stargz.conversion import PLAIN_ZSTD, ConvertResult, convert_as, diff_id
 from stargz.descriptors import TOC_DIGEST
 from stargz.errors import FormatError, StargzError, UnindexableError
 from stargz.footer import kind_of
@@ -33,8 +33,7 @@ from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
 
 NOT_SEEKABLE = "not seekable"
-PLAIN_ZSTD = "zstd"  # the format of layers that were to be zstd:chunked, and cannot be
-PLAIN_GZIP = "gzip"  # of those that were to be eStargz, cannot be, and must not be zstd
+PLAIN_GZIP = "gzip"  # the format of layers that were to be eStargz, cannot be, and must not be zstd
 _PIECE = 1 << 20  # bytes that are copied at a time
 
 Progress = Callable[[int, int], object]
@@ -252,9 +251,8 @@ class _Work:
         fields = result.to_json()
         del fields["codec"], fields["source_size"]
         made: dict[str, Any] = {"status": "converted", "missing": result.missing}
-        made["format"] = self.task.options.format or "estargz"
-        if not result.toc_digest:
-            made |= {"status": NOT_SEEKABLE, "format": PLAIN_ZSTD, "toc_digest": None}
+        if result.format == PLAIN_ZSTD:
+            made |= {"status": NOT_SEEKABLE, "toc_digest": None}
         return fields | made | {"warnings": (*self._warnings, *result.warnings)}
 
     # --- keeping ------------------------------------------------------------------------
