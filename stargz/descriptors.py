@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stargz.digests import is_sha256
-from stargz.errors import FormatError
+from stargz.errors import FormatError, UsageError
 from stargz.footer import Position
 
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"  # sha256 of the JSON
@@ -29,6 +29,7 @@ STARGZ_POSITION = _STARGZ + "manifest-position"
 
 ZSTD_CHUNKED = (_STARGZ, _CHUNKED)  # how those of both begin, also such as are of the past
 
+_POSITIONS = (POSITION, STARGZ_POSITION)
 _TYPE = 1
 
 
@@ -64,42 +65,61 @@ def is_of_format(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """What the annotations of a layer say of its TOC: where it is, and the sha256 that it has as
-    JSON (`digest`) or as the frame that holds it (`checksum`); "" is not said."""
+    """What the annotations of a layer in zstd:chunked say: where TOC and tar-split are, and each
+    sha256 that the frame with the TOC should have. Without `toc` there is a checksum."""
 
     toc: Position | None
     split: Position | None
-    digest: str
-    checksum: str
+    checksums: tuple[str, ...]
 
 
 _POSITION = re.compile(r"(\d{1,19}):(\d{1,19}):(\d{1,19})", re.ASCII)
 
 
+def checked(annotations: Mapping[str, str] | None) -> dict[str, str]:
+    """The annotations that somebody gives; UsageError for what are none."""
+    if annotations is None:
+        return {}
+    if not isinstance(annotations, Mapping):
+        raise UsageError(f"annotations are no mapping of names to texts: {annotations!r:.200}")
+    for name, text in annotations.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UsageError(f"the annotation {name!r:.200} is {text!r:.80}, and no text")
+    return dict(annotations)
+
+
+def stated_toc_digest(annotations: Mapping[str, str], source: str = "") -> str | None:
+    """The sha256 of the TOC's JSON that they say. Raises FormatError for what is none."""
+    return _digest(annotations, TOC_DIGEST, source)
+
+
 def chunked_of(annotations: Mapping[str, str], source: str = "") -> Chunked | None:
     """What they say of a layer in zstd:chunked; None where they say nothing of where its TOC is,
-    or by what digest of its frame that is trusted.
+    nor by what digest of its frame that is trusted.
 
-    Those of containers/storage count before those of stargz-snapshotter. Raises FormatError for
-    what is no position, and no digest."""
-    if CHECKSUM in annotations or POSITION in annotations:
-        checksum, position, split = CHECKSUM, POSITION, SPLIT_POSITION
-    elif STARGZ_POSITION in annotations:
-        checksum, position, split = STARGZ_CHECKSUM, STARGZ_POSITION, ""
-    else:
+    Where there are those of both programs, all of them must be so. Raises FormatError for what is
+    no position, and no digest."""
+    places = [_position(annotations, name, source, f":{_TYPE}") for name in _POSITIONS]
+    found = {place for place in places if place is not None}
+    if len(found) > 1:
+        raise FormatError(
+            f"the annotations {' and '.join(_POSITIONS)} do not agree where the TOC is: at "
+            f"{places[0]} or {places[1]}",
+            source,
+        )
+    toc = found.pop() if found else None
+    checksums = [_digest(annotations, name, source) for name in (CHECKSUM, STARGZ_CHECKSUM)]
+    known = tuple(dict.fromkeys(checksum for checksum in checksums if checksum is not None))
+    if toc is None and not known:
         return None
-    split_at = _position(annotations, split, source)
-    return Chunked(
-        _position(annotations, position, source, f":{_TYPE}"),
-        split_at if split_at and split_at.offset else None,  # as its footer says that there is none
-        _digest(annotations, TOC_DIGEST, source),
-        _digest(annotations, checksum, source),
-    )
+    split = _position(annotations, SPLIT_POSITION, source)
+    # At 0 there is none, as in a footer.
+    return Chunked(toc, split if split and split.offset else None, known)
 
 
-def _digest(annotations: Mapping[str, str], name: str, source: str) -> str:
-    text = annotations.get(name, "")
-    if text and not is_sha256(text):
+def _digest(annotations: Mapping[str, str], name: str, source: str) -> str | None:
+    text = annotations.get(name)
+    if text is not None and not is_sha256(text):
         raise FormatError(f"the annotation {name} is {text[:80]!a}, and no sha256 digest", source)
     return text
 

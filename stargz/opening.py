@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stargz._engine.reader import FRAMES, Blob, Reader, read_toc, read_toc_frame
-from stargz.descriptors import TOC_DIGEST, chunked_of
+from stargz.descriptors import checked, chunked_of, stated_toc_digest
 from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
@@ -57,9 +57,10 @@ def open(
     closed), or a ByteSource. `toc` is the same for a blob whose TOC is external: the
     gzip'ed tar that holds it. `toc_digest` ("sha256:...") is what the TOC must hash to, as an
     image's manifest says; `annotations` are those of the layer's descriptor there, which say that,
-    and of zstd:chunked where the TOC is. Reads check chunks against their digests unless `verify`
-    is false; `require_verified` refuses layers whose reads cannot be trusted: without `toc_digest`,
-    or with chunks that have no digest. `threads` is how many a large read and verification use
+    and of zstd:chunked where the TOC is and what its frame must hash to. Each digest that is known
+    is compared. Reads check chunks against their digests unless `verify` is false;
+    `require_verified` refuses layers whose reads cannot be trusted: without any digest of the TOC,
+    or with chunks that have none. `threads` is how many a large read and verification use
     (default: one for each core). `max_toc_size` bounds the TOC's JSON in bytes.
 
     An ordinary tar is read by an index. `index` is its file: a path, URL, bytes, ... that
@@ -127,8 +128,7 @@ def open_as(
     """`open`, with the options in one. `blob_digest` is that of the blob, where it is known; an
     index is kept by it. `trusted` says whether the `toc_digest` vouches for what it is of, where it
     is only what was seen before."""
-    annotations = dict(annotations or {})
-    toc_digest = toc_digest or annotations.get(TOC_DIGEST)
+    annotations = checked(annotations)
     for digest in (toc_digest, index_digest):
         if digest is not None:
             check_digest(digest, good=is_sha256)
@@ -148,10 +148,12 @@ def open_as(
     owned = opened is not source
     try:
         disk = _disk_cache(options.cache, opened)
+        stated = stated_toc_digest(annotations, opened.name)
+        digests = [digest for digest in (toc_digest, stated) if digest is not None]
         chunked = None if named else chunked_of(annotations, opened.name)
         end = None if named else read_tail(Blob(opened), chunked, seekable=toc is not None)
         if end is None:
-            layer = _open_indexed(opened, owned, toc_digest, given, options, trusted)
+            layer = _open_indexed(opened, owned, digests, given, options, trusted)
         else:
             if index_digest is not None:
                 raise UsageError(
@@ -159,7 +161,7 @@ def open_as(
                     "of an index"
                 )
             open_it = _open_seekable if end.footer.toc is None else _open_chunked
-            layer = open_it(Blob(opened), owned, end, toc, toc_digest, options, trusted)
+            layer = open_it(Blob(opened), owned, end, toc, digests, options, trusted)
     except BaseException:
         if owned:
             opened.close()
@@ -270,7 +272,7 @@ def _own_cache() -> Cache | None:
 def _open_indexed(
     source: ByteSource,
     owned: bool,
-    toc_digest: str | None,
+    digests: list[str],
     given: _Indexed,
     options: OpenOptions,
     trusted: bool | None,
@@ -284,7 +286,7 @@ def _open_indexed(
             index=given.index,
             index_digest=given.index_digest,
             blob_digest=given.blob_digest,
-            toc_digest=toc_digest,
+            toc_digest=digests[0] if digests else None,
             require_verified=options.require_verified,
             max_size=options.max_toc_size,
             cache=options.cache,
@@ -293,12 +295,14 @@ def _open_indexed(
         ),
     )
     index = found.index
-    if toc_digest is not None:
+    actual = None  # it is made when it is asked for
+    if digests:
         from stargz.indexing import toc_digest_of
 
-        _check_toc(toc_digest, toc_digest_of(index), source.name)
+        actual = toc_digest_of(index)
+        _check_toc(digests, actual, source.name)
     # A TOC's digest is about the digests in it, not about those of spans, which stand beside it.
-    vouched = found.vouched or (toc_digest is not None and not index.has_span_digests)
+    vouched = found.vouched or (bool(digests) and not index.has_span_digests)
     if options.require_verified and not vouched:
         raise UnverifiedError(
             f"{source.name}: toc_digest (--toc-digest) vouches for no contents here, as a ztoc's "
@@ -315,7 +319,7 @@ def _open_indexed(
         index=index,
         claims=not (trusted or found.vouched),
     )
-    return Layer(reader, index.toc, NO_FOOTER, None, toc_digest, trusted, index)
+    return Layer(reader, index.toc, NO_FOOTER, None, actual, trusted, index)
 
 
 def _open_seekable(
@@ -323,11 +327,11 @@ def _open_seekable(
     owned: bool,
     end: Tail,
     toc: Source | None,
-    toc_digest: str | None,
+    digests: list[str],
     options: OpenOptions,
     trusted: bool | None,
 ) -> Layer:
-    if toc_digest is None:
+    if not digests:
         _check_unvouched(options)
     limit = options.max_toc_size
     source, footer = blob.source, end.footer
@@ -349,14 +353,13 @@ def _open_seekable(
         toc_blob = end.around(blob, json_offset, toc_end)
     rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
-    if toc_digest is not None:
-        _check_toc(toc_digest, actual, toc_blob.source.name)
+    _check_toc(digests, actual, toc_blob.source.name)
     place = Place(toc_blob, json_offset, json_end, json_size)
     threads = thread_count(options.threads)
     close = source.close if owned else None
     reader = Reader(blob, rows, data_end, options.verify, threads, close)
     if trusted is None:
-        trusted = toc_digest is not None
+        trusted = bool(digests)
     return Layer(reader, rows, footer, place, actual, trusted)
 
 
@@ -365,15 +368,15 @@ def _open_chunked(
     owned: bool,
     end: Tail,
     toc: Source | None,
-    toc_digest: str | None,
+    digests: list[str],
     options: OpenOptions,
     trusted: bool | None,
 ) -> Layer:
     """A layer in zstd:chunked, of whose TOC the JSON or the frame has a digest that is known."""
     source, footer, at = blob.source, end.footer, end.footer.toc
     assert at is not None
-    checksum = "" if end.said is None else end.said.checksum
-    if not (toc_digest or checksum):
+    checksums = () if end.said is None else end.said.checksums
+    if not (digests or checksums):
         _check_unvouched(options)
     _check_own_toc(toc, source)
     toc_end = at.offset + at.packed
@@ -382,10 +385,8 @@ def _open_chunked(
         toc_blob, at.offset, at.packed, at.size, options.max_toc_size, footer.data_end
     )
     actual, packed = f"sha256:{digest.hex()}", f"sha256:{packed_digest.hex()}"
-    if toc_digest is not None:
-        _check_toc(toc_digest, actual, source.name)
-    if checksum:
-        _check_toc(checksum, packed, source.name)
+    _check_toc(digests, actual, source.name)
+    _check_toc(checksums, packed, source.name)
     reader = Reader(
         blob,
         rows,
@@ -396,7 +397,7 @@ def _open_chunked(
         index=FRAMES,
     )
     if trusted is None:
-        trusted = bool(toc_digest or checksum)
+        trusted = bool(digests or checksums)
     place = Place(toc_blob, at.offset, toc_end, at.size, packed)
     return Layer(reader, rows, footer, place, actual, trusted)
 
@@ -418,9 +419,10 @@ def _check_own_toc(toc: Source | None, source: ByteSource) -> None:
         )
 
 
-def _check_toc(expected: str, actual: str, name: str) -> None:
-    if actual != expected:
-        raise DigestError("the table of contents", expected, actual, name)
+def _check_toc(expected: Iterable[str], actual: str, name: str) -> None:
+    for digest in expected:
+        if digest != actual:
+            raise DigestError("the table of contents", digest, actual, name)
 
 
 def _connect(

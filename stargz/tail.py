@@ -53,12 +53,20 @@ def read_tail(blob: Blob, said: Chunked | None, *, seekable: bool) -> Tail | Non
     at_hand = min(getattr(source, "at_hand", 0), TAIL)
     length = min(size, MAX_FOOTER_SIZE if blob.direct else at_hand or tail_size(size))
     tail = source.read_at(size - length, length) if length else b""
-    find = parse_footer if seekable else find_footer
-    footer: Footer | None
-    if said is not None and said.toc is not None:
-        footer = _as_annotated(tail[-MAX_FOOTER_SIZE:], size, said, said.toc, source.name)
-    else:
-        footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)
+    last = tail[-MAX_FOOTER_SIZE:]
+    footer: Footer | None = None
+    if said is None or said.toc is None:
+        footer = (parse_footer if seekable else find_footer)(last, size, source.name)
+    if said is not None:
+        toc = said.toc or (footer.toc if footer else None)
+        if toc is None:
+            raise FooterError(
+                "its annotations have the digest of a TOC in zstd:chunked, and it has no footer "
+                "of that",
+                source.name,
+                size - (footer.size if footer else 0),
+            )
+        footer = _as_annotated(last, size, said, toc, source.name)
     return None if footer is None else Tail(footer, tail, said)
 
 

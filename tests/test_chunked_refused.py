@@ -39,10 +39,6 @@ def test_digests_that_are_not_the_tocs() -> None:
     ):
         with pytest.raises(DigestError, match="the table of contents"):
             stargz.open(blob, **options)
-    with pytest.raises(FormatError, match="no sha256 digest"):
-        stargz.open(blob, annotations=notes | {f"{C}manifest-checksum": "x"})
-    with pytest.raises(UsageError, match="sha256"):
-        stargz.open(blob, annotations={TOC_DIGEST: "x"})
     with pytest.raises(UsageError, match="has its own TOC"):
         stargz.open(blob, toc=blob)
 

@@ -98,9 +98,9 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             "media_type": entry.media_type,
             "diff_id": diff_id if isinstance(diff_id, str) else None,
             "toc_digest": image.toc_digest(number - 1),
-            "toc_checksum": (said and said.checksum) or None,
+            "toc_checksum": said.checksums[0] if said and said.checksums else None,
             "kind": "zstd:chunked" if said else None,
-            "seekable": bool(image.toc_digest(number - 1) or (said and said.checksum)),
+            "seekable": bool(image.toc_digest(number - 1) or (said and said.checksums)),
             "ztoc_digest": ztocs[entry.digest].digest if entry.digest in ztocs else None,
             "uncompressed_size": entry.uncompressed_size,
         }

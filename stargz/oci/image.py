@@ -255,8 +255,8 @@ def open_layer(
     """One layer of an image, which alone is opened; see `open_image` for the options.
 
     `layer` is its number, counted from 1 for the lowest, or its digest (or eight or more
-    characters that begin it); an image of one layer needs none. `toc_digest` is used in place of
-    the manifest's. `index`, `index_digest` and `progress` are those of `stargz.open`.
+    characters that begin it); an image of one layer needs none. `toc_digest` is compared
+    besides the manifest's. `index`, `index_digest` and `progress` are those of `stargz.open`.
     """
     check_keywords("open_layer", registry)
     options = OpenOptions(verify, require_verified, threads, max_toc_size, cache, progress=progress)
@@ -365,7 +365,8 @@ def _open_one(
             f"{where}: its TOC is kept apart, and there is no image {name} that has it; give the "
             "TOC as toc (--toc)"
         )
-    return open_as(options, source, MemorySource(data, name), toc_digest)
+    toc = MemorySource(data, name)
+    return open_as(options, source, toc, toc_digest, annotations=annotations)
 
 
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:

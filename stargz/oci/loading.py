@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from stargz.descriptors import TOC_DIGEST, Chunked, chunked_of
-from stargz.digests import is_digest, is_sha256
-from stargz.errors import FormatError, UsageError
+from stargz.descriptors import Chunked, chunked_of, stated_toc_digest
+from stargz.digests import is_digest
+from stargz.errors import UsageError
 from stargz.oci.formats.manifest import (
     MAX_CONFIG_SIZE,
     Descriptor,
@@ -141,12 +141,7 @@ class ImageManifest:
 
     def toc_digest(self, number: int) -> str | None:
         """The digest of a layer's TOC that its annotations give."""
-        digest = self.descriptors[number].annotations.get(TOC_DIGEST)
-        if digest is not None and not is_sha256(digest):
-            raise FormatError(
-                f"{self.describe(number)}: its annotation {TOC_DIGEST} is not a sha256 digest"
-            )
-        return digest
+        return stated_toc_digest(self.descriptors[number].annotations, self.describe(number))
 
     def chunked(self, number: int) -> Chunked | None:
         """What a layer's annotations say of it in zstd:chunked."""
