@@ -69,6 +69,8 @@ CHANGES = [
     ("zstd:chunked", {f"{C}manifest-position": "9:9:9"}, "and no position"),
     ("zstd:chunked", {f"{C}tarsplit-position": "9:9:9"}, "tar-split"),
     ("zstd:chunked", {TOC_DIGEST: "right"}, "of which podman refuses both"),
+    ("zstd:chunked", {f"{S}manifest-position": "9:9:9:1"}, "is 9:9:9:1, but it is"),
+    ("zstd:chunked", {f"{C}manifest-checksum": ""}, "manifest-checksum is , but it is sha256:"),
     ("zstd:chunked-stargz", {TOC_DIGEST: ZEROS}, "but its TOC has"),
     ("zstd:chunked-stargz", {f"{S}manifest-checksum": ZEROS}, "in the blob"),
     ("zstd:chunked-stargz", {f"{S}manifest-position": "9:9:9:1"}, "do not agree"),

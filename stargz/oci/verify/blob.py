@@ -25,7 +25,6 @@ from stargz.sources import ByteSource, LocalSource, MemorySource
 from stargz.sources.spool import Spool
 
 _PIECE = 1 << 20  # bytes read at a time
-_PLACES = frozenset((POSITION, SPLIT_POSITION, STARGZ_POSITION))
 _PARALLEL = 4  # blobs at a time, each with a share of the threads
 
 Progress = Callable[[int, int], object]
@@ -178,8 +177,13 @@ class BlobChecker:
         blob.kind = kind_of(source)
         for ztoc in blob.ztocs.values():
             self._check_ztoc(blob, ztoc, source, threads)
+        # Digests, and the positions of another program, are compared afterwards: what else is wrong
+        # is worth knowing, too.
+        notes = blob.entry.annotations
+        places = (POSITION, SPLIT_POSITION) if POSITION in notes else (STARGZ_POSITION,)
+        read = {name: notes[name] for name in places if name in notes}
         try:
-            said = chunked_of(blob.entry.annotations)
+            said = chunked_of(read)
         except FormatError as error:
             blob.add(error)
             return
@@ -194,11 +198,8 @@ class BlobChecker:
                     blob.add("its TOC is kept apart, and is not there")
                     return
                 toc = MemorySource(data, "its external TOC")
-            # Digests are compared afterwards: what else is wrong is worth knowing, too.
-            notes = blob.entry.annotations
-            places = {name: notes[name] for name in _PLACES & notes.keys()}
             with _opening.open(
-                source, toc=toc, annotations=places, threads=threads, cache=False
+                source, toc=toc, annotations=read, threads=threads, cache=False
             ) as layer:
                 result = layer.verify(tell)
                 blob.kind = layer.kind
