@@ -53,6 +53,31 @@ def test_ours(format: str, options: dict[str, Any]) -> None:
     assert (result.diff_id == sha256(tar)) == (format == "zstd:chunked")
 
 
+def test_a_hard_link_to_a_later_entry() -> None:
+    """Which podman's partial pull takes, and nothing that unpacks the layer whole."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        add(tar, "e", b"")
+        add(tar, "l", type=tarfile.LNKTYPE, linkname="e")
+        add(tar, "g", b"")
+        header = out.getvalue()[512:1024]
+    info = tarfile.TarInfo("l")
+    info.type, info.linkname = tarfile.LNKTYPE, "g"
+    later = info.tobuf(tarfile.USTAR_FORMAT)
+    blob, result = convert(out.getvalue(), "zstd:chunked", strict=True)
+    parts = Parts.of(blob, result.annotations)
+    assert verify(*parts.layer()).ok
+    parts.body = zstandard.compress(plain(blob).replace(header, later))
+    parts.entry("l")["linkName"] = "g"
+    for line in parts.split:
+        if line["type"] == 2:
+            payload = base64.b64decode(line["payload"]).replace(header, later)
+            line["payload"] = base64.b64encode(payload).decode()
+    found = verify(*parts.layer())
+    assert not found.ok
+    assert len(found.errors) == 1 and "not in the tar before it" in str(found.errors[0])
+
+
 def test_what_the_packages_of_go_made(data: Path) -> None:
     notes = json.loads((data / "containers_storage.json").read_text())
     for name, wanted in (("containers_storage.zst", notes), ("zstd_chunked.zst", None)):

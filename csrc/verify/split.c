@@ -44,6 +44,7 @@ struct sgz_verify_split {
     int summed;                  /* it is known what it should be */
     int misplaced;               /* not all of it is in its chunks: told */
 
+    uint8_t *seen;               /* of each row: its header went by */
     sgz_verify_header compared;
     sgz_status fatal;
     sgz_error fatal_error;
@@ -65,7 +66,8 @@ sgz_verify_split *sgz_verify_split_new(const sgz_spans *spans, sgz_verify_pull t
     s->tar.parser = sgz_tar_parser_new();
     s->entries = sgz_verify_entries_new(toc);
     s->file = SGZ_NO_ROW;
-    if (!s->tar.parser || !s->entries) {
+    s->seen = calloc((size_t)spans->toc->count + 1, 1);
+    if (!s->tar.parser || !s->entries || !s->seen) {
         sgz_verify_split_free(s);
         return NULL;
     }
@@ -81,6 +83,7 @@ void sgz_verify_split_free(sgz_verify_split *s)
     sgz_verify_entries_free(s->entries);
     sgz_verify_header_free(&s->compared);
     sgz_verify_lines_free(&s->lines);
+    free(s->seen);
     free(s->name);
     free(s);
 }
@@ -282,6 +285,16 @@ static void match_entry(sgz_verify_split *s, const sgz_tar_entry *tar)
         differ(s, "it has no digest, without which containers/storage does not take it");
 }
 
+/* A partial pull makes hard links last; what unpacks the layer whole needs their files before. */
+static void match_link(sgz_verify_split *s, const sgz_tar_entry *tar)
+{
+    uint32_t target = sgz_toc_lookup(s->spans->toc, tar->link, tar->link_len);
+    if (tar->type == '1' && (target == SGZ_NO_ROW || !s->seen[target]))
+        differ(s, "a hard link to what is not in the tar before it: whole, it cannot be unpacked");
+    if (s->file != SGZ_NO_ROW)
+        s->seen[s->file] = 1;
+}
+
 /* --- the tar, piece by piece ----------------------------------------------------------------- */
 
 static void end_contents(sgz_verify_split *s)
@@ -310,6 +323,7 @@ static void on_entry(sgz_verify_split *s, const sgz_tar_entry *entry)
     s->file = sgz_toc_lookup(s->spans->toc, entry->name, entry->name_len);
     match_file(s, entry);
     match_entry(s, entry);
+    match_link(s, entry);
 }
 
 static void pass_contents(sgz_verify_split *s, const uint8_t *data, size_t len)
