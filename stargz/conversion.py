@@ -6,15 +6,25 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from stargz.descriptors import annotations_of
-from stargz.endpoints import Sink, Source, is_same_file, is_stream, open_sink, open_source
+from stargz.durable import put_back
+from stargz.endpoints import (
+    Sink,
+    Source,
+    is_replaced,
+    is_same_file,
+    is_stream,
+    open_sink,
+    open_source,
+)
 from stargz.errors import EntryNotFoundError, UnindexableError, UsageError
 from stargz.options import (
     DEFAULT_CHUNK_SIZE,
+    TOC_SUFFIX,
     ConvertOptions,
     Format,
     check_max_sparse,
@@ -28,7 +38,6 @@ from stargz.results import Result
 from stargz.wildcards import is_pattern
 
 PLAIN_ZSTD = "zstd"  # what layers are that were to be zstd:chunked, and cannot be
-TOC_SUFFIX = ".toc"  # of an external TOC, behind the name of its layer
 TOC_SIZE_WARNING = 150 << 20  # containers/storage refuses a larger TOC
 # What a result has of the engine's.
 _MADE = ("digest", "size", "diff_id", "toc_digest", "uncompressed_size", "entries", "chunks")
@@ -159,13 +168,15 @@ def convert_as(
         beside = None
         if options.format == "external-toc" or toc_out is not None:
             beside = _toc_out(options, src, dst, toc_out)
-            made = stack.enter_context(_taken_back(beside))
+        keep = None
+        if isinstance(beside, (str, os.PathLike)) and is_replaced(beside):
+            # Before the layer: until that is in its place the old TOC can be put back.
+            old = put_back(os.path.realpath(beside), called=os.fspath(beside))
+            keep = stack.enter_context(old)
         sink, sink_name, folder = open_sink(dst, stack, force)
         if beside is not None:
             # After the layer, so that it is complete before that appears.
-            *toc, seen = open_sink(beside, stack, force)
-            if seen is not None:
-                made.append(os.fstat(toc[0]))
+            *toc, _ = open_sink(beside, stack, force)
         conversion = Conversion(
             source,
             sink,
@@ -195,6 +206,8 @@ def convert_as(
         fields = _run(conversion, options.strict, synced=folder is not None)
         if beside is not None and folder is not None:
             os.fsync(sink)  # nothing of that may fail when the TOC is there
+        if keep is not None:
+            keep(toc[0])
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
     return ConvertResult(
@@ -247,22 +260,6 @@ def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | No
         if is_same_file(toc_out, other) or (other is toc_out):
             raise UsageError(f"toc_out (--toc-out) and the {what} are the same file")
     return toc_out
-
-
-@contextmanager
-def _taken_back(toc_out: Sink) -> Iterator[list[os.stat_result]]:
-    """Have a TOC gone again whose layer could not be put in its place after it; the list is for
-    what the TOC's file is."""
-    made: list[os.stat_result] = []
-    try:
-        yield made
-    except BaseException:
-        if made and isinstance(toc_out, (str, os.PathLike)):
-            path = os.path.realpath(toc_out)
-            with suppress(OSError):
-                if os.path.samestat(os.stat(path), made[0]):  # noqa: PTH116
-                    os.unlink(path)  # noqa: PTH108
-        raise
 
 
 def _prioritize(

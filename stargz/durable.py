@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
@@ -18,11 +19,9 @@ class NewFile:
     """
 
     def __init__(self, folder: str, hint: str) -> None:
-        short = os.fsdecode(os.fsencode(hint)[:200])  # names are at most 255 bytes
-        unique = f"{os.getpid()}.{time.monotonic_ns():x}"
         self._folder = folder
         self._fd = -1
-        self._beside = f"{folder}/.{short}.{unique}.partial"
+        self._beside = _beside(folder, hint, "partial")
         try:
             self._fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
             self._named = False
@@ -101,8 +100,75 @@ def complete_or_absent(
         raise OSError(error.errno, error.strerror, called) from None
     with file:
         yield file.fd
-        if not file.publish(path, replace=replace):
+        try:
+            done = file.publish(path, replace=replace)
+        except OSError as error:  # it may be about a name that only this program knows
+            raise OSError(error.errno, error.strerror, called) from None
+        if not done:
             raise taken
+
+
+@contextmanager
+def put_back(path: str, *, called: str | None = None) -> Iterator[Callable[[int], None]]:
+    """Have `path` as it was if the block fails. What is yielded is to be called with the descriptor
+    of the file that is about to be published there; from then on the old one has a second name
+    beside it, `.NAME.<number>.old`, which is all that SIGKILL leaves."""
+    kept = _beside(*os.path.split(path), "old")
+    new: list[os.stat_result] = []
+
+    def keep(fd: int) -> None:
+        new.append(os.fstat(fd))
+        try:
+            found = os.stat(path)  # noqa: PTH116
+            if stat.S_ISREG(found.st_mode):  # else it cannot be replaced anyway
+                _set_aside(path, kept, found.st_uid == os.geteuid())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, called or path) from None
+
+    try:
+        yield keep
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                _restore(path, kept, new[0])
+        raise
+    with suppress(OSError):
+        os.unlink(kept)  # noqa: PTH108
+
+
+def _set_aside(path: str, kept: str, own: bool) -> None:
+    """Give a file a second name; only that where there are no hard links, or it is another's, of
+    which a sticky folder lets us make names, but not remove them."""
+    if own:
+        with suppress(OSError):
+            os.link(path, kept)
+            return
+    os.rename(path, kept)  # noqa: PTH104
+
+
+def _restore(path: str, kept: str, new: os.stat_result) -> None:
+    """Put what was kept in the place of the new file, but not of another that came meanwhile."""
+    try:
+        free = os.path.samestat(os.stat(path), new)  # noqa: PTH116
+    except FileNotFoundError:
+        free = True
+    try:
+        if free:
+            os.replace(kept, path)  # noqa: PTH105
+        else:
+            os.unlink(kept)  # noqa: PTH108
+    except FileNotFoundError:  # there was none
+        if free:
+            os.unlink(path)  # noqa: PTH108
+    sync_folder(os.path.dirname(path))  # noqa: PTH120
+
+
+def _beside(folder: str, name: str, what: str) -> str:
+    """A hidden name of our own in the same folder."""
+    short = os.fsdecode(os.fsencode(name)[:200])  # names are at most 255 bytes
+    return f"{folder}/.{short}.{os.getpid()}.{time.monotonic_ns():x}.{what}"
 
 
 def write_all(fd: int, data: bytes | memoryview) -> int:

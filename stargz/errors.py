@@ -109,7 +109,7 @@ class UnindexedError(FooterError):
 
 
 class UnsupportedError(FooterError):
-    """A layer of a kind that this version does not read; nothing is wrong with it."""
+    """A layer that cannot be read without something that is not in it; nothing is wrong with it."""
 
 
 class TOCError(FormatError):

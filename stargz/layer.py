@@ -55,9 +55,10 @@ class VerifyResult:
     tar, its TOC included). `errors` holds the first hundred of `error_count` problems.
     `verified`: the TOC's digest was given when the layer was opened and every file has a
     digest, so that the contents, and not only their consistency, were checked. `warnings` are
-    of headers in which other readers see another tree, and of what keeps those of zstd:chunked from
-    its TOC. `diff_id` is what the tar was found to have, in zstd:chunked and of an ordinary tar; of
-    the latter `blob_digest` is what the blob has. It is true (`if layer.verify():`) when `ok` is.
+    of headers in which other readers see another tree, of what follows an archive, and of what
+    keeps those of zstd:chunked from its TOC. `diff_id` is what the tar was found to have, where the
+    layer keeps its tar (zstd:chunked, external-toc) and of an ordinary one; of the latter
+    `blob_digest` is what the blob has. It is true (`if layer.verify():`) when `ok` is.
     """
 
     ok: bool
@@ -560,7 +561,11 @@ class Layer:
         else:
             with self._whole() as blob:
                 found = self.reader.verify(
-                    self._members_end(), self._in_blob().json_size, progress, blob=blob
+                    self._members_end(),
+                    self._in_blob().json_size,
+                    progress,
+                    blob=blob,
+                    whole=self.kind == "external-toc",
                 )
         errors = [Problem(**error) for error in found["errors"]]
         return VerifyResult(

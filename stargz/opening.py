@@ -13,23 +13,30 @@ from stargz.descriptors import checked, chunked_of, stated_toc_digest
 from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
-    FooterError,
+    FormatError,
+    GzipError,
     NotPicklableError,
+    TOCError,
+    UnsupportedError,
     UnverifiedError,
     UsageError,
     may_hold_secret,
 )
 from stargz.footer import NO_FOOTER
 from stargz.layer import Layer, Place
-from stargz.options import MAX_TOC_SIZE, is_given, thread_count, toc_too_large
+from stargz.options import MAX_TOC_SIZE, TOC_SUFFIX, is_given, thread_count, toc_too_large
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
-from stargz.sources.base import TAIL_MIN
+from stargz.sources.base import TAIL_MIN, is_direct
 from stargz.tail import Tail, read_tail
 
 if TYPE_CHECKING:
+    from stargz._engine.toc import TOC
     from stargz.cache import Cache
     from stargz.indexes import IndexSource
     from stargz.remote import Fetcher
+
+_GZIP = b"\x1f\x8b"
+_ANY_SIZE = 1 << 62  # of a layer
 
 
 def open(
@@ -339,11 +346,7 @@ def _open_seekable(
     toc_end = size - footer.size
     if footer.kind == "external-toc":
         if toc is None:
-            raise FooterError(
-                "the TOC of this layer is not in it: give the file that holds it as toc (--toc)",
-                source.name,
-                toc_end,
-            )
+            raise UnsupportedError(_without_toc(source), source.name, toc_end)
         data_end = toc_end
         toc_blob, json_offset, json_end = _external(toc, limit)
     else:
@@ -351,7 +354,8 @@ def _open_seekable(
         data_end = json_offset = footer.toc_offset
         json_end = toc_end
         toc_blob = end.around(blob, json_offset, toc_end)
-    rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
+    read = _read_external if footer.kind == "external-toc" else read_toc
+    rows, json_size, digest = read(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
     _check_toc(digests, actual, toc_blob.source.name)
     place = Place(toc_blob, json_offset, json_end, json_size)
@@ -453,4 +457,40 @@ def _external(toc: Source, max_size: int) -> tuple[Blob, int, int]:
     finally:
         if source is not toc:
             source.close()
+    if data and not data.startswith(_GZIP):
+        raise GzipError(
+            "not a gzip member: this is no external TOC, which is a gzip'ed tar of one file, "
+            "stargz.index.json",
+            source.name,
+        )
     return Blob(source, data, 0), 0, len(data)
+
+
+def _read_external(
+    blob: Blob, offset: int, end: int, limit: int, data_end: int
+) -> tuple[TOC, int, bytes]:
+    """`read_toc` of one that may be of another layer."""
+    try:
+        return read_toc(blob, offset, end, limit, data_end)
+    except TOCError as error:
+        try:
+            read_toc(blob, offset, end, limit, _ANY_SIZE)
+        except FormatError:
+            raise error from None
+        raise TOCError(  # there is nothing else wrong with it
+            f"this TOC does not fit the layer, and may be of another one: {error.message}",
+            error.source,
+        ) from None
+
+
+def _without_toc(source: ByteSource) -> str:
+    """What to say of a layer whose TOC is elsewhere, and was not given."""
+    text = "the TOC of this layer is not in it: give the file that holds it as toc (--toc)"
+    beside = getattr(source, "beside", None)
+    if beside is not None and is_direct(source):
+        with suppress(OSError):
+            found = beside(TOC_SUFFIX)
+            if found is not None:
+                found.close()
+                text += f"; it may be {found.name}, which lies beside it"
+    return text

@@ -16,6 +16,7 @@ from stargz.errors import TOCError, UsageError
 Format = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "zstd:chunked-stargz"]
 
 FORMATS = get_args(Format)
+MEMBERS_SHARED = ("estargz", "external-toc")  # in which small files may share a member
 LEVELS = range(1, 13)
 DEFAULT_LEVEL = 1
 ZSTD_LEVELS = range(1, 20)
@@ -26,6 +27,7 @@ ZSTD_LEVELS = range(1, 20)
 DEFAULT_ZSTD_LEVEL = 3
 DEFAULT_CHUNK_SIZE = 4 << 20  # the reference's
 CHUNK_SIZES = range(1 << 10, (1 << 30) + 1)
+TOC_SUFFIX = ".toc"  # of an external TOC, behind the name of its layer
 INDEX_SUFFIX = ".index"  # of the file that is looked for beside a blob
 SPAN_SIZE = 4 << 20
 SPAN_SIZES = range(64 << 10, (1 << 30) + 1)  # decoded bytes from one entry point to the next
@@ -68,7 +70,7 @@ class ConvertOptions:
                 "strict (--strict) is for format (--format) zstd:chunked alone: the others fail "
                 "anyway where they cannot hold the tar"
             )
-        if least and self.format not in ("estargz", "external-toc"):
+        if least and self.format not in MEMBERS_SHARED:
             raise UsageError(
                 f"format (--format) {self.format} cannot put small files together: no "
                 "min_chunk_size (--min-chunk-size) with it"

@@ -183,6 +183,58 @@ def test_both_files_or_none(tmp_path: Path) -> None:
     assert made.toc_digest == oracle.sha256(oracle.toc_in(toc.read_bytes()))
 
 
+@pytest.mark.parametrize("linkable", [True, False])
+@pytest.mark.parametrize("old", [True, False])
+def test_the_old_toc_stays_where_the_layer_cannot_be_replaced(
+    tmp_path: Path, old: bool, linkable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src, dst, toc = tmp_path / "in.tar", tmp_path / "out", tmp_path / "out.toc"
+    src.write_bytes(SMALL)
+    if not linkable:
+
+        def link(*args: object, **options: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr("stargz.durable.os.O_TMPFILE", 0)  # nor are there files without a name
+        monkeypatch.setattr("stargz.durable.os.link", link)
+
+    class Meanwhile(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            (dst / "below").mkdir(parents=True, exist_ok=True)
+            return super().read(size)
+
+    if old:
+        toc.write_bytes(b"old")
+    with pytest.raises(IsADirectoryError) as raised:
+        stargz.convert(Meanwhile(SMALL), dst, format="external-toc")
+    assert raised.value.filename == str(dst)
+    assert toc.read_bytes() == b"old" if old else not toc.exists()
+    left = {"in.tar", "out", *(["out.toc"] if old else [])}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    (dst / "below").rmdir()
+    dst.rmdir()
+    made = stargz.convert(src, dst, format="external-toc")
+    assert made.toc_digest == oracle.sha256(oracle.toc_in(toc.read_bytes()))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.tar", "out", "out.toc"}
+
+
+def test_an_old_toc_that_cannot_be_replaced(tmp_path: Path) -> None:
+    src, dst, toc = tmp_path / "in.tar", tmp_path / "out", tmp_path / "toc"
+    src.write_bytes(SMALL)
+    dst.write_bytes(b"old")
+
+    class Meanwhile(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            (toc / "below").mkdir(parents=True, exist_ok=True)
+            return super().read(size)
+
+    with pytest.raises(IsADirectoryError) as raised:
+        stargz.convert(Meanwhile(SMALL), dst, format="external-toc", toc_out=toc)
+    assert raised.value.filename == str(toc)
+    assert dst.read_bytes() == b"old" and (toc / "below").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.tar", "out", "toc"}
+
+
 def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "in.tar").write_bytes(SMALL)
     src, dst, toc = (str(tmp_path / name) for name in ("in.tar", "in.stargz", "in.stargz.toc"))
@@ -193,7 +245,9 @@ def test_the_command(tmp_path: Path) -> None:
     digest = report["toc_digest"]
     assert (report["kind"], report["toc_offset"]) == ("external-toc", None)
     trusted = "--require-verified", "--toc-digest", digest
-    command.ok_here("verify", *trusted, "--toc", toc, dst)
+    verified = json.loads(command.ok_here("verify", "--json", *trusted, "--toc", toc, dst))
+    assert verified["diff_id"] == oracle.sha256(SMALL)
+    assert verified["diff_id"] in command.ok_here("verify", *trusted, "--toc", toc, dst)
     assert "already exists" in command.fails_here(
         1, "convert", *kept, src, f"{dst}2", "--toc-out", toc
     )
@@ -208,3 +262,64 @@ def test_the_command(tmp_path: Path) -> None:
         ["--toc-out", other, src, dst],
     ):
         assert "--toc-out" in command.fails_here(2, "convert", *words)
+
+
+def test_a_toc_that_is_none_or_another_layers(tmp_path: Path) -> None:
+    kept = "convert", "--format", "external-toc"
+    for name, tar in (("small", SMALL), ("large", TAR)):
+        (tmp_path / f"{name}.tar").write_bytes(tar)
+        command.ok_here(*kept, tmp_path / f"{name}.tar")
+    small, toc = str(tmp_path / "small.stargz"), str(tmp_path / "small.stargz.toc")
+    for words in (["verify"], ["ls"], ["cat"]):
+        said = command.fails_here(1, *words, small, *["a"][: words == ["cat"]])
+        assert "give the file that holds it as --toc" in said and toc in said
+    Path(toc).rename(tmp_path / "toc")
+    assert "beside" not in command.fails_here(1, "ls", small)
+    other = str(tmp_path / "large.stargz.toc")
+    said = command.fails_here(1, "ls", "--toc", other, small)
+    assert other in said and "may be of another" in said and "is not inside" in said
+    assert "this is no external TOC" in command.fails_here(
+        1, "ls", "--toc", str(tmp_path / "small.tar"), small
+    )
+    assert "standard input" in command.fails_here(2, "ls", "--toc", "-", small)
+    assert "standard output; name a file" in command.fails_here(
+        2, *kept, str(tmp_path / "small.tar"), str(tmp_path / "new"), "--toc-out", "-"
+    )
+
+
+@pytest.mark.parametrize("format", ["external-toc", "estargz", "zstd:chunked-stargz"])
+def test_what_follows_the_archive_is_told_of(format: Any) -> None:
+    for tar, told in ((SMALL, ()), (SMALL + bytes(5120), ()), (SMALL * 2, ("followed",))):
+        layer, toc = io.BytesIO(), io.BytesIO()
+        kept = {"toc_out": toc} if format == "external-toc" else {"lossless": True}
+        made = stargz.convert(io.BytesIO(tar), layer, format=format, **kept)
+        given = {"toc": toc.getvalue()} if format == "external-toc" else {}
+        with stargz.open(layer.getvalue(), toc_digest=made.toc_digest, **given) as opened:
+            result = opened.verify()
+        assert result.ok
+        assert len(result.warnings) == len(told)
+        assert all(word in text for word, text in zip(told, result.warnings, strict=True))
+        assert result.diff_id == (None if format == "estargz" else made.diff_id)
+
+
+def test_what_would_make_it_smaller(tmp_path: Path) -> None:
+    src = tmp_path / "in.tgz"
+    files = [(f"dir/file{number}", b"some text that is alike\n" * 8) for number in range(300)]
+    src.write_bytes(gzip.compress(tar_of(files)))
+    said = command.ok_here("convert", "--format", "external-toc", str(src))
+    assert "--level 6 is smaller, and so is --min-chunk-size 1M" in said
+
+
+def test_errors_name_options(tmp_path: Path) -> None:
+    src = tmp_path / "in.tar"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("sparse")
+        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1", "GNU.sparse.name": "s"}
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"x"))
+    src.write_bytes(out.getvalue())
+    for format in ("zstd:chunked-stargz", "estargz"):
+        dst = str(tmp_path / "out")
+        said = command.fails_here(1, "convert", "--lossless", "--format", format, str(src), dst)
+        assert "convert without --lossless" in said

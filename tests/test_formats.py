@@ -66,7 +66,7 @@ def test_what_the_layer_is_called(src: str, format: str, made: str | None, tmp_p
         (f"--format {CHUNKED} --toc-out toc", "--toc-out is for --format external-toc alone"),
         ("--format zstd", "invalid choice: 'zstd'"),
         (f"--format {APART} -c", "name it by --toc-out FILE"),
-        (f"--format {APART} -o out --toc-out -", "name it by --toc-out FILE"),
+        (f"--format {APART} -o out --toc-out -", "cannot go to standard output; name a file"),
     ],
 )
 def test_what_does_not_go_together(options: str, said: str, tmp_path: Path) -> None:

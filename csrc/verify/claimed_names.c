@@ -168,6 +168,8 @@ void sgz_verify_names_gap(sgz_verify_names *t, const uint8_t *data, size_t len, 
                 payload_done(t);
         }
     }
+    if (len && t->state == ENDED)
+        sgz_tar_stream_behind(&t->tar, data, len);
 }
 
 void sgz_verify_names_span(sgz_verify_names *t, size_t span)
@@ -425,6 +427,7 @@ sgz_status sgz_verify_names_finish(sgz_verify_names *t, int followed, sgz_error 
              &bad);
         return SGZ_OK;
     }
+    sgz_base_note(&t->notes, sgz_toc_rows_behind_note(&t->tar), NULL, 0);
     sgz_notes notes = {0};
     sgz_error bad;
     st = sgz_toc_rows_finish(t->apply, &notes, &bad);

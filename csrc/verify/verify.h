@@ -27,8 +27,8 @@ typedef struct {
     int64_t json_size;        /* of the TOC's JSON */
     int threads;
     int size_only;            /* decode and count bytes; hash and compare nothing */
+    int whole;                /* also hash the tar as a whole; of zstd:chunked always */
     /* Of zstd:chunked: */
-    int whole;                /* also hash the tar as a whole */
     sgz_toc_frame toc;        /* where the JSON is */
     sgz_toc_frame split;      /* and the tar-split whose digest is in it: it is compared with the
                                  tar, and the TOC with headers, as containers/storage does */

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#define WITHOUT_LOSSLESS "without lossless (--lossless)"
+
 /* Move n parsed bytes to where the output goes on. */
 static void keep(sgz_write_cutter *c, size_t n)
 {
@@ -89,7 +91,7 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
         return sgz_base_fail(
             err, SGZ_ETAR, c->tar.start, entry->name, entry->name_len,
             "the input has a TOC already and cannot be kept byte for byte; convert "
-            "the original layer, or convert without lossless");
+            "the original layer, or convert " WITHOUT_LOSSLESS);
     if (marker == 2 || (marker && c->options.landmarks)) {
         /* What is kept as it is otherwise is told of in any case. */
         unsigned note = c->options.apart ? SGZ_NOTE_BIT(TOC)
@@ -109,7 +111,7 @@ static sgz_status on_entry(sgz_write_cutter *c, const sgz_tar_entry *entry, sgz_
             c->options.apart
                 ? "a sparse file cannot be read from a tar that is kept as it is; convert to "
                   "another format"
-                : "a sparse file cannot be read from a lossless layer; convert without lossless");
+                : "a sparse file cannot be read from a lossless layer; convert " WITHOUT_LOSSLESS);
     uint32_t row;
     pthread_mutex_lock(&c->lock);
     sgz_status status = sgz_toc_rows_entry(c->apply, entry, c->tar.start, &row, err);
@@ -175,7 +177,7 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
             return sgz_base_fail(err, SGZ_ETAR, c->tar.start, NULL, 0,
                                  "headers of one entry are too long to be kept as they are; "
                                  "convert %s", c->options.apart ? "to another format"
-                                                                : "without lossless");
+                                                                : WITHOUT_LOSSLESS);
         c->put = c->header_start;
         c->headers_dropped = 1;
     }
@@ -355,7 +357,7 @@ sgz_status sgz_write_cut_at_input_end(sgz_write_cutter *c, sgz_error *err)
         return sgz_base_fail(
             err, SGZ_ENOTOC, c->tar.pos, NULL, 0,
             "the tar's length is no multiple of 512, so a TOC cannot follow it as it "
-            "is; convert without lossless");
+            "is; convert " WITHOUT_LOSSLESS);
     sgz_base_note(&c->notes, sgz_toc_rows_behind_note(&c->tar) | sgz_io_input_note(c->input), NULL, 0);
     if (!c->tar.pos && !c->input->extents)
         sgz_base_note(&c->notes, SGZ_NOTE_BIT(NOTHING), NULL, 0);

@@ -64,6 +64,7 @@ class Reader:
         *,
         size_only: bool = False,
         blob: Blob | None = None,
+        whole: bool = False,
         toc: tuple[int, int, int] | None = None,
         split: tuple[int, int, int] | None = None,
     ) -> dict[str, Any]: ...

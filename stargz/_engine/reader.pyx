@@ -411,16 +411,17 @@ cdef class Reader:
         return 0
 
     def verify(self, int64_t toc_end, int64_t json_size, progress=None, *, bint size_only=False,
-               Blob blob=None, toc=None, split=None):
+               Blob blob=None, bint whole=False, toc=None, split=None):
         """Decode the whole blob and check it; csrc/verify/verify.h says what.
 
         Returns a dict: files, chunks, bytes, undigested (chunks that nothing in the TOC has a
         digest of), error_count, and errors, a list of dicts with
         name, offset (None where it is not known) and message; and notes, lines about headers
         that other readers take otherwise. With `size_only` nothing is hashed or compared.
-        `blob` is another way to the same bytes. Of zstd:chunked `toc` says where its frame is, and
-        `split` where the tar-split is, if that is to be compared: (offset, packed, size), a size of
-        -1 is not known. diff_id is "" where it is not known.
+        `blob` is another way to the same bytes; with `whole` the tar's digest is made. Of
+        zstd:chunked `toc` says where its frame is, and `split` where the tar-split is, if that is
+        to be compared: (offset, packed, size), a size of -1 is not known. diff_id is "" where it
+        is not known.
         """
         cdef sgz_error err
         cdef sgz_status status
@@ -446,7 +447,7 @@ cdef class Reader:
                 args.json_size = json_size
                 args.threads = self.threads
                 args.size_only = size_only
-                args.whole = toc is not None
+                args.whole = whole or toc is not None
                 args.toc = sgz_toc_frame(0, 0, 0)
                 args.split = sgz_toc_frame(0, 0, 0)
                 if toc is not None:

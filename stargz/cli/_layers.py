@@ -180,6 +180,8 @@ def index_trust(args: argparse.Namespace, layer: Layer) -> str:
 
 def layer_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `stargz.open` is given of the options of `add_layer_options`."""
+    if args.toc == "-":
+        raise UsageError("--toc -: a TOC is not read from standard input; give a file (./- is one)")
     return {
         "toc": args.toc,
         "toc_digest": args.toc_digest,

@@ -175,16 +175,22 @@ def _destination(src: str, dst: str | None, zstd: bool) -> str:
 def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
     """Where an external TOC goes, which is a file; None for the other formats. What is wrong usage
     is told of before what exists."""
-    from stargz.conversion import TOC_SUFFIX
+    from stargz.options import TOC_SUFFIX
 
     toc: str | None = args.toc_out
     if args.format != "external-toc":
         if toc is not None:
             raise UsageError("--toc-out is for --format external-toc alone")
         return None
-    if (dst == "-" or is_stream(dst)) if toc is None else (toc == "-" or is_stdout(toc)):
-        raise UsageError("--format external-toc has its TOC in a file: name it by --toc-out FILE")
-    toc = dst + TOC_SUFFIX if toc is None else toc
+    if toc is None:
+        if dst == "-" or is_stream(dst):
+            raise UsageError(
+                "--format external-toc has its TOC in a file of its own, which has no name where "
+                "DST is none: name it by --toc-out FILE"
+            )
+        toc = dst + TOC_SUFFIX
+    elif toc == "-" or is_stdout(toc):
+        raise UsageError(f"--toc-out {toc}: the TOC cannot go to standard output; name a file")
     if is_same_file(toc, dst):
         raise UsageError(f"--toc-out {toc} is DST: name another file")
     writable(toc, [args.src], args.force, "--toc-out")
@@ -203,6 +209,8 @@ def _report(result: ConvertResult, dst: str, toc_out: str | None, args: argparse
 
 def _against(result: ConvertResult, args: argparse.Namespace) -> str:
     """The layer's size against that of a compressed input, and what would make it smaller."""
+    from stargz.options import MEMBERS_SHARED
+
     kind = _compression(args.src) if result.source_size else None
     if not result.source_size or kind is None:
         return ""
@@ -214,7 +222,7 @@ def _against(result: ConvertResult, args: argparse.Namespace) -> str:
         if result.level < _SMALLER_LEVEL:
             hints.append(f"--level {_SMALLER_LEVEL}")
         small = result.uncompressed_size < _SMALL_FILES * result.chunks
-        if small and not args.min_chunk_size and args.format == "estargz":
+        if small and not args.min_chunk_size and args.format in MEMBERS_SHARED:
             hints.append("--min-chunk-size 1M")
     if not hints:
         return text

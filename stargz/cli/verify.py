@@ -67,7 +67,8 @@ def _verify(args: argparse.Namespace) -> Told:
             with Progress("verify", args) as progress:
                 result = layer.verify(progress=progress.callback)
             toc_digest = layer.toc_digest
-            indexed, chunked = layer.kind == "indexed", layer.kind == "zstd:chunked"
+            indexed = layer.kind == "indexed"
+            kept = layer.kind in ("zstd:chunked", "external-toc")  # the tar, and so its DiffID
             trust = index_trust(args, layer) if indexed else None
     except (PlatformError, UnsupportedError, UnindexedError, UnindexableError):
         raise
@@ -98,7 +99,7 @@ def _verify(args: argparse.Namespace) -> Told:
             "diff_id": result.diff_id,
             "index_trust": trust,
         }
-    if chunked:
+    if kept:
         value["diff_id"] = result.diff_id
     counts = (
         f"{counted(result.files, 'file')}, {counted(result.chunks, 'chunk')}, "
@@ -107,7 +108,7 @@ def _verify(args: argparse.Namespace) -> Told:
     more = "" if result.ok else f", {counted(result.error_count, 'error')}"
     if indexed and result.ok:  # it was indexed anew, so all of its bytes were seen
         counts += f"; blob {result.blob_digest}, DiffID {result.diff_id}"
-    if chunked and result.ok:
+    if kept and result.ok:
         counts += f"; DiffID {result.diff_id}"
     if result.ok and not result.verified:
         # Consistent in itself; whether it is the layer that was meant, nobody said.

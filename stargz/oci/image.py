@@ -23,6 +23,7 @@ from stargz.errors import (
     MissingBlobError,
     NotPicklableError,
     UnindexedError,
+    UnsupportedError,
     UnverifiedError,
 )
 from stargz.footer import kind_of
@@ -354,14 +355,14 @@ def _open_one(
             "the image"
         ) from error
     if toc_digest is None:  # whoever may push may change where the name leads to
-        raise FooterError(
+        raise UnsupportedError(
             f"{where}: its TOC is kept apart, and it has no annotation {TOC_DIGEST} to check that "
             "by; give the TOC as toc (--toc)"
         )
     data = image.external_toc(image.descriptors[number].digest, options.max_toc_size)
     name = f"{image.name}{EXTERNAL}"
     if data is None:
-        raise FooterError(
+        raise UnsupportedError(
             f"{where}: its TOC is kept apart, and there is no image {name} that has it; give the "
             "TOC as toc (--toc)"
         )
@@ -380,7 +381,8 @@ def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> Foot
         )
     if entry.media_type.endswith("+encrypted"):
         return FooterError(f"{what} is encrypted; decrypt the image first")
-    return FooterError(f"{what} cannot be read{cut}: {error.message}")
+    kind = UnsupportedError if isinstance(error, UnsupportedError) else FooterError
+    return kind(f"{what} cannot be read{cut}: {error.message}")
 
 
 @contextmanager
