@@ -55,6 +55,7 @@ class ConvertResult(Result):
     `source_size` is None where it is not known before (a pipe, a file object). `toc_blob` is the
     digest of an external TOC's own blob, and `toc_blob_size` its bytes. `format` is what the layer
     is: that of the call, or "zstd" where it was left without a TOC, and so without entries.
+    Where it was left so, `unfit` says why.
     """
 
     digest: str
@@ -74,6 +75,7 @@ class ConvertResult(Result):
     toc_blob: str = ""
     toc_blob_size: int = 0
     format: str = ""
+    unfit: str = ""
 
 
 def convert(
@@ -221,6 +223,7 @@ def convert_as(
         toc_blob=fields["toc_checksum"] if beside is not None else "",
         toc_blob_size=fields["toc_packed"] if beside is not None else 0,
         format=options.format if fields["toc_size"] else PLAIN_ZSTD,
+        unfit=fields.get("unfit", ""),
         **{name: fields[name] for name in _MADE},
     )
 

@@ -35,7 +35,7 @@ from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
 from stargz.oci.convert.instances import with_instances, with_one
 from stargz.oci.convert.layers import LayerReport, LayerTask
-from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
+from stargz.oci.convert.occupied import check_free, ordinary_image, perhaps_own, refusal
 from stargz.oci.convert.options import LayerOptions, layer_options
 from stargz.oci.convert.plan import Plan, make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
@@ -278,12 +278,12 @@ def convert_as(
         plan = planned(options, source, helpers)
         replaced = options.upgrade and is_same(parse_image(src), parse_image(dst))
         known = plan.source_digest if replaced else own
-        # Asked for what is replaced too: an archive may have more in it.
-        there = None if options.force else ordinary_image(destination, known)
-        if replaced:
-            there = None  # if it is another by now, `write` tells
-        elif there is not None and there.digest != plan.source_digest:
-            raise refusal(destination, there)
+        there = None
+        if replaced and not options.force:
+            # An archive may have more in it. If it is another image by now, `write` tells.
+            ordinary_image(destination, known)
+        elif not options.force:
+            there = perhaps_own(destination, known, plan)
         if options.external and not options.force:
             check_free(destination)
         names = absolute(src), absolute(worker_name(destination))
@@ -303,12 +303,16 @@ def convert_as(
         layers.make(store, helpers)
         left = layers.not_seekable()
         if left is not None and options.strict:
-            raise UnindexableError(left.warnings[-1], f"{src}: layer {left.source_digest}")
+            raise UnindexableError(
+                f"a TOC cannot hold it, and --strict asks for one of each layer: "
+                f"{left.unfit or left.warnings[-1]}",
+                f"{src}: layer {left.source_digest}",
+            )
         missing = layers.missing()
         if missing and not options.allow_missing:
             raise _not_found(missing[0], src)
         images = ImageManifests(plan, layers, source, destination, types)
-        if there is not None and images.changed:
+        if there is not None and there.digest != images.digest:
             raise refusal(destination, there)
         digest = images.write(helpers, plan.source_digest if replaced else None)
         report = ImageReport(

@@ -15,6 +15,8 @@ from command import here
 from conversions import convert, written
 from layouts import OCI_LAYER, Layout
 
+from stargz.errors import OccupiedError
+from stargz.oci.bulk import bulk
 from stargz.oci.conversion import convert_image
 from stargz.oci.formats.layout import Layout as Reading
 from stargz.oci.verify.image import verify_image
@@ -119,3 +121,43 @@ def test_images_without_layers_are_there_once(tmp_path: Path) -> None:
     assert instances(tmp_path / "dst") == [(False, [])]
     again = convert_image(f"oci:{tmp_path / 'dst'}:v1", upgrade=True, both=True)
     assert again.status == "unchanged"
+
+
+@pytest.mark.parametrize("how", ["zstd:chunked", "estargz", "both", "foreign"])
+def test_what_is_no_twin_by_its_layers_is_made_again(tmp_path: Path, how: str) -> None:
+    layout = Layout(tmp_path / "src")
+    one = zstd_layer(layout, linked())
+    if how == "foreign":
+        one["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    layout.tag(layout.manifest([one], annotations={"mine": "kept"}), "v1")
+    options: dict[str, Any] = {"both": True} if how == "both" else {"format": how}
+    if how == "foreign":
+        options = {"docker_types": True}
+    dst = tmp_path / "dst"
+    first = convert(layout, dst, **options)
+    dry = bulk(f"oci:{layout.path}", f"oci:{dst}", dry_run=True, **options)
+    assert dry.totals["failed"] == 0
+    assert convert(layout, dst, **options).digest == first.digest
+    # What would become another image stays.
+    layout.retag(layout.manifest([one]), "v1")
+    with pytest.raises(OccupiedError, match="no layer is seekable"):
+        convert(layout, dst, **options)
+    assert written(dst).digest == first.digest
+
+
+def test_a_diff_id_that_is_not_true_is_told_of(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    lie = sha256(b"another")
+    config = {"rootfs": {"type": "layers", "diff_ids": [lie]}}
+    for name, layer in (
+        ("plain", layout.plain_layer(LOWER)),
+        ("seekable", layout.layer(LOWER)),
+    ):
+        layout.tag(layout.manifest([layer], config=config), name)
+        for format in ("zstd:chunked", "external-toc", "estargz"):
+            made = convert(layout, tmp_path / f"{name}-{format[:4]}", name, format=format)
+            told = [text for text in made.warnings if lie in text]
+            # Of eStargz the tar becomes another, unless it is so already.
+            same = {"plain": format != "estargz", "seekable": format != "external-toc"}[name]
+            assert len(told) == same
+            assert all(layer["digest"] in text for text in told)

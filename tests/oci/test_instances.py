@@ -289,6 +289,7 @@ def test_what_cannot_be_chunked_is_plain_zstd(tmp_path: Path) -> None:
     assert (again.status, again.digest) == ("unchanged", report["digest"])
     told = fails_here(1, "image", "convert", "--format", "zstd:chunked", "--strict", src, f"{dst}2")
     assert "dir/same" in told and plain["digest"] in told
+    assert "--strict" in told and "so the layer" not in told
     with pytest.raises(UnindexableError, match="dir/same"):
         convert(layout, tmp_path / "no", both=True, strict=True)
     assert Reading(tmp_path / "dst").refs() == ["v1"]
@@ -311,7 +312,10 @@ HOW: dict[str, dict[str, Any]] = {"both": {"both": True}, "one": {"format": "zst
 @pytest.mark.parametrize("name", HOW)
 def test_bulk(registry: Registry, tmp_path: Path, name: str) -> None:
     how, count = HOW[name], 4 if name == "both" else 2
-    registry.push(source(tmp_path / "src").path, f"bulk/{name}", "v1")
+    src = source(tmp_path / "src")
+    registry.push(src.path, f"bulk/{name}", "v1")
+    images = (manifest(src.path, digest) for *_, digest in listed(src.path))
+    before = sum({one.digest: one.size for image in images for one in image.layers}.values())
     at = f"docker://{registry.host}"
     names = f"{at}/bulk/{name}", f"{at}/made/{name}"
     state = tmp_path / "state.db"
@@ -319,6 +323,7 @@ def test_bulk(registry: Registry, tmp_path: Path, name: str) -> None:
     assert dry.totals["layers"] == count
     report = bulk(*names, state=state, **how)
     assert (report.totals["converted"], report.totals["layers_converted"]) == (1, count)
+    assert report.totals["bytes_before"] == before
     options = ["--both"] if name == "both" else ["--format", "zstd:chunked"]
     again = json.loads(ok_here("image", "bulk", *options, "--json", "--state", state, *names))
     assert (again["totals"]["unchanged"], again["totals"]["layers"]) == (1, 0)

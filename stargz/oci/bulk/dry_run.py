@@ -65,7 +65,8 @@ class DryRun(Images):
                 ends = self._client, self._writer
                 status, planned = self._making.planned(pair, own, *ends, helpers)
                 layers = list(map(self._planned, planned))
-                size = sum(layer["source_size"] for layer in layers)
+                sizes = {layer["source_digest"]: layer["source_size"] for layer in layers}
+                size = sum(sizes.values())
                 self._state.plan(number, {"size_before": size, "layers": layers})
         except Exception as error:
             if self._stop.is_set():

@@ -13,7 +13,7 @@ from stargz.oci.bulk.state import KnownImage
 from stargz.oci.conversion import ImageOptions, check_image, convert_as, planned
 from stargz.oci.convert.ends import check_toc_image
 from stargz.oci.convert.layers import NOT_SEEKABLE, LayerReport, LayerTask
-from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
+from stargz.oci.convert.occupied import check_free, perhaps_own
 from stargz.oci.convert.store import Events, Keyed, Store, Task
 from stargz.oci.destination import open_destination
 from stargz.oci.formats.manifest import EXTERNAL, layer_kind
@@ -154,9 +154,7 @@ class Converting:
                 found[task.key] = _planned(task, _status(task))
         if not self._options.force and pair.source != pair.destination:
             with open_destination(pair.destination, client=writer) as destination:
-                there = ordinary_image(destination, own)
-                if there is not None:
-                    raise refusal(destination, there)
+                perhaps_own(destination, own, plan)
                 if self._options.external:
                     check_free(destination)
         return "to do", list(found.values())

@@ -478,7 +478,9 @@ class State:
             row = db.execute(
                 f"SELECT count(*), {made}"
                 "coalesce(sum(made <> ?1), 0), "
-                "coalesce(sum(bytes_before), 0), coalesce(sum(bytes_after), 0), "
+                # What is made of a layer in two ways is there once.
+                "(SELECT coalesce(sum(size), 0) FROM (SELECT max(bytes_before) AS size FROM layers "
+                "WHERE used = ?1 GROUP BY root, sources)), coalesce(sum(bytes_after), 0), "
                 "coalesce(sum(CASE WHEN made = ?1 THEN bytes_before END), 0), "
                 "coalesce(sum(CASE WHEN made = ?1 THEN bytes_after END), 0) "
                 "FROM layers WHERE used = ?1",

@@ -89,6 +89,7 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
             report.annotations,
             is_zstd(report.format),
             report.status == "kept",
+            _keeps_tar(report),
         )
 
     def tocs(self) -> dict[str, Descriptor]:
@@ -98,6 +99,14 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
     def not_seekable(self) -> LayerReport | None:
         """The first of those that a TOC cannot hold."""
         return next((one for one in self.reports() if one.status == NOT_SEEKABLE), None)
+
+
+def _keeps_tar(report: LayerReport) -> bool:
+    """Whether a layer has the DiffID that its source had. A TOC that is in that tar may be left
+    out of one that gets an external TOC, with a warning."""
+    if report.format == "external-toc" and report.warnings:
+        return False
+    return report.status != "converted" or report.format in ("zstd:chunked", "external-toc")
 
 
 def _key(node: Node, entries: Sequence[Descriptor]) -> tuple[str, ...]:

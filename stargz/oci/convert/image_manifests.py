@@ -123,6 +123,11 @@ class ImageManifests(Manifests):
                     if kind != "foreign":
                         blobs[entry.digest] = entry.size
                     continue
+                if new.same_tar and ids[number] != new.diff_id:
+                    self.warnings.append(
+                        f"layer {entry.digest}: the config {manifest.config.digest} gave it the "
+                        f"DiffID {ids[number][:100]}, which is not that of its tar: it is set right"
+                    )
                 ids[number] = new.diff_id
                 descriptors.append(rewrite.layer_descriptor(entry, new, self._types))
                 blobs[new.digest] = new.size

@@ -81,7 +81,7 @@ class LayerReport:
     """What became of a layer; sizes in bytes. What the result's fields mean is in
     `stargz.conversion.ConvertResult`; `status` is "converted", "kept" for one that was seekable
     already, or NOT_SEEKABLE for one that a TOC cannot hold, and that stays as it is or became plain
-    zstd or gzip: `toc_digest` is None then, and the last of the `warnings` tells why. `format` is
+    zstd or gzip: `toc_digest` is None then, and `unfit` tells why. `format` is
     that of `stargz.convert`, PLAIN_ZSTD, PLAIN_GZIP, or "" for one that stays as it is."""
 
     status: str
@@ -102,6 +102,7 @@ class LayerReport:
     toc_blob: str = ""
     toc_blob_size: int = 0
     format: str = ""
+    unfit: str = ""
 
     @property
     def beside(self) -> tuple[Descriptor, ...]:
@@ -347,11 +348,13 @@ class _Work:
             self._copy(entry, spool)
         where = "" if why.offset is None else f"at offset {why.offset} of the tar, "
         becomes = "becomes plain gzip" if "format" in made else "stays as it is"
-        text = f"it {becomes}, since a TOC cannot hold it: {where}{why.message}"
+        unfit = f"{where}{why.message}"
+        text = f"it {becomes}, since a TOC cannot hold it: {unfit}"
         return {
             **found,
             **made,
             "status": NOT_SEEKABLE,
+            "unfit": unfit,
             "missing": self.task.options.prioritized,
             "warnings": (*self._warnings, text),
         }

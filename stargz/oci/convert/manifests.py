@@ -89,6 +89,11 @@ class Manifests:
         return sum(self._blobs.values())
 
     @property
+    def digest(self) -> str:
+        """That of the root."""
+        return self._made[self._plan.root].digest
+
+    @property
     def changed(self) -> bool:
         """Whether anything of the image is not as it was."""
         return any(made.changed for made in self._made.values())

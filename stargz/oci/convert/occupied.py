@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from stargz.descriptors import is_of_format
 from stargz.errors import DigestError, FormatError, OccupiedError, RegistryError, SourceError
+from stargz.oci.convert.plan import Plan
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import (
     EXTERNAL,
@@ -52,8 +53,27 @@ def ordinary_image(
     return found
 
 
+def perhaps_own(destination: Destination, own: str | None, plan: Plan) -> Manifest | None:
+    """The ordinary image that the destination's name means now, if it may be just what the plan
+    makes: of layers that no TOC can hold, or that are foreign, it becomes one. OccupiedError for
+    any other; `own` is that of `ordinary_image`."""
+    found = ordinary_image(destination, own)
+    if found is None or found.digest == plan.source_digest:
+        return found
+    configs = {node.manifest.config.digest for node in plan.images()}
+
+    def is_alike(manifest: Manifest) -> bool:
+        with suppress(FormatError):
+            return manifest.config.digest in configs
+        return False
+
+    if ordinary_image(destination, own, is_alike) is not None:
+        raise refusal(destination, found)
+    return found
+
+
 def refusal(
-    destination: Destination, found: Manifest, lacks: str = "no layer has a TOC digest"
+    destination: Destination, found: Manifest, lacks: str = "no layer is seekable"
 ) -> OccupiedError:
     """The error that tells what is there."""
     what = f"an ordinary image ({lacks})"

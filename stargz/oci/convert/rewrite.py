@@ -85,6 +85,7 @@ class NewLayer:
     annotations: Mapping[str, str]
     zstd: bool = False
     kept: bool = False
+    same_tar: bool = False  # as it was before
 
 
 Dump = Callable[[dict[str, Any], str], bytes]
