@@ -3,7 +3,8 @@
 All platforms by default; attestations and what else is no image is copied as it is. Layers that
 are seekable already are kept, once their TOC is verified, unless an option asks for another
 layout. The result is an OCI image that lazy pullers read by parts and all others pull as ever.
-DST appears complete or not at all."""
+DST appears complete or not at all. External TOCs appear before it, as DST-esgztoc, and may stay
+if it fails after that; what DST was before is then read as ever."""
 
 from __future__ import annotations
 
@@ -81,7 +82,10 @@ def _print(report: ImageReport, args: argparse.Namespace) -> None:
         )
     size = sum(layer.uncompressed_size for layer in report.layers)
     log(args, speed_of(size, report.seconds, "tar"))
-    done = report.status + (": nothing had to be done" if report.status == "unchanged" else "")
+    done = report.status
+    if done == "unchanged":
+        again = any(layer.status == "converted" for layer in report.layers)
+        done += ": what was made is what was there" if again else ": nothing had to be done"
     share = 100 * report.size_after / max(report.size_before, 1)
     if args.quiet:
         return

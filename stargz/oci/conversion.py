@@ -59,7 +59,7 @@ class ImageReport:
     destination: str
     source_digest: str
     digest: str
-    status: str  # "converted", or "unchanged" if nothing of it had to be
+    status: str  # "converted", or "unchanged": it and its external TOCs are those of the source
     seconds: float
     size_before: int  # of all distinct blobs, in bytes
     size_after: int
@@ -314,13 +314,14 @@ def convert_as(
         images = ImageManifests(plan, layers, source, destination, types)
         if there is not None and there.digest != images.digest:
             raise refusal(destination, there)
+        changed = images.changed or images.new_tocs
         digest = images.write(helpers, plan.source_digest if replaced else None)
         report = ImageReport(
             source=src,
             destination=destination.name,
             source_digest=plan.source_digest,
             digest=digest,
-            status="converted" if images.changed else "unchanged",
+            status="converted" if changed else "unchanged",
             seconds=time.perf_counter() - begin,
             size_before=layers.size_before,
             size_after=images.size_after,

@@ -67,6 +67,7 @@ class Destination(Protocol):
 
     name: str  # docker://host/repo:tag, oci:DIR:ref or oci-archive:FILE:ref
     reference: Reference | LayoutReference  # where others write its blobs
+    at_once: bool  # all names that are written appear together, in the place of all that was there
 
     def has_blob(self, entry: Descriptor) -> bool:
         """Whether the blob is there already, with that size."""

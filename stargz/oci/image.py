@@ -28,12 +28,12 @@ from stargz.errors import (
 )
 from stargz.footer import kind_of
 from stargz.layer import Layer
-from stargz.oci.formats.manifest import EXTERNAL, Manifest, layer_kind
+from stargz.oci.formats.manifest import Manifest, layer_kind
 from stargz.oci.formats.platforms import Platform
 from stargz.oci.loading import ImageManifest, Selector, as_platform
 from stargz.oci.loading import load_image as load_image  # other programs have it from here
 from stargz.oci.registry.options import RegistryOptions, check_keywords
-from stargz.oci.repository import Repository, open_repository
+from stargz.oci.repository import Repository, open_repository, toc_not_found
 from stargz.opening import OpenOptions, open_as
 from stargz.options import MAX_TOC_SIZE
 from stargz.paths import text
@@ -266,7 +266,9 @@ def open_layer(
         given = (toc, toc_digest, index, index_digest)
         with _foreign(image, number):
             blob = stack.enter_context(closing(image.open_source(number)))
-            opened = stack.enter_context(_open_one(image, number, blob, options, *given))
+            opened = stack.enter_context(
+                _open_one(image, number, blob, options, *given, alone=True)
+            )
         yield opened
 
 
@@ -327,7 +329,10 @@ def _open_one(
     toc_digest: str | None = None,
     index: IndexSource = False,
     index_digest: str | None = None,
+    *,
+    alone: bool = False,
 ) -> Layer:
+    """`alone`: it may be given a TOC."""
     if toc_digest is None:
         toc_digest = image.toc_digest(number)
     where = image.describe(number)
@@ -354,19 +359,16 @@ def _open_one(
             f"{where}: it has no annotation {TOC_DIGEST}, so nothing vouches for its TOC; convert "
             "the image"
         ) from error
+    hint = "; give the TOC as toc (--toc)" if alone else ""
     if toc_digest is None:  # whoever may push may change where the name leads to
         raise UnsupportedError(
             f"{where}: its TOC is kept apart, and it has no annotation {TOC_DIGEST} to check that "
-            "by; give the TOC as toc (--toc)"
+            f"by{hint}"
         )
-    data = image.external_toc(image.descriptors[number].digest, options.max_toc_size)
-    name = f"{image.name}{EXTERNAL}"
+    data = image.external_toc(blob_digest, options.max_toc_size)
     if data is None:
-        raise UnsupportedError(
-            f"{where}: its TOC is kept apart, and there is no image {name} that has it; give the "
-            "TOC as toc (--toc)"
-        )
-    toc = MemorySource(data, name)
+        raise UnsupportedError(f"{where}: {toc_not_found(image.repository)}{hint}")
+    toc = MemorySource(data, image.repository.external_name or image.name)
     return open_as(options, source, toc, toc_digest, annotations=annotations)
 
 

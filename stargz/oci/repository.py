@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from stargz.digests import is_digest
@@ -87,8 +88,13 @@ class Repository(Protocol):
         registry does not tell. What is `optional` is asked for a few times, and nothing else
         waits for that."""
 
+    @property
+    def external_name(self) -> str | None:
+        """The name of the image of the external TOCs that belongs to this one; None where nothing
+        leads to it: a digest without a tag."""
+
     def external(self) -> Manifest | None:
-        """The image of the external TOCs that belongs to this one."""
+        """That image; None if it is not there."""
 
     def interrupt(self) -> None:
         """Let what other threads wait for fail at once, if nobody else uses it."""
@@ -146,12 +152,23 @@ class _InRegistry:
     def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
         return companions.referrers(self._client, self._reference, digest, optional=optional)
 
-    def external(self) -> Manifest | None:
+    def _external(self) -> Reference | None:
         if self._reference.tag is None and self._reference.digest is not None:
             return None  # it is found by the image's tag alone
         tag = (self._reference.tag or self._reference.target) + EXTERNAL
+        return self._reference.with_tag(tag)
+
+    @property
+    def external_name(self) -> str | None:
+        found = self._external()
+        return None if found is None else f"docker://{found}"
+
+    def external(self) -> Manifest | None:
+        found = self._external()
+        if found is None:
+            return None
         try:
-            return self._client.manifest(self._reference.with_tag(tag))
+            return self._client.manifest(found)
         except RegistryError as error:
             if error.status == 404:
                 return None
@@ -243,12 +260,22 @@ class _InLayout(_Local):
                 found += self._layout.manifest(self._layout.resolve(tag)).manifests
         return found
 
-    def external(self) -> Manifest | None:
-        layout, ref = self._layout, self._reference.ref
+    def _external(self) -> str:
+        ref = self._reference.ref
+        if ref is None or self.pinned:  # the image may have a name all the same
+            ref = self._layout.resolve(ref).annotations.get(REF_NAME) or "latest"
+        return ref + EXTERNAL
+
+    @property
+    def external_name(self) -> str | None:
         try:
-            if ref is None or self.pinned:  # the image may have a name all the same
-                ref = layout.resolve(ref).annotations.get(REF_NAME) or "latest"
-            return layout.manifest(layout.resolve(ref + EXTERNAL))
+            return str(replace(self._reference, ref=self._external()))
+        except SourceError:
+            return None
+
+    def external(self) -> Manifest | None:
+        try:
+            return self._layout.manifest(self._layout.resolve(self._external()))
         except SourceError:
             return None
 
@@ -277,6 +304,10 @@ class _InArchive(_Local):
 
     def referrers(self, digest: str, *, optional: bool = False) -> list[Descriptor]:
         return []
+
+    @property
+    def external_name(self) -> str | None:
+        return f"{self.name}{EXTERNAL}"
 
     def external(self) -> Manifest | None:
         return None
@@ -323,13 +354,23 @@ class _InStorage(_Local):
         except (SourceError, FormatError, DigestError):
             return []
 
-    def external(self) -> Manifest | None:
+    def _external(self) -> str | None:
         wanted = self._reference
         if wanted.tag is None and wanted.digest is not None:
             return None
+        return f"{wanted.tag or 'latest'}{EXTERNAL}"
+
+    @property
+    def external_name(self) -> str | None:
+        tag = self._external()
+        return None if tag is None else str(replace(self._reference, tag=tag, digest=None))
+
+    def external(self) -> Manifest | None:
+        tag = self._external()
+        if tag is None:
+            return None
         try:
-            tag = f"{wanted.tag or 'latest'}{EXTERNAL}"
-            return self._storage.manifest(self._storage.resolve(wanted.repository, tag))
+            return self._storage.manifest(self._storage.resolve(self._reference.repository, tag))
         except SourceError:
             return None
 
@@ -351,8 +392,19 @@ def external_toc(
     if entry is None:
         return None
     if entry.size > max_size:
-        raise toc_too_large(entry.size, max_size, f"{repository.name}{EXTERNAL}")
+        raise toc_too_large(entry.size, max_size, repository.external_name or repository.name)
     return repository.read_blob(entry, max_size)
+
+
+def toc_not_found(repository: Repository) -> str:
+    """What to say of a layer whose TOC is external, and not found."""
+    name = repository.external_name
+    if name is None:
+        return (
+            "its TOC is kept apart, in an image that is found by the tag of this one, to which a "
+            "digest does not lead: name both, as in app:TAG@sha256:..."
+        )
+    return f"its TOC is kept apart, and there is no image {name} that has it"
 
 
 def external_entry(manifest: Manifest | None, digest: str) -> Descriptor | None:

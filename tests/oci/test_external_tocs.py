@@ -15,7 +15,7 @@ import pytest
 import registries
 import zstandard
 from blobs import sha256, tar_of
-from command import ok_here
+from command import ok_here, run
 from conversions import convert, written
 from layouts import LAYER_DIGEST, OCI_CONFIG, OCI_LAYER, TOC_DIGEST, Layout
 from registries import Registry
@@ -135,9 +135,12 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     index = tmp_path / "a/index.json"
     text = index.read_text()
     index.write_text(text.replace("v1-esgztoc", "other"))
+    with pytest.raises(FooterError, match=f"no image oci:{tmp_path}/a:v1-esgztoc that has it$"):
+        open_image(f"oci:{tmp_path / 'a'}:v1", platform="linux/amd64")
+    assert "a:v1-esgztoc that has it" in verify_image(f"oci:{tmp_path / 'a'}:v1").errors[0].message
     made = convert(tmp_path / "a", tmp_path / "c", **OPTIONS)
     assert {layer.status for layer in made.layers} == {"converted"}
-    assert made.digest == first.digest
+    assert (made.status, made.digest) == ("converted", first.digest)
     index.write_text(text)
     # To eStargz, and back: the DiffIDs are others then, and that is said.
     packed = convert(tmp_path / "a", tmp_path / "d")
@@ -189,6 +192,8 @@ def test_an_archive_has_both(tmp_path: Path) -> None:
         ("docker://registry.example/app:" + 121 * "t", "120"),
         ("oci:{}:" + 121 * "t", "120"),
         ("oci:{}:registry.example/app:" + 121 * "t", "120"),
+        ("oci:{}:" + 129 * "t", "120"),
+        ("oci:{}:a tag", "'a tag' is no tag"),
     ],
 )
 def test_names_by_which_they_are_not_found(tmp_path: Path, dst: str, match: str) -> None:
@@ -263,8 +268,16 @@ def test_in_a_registry_the_tocs_come_first(tmp_path: Path, registry: Registry) -
     # With a digest behind the tag, by that tag; by a digest alone there is no way.
     with open_image(f"{name}@{digest}", platform="linux/amd64") as image:
         assert image.verified
-    with pytest.raises(FooterError, match="-esgztoc"):
+    with pytest.raises(FooterError, match=r"digest does not lead: .*TAG@sha256") as told_of:
         open_image(f"docker://{registry.host}/app@{digest}", platform="linux/amd64")
+    assert "--toc" not in str(told_of.value)
+    lone = ["ls", "--layer", "1", "--platform", "linux/amd64", "--plain-http"]
+    assert "give the TOC as --toc" in run(*lone, f"docker://{registry.host}/app@{digest}").stderr
+    assert (
+        verify_image(f"docker://{registry.host}/app@{digest}")
+        .errors[0]
+        .message.endswith("TAG@sha256:...")
+    )
     again = convert_image(name, upgrade=True, **OPTIONS)
     assert again.status == "unchanged" and again.digest == digest
 

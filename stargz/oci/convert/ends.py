@@ -116,7 +116,7 @@ def check_toc_image(name: str) -> None:
         tag = place.tag
     else:
         tag = (getattr(place, "ref", None) or "").rpartition(":")[2]
-    if not tag or not is_tag(tag):
+    if not tag:
         raise UsageError(
             f"{name}: it has no tag, by which alone an image's external TOCs are found: give one"
         )
@@ -124,6 +124,11 @@ def check_toc_image(name: str) -> None:
         raise UsageError(
             f"{name}: its tag has {len(tag)} characters, but external TOCs need one of at most "
             f"{MAX_TAG - len(EXTERNAL)}: their image is named by it and {EXTERNAL}"
+        )
+    if not is_tag(tag):
+        raise UsageError(
+            f"{name}: {tag!r} is no tag, by which alone an image's external TOCs are found: give "
+            "one of letters, digits, '_', '.' and '-'"
         )
 
 

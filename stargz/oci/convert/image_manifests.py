@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from stargz.digests import digest_of
+from stargz.errors import StargzError
 from stargz.oci.convert import rewrite
+from stargz.oci.convert.former_tocs import former_tocs
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.instances import mark, told
 from stargz.oci.convert.manifests import Manifests
@@ -15,6 +17,7 @@ from stargz.oci.convert.rewrite import Types, Written
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import (
     EXTERNAL,
+    MAX_LAYERS,
     OCI_ZSTD_LAYER,
     SOCI_INDEX,
     SOCI_V2,
@@ -46,9 +49,10 @@ class ImageManifests(Manifests):
         self._zstd: set[Node] = set()  # images that have layers in zstd
         self._both = any(node.zstd for node in plan.nodes)
         self.make_all()
-        tocs = layers.tocs()
+        self._layer_tocs = tocs = layers.tocs()
         self._blobs.update((toc.digest, toc.size) for toc in tocs.values())
         self._tocs = rewrite.toc_image(tocs, destination.name) if tocs else None
+        self._tocs_there = ""  # the digest of what is written of them
         if types is rewrite.DOCKER:
             self.warnings.append(
                 "Docker's media types carry no annotations for most readers: the image will not be "
@@ -60,14 +64,47 @@ class ImageManifests(Manifests):
         """The image of external TOCs that is written beside this one."""
         if self._tocs is None:
             return None
-        return Companion(f"{self._destination.name}{EXTERNAL}", "external TOCs", self._tocs.digest)
+        digest = self._tocs_there or self._tocs.digest
+        return Companion(f"{self._destination.name}{EXTERNAL}", "external TOCs", digest)
+
+    @property
+    def new_tocs(self) -> bool:
+        """Whether the source has not just these external TOCs."""
+        if self._tocs is None:
+            return False
+        there = self._source.external()
+        return there is None or there.digest != self._tocs.digest
 
     def _write_first(self) -> None:
-        if self._tocs is not None:
-            self._destination.write_blob(rewrite.NO_CONFIG, digest_of(rewrite.NO_CONFIG))
-            self._destination.write_manifest(
-                self._tocs.data, self._tocs.media_type, named=True, suffix=EXTERNAL
+        """The external TOCs, with those of the image that has the name until it has another: if
+        that does not come about, it is read as before."""
+        if self._tocs is None:
+            return
+        self._destination.write_blob(rewrite.NO_CONFIG, digest_of(rewrite.NO_CONFIG))
+        first = self._tocs
+        if not self._destination.at_once:
+            mine, room = self._layer_tocs, MAX_LAYERS - len(self._layer_tocs)
+            others = former_tocs(self._destination).items()
+            kept = [(layer, toc) for layer, toc in others if layer not in mine][:room]
+            first = rewrite.toc_image({**mine, **dict(kept)}, self._destination.name)
+        self._write_tocs(first)
+
+    def _write_last(self) -> None:
+        """They alone."""
+        if self._tocs is None or self._tocs_there == self._tocs.digest:
+            return
+        try:
+            self._write_tocs(self._tocs)
+        except (StargzError, OSError) as error:  # the image is there, and read
+            self.warnings.append(
+                f"{self._destination.name}{EXTERNAL} still has TOCs of the image that was replaced "
+                f"too, which does no harm: {error}"
             )
+
+    def _write_tocs(self, tocs: Written) -> None:
+        self._tocs_there = self._destination.write_manifest(
+            tocs.data, tocs.media_type, named=True, suffix=EXTERNAL
+        )
 
     def _make_index(self, node: Node) -> Written:
         media_type = node.manifest.media_type if node.kind == "copy" else self._types.index

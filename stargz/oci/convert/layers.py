@@ -26,9 +26,9 @@ from stargz.oci.formats.manifest import ZSTD_LAYERS, Descriptor, is_zstd_chunked
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
-from stargz.oci.repository import Repository, external_entry, open_repository
+from stargz.oci.repository import Repository, external_entry, open_repository, toc_not_found
 from stargz.options import MAX_TOC_SIZE, is_zstd
-from stargz.sources import ByteSource
+from stargz.sources import ByteSource, MemorySource
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
 
@@ -291,8 +291,12 @@ class _Work:
         apart = None
         if self.kept == "external-toc":
             apart = external_entry(self.source.external(), entry.digest)
-            if apart is None or TOC_DIGEST not in entry.annotations:
-                return None  # nothing vouches for what a tag leads to
+            why = "" if apart is not None else toc_not_found(self.source)
+            if TOC_DIGEST not in entry.annotations:  # nothing vouches for what a tag leads to
+                why = f"it has no annotation {TOC_DIGEST} to check its TOC by"
+            if why:
+                self._warnings.append(f"{why}: it was converted again")
+                return None
         try:
             found = self._verify(entry, local, apart)
         except (StargzError, ValueError) as error:
@@ -315,7 +319,10 @@ class _Work:
         assert format is not None
         stated = entry.annotations.get(TOC_DIGEST)
         annotations = entry.annotations if is_zstd(format) else None
-        toc = None if apart is None else self.source.read_blob(apart, MAX_TOC_SIZE)
+        toc = None
+        if apart is not None:
+            name = self.source.external_name or self.source.name
+            toc = MemorySource(self.source.read_blob(apart, MAX_TOC_SIZE), name)
         with _opening.open(
             local,
             toc=toc,

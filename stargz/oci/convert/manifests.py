@@ -128,10 +128,15 @@ class Manifests:
                     "was being worked on; do it again"
                 )
         self._write_first()
-        return self._write_manifest(root, named=True)
+        digest = self._write_manifest(root, named=True)
+        self._write_last()
+        return digest
 
     def _write_first(self) -> None:
         """Have at the destination what has a name of its own, and is to be there before."""
+
+    def _write_last(self) -> None:
+        """Take back what was to be there only until the name means this image."""
 
     def _write(self, node: Node) -> None:
         made = self._made[node]

@@ -31,6 +31,8 @@ class ArchiveDestination(LayoutDestination):
     its name: then the file is written, in the place of one that is there. Its bytes depend on the
     image and its name alone."""
 
+    at_once = True
+
     def __init__(self, reference: ArchiveReference) -> None:
         if reference.path == STDIN:
             raise UsageError(f"{reference}: an archive is written to a file; name one")

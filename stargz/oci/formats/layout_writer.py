@@ -44,6 +44,8 @@ class LayoutDestination:
     One that is a part of another destination (`within` is its name, which errors give) has a
     parent directory as long as that is open; afterwards it is not made."""
 
+    at_once = False
+
     def __init__(self, reference: LayoutReference, within: str | None = None) -> None:
         self.reference: Reference | LayoutReference
         self.reference = self._reference = reference

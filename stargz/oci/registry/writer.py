@@ -39,6 +39,8 @@ class RegistryDestination:
     `owned` says that the client is nobody else's; `uploads` is told of upload sessions.
     """
 
+    at_once = False
+
     def __init__(
         self,
         client: RegistryClient,

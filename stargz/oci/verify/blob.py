@@ -18,7 +18,7 @@ from stargz.errors import DigestError, FormatError, IndexFileError, RegistryErro
 from stargz.footer import Footer, kind_of
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import Descriptor, Manifest
-from stargz.oci.repository import Repository, external_toc
+from stargz.oci.repository import Repository, external_toc, toc_not_found
 from stargz.opening import OpenOptions
 from stargz.options import MAX_TOC_SIZE
 from stargz.sources import ByteSource, LocalSource, MemorySource
@@ -195,7 +195,7 @@ class BlobChecker:
             if blob.kind == "external-toc":
                 data = self._external_toc(blob.entry.digest)
                 if data is None:
-                    blob.add("its TOC is kept apart, and is not there")
+                    blob.add(toc_not_found(self._repository))
                     return
                 toc = MemorySource(data, "its external TOC")
             with _opening.open(
