@@ -79,13 +79,15 @@ def _as_annotated(tail: bytes, size: int, said: Chunked, toc: Position, name: st
     if footer is None:
         footer = Footer("zstd:chunked", toc.offset, 0, toc, said.split)
     split = footer.split or said.split
-    if footer.toc != toc or said.split not in (None, split):
-        raise FooterError(
-            f"its footer ({footer.kind}) and its annotations do not agree where the TOC is, at "
-            f"{footer.toc or footer.toc_offset} or {toc}, or where the tar-split is",
-            name,
-            size - footer.size,
-        )
+    there: Position | int | None = footer.toc_offset if footer.toc is None else footer.toc
+    for what, one, other in (("TOC", there, toc), ("tar-split", split, said.split or split)):
+        if one != other:
+            raise FooterError(
+                f"its footer ({footer.kind}) and its annotations do not agree where the {what} is: "
+                f"{one} and {other}",
+                name,
+                size - footer.size,
+            )
     try:
         check_positions(toc, split, size - footer.size, name)
     except FooterError as error:

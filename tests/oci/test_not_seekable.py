@@ -340,6 +340,10 @@ def test_bulk_skips_caches_and_lists_layers_that_stay(tmp_path: Path) -> None:
         f"oci:{layout.path}", f"oci:{tmp_path}/dst", state=tmp_path / "state", strict=True
     )
     assert [odd["digest"] in failure.error for failure in strict.failures] == [True]
+    # Known from before, of another image: it is still counted as what it is.
+    layout.tag(layout.manifest([odd]), "again")
+    told = run(*words, f"oci:{tmp_path}/dst").stdout
+    assert re.search("layers +1: 0 converted, 0 kept, 0 known from before, 1 not seekable", told)
     assert [one.destination for one in strict.skipped] == [f"oci:{tmp_path}/dst:cache"]
 
 

@@ -67,7 +67,7 @@ CHANGES = [
     ("zstd:chunked", {f"{C}tarsplit-position": None}, "without which podman fails"),
     ("zstd:chunked", {f"{C}manifest-position": "9:9:9:1"}, "do not agree where the TOC is"),
     ("zstd:chunked", {f"{C}manifest-position": "9:9:9"}, "and no position"),
-    ("zstd:chunked", {f"{C}tarsplit-position": "9:9:9"}, "tar-split"),
+    ("zstd:chunked", {f"{C}tarsplit-position": "9:9:9"}, "where the tar-split is: "),
     ("zstd:chunked", {TOC_DIGEST: "right"}, "of which podman refuses both"),
     ("zstd:chunked", {f"{S}manifest-position": "9:9:9:1"}, "is 9:9:9:1, but it is"),
     ("zstd:chunked", {f"{C}manifest-checksum": ""}, "manifest-checksum is , but it is sha256:"),

@@ -59,7 +59,8 @@ class Making(Protocol):
 
     @property
     def layers(self) -> Sequence[str]:
-        """What can have become of a layer."""
+        """What can have become of a layer; the last is that it cannot be done, which counts also
+        where a run before found it out."""
 
     @property
     def read(self) -> Callable[[dict[str, Any]], Any]:

@@ -30,11 +30,12 @@ class Failure:
 class BulkReport:
     """What a bulk run did. `totals` has images, converted, unchanged, failed, throttled, skipped,
     layers (distinct ones of the images that were converted), layers_converted, layers_kept,
-    layers_not_seekable, layers_reused (known from runs before), bytes_before, bytes_after (of those
-    layers), bytes_read and bytes_written (of those made in this run); of a dry run images,
-    unchanged, failed, throttled, skipped, layers, layers_known, bytes (of the layers to be made)
-    and to_do (images). Where indexes are made there are indexed and not_indexable instead of
-    converted, layers_indexed and layers_left_out, and what is after and written are ztocs."""
+    layers_not_seekable, layers_reused (the others, known from runs before), bytes_before,
+    bytes_after (of those layers), bytes_read and bytes_written (of those made in this run); of a
+    dry run images, unchanged, failed, throttled, skipped, layers, layers_known, bytes (of the
+    layers to be made) and to_do (images). Where indexes are made there are indexed and
+    not_indexable instead of converted, layers_indexed and layers_left_out, and what is after and
+    written are ztocs."""
 
     source: str
     destination: str | None

@@ -474,10 +474,11 @@ class State:
             }
             if not self.run:
                 return found
-            made = "coalesce(sum(made = ?1 AND status = ?), 0), " * len(layers)
+            made = "coalesce(sum(made = ?1 AND status = ?), 0), " * (len(layers) - 1)
             row = db.execute(
                 f"SELECT count(*), {made}"
-                "coalesce(sum(made <> ?1), 0), "
+                f"coalesce(sum(status = ?{len(layers) + 1}), 0), "
+                f"coalesce(sum(made <> ?1 AND status <> ?{len(layers) + 1}), 0), "
                 # What is made of a layer in two ways is there once.
                 "(SELECT coalesce(sum(size), 0) FROM (SELECT max(bytes_before) AS size FROM layers "
                 "WHERE used = ?1 GROUP BY root, sources)), coalesce(sum(bytes_after), 0), "
