@@ -79,7 +79,9 @@ def _as_annotated(tail: bytes, size: int, said: Chunked, toc: Position, name: st
     if footer is None:
         footer = Footer("zstd:chunked", toc.offset, 0, toc, said.split)
     split = footer.split or said.split
-    there: Position | int | None = footer.toc_offset if footer.toc is None else footer.toc
+    there: Position | str | None = footer.toc
+    if there is None:
+        there = "elsewhere" if footer.toc_offset < 0 else f"{footer.toc_offset}"
     for what, one, other in (("TOC", there, toc), ("tar-split", split, said.split or split)):
         if one != other:
             raise FooterError(

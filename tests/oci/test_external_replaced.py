@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import registries
-from blobs import tar_of
+from blobs import sha256, tar_of
 from command import ok_here
 from layouts import LAYER_DIGEST, Layout
 from registries import Registry
@@ -58,6 +58,21 @@ def layers_of(path: Path) -> list[str]:
 
 def made(report: ImageReport) -> list[str]:
     return sorted(layer.digest for layer in report.layers)
+
+
+def edited_tocs(
+    path: Path, edit: Callable[[list[dict[str, Any]]], object]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A layout's entry of the second image, and one of that with other layers."""
+    entries = json.loads((path / "index.json").read_bytes())["manifests"]
+    (tocs,) = [one for one in entries if "v1-esgztoc" in one["annotations"].values()]
+    reading = Reading(path)
+    manifest = reading.manifest(reading.resolve("v1-esgztoc")).json
+    edit(manifest["layers"])
+    data = json.dumps(manifest).encode()
+    digest = sha256(data)
+    reading.blob_path(digest).write_bytes(data)
+    return tocs, tocs | {"digest": digest, "size": len(data)}
 
 
 def test_the_old_image_is_read_until_the_new_one_is_there(
@@ -151,16 +166,9 @@ def test_tocs_that_are_missing_are_made_and_told_of(tmp_path: Path) -> None:
     first = convert_image(source(tmp_path / "a", "a", "b"), name, **OPTIONS)
     index = tmp_path / "dst/index.json"
     whole = json.loads(index.read_bytes())
-    reading = Reading(tmp_path / "dst")
-    lacking = reading.manifest(reading.resolve("v1-esgztoc")).json
-    lacking["layers"].pop()
-    blob = Layout(tmp_path / "lacking").blob(json.dumps(lacking).encode(), "")
-    path = f"blobs/{blob['digest'].replace(':', '/')}"
-    (tmp_path / "dst" / path).write_bytes((tmp_path / "lacking" / path).read_bytes())
     entries = whole["manifests"]
-    (tocs,) = [one for one in entries if "v1-esgztoc" in one["annotations"].values()]
-    others = [one for one in entries if one is not tocs]
-    short = tocs | {"digest": blob["digest"], "size": blob["size"]}
+    tocs, short = edited_tocs(tmp_path / "dst", lambda layers: layers.pop())
+    others = [one for one in entries if one != tocs]
     for count, there in ((3, others), (1, [*others, short])):
         index.write_text(json.dumps(whole | {"manifests": there}))
         report = convert_image(name, upgrade=True, **OPTIONS)
@@ -170,6 +178,27 @@ def test_tocs_that_are_missing_are_made_and_told_of(tmp_path: Path) -> None:
         assert report.toc_image == first.toc_image
     report = convert_image(name, upgrade=True, **OPTIONS)
     assert report.status == "unchanged" and not report.warnings
+
+
+def test_a_toc_that_is_not_trusted_is_named(tmp_path: Path) -> None:
+    name = f"oci:{tmp_path / 'dst'}:v1"
+    first = convert_image(source(tmp_path / "a", "a", "b"), name, **OPTIONS)
+
+    def swap(layers: list[dict[str, Any]]) -> None:
+        one, two = layers[:2]
+        one["annotations"], two["annotations"] = two["annotations"], one["annotations"]
+
+    tocs, bad = edited_tocs(tmp_path / "dst", swap)
+    index = tmp_path / "dst/index.json"
+    whole = json.loads(index.read_bytes())
+    whole["manifests"] = [bad if one == tocs else one for one in whole["manifests"]]
+    index.write_text(json.dumps(whole))
+    report = convert_image(name, upgrade=True, **OPTIONS)
+    assert (report.status, report.toc_image) == ("converted", first.toc_image)
+    assert len(report.warnings) == 2
+    assert all(
+        f"not trusted, so it was converted again: {name}-esgztoc" in one for one in report.warnings
+    ), report.warnings
 
 
 def test_what_is_made_again_as_it_was_is_said(tmp_path: Path) -> None:
