@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
@@ -15,6 +16,7 @@ from stargz.cli._layers import registry_options
 from stargz.cli._output import print_json, print_table, relay, shown, size_text
 
 if TYPE_CHECKING:
+    from stargz.oci.formats.manifest import Descriptor, Manifest
     from stargz.oci.loading import ImageManifest
 
 EXAMPLE = """\
@@ -36,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     check_image(args)
     with load_image(args.src, **registry_options(args)) as image:
         report = _report(image)
-    if args.require_verified and not report["seekable"]:
+    vouched = all(layer["toc_digest"] or layer["toc_checksum"] for layer in report["layers"])
+    if args.require_verified and not vouched:
         raise UnverifiedError(f"{args.src}: not every layer has a TOC digest in the manifest")
     if args.json:
         print_json(report)
@@ -53,8 +56,11 @@ def run(args: argparse.Namespace) -> int:
         toc = f"TOC {layer['toc_digest']}" if layer["seekable"] else "not seekable"
         if layer["seekable"] and not layer["toc_digest"]:
             toc = f"TOC's frame {layer['toc_checksum']}"
+        if layer["kind"] == "stargz":
+            toc = "a TOC that no digest vouches for"
         if layer["kind"] is not None:
-            toc = f"{layer['kind']}, {toc}"
+            whose = f" ({layer['dialect']})" if layer["dialect"] else ""
+            toc = f"{layer['kind']}{whose}, {toc}"
         if layer["ztoc_digest"] is not None:
             toc += f", indexed by SOCI: ztoc {layer['ztoc_digest']}"
         print(shown(f"layer {layer['number']}  {layer['digest']}  {layer['size']:,} bytes  {toc}"))
@@ -62,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 # What not every image has: nothing is to be known of it.
-_ABSENT = ("index_digest", "soci_index", "soci_version")
+_ABSENT = ("index_digest", "external_tocs", "soci_index", "soci_version")
 
 
 def _several(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,6 +85,43 @@ def _text(key: str, value: Any) -> str:
     return size_text(value) if key == "size" else str(value)
 
 
+def _external(image: ImageManifest) -> Manifest | None:
+    """The image of external TOCs beside this one, if there is one and a layer may need it."""
+    from stargz.descriptors import TOC_DIGEST
+    from stargz.errors import StargzError
+    from stargz.oci.formats.manifest import is_toc_image, is_zstd_chunked
+
+    entries = image.descriptors
+    if not any(TOC_DIGEST in one.annotations and not is_zstd_chunked(one) for one in entries):
+        return None
+    with suppress(StargzError, OSError):  # it is asked for by the way
+        found = image.repository.external()
+        return found if found is not None and is_toc_image(found) else None
+    return None
+
+
+def _kind(entry: Descriptor, beside: Manifest | None) -> tuple[str | None, str | None]:
+    """What a layer's annotations, or the image of external TOCs, say that it is, and for whom it
+    is in zstd:chunked. An eStargz layer's footer tells, which is not read."""
+    from stargz.descriptors import (
+        CHECKSUM,
+        POSITION,
+        STARGZ_POSITION,
+        TOC_DIGEST,
+        UNCOMPRESSED_SIZE,
+    )
+    from stargz.oci.repository import external_entry
+
+    said = entry.annotations
+    theirs, other = CHECKSUM in said or POSITION in said, STARGZ_POSITION in said
+    if theirs or other:
+        whose = "containers/storage" if theirs else "stargz-snapshotter"
+        return "zstd:chunked", "both" if theirs and other else whose
+    if TOC_DIGEST in said:
+        return ("external-toc" if external_entry(beside, entry.digest) else None), None
+    return ("stargz" if UNCOMPRESSED_SIZE in said else None), None
+
+
 def _report(image: ImageManifest) -> dict[str, Any]:
     from stargz.oci.formats.manifest import is_attestation, is_zstd_instance
     from stargz.oci.formats.platforms import platform_of
@@ -90,6 +133,8 @@ def _report(image: ImageManifest) -> dict[str, Any]:
     soci = image.soci.get()
     ztocs = {} if soci is None else soci.ztocs
     chunked = [image.chunked(number) for number in range(len(image.descriptors))]
+    beside = _external(image)
+    kinds = [_kind(entry, beside) for entry in image.descriptors]
     layers = [
         {
             "number": number,
@@ -99,13 +144,15 @@ def _report(image: ImageManifest) -> dict[str, Any]:
             "diff_id": diff_id if isinstance(diff_id, str) else None,
             "toc_digest": image.toc_digest(number - 1),
             "toc_checksum": said.checksums[0] if said and said.checksums else None,
-            "kind": "zstd:chunked" if said else None,
-            "seekable": bool(image.toc_digest(number - 1) or (said and said.checksums)),
+            "kind": kind,
+            "dialect": dialect,
+            "seekable": bool(image.toc_digest(number - 1) or (said and said.checksums))
+            or kind == "stargz",
             "ztoc_digest": ztocs[entry.digest].digest if entry.digest in ztocs else None,
             "uncompressed_size": entry.uncompressed_size,
         }
-        for number, (entry, diff_id, said) in enumerate(
-            zip(image.descriptors, diff_ids, chunked, strict=True), 1
+        for number, (entry, diff_id, said, (kind, dialect)) in enumerate(
+            zip(image.descriptors, diff_ids, chunked, kinds, strict=True), 1
         )
     ]
     platforms = [str(image.platform)] if image.platform else []
@@ -131,6 +178,7 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         "platforms": platforms,
         "size": sum(entry.size for entry in image.descriptors),
         "seekable": all(layer["seekable"] for layer in layers),
+        "external_tocs": None if beside is None else beside.digest,
         "soci_index": None if soci is None else soci.manifest.digest,
         "soci_version": None if soci is None else soci.version,
         "instances": instances,

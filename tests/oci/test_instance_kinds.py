@@ -4,6 +4,7 @@ the other one."""
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 from blobs import sha256, tar_of
-from command import here
+from command import here, ok_here
 from conversions import convert, written
 from layouts import OCI_LAYER, Layout
 
@@ -161,3 +162,27 @@ def test_a_diff_id_that_is_not_true_is_told_of(tmp_path: Path) -> None:
             same = {"plain": format != "estargz", "seekable": format != "external-toc"}[name]
             assert len(told) == same
             assert all(layer["digest"] in text for text in told)
+
+
+def test_info_tells_the_kinds_of_layers(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "src")
+    layout.tag(layout.manifest([layout.plain_layer(LOWER)]), "v1")
+    for format, kind, dialect, seekable in (
+        ("estargz", None, None, True),
+        ("stargz", "stargz", None, True),
+        ("external-toc", "external-toc", None, True),
+        ("zstd:chunked", "zstd:chunked", "containers/storage", True),
+        ("zstd:chunked-stargz", "zstd:chunked", "stargz-snapshotter", True),
+        (None, None, None, False),
+    ):
+        path = tmp_path / str(format).replace(":", "-") if format else layout.path
+        made = convert(layout, path, format=format) if format else None
+        report = json.loads(ok_here("image", "info", "--json", f"oci:{path}:v1"))
+        (layer,) = report["layers"]
+        assert (layer["kind"], layer["dialect"], layer["seekable"]) == (kind, dialect, seekable)
+        tocs = None if made is None or made.toc_image is None else made.toc_image.digest
+        assert report["external_tocs"] == tocs
+        shown = ok_here("image", "info", f"oci:{path}:v1").splitlines()[-1]
+        assert kind is None or kind in shown
+        vouched = here("image", "info", "--require-verified", f"oci:{path}:v1").returncode == 0
+        assert vouched == (seekable and kind != "stargz")
