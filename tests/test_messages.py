@@ -112,7 +112,7 @@ def test_limits_of_the_toc(data: Path) -> None:
     assert "--require-verified needs --toc-digest" in fails(3, "ls", path, "--require-verified")
     assert "--toc is for" in fails(2, "ls", path, "--toc", path)
     said = fails(1, "ls", data / "external_toc.esgz")
-    assert said.endswith("give the file that holds it as --toc")
+    assert "give the file that holds it as --toc" in said
 
 
 @pytest.mark.parametrize(
