@@ -126,7 +126,7 @@ class Tries:
         patient = wait <= min(pace.left(), self._patience - self._waited)
         lost = pace.left() <= 0 and pace.patience > 0
         few = self.made < self._tries and wait <= self._client.max_wait and not lost
-        if wait and not patient and not few:
+        if (wait or failure) and not patient and not few:
             failure = failure or TransientError(pace.said[0], status=pace.said[1])
             hint = f"try again in {math.ceil(wait)} s, or with more patience (--patience)"
             error = self._ended(failure, failure.why, hint)
