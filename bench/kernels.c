@@ -226,7 +226,7 @@ static void frame_members(void)
     CHECK(!sgz_codec_framer_init(&f, &codecs, level, NULL));
     for (size_t i = 0; i < member_count; i++)
         cap = members[i].len > cap ? members[i].len : cap;
-    cap = sgz_codec_frame_bound(cap);
+    cap = sgz_codec_member_bound(cap);
     uint8_t *out = malloc(cap);
     CHECK(out);
     memset(out, 1, cap);
