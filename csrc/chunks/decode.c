@@ -26,14 +26,14 @@ void sgz_chunks_put_off(sgz_chunks *c, sgz_chunks_chunk *k)
 
 sgz_status sgz_chunks_decode(sgz_chunks *c, sgz_reader *r, sgz_chunks_chunk *k, sgz_error *err)
 {
-    uint8_t *data = malloc(k->len);
+    uint8_t *data = sgz_chunks_data_new(c, k);
     if (!data)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a chunk of %zu bytes",
                              k->len);
     sgz_status st = sgz_read_chunk(r, k->span, k->layer->verify, k->window * SGZ_WINDOW, k->len,
                                    data, err);
     if (st) {
-        free(data);
+        sgz_chunks_data_free(c, k, data);
         return st;
     }
     pthread_mutex_lock(&c->lock);

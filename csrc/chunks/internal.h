@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "base/vec.h"
+#include "chunks/buffers.h"
 #include "chunks/table.h"
 
 /* Idle decoders, about 350 KB each; a thread that goes on where it decoded, or within what was read
@@ -128,6 +129,7 @@ struct sgz_chunks {
     const sgz_codecs *codecs;
     sgz_chunks_disk *store;
     size_t memory, used;
+    sgz_chunks_spares spares;
     uint64_t unasked_bytes;   /* read ahead or to be, and not wanted so far */
     pthread_mutex_t lock;
     pthread_cond_t work;
@@ -157,6 +159,10 @@ static inline const sgz_entry *sgz_chunks_span_entry(const sgz_chunks_layer *lay
 {
     return &layer->spans->toc->rows[layer->spans->rows[span]];
 }
+
+/* Memory of a chunk's bytes; without the lock. */
+uint8_t *sgz_chunks_data_new(sgz_chunks *chunks, const sgz_chunks_chunk *chunk);
+void sgz_chunks_data_free(sgz_chunks *chunks, const sgz_chunks_chunk *chunk, uint8_t *data);
 
 /* All of these with the lock held. */
 sgz_chunks_chunk *sgz_chunks_find(const sgz_chunks_layer *layer, size_t span, uint32_t window);

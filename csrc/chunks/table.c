@@ -27,9 +27,26 @@ sgz_status sgz_chunks_new(sgz_chunks **chunks, const sgz_codecs *codecs, size_t 
     return SGZ_OK;
 }
 
-static void chunk_free(sgz_chunks_chunk *k)
+uint8_t *sgz_chunks_data_new(sgz_chunks *c, const sgz_chunks_chunk *k)
 {
-    free(k->data);
+    if (k->len < SGZ_CHUNKS_LARGE)
+        return sgz_chunks_buffer_new(NULL, k->len);
+    pthread_mutex_lock(&c->lock);
+    uint8_t *data = sgz_chunks_buffer_new(&c->spares, k->len);
+    pthread_mutex_unlock(&c->lock);
+    return data;
+}
+
+void sgz_chunks_data_free(sgz_chunks *c, const sgz_chunks_chunk *k, uint8_t *data)
+{
+    pthread_mutex_lock(&c->lock);
+    sgz_chunks_buffer_free(&c->spares, data, k->len);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void chunk_free(sgz_chunks *c, sgz_chunks_chunk *k)
+{
+    sgz_chunks_buffer_free(&c->spares, k->data, k->len);
     free(k->error);
     free(k);
 }
@@ -53,12 +70,13 @@ void sgz_chunks_free(sgz_chunks *c)
         for (size_t s = 0; s < layer->count; s++)
             for (sgz_chunks_chunk *k = layer->heads[s], *next; k; k = next) {
                 next = k->chain;
-                chunk_free(k);
+                chunk_free(c, k);
             }
         free(layer->heads);
         free(layer->marks);
         free(layer);
     }
+    sgz_chunks_spares_free(&c->spares);
     free(c->layers);
     while (c->pooled)
         sgz_chunks_free_reader(c->pool[--c->pooled].reader);
@@ -190,7 +208,7 @@ void sgz_chunks_unlist(sgz_chunks *c, sgz_chunks_chunk *k)
     }
     sgz_chunks_set_unasked(c, k, 0);
     if (!k->pins)
-        chunk_free(k);
+        chunk_free(c, k);
 }
 
 /* The newest stays, however large: a window that is read in small pieces must not be decoded for
@@ -221,7 +239,7 @@ void sgz_chunks_unpin(sgz_chunks *c, sgz_chunks_chunk *k)
     if (--k->pins)
         return;
     if (!k->listed) {
-        chunk_free(k);
+        chunk_free(c, k);
     } else if (k->state == SGZ_READY) {
         into_ring(c, k);
         trim(c);

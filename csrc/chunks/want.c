@@ -45,11 +45,11 @@ static int from_disk(sgz_chunks *c, sgz_chunks_chunk *k)
         sgz_read_span_contradicts(k->layer->spans, k->span) ||
         sgz_read_spans_claimed(k->layer->spans, k->layer->spans->files[k->span]) == k->span)
         return 0;
-    uint8_t *data = malloc(k->len);
+    uint8_t *data = sgz_chunks_data_new(c, k);
     if (!data)
         return 0;
     if (sgz_chunks_disk_get(c->store, digest, data, k->len, &found, NULL) || !found) {
-        free(data);
+        sgz_chunks_data_free(c, k, data);
         pthread_mutex_lock(&c->lock);
         k->layer->marks[k->span] &= (uint8_t)~SGZ_ON_DISK; /* evicted, or damaged */
         pthread_mutex_unlock(&c->lock);
