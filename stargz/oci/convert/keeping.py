@@ -3,7 +3,6 @@ there is to say of it, and of one that has to."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 from stargz._engine.write import TarEntries
 from stargz.descriptors import annotations_of
+from stargz.digests import Hashed
 from stargz.layer import Layer
 from stargz.options import Format
 from stargz.sources.spool import Spool, unlinked, unpack
@@ -97,23 +97,17 @@ def as_gzip(
 ) -> dict[str, Any]:
     """The same of one that is written as plain gzip, with the digest and the size that it has then;
     `tell` is called now and then, and may raise."""
-    digest, count = hashlib.sha256(), 0
-
-    def put(data: bytes) -> None:
-        nonlocal count
-        digest.update(data)
-        count += len(data)
-        write(data)
+    out = Hashed(write)
 
     def pack(tar: int, size: int) -> None:
         packer = zlib.compressobj(wbits=31)  # without a name or a time: the same bytes each time
         for at in range(0, size, _PIECE):
-            put(packer.compress(os.pread(tar, min(_PIECE, size - at), at)))
+            out.write(packer.compress(os.pread(tar, min(_PIECE, size - at), at)))
             tell()
-        put(packer.flush())
+        out.write(packer.flush())
 
     found = left_as_it_is(spool, memory, pack)
-    return {**found, "digest": f"sha256:{digest.hexdigest()}", "size": count}
+    return {**found, "digest": out.digest, "size": out.size}
 
 
 def _is_read_as(layer: Layer, format: Format) -> bool:
