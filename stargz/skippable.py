@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from stargz.digests import Hashed
 from stargz.footer import SKIPPABLE, SKIPPABLE_HEADER, Footer, Position, is_footer_size
 from stargz.sources import ByteSource
 
@@ -90,12 +90,12 @@ def _frames(source: ByteSource, at: int, found: Ending) -> Iterator[tuple[int, i
 
 
 def _digest(source: ByteSource, offset: int, size: int) -> str:
-    found = hashlib.sha256()
+    found = Hashed()
     while size:
         piece = source.read_at(offset, min(size, _PIECE))
-        found.update(piece)
+        found.write(piece)
         offset += len(piece)
         size -= len(piece)
         if not piece:
             break
-    return f"sha256:{found.hexdigest()}"
+    return found.digest
