@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stargz._engine.chunks import Store
-from stargz.durable import NewFile, write_all
+from stargz.durable import NewFile, spared, write_all
 from stargz.errors import SourceError
 from stargz.logs import logger
 
@@ -43,8 +43,6 @@ _INDEX_SHARE = 1 / 16
 _LEFTOVER = 3600.0
 # Eviction goes on to here, so that it is not due again at once.
 _LOW = 0.9
-# What of the disk stays free for others.
-_FREE = 0.05
 # What a file takes is counted in these: most file systems' blocks.
 _BLOCK = 4096
 # How much is added between two looks at the whole folder: each costs a system call a file, and
@@ -233,7 +231,7 @@ class Cache:
 
     def _cap(self, total: int) -> int:
         disk = os.fstatvfs(self._fd)
-        free = disk.f_bavail * disk.f_frsize - int(disk.f_blocks * disk.f_frsize * _FREE)
+        free = disk.f_bavail * disk.f_frsize - spared(disk.f_blocks * disk.f_frsize)
         return max(0, min(self.size, total + free))
 
     def _files(self, *, sweep: bool = False) -> Iterator[tuple[int, str, float, int]]:

@@ -10,6 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
+# What stays free on a disk for everyone else, of what may have no end (a cache, a spool): a share
+# of it, up to a bound, since 5% of a large disk is much and may never be free.
+_SHARE = 0.05
+_MOST_SPARED = 1 << 30
+
+
+def spared(total: int) -> int:
+    """The bytes of a disk of `total` bytes that caches and temporary files leave free."""
+    return min(int(total * _SHARE), _MOST_SPARED)
+
 
 class NewFile:
     """A file in `folder` that has no name before `publish`; open for writing at `fd`.

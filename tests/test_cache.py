@@ -22,6 +22,7 @@ from faraway import Faraway
 
 import stargz
 from stargz.cache import DEFAULT_SIZE, Cache, as_cache, default_path
+from stargz.durable import spared
 from stargz.errors import DigestError, SourceError
 
 
@@ -192,7 +193,8 @@ def test_the_disk_is_not_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     real = os.fstatvfs(cache._fd)
 
     class Full:
-        f_bavail, f_frsize, f_blocks = real.f_blocks // 20, real.f_frsize, real.f_blocks
+        f_bavail = spared(real.f_blocks * real.f_frsize) // real.f_frsize
+        f_frsize, f_blocks = real.f_frsize, real.f_blocks
 
     monkeypatch.setattr(os, "fstatvfs", lambda fd: Full)
     assert cache.info().cap < 8192 + real.f_frsize
@@ -292,6 +294,7 @@ def test_where_it_is_on(user_cache: Path, tmp_path: Path) -> None:
 
 CHILD = """
 import hashlib, random, sys
+from stargz.durable import spared
 from stargz.cache import Cache
 cache = Cache(sys.argv[1], 400_000)
 rng = random.Random(sys.argv[2])

@@ -1,8 +1,8 @@
 """Where the disk cache is, and what it holds.
 
 `bytes` counts whole blocks of 4 KiB. `cap` is what it may become: 10 GiB, or less where the disk
-would be left with less than 5% free. `oldest` is when what goes first was last used. `indexes` are
-of ordinary tar.gz files and tars that were read; they take at most a sixteenth of it."""
+would be left with less than 5% or 1 GiB free. `oldest` is when what goes first was last used.
+`indexes` are of ordinary tar.gz files and tars that were read; they take at most a sixteenth."""
 
 from __future__ import annotations
 

@@ -9,13 +9,24 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
+from stargz.durable import spared
 from stargz.errors import SourceError
 from stargz.sources.base import pread_all
 
-# The share of the disk that is left free, as by the cache; looked at each so many bytes.
-_SPARED = 0.05
+# How much is written between two looks at the disk; what is smaller fits, or the disk refuses it.
 _CHECKED = 16 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def lacking(folder: str, before: int, after: int) -> str | None:
+    """Why a file there that grew from `before` to `after` bytes must grow no further; None if it
+    may: a body without end must not fill the disk for everyone."""
+    if before // _CHECKED == after // _CHECKED:
+        return None
+    usage = shutil.disk_usage(folder)
+    if usage.free >= spared(usage.total):
+        return None
+    return f"after {after} bytes {usage.free} are free, and {spared(usage.total)} stay so"
 
 
 def unlinked() -> int:
@@ -41,10 +52,13 @@ def unpack(
             f"{name}: its tar must be kept in {folder}: {why}; let TMPDIR name a larger place"
         )
 
+    written = 0
+
     def check(_done: int, _total: int) -> None:
-        usage = shutil.disk_usage(folder)
-        if usage.free < usage.total * _SPARED:
-            raise full(f"less than {_SPARED:.0%} of it are free")
+        nonlocal written
+        before, written = written, os.fstat(fd).st_size
+        if why := lacking(folder, before, written):
+            raise full(why)
 
     try:
         return unwrap(source, fd, source_name=name, progress=check, memory=memory)
@@ -89,7 +103,8 @@ class Spool:
         if self._hash is not None:
             self._hash.update(data)
         view = memoryview(data)
-        self._check_space(len(data))
+        if why := lacking(self._directory, self.size, self.size + len(data)):
+            raise self._full(why)
         try:
             while view:
                 done = os.pwrite(self._fd, view, self.size)
@@ -99,14 +114,6 @@ class Spool:
             if error.errno in FULL:
                 raise self._full(f"no space after {self.size} bytes") from error
             raise
-
-    def _check_space(self, size: int) -> None:
-        """A body without end must not fill the disk for everyone."""
-        if self.size // _CHECKED == (self.size + size) // _CHECKED:
-            return
-        usage = shutil.disk_usage(self._directory)
-        if usage.free < usage.total * _SPARED:
-            raise self._full(f"after {self.size} bytes less than {_SPARED:.0%} are free")
 
     def restart(self) -> None:
         """Forget what is there."""

@@ -354,10 +354,17 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
     usage = shutil.disk_usage(".")
-    full = type(usage)(usage.total, usage.total, usage.total // 100)
+    full = type(usage)(usage.total, usage.total, min(usage.total // 100, 1 << 29))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    large = as_tar([reg("a", bytes(17 << 20))])
     with pytest.raises(SourceError, match="TMPDIR"):
-        merged(as_tar([reg("a", b"1")]))
+        merged(large)
+    # What is small fits: the share that is left free is no reason to refuse it.
+    assert contents(merged(as_tar([reg("a", b"1")]))) == {"a": b"1"}
+    # Nor is a share of a large disk.
+    much = type(usage)(100 << 40, 100 << 40, 2 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: much)
+    assert contents(merged(large)) == {"a": bytes(17 << 20)}
 
 
 # --- hostile tars -----------------------------------------------------------------------------

@@ -715,7 +715,7 @@ def test_sessions_that_a_crash_left(server: UploadServer, plain: registries.Regi
 
 
 def test_a_full_disk(server: UploadServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "_SPARED", 1.0)
+    monkeypatch.setattr(spool, "spared", lambda total: total)
     data = bytes(STREAMED)
     with pushing(server.host) as to:
         with pytest.raises(StargzError, match="TMPDIR"), to.writer() as writer:
