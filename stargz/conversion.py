@@ -17,6 +17,7 @@ from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     ConvertOptions,
     Format,
+    Level,
     check_max_sparse,
     check_memory,
     codec_name,
@@ -53,7 +54,7 @@ class ConvertResult(Result):
     uncompressed_size: int
     entries: int
     chunks: int
-    level: int
+    level: Level
     seconds: float
     codec: str
     missing: tuple[str, ...] = ()
@@ -68,7 +69,7 @@ def convert(
     src: Source,
     dst: Sink,
     *,
-    level: int | None = None,
+    level: Level | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     min_chunk_size: int = 0,
     prioritized: Iterable[Name] = (),
@@ -91,7 +92,10 @@ def convert(
     on threads or on how the input arrives.
 
     level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense"); of zstd 1 to 19. None is the
-        format's own: 1, of zstd 3.
+        format's own: 1, of zstd 3. "reuse" does not compress anew: what the compressor of a gzip
+        input found is coded again, so that the bytes depend on that too; input that is not gzip,
+        or that has prioritized files, is compressed by level 1, and so is what was poorly
+        compressed.
     chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
     min_chunk_size: put neighbours into one gzip member until it holds that many bytes; smaller,
         but not every reader knows it (the snapshotter does from 0.13).
@@ -162,7 +166,8 @@ def convert_as(
         conversion = Conversion(
             source,
             sink,
-            level=options.level,
+            level=1 if options.level == "reuse" else options.level,
+            reuse=options.level == "reuse",
             chunk_size=options.chunk_size,
             min_chunk_size=options.min_chunk_size,
             format=options.format,
@@ -187,11 +192,12 @@ def convert_as(
         fields: dict[str, Any] = conversion.run()
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
+    made = options.level if options.level != "reuse" or conversion.reuses else 1
     apart = options.format == "external-toc"
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,
-        codec=codec_name(options.level, options.format),
+        codec=codec_name(made, options.format),
         annotations=annotations_of(options.format, fields),
         missing=missing,
         warnings=tuple(warnings_of(fields)),

@@ -165,7 +165,7 @@ static void seek(sgz_recoder *r, int64_t to)
     skip(&r->at, (size_t)(to - place->at));
 }
 
-static uint32_t match_unit(uint32_t len, uint32_t symbol, uint32_t extra)
+ALWAYS uint32_t match_unit(uint32_t len, uint32_t symbol, uint32_t extra)
 {
     return (len + SGZ_UNIT_LEN) | (symbol + SGZ_UNIT_DISTANCE) << 10 | extra << SGZ_UNIT_EXTRA;
 }
@@ -175,13 +175,13 @@ ALWAYS uint32_t unit_of(uint32_t token, uint32_t len)
     return match_unit(len, token >> 9 & 31, token >> 14 & 8191);
 }
 
-static uint32_t unit_at(const sgz_recoder *r, uint32_t len, uint32_t distance)
+ALWAYS uint32_t unit_at(const sgz_recoder *r, uint32_t len, uint32_t distance)
 {
     uint32_t symbol = distance <= 256 ? r->near[distance] : r->far[(distance - 1) >> 7];
     return match_unit(len, symbol, distance - sgz_codec_distance_base[symbol]);
 }
 
-/* n literals, in twos: up to 16 bytes are read too far, 8 units written. */
+/* n literals (or none), in twos: up to 16 bytes are read too far, 8 units written. */
 ALWAYS uint32_t *put_literals(uint32_t *u, const uint8_t *p, size_t n)
 {
     typedef uint16_t twos __attribute__((vector_size(16)));
@@ -212,15 +212,22 @@ ALWAYS uint32_t load4(const uint8_t *p)
     return v;
 }
 
-ALWAYS uint32_t *seen(sgz_recoder *r, size_t at)
+/* Where four bytes were last, of this member. (Of its own, so that it stays in registers.) */
+typedef struct {
+    const uint8_t *data;
+    size_t len;
+    uint32_t base, *seen;
+} search;
+
+ALWAYS uint32_t *seen(const search *s, size_t at)
 {
-    return &r->seen[load4(r->data + at) * 2654435761u >> (32 - HASH_BITS)];
+    return &s->seen[load4(s->data + at) * 2654435761u >> (32 - HASH_BITS)];
 }
 
-ALWAYS void note(sgz_recoder *r, size_t at)
+ALWAYS void note(const search *s, size_t at)
 {
-    if (LIKELY(at + SEARCH_MIN <= r->len))
-        *seen(r, at) = r->base + (uint32_t)at;
+    if (LIKELY(at + SEARCH_MIN <= s->len))
+        *seen(s, at) = s->base + (uint32_t)at;
 }
 
 ALWAYS uint32_t match_length(const uint8_t *a, const uint8_t *b, uint32_t max)
@@ -244,41 +251,45 @@ ALWAYS uint32_t match_length(const uint8_t *a, const uint8_t *b, uint32_t max)
     return n;
 }
 
-/* The length of a match at `at`, or 0. */
-static uint32_t find(sgz_recoder *r, size_t at, size_t end, size_t *from)
+/* The length of a match at `at`, or 0; there are four bytes at least. */
+ALWAYS uint32_t find(const search *s, size_t at, size_t end, size_t *from)
 {
-    if (end - at < SEARCH_MIN)
+    uint32_t *place = seen(s, at), found = *place - s->base, here = (uint32_t)at;
+    *place = s->base + here;
+    if (LIKELY(found >= here || here - found > SGZ_DISTANCE_MAX
+               || load4(s->data + found) != load4(s->data + at)))
         return 0;
-    uint32_t *place = seen(r, at), found = *place;
-    *place = r->base + (uint32_t)at;
-    if (found < r->base)
-        return 0;
-    size_t source = found - r->base;
-    if (source >= at || at - source > SGZ_DISTANCE_MAX || load4(r->data + source) != load4(r->data + at))
-        return 0;
-    *from = source;
-    return match_length(r->data + source, r->data + at,
+    *from = found;
+    return match_length(s->data + found, s->data + at,
                         end - at < SGZ_MATCH_MAX ? (uint32_t)(end - at) : SGZ_MATCH_MAX);
 }
 
 /* The cursor stands at a match that begins at `at` and whose source begins before the floor. Replace as
  * much as must be, or more where a match is found that goes on; returns where it ends. */
-static size_t replace(sgz_recoder *r, uint32_t **u, size_t at, uint32_t distance)
+static size_t replace(sgz_recoder *r, const search *given, uint32_t **u, size_t at,
+                      uint32_t distance)
 {
+    const search s = *given;
+    size_t piece_end = r->piece_end;
     size_t missing = distance - (at - r->floor), end = at + r->at.len, from = 0;
-    if (end > r->piece_end)
-        end = r->piece_end;
+    if (end > piece_end)
+        end = piece_end;
     size_t until = missing + SGZ_MATCH_MIN <= end - at ? at + missing : end;
     size_t literals = at, z = at;
+    size_t last = piece_end - at < SEARCH_MIN ? at : piece_end - SEARCH_MIN + 1;
     while (z < until) {
-        uint32_t len = find(r, z, r->piece_end, &from);
+        if (z >= last) {
+            z = until;
+            break;
+        }
+        uint32_t len = find(&s, z, piece_end, &from);
         if (!len) {
             z++;
             continue;
         }
-        while (len < GOOD && z + 1 < until) {
+        while (len < GOOD && z + 1 < until && z + 1 < last) {
             size_t other;
-            uint32_t longer = find(r, z + 1, r->piece_end, &other);
+            uint32_t longer = find(&s, z + 1, piece_end, &other);
             if (longer <= len)
                 break;
             z++;
@@ -286,20 +297,20 @@ static size_t replace(sgz_recoder *r, uint32_t **u, size_t at, uint32_t distance
             from = other;
         }
         if (z > literals)
-            *u = put_literals(*u, r->data + literals, z - literals);
+            *u = put_literals(*u, s.data + literals, z - literals);
         *(*u)++ = unit_at(r, len, (uint32_t)(z - from));
         z += len;
         literals = z;
     }
     if (z >= end) {
         if (z > literals) /* to the end, and none was found there */
-            *u = put_literals(*u, r->data + literals, z - literals);
+            *u = put_literals(*u, s.data + literals, z - literals);
         skip(&r->at, z - at);
         return z;
     }
     uint32_t rest = (uint32_t)(end - z);
     if (z > literals)
-        *u = put_literals(*u, r->data + literals, z - literals);
+        *u = put_literals(*u, s.data + literals, z - literals);
     if (rest >= SGZ_MATCH_MIN) {
         *(*u)++ = unit_of(r->at.token, rest);
         z = end;
@@ -317,24 +328,25 @@ ALWAYS size_t step(sgz_recoder *r, size_t at, size_t stop, int near_floor)
 {
     uint32_t *u = r->units + r->unit_count;
     cursor c = r->at;
+    const search s = {r->data, r->len, r->base, r->seen};
     while (at < stop) {
-        size_t run = c.run;
         if (near_floor)
-            note(r, at);
-        if (run) {
-            size_t n = run < stop - at ? run : stop - at;
-            u = put_literals(u, r->data + at, n);
-            at += n;
-            c.run -= run == SIZE_MAX ? 0 : n;
-            if (at == stop)
-                break;
+            note(&s, at);
+        if (UNLIKELY(c.run >= stop - at)) {
+            u = put_literals(u, r->data + at, stop - at);
+            c.run -= c.run == SIZE_MAX ? 0 : stop - at;
+            at = stop;
+            break;
         }
+        u = put_literals(u, r->data + at, c.run);
+        at += c.run;
+        c.run = 0;
         if (near_floor) {
             uint32_t distance = sgz_lz_distance(c.token);
-            note(r, at);
+            note(&s, at);
             if (distance > at - r->floor) {
                 r->at = c;
-                at = replace(r, &u, at, distance);
+                at = replace(r, &s, &u, at, distance);
                 c = r->at;
                 continue;
             }

@@ -29,6 +29,11 @@ static int is_tar_due(sgz_write_pipeline *c, sgz_write_slot *s)
     return s->chunks_due && is_loaded(c, s);
 }
 
+static int is_sampled(sgz_write_pipeline *c, sgz_write_slot *s)
+{
+    return is_loaded(c, s) && complete(s, SAMPLE);
+}
+
 /* Hashes the tar too if that was not done, and there are no chunks to be hashed with it. */
 static int can_place(sgz_write_pipeline *c, sgz_write_slot *s)
 {
@@ -62,7 +67,8 @@ static const stage stages[STAGES] = {
     [HASH_TAR] = {is_tar_due, sgz_write_hash_tar, 0, FILL},
     [HASH_FILES] = {is_loaded, sgz_write_hash_files, 0, FILL},
     [LOAD] = {NULL, sgz_write_load, 1, FILL},
-    [COMPRESS] = {is_loaded, sgz_write_compress, 1, FILL},
+    [SAMPLE] = {is_loaded, sgz_write_sample, 1, FILL},
+    [COMPRESS] = {is_sampled, sgz_write_compress, 1, FILL},
     [END] = {is_over, sgz_write_end, 0, END},
 };
 
@@ -140,6 +146,8 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_status status = sgz_write_is_zstd(c)
                             ? sgz_codec_framer_init(&w.framer, c->codecs, level, err)
                             : sgz_codec_deflater_init(&w.deflater, c->codecs, level, err);
+    if (!status && c->options.reuse)
+        status = sgz_codec_recoder_new(&w.recoder, c->codecs, err);
     if (!status && c->filler.worker_new) {
         w.loader = c->filler.worker_new(c->filler.arg, err);
         status = w.loader ? SGZ_OK : err->code;
@@ -155,6 +163,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     if (w.deflater.codecs)
         sgz_codec_deflater_free(&w.deflater);
     sgz_codec_framer_free(&w.framer);
+    sgz_codec_recoder_free(w.recoder);
     free(w.zeros.out);
     if (w.loader)
         c->filler.worker_free(c->filler.arg, w.loader);

@@ -31,6 +31,7 @@ class TarEntries:
 class Conversion:
     missing: list[bytes]
     plain: bool
+    reuses: bool
     def __init__(
         self,
         source: int | Callable[[int], bytes],
@@ -49,6 +50,7 @@ class Conversion:
         memory: int | None = None,
         max_sparse: int | None = None,
         strict: bool = False,
+        reuse: bool = False,
     ) -> None: ...
     def put_toc(self, sink: int | Callable[[memoryview], int | None], name: str) -> None: ...
     def prioritize(self, names: list[bytes], spool: int, reread: bool) -> None: ...

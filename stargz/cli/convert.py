@@ -206,7 +206,7 @@ def _against(result: ConvertResult, args: argparse.Namespace) -> str:
     text += f" the {kind}"
     hints = []
     if ratio >= _LARGER:
-        if result.level < _SMALLER_LEVEL:
+        if result.level != "reuse" and result.level < _SMALLER_LEVEL:
             hints.append(f"--level {_SMALLER_LEVEL}")
         small = result.uncompressed_size < _SMALL_FILES * result.chunks
         if small and not args.min_chunk_size and args.format == "estargz":

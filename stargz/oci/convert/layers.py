@@ -33,6 +33,7 @@ from stargz.options import (
     MAX_TOC_SIZE,
     ConvertOptions,
     Format,
+    Level,
     default_level,
 )
 from stargz.paths import several
@@ -51,7 +52,7 @@ class LayerOptions:
     """What decides a layer's bytes; those of stargz.convert. None: not asked for, so the default,
     and a layer that is seekable already may keep what it has."""
 
-    level: int | None = None
+    level: Level | None = None
     chunk_size: int | None = None
     min_chunk_size: int | None = None
     prioritized: tuple[str, ...] = ()
@@ -161,7 +162,7 @@ class LayerReport:
     uncompressed_size: int
     entries: int
     chunks: int
-    level: int | None
+    level: Level | None
     seconds: float
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())

@@ -1,0 +1,199 @@
+"""level="reuse": what the compressor of a gzip input found is coded again."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import run
+
+import stargz
+
+LAYOUTS: list[dict[str, Any]] = [
+    {},
+    {"chunk_size": 65536},
+    {"chunk_size": 65536, "min_chunk_size": 300_000},
+    {"lossless": True},
+    {"format": "stargz"},
+]
+
+
+def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> bytes:
+    """Files of words, noise and zeros, small and large; some are longer than a slab."""
+    rng = random.Random(seed)
+    words = [rng.randbytes(rng.randrange(3, 9)) for _ in range(500)]
+    out = io.BytesIO()
+    headers = {"comment": "of all"} if global_header else {}
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as tar:
+        for i in range(files):
+            kind = rng.randrange(6)
+            if kind == 0:
+                data = rng.randbytes(rng.randrange(1, 50_000))
+            elif kind == 1:
+                data = bytes(rng.randrange(1, 300_000))
+            else:
+                count = rng.choice([0, 3, 1000, 20_000])
+                data = b" ".join(rng.choices(words, k=count))
+            info = tarfile.TarInfo(f"dir{i % 7}/file{i}" + "x" * (i % 3 * 80))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo("large")
+        data = b"".join(rng.choices(words, k=700_000))
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+TAR = make_tar()
+
+
+def deflated(data: bytes, level: int = 6, strategy: int = 0) -> bytes:
+    packer = zlib.compressobj(level, zlib.DEFLATED, 31, 9, strategy)
+    return packer.compress(data) + packer.flush()
+
+
+def convert(blob: bytes, **options: Any) -> tuple[bytes, Any]:
+    out = io.BytesIO()
+    result = stargz.convert(io.BytesIO(blob), out, **options)
+    return out.getvalue(), result
+
+
+def entries(blob: bytes, tmp_path: Path, **how: Any) -> list[Any]:
+    """The TOC but for offsets, and that every byte of the blob is right."""
+    path = tmp_path / "layer"
+    path.write_bytes(blob)
+    with stargz.open(path) as layer:
+        assert layer.verify().ok
+    listed = json.loads(run("toc", path).stdout)["entries"]
+    return [{k: v for k, v in entry.items() if k != "offset"} for entry in listed]
+
+
+@pytest.mark.parametrize("options", LAYOUTS, ids=str)
+@pytest.mark.parametrize("tar", [TAR, make_tar(2, 20, True)], ids=["plain", "global"])
+def test_same_layer(tar: bytes, options: dict[str, Any], tmp_path: Path) -> None:
+    """The layer is that of level 1, but smaller."""
+    blob = deflated(tar, 9)
+    plain, one = convert(blob, level=1, **options)
+    reused, result = convert(blob, level="reuse", **options)
+    assert result.level == "reuse"
+    assert result.codec == "the input's matches"
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+    inner = gzip.decompress(reused)[: 1 << 20], gzip.decompress(plain)[: 1 << 20]
+    assert inner[0] == inner[1]
+    assert result.entries == one.entries
+    assert len(reused) < len(plain)
+
+
+class Pieces(io.RawIOBase):
+    """A source that gives few bytes at a time, and cannot seek."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data, self.size = io.BytesIO(data), size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.data.readinto(memoryview(buffer)[: self.size])
+
+
+@pytest.mark.parametrize("blob", [deflated(TAR, 1), deflated(TAR, 6, 2)], ids=["good", "poor"])
+def test_same_bytes(blob: bytes, tmp_path: Path) -> None:
+    """Whatever the threads and the pieces that the input comes in."""
+    expected, _ = convert(blob, level="reuse")
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(blob)
+    for threads in (1, 5):
+        out = io.BytesIO()
+        stargz.convert(source, out, level="reuse", threads=threads)
+        assert out.getvalue() == expected
+    for size in (997,):
+        out = io.BytesIO()
+        stargz.convert(Pieces(blob, size), out, level="reuse")
+        assert out.getvalue() == expected
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [deflated(TAR, 0), deflated(TAR, 6, 2), deflated(TAR, 6, 3), deflated(TAR, 6, 4)],
+    ids=["stored", "huffman", "rle", "fixed"],
+)
+def test_poor_input(blob: bytes, tmp_path: Path) -> None:
+    """Poorly compressed input does not make a layer that is larger than level 1's."""
+    plain, _ = convert(blob, level=1)
+    reused, _ = convert(blob, level="reuse")
+    assert len(reused) <= 1.02 * len(plain)
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+
+
+def test_members(tmp_path: Path) -> None:
+    """Input of many members, some of them empty, some of other levels."""
+    rng = random.Random(3)
+    parts, at = [], 0
+    while at < len(TAR):
+        n = rng.choice([0, 1, 511, 100_000, 900_000])
+        parts.append(deflated(TAR[at : at + n], rng.randrange(10)))
+        at += n
+    plain, _ = convert(b"".join(parts), level=1)
+    reused, _ = convert(b"".join(parts), level="reuse")
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+
+
+def test_other_input(tmp_path: Path) -> None:
+    """What is not gzip is compressed by level 1; and so it is with prioritized files."""
+    plain, _ = convert(TAR, level=1)
+    made, result = convert(TAR, level="reuse")
+    assert made == plain
+    assert (result.level, result.codec) == ("reuse", "isa-l")
+    blob = deflated(TAR)
+    plain, _ = convert(blob, level=1, prioritized=["large"])
+    made, _ = convert(blob, level="reuse", prioritized=["large"])
+    assert made == plain
+
+
+def test_broken_input() -> None:
+    """The errors are those of level 1."""
+    blob = bytearray(deflated(TAR))
+    for at in (len(blob) // 3, len(blob) - 6, len(blob) - 2):
+        broken = bytearray(blob)
+        broken[at] ^= 0x10
+        for data in (bytes(broken), bytes(broken[:at])):
+            messages = set()
+            for level in (1, "reuse"):
+                with pytest.raises(stargz.StargzError) as caught:
+                    convert(data, level=level)
+                messages.add(str(caught.value))
+            assert len(messages) == 1
+
+
+def test_command(tmp_path: Path) -> None:
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(deflated(TAR))
+    done = run("convert", "--level", "reuse", "--json", source, tmp_path / "made.stargz")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["level"], told["codec"]) == ("reuse", "the input's matches")
+    made = (tmp_path / "made.stargz").read_bytes()
+    assert told["digest"] == "sha256:" + hashlib.sha256(made).hexdigest()
+    assert made == convert(source.read_bytes(), level="reuse")[0]
+
+
+@pytest.mark.parametrize("format", ["zstd:chunked", "zstd:chunked-stargz"])
+def test_not_of_zstd(format: str, tmp_path: Path) -> None:
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(deflated(TAR))
+    done = run("convert", "--level", "reuse", "--format", format, source, tmp_path / "made")
+    assert done.returncode == 2
+    assert "--level" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+    done = run("pack", "--level", "reuse", tmp_path, tmp_path / "made")
+    assert done.returncode == 2
