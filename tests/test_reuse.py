@@ -53,6 +53,10 @@ def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> byt
 
 
 TAR = make_tar()
+PINNED = (
+    "fc6bf6c1261fc66ba69aee923d6f12ecab0b19ee25d1be8d2d0b194d464db178",
+    "4e4e91b1a7de9db0fa117e388eb34dac2a3db990644ce249b737d26f41aecda4",
+)
 
 
 def deflated(data: bytes, level: int = 6, strategy: int = 0) -> bytes:
@@ -197,3 +201,12 @@ def test_not_of_zstd(format: str, tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
     done = run("pack", "--level", "reuse", tmp_path, tmp_path / "made")
     assert done.returncode == 2
+
+
+def test_pinned() -> None:
+    """What is made of an input that is pinned itself: a change is one for who caches by digest."""
+    source, _ = convert(TAR, level=2, min_chunk_size=1 << 20)
+    assert hashlib.sha256(source).hexdigest() == PINNED[0]
+    made, _ = convert(source, level="reuse")
+    assert hashlib.sha256(made).hexdigest() == PINNED[1]
+    assert len(made) < len(convert(TAR, level=1)[0])

@@ -51,7 +51,7 @@ static void fixed_lengths(codes *c)
 
 static uint64_t bits_of(const codes *c, const sgz_block_counts *counts)
 {
-    uint64_t sum = 0;
+    uint32_t sum = 0; /* of 2^18 symbols at most */
     for (unsigned i = 0; i < SGZ_LITLENS; i++)
         sum += counts->litlen[i] * c->litlen[i];
     for (unsigned i = 0; i < SGZ_DISTANCES; i++)

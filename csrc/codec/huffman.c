@@ -5,6 +5,12 @@
 #define LENGTH_MAX 15
 #define SYMBOL_BITS 10
 
+/* The bits of a byte the other way round. */
+#define R2(n) (n), (n) + 2 * 64, (n) + 1 * 64, (n) + 3 * 64
+#define R4(n) R2(n), R2((n) + 2 * 16), R2((n) + 1 * 16), R2((n) + 3 * 16)
+#define R6(n) R4(n), R4((n) + 2 * 4), R4((n) + 1 * 4), R4((n) + 3 * 4)
+static const uint8_t REVERSED[256] = {R6(0), R6(2), R6(1), R6(3)};
+
 /* Sort by the upper bits, `count` of them in use, in passes over 8 bits. */
 static uint32_t *sorted(uint32_t *items, uint32_t *other, unsigned n, uint32_t top)
 {
@@ -145,11 +151,7 @@ void sgz_codec_huffman_codes(const uint8_t *lengths, unsigned n, uint16_t *codes
     for (unsigned len = 1; len <= LENGTH_MAX; len++)
         next[len + 1] = (next[len] + counts[len]) << 1;
     for (unsigned i = 0; i < n; i++) {
-        unsigned code = next[lengths[i]]++, len = lengths[i];
-        code = (code & 0x5555) << 1 | (code >> 1 & 0x5555);
-        code = (code & 0x3333) << 2 | (code >> 2 & 0x3333);
-        code = (code & 0x0f0f) << 4 | (code >> 4 & 0x0f0f);
-        code = (code & 0x00ff) << 8 | (code >> 8 & 0x00ff);
-        codes[i] = (uint16_t)(code >> (16 - len));
+        unsigned len = lengths[i], code = next[len]++;
+        codes[i] = (uint16_t)((REVERSED[code & 255] << 8 | REVERSED[code >> 8 & 255]) >> (16 - len));
     }
 }
