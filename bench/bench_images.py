@@ -24,26 +24,25 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield served.host
 
 
-def stargz(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "stargz", *arguments], check=True)
+NUMBER = itertools.count()
+
+
+def convert(registry: str, *options: str) -> None:
+    """Ours. Each run makes an image of another name: no blob of it is there yet."""
+    names = [f"docker://{registry}/{name}" for name in ("plain", f"ours/{next(NUMBER)}")]
+    command = [sys.executable, "-m", "stargz", "image", "convert", "-q", *options, *names]
+    subprocess.run(command, check=True)
 
 
 def test_one_image(registry: str, compare: Any) -> None:
-    """Each run makes an image of another name: no blob of it is there yet."""
-    number = itertools.count()
-
-    def ours() -> None:
-        made = f"docker://{registry}/ours/{next(number)}"
-        stargz("image", "convert", "-q", f"docker://{registry}/plain", made)
-
     with peers_images.containerd() as peer:
 
         def theirs(level: int | None) -> None:
-            made = f"theirs/{next(number)}:latest"
+            made = f"theirs/{next(NUMBER)}:latest"
             peer.convert(registry, "plain:latest", made, level=level)
 
         seconds = compare.medians(
-            ours,
+            lambda: convert(registry),
             {"ctr-remote": lambda: theirs(None), "ctr-remote level 1": lambda: theirs(1)},
             rounds=3,
         )
@@ -55,4 +54,32 @@ def test_one_image(registry: str, compare: Any) -> None:
     compare.figure(
         "image convert: times ctr-remote's speed at level 1",
         seconds["ctr-remote level 1"] / seconds["ours"],
+    )
+
+
+def test_zstd(registry: str, compare: Any) -> None:
+    """The same to zstd:chunked; ctr-remote writes stargz-snapshotter's."""
+    with peers_images.containerd() as peer:
+
+        def theirs() -> None:
+            made = f"theirs/{next(NUMBER)}:latest"
+            peer.convert(registry, "plain:latest", made, to="--zstdchunked")
+
+        seconds = compare.medians(
+            lambda: convert(registry, "--format", "zstd:chunked-stargz"),
+            {
+                "zstd:chunked": lambda: convert(registry, "--format", "zstd:chunked"),
+                "ctr-remote": theirs,
+            },
+            rounds=3,
+        )
+    label = "image convert to zstd:chunked-stargz"
+    compare.figure(f"{label}, registry to registry: seconds", seconds["ours"])
+    compare.figure("the same by ctr-remote --zstdchunked: seconds", seconds["ctr-remote"])
+    compare.figure(
+        f"{label}: times ctr-remote's speed", seconds["ctr-remote"] / seconds["ours"], ">= 10"
+    )
+    compare.figure(
+        "image convert to zstd:chunked: times ctr-remote's speed",
+        seconds["ctr-remote"] / seconds["zstd:chunked"],
     )

@@ -34,10 +34,16 @@ def peak_of(kind: str, count: int, out: Path, *options: str) -> float:
     ("kind", "count", "entries", "options"),
     [
         ("empty", ENTRIES, ENTRIES, ()),
+        ("empty", ENTRIES, ENTRIES, ("--format", "zstd:chunked")),
         ("single", 5 * 10**9, 1, ()),
         ("single", 5 * 10**9, 1, ("--prioritize", "large")),
     ],
-    ids=["a million empty files", "one file of 5 GB", "one prioritized file of 5 GB"],
+    ids=[
+        "a million empty files",
+        "a million to zstd:chunked",
+        "one file of 5 GB",
+        "one prioritized file of 5 GB",
+    ],
 )
 def test_peak(
     kind: str,

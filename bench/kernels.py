@@ -1,7 +1,8 @@
 """The kernels' own times: the bound that efficiency is measured against.
 
 The efficiency of a conversion is the core-seconds of its kernels (inflate of the input, every
-hash pass, deflate of the same members, each with its CRC), each alone on the same data with
+hash pass, deflate of the same members, each with its CRC, or zstd of the same frames; of
+zstd:chunked also where chunks end, and CRC-64), each alone on the same data with
 all cores busy, over cores x wall time. bench/kernels.c times them; it links the package's
 own kernels and loads the same codec libraries.
 """
@@ -18,10 +19,12 @@ from pathlib import Path
 
 import stargz
 from stargz._engine import base
+from stargz.compressions import HEAD, compression
 
 ROOT = Path(__file__).parent.parent
 
-CONVERT = ("inflate", "diff_id", "chunks", "files", "deflate", "blob")
+CONVERT = ("inflate", "diff_id", "chunks", "files", "pack", "blob")
+CHUNKED = (*CONVERT, "cut", "crc64")
 VERIFY = ("inflate_blob", "chunks", "files")
 
 
@@ -34,25 +37,32 @@ sys.exit(ctypes.CDLL(args[0]).main(len(args), (ctypes.c_char_p * len(args))(*arg
 """
 
 
+SOURCES = (
+    *("base/status.c", "base/vec.c", "codec/codecs.c", "codec/blocks.c", "codec/gzip.c"),
+    *("codec/inflate.c", "codec/zstd.c", "codec/crc64.c", "codec/frames.c", "codec/roll.c"),
+    "write/chunker.c",
+)
+
+
 @functools.cache
 def program() -> Path:
     out = Path(tempfile.gettempdir()) / f"stargz-kernels-{os.getuid()}.so"
-    sources = [
-        ROOT / "csrc" / name
-        for name in ("base/status.c", "base/vec.c", "codec/codecs.c", "codec/gzip.c")
-    ]
+    sources = [ROOT / "csrc" / name for name in SOURCES]
     flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
     command = ["gcc", *flags, ROOT / "bench/kernels.c", *sources, "-pthread", "-ldl", "-o", out]
     subprocess.run(command, check=True)
     return out
 
 
-def libraries(level: int) -> list[str]:
+def libraries(blob: Path, level: int) -> list[str]:
     """The files of the codec libraries that the engine itself loads."""
-    for library in ("isal", "crypto", *(("libdeflate",) if level > 2 else ())):
+    with blob.open("rb") as file:
+        zstd = compression(file.read(HEAD)) == "zstd"
+    packer = ["zstd"] if zstd else ["libdeflate"] if level > 2 else []
+    for library in ("isal", "crypto", *packer):
         base.need(library)
     files = base.loaded()
-    return [files["isal"], files["crypto"], files.get("libdeflate", "none")]
+    return [files.get(name, "none") for name in ("isal", "crypto", "libdeflate", "zstd")]
 
 
 def chunk_lines(blob: Path) -> str:
@@ -75,7 +85,7 @@ class Kernels:
     """Run the kernels on one input and its blob as often as wanted; medians at the end."""
 
     def __init__(self, source: Path, blob: Path, level: int, cores: int) -> None:
-        args = [*libraries(level), source, blob, str(level), str(cores)]
+        args = [*libraries(blob, level), source, blob, str(level), str(cores)]
         self.command = [sys.executable, "-c", LAUNCH, program(), *args]
         self.chunks = chunk_lines(blob)
         self.runs: list[dict[str, float]] = []
@@ -89,6 +99,10 @@ class Kernels:
     def core_seconds(self, names: tuple[str, ...]) -> float:
         return sum(sorted(run[name] for run in self.runs)[len(self.runs) // 2] for name in names)
 
+    def speed(self, name: str) -> float:
+        """Bytes of the tar a second."""
+        return self.runs[0]["bytes"] / self.core_seconds((name,))
+
 
 def main() -> None:
     source, blob, level = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -97,9 +111,10 @@ def main() -> None:
     for _ in range(3):
         kernels()
     for name in kernels.runs[0]:
-        print(f"{name:14}{kernels.core_seconds((name,)):8.3f} s")
-    print(f"{'convert':14}{kernels.core_seconds(CONVERT) / cores:8.3f} s on {cores} cores")
-    print(f"{'verify':14}{kernels.core_seconds(VERIFY) / cores:8.3f} s on {cores} cores")
+        if name != "bytes":
+            print(f"{name:14}{kernels.core_seconds((name,)):8.3f} s")
+    for what, names in (("convert", CONVERT), ("zstd:chunked", CHUNKED), ("verify", VERIFY)):
+        print(f"{what:14}{kernels.core_seconds(names) / cores:8.3f} s on {cores} cores")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,15 @@ def soci_program() -> Path:
     return out
 
 
+@functools.cache
+def chunked_program() -> Path:
+    """Both packages that write zstd:chunked behind tests/interop/chunked/main.go, built once."""
+    out = Path(tempfile.gettempdir()) / f"stargz-chunked-{os.getuid()}"
+    build = ROOT / "tests/interop/chunked/build"
+    subprocess.run([build, out], check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
 def quietly(*command: object) -> None:
     subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
 

@@ -41,16 +41,19 @@ class Peer:
 
     engine: containers.Containerd
 
-    def convert(self, host: str, src: str, dst: str, level: int | None = None) -> Seconds:
+    def convert(
+        self, host: str, src: str, dst: str, level: int | None = None, to: str = "--estargz"
+    ) -> Seconds:
         """Convert HOST/SRC to HOST/DST, from and to the registry, which speaks plain HTTP: pull
-        (blobs only, nothing is unpacked), convert, push. `level` None: the default, which is 9.
+        (blobs only, nothing is unpacked), convert, push. `level` None: the default, which is 9
+        of eStargz, 3 of `--zstdchunked`.
         """
-        more = [] if level is None else ["--estargz-compression-level", level]
+        more = [to] if level is None else [to, "--estargz-compression-level", level]
         source, made = f"{host}/{src}", f"{host}/{dst}"
         remote = ("ctr-remote", "images")
         steps: tuple[tuple[object, ...], ...] = (
             ("ctr-remote", "content", "fetch", "--plain-http", source),
-            (*remote, "convert", "--oci", "--estargz", *more, source, made),
+            (*remote, "convert", "--oci", *more, source, made),
             (*remote, "push", "--plain-http", made),
         )
         took = []

@@ -6,13 +6,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from stargz.descriptors import annotations_of
-from stargz.endpoints import Sink, Source, is_same_file, open_sink, open_source
-from stargz.errors import EntryNotFoundError, UsageError
+from stargz.endpoints import Sink, Source, is_same_file, is_stream, open_sink, open_source
+from stargz.errors import EntryNotFoundError, UnindexableError, UsageError
 from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     ConvertOptions,
@@ -157,12 +157,16 @@ def convert_as(
         source, source_name, source_size = open_source(src, stack)
         if is_same_file(src, dst):
             raise UsageError(f"{source_name}: source and destination are the same file")
-        sink, sink_name, folder = open_sink(dst, stack, force)
-        toc = None
+        beside = None
         if options.format == "external-toc" or toc_out is not None:
-            toc_out = _toc_out(options, src, dst, toc_out)
+            beside = _toc_out(options, src, dst, toc_out)
+            made = stack.enter_context(_taken_back(beside))
+        sink, sink_name, folder = open_sink(dst, stack, force)
+        if beside is not None:
             # After the layer, so that it is complete before that appears.
-            toc = open_sink(toc_out, stack, force)[:2]
+            *toc, seen = open_sink(beside, stack, force)
+            if seen is not None:
+                made.append(os.fstat(toc[0]))
         conversion = Conversion(
             source,
             sink,
@@ -180,8 +184,9 @@ def convert_as(
             memory=memory,
             max_sparse=max_sparse,
             strict=options.strict,
+            folder=os.fsencode(folder or tempfile.gettempdir()),
         )
-        if toc is not None:
+        if beside is not None:
             conversion.put_toc(*toc)
         missing: tuple[str, ...] = ()
         if names:
@@ -189,21 +194,22 @@ def convert_as(
             missing = _prioritize(conversion, names, source if reread else None, folder, stack)
             if missing and not options.allow_missing:
                 raise not_prioritized(EntryNotFoundError(missing[0], source_name))
-        fields: dict[str, Any] = conversion.run()
+        fields = _run(conversion, options.strict, synced=folder is not None)
+        if beside is not None and folder is not None:
+            os.fsync(sink)  # nothing of that may fail when the TOC is there
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
-    made = options.level if options.level != "reuse" or conversion.reuses else 1
-    apart = options.format == "external-toc"
+    done = options.level if options.level != "reuse" or conversion.reuses else 1
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,
-        codec=codec_name(made, options.format),
+        codec=codec_name(done, options.format),
         annotations=annotations_of(options.format, fields),
         missing=missing,
         warnings=tuple(warnings_of(fields)),
         source_size=source_size or None,
-        toc_blob=fields["toc_checksum"] if apart else "",
-        toc_blob_size=fields["toc_packed"] if apart else 0,
+        toc_blob=fields["toc_checksum"] if beside is not None else "",
+        toc_blob_size=fields["toc_packed"] if beside is not None else 0,
         **{name: fields[name] for name in _MADE.split()},
     )
 
@@ -233,7 +239,7 @@ def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | No
     if options.format != "external-toc":
         raise UsageError("toc_out (--toc-out) is for the format (--format) external-toc alone")
     if toc_out is None:
-        if not isinstance(dst, (str, os.PathLike)):
+        if not isinstance(dst, (str, os.PathLike)) or is_stream(dst):
             raise UsageError(
                 "format (--format) external-toc has its TOC in a file of its own: name that by "
                 "toc_out (--toc-out)"
@@ -243,6 +249,22 @@ def _toc_out(options: ConvertOptions, src: Source, dst: Sink, toc_out: Sink | No
         if is_same_file(toc_out, other) or (other is toc_out):
             raise UsageError(f"toc_out (--toc-out) and the {what} are the same file")
     return toc_out
+
+
+@contextmanager
+def _taken_back(toc_out: Sink) -> Iterator[list[os.stat_result]]:
+    """Have a TOC gone again whose layer could not be put in its place after it; the list is for
+    what the TOC's file is."""
+    made: list[os.stat_result] = []
+    try:
+        yield made
+    except BaseException:
+        if made and isinstance(toc_out, (str, os.PathLike)):
+            path = os.path.realpath(toc_out)
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), made[0]):  # noqa: PTH116
+                    os.unlink(path)  # noqa: PTH108
+        raise
 
 
 def _prioritize(
@@ -255,6 +277,21 @@ def _prioritize(
         spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         conversion.prioritize(names, spool.fileno(), False)
     return tuple(os.fsdecode(name) for name in conversion.missing)
+
+
+def _run(conversion: Any, strict: bool, *, synced: bool) -> dict[str, Any]:
+    """Convert; `synced` says whether what is written is synced when it is complete."""
+    try:
+        return conversion.run(synced=synced)  # type: ignore[no-any-return]
+    except UnindexableError as error:
+        if not strict:
+            raise
+        raise UnindexableError(
+            f"{error.message}, which zstd:chunked cannot hold; without strict (--strict) the layer "
+            "is plain zstd",
+            error.source,
+            error.offset,
+        ) from None
 
 
 def not_prioritized(error: EntryNotFoundError) -> EntryNotFoundError:

@@ -27,6 +27,8 @@ _STARGZ = "io.containers.zstd-chunked."
 STARGZ_CHECKSUM = _STARGZ + "manifest-checksum"
 STARGZ_POSITION = _STARGZ + "manifest-position"
 
+ZSTD_CHUNKED = (_STARGZ, _CHUNKED)  # how those of both begin, also such as are of the past
+
 _TYPE = 1
 
 
@@ -47,13 +49,17 @@ def annotations_of(format: str, fields: dict[str, Any]) -> dict[str, str]:
             POSITION: toc_position(toc),
             SPLIT_POSITION: str(split),
         }
-    made = {UNCOMPRESSED_SIZE: str(fields["uncompressed_size"])}
-    if format != "stargz":
-        made[TOC_DIGEST] = fields["toc_digest"]
+    made = {} if format == "stargz" else {TOC_DIGEST: fields["toc_digest"]}
+    made[UNCOMPRESSED_SIZE] = str(fields["uncompressed_size"])
     if format == "zstd:chunked-stargz":
         made[STARGZ_CHECKSUM] = fields["toc_checksum"]
         made[STARGZ_POSITION] = toc_position(toc)
     return made
+
+
+def is_of_format(name: str) -> bool:
+    """Whether an annotation says in which format a layer is: it is not true of another one."""
+    return name in (TOC_DIGEST, UNCOMPRESSED_SIZE) or name.startswith(ZSTD_CHUNKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +88,10 @@ def chunked_of(annotations: Mapping[str, str], source: str = "") -> Chunked | No
         checksum, position, split = STARGZ_CHECKSUM, STARGZ_POSITION, ""
     else:
         return None
+    split_at = _position(annotations, split, source)
     return Chunked(
         _position(annotations, position, source, f":{_TYPE}"),
-        _position(annotations, split, source),
+        split_at if split_at and split_at.offset else None,  # as its footer says that there is none
         _digest(annotations, TOC_DIGEST, source),
         _digest(annotations, checksum, source),
     )

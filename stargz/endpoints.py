@@ -96,6 +96,11 @@ def is_replaced(path: str | os.PathLike[str]) -> bool:
         return True
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a pipe or a device, beside which nothing is made."""
+    return not (is_replaced(path) or Path(path).is_dir())
+
+
 def is_same_file(path: object, other: object) -> bool:
     """Whether a path and another path or file object are one regular file, or would be."""
     if not isinstance(path, (str, os.PathLike)):

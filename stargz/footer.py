@@ -29,7 +29,8 @@ EXTERNAL_FOOTER_SIZE = 46
 ZSTD_FOOTER_SIZE = 48
 TARSPLIT_FOOTER_SIZE = 72
 MAX_FOOTER_SIZE = TARSPLIT_FOOTER_SIZE + ZSTD_FOOTER_SIZE  # of a blob for both readers
-SKIPPABLE_HEADER = 8
+SKIPPABLE = bytes.fromhex("502a4d18")  # how a frame begins that decodes to nothing
+SKIPPABLE_HEADER = 8  # and so many bytes of it stand before what it holds
 
 Kind = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "indexed"]
 
@@ -37,9 +38,9 @@ _HEADER = bytes.fromhex("1f8b08040000000000ff")
 _TAIL = bytes.fromhex("010000ffff") + bytes(8)
 _MAGIC = b"STARGZ"
 _EXTERNAL = b"STARGZEXTERNALTOC"
-_SKIPPABLE = bytes.fromhex("502a4d18")
 # Of stargz-snapshotter, which containers/storage wrote too before it had a tar-split; and its own.
 _ZSTD = ((ZSTD_FOOTER_SIZE, b"GnUlInUx"), (TARSPLIT_FOOTER_SIZE, b"GNUlInUx"))
+_HEADS = [(size, SKIPPABLE + (size - 8).to_bytes(4, "little")) for size, _ in _ZSTD]
 # How footers in gzip begin: XLEN tells them from other empty members with an Extra field, such as
 # the one that ends what bgzip writes.
 _BEGINNINGS = tuple(_HEADER + bytes((size, 0)) for size in (26, 22, 21))
@@ -132,7 +133,14 @@ def find_footer(tail: bytes, blob_size: int, source: str = "") -> Footer | None:
         last = tail[-MAX_FOOTER_SIZE:]
         if any(part in last for part in (_MAGIC, b"UlInUx", *_BEGINNINGS)):
             raise
+        if any(last[-size:].startswith(head) for size, head in _HEADS):
+            raise
         return None
+
+
+def is_footer_size(size: int) -> bool:
+    """Whether a footer of zstd:chunked has so many bytes."""
+    return any(size == length for length, _ in _ZSTD)
 
 
 def kind_of(blob: ByteSource) -> Kind | None:
@@ -185,7 +193,7 @@ def _parse_zstd(tail: bytes, blob_size: int, source: str) -> Footer | None:
     size = 0
     for length, magic in _ZSTD:
         footer = tail[len(tail) - size - length : len(tail) - size]
-        head = _SKIPPABLE + (length - 8).to_bytes(4, "little")
+        head = SKIPPABLE + (length - 8).to_bytes(4, "little")
         if len(footer) == length and footer.startswith(head) and footer.endswith(magic):
             size += length
             found.append(_zstd_footer(footer, blob_size - size, size, source))
@@ -206,26 +214,33 @@ def _zstd_footer(footer: bytes, where: int, size: int, source: str) -> Footer:
         raise FooterError(
             f"a zstd:chunked TOC of type {numbers[3]}; only 1 is known", source, where
         )
-    toc = _position(numbers[:3], "TOC", where, source)
-    split = _position(numbers[4:], "tar-split", where, source) if any(numbers[4:]) else None
+    toc = Position(*numbers[:3])
+    split = Position(*numbers[4:]) if any(numbers[4:]) else None
+    check_positions(toc, split, where, source)
     return Footer("zstd:chunked", toc.offset, size, toc, split)
 
 
-def _position(numbers: list[int], what: str, where: int, source: str) -> Position:
-    found = Position(*numbers)
-    check_position(found, what, where, source)
-    return found
-
-
-def check_position(found: Position, what: str, where: int, source: str) -> None:
-    """Whether a frame is among the first `where` bytes of a blob, behind the header of another."""
-    _inside(found.offset, where, source, what)
-    if found.offset < SKIPPABLE_HEADER or not 0 < found.packed <= where - found.offset:
-        raise FooterError(
-            f"a {what} of {found.packed} bytes at {found.offset} does not end before the footer",
-            source,
-            where,
-        )
+def check_positions(toc: Position, split: Position | None, where: int, source: str) -> None:
+    """Whether both are among the first `where` bytes of a blob, each in a frame of its own."""
+    for what, found in (("TOC", toc), ("tar-split", split)):
+        if found is None:
+            continue
+        _inside(found.offset, where, source, what)
+        if found.offset < SKIPPABLE_HEADER or not 0 < found.packed <= where - found.offset:
+            raise FooterError(
+                f"a {what} of {found.packed} bytes at {found.offset} does not end before the "
+                "footer",
+                source,
+                where,
+            )
+        if found.size >= 1 << 63:
+            raise FooterError(f"a {what} of {found.size} bytes cannot be", source, where)
+    if split is not None:
+        first, second = sorted((toc, split), key=lambda found: found.offset)
+        if first.offset + first.packed > second.offset - SKIPPABLE_HEADER:
+            raise FooterError(
+                f"the TOC, at {toc}, and the tar-split, at {split}, overlap", source, where
+            )
 
 
 def _inside(toc_offset: int, where: int, source: str, what: str = "TOC") -> int:

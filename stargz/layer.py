@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -55,9 +55,9 @@ class VerifyResult:
     tar, its TOC included). `errors` holds the first hundred of `error_count` problems.
     `verified`: the TOC's digest was given when the layer was opened and every file has a
     digest, so that the contents, and not only their consistency, were checked. `warnings` are
-    of headers in which other readers see another tree. Of an ordinary tar `blob_digest` and
-    `diff_id` are what the blob, and the tar in it, was found to have. It is true
-    (`if layer.verify():`) when `ok` is.
+    of headers in which other readers see another tree, and of what keeps those of zstd:chunked from
+    its TOC. `diff_id` is what the tar was found to have, in zstd:chunked and of an ordinary tar; of
+    the latter `blob_digest` is what the blob has. It is true (`if layer.verify():`) when `ok` is.
     """
 
     ok: bool
@@ -78,12 +78,13 @@ class VerifyResult:
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the TOC's JSON is: its member (of zstd:chunked its frame), the end of its members, its
-    length."""
+    length; and the sha256 of that frame."""
 
     blob: Blob
     offset: int
     end: int
     json_size: int
+    checksum: str = ""
 
 
 class Origin(Protocol):
@@ -175,6 +176,16 @@ class Layer:
             assert self.index is not None
             self._digest = toc_digest_of(self.index)
         return self._digest
+
+    @property
+    def toc_checksum(self) -> str:
+        """Of zstd:chunked the sha256 of the TOC's frame: "sha256:..."; "" of other kinds."""
+        return self._place.checksum if self._place is not None else ""
+
+    @property
+    def split_digest(self) -> str:
+        """Of zstd:chunked the sha256 of the tar-split's frame, which the TOC has; or ""."""
+        return self._rows.split_digest
 
     @property
     def toc_offset(self) -> int:
@@ -518,8 +529,10 @@ class Layer:
 
         Every gzip member with its CRC, every chunk and file against its digest, and the TOC
         against the tree that the tar makes when it is applied in order. What is read by an index
-        is indexed once more, and the two are compared. Errors of the blob are collected, not
-        raised. `progress(done, total)` gets compressed bytes, some tens of times a second.
+        is indexed once more, and the two are compared. Of zstd:chunked every frame counts, those at
+        the end too; with a tar-split the tar is put together of that, and each header compared with
+        its entry, as containers/storage does. Errors of the blob are collected, not raised.
+        `progress(done, total)` gets compressed bytes, some tens of times a second.
         """
         if self.index is not None:
             from stargz.comparing import compare
@@ -530,6 +543,8 @@ class Layer:
                 found["undigested"] = self.reader.undigested()
             finally:
                 self.reader.leave()
+        elif self.footer.toc is not None:
+            found = self._verify_chunked(progress)
         else:
             with self._whole() as blob:
                 found = self.reader.verify(
@@ -548,6 +563,27 @@ class Layer:
             blob_digest=found.get("blob_digest") or None,
             diff_id=found.get("diff_id") or None,
         )
+
+    def _verify_chunked(self, progress: Callable[[int, int], object] | None) -> dict[str, Any]:
+        from stargz.ending import check_end
+
+        assert self.footer.toc is not None
+        with self._whole() as blob:
+            end = check_end(blob.source, self.footer, self._rows.split_digest)
+            found = self.reader.verify(
+                self.data_end,
+                self._in_blob().json_size,
+                progress,
+                blob=blob,
+                toc=astuple(self.footer.toc),
+                split=None if end.split is None else astuple(end.split),
+            )
+        found["errors"] += [
+            {"name": "", "offset": offset, "message": message} for offset, message in end.problems
+        ]
+        found["error_count"] += len(end.problems)
+        found["notes"] += end.warnings
+        return found
 
     # --- life ---------------------------------------------------------------------------
 

@@ -9,39 +9,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stargz._engine.reader import FRAMES, Blob, Reader, read_toc, read_toc_frame
-from stargz.descriptors import TOC_DIGEST, Chunked, chunked_of
+from stargz.descriptors import TOC_DIGEST, chunked_of
 from stargz.digests import check_digest, is_sha256
 from stargz.errors import (
     DigestError,
     FooterError,
     NotPicklableError,
-    TOCError,
     UnverifiedError,
     UsageError,
     may_hold_secret,
 )
-from stargz.footer import (
-    MAX_FOOTER_SIZE,
-    NO_FOOTER,
-    Footer,
-    Position,
-    check_position,
-    find_footer,
-    parse_footer,
-)
+from stargz.footer import NO_FOOTER
 from stargz.layer import Layer, Place
-from stargz.options import MAX_TOC_SIZE, is_given, thread_count
+from stargz.options import MAX_TOC_SIZE, is_given, thread_count, toc_too_large
 from stargz.sources import ByteSource, FileObjectSource, Source, as_source, url_scheme
-from stargz.sources.base import TAIL, TAIL_MIN, tail_size
+from stargz.sources.base import TAIL_MIN
+from stargz.tail import Tail, read_tail
 
 if TYPE_CHECKING:
     from stargz.cache import Cache
     from stargz.indexes import IndexSource
     from stargz.remote import Fetcher
-
-# More than this between the TOC's offset and the footer is read in steps, not at once: a
-# false offset must not fetch the blob.
-_TOC_FETCH = 64 << 20
 
 
 def open(
@@ -160,7 +148,7 @@ def open_as(
     try:
         disk = _disk_cache(options.cache, opened)
         chunked = None if named else chunked_of(annotations, opened.name)
-        end = None if named else _read_end(Blob(opened), toc, chunked)
+        end = None if named else read_tail(Blob(opened), chunked, seekable=toc is not None)
         if end is None:
             layer = _open_indexed(opened, owned, toc_digest, given, options, trusted)
         else:
@@ -278,67 +266,6 @@ def _own_cache() -> Cache | None:
     return as_cache(None)
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The last bytes of a blob, and the footer in them."""
-
-    footer: Footer
-    tail: bytes
-    said: Chunked | None  # by annotations
-
-    def around(self, blob: Blob, start: int, end: int) -> Blob:
-        """The blob, or of one that must be fetched those bytes of it."""
-        if blob.direct or end - start > _TOC_FETCH:
-            return blob
-        source, tail = blob.source, self.tail
-        at = source.size - len(tail)
-        if end <= at:
-            return Blob(source, source.read_at(start, end - start), start)
-        if start < at:
-            tail = source.read_at(start, at - start) + tail
-            at = start
-        return Blob(source, tail, at)
-
-
-def _read_end(blob: Blob, toc: Source | None, said: Chunked | None) -> _End | None:
-    """The end of a seekable layer; None for an ordinary blob, if no `toc` was given for it."""
-    source = blob.source
-    size = source.size
-    # A local file is read where it is needed; anything else once.
-    at_hand = min(getattr(source, "at_hand", 0), TAIL)
-    length = min(size, MAX_FOOTER_SIZE if blob.direct else at_hand or tail_size(size))
-    tail = source.read_at(size - length, length) if length else b""
-    find = find_footer if toc is None else parse_footer
-    footer: Footer | None
-    if said is not None and said.toc is not None:
-        footer = _as_annotated(tail[-MAX_FOOTER_SIZE:], size, said, said.toc, source.name)
-    else:
-        footer = find(tail[-MAX_FOOTER_SIZE:], size, source.name)
-    return None if footer is None else _End(footer, tail, said)
-
-
-def _as_annotated(tail: bytes, size: int, said: Chunked, toc: Position, name: str) -> Footer:
-    """The footer of zstd:chunked whose annotations say where the TOC is: containers/storage reads
-    no other, and wrote several."""
-    footer: Footer | None = None
-    with suppress(FooterError):
-        footer = find_footer(tail, size, name)
-    if footer is None:
-        footer = Footer("zstd:chunked", toc.offset, 0, toc, said.split)
-    split = footer.split or said.split
-    if footer.toc != toc or said.split not in (None, split):
-        raise FooterError(
-            f"its footer ({footer.kind}) and its annotations do not agree where the TOC is, at "
-            f"{footer.toc or footer.toc_offset} or {toc}, or where the tar-split is",
-            name,
-            size - footer.size,
-        )
-    for what, position in (("TOC", toc), ("tar-split", said.split)):
-        if position is not None:
-            check_position(position, what, size - footer.size, name)
-    return replace(footer, split=split)
-
-
 def _open_indexed(
     source: ByteSource,
     owned: bool,
@@ -393,7 +320,7 @@ def _open_indexed(
 def _open_seekable(
     blob: Blob,
     owned: bool,
-    end: _End,
+    end: Tail,
     toc: Source | None,
     toc_digest: str | None,
     options: OpenOptions,
@@ -422,7 +349,7 @@ def _open_seekable(
     rows, json_size, digest = read_toc(toc_blob, json_offset, json_end, limit, data_end)
     actual = f"sha256:{digest.hex()}"
     if toc_digest is not None:
-        _check_toc(toc_digest, actual, source.name)
+        _check_toc(toc_digest, actual, toc_blob.source.name)
     place = Place(toc_blob, json_offset, json_end, json_size)
     threads = thread_count(options.threads)
     close = source.close if owned else None
@@ -435,7 +362,7 @@ def _open_seekable(
 def _open_chunked(
     blob: Blob,
     owned: bool,
-    end: _End,
+    end: Tail,
     toc: Source | None,
     toc_digest: str | None,
     options: OpenOptions,
@@ -455,11 +382,11 @@ def _open_chunked(
     rows, digest, packed_digest = read_toc_frame(
         toc_blob, at.offset, at.packed, at.size, options.max_toc_size, footer.data_end
     )
-    actual = f"sha256:{digest.hex()}"
+    actual, packed = f"sha256:{digest.hex()}", f"sha256:{packed_digest.hex()}"
     if toc_digest is not None:
         _check_toc(toc_digest, actual, source.name)
     if checksum:
-        _check_toc(checksum, f"sha256:{packed_digest.hex()}", source.name)
+        _check_toc(checksum, packed, source.name)
     reader = Reader(
         blob,
         rows,
@@ -471,7 +398,7 @@ def _open_chunked(
     )
     if trusted is None:
         trusted = bool(toc_digest or checksum)
-    place = Place(toc_blob, at.offset, toc_end, at.size)
+    place = Place(toc_blob, at.offset, toc_end, at.size, packed)
     return Layer(reader, rows, footer, place, actual, trusted)
 
 
@@ -517,11 +444,7 @@ def _external(toc: Source, max_size: int) -> tuple[Blob, int, int]:
     source = as_source(toc)
     try:
         if source.size > max_size:
-            raise TOCError(
-                f"{source.size} bytes are more than a TOC may have, {max_size}; "
-                "max_toc_size (--max-toc-size) allows more",
-                source.name,
-            )
+            raise toc_too_large(source.size, max_size, source.name)
         # It is small, and needed once more for read_toc: keep it.
         data = source.read_at(0, source.size)
     finally:

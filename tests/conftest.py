@@ -100,3 +100,10 @@ def soci(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """soci(command, *args): the Go program over SOCI's own packages."""
     folder = tmp_path_factory.mktemp("soci")
     return go_program(INTEROP / "soci/build", folder, "the program over SOCI's packages")
+
+
+@pytest.fixture(scope="session")
+def chunked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """chunked(command, *args): the Go program over both implementations of zstd:chunked."""
+    folder = tmp_path_factory.mktemp("chunked")
+    return go_program(INTEROP / "chunked/build", folder, "the program over zstd:chunked's packages")

@@ -42,6 +42,20 @@ def tree(root: Path) -> dict[str, Any]:
     }
 
 
+def as_pulled(root: Path) -> dict[str, Any]:
+    """Likewise, of what containers/storage makes of layers that it pulls in parts: no devices and
+    pipes, of links only where they lead to, and of directories not the time."""
+    kept: dict[str, Any] = {}
+    for name, value in tree(root).items():
+        if name == "one file":
+            kept[name] = [[one for one in names if one in kept] for names in value]
+        elif value[0][0] == "l":
+            kept[name] = value[3]
+        elif value[0][0] in "-d":
+            kept[name] = value[:2] + value[2 + (value[0][0] == "d") :]
+    return kept
+
+
 def chain_id(diff_ids: Sequence[str]) -> str:
     """What containerd calls the snapshot of a stack of layers (OCI image-spec, config.md)."""
     chain = diff_ids[0]
@@ -286,15 +300,22 @@ class Podman:
 
 
 @contextmanager
-def podman(folder: Path, driver: str) -> Iterator[Podman]:
-    """podman with what it keeps below `folder`; `driver` is vfs or overlay."""
+def podman(folder: Path, driver: str, *, partial: bool = False) -> Iterator[Podman]:
+    """podman with what it keeps below `folder`; `driver` is vfs or overlay. `partial`: layers are
+    pulled in parts where they can be, as distributions of podman 5 have it set."""
     program("podman")
     (folder / "tmp").mkdir(parents=True)
-    # Networks are not needed, but podman wants a folder that could have their plugins.
-    plugins = json.dumps([str(folder / "tmp")])
-    (folder / "containers.conf").write_text(f"[network]\ncni_plugin_dirs = {plugins}\n")
+    # Networks are not needed, but podman wants a folder that could have their plugins, and a newer
+    # one the program that makes them.
+    helpers = json.dumps([str(folder / "tmp")])
+    (folder / "tmp/netavark").touch(mode=0o755)
+    (folder / "containers.conf").write_text(
+        f"[network]\ncni_plugin_dirs = {helpers}\n[engine]\nhelper_binaries_dir = {helpers}\n"
+    )
     lines = [f"driver = {json.dumps(driver)}", f"graphroot = {json.dumps(str(folder / 'root'))}"]
     lines += [f"runroot = {json.dumps(str(folder / 'run'))}"]
+    if partial:
+        lines += ["[storage.options]", 'pull_options = { enable_partial_images = "true" }']
     (folder / "storage.conf").write_text("\n".join(["[storage]", *lines, ""]))
     (folder / "auth.json").write_text("{}")
     engine = Podman(folder, driver)

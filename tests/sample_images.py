@@ -184,6 +184,7 @@ class Image:
     digest: str  # of what the tag names
     layers: list[dict[str, Any]]
     config: dict[str, Any]
+    id: str  # the digest of its config
 
     @property
     def size(self) -> int:
@@ -212,4 +213,4 @@ def look(registry: registries.Registry, tag: str, platform: str = PLATFORMS[0]) 
         if f"{entry['platform']['os']}/{entry['platform']['architecture']}" == platform:
             found, _ = get("manifests", entry["digest"])
     config, _ = get("blobs", found["config"]["digest"])
-    return Image(digest, found["layers"], config)
+    return Image(digest, found["layers"], config, found["config"]["digest"])

@@ -450,7 +450,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         proxy = self.server.proxy
-        headers = {key.lower(): value for key, value in self.headers.items()}
+        # What comes in several lines is one list.
+        headers = {key.lower(): ", ".join(self.headers.get_all(key, [])) for key in self.headers}
         request = Request(0, self.command, self.path, headers)
         fault = proxy.arrived(request)
         pieces = self._body(request, headers)

@@ -135,11 +135,20 @@ def latin() -> bytes:
     return out.getvalue()
 
 
-def a_link() -> bytes:
+def of(*entries: dict[str, Any]) -> bytes:
+    """A tar of a directory d, a file d/f in it and a symlink s to d, and these."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        add(tar, "l", type=tarfile.LNKTYPE, linkname="below")
+        add(tar, "d", type=tarfile.DIRTYPE)
+        add(tar, "d/f", b"1")
+        add(tar, "s", type=tarfile.SYMTYPE, linkname="d")
+        for entry in entries:
+            add(tar, **entry)
     return out.getvalue()
+
+
+def link(name: str, target: str) -> dict[str, Any]:
+    return {"name": name, "type": tarfile.LNKTYPE, "linkname": target}
 
 
 UNFIT = {
@@ -147,7 +156,54 @@ UNFIT = {
     "twice, written otherwise": (twice("a", "./a"), "twice"),
     "a global header": (a_global_header(), "global header"),
     "bytes behind the end": (a_tar() + b"x", "behind the end"),
-    "a hard link to nothing": (a_link(), "not in the layer"),
+    "a hard link to nothing": (of(link("l", "below")), "not in the layer"),
+    "a hard link to itself": (of(link("l", "./l")), "later"),
+    "a hard link to a later one": (of(link("l", "m"), link("m", "d/f")), "later"),
+    "a hard link to a directory": (of(link("l", "d")), "directory"),
+    "a hard link to what becomes a directory": (
+        of(link("l", "e"), {"name": "e", "type": tarfile.DIRTYPE}),
+        "no file",
+    ),
+    "a hard link behind a symlink": (of(link("l", "s/f")), "not in the layer"),
+    "an entry below a symlink": (of({"name": "s/g", "data": b""}), "below what is no directory"),
+    "a file where a directory is": (
+        of({"name": "e/f", "data": b""}, {"name": "e", "data": b"1"}),
+        "entries below it",
+    ),
+    "a name that goes up": (of({"name": "d/../../g", "data": b"1"}), "goes up"),
+    "a dot behind a file's name": (of({"name": "g/.", "data": b"1"}), "goes up"),
+    "a file for a root": (of({"name": ".", "data": b"1"}), "the root"),
+    "a whiteout of no name": (of({"name": "d/.wh.", "data": b""}), "whiteout"),
+    "a whiteout of the directory above": (of({"name": "d/.wh...", "data": b""}), "whiteout"),
+    "a whiteout with contents": (of({"name": "d/.wh..wh..opq", "data": b"1"}), "whiteout"),
+    "a whiteout behind what it is for": (of({"name": "d/.wh.f", "data": b""}), "same layer"),
+    "a whiteout before what it is for": (
+        of({"name": ".wh.n", "data": b""}, {"name": "n", "type": tarfile.SYMTYPE, "linkname": "d"}),
+        "same layer",
+    ),
+    "a whiteout of a directory that is implied": (
+        of({"name": "n/m/o", "data": b""}, {"name": "n/.wh.m", "data": b""}),
+        "same layer",
+    ),
+    "an entry below what a whiteout is for": (
+        of({"name": ".wh.n", "data": b""}, {"name": "n/m", "data": b""}),
+        "below what is no directory",
+    ),
+    "a hard link to a pipe": (
+        of({"name": "p", "type": tarfile.FIFOTYPE}, link("l", "p")),
+        "device, pipe",
+    ),
+    "a hard link to a device": (
+        of(link("l", "p"), {"name": "p", "type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}),
+        "no file",
+    ),
+    "a large xattr": (
+        of({"name": "x", "pax_headers": {"SCHILY.xattr.user.x": "v" * 65537}}),
+        "xattr",
+    ),
+    "a whiteout that is a link": (of(link(".wh.e", "d/f")), "with contents"),
+    "a long name": (of({"name": "d/" + "n" * 256, "data": b"1"}), "too long"),
+    "a long path": (of({"name": "d/" + "n/" * 1600 + "f", "data": b"1"}), "too long"),
     "a name that is not UTF-8": (latin(), "not UTF-8"),
 }
 
@@ -162,6 +218,31 @@ def test_what_the_format_cannot_hold_is_left_plain(what: str) -> None:
     assert result.diff_id == plain_chunked.sha256(tar)
     assert (result.annotations, result.toc_digest, result.entries, result.chunks) == ({}, "", 0, 0)
     assert any("plain zstd" in warning for warning in result.warnings)
+
+
+def test_what_readers_take_is_not_left_plain() -> None:
+    tar = of(
+        link("l", "d/f"),
+        link("m", "l"),
+        link("n", "later"),
+        {"name": "later", "data": b"2"},
+        {"name": ".wh.x", "data": b""},
+        {"name": "d/.wh..wh..opq", "data": b""},
+        {"name": "d/.wh..wh.f", "data": b""},
+        {"name": "p", "type": tarfile.FIFOTYPE},
+        {"name": "./e//./f", "data": b"3"},
+        {"name": "e", "type": tarfile.DIRTYPE},
+        {"name": "d/" + "n" * 255, "data": b"4"},
+        {"name": "...", "data": b"5"},
+    )
+    blob, result = convert(tar, "zstd:chunked", strict=True)
+    found = plain_chunked.read(blob, result.annotations)
+    assert result.entries == len([e for e in found.toc["entries"] if e["type"] != "chunk"]) == 15
+    assert found.split is not None
+    files = plain_chunked.contents(blob, found)
+    assert plain_chunked.put_together(found.split, files) == tar
+    with stargz.open(blob) as layer:
+        assert layer.read("n") == b"2"
 
 
 def test_the_command(tmp_path: Path) -> None:

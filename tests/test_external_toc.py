@@ -144,6 +144,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     refused("source", toc_out=src)
     refused("keeps the order", prioritized=["a"])
     refused("13 is not in 1 to 12", level=13)
+    refused("alone: the others", strict=True)
     same = io.BytesIO()
     refused("destination", dst=same, toc_out=same)
     assert [path.name for path in tmp_path.iterdir()] == ["in.tar"]
@@ -168,6 +169,16 @@ def test_both_files_or_none(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):
         stargz.convert(src, dst, format="external-toc", toc_out=Full())
     assert not dst.exists()
+
+    class Meanwhile(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            dst.write_bytes(b"another's")
+            return super().read(size)
+
+    toc.unlink()
+    with pytest.raises(FileExistsError):
+        stargz.convert(Meanwhile(SMALL), dst, format="external-toc", force=False)
+    assert dst.read_bytes() == b"another's" and not toc.exists()
     made = stargz.convert(src, dst, format="external-toc")
     assert made.toc_digest == oracle.sha256(oracle.toc_in(toc.read_bytes()))
 

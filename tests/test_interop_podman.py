@@ -14,7 +14,7 @@ import pytest
 import registries
 import sample_images
 from containers import ADDED, Podman, needs_overlay, podman, tree
-from sample_images import NAME, PLATFORMS, look
+from sample_images import NAME, PLATFORMS, look, name
 
 from stargz.oci.conversion import convert_image
 
@@ -66,6 +66,26 @@ def test_podman_has_the_same_files(
     assert f"{registry.host}/{NAME}@{image.digest}" in described["RepoDigests"]
 
 
+@pytest.mark.parametrize("engine", ["overlay"], indirect=True)
+@pytest.mark.parametrize("format", ["external-toc", "zstd:chunked", "zstd:chunked-stargz"])
+def test_podman_pulls_every_format(
+    format: str, engine: Podman, registry: registries.Registry
+) -> None:
+    """Whole, where it is older than 5; tests/test_interop_partial.py has newer ones."""
+    tag = format.replace(":", "-")
+    convert_image(name(registry, "plain"), name(registry, tag), format=format, force=True)
+    engine.run("rmi", "--all", "--force")  # or it would take layers that it knows by their DiffIDs
+    made = pull(engine, registry, tag, PLATFORMS[0])
+    with engine.mount(made) as files:
+        found = tree(files)
+    engine.run("rmi", "--all", "--force")
+    plain = pull(engine, registry, "plain", PLATFORMS[0])
+    # Where the tar is kept, so is the config, whose digest is the ID.
+    assert (made == plain) == (format != "zstd:chunked-stargz")
+    with engine.mount(plain) as files:
+        assert tree(files) == found
+
+
 def test_podman_exports_the_same_files(
     engine: Podman, registry: registries.Registry, tmp_path: Path
 ) -> None:
@@ -86,6 +106,23 @@ def test_podman_exports_the_same_files(
             )
     assert found[0] == found[1]
     assert "usr/empty-directory" in found[0] or "usr/empty-directory/" in found[0]
+
+
+@pytest.mark.parametrize("engine", ["overlay"], indirect=True)
+def test_podman_pulls_one_of_both(
+    tool: Tool, engine: Podman, registry: registries.Registry, tmp_path: Path
+) -> None:
+    both = convert_image(name(registry, "plain"), name(registry, "both"), both=True)
+    plain = pull(engine, registry, "plain", PLATFORMS[0])
+    # The first for its platform; podman from 5.0 on prefers zstd.
+    either = (plain, pull(engine, registry, "seekable", PLATFORMS[0]))
+    assert pull(engine, registry, "both", PLATFORMS[0]) in either
+    layout = tmp_path / "layout"
+    command = [tool("skopeo"), "--insecure-policy", "copy", "--all", "--src-tls-verify=false"]
+    command += [f"docker://{registry.host}/{NAME}:both", f"oci:{layout}:both"]
+    subprocess.run(command, check=True, capture_output=True)
+    index = json.loads((layout / "index.json").read_text())
+    assert index["manifests"][0]["digest"] == both.digest
 
 
 # --- skopeo, umoci ----------------------------------------------------------------------

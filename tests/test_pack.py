@@ -497,8 +497,8 @@ def test_progress(tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level": 0}, "level 0"),
-        ({"level": 13}, "level 13"),
+        ({"level": 0}, r"level \(--level\) 0"),
+        ({"level": 13}, r"level \(--level\) 13"),
         ({"chunk_size": 1000}, r"\(--chunk-size\) 1000"),
         ({"threads": 0}, "0 threads"),
         ({"owner": (-1, 0)}, "owner -1:0"),

@@ -31,6 +31,14 @@ static inline void sgz_put_le64(uint8_t *out, uint64_t value)
     sgz_put_le32(out + 4, (uint32_t)(value >> 32));
 }
 
+static inline uint64_t sgz_get_be64(const uint8_t *in)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value = value << 8 | in[i];
+    return value;
+}
+
 static inline void sgz_put_be64(uint8_t *out, uint64_t value)
 {
     for (int i = 0; i < 8; i++)

@@ -277,16 +277,20 @@ size_t sgz_base_json_decode(const sgz_json_span *span, char *out, int *bad)
     return (size_t)(out - start);
 }
 
-static int base64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
+/* Of each character its value, 0x80 for what has none. */
+static const uint8_t base64_digits[256] = {
+#define NONE8 128, 128, 128, 128, 128, 128, 128, 128
+    NONE8, NONE8, NONE8, NONE8, NONE8,
+    128, 128, 128, 62, 128, 128, 128, 63,
+    52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 128, 128, 128, 128, 128, 128,
+    128, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+    15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 128, 128, 128, 128, 128,
+    128, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40,
+    41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 128, 128, 128, 128, 128,
+    NONE8, NONE8, NONE8, NONE8, NONE8, NONE8, NONE8, NONE8,
+    NONE8, NONE8, NONE8, NONE8, NONE8, NONE8, NONE8, NONE8,
+#undef NONE8
+};
 
 size_t sgz_base_json_base64(const char *text, size_t len, char *out)
 {
@@ -295,21 +299,25 @@ size_t sgz_base_json_base64(const char *text, size_t len, char *out)
     size_t pad = 0;
     while (pad < 2 && pad < len && text[len - 1 - pad] == '=')
         pad++;
+    const uint8_t *in = (const uint8_t *)text;
+    size_t whole = pad ? len - 4 : len;
     char *start = out;
-    for (size_t i = 0; i < len; i += 4) {
-        size_t digits = i + 4 == len ? 4 - pad : 4;
-        uint32_t v = 0;
-        for (size_t k = 0; k < 4; k++) {
-            int digit = k < digits ? base64_digit(text[i + k]) : 0;
-            if (digit < 0)
-                return SIZE_MAX;
-            v = v << 6 | (uint32_t)digit;
-        }
-        *out++ = (char)(v >> 16);
-        if (digits > 2)
-            *out++ = (char)(v >> 8);
-        if (digits > 3)
-            *out++ = (char)v;
+    unsigned bad = 0;
+    for (size_t i = 0; i < whole; i += 4, out += 3) {
+        uint8_t a = base64_digits[in[i]], b = base64_digits[in[i + 1]];
+        uint8_t c = base64_digits[in[i + 2]], d = base64_digits[in[i + 3]];
+        bad |= a | b | c | d;
+        out[0] = (char)(a << 2 | b >> 4);
+        out[1] = (char)(b << 4 | c >> 2);
+        out[2] = (char)(c << 6 | d);
     }
-    return (size_t)(out - start);
+    if (pad) {
+        uint8_t a = base64_digits[in[whole]], b = base64_digits[in[whole + 1]];
+        uint8_t c = pad == 1 ? base64_digits[in[whole + 2]] : 0;
+        bad |= a | b | c;
+        *out++ = (char)(a << 2 | b >> 4);
+        if (pad == 1)
+            *out++ = (char)(b << 4 | c >> 2);
+    }
+    return bad & 0x80 ? SIZE_MAX : (size_t)(out - start);
 }

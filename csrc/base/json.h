@@ -104,7 +104,8 @@ sgz_json_result sgz_base_json_word(sgz_json_cursor *c, const char *word);
  * lone surrogates and each byte that is not UTF-8 become U+FFFD, and *bad is set. */
 size_t sgz_base_json_decode(const sgz_json_span *span, char *out, int *bad);
 
-/* Padded base64 (RFC 4648) into out (at least len / 4 * 3 bytes); SIZE_MAX: malformed. */
+/* Padded base64 (RFC 4648) into out (at least len / 4 * 3 bytes, or where the text is); SIZE_MAX:
+ * malformed. */
 size_t sgz_base_json_base64(const char *text, size_t len, char *out);
 
 #endif

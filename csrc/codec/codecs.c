@@ -325,7 +325,6 @@ sgz_status sgz_codec_load_zstd(sgz_codecs *codecs, const char *path, sgz_error *
         {"ZSTD_freeCCtx", offsetof(sgz_zstd, free_cctx)},
         {"ZSTD_CCtx_setParameter", offsetof(sgz_zstd, cctx_set_parameter)},
         {"ZSTD_CCtx_reset", offsetof(sgz_zstd, cctx_reset)},
-        {"ZSTD_CCtx_setPledgedSrcSize", offsetof(sgz_zstd, cctx_set_size)},
         {"ZSTD_compress2", offsetof(sgz_zstd, compress)},
         {"ZSTD_compressStream2", offsetof(sgz_zstd, compress_stream)},
         {"ZSTD_versionString", offsetof(sgz_zstd, version)},

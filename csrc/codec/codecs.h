@@ -122,7 +122,6 @@ typedef struct {
     size_t (*free_cctx)(void *);
     size_t (*cctx_set_parameter)(void *, int, int);
     size_t (*cctx_reset)(void *, int);
-    size_t (*cctx_set_size)(void *, unsigned long long);
     size_t (*compress)(void *, void *, size_t, const void *, size_t);
     size_t (*compress_stream)(void *, sgz_zstd_out *, sgz_zstd_in *, int);
     const char *(*version)(void);

@@ -60,6 +60,8 @@ typedef struct {
     /* Of a span whose bytes have a digest: */
     uint8_t compare;       /* set by the caller before it enters one: compare it */
     uint8_t need_sum;      /* likewise, of zstd:chunked: refuse a frame without a check sum */
+    uint8_t strict;        /* likewise, of zstd:chunked: refuse what stands between frames and decodes
+                              to nothing */
     uint8_t vouched;       /* it was right, before anything was decoded */
     const uint8_t *digest; /* it is compared at `end`, by what is taken in until then; or NULL */
     sgz_sha256 sha;

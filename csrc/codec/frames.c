@@ -6,12 +6,13 @@
 #include <string.h>
 
 /* Of zstd.h. */
-enum { LEVEL = 100, CHECKSUM_FLAG = 201 };
+enum { LEVEL = 100, WINDOW_LOG = 101, CHECKSUM_FLAG = 201 };
 enum { SESSION_ONLY = 1 };
 enum { CONTINUE = 0, END = 2 };
-#define SIZE_UNKNOWN (~0ull)
 
 #define PIECE ((size_t)128 << 10)
+/* Of frames in pieces, of any level: that of level 3. At 19 a compressor would take 90 MB. */
+#define PIECES_WINDOW_LOG 21
 
 static sgz_status failed(const sgz_framer *f, size_t code, sgz_error *err)
 {
@@ -53,7 +54,7 @@ sgz_status sgz_codec_frame(sgz_framer *f, const uint8_t *in, size_t len, uint8_t
     return SGZ_OK;
 }
 
-sgz_status sgz_codec_frame_begin(sgz_framer *f, int64_t size, sgz_error *err)
+sgz_status sgz_codec_frame_begin(sgz_framer *f, sgz_error *err)
 {
     const sgz_zstd *lib = &f->codecs->zstd;
     if (!f->out)
@@ -62,7 +63,12 @@ sgz_status sgz_codec_frame_begin(sgz_framer *f, int64_t size, sgz_error *err)
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
     size_t code = lib->cctx_reset(f->ctx, SESSION_ONLY);
     if (!lib->is_error(code))
-        code = lib->cctx_set_size(f->ctx, size < 0 ? SIZE_UNKNOWN : (unsigned long long)size);
+        code = lib->cctx_set_parameter(f->ctx, WINDOW_LOG, PIECES_WINDOW_LOG);
+    /* If the first call were the last one, the size would be known. */
+    sgz_zstd_in nothing = {NULL, 0, 0};
+    sgz_zstd_out out = {f->out, PIECE, 0};
+    if (!lib->is_error(code))
+        code = lib->compress_stream(f->ctx, &out, &nothing, CONTINUE);
     return lib->is_error(code) ? failed(f, code, err) : SGZ_OK;
 }
 
@@ -82,6 +88,15 @@ sgz_status sgz_codec_frame_piece(sgz_framer *f, const uint8_t *in, size_t len, i
             return status;
     } while (last ? left : source.pos < source.size);
     return SGZ_OK;
+}
+
+void sgz_codec_frame_sized(const uint8_t unsized[SGZ_FRAME_UNSIZED], uint64_t size,
+                           uint8_t out[SGZ_FRAME_SIZED])
+{
+    /* Magic number, descriptor, window (RFC 8878, 3.1.1.1); bits 6 and 7: a size of 8 bytes. */
+    memcpy(out, unsized, SGZ_FRAME_UNSIZED);
+    out[4] |= 3 << 6;
+    sgz_put_le64(out + SGZ_FRAME_UNSIZED, size);
 }
 
 void sgz_codec_skippable(uint8_t out[SGZ_SKIPPABLE_HEADER], uint32_t len)

@@ -32,12 +32,17 @@ static inline size_t sgz_codec_frame_bound(size_t len)
 sgz_status sgz_codec_frame(sgz_framer *f, const uint8_t *in, size_t len, uint8_t *out, size_t cap,
                            size_t *out_len, sgz_error *err);
 
-/* A frame in pieces of any size, which its bytes may depend on; `size` is -1 where it is not known.
- * `take` gets the bytes. */
+/* A frame in pieces of any size, which its bytes may depend on; `take` gets the bytes.
+ * How much it is is known at the end: so what comes first, a header of SGZ_FRAME_UNSIZED bytes, is to
+ * be replaced then by that of a sized frame. A compressor makes such frames or the others. */
+#define SGZ_FRAME_UNSIZED 6
+#define SGZ_FRAME_SIZED 14
 typedef sgz_status (*sgz_codec_take)(void *arg, const uint8_t *data, size_t len, sgz_error *err);
-sgz_status sgz_codec_frame_begin(sgz_framer *f, int64_t size, sgz_error *err);
+sgz_status sgz_codec_frame_begin(sgz_framer *f, sgz_error *err);
 sgz_status sgz_codec_frame_piece(sgz_framer *f, const uint8_t *in, size_t len, int last,
                                  sgz_codec_take take, void *arg, sgz_error *err);
+void sgz_codec_frame_sized(const uint8_t unsized[SGZ_FRAME_UNSIZED], uint64_t size,
+                           uint8_t out[SGZ_FRAME_SIZED]);
 
 /* How a skippable frame of `len` bytes begins. */
 void sgz_codec_skippable(uint8_t out[SGZ_SKIPPABLE_HEADER], uint32_t len);

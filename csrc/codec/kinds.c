@@ -107,11 +107,26 @@ static void pass_padding(sgz_zstd_in *in)
         in->pos++;
 }
 
+/* Readers that enter at a frame need one there. */
+static sgz_status refuse_filler(const sgz_decoder *d, const uint8_t *header, size_t len,
+                                sgz_error *err)
+{
+    const char *what = !header[0] ? "zeros stand"
+        : len >= 4 && (header[0] & 0xf0) == 0x50 && !memcmp(header + 1, "\x2a\x4d\x18", 3)
+            ? "a skippable frame stands" : NULL;
+    if (!d->strict || !what)
+        return SGZ_OK;
+    return sgz_base_fail(err, SGZ_EDATA, d->frame_offset, NULL, 0,
+                         "%s where a frame with bytes of the tar should be", what);
+}
+
 /* What the header of the next frame says. */
 static sgz_status look_at_frame(const sgz_decoder *d, const uint8_t *header, size_t len,
                                 sgz_error *err)
 {
-    sgz_status st = sgz_codec_zstd_check(header, len, window_memory(d), d->frame_offset, err);
+    sgz_status st = refuse_filler(d, header, len, err);
+    if (!st)
+        st = sgz_codec_zstd_check(header, len, window_memory(d), d->frame_offset, err);
     if (st || !sgz_codec_points_frames(d->points) || !d->need_sum ||
         sgz_codec_zstd_has_sum(header, len))
         return st;
@@ -131,7 +146,8 @@ static sgz_status unpack(sgz_decoder *d, const uint8_t **in, size_t *in_len, uin
     while (!st && to.pos < cap && !(ended && !hint)) {
         size_t took = from.pos, made_before = to.pos;
         if (!d->frame_open) {
-            pass_padding(&from);
+            if (!d->strict)
+                pass_padding(&from);
             size_t left = from.size - from.pos;
             if (!left || (left < d->kind->look && d->next + (int64_t)from.size < d->end))
                 break; /* the header is not whole here */

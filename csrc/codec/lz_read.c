@@ -137,6 +137,14 @@ static sgz_lz_ended precodes(sgz_lz_reader *r, sgz_lz_call *c)
     return GO_ON;
 }
 
+/* More input is needed, unless it is clear already that no code ends the block. */
+static sgz_lz_ended more_lengths(const sgz_lz_reader *r, sgz_lz_call *c)
+{
+    return r->at > SGZ_END_OF_BLOCK && !r->lengths[SGZ_END_OF_BLOCK]
+               ? sgz_lz_broken(c, SGZ_BROKEN_BLOCK)
+               : NO_INPUT;
+}
+
 static sgz_lz_ended lengths(sgz_lz_reader *r, sgz_lz_call *c)
 {
     static const uint8_t extra[] = {2, 3, 7}, least[] = {3, 3, 11};
@@ -147,9 +155,10 @@ static sgz_lz_ended lengths(sgz_lz_reader *r, sgz_lz_call *c)
         uint32_t e = r->tables.precode[r->bits & ((1u << SGZ_PRECODE_MAX) - 1)];
         unsigned used = e & 63, what = e >> 16;
         if (e & SGZ_LZ_NONE)
-            return r->bit_count < SGZ_PRECODE_MAX ? NO_INPUT : sgz_lz_broken(c, SGZ_BROKEN_BLOCK);
+            return r->bit_count < SGZ_PRECODE_MAX ? more_lengths(r, c)
+                                                   : sgz_lz_broken(c, SGZ_BROKEN_BLOCK);
         if (used + (what < 16 ? 0 : extra[what - 16]) > r->bit_count)
-            return NO_INPUT;
+            return more_lengths(r, c);
         sgz_lz_take(r, used);
         if (what < 16) {
             r->lengths[r->at++] = (uint8_t)what;

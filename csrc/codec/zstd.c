@@ -1,5 +1,7 @@
 #include "codec/zstd.h"
 
+#include <string.h>
+
 #include "codec/points.h"
 
 #define WINDOW_LOG_MAX 100 /* ZSTD_d_windowLogMax */
@@ -35,11 +37,23 @@ static uint64_t little_endian(const uint8_t *p, size_t n)
     return value;
 }
 
+/* A frame of one of the formats before 0.8, which some builds of libzstd decode: most have no check
+ * sum, and the limit of windows is not theirs. */
+static int is_legacy(const uint8_t *p, size_t len)
+{
+    return len >= 4 && !memcmp(p + 1, "\xb5\x2f\xfd", 3) &&
+           (p[0] == 0x1e || (p[0] >= 0x22 && p[0] <= 0x27));
+}
+
 /* RFC 8878, 3.1.1.1. */
 sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, int64_t offset,
                                 sgz_error *err)
 {
     static const uint8_t dictionary_bytes[] = {0, 1, 2, 4}, content_bytes[] = {0, 2, 4, 8};
+    if (is_legacy(p, len))
+        return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                             "a zstd frame of a format of before 2016, which is not read; compress it "
+                             "again");
     if (len < 6 || p[0] != 0x28)
         return SGZ_OK;
     int descriptor = p[4], single = descriptor & 0x20;
@@ -59,7 +73,7 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
         window = ((uint64_t)1 << (10 + (p[5] >> 3))) / 8 * (8 + (p[5] & 7));
     if (window <= (uint64_t)memory)
         return SGZ_OK;
-    uint64_t mib = (window + (1 << 20) - 1) >> 20;
+    uint64_t mib = (window >> 20) + ((window & ((1 << 20) - 1)) != 0);
     if (memory == SGZ_FRAME_MEMORY)
         return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                              "a zstd frame has a window of %llu MiB, over the limit of %lld MiB "

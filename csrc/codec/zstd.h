@@ -12,8 +12,8 @@
 /* A stream that decodes frames whose windows take at most `memory`. */
 sgz_status sgz_codec_zstd_new(const sgz_codecs *codecs, int64_t memory, void **stream,
                               sgz_error *err);
-/* Look at the header of the frame at blob offset `offset`: its window fits into `memory`, and it
- * needs no dictionary. What is no header, or not all of one, is left to libzstd. */
+/* Look at the header of the frame at blob offset `offset`: its window fits into `memory`, it needs
+ * no dictionary, and is of the format of RFC 8878. What is no header, or not all of one, is left to libzstd. */
 sgz_status sgz_codec_zstd_check(const uint8_t *data, size_t len, int64_t memory, int64_t offset,
                                 sgz_error *err);
 /* Whether a frame ends in a check sum of its contents, or has none (skippable ones). */

@@ -282,7 +282,7 @@ static sgz_status check_room(const reader *r, const sgz_tar_entry *entry, sgz_er
     const sgz_toc *toc = r->index->toc;
     sgz_toc_weight weight = {.rows = toc->count, .bytes = toc->arena_len,
                              .owners = toc->string_count};
-    if (r->work > work_limit(r) || !sgz_toc_fits(weight, 2 * (uint64_t)r->flat.len))
+    if (r->work > work_limit(r) || !sgz_toc_fits(weight, 2 * (uint64_t)r->flat.len, 0))
         return BAD(entry, err, "the entries to here are more than a ztoc of this size can have");
     return SGZ_OK;
 }

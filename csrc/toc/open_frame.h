@@ -11,8 +11,8 @@ typedef struct {
 } sgz_toc_frame;
 
 /* Read it: the frame must decode to just its size, of which max_size are allowed, and is read once.
- * `blob_end` bounds the offsets in it. `digest` is the sha256 of the JSON, `checksum` that of the
- * frame. */
+ * `blob_end` bounds the offsets in it. A chunk of zeros whose digest is another is SGZ_EDIGEST.
+ * `digest` is the sha256 of the JSON, `checksum` that of the frame. */
 sgz_status sgz_toc_read_frame(const sgz_codecs *codecs, const sgz_blob *blob,
                               const sgz_toc_frame *frame, int64_t max_size, int64_t blob_end,
                               sgz_toc *toc, uint8_t digest[32], uint8_t checksum[32],

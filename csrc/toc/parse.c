@@ -43,7 +43,8 @@ static sgz_json_result read_key(sgz_toc_parser *parser, sgz_json_cursor *c)
     if (r)
         return r;
     char folded[SGZ_TOC_KEY_MAX + 1];
-    size_t len = sgz_toc_fold_key(&key, folded);
+    int disputed = 0;
+    size_t len = sgz_toc_fold_key(&key, folded, parser->chunked ? &disputed : NULL);
     int *seen = NULL;
     parser->top_key = TOP_UNKNOWN;
     if (len == 7 && !memcmp(folded, "version", 7)) {
@@ -56,9 +57,9 @@ static sgz_json_result read_key(sgz_toc_parser *parser, sgz_json_cursor *c)
         parser->top_key = TOP_SPLIT;
         seen = &parser->seen_split;
     }
-    if (seen && *seen) {
+    if (seen && (*seen || disputed)) {
         c->p = start;
-        return json_bad(c, "the key is given twice");
+        return json_bad(c, disputed ? SGZ_TOC_DISPUTED : "the key is given twice");
     }
     if (seen)
         *seen = 1;
@@ -82,8 +83,10 @@ static sgz_json_result read_top_value(sgz_toc_parser *parser, sgz_json_cursor *c
         if (*c->p != 'n')
             return json_bad(c, "expected an array of entries");
         r = sgz_base_json_word(c, "null");
-    } else if (parser->top_key == TOP_SPLIT && *c->p == '"') {
+    } else if (parser->top_key == TOP_SPLIT && parser->chunked && *c->p != 'n') {
         sgz_json_span digest;
+        if (*c->p != '"')
+            return json_bad(c, "tarSplitDigest: expected a string");
         r = sgz_json_string(c, &digest);
         parser->toc->has_split = !r && digest.len;
         if (!r && digest.len && !sgz_toc_read_digest(&digest, parser->toc->split_digest)) {
@@ -106,6 +109,7 @@ static sgz_status read_unit(sgz_toc_parser *parser, sgz_json_cursor *c, int64_t 
         sgz_toc_fields fields;
         memset(&fields, 0, sizeof fields);
         fields.key = KEY_UNKNOWN;
+        fields.chunked = parser->chunked;
         *result = *c->p == '{' ? sgz_toc_read_fields(c, &fields)
                                : json_bad(c, "expected an object");
         if (*result == JSON_BAD)
@@ -116,7 +120,8 @@ static sgz_status read_unit(sgz_toc_parser *parser, sgz_json_cursor *c, int64_t 
                                      "entry %zu of the TOC is longer than %zu bytes",
                                      parser->toc->count, SGZ_TOC_TEXT_MAX);
             parser->state = OUTER_ENTRY_COMMA;
-            return sgz_toc_add_entry(parser, &fields, err);
+            return parser->take ? parser->take(parser->take_arg, &fields, err)
+                                : sgz_toc_add_entry(parser, &fields, err);
         }
         return SGZ_OK;
     }

@@ -55,7 +55,7 @@ static sgz_status note_implied(const sgz_toc_parser *parser, const sgz_entry *ro
     }
     sgz_toc_weight weight = sgz_toc_parser_weight(parser);
     weight.implied = dirs->count;
-    if (sgz_toc_fits(weight, parser->json_size))
+    if (sgz_toc_fits(weight, parser->json_size, parser->chunked))
         return SGZ_OK;
     return fail_row(toc, row, err,
                     "the names to here imply too many directories: more memory than one and a "

@@ -11,7 +11,7 @@ static sgz_status no_memory(sgz_error *err)
 
 /* --- values ----------------------------------------------------------------------------- */
 
-static int read_type(const sgz_json_span *span)
+int sgz_toc_read_type(const sgz_json_span *span)
 {
     char buf[256];
     size_t len;
@@ -37,7 +37,7 @@ static sgz_status read_time(sgz_toc_parser *parser, const sgz_json_span *span, s
         row->mtime = 0;
     if (row->mtime == SGZ_NO_TIME)
         row->mtime = 0;
-    if (!ns || !parser->fractions)
+    if (!ns || !parser->chunked)
         return SGZ_OK;
     if (!SGZ_FIT(toc->fractions, toc->fraction_cap, toc->count))
         return no_memory(err);
@@ -349,7 +349,7 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_erro
 {
     sgz_toc *toc = parser->toc;
     const sgz_json_span *name = &f->texts[KEY_NAME];
-    int type = f->texts[KEY_TYPE].ptr ? read_type(&f->texts[KEY_TYPE]) : 0;
+    int type = f->texts[KEY_TYPE].ptr ? sgz_toc_read_type(&f->texts[KEY_TYPE]) : 0;
     if (!type)
         return sgz_base_fail(err, SGZ_ETOC, -1, name->ptr, name->len,
                              "entry %zu of the TOC has %s "
@@ -368,10 +368,11 @@ sgz_status sgz_toc_add_entry(sgz_toc_parser *parser, sgz_toc_fields *f, sgz_erro
     if (!status)
         status = type == SGZ_CHUNK ? sgz_toc_add_chunk(parser, f, row, err)
                                    : add_named(parser, f, row, err);
-    if (!status && !sgz_toc_fits(sgz_toc_parser_weight(parser), parser->json_size))
+    if (!status && !sgz_toc_fits(sgz_toc_parser_weight(parser), parser->json_size,
+                                 parser->chunked))
         status = FAIL(parser, &toc->rows[toc->count - 1], err,
-                      "the entries to here take more memory than one and a half times the TOC's "
-                      "%llu bytes and 50 MB, which is the limit",
-                      (unsigned long long)parser->json_size);
+                      "the entries to here take more memory than %s times the TOC's %llu bytes and "
+                      "%d MB, which is the limit", parser->chunked ? "two" : "one and a half",
+                      (unsigned long long)parser->json_size, parser->chunked ? 90 : 50);
     return status;
 }

@@ -14,6 +14,8 @@ static const struct {
     KEY(KEY_DIGEST, "digest", "digest"),
     KEY(KEY_CHUNK_DIGEST, "chunkDigest", "chunkdigest"),
     KEY(KEY_CHUNK_TYPE, "chunkType", "chunktype"),
+    KEY(KEY_ACCESSED, "accesstime", "accesstime"),
+    KEY(KEY_CHANGED, "changetime", "changetime"),
     KEY(KEY_SIZE, "size", "size"),
     KEY(KEY_MODE, "mode", "mode"),
     KEY(KEY_UID, "uid", "uid"),
@@ -24,6 +26,7 @@ static const struct {
     KEY(KEY_DEV_MINOR, "devMinor", "devminor"),
     KEY(KEY_CHUNK_OFFSET, "chunkOffset", "chunkoffset"),
     KEY(KEY_CHUNK_SIZE, "chunkSize", "chunksize"),
+    KEY(KEY_END_OFFSET, "endOffset", "endoffset"),
     KEY(KEY_XATTRS, "xattrs", "xattrs"),
     KEY(KEY_NUM_LINK, "NumLink", "numlink"),
 #undef KEY
@@ -36,10 +39,10 @@ const char *sgz_toc_key_name(int key)
 
 /* --- keys ----------------------------------------------------------------------------- */
 
-size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1])
+size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1], int *disputed)
 {
     char text[(SGZ_TOC_KEY_MAX + 1) * 6 * 3];
-    int bad = 0;
+    int bad = 0, beyond = 0;
     if (span->len > sizeof text / 3)
         return 0;
     size_t len = sgz_base_json_decode(span, text, &bad), n = 0;
@@ -50,28 +53,33 @@ size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1]
         if (c >= 'A' && c <= 'Z')
             c |= 0x20;
         else if (len - i >= 3 && !memcmp(text + i, "\xe2\x84\xaa", 3))
-            c = 'k', i += 2;
+            c = 'k', i += 2, beyond = 1;
         else if (len - i >= 2 && !memcmp(text + i, "\xc5\xbf", 2))
-            c = 's', i += 1;
+            c = 's', i += 1, beyond = 1;
+        else if (disputed && len - i >= 2 && !memcmp(text + i, "\xc4\xb0", 2))
+            c = 'i', i += 1, beyond = 1;
         out[n++] = c;
     }
+    if (disputed)
+        *disputed = beyond;
     return n;
 }
 
-static int slow_key(const sgz_json_span *span)
+static int slow_key(const sgz_json_span *span, int chunked)
 {
     char folded[SGZ_TOC_KEY_MAX + 1];
-    size_t len = sgz_toc_fold_key(span, folded);
+    int disputed = 0;
+    size_t len = sgz_toc_fold_key(span, folded, chunked ? &disputed : NULL);
     for (int key = 0; len && key < KEY_COUNT; key++)
         if (keys[key].len == len && !memcmp(keys[key].folded, folded, len))
-            return key;
+            return disputed ? KEY_DISPUTED : key;
     return KEY_UNKNOWN;
 }
 
-static inline int match_key(const sgz_json_span *s)
+static inline int match_key(const sgz_json_span *s, int chunked)
 {
     if (!s->plain)
-        return slow_key(s);
+        return slow_key(s, chunked);
 #define TRY(key, length) \
     if (!memcmp(s->ptr, keys[key].name, length)) \
         return key
@@ -104,6 +112,11 @@ static inline int match_key(const sgz_json_span *s)
         TRY(KEY_GNAME, 9);
         TRY(KEY_CHUNK_SIZE, 9);
         TRY(KEY_CHUNK_TYPE, 9);
+        TRY(KEY_END_OFFSET, 9);
+        break;
+    case 10:
+        TRY(KEY_ACCESSED, 10);
+        TRY(KEY_CHANGED, 10);
         break;
     case 11:
         TRY(KEY_CHUNK_DIGEST, 11);
@@ -114,7 +127,7 @@ static inline int match_key(const sgz_json_span *s)
         break;
     }
 #undef TRY
-    return slow_key(s);
+    return slow_key(s, chunked);
 }
 
 /* --- one entry ------------------------------------------------------------------------ */
@@ -164,7 +177,15 @@ sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *f)
         f->key = KEY_UNKNOWN;
         if ((r = sgz_json_key(c, &key)))
             return r;
-        int code = f->key = match_key(&key);
+        int code = match_key(&key, f->chunked);
+        /* Of containers/storage alone. */
+        if (!f->chunked && (code == KEY_ACCESSED || code == KEY_CHANGED || code == KEY_END_OFFSET))
+            code = KEY_UNKNOWN;
+        f->key = code;
+        if (code == KEY_DISPUTED) {
+            c->p = start;
+            return json_bad(c, SGZ_TOC_DISPUTED);
+        }
         if (code != KEY_UNKNOWN) {
             if (f->seen & 1u << code) {
                 c->p = start;

@@ -33,9 +33,9 @@ void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end)
         parser->max_rows = bytes * SGZ_TOC_ROWS_PER_BYTE + SGZ_TOC_ROWS_FREE;
 }
 
-void sgz_toc_parser_fractions(sgz_toc_parser *parser)
+void sgz_toc_parser_chunked(sgz_toc_parser *parser)
 {
-    parser->fractions = 1;
+    parser->chunked = 1;
 }
 
 void sgz_toc_parser_texts(sgz_toc_parser *parser, const sgz_toc_texts *texts)

@@ -21,10 +21,10 @@
 /* Keys of an entry: texts, then numbers, then the others. */
 enum {
     KEY_NAME, KEY_TYPE, KEY_MODTIME, KEY_LINK, KEY_UNAME, KEY_GNAME, KEY_DIGEST,
-    KEY_CHUNK_DIGEST, KEY_CHUNK_TYPE, KEY_TEXTS,
+    KEY_CHUNK_DIGEST, KEY_CHUNK_TYPE, KEY_ACCESSED, KEY_CHANGED, KEY_TEXTS,
     KEY_SIZE = KEY_TEXTS, KEY_MODE, KEY_UID, KEY_GID, KEY_OFFSET, KEY_INNER_OFFSET,
-    KEY_DEV_MAJOR, KEY_DEV_MINOR, KEY_CHUNK_OFFSET, KEY_CHUNK_SIZE, KEY_NUMBERS,
-    KEY_XATTRS = KEY_NUMBERS, KEY_NUM_LINK, KEY_COUNT, KEY_UNKNOWN = KEY_COUNT
+    KEY_DEV_MAJOR, KEY_DEV_MINOR, KEY_CHUNK_OFFSET, KEY_CHUNK_SIZE, KEY_END_OFFSET, KEY_NUMBERS,
+    KEY_XATTRS = KEY_NUMBERS, KEY_NUM_LINK, KEY_COUNT, KEY_UNKNOWN = KEY_COUNT, KEY_DISPUTED
 };
 
 /* One entry as its text says; spans point into the text. */
@@ -34,6 +34,7 @@ typedef struct {
     sgz_json_span xattrs; /* the object, braces included */
     uint32_t seen;
     int key;             /* being read: for errors */
+    int chunked;
 } sgz_toc_fields;
 
 /* One xattr as its text says. */
@@ -45,8 +46,14 @@ typedef struct {
 
 #define FIELD(fields, key) ((fields)->numbers[(key) - KEY_TEXTS])
 
+/* Who wants entries as they stand in the place of rows; chunks too. The texts are good during the
+ * call. */
+typedef sgz_status (*sgz_toc_take_fields)(void *arg, const sgz_toc_fields *fields, sgz_error *err);
+
 struct sgz_toc_parser {
     sgz_toc *toc;
+    sgz_toc_take_fields take; /* NULL: rows are made */
+    void *take_arg;
     int state, failed;
     int64_t consumed;    /* bytes of JSON before the next piece */
 
@@ -69,7 +76,7 @@ struct sgz_toc_parser {
     uint64_t max_rows;
     uint64_t json_size;  /* as far as it is known */
     sgz_toc_id_map users, groups;
-    int fractions;       /* of mtimes are kept */
+    int chunked;         /* of zstd:chunked: see sgz_toc_parser_chunked */
 
     sgz_toc_texts texts; /* next NULL: none, or no more */
     sgz_toc_text text;   /* that comes next */
@@ -85,9 +92,15 @@ struct sgz_toc_parser {
 #define SGZ_TOC_KEY_MAX 14 /* bytes of the longest key that is known */
 
 const char *sgz_toc_key_name(int key);
+/* Its number among the types of rows; 0: it is none. */
+int sgz_toc_read_type(const sgz_json_span *span);
 /* Fold as Go matches keys: ASCII letters to lower case, and the two letters beyond ASCII
- * that fold to one: U+212A to k, U+017F to s. Returns the length, 0 when it is too long. */
-size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1]);
+ * that fold to one: U+212A to k, U+017F to s. Returns the length, 0 when it is too long.
+ * Of zstd:chunked there is a reader that has U+0130 for i, and not U+017F for s: `disputed`, NULL for
+ * eStargz, says whether any of the three is in the key. */
+size_t sgz_toc_fold_key(const sgz_json_span *span, char out[SGZ_TOC_KEY_MAX + 1], int *disputed);
+/* What is said of a key that is known by such a letter. */
+#define SGZ_TOC_DISPUTED "readers do not agree which key this is"
 /* Read one entry; the cursor is at its opening brace. */
 sgz_json_result sgz_toc_read_fields(sgz_json_cursor *c, sgz_toc_fields *fields);
 

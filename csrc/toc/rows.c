@@ -104,7 +104,7 @@ static sgz_status check_room(sgz_toc_rows *a, const sgz_tar_entry *entry, const 
                              "the limit", (unsigned long long)SGZ_TOC_SIZE_MAX);
     sgz_toc_weight weight = {.rows = a->toc->count, .bytes = a->toc->arena_len,
                              .owners = a->toc->string_count, .implied = a->place.implied.count};
-    if (!sgz_toc_fits(weight, a->json))
+    if (!sgz_toc_fits(weight, a->json, 0))
         return sgz_base_fail(err, SGZ_ETAR, offset, entry->name, entry->name_len,
                              "the entries to here take more memory than one and a half times "
                              "their TOC and 50 MB, which is the limit");
@@ -358,7 +358,7 @@ sgz_status sgz_toc_check_size(const sgz_toc *toc, uint64_t json, sgz_error *err)
         return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
                              "its TOC would have %llu bytes, more than the limit of %llu",
                              (unsigned long long)json, (unsigned long long)SGZ_TOC_SIZE_MAX);
-    if (sgz_toc_fits(sgz_toc_weigh(toc), json))
+    if (sgz_toc_fits(sgz_toc_weigh(toc), json, 0))
         return SGZ_OK;
     return sgz_base_fail(err, SGZ_ETAR, -1, NULL, 0,
                          "its TOC of %llu bytes would take more memory than one and a half times "

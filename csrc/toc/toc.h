@@ -203,8 +203,9 @@ void sgz_toc_parser_free(sgz_toc_parser *parser);
 void sgz_toc_parser_limit(sgz_toc_parser *parser, int64_t blob_end);
 /* Tell it how long the JSON is: it bounds the memory that the rows may take (toc/limits.h). */
 void sgz_toc_parser_expect(sgz_toc_parser *parser, int64_t json_size);
-/* Have it keep fractions of mtimes: of eStargz they are cut off. */
-void sgz_toc_parser_fractions(sgz_toc_parser *parser);
+/* It is that of zstd:chunked: fractions of mtimes are kept, which of eStargz are cut off, and keys
+ * that its readers do not match alike are refused. */
+void sgz_toc_parser_chunked(sgz_toc_parser *parser);
 /* Give it texts that JSON cannot hold, in the place of those that the JSON has. */
 void sgz_toc_parser_texts(sgz_toc_parser *parser, const sgz_toc_texts *texts);
 sgz_status sgz_toc_parse(sgz_toc_parser *parser, const char *data, size_t len, sgz_error *err);

@@ -22,7 +22,8 @@ void sgz_verify_names_span(sgz_verify_names *tree, size_t span);
 void sgz_verify_names_break(sgz_verify_names *tree);
 /* What other readers take otherwise in the headers that went by. */
 const sgz_notes *sgz_verify_names_notes(const sgz_verify_names *tree);
-/* The tar ended. Compares every entry; returns the status of a failure of its own. */
-sgz_status sgz_verify_names_finish(sgz_verify_names *tree, sgz_error *err);
+/* The tar ended, and a TOC has to have `followed` in it, or not: only then may the last file's padding
+ * be missing. Compares every entry; returns the status of a failure of its own. */
+sgz_status sgz_verify_names_finish(sgz_verify_names *tree, int followed, sgz_error *err);
 
 #endif

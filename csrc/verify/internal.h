@@ -10,6 +10,7 @@
 #include "tar/tar.h"
 #include "verify/verify.h"
 #include "verify/claimed_names.h"
+#include "verify/split.h"
 
 /* Decoded bytes stay in the L2 cache between inflate, CRC and the hashes. */
 #define PIECE ((size_t)256 << 10)
@@ -35,21 +36,23 @@ typedef struct {
     int failed;
 } sgz_verify_deferred;
 
-enum { EVENT_GAP, EVENT_SPAN, EVENT_BREAK };
+/* Bytes of no chunk; those of one, where all are wanted in order; a chunk that went by; a break. */
+enum { EVENT_GAP, EVENT_DATA, EVENT_SPAN, EVENT_BREAK };
 
 typedef struct {
     int kind;
-    size_t value;      /* gap: bytes; span: its number */
-    int64_t offset;    /* of the sgz_verify_segment */
+    size_t span;
+    size_t len;        /* bytes */
+    int64_t offset;    /* of the sgz_verify_segment; EVENT_SPAN: where its bytes end in the blob */
 } sgz_verify_event;
 
 typedef struct {
     size_t number;
     sgz_verify_event *events;
     size_t count, cap;
-    uint8_t *gap;
-    size_t gap_len, gap_cap;
-    int direct;        /* it is this batch's turn: gaps go straight to the tree */
+    uint8_t *held;
+    size_t held_len, held_cap;
+    int direct;        /* it is this batch's turn: bytes go straight to where they are wanted */
 } sgz_verify_batch;
 
 struct sgz_verify {
@@ -66,8 +69,12 @@ struct sgz_verify {
     size_t next_fed;                 /* batch whose turn it is */
     int feeding;
     sgz_verify_batch *ring[RING];
-    size_t gaps;                     /* bytes in the ring */
-    sgz_verify_names *tree;
+    size_t held;                     /* bytes in the ring */
+    /* What is done in order, by whose turn it is: */
+    sgz_verify_names *tree;          /* either this */
+    sgz_verify_split *split;         /* or that */
+    sgz_verify_frame toc_frame, split_frame;
+    sgz_sha256 whole;                /* of the tar; its ctx NULL: it is not hashed, or has gaps */
 
     atomic_int waiters;              /* for a file's turn */
     atomic_ullong bytes, chunks;
@@ -115,11 +122,12 @@ void sgz_verify_big_advance(sgz_verify *v, sgz_verify_big *f, size_t span, int f
  * belong to batches claimed before this one. */
 sgz_status sgz_verify_big_flush(sgz_verify_worker *w);
 
-/* Note for the tree: bytes that are no chunk's, a chunk that went by, or a break. */
-sgz_status sgz_verify_batch_gap(sgz_verify_worker *w, const uint8_t *data, size_t len,
-                                int64_t offset);
-sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t value, int64_t offset);
-/* Hand the worker's batch over to the tree. */
+/* Note what comes next of the blob: bytes of no chunk, or of `span` where all are wanted. */
+sgz_status sgz_verify_batch_bytes(sgz_verify_worker *w, int kind, size_t span,
+                                  const uint8_t *data, size_t len, int64_t offset);
+/* And a chunk that went by, or a break. */
+sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t span, int64_t offset);
+/* Hand the worker's batch over to where the order is kept. */
 void sgz_verify_batch_finish(sgz_verify_worker *w);
 void sgz_verify_batch_free(sgz_verify_batch *b);
 

@@ -1,8 +1,12 @@
 /* The stages of verification that keep the order of the blob: the hashes of files of several
- * chunks, and the feeding of the tree. */
+ * chunks, the hash of the tar, and what is compared with it. */
 #include "verify/internal.h"
 
-#define GAP_MAX ((size_t)1 << 20)       /* of one batch, before it must be its turn */
+/* Bytes that a batch holds before it must be its turn: of no chunk, and where all are wanted. */
+#define GAP_MAX ((size_t)1 << 20)
+#define WHOLE_MAX ((size_t)8 << 20)
+/* Who has held so few asks whether its turn has come. */
+#define TURN_BELOW ((size_t)1 << 20)
 
 /* --- the digests of files of several chunks ---------------------------------------------- */
 
@@ -91,18 +95,23 @@ sgz_status sgz_verify_big_flush(sgz_verify_worker *w)
     return SGZ_OK;
 }
 
-/* --- batches and the tree ---------------------------------------------------------------- */
+/* --- batches, and what is done in order ---------------------------------------------------- */
 
-sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t value, int64_t offset)
+static sgz_status add_event(sgz_verify_worker *w, const sgz_verify_event *event)
 {
     sgz_verify_batch *b = w->batch;
     sgz_verify_event *last = b->count ? &b->events[b->count - 1] : NULL;
-    if (kind == EVENT_GAP && last && last->kind == EVENT_GAP && last->offset == offset) {
-        last->value += value;
+    if (event->len && last && last->kind == event->kind && last->span == event->span &&
+        last->offset == event->offset) {
+        last->len += event->len;
         return SGZ_OK;
     }
-    sgz_verify_event event = {kind, value, offset};
-    return SGZ_PUSH(b->events, b->count, b->cap, event) ? SGZ_OK : sgz_verify_no_memory(w->v);
+    return SGZ_PUSH(b->events, b->count, b->cap, *event) ? SGZ_OK : sgz_verify_no_memory(w->v);
+}
+
+sgz_status sgz_verify_batch_event(sgz_verify_worker *w, int kind, size_t span, int64_t offset)
+{
+    return add_event(w, &(sgz_verify_event){kind, span, 0, offset});
 }
 
 void sgz_verify_batch_free(sgz_verify_batch *b)
@@ -110,8 +119,36 @@ void sgz_verify_batch_free(sgz_verify_batch *b)
     if (!b)
         return;
     free(b->events);
-    free(b->gap);
+    free(b->held);
     free(b);
+}
+
+static void take_bytes(sgz_verify *v, const sgz_verify_event *e, const uint8_t *data, size_t len)
+{
+    if (v->whole.ctx)
+        sgz_codec_sha256_update(v->args.codecs, &v->whole, data, len);
+    if (v->split && e->kind == EVENT_DATA)
+        sgz_verify_split_data(v->split, e->span, data, len);
+    else if (v->split)
+        sgz_verify_split_gap(v->split, data, len, e->offset);
+    else if (e->kind == EVENT_GAP)
+        sgz_verify_names_gap(v->tree, data, len, e->offset);
+}
+
+static void take_event(sgz_verify *v, const sgz_verify_event *e)
+{
+    if (e->kind == EVENT_BREAK && v->whole.ctx) {
+        sgz_codec_sha256_free(v->args.codecs, &v->whole);
+        v->whole.ctx = NULL;
+    }
+    if (v->split && e->kind == EVENT_SPAN)
+        sgz_verify_split_span(v->split, e->span, e->offset);
+    else if (v->split)
+        sgz_verify_split_break(v->split);
+    else if (e->kind == EVENT_SPAN)
+        sgz_verify_names_span(v->tree, e->span);
+    else
+        sgz_verify_names_break(v->tree);
 }
 
 static void feed(sgz_verify *v, sgz_verify_batch *b)
@@ -119,17 +156,14 @@ static void feed(sgz_verify *v, sgz_verify_batch *b)
     size_t at = 0;
     for (size_t i = 0; i < b->count; i++) {
         const sgz_verify_event *e = &b->events[i];
-        if (e->kind == EVENT_GAP) {
-            sgz_verify_names_gap(v->tree, b->gap + at, e->value, e->offset);
-            at += e->value;
-        } else if (e->kind == EVENT_SPAN) {
-            sgz_verify_names_span(v->tree, e->value);
-        } else {
-            sgz_verify_names_break(v->tree);
-        }
+        if (e->len)
+            take_bytes(v, e, b->held + at, e->len);
+        else
+            take_event(v, e);
+        at += e->len;
     }
     b->count = 0;
-    b->gap_len = 0;
+    b->held_len = 0;
 }
 
 /* Feed what waits in the ring, in order, unless somebody already does. Called and left
@@ -142,7 +176,7 @@ static void feed_ring(sgz_verify *v)
     while ((b = v->ring[v->next_fed % RING]) && b->number == v->next_fed) {
         v->feeding = 1;
         v->ring[v->next_fed % RING] = NULL;
-        v->gaps -= b->gap_len;
+        v->held -= b->held_len;
         pthread_mutex_unlock(&v->job->lock);
         feed(v, b);
         sgz_verify_batch_free(b);
@@ -168,13 +202,13 @@ void sgz_verify_batch_finish(sgz_verify_worker *w)
     } else {
         pthread_mutex_lock(&v->job->lock);
         v->ring[b->number % RING] = b;
-        v->gaps += b->gap_len;
+        v->held += b->held_len;
     }
     feed_ring(v);
     pthread_mutex_unlock(&v->job->lock);
 }
 
-/* Wait until all earlier batches were fed, and take the tree for this one. */
+/* Wait until all earlier batches were fed, and take the turn for this one. */
 static sgz_status take_turn(sgz_verify_worker *w)
 {
     sgz_verify *v = w->v;
@@ -192,23 +226,38 @@ static sgz_status take_turn(sgz_verify_worker *w)
     return SGZ_OK;
 }
 
-sgz_status sgz_verify_batch_gap(sgz_verify_worker *w, const uint8_t *data, size_t len,
-                                int64_t offset)
+/* The turn, if it has come. */
+static void try_turn(sgz_verify_worker *w)
+{
+    sgz_verify *v = w->v;
+    pthread_mutex_lock(&v->job->lock);
+    if (v->next_fed == w->batch->number && !v->feeding)
+        v->feeding = w->batch->direct = 1;
+    pthread_mutex_unlock(&v->job->lock);
+    if (w->batch->direct)
+        feed(v, w->batch);
+}
+
+sgz_status sgz_verify_batch_bytes(sgz_verify_worker *w, int kind, size_t span,
+                                  const uint8_t *data, size_t len, int64_t offset)
 {
     sgz_verify_batch *b = w->batch;
-    if (!b->direct && b->gap_len + len > GAP_MAX) {
+    sgz_verify_event event = {kind, span, len, offset};
+    if (!b->direct && w->v->args.whole && b->held_len < TURN_BELOW)
+        try_turn(w);
+    if (!b->direct && b->held_len + len > (w->v->args.whole ? WHOLE_MAX : GAP_MAX)) {
         sgz_status st = take_turn(w);
         if (st)
             return st;
     }
     if (b->direct) {
         feed(w->v, b); /* what a deferred event left behind */
-        sgz_verify_names_gap(w->v->tree, data, len, offset);
+        take_bytes(w->v, &event, data, len);
         return SGZ_OK;
     }
-    if (!SGZ_FIT(b->gap, b->gap_cap, b->gap_len + len))
+    if (!SGZ_FIT(b->held, b->held_cap, b->held_len + len))
         return sgz_verify_no_memory(w->v);
-    memcpy(b->gap + b->gap_len, data, len);
-    b->gap_len += len;
-    return sgz_verify_batch_event(w, EVENT_GAP, len, offset);
+    memcpy(b->held + b->held_len, data, len);
+    b->held_len += len;
+    return add_event(w, &event);
 }

@@ -93,7 +93,7 @@ static sgz_status share(sgz_verify_worker *w, cursor *c, const uint8_t *data, si
         size_t span = c->pass.span;
         int what = sgz_read_pass(&w->check, &c->pass, data, len, &n);
         if (!what) {
-            st = sgz_verify_batch_gap(w, data, n, c->start);
+            st = sgz_verify_batch_bytes(w, EVENT_GAP, 0, data, n, c->start);
             continue;
         }
         if (what & SGZ_PASS_FIRST)
@@ -102,9 +102,11 @@ static sgz_status share(sgz_verify_worker *w, cursor *c, const uint8_t *data, si
             c->other |= !is_zeros(data, n);
         if (!st)
             st = span_bytes(w, c, data, n);
+        if (!st && w->v->args.whole)
+            st = sgz_verify_batch_bytes(w, EVENT_DATA, span, data, n, c->start);
         if (!st && what & SGZ_PASS_LAST) {
             end_span(w, c, span, 0);
-            st = sgz_verify_batch_event(w, EVENT_SPAN, span, c->start);
+            st = sgz_verify_batch_event(w, EVENT_SPAN, span, w->decoder.next);
         }
     }
     return st;
@@ -149,14 +151,17 @@ sgz_status sgz_verify_walk_segment(sgz_verify_worker *w, size_t number)
     while (!st) {
         if (sgz_base_job_stopped(v->job))
             return SGZ_ECANCELLED;
-        st = sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
+        int ended = 0;
+        st = v->args.whole
+                 ? sgz_codec_decoder_read_unit(&w->decoder, w->piece, PIECE, &got, &ended, &err)
+                 : sgz_codec_decoder_read(&w->decoder, w->piece, PIECE, &got, &err);
         bytes += got;
         if (!v->args.size_only && got) {
             sgz_status inner = share(w, &c, w->piece, got);
             if (inner)
                 return inner;
         }
-        if (got < PIECE)
+        if (got < PIECE && !ended)
             break;
     }
     atomic_fetch_add_explicit(&v->bytes, bytes, memory_order_relaxed);

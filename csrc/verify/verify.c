@@ -5,7 +5,7 @@
 #define BATCH_IN ((int64_t)512 << 10)
 #define BATCH_OUT ((int64_t)4 << 20)
 #define BATCH_SEGMENTS 512
-#define GAPS_MAX ((size_t)32 << 20)     /* of all batches that wait for their turn */
+#define HELD_MAX ((size_t)32 << 20)     /* of all batches that wait for their turn */
 
 /* --- the TOC's members ------------------------------------------------------------------- */
 
@@ -62,7 +62,7 @@ static sgz_status claim(sgz_verify_worker *w, size_t *first, size_t *last, int64
 {
     sgz_verify *v = w->v;
     while (v->next_segment < v->segment_count && !sgz_base_job_stopped(v->job) &&
-           (v->next_batch - v->next_fed >= RING || v->gaps > GAPS_MAX))
+           (v->next_batch - v->next_fed >= RING || v->held > HELD_MAX))
         pthread_cond_wait(&v->job->changed, &v->job->lock);
     *first = *last = v->next_segment;
     if (sgz_base_job_stopped(v->job))
@@ -133,6 +133,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
                                            v->args.spans->points, err);
     w.decoder.stop = &v->job->stop;
     w.decoder.compare = 1;
+    w.decoder.strict = (uint8_t)v->args.whole;
     if (!st)
         st = sgz_read_check_init(&w.check, v->args.codecs, v->args.spans, err);
     if (!st && !(w.piece = malloc(PIECE)))
@@ -214,9 +215,59 @@ static void destroy(sgz_verify *v)
     for (size_t i = 0; i < RING; i++)
         sgz_verify_batch_free(v->ring[i]);
     sgz_verify_names_free(v->tree);
+    sgz_verify_split_free(v->split);
+    sgz_verify_frame_free(&v->toc_frame);
+    sgz_verify_frame_free(&v->split_frame);
+    if (v->whole.ctx)
+        sgz_codec_sha256_free(v->args.codecs, &v->whole);
     free(v->big);
     free(v->segments);
     free(v);
+}
+
+/* The tar-split, if it is the one that the TOC has the digest of. */
+static sgz_status open_split(sgz_verify *v, sgz_error *err)
+{
+    const sgz_verify_args *a = &v->args;
+    uint8_t digest[32];
+    sgz_error bad;
+    sgz_status st = sgz_verify_frame_digest(a->codecs, a->blob, a->split, digest, err);
+    if (st)
+        return st;
+    if (memcmp(digest, v->toc->split_digest, 32)) {
+        sgz_base_fail_digest(&bad, a->split.offset, NULL, 0, v->toc->split_digest, digest,
+                             "the tar-split");
+        sgz_verify_report(v, &bad);
+        return SGZ_OK;
+    }
+    st = sgz_verify_frame_open(&v->toc_frame, a->codecs, a->blob, a->spans->points, a->toc, err);
+    if (!st)
+        st = sgz_verify_frame_open(&v->split_frame, a->codecs, a->blob, a->spans->points, a->split,
+                                   err);
+    if (st)
+        return st;
+    v->split = sgz_verify_split_new(a->spans, sgz_verify_frame_pull(&v->toc_frame),
+                                    sgz_verify_frame_pull(&v->split_frame), sgz_verify_report, v);
+    return v->split ? SGZ_OK
+                    : sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
+}
+
+/* What is done in order. */
+static sgz_status begin_order(sgz_verify *v, sgz_error *err)
+{
+    const sgz_verify_args *a = &v->args;
+    sgz_status st = SGZ_OK;
+    if (a->size_only)
+        return SGZ_OK;
+    if (a->whole && !(st = sgz_codec_sha256_new(a->codecs, &v->whole, err)))
+        sgz_codec_sha256_init(a->codecs, &v->whole);
+    if (!st && a->split.packed && v->toc->has_split)
+        st = open_split(v, err);
+    if (st || v->split)
+        return st;
+    v->tree = sgz_verify_names_new(a->codecs, a->spans, sgz_verify_report, v);
+    return v->tree ? SGZ_OK
+                   : sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
 }
 
 sgz_status sgz_verify_start(sgz_verify **verify, sgz_base_job *job, const sgz_verify_args *args,
@@ -232,11 +283,8 @@ sgz_status sgz_verify_start(sgz_verify **verify, sgz_base_job *job, const sgz_ve
     sgz_status st = plan(v, err);
     if (!st)
         check_files(v);
-    if (!st && !args->size_only) {
-        v->tree = sgz_verify_names_new(args->codecs, args->spans, sgz_verify_report, v);
-        if (!v->tree)
-            st = sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no memory to verify with");
-    }
+    if (!st)
+        st = begin_order(v, err);
     if (!st)
         st = sgz_base_job_start(job, args->threads, work, v, err);
     if (st)
@@ -250,7 +298,15 @@ sgz_status sgz_verify_finish(sgz_verify *v, sgz_verify_result *result, sgz_error
 {
     sgz_status st = sgz_base_job_join(v->job, err);
     if (!st && v->tree)
-        st = sgz_verify_names_finish(v->tree, err);
+        st = sgz_verify_names_finish(v->tree, v->args.toc_end > v->args.spans->end, err);
+    if (!st && v->split)
+        st = sgz_verify_split_finish(v->split, err);
+    if (v->split)
+        v->result.notes = *sgz_verify_split_notes(v->split);
+    if (!st && v->whole.ctx) {
+        sgz_codec_sha256_final(v->args.codecs, &v->whole, v->result.diff_id);
+        v->result.has_diff_id = 1;
+    }
     if (v->tree)
         v->result.notes = *sgz_verify_names_notes(v->tree);
     v->result.bytes = atomic_load(&v->bytes);

@@ -5,13 +5,17 @@
  * pass. What no chunk claims (headers, padding, replaced files) goes, in order, to one tar
  * parser; the tree that the tar makes is then compared with the TOC. Memory is bounded
  * whatever the members hold: a worker whose headers pile up waits for its turn. All waits
- * are for segments claimed earlier, so there is no deadlock. */
+ * are for segments claimed earlier, so there is no deadlock.
+ *
+ * Of zstd:chunked all decoded bytes go to one place in order, where the tar is hashed; a layer with a
+ * tar-split is compared with that there (verify/split.h), and no tree is made. */
 #ifndef SGZ_VERIFY_VERIFY_H
 #define SGZ_VERIFY_VERIFY_H
 
 #include "base/job.h"
 #include "base/notes.h"
 #include "read/spans.h"
+#include "verify/pull.h"
 
 #define SGZ_VERIFY_ERRORS 100 /* kept in full; the rest are only counted */
 
@@ -23,12 +27,19 @@ typedef struct {
     int64_t json_size;        /* of the TOC's JSON */
     int threads;
     int size_only;            /* decode and count bytes; hash and compare nothing */
+    /* Of zstd:chunked: */
+    int whole;                /* also hash the tar as a whole */
+    sgz_toc_frame toc;     /* where the JSON is */
+    sgz_toc_frame split;   /* and the tar-split whose digest is in it: it is compared with the tar,
+                                 and the TOC with headers, as containers/storage does */
 } sgz_verify_args;
 
 typedef struct {
     uint64_t files;           /* regular files */
     uint64_t chunks;          /* chunks whose bytes were all there, and their digest right */
     uint64_t bytes;           /* decoded, of the whole blob */
+    int has_diff_id;          /* the tar's sha256 is known */
+    uint8_t diff_id[32];
     uint64_t error_count;     /* all errors */
     sgz_notes notes;          /* on the tar's headers */
     size_t kept;              /* errors in `errors`, in blob order */

@@ -25,14 +25,17 @@ void sgz_write_blob_free(sgz_write_blob *w)
     sgz_codec_hasher_free(&w->tar_sha);
 }
 
-size_t sgz_write_blob_hash(sgz_write_blob *w, const uint8_t *data, size_t len,
-                           const uint8_t *tar, size_t tar_len)
+void sgz_write_blob_hash(sgz_write_blob *w, const sgz_hash_piece *pieces, size_t count,
+                         const sgz_hash_piece *tar, const sgz_hash_stream *other)
 {
-    size_t beside = sgz_codec_hasher_beside(&w->blob_sha, data, len, &w->tar_sha, tar, tar_len);
-    if (w->tail)
-        sgz_codec_sha256_update(w->codecs, w->tail, data, len);
-    w->position += (int64_t)len;
-    return beside;
+    sgz_hash_stream streams[] = {
+        {.hasher = &w->blob_sha, .pieces = pieces, .count = count},
+        *other,
+        {.hasher = &w->tar_sha, .pieces = tar, .count = tar && !w->no_diff_id},
+    };
+    sgz_codec_hasher_streams(streams, sizeof streams / sizeof *streams);
+    for (size_t i = 0; i < count; i++)
+        w->position += (int64_t)pieces[i].len;
 }
 
 sgz_status sgz_write_blob_store(sgz_write_blob *w, const uint8_t *data, size_t len,
@@ -43,7 +46,10 @@ sgz_status sgz_write_blob_store(sgz_write_blob *w, const uint8_t *data, size_t l
 
 sgz_status sgz_write_blob_put(sgz_write_blob *w, const uint8_t *data, size_t len, sgz_error *err)
 {
-    sgz_write_blob_hash(w, data, len, NULL, 0);
+    sgz_codec_hasher_update(&w->blob_sha, data, len, NULL, 0);
+    if (w->tail)
+        sgz_codec_sha256_update(w->codecs, w->tail, data, len);
+    w->position += (int64_t)len;
     return sgz_write_blob_store(w, data, len, err);
 }
 

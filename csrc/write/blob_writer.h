@@ -38,10 +38,10 @@ sgz_status sgz_write_blob_init(sgz_write_blob *w, const sgz_codecs *codecs,
                                sgz_error *err);
 void sgz_write_blob_free(sgz_write_blob *w);
 /* Append bytes to the blob: hash them, then write them. For each, one call at a time, and in
- * order. Of the tar's next tar_len bytes (0: none) it hashes as many as go beside the blob's for
- * nothing, and returns how many, which sgz_write_blob_tar is not to be given, but counts. */
-size_t sgz_write_blob_hash(sgz_write_blob *w, const uint8_t *data, size_t len,
-                           const uint8_t *tar, size_t tar_len);
+ * order. Beside them the next bytes of the tar are hashed (NULL: none), which are not counted, and
+ * another stream. */
+void sgz_write_blob_hash(sgz_write_blob *w, const sgz_hash_piece *pieces, size_t count,
+                         const sgz_hash_piece *tar, const sgz_hash_stream *other);
 sgz_status sgz_write_blob_store(sgz_write_blob *w, const uint8_t *data, size_t len,
                                 sgz_error *err);
 /* Both. */

@@ -8,7 +8,7 @@ void sgz_write_chunker_begin(sgz_chunker *c, int64_t size, int64_t max)
 {
     c->size = size;
     c->max = max;
-    c->start = c->searched = c->block = c->scanned = 0;
+    c->start = c->searched = c->block = c->scanned = c->chosen = 0;
     c->any = c->in_run = 0;
     memset(c->before, 0, sizeof c->before);
 }
@@ -90,12 +90,14 @@ static void scan(sgz_chunker *c, const uint8_t *data, size_t have)
     c->scanned += (int64_t)n;
 }
 
-/* Behind the first place from the chunk's start on that the bits choose; 0: none. */
+/* Behind the first place from the chunk's start on that the bits choose, and that counts; 0: none. */
 static size_t chosen(const sgz_chunker *c)
 {
-    if (!c->any || c->start >= c->scanned)
+    int64_t first = (c->chosen - SGZ_CHUNKER_FREE + 1) * SGZ_CHUNKER_LEAST - 1;
+    first = first > c->start ? first : c->start;
+    if (!c->any || first >= c->scanned)
         return 0;
-    size_t from = c->start > c->block ? (size_t)(c->start - c->block) : 0;
+    size_t from = first > c->block ? (size_t)(first - c->block) : 0;
     size_t count = (size_t)(c->scanned - c->block);
     uint64_t word = c->bits[from / 64] & ~(uint64_t)0 << from % 64;
     for (size_t i = from / 64;;) {
@@ -140,6 +142,8 @@ size_t sgz_write_chunker_next(sgz_chunker *c, const uint8_t *data, size_t have, 
             scan(c, data, have);
         if (!len || len > limit)
             len = limit == max || (!open && (final || run < have)) ? limit : 0;
+        else
+            c->chosen++;
     }
     c->start += (int64_t)len;
     return len;

@@ -18,7 +18,7 @@ sgz_write_cutter *sgz_write_cutter_new(sgz_input *input, sgz_toc *toc,
     c->options = *options;
     c->tar.parser = sgz_tar_parser_new();
     c->apply = sgz_toc_rows_new(toc);
-    c->kept.toc = toc;
+    c->kept.rows.toc = toc;
     c->landmark_done = !options->landmarks;
     if (!c->tar.parser || !c->apply) {
         sgz_write_cutter_free(c);

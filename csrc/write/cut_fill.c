@@ -94,6 +94,19 @@ static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
     return load_lz(c, err);
 }
 
+/* All rows but those of a file that is not complete, and of entries that are carried over. */
+static uint32_t rows_done(sgz_write_cutter *c)
+{
+    if (c->carry_mark_count && c->carry_marks[0].row != SGZ_NO_ROW)
+        return c->carry_marks[0].row;
+    if (c->phase == IN_PAYLOAD)
+        return c->file_row;
+    pthread_mutex_lock(&c->lock);
+    uint32_t count = c->kept.rows.first + (uint32_t)c->toc->count;
+    pthread_mutex_unlock(&c->lock);
+    return count;
+}
+
 /* Save [open, put) and [get, len) for the next slab; positions become relative to open. */
 static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
 {
@@ -130,6 +143,7 @@ static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
     }
     slab->mark_count = marks;
     slab->unfit = c->unfit;
+    slab->rows_done = rows_done(c);
     slab->len = c->open;
     slab->tar_len = (int64_t)c->open;
     return save_lz(c, err);
@@ -216,6 +230,7 @@ const sgz_write_filler *sgz_write_cutter_filler(sgz_write_cutter *c)
                                    .progress = progress,
                                    .notes = notes,
                                    .kept = c->options.kept ? &c->kept : NULL,
+                                   .strict = c->options.strict,
                                    .unfit = unfit};
     return &c->filler;
 }

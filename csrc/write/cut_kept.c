@@ -82,7 +82,7 @@ static sgz_status add_chunk(sgz_write_cutter *c, size_t len, int zeros, sgz_erro
     if (c->file_done)
         status = sgz_toc_kept_chunk(&c->kept, &row, err);
     if (!status) {
-        sgz_entry *entry = &c->toc->rows[row];
+        sgz_entry *entry = sgz_kept_row(&c->kept.rows, row);
         entry->chunk_offset = c->file_done;
         entry->chunk_size = (int64_t)len;
         entry->flags |= zeros ? SGZ_KEPT_ZEROS : 0;

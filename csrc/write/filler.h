@@ -23,7 +23,8 @@ typedef struct {
 
     /* The rest may be NULL. The rows of a tar that is kept, and after the last fill, why the layer
      * cannot have them: it is written without a TOC then. */
-    const sgz_toc_kept *kept;
+    sgz_toc_kept *kept;
+    int strict;             /* which is an error, then */
     const sgz_error *(*unfit)(void *arg);
     /* worker_new makes what one thread needs for loading. */
     void *(*worker_new)(void *arg, sgz_error *err);

@@ -3,9 +3,8 @@
 #ifndef SGZ_WRITE_INTERNAL_H
 #define SGZ_WRITE_INTERNAL_H
 
-#include "codec/frames.h"
+#include "write/chunked_end.h"
 #include "write/pipeline.h"
-#include "write/split.h"
 
 /* Slabs in flight: one being filled, one compressed by each thread, one being hashed and one
  * written, but no more than memory allows; many batches fit in one slab. */
@@ -13,7 +12,7 @@
 
 /* What slabs go through, in the order that keeps the longest chain moving: what frees slabs,
  * then what is done in order, then what fills every core's remaining time. */
-typedef enum { STORE, PLACE, FILL, HASH_TAR, HASH_FILES, LOAD, SAMPLE, COMPRESS, END } sgz_write_stage;
+typedef enum { STORE, PLACE, FILL, HASH_TAR, SPLIT, LIST, LOAD, SAMPLE, COMPRESS, END } sgz_write_stage;
 #define STAGES (END + 1)
 
 /* Members that one thread compresses at a time, or copies that are compressed already. */
@@ -45,11 +44,16 @@ struct sgz_write_pipeline {
     sgz_toc *toc;
     sgz_write_options options;
     sgz_write_blob writer;          /* DiffID, blob digest, position */
-    sgz_sha256 file_sha;            /* of a file of several chunks */
+    sgz_hasher file_sha;            /* of a file of several chunks */
     sgz_sha256 tail_sha;
     sgz_write_split split;          /* of zstd:chunked */
+    sgz_write_chunked chunked;
     sgz_message *messages;          /* the chunks of the slab that is hashed */
     size_t message_cap;
+    sgz_hash_piece *hashed;         /* of the slab that is placed */
+    size_t hashed_cap;
+    uint8_t (*file_digests)[32];
+    size_t file_digest_cap;
     sgz_write_result result;
 
     sgz_write_slot slots[SLABS_MAX];
@@ -70,6 +74,11 @@ static inline int sgz_write_is_zstd(const sgz_write_pipeline *c)
 static inline sgz_status sgz_write_no_memory(sgz_error *err)
 {
     return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
+}
+
+static inline sgz_entry *sgz_write_row(const sgz_write_pipeline *c, uint32_t number)
+{
+    return c->filler.kept ? sgz_kept_row(&c->filler.kept->rows, number) : &c->toc->rows[number];
 }
 
 /* What one thread has of its own. */
@@ -93,11 +102,14 @@ sgz_write_run sgz_write_fill, sgz_write_load, sgz_write_compress;
 sgz_write_run sgz_write_sample;
 /* The DiffID, and the digests of the chunks beside it. */
 sgz_write_run sgz_write_hash_tar;
-/* The digests of files that have several chunks, which may lie in several slabs. */
-sgz_write_run sgz_write_hash_files;
-/* The slab has its place in the blob: rows of the TOC, and the blob's digest, with tar_beside
- * the DiffID too: two digests side by side take the time of one, as in codec/hasher.h. (A pack
- * that copies the Debian tree needed a sixth less processor time for that.) */
+/* What the tar-split has of the slab. */
+sgz_write_run sgz_write_split_tar;
+/* Rows of a tar that is kept go into the TOC. */
+sgz_write_run sgz_write_list;
+/* The slab has its place in the blob: rows of the TOC, and the digests of the blob and of files that
+ * have several chunks, which may lie in several slabs; with tar_beside the DiffID too: two digests
+ * side by side take less than one after the other, as in codec/hasher.h. (A pack that copies the
+ * Debian tree needed a sixth less processor time for that.) */
 sgz_write_run sgz_write_place;
 sgz_write_run sgz_write_store;
 /* TOC and footer; of no slab. */

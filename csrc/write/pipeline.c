@@ -11,9 +11,8 @@ static int complete(const sgz_write_slot *s, sgz_write_stage stage)
 
 static int has_room(sgz_write_pipeline *c, sgz_write_slot *s)
 {
-    /* What is stored has been placed, and so its tar hashed. */
-    uint64_t freed = c->at[HASH_FILES].next < c->at[STORE].next ? c->at[HASH_FILES].next
-                                                                : c->at[STORE].next;
+    /* What is stored has been placed, and so its tar hashed; what is listed has been split. */
+    uint64_t freed = c->at[LIST].next < c->at[STORE].next ? c->at[LIST].next : c->at[STORE].next;
     (void)s;
     return !c->filled && c->at[FILL].next < freed + c->slot_count;
 }
@@ -43,12 +42,18 @@ static int can_place(sgz_write_pipeline *c, sgz_write_slot *s)
     return complete(s, COMPRESS);
 }
 
+static int can_list(sgz_write_pipeline *c, sgz_write_slot *s)
+{
+    (void)s;
+    return c->at[LIST].next < c->at[SPLIT].next;
+}
+
 static int is_over(sgz_write_pipeline *c, sgz_write_slot *s)
 {
     uint64_t all = c->at[FILL].next;
     (void)s;
     return c->filled && !c->at[END].next && c->at[STORE].next == all &&
-           c->at[HASH_TAR].next == all && c->at[HASH_FILES].next == all;
+           c->at[HASH_TAR].next == all && c->at[LIST].next == all;
 }
 
 /* --- the stages ----------------------------------------------------------------------------- */
@@ -65,7 +70,8 @@ static const stage stages[STAGES] = {
     [PLACE] = {can_place, sgz_write_place, 0, FILL},
     [FILL] = {has_room, sgz_write_fill, 0, FILL},
     [HASH_TAR] = {is_tar_due, sgz_write_hash_tar, 0, FILL},
-    [HASH_FILES] = {is_loaded, sgz_write_hash_files, 0, FILL},
+    [SPLIT] = {is_loaded, sgz_write_split_tar, 0, FILL},
+    [LIST] = {can_list, sgz_write_list, 0, PLACE},
     [LOAD] = {NULL, sgz_write_load, 1, FILL},
     [SAMPLE] = {is_loaded, sgz_write_sample, 1, FILL},
     [COMPRESS] = {is_sampled, sgz_write_compress, 1, FILL},
@@ -176,7 +182,8 @@ static void release(sgz_write_pipeline *c)
 {
     sgz_write_blob_free(&c->writer);
     sgz_write_split_free(&c->split);
-    sgz_codec_sha256_free(c->codecs, &c->file_sha);
+    sgz_write_chunked_free(&c->chunked);
+    sgz_codec_hasher_free(&c->file_sha);
     sgz_codec_sha256_free(c->codecs, &c->tail_sha);
     for (unsigned i = 0; i < SLABS_MAX; i++) {
         sgz_write_slab_free(&c->slots[i].in);
@@ -184,6 +191,8 @@ static void release(sgz_write_pipeline *c)
         free(c->slots[i].batches);
     }
     free(c->messages);
+    free(c->hashed);
+    free(c->file_digests);
     free(c);
 }
 
@@ -201,11 +210,14 @@ sgz_status sgz_write_pipeline_start(sgz_write_pipeline **pipeline, sgz_base_job 
     c->toc = toc;
     c->options = *options;
     c->slot_count = options->threads + 3 < SLABS_MAX ? (unsigned)options->threads + 3 : SLABS_MAX;
-    sgz_status status = sgz_codec_sha256_new(codecs, &c->file_sha, err);
+    sgz_status status = sgz_codec_hasher_init(&c->file_sha, codecs, err);
     if (!status)
         status = sgz_write_blob_init(&c->writer, codecs, sink, err);
+    if (!status && sgz_write_is_zstd(c))
+        status = sgz_write_chunked_init(&c->chunked, codecs, options->level, options->dir, err);
     if (!status && options->format == SGZ_WRITE_CHUNKED)
-        status = sgz_write_split_init(&c->split, codecs, options->level, toc, filler->lock, err);
+        status = sgz_write_split_init(&c->split, codecs, options->level, options->dir,
+                                      &filler->kept->rows, filler->lock, err);
     c->writer.no_diff_id = options->no_diff_id;
     for (unsigned i = 0; i < c->slot_count && !status; i++)
         status = sgz_write_slab_init(&c->slots[i].in, filler->slab_size, err);

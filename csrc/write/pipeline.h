@@ -22,6 +22,7 @@ typedef struct {
     int no_diff_id;         /* do without the DiffID */
     int writeback;          /* the sink is a file that will be synced: begin early */
     int threads;
+    const char *dir;        /* for temporary files, of zstd:chunked */
 } sgz_write_options;
 
 typedef struct sgz_write_pipeline sgz_write_pipeline;

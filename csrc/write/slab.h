@@ -50,6 +50,7 @@ typedef struct {
     size_t piece_count, piece_cap;
     sgz_write_mark *marks;
     size_t mark_count, mark_cap;
+    uint32_t rows_done;     /* of a tar that is kept: all rows before it are, with this slab */
     sgz_lz lz;              /* of an input whose tokens are wanted, and which piece of the slab has */
     sgz_lz_piece *lz_pieces; /* what place in its stream */
     size_t lz_piece_count, lz_piece_cap;

@@ -18,39 +18,25 @@ static sgz_status no_memory(sgz_error *err)
 }
 
 sgz_status sgz_write_split_init(sgz_write_split *s, const sgz_codecs *codecs, int level,
-                                const sgz_toc *toc, pthread_mutex_t *lock, sgz_error *err)
+                                const char *dir, const sgz_kept_rows *rows, pthread_mutex_t *lock,
+                                sgz_error *err)
 {
     memset(s, 0, sizeof *s);
-    s->codecs = codecs;
-    s->toc = toc;
+    s->rows = rows;
     s->lock = lock;
-    sgz_status status = sgz_codec_framer_init(&s->framer, codecs, level, err);
-    return status ? status : sgz_codec_frame_begin(&s->framer, -1, err);
+    return sgz_write_frame_init(&s->frame, codecs, level, dir, err);
 }
 
 void sgz_write_split_free(sgz_write_split *s)
 {
-    sgz_codec_framer_free(&s->framer);
+    sgz_write_frame_free(&s->frame);
     free(s->pending);
     free(s->line);
-    free(s->out);
 }
 
-static sgz_status take(void *arg, const uint8_t *data, size_t len, sgz_error *err)
+static sgz_status compress(sgz_write_split *s, sgz_error *err)
 {
-    sgz_write_split *s = arg;
-    if (!SGZ_FIT(s->out, s->out_cap, s->out_len + len))
-        return no_memory(err);
-    memcpy(s->out + s->out_len, data, len);
-    s->out_len += len;
-    return SGZ_OK;
-}
-
-static sgz_status compress(sgz_write_split *s, int last, sgz_error *err)
-{
-    s->size += (int64_t)s->line_len;
-    sgz_status status = sgz_codec_frame_piece(&s->framer, (const uint8_t *)s->line, s->line_len,
-                                              last, take, s, err);
+    sgz_status status = sgz_write_frame_put(&s->frame, s->line, s->line_len, err);
     s->line_len = 0;
     return status;
 }
@@ -65,7 +51,7 @@ static sgz_status end_line(sgz_write_split *s, char *at, sgz_error *err)
 {
     at += sprintf(at, ",\"position\":%llu}\n", (unsigned long long)s->lines++);
     s->line_len = (size_t)(at - s->line);
-    return s->line_len < BATCH ? SGZ_OK : compress(s, 0, err);
+    return s->line_len < BATCH ? SGZ_OK : compress(s, err);
 }
 
 #define PUT(at, text) ((char *)memcpy(at, text, sizeof(text) - 1) + sizeof(text) - 1)
@@ -105,13 +91,13 @@ static char *put_name(char *at, const char *name, size_t len)
 static sgz_status put_file(sgz_write_split *s, int64_t size, sgz_error *err)
 {
     pthread_mutex_lock(s->lock);
-    const sgz_entry *row = &s->toc->rows[s->row];
+    const sgz_entry *row = sgz_kept_row(s->rows, s->row);
     char *at = begin_line(s, 6 * (size_t)row->name_len);
     if (at) {
         at = PUT(at, "{\"type\":1");
         if (row->name_len) {
             at = PUT(at, ",\"name\":\"");
-            at = put_name(at, sgz_toc_row_name(s->toc, s->row), row->name_len);
+            at = put_name(at, s->rows->toc->arena + row->name_off, row->name_len);
             at = PUT(at, "\"");
         }
     }
@@ -196,8 +182,11 @@ sgz_status sgz_write_split_slab(sgz_write_split *s, const sgz_write_slab *slab, 
     return status;
 }
 
-sgz_status sgz_write_split_finish(sgz_write_split *s, sgz_error *err)
+sgz_status sgz_write_split_finish(sgz_write_split *s, int64_t *len, uint8_t digest[32],
+                                  sgz_error *err)
 {
     sgz_status status = s->pending_len ? put_segment(s, NULL, 0, err) : SGZ_OK;
-    return status ? status : compress(s, 1, err);
+    if (!status)
+        status = compress(s, err);
+    return status ? status : sgz_write_frame_finish(&s->frame, len, digest, err);
 }

@@ -5,15 +5,14 @@
 
 #include <pthread.h>
 
-#include "codec/frames.h"
-#include "toc/toc.h"
+#include "toc/kept.h"
+#include "write/frame.h"
 #include "write/slab.h"
 
 typedef struct {
-    const sgz_codecs *codecs;
-    const sgz_toc *toc;
-    pthread_mutex_t *lock;  /* of the TOC */
-    sgz_framer framer;
+    const sgz_kept_rows *rows;
+    pthread_mutex_t *lock;  /* of the rows */
+    sgz_write_frame frame;
     int64_t left;           /* bytes of the file's contents that are still to come */
     uint64_t crc;           /* of those that came */
     uint32_t row;           /* of the file */
@@ -24,17 +23,17 @@ typedef struct {
     size_t pending_len, pending_cap;
     char *line;             /* to be compressed */
     size_t line_len, line_cap;
-    uint8_t *out;           /* the frame */
-    size_t out_len, out_cap;
-    int64_t size;           /* of the lines */
 } sgz_write_split;
 
+/* `dir` is where a temporary file would be. To be freed also when this fails. */
 sgz_status sgz_write_split_init(sgz_write_split *s, const sgz_codecs *codecs, int level,
-                                const sgz_toc *toc, pthread_mutex_t *lock, sgz_error *err);
+                                const char *dir, const sgz_kept_rows *rows, pthread_mutex_t *lock,
+                                sgz_error *err);
 void sgz_write_split_free(sgz_write_split *s);
 /* The next slab. */
 sgz_status sgz_write_split_slab(sgz_write_split *s, const sgz_write_slab *slab, sgz_error *err);
-/* After the last one: `out` is complete. */
-sgz_status sgz_write_split_finish(sgz_write_split *s, sgz_error *err);
+/* After the last one: the frame is complete, so long, with this sha256. */
+sgz_status sgz_write_split_finish(sgz_write_split *s, int64_t *len, uint8_t digest[32],
+                                  sgz_error *err);
 
 #endif

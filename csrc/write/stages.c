@@ -2,7 +2,6 @@
 #include "write/internal.h"
 
 #include "base/buffer.h"
-#include "write/chunked_end.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -56,6 +55,7 @@ static sgz_status plan(sgz_write_slot *s, int reuse, sgz_error *err)
     if (out > s->out_cap) {
         free(s->out);
         s->out_cap = 0;
+        out += out / 4; /* slabs differ: a buffer made anew for each has new pages to be cleared */
         s->out = sgz_base_buffer_new(out);
         if (!s->out)
             return sgz_write_no_memory(err);
@@ -201,36 +201,21 @@ sgz_status sgz_write_hash_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
     return SGZ_OK;
 }
 
-sgz_status sgz_write_hash_files(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+sgz_status sgz_write_split_tar(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
-    if (c->options.format == SGZ_WRITE_CHUNKED && !s->in.unfit) {
-        sgz_status status = sgz_write_split_slab(&c->split, &s->in, err);
-        if (status)
-            return status;
-    }
-    for (size_t i = 0; i < s->in.piece_count; i++) {
-        const sgz_write_piece *piece = &s->in.pieces[i];
-        if (piece->whole || piece->file_hashed)
-            continue;
-        if (piece->row == piece->file_row)
-            sgz_codec_sha256_init(c->codecs, &c->file_sha);
-        sgz_codec_sha256_update(c->codecs, &c->file_sha, s->in.buf + piece->start, piece->len);
-        if (!piece->last)
-            continue;
-        uint8_t digest[32];
-        sgz_codec_sha256_final(c->codecs, &c->file_sha, digest);
-        pthread_mutex_lock(c->filler.lock);
-        uint64_t at = sgz_toc_store(c->toc, digest, sizeof digest);
-        if (at != UINT64_MAX) {
-            c->toc->rows[piece->file_row].digest_off = at;
-            c->toc->rows[piece->file_row].flags |= SGZ_HAS_DIGEST;
-        }
-        pthread_mutex_unlock(c->filler.lock);
-        if (at == UINT64_MAX)
-            return sgz_write_no_memory(err);
-    }
-    return SGZ_OK;
+    if (c->options.format != SGZ_WRITE_CHUNKED || s->in.unfit)
+        return SGZ_OK;
+    return sgz_write_split_slab(&c->split, &s->in, err);
+}
+
+sgz_status sgz_write_list(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+{
+    sgz_write_pipeline *c = w->c;
+    if (!c->filler.kept || s->in.unfit)
+        return SGZ_OK;
+    return sgz_write_chunked_rows(&c->chunked, c->filler.kept, s->in.rows_done, c->filler.lock,
+                                  err);
 }
 
 static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
@@ -241,7 +226,7 @@ static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
         const sgz_write_member *member = &s->in.members[i];
         for (size_t k = 0; k < member->piece_count; k++) {
             const sgz_write_piece *piece = &s->in.pieces[member->first_piece + k];
-            sgz_entry *row = &c->toc->rows[piece->row];
+            sgz_entry *row = sgz_write_row(c, piece->row);
             row->offset = offset + piece->at;
             row->inner_offset = (int64_t)piece->inner;
             memcpy(row->chunk_digest, piece->digest, 32);
@@ -249,7 +234,7 @@ static void record_rows(sgz_write_pipeline *c, const sgz_write_slot *s)
             if (piece->whole)
                 row->flags |= SGZ_HAS_DIGEST | SGZ_DIGEST_IS_CHUNK;
             if (c->filler.kept && piece->last)
-                c->toc->rows[piece->file_row].inner_offset = offset + (int64_t)member->out_len;
+                sgz_write_row(c, piece->file_row)->inner_offset = offset + (int64_t)member->out_len;
         }
         offset += (int64_t)member->out_len;
     }
@@ -261,24 +246,70 @@ static const uint8_t *made_by(const sgz_write_slot *s, const sgz_write_batch *j)
     return (j->copied ? s->in.packed : s->out) + j->out;
 }
 
+static int has_file_digest_due(const sgz_write_piece *piece)
+{
+    return !piece->whole && !piece->file_hashed;
+}
+
+/* Of files of several chunks; those that end here go into the TOC. */
+static sgz_status store_file_digests(sgz_write_pipeline *c, const sgz_write_slot *s,
+                                     const uint8_t (*digest)[32], sgz_error *err)
+{
+    uint64_t at = 0;
+    pthread_mutex_lock(c->filler.lock);
+    for (size_t i = 0; i < s->in.piece_count && at != UINT64_MAX; i++) {
+        const sgz_write_piece *piece = &s->in.pieces[i];
+        if (!has_file_digest_due(piece) || !piece->last)
+            continue;
+        sgz_entry *row = sgz_write_row(c, piece->file_row);
+        at = row->digest_off;
+        if (c->filler.kept)
+            memcpy(c->toc->arena + at, *digest++, sizeof *digest);
+        else
+            row->digest_off = at = sgz_toc_store(c->toc, *digest++, sizeof *digest);
+        row->flags |= SGZ_HAS_DIGEST;
+    }
+    pthread_mutex_unlock(c->filler.lock);
+    return at == UINT64_MAX ? sgz_write_no_memory(err) : SGZ_OK;
+}
+
+/* The blob's digest, the files', and the DiffID if that was not made beside the chunks'. */
+static sgz_status hash_placed(sgz_write_pipeline *c, const sgz_write_slot *s, sgz_error *err)
+{
+    size_t count = 0, ends = 0;
+    if (!SGZ_FIT(c->hashed, c->hashed_cap, s->batch_count + s->in.piece_count + 1) ||
+        !SGZ_FIT(c->file_digests, c->file_digest_cap, s->in.piece_count))
+        return sgz_write_no_memory(err);
+    sgz_hash_piece *blob = c->hashed, *tar = blob + s->batch_count, *files = tar + 1;
+    for (size_t i = 0; i < s->batch_count; i++)
+        blob[i] = (sgz_hash_piece){.data = made_by(s, &s->batches[i]),
+                                   .len = s->batches[i].out_len};
+    *tar = (sgz_hash_piece){.data = s->in.buf, .len = s->in.len};
+    for (size_t i = 0; i < s->in.piece_count; i++) {
+        const sgz_write_piece *piece = &s->in.pieces[i];
+        if (has_file_digest_due(piece))
+            files[count++] = (sgz_hash_piece){
+                .data = s->in.buf + piece->start, .len = piece->len,
+                .digest = piece->last ? c->file_digests[ends++] : NULL};
+    }
+    sgz_write_blob_hash(&c->writer, blob, s->batch_count, s->tar_beside ? tar : NULL,
+                        &(sgz_hash_stream){.hasher = &c->file_sha, .pieces = files,
+                                           .count = count});
+    if (s->tar_beside)
+        c->writer.tar_size += s->in.tar_len;
+    return store_file_digests(c, s, c->file_digests, err);
+}
+
 sgz_status sgz_write_place(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
-    size_t at = 0, len = s->tar_beside && !c->options.no_diff_id ? s->in.len : 0;
     record_rows(c, s);
     for (size_t i = 0; i < s->in.member_count; i++)
         c->writer.members += s->in.members[i].copied ? s->in.members[i].copied : 1;
     sgz_status status = SGZ_OK;
     if (c->filler.placed)
         status = c->filler.placed(c->filler.arg, &s->in, c->writer.position, err);
-    for (size_t i = 0; i < s->batch_count && !status; i++)
-        at += sgz_write_blob_hash(&c->writer, made_by(s, &s->batches[i]), s->batches[i].out_len,
-                                  s->in.buf + at, len - at);
-    if (s->tar_beside && !status) {
-        sgz_write_blob_tar(&c->writer, s->in.buf + at, len - at, NULL, 0);
-        c->writer.tar_size += s->in.tar_len - (int64_t)(len - at);
-    }
-    return status;
+    return status ? status : hash_placed(c, s, err);
 }
 
 sgz_status sgz_write_store(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
@@ -306,18 +337,22 @@ sgz_status sgz_write_end(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
     c->result.notes = *c->filler.notes(c->filler.arg);
     c->writer.tail = &c->tail_sha;
     const sgz_error *unfit = c->filler.unfit ? c->filler.unfit(c->filler.arg) : NULL;
-    int level = c->options.level, kept = c->options.format == SGZ_WRITE_CHUNKED;
-    if (unfit) {
-        c->result.unfit = *unfit;
-        sgz_write_blob_seal(&c->writer, c->toc, &c->result);
-        c->result.entries = c->result.chunks = 0;
-    } else if (sgz_write_is_zstd(c)) {
-        status = sgz_write_chunked_finish(&c->writer, c->toc, c->filler.kept,
-                                          kept ? &c->split : NULL, level, &c->result, err);
-    } else {
-        status = sgz_write_blob_finish(&c->writer, c->toc, level,
+    int kept = c->options.format == SGZ_WRITE_CHUNKED;
+    if (!unfit && sgz_write_is_zstd(c)) {
+        status = sgz_write_chunked_finish(&c->chunked, &c->writer, c->toc, c->filler.kept,
+                                          kept ? &c->split : NULL, &c->result, err);
+        if (status == SGZ_ENOTOC && !c->filler.strict)
+            unfit = err;
+    } else if (!unfit) {
+        status = sgz_write_blob_finish(&c->writer, c->toc, c->options.level,
                                        c->options.format == SGZ_WRITE_STARGZ,
                                        c->options.toc_sink, &c->result, err);
+    }
+    if (unfit) {
+        c->result = (sgz_write_result){.notes = c->result.notes, .unfit = *unfit};
+        status = SGZ_OK;
+        sgz_write_blob_seal(&c->writer, c->toc, &c->result);
+        c->result.entries = c->result.chunks = 0;
     }
     if (!status)
         sgz_codec_sha256_final(c->codecs, &c->tail_sha, c->result.tail_digest);

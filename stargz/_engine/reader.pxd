@@ -129,11 +129,16 @@ cdef extern from "verify/verify.h" nogil:
         int64_t json_size
         int threads
         int size_only
+        int whole
+        sgz_toc_frame toc
+        sgz_toc_frame split
 
     ctypedef struct sgz_verify_result:
         uint64_t files
         uint64_t chunks
         uint64_t bytes
+        int has_diff_id
+        uint8_t diff_id[32]
         uint64_t error_count
         sgz_notes notes
         size_t kept

@@ -64,6 +64,8 @@ class Reader:
         *,
         size_only: bool = False,
         blob: Blob | None = None,
+        toc: tuple[int, int, int] | None = None,
+        split: tuple[int, int, int] | None = None,
     ) -> dict[str, Any]: ...
 
 class JSONStream:

@@ -411,14 +411,16 @@ cdef class Reader:
         return 0
 
     def verify(self, int64_t toc_end, int64_t json_size, progress=None, *, bint size_only=False,
-               Blob blob=None):
+               Blob blob=None, toc=None, split=None):
         """Decode the whole blob and check it; csrc/verify/verify.h says what.
 
         Returns a dict: files, chunks, bytes, undigested (chunks that nothing in the TOC has a
         digest of), error_count, and errors, a list of dicts with
         name, offset (None where it is not known) and message; and notes, lines about headers
         that other readers take otherwise. With `size_only` nothing is hashed or compared.
-        `blob` is another way to the same bytes.
+        `blob` is another way to the same bytes. Of zstd:chunked `toc` says where its frame is, and
+        `split` where the tar-split is, if that is to be compared: (offset, packed, size), a size of
+        -1 is not known. Then there is also diff_id, b"" where it is not known.
         """
         cdef sgz_error err
         cdef sgz_status status
@@ -444,6 +446,13 @@ cdef class Reader:
                 args.json_size = json_size
                 args.threads = self.threads
                 args.size_only = size_only
+                args.whole = toc is not None
+                args.toc = sgz_toc_frame(0, 0, 0)
+                args.split = sgz_toc_frame(0, 0, 0)
+                if toc is not None:
+                    args.toc.offset, args.toc.packed, args.toc.size = toc
+                if split is not None:
+                    args.split.offset, args.split.packed, args.split.size = split
                 with nogil:
                     status = sgz_verify_start(&run, &job.job, &args, &err)
                 if status != SGZ_OK:
@@ -462,6 +471,7 @@ cdef class Reader:
                     "files": result.files,
                     "chunks": result.chunks,
                     "bytes": result.bytes,
+                    "diff_id": f"sha256:{result.diff_id[:32].hex()}" if result.has_diff_id else "",
                     "error_count": result.error_count,
                     "errors": [problem_of(&result.errors[i]) for i in range(result.kept)],
                     "notes": notes_of(&result.notes),

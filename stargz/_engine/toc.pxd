@@ -63,6 +63,8 @@ cdef extern from "toc/toc.h" nogil:
         size_t count
         sgz_toc_origin *origins
         char *arena
+        bint has_split
+        uint8_t split_digest[32]
 
     sgz_toc_time sgz_toc_mtime(const sgz_toc *, uint32_t)
     bint sgz_toc_is_piece(const sgz_entry *)

@@ -8,6 +8,10 @@ FLAGS: dict[str, int]
 class TOC:
     @property
     def ordinary(self) -> bool: ...
+    @property
+    def split_digest(self) -> str: ...
+    @property
+    def bare_chunks(self) -> int: ...
     @staticmethod
     def parse(
         data: bytes | bytearray | memoryview | Iterable[bytes], blob_end: int, source: str = ""

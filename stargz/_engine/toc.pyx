@@ -103,6 +103,25 @@ cdef class TOC:
         """Whether it is an index's, of an ordinary tar, in which no name is the format's own."""
         return self.ptr.origins != NULL
 
+    @property
+    def split_digest(self):
+        """The sha256 of the frame of the tar-split, of containers/storage's zstd:chunked; or ""."""
+        if not self.ptr.has_split:
+            return ""
+        return "sha256:" + (<const uint8_t *>self.ptr.split_digest)[:32].hex()
+
+    @property
+    def bare_chunks(self):
+        """How many chunks have no digest of their own, runs of zeros that have frames among them:
+        stargz-snapshotter reads no such file, though the file has a digest."""
+        cdef size_t i
+        cdef int64_t count = 0
+        cdef const sgz_entry *row
+        for i in range(self.ptr.count):
+            row = &self.ptr.rows[i]
+            count += row.chunk_size > 0 and not row.flags & (SGZ_HAS_CHUNK_DIGEST | SGZ_DROPPED)
+        return count
+
     # --- rows as an array ---------------------------------------------------------------
 
     def __getbuffer__(self, Py_buffer *view, int flags):

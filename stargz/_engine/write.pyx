@@ -134,6 +134,7 @@ cdef extern from "write/pipeline.h" nogil:
         int no_diff_id
         int writeback
         int threads
+        const char *dir
 
     ctypedef struct sgz_write_result:
         uint8_t digest[32]
@@ -281,7 +282,8 @@ cdef class Conversion:
 
     The source is a descriptor or a callable read(n); the sink a descriptor or a callable
     write(view). `names` are the prioritized files as bytes, None for no landmark order;
-    `spool` makes the temporary file that they need. The format external-toc needs `put_toc`.
+    `spool` makes the temporary file that they need. `folder` is where one is made for a large TOC
+    of zstd:chunked. The format external-toc needs `put_toc`.
     """
 
     cdef sgz_input input
@@ -294,6 +296,7 @@ cdef class Conversion:
     cdef Job job
     cdef Reader reader
     cdef object source_name, progress
+    cdef bytes folder
     cdef int64_t source_size
     cdef readonly list missing
 
@@ -310,7 +313,7 @@ cdef class Conversion:
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  str format, bint lossless, int threads, str source_name,
                  str sink_name, progress, int64_t source_size, memory=None, max_sparse=None,
-                 bint strict=False, bint reuse=False):
+                 bint strict=False, bytes folder=b".", bint reuse=False):
         cdef sgz_error err
         cdef sgz_status status
         if format.startswith("zstd"):
@@ -325,6 +328,8 @@ cdef class Conversion:
         self.options.reuse = reuse
         self.options.format = FORMATS[format]
         self.options.threads = threads
+        self.folder = folder
+        self.options.dir = self.folder
         self.cut.chunk_size = chunk_size
         self.cut.min_chunk_size = min_chunk_size
         self.cut.frames = format.startswith("zstd")
@@ -419,8 +424,9 @@ cdef class Conversion:
                                      self.order.extent_count, &err) != SGZ_OK:
             self._raise(&err)
 
-    def run(self):
-        """Convert; returns the result's fields as a dict."""
+    def run(self, bint synced=False):
+        """Convert; returns the result's fields as a dict. `synced`: the sink is a file that will
+        be synced afterwards."""
         cdef sgz_error err
         cdef sgz_status status
         cdef int64_t first = 0, whole = 1
@@ -438,6 +444,7 @@ cdef class Conversion:
 
         if self.reuses and sgz_io_input_tokens(&self.input, &err) != SGZ_OK:
             self._raise(&err)
+        self.options.writeback = synced
         cutter = sgz_write_cutter_new(&self.input, self.toc, &self.cut)
         if cutter == NULL:
             raise MemoryError

@@ -59,14 +59,21 @@ def _inner(commands: list[_Command], group: str) -> list[_Command]:
 def _bash(commands: list[_Command]) -> Iterator[str]:
     groups = [command.name for command in commands if _inner(commands, command.name)]
     yield "_stargz() {"
-    yield "    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}"
-    yield "    local command= word words= i"
-    yield "    for ((i = 1; i < COMP_CWORD; i++)); do"
-    yield "        word=${COMP_WORDS[i]}"
-    yield "        [[ $word == -* ]] && continue"
-    yield "        command=${command:+$command }$word"
-    yield f"        case $command in {'|'.join(groups)}) ;; *) break ;; esac"
+    yield "    local command= before= current= part= last= words= lead= known= i"
+    # bash has words end at ":" and "=", which are words then; zsh does not.
+    yield "    for ((i = 1; i <= COMP_CWORD; i++)); do"
+    yield "        last=$part part=${COMP_WORDS[i]}"
+    yield "        if [[ $part == : || $last == : ]]; then current+=$part; continue; fi"
+    yield "        if [[ $last == = ]]; then current=$part; continue; fi"
+    yield "        if [[ -z $known && -n $current && $current != -* ]]; then"
+    yield "            command=${command:+$command }$current"
+    yield f"            case $command in {'|'.join(groups)}) ;; *) known=1 ;; esac"
+    yield "        fi"
+    yield "        before=$current current=${part#=}"
     yield "    done"
+    yield "    if [[ $current == --*=* ]]; then"
+    yield "        before=${current%%=*} current=${current#*=} lead=$before="
+    yield "    fi"
     yield "    COMPREPLY=()"
     yield '    case "$command:$before" in'
     for command in commands:
@@ -87,7 +94,13 @@ def _bash(commands: list[_Command]) -> Iterator[str]:
             yield f"        '{command.name}') [[ $current == -* ]] && words='{listed}' ;;"
     yield "    esac"
     # Without a word of ours the shell completes the names of files.
-    yield '    [[ -n $words ]] && COMPREPLY=($(compgen -W "$words" -- "$current"))'
+    yield "    [[ -z $words ]] && return"
+    yield '    COMPREPLY=($(compgen -P "$lead" -W "$words" -- "$current"))'
+    # What is offered takes the place of what is behind the last ":".
+    yield "    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then"
+    yield "        lead=$lead${current%:*}:"
+    yield '        COMPREPLY=("${COMPREPLY[@]#"$lead"}")'
+    yield "    fi"
     yield "}"
     yield "complete -o default -F _stargz stargz"
 

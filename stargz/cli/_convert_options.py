@@ -13,6 +13,7 @@ from stargz.cli._creds import add_creds
 from stargz.cli._errors import CommandError
 from stargz.cli._layers import access_options
 from stargz.errors import UsageError
+from stargz.options import FORMATS
 
 if TYPE_CHECKING:
     from stargz.oci.convert.layers import LayerOptions
@@ -28,18 +29,24 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     def default(value: Any) -> Any:
         return None if image else value
 
-    missing = "any layer" if image else "SRC"
-    formats = ["estargz", "stargz", "external-toc"]
-    if not image:
-        formats += ["zstd:chunked", "zstd:chunked-stargz"]
-    parser.add_argument("--format", choices=formats, default=default("estargz"))
+    missing, apart = ("any layer", "second image") if image else ("SRC", "second file")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=default("estargz"),
+        help="estargz (the default), read lazily by stargz-snapshotter; stargz, its older layout; "
+        f"external-toc, eStargz that keeps the tar and has its TOC in a {apart}; "
+        "zstd:chunked, podman's, which keeps the tar; zstd:chunked-stargz, stargz-snapshotter's "
+        "(docs/formats.md compares them)",
+    )
     parser.add_argument(
         "--level",
         type=_options.level_or_reuse,
-        metavar="1..12|reuse",
+        metavar="N|reuse",
         help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
-        "1); -6 is the same as --level 6. Of zstd 1 to 19 (default: 3). reuse: of gzip, code again "
-        "what its compressor found: smaller and faster than 1, but the bytes depend on it",
+        "1); -6 is the same as --level 6. Of zstd:chunked 1 to 19 (default: 3). reuse: of gzip, "
+        "code again what its compressor found: smaller and faster than 1, but the bytes depend on "
+        "that too",
     )
     parser.add_argument(
         "--chunk-size",
@@ -80,7 +87,8 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     parser.add_argument(
         "--lossless",
         action="store_true",
-        help="keep the tar's bytes exactly as they are: no landmarks, no reordering",
+        help="keep the tar's bytes exactly as they are: no landmarks, no reordering; external-toc "
+        "and zstd:chunked always do",
     )
 
 
@@ -116,7 +124,13 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="fail where a TOC cannot hold a layer (as a hard link into a layer below); by default "
-        "that layer stays as it is, with a warning",
+        "that layer stays as it is, or of zstd:chunked becomes plain zstd, with a warning",
+    )
+    parser.add_argument(
+        "--both",
+        action="store_true",
+        help="write each image twice into one index: as eStargz, which all clients take, and last, "
+        "for those that prefer it, in zstd:chunked. Each layer is read twice",
     )
     add_ends(parser, "layers to convert")
     _options.add_limits(parser)
@@ -193,6 +207,7 @@ def image_options(args: argparse.Namespace) -> dict[str, Any]:
         "upgrade": args.upgrade,
         "verify": args.verify,
         "strict": args.strict,
+        "both": args.both,
         "force": args.force,
         **ends_options(args),
         "memory": args.memory,

@@ -26,12 +26,12 @@ def named(args: argparse.Namespace, name: str = "DST") -> str | None:
     if args.dst is not None and args.output is not None:
         raise UsageError(f"{name} is given twice: {args.dst}, and by --output; leave one out")
     args.dst = args.dst if args.output is None else args.output
-    if args.dst is not None and _is_stdout(args.dst):
+    if args.dst is not None and is_stdout(args.dst):
         args.dst = "-"
     return cast("str | None", args.dst)
 
 
-def _is_stdout(path: str) -> bool:
+def is_stdout(path: str) -> bool:
     """Whether a path leads to standard output (/dev/stdout, or where the shell sends it), in which
     then nothing else may be written. In a device such as /dev/null nothing is mixed up."""
     try:

@@ -126,7 +126,7 @@ class Parser(argparse.ArgumentParser):
                 if any(f"-{c}" not in known or known[f"-{c}"].nargs != 0 for c in letters):
                     break  # the digits belong to a letter that takes a value
                 if digits == "0" or len(digits) > 1:
-                    self.error(f"-{digits} is no level: they are -1 to -9, or --level 1 to 12")
+                    self.error(f"-{digits} is no level: they are -1 to -9, or --level N")
                 levels.append(int(digits))
                 rest = f"-{letters}{behind}"
             if rest == word or rest != "-":

@@ -67,7 +67,7 @@ class Sum:
             if event["event"] == "plan":
                 self._total = event["bytes"]
             elif event["event"] == "layer":
-                self._done[event["digest"]] = event["done"]
+                self._done[event["task"]] = event["done"]
                 self._bar(sum(self._done.values()), self._total)
 
 

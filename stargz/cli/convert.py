@@ -1,7 +1,8 @@
 """Convert a tar, tar.gz or tar.zst into a seekable layer.
 
 The result is still one valid tar.gz, of zstd:chunked a tar.zst. Its bytes depend on the input and
-the options alone, never on the number of threads. DST appears complete or not at all."""
+the options alone, never on the number of threads. DST appears complete or not at all. SRC may be a
+seekable layer of any format: its tar is converted to another."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from stargz.cli import _convert_options, _options
-from stargz.cli._destination import add_destination, named, writable
+from stargz.cli._destination import add_destination, is_stdout, named, writable
 from stargz.cli._errors import OK, CommandError
 from stargz.cli._kinds import check_layer
 from stargz.cli._layers import binary_stdin, check_not_url, is_ordinary
 from stargz.cli._output import layer_rows, layer_speed, print_result
 from stargz.cli._progress import Progress
-from stargz.endpoints import is_same_file
+from stargz.endpoints import is_same_file, is_stream
 from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\
 stargz convert layer.tar.gz
 stargz convert --level 6 --prioritize usr/bin/python3 layer.tar.gz small.stargz
+stargz convert --format zstd:chunked layer.tar.gz
 zcat layer.tar.gz | stargz convert - - | ssh host 'cat > layer.stargz'"""
 
 # A layer is larger than its input by more than its TOC and its members' headers: worth a word.
@@ -156,16 +158,18 @@ def _destination(src: str, dst: str | None, zstd: bool) -> str:
         return dst
     if src == "-":
         raise UsageError("SRC is -, so DST is needed (- for standard output)")
-    if src.lower().endswith((_OWN_SUFFIX, _ZSTD_SUFFIX)):
+    new = _ZSTD_SUFFIX if zstd else _OWN_SUFFIX
+    if src.lower().endswith(new):
         raise UsageError(
             f"{src}: is called a layer already; to convert it again, name DST: stargz convert "
             f"{src} DST"
         )
-    suffix = next((s for s in _SUFFIXES if src.lower().endswith(s)), "")
+    known = (_OWN_SUFFIX, _ZSTD_SUFFIX, *_SUFFIXES)
+    suffix = next((s for s in known if src.lower().endswith(s)), "")
     stem = src[: len(src) - len(suffix)]
     if not Path(src).name[: -len(suffix) or None]:
         raise UsageError(f"{src}: no name is left without its suffix; DST is needed")
-    return stem + (_ZSTD_SUFFIX if zstd else _OWN_SUFFIX)
+    return stem + new
 
 
 def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
@@ -177,7 +181,7 @@ def _toc_out(args: argparse.Namespace, dst: str) -> str | None:
         if toc is not None:
             raise UsageError("--toc-out is for --format external-toc alone")
         return None
-    if toc == "-" or (toc is None and dst == "-"):
+    if (dst == "-" or is_stream(dst)) if toc is None else (toc == "-" or is_stdout(toc)):
         raise UsageError("--format external-toc has its TOC in a file: name it by --toc-out FILE")
     toc = dst + TOC_SUFFIX if toc is None else toc
     if is_same_file(toc, dst):

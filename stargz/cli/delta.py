@@ -2,7 +2,8 @@
 
 BASE is a layer, or what `stargz toc --members` wrote of it where it is. NEW is a layer. What
 BASE has under any name or place is not sent, where its compressed bytes can be copied or the
-engine makes the same of its contents, which is tried. `stargz apply BASE PATCH` makes NEW."""
+engine makes the same of its contents, which is tried. `stargz apply BASE PATCH` makes NEW. Both
+are layers in gzip, as eStargz is: not zstd:chunked, nor an ordinary tar."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A line for each name: "+" added in B, "-" removed, "M" other contents ("M?" where no digests
 tell), "m" other metadata only. What differs, besides the contents, stands in parentheses. The
-last line counts; the bytes to send are an estimate, which `stargz delta` makes exact.
+last line counts; the bytes to send are an estimate, which `stargz delta` makes exact. A and B may
+be of different formats, and ordinary tars.
 
 Exit code 0 whether or not anything differs, unless --exit-code is given."""
 

@@ -20,6 +20,7 @@ from stargz.errors import EntryNotFoundError
 
 if TYPE_CHECKING:
     from stargz.oci.conversion import ImageReport
+    from stargz.oci.convert.layers import LayerReport
 
 EXAMPLE = """\
 stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-esgz
@@ -98,7 +99,12 @@ def _print(report: ImageReport, args: argparse.Namespace) -> None:
     for layer in report.layers:
         print(
             shown(
-                f"layer  {layer.digest}  {layer.status}  {layer.size:,} bytes (before: "
-                f"{layer.source_size:,})  {layer.seconds:.3f} s"
+                f"layer  {layer.digest}  {layer.status}{_format(layer)}  {layer.size:,} bytes "
+                f"(before: {layer.source_size:,})  {layer.seconds:.3f} s"
             )
         )
+
+
+def _format(layer: LayerReport) -> str:
+    """What a layer is now, but for the usual."""
+    return "" if layer.format in ("", "estargz") else f" ({layer.format})"

@@ -5,6 +5,7 @@ Manifest and config are read, and checked against their digests; no layer is."""
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from stargz.cli import _options
@@ -43,8 +44,11 @@ def run(args: argparse.Namespace) -> int:
     print_table(
         (key, "not known" if value is None else _text(key, value))
         for key, value in report.items()
-        if key != "layers" and not (value is None and key in _ABSENT)
+        if key not in ("layers", "instances") and not (value is None and key in _ABSENT)
     )
+    for one in _several(report["instances"]):
+        what = "  (in zstd)" if one["zstd"] else ""
+        print(shown(f"instance  {one['digest']}  {one['platform']}{what}"))
     for layer in report["layers"]:
         toc = f"TOC {layer['toc_digest']}" if layer["seekable"] else "not seekable"
         if layer["seekable"] and not layer["toc_digest"]:
@@ -61,6 +65,12 @@ def run(args: argparse.Namespace) -> int:
 _ABSENT = ("index_digest", "soci_index", "soci_version")
 
 
+def _several(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of platforms for which there is more than one."""
+    counts = Counter(one["platform"] for one in instances)
+    return [one for one in instances if counts[one["platform"]] > 1]
+
+
 def _text(key: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value) or "none"
@@ -70,6 +80,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _report(image: ImageManifest) -> dict[str, Any]:
+    from stargz.oci.formats.manifest import is_attestation, is_zstd_instance
     from stargz.oci.formats.platforms import platform_of
 
     found = image.config.get("rootfs")
@@ -98,9 +109,19 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         )
     ]
     platforms = [str(image.platform)] if image.platform else []
+    instances: list[dict[str, Any]] = []
     if image.root.kind == "index":
-        stated = (platform_of(entry.platform) for entry in image.root.manifests)
-        platforms = list(dict.fromkeys(str(platform) for platform in stated if platform))
+        stated = [(platform_of(entry.platform), entry) for entry in image.root.manifests]
+        platforms = list(dict.fromkeys(str(platform) for platform, _ in stated if platform))
+        instances = [
+            {
+                "digest": entry.digest,
+                "platform": str(platform),
+                "zstd": is_zstd_instance(entry),
+            }
+            for platform, entry in stated
+            if platform and not is_attestation(entry)
+        ]
     return {
         "name": image.name,
         "digest": image.digest,
@@ -112,5 +133,6 @@ def _report(image: ImageManifest) -> dict[str, Any]:
         "seekable": all(layer["seekable"] for layer in layers),
         "soci_index": None if soci is None else soci.manifest.digest,
         "soci_version": None if soci is None else soci.version,
+        "instances": instances,
         "layers": layers,
     }

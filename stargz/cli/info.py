@@ -37,6 +37,7 @@ _UNINDEXED = (
     "an ordinary tar without an index: ls, cat, mount ... make one and keep it (of a remote one "
     "with --build-index); 'stargz index' makes one to lie beside it"
 )
+_APART = "its TOC is not in it: --toc FILE tells more, or the name of the image that it is of"
 _ALL = "not known (--all reads the whole layer for it)"
 
 
@@ -169,5 +170,8 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         for key, value in report.items()
         if value is not None or report["kind"] != "plain"
     ]
-    note = [("note", _note(report["compression"]))] if report["kind"] == "plain" else []
-    return [*rows, *note]
+    if report["kind"] == "plain":
+        rows.append(("note", _note(report["compression"])))
+    elif report["toc_digest"] is None:
+        rows.append(("note", _APART))
+    return rows

@@ -16,6 +16,7 @@ from stargz.cli._destination import add_destination, needed, writable
 from stargz.cli._errors import OK
 from stargz.cli._output import counted, layer_rows, layer_speed, print_result, size_text
 from stargz.cli._progress import Progress
+from stargz.errors import UsageError
 
 if TYPE_CHECKING:
     from stargz.packing import PackResult
@@ -93,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not enter directories where another file system is mounted",
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace DST if it exists")
+    parser.add_argument("--format", help=argparse.SUPPRESS)
     _options.add_threads(parser)
     _options.add_output_options(parser)
 
@@ -101,6 +103,11 @@ def run(args: argparse.Namespace) -> int:
     """Pack DIR to DST."""
     from stargz.packing import pack
 
+    if args.format not in (None, "estargz"):
+        raise UsageError(
+            f"--format {args.format}: pack makes eStargz alone; for another format, 'tar -cC DIR . "
+            "| stargz convert --format FORMAT - DST'"
+        )
     dst = needed(args)
     to_stdout = dst == "-"
     label = Path(args.src).name or args.src

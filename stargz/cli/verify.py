@@ -1,5 +1,7 @@
 """Verify a layer: every gzip member and its CRC, every chunk and file against its digest,
-and the TOC against the tree that the tar makes when it is applied in order.
+and the TOC against the tree that the tar makes when it is applied in order. Of zstd:chunked every
+frame, up to the blob's end; where it has a tar-split, the tar that is put together of that must be
+the one in the blob, and each header say what its entry in the TOC says, as podman demands.
 
 Of an image (without --layer) all of it: manifests, configs, the digest, DiffID and TOC of every
 layer of every platform, or of --platform.
@@ -65,7 +67,7 @@ def _verify(args: argparse.Namespace) -> Told:
             with Progress("verify", args) as progress:
                 result = layer.verify(progress=progress.callback)
             toc_digest = layer.toc_digest
-            indexed = layer.kind == "indexed"
+            indexed, chunked = layer.kind == "indexed", layer.kind == "zstd:chunked"
             trust = index_trust(args, layer) if indexed else None
     except (PlatformError, UnsupportedError, UnindexedError, UnindexableError):
         raise
@@ -96,6 +98,8 @@ def _verify(args: argparse.Namespace) -> Told:
             "diff_id": result.diff_id,
             "index_trust": trust,
         }
+    if chunked:
+        value["diff_id"] = result.diff_id
     counts = (
         f"{counted(result.files, 'file')}, {counted(result.chunks, 'chunk')}, "
         f"{size_text(result.bytes)}"
@@ -103,6 +107,8 @@ def _verify(args: argparse.Namespace) -> Told:
     more = "" if result.ok else f", {counted(result.error_count, 'error')}"
     if indexed and result.ok:  # it was indexed anew, so all of its bytes were seen
         counts += f"; blob {result.blob_digest}, DiffID {result.diff_id}"
+    if chunked and result.ok:
+        counts += f"; DiffID {result.diff_id}"
     if result.ok and not result.verified:
         # Consistent in itself; whether it is the layer that was meant, nobody said.
         more = " (unverified: " + (

@@ -33,15 +33,16 @@ from stargz.oci.convert.ends import (
 )
 from stargz.oci.convert.image_layers import ImageLayers
 from stargz.oci.convert.image_manifests import ImageManifests
+from stargz.oci.convert.instances import with_instances, with_one
 from stargz.oci.convert.layers import LayerOptions, LayerReport, LayerTask, layer_options
 from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
-from stargz.oci.convert.plan import make_plan
+from stargz.oci.convert.plan import Plan, make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.formats.reference import ArchiveReference, parse_image
 from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import AccessOptions, access_of
-from stargz.oci.repository import Companion
-from stargz.options import Format, Level, check_max_sparse, check_memory
+from stargz.oci.repository import Companion, Repository
+from stargz.options import Format, Level, check_max_sparse, check_memory, is_zstd
 from stargz.paths import Name, several
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
@@ -90,6 +91,7 @@ class ImageOptions:
     upgrade: bool = False
     verify: bool = False
     strict: bool = False
+    both: bool = False
     access: Access = field(default_factory=Access)
     threads: int | None = None
     memory: int | None = None
@@ -98,11 +100,19 @@ class ImageOptions:
     writing: Access | None = None  # of the destination, if it is not `access`
 
     def __post_init__(self) -> None:
-        self.layers.filled()  # UsageError
-        if self.external and self.docker_types:
+        if self.both and self.layers.format not in (None, "estargz", "zstd:chunked"):
             raise UsageError(
-                "format (--format) external-toc needs OCI's media types, as others lose the "
-                "digests of the TOCs: no docker_types (--docker-types) with it"
+                "both (--both) are images as eStargz and in zstd:chunked: no other format "
+                f"(--format), such as {self.layers.format!r:.40}, with it"
+            )
+        self.first.filled()  # UsageError
+        if self.second is not None:
+            self.second.filled()
+        if self.docker_types and self.needs_annotations:
+            what = "both (--both)" if self.both else f"format (--format) {self.layers.format}"
+            raise UsageError(
+                f"{what} needs OCI's media types, as others lose the digests of the TOCs: no "
+                "docker_types (--docker-types) with it"
             )
         check_memory(self.memory)
         check_max_sparse(self.max_sparse)
@@ -113,10 +123,31 @@ class ImageOptions:
         return self.layers.format == "external-toc"
 
     @property
+    def needs_annotations(self) -> bool:
+        """Whether nothing reads the layers by parts without what OCI's manifests say of them."""
+        format = self.layers.format
+        return self.both or self.external or (format is not None and is_zstd(format))
+
+    @property
+    def first(self) -> LayerOptions:
+        """How the layers are made of each image; of `both`, those of the instance in gzip."""
+        return replace(self.layers, format=None) if self.both else self.layers
+
+    @property
+    def second(self) -> LayerOptions | None:
+        """How those of the instance in zstd are made, if there are to be `both`. It keeps the
+        tar, in whose order nothing can come first."""
+        if not self.both:
+            return None
+        level, size = self.layers.level, self.layers.chunk_size
+        return LayerOptions(level, size, format="zstd:chunked")
+
+    @property
     def key(self) -> str:
         """A short text that is equal for options that give the same bytes of the same image."""
-        made_of = [self.layers.key, self.platforms, self.flatten, self.docker_types]
-        text = json.dumps([*made_of, "strict"] if self.strict else made_of)
+        made_of = [self.first.key, self.platforms, self.flatten, self.docker_types]
+        made_of += [name for name in ("strict", "both") if getattr(self, name)]
+        text = json.dumps(made_of)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -138,6 +169,7 @@ def convert_image(
     upgrade: bool = False,
     verify: bool = False,
     strict: bool = False,
+    both: bool = False,
     force: bool = False,
     access: Access | None = None,
     src_creds: Creds | None = None,
@@ -159,15 +191,18 @@ def convert_image(
     force: replace an image at dst that is not seekable, too, or an archive with other contents:
         else OccupiedError. Seekable ones, as this function makes them, are replaced as they are.
     level, chunk_size, min_chunk_size, prioritized, lossless, format: as for `stargz.convert`, or in
-        one as `options`. With any of them seekable layers are converted again too;
-        without, those are kept whose TOC is verified against their tar.
+        one as `options`. With any of them but `format` layers are converted again that are in the
+        format already; without, those are kept whose TOC is verified against their tar.
     platforms: such as "linux/arm64"; the default is all. Of one, its manifest alone is written, of
         several an index of them.
     flatten: one layer for each platform, of all its layers.
     allow_missing: prioritized paths that no layer of the image has are reported, not an error.
     docker_types: write Docker's media types, which lazy pulling does not work with.
     verify: check what was written, by reading it again.
-    strict: a layer that a TOC cannot hold is an error; else it stays as it is, with a warning.
+    strict: a layer that a TOC cannot hold is an error; else it stays as it is, or of zstd:chunked
+        becomes plain zstd, with a warning.
+    both: an index of two instances of each image: first the one as eStargz, last, for clients that
+        know of it, the one in zstd:chunked. Each layer is read for either.
     access: how registries are reached. src_creds, dest_creds: the account for the registry of src,
         or of dst: "user:password", or (user, password); it is sent there, to the
         token server that this registry names, and to no other host. With `upgrade` one is enough.
@@ -208,6 +243,7 @@ def convert_image(
         upgrade=upgrade,
         verify=verify,
         strict=strict,
+        both=both,
         access=call.reading,
         threads=call.threads,
         memory=memory,
@@ -238,7 +274,7 @@ def convert_as(
     reading, writing = options.access, options.writing or options.access
     with open_ends(src, dst, reading, writing, ends) as both:
         source, destination, helpers = both.source, both.destination, both.helpers
-        plan = make_plan(source, options.platforms, helpers)
+        plan = planned(options, source, helpers)
         replaced = options.upgrade and is_same(parse_image(src), parse_image(dst))
         known = plan.source_digest if replaced else own
         # Asked for what is replaced too: an archive may have more in it.
@@ -254,13 +290,13 @@ def convert_as(
         task = LayerTask(
             *names,
             (),
-            options.layers,
+            options.first,
             options.access,
             *limits,
             writing=options.writing,
             within=destination.name if isinstance(parse_image(dst), ArchiveReference) else None,
         )
-        layers = ImageLayers(plan, task, source, destination, options.flatten)
+        layers = ImageLayers(plan, task, source, destination, options.flatten, options.second)
         if progress is not None:
             progress({"event": "plan", **layers.totals()})
         layers.make(store, helpers)
@@ -293,6 +329,15 @@ def convert_as(
         check_image(report.destination, options.writing or options.access, report.digest)
         report = replace(report, seconds=time.perf_counter() - begin)
     return report
+
+
+def planned(options: ImageOptions, source: Repository, helpers: Executor) -> Plan:
+    """What the image is made of that is to be made."""
+    both, zstd = options.both, is_zstd(options.layers.format or "estargz")
+    plan = make_plan(
+        source, options.platforms, helpers, listed=both, instance="zstd" if zstd else "gzip"
+    )
+    return with_instances(plan) if both else with_one(plan, zstd)
 
 
 # --- what is found ------------------------------------------------------------------------

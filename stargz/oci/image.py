@@ -357,7 +357,7 @@ def _open_one(
             f"{where}: its TOC is kept apart, and it has no annotation {TOC_DIGEST} to check that "
             "by; give the TOC as toc (--toc)"
         )
-    data = image.external_toc(image.descriptors[number].digest)
+    data = image.external_toc(image.descriptors[number].digest, options.max_toc_size)
     name = f"{image.name}{EXTERNAL}"
     if data is None:
         raise FooterError(

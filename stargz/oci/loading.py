@@ -170,10 +170,10 @@ class ImageManifest:
             return found
         return "build" if asked is None and self.soci.exists() else asked
 
-    def external_toc(self, digest: str) -> bytes | None:
+    def external_toc(self, digest: str, max_size: int) -> bytes | None:
         """The gzip'ed tar of the TOC of a layer whose TOC is external; None if there is none."""
         self._check()
-        return external_toc(self.repository, self.repository.external(), digest)
+        return external_toc(self.repository, self.repository.external(), digest, max_size)
 
 
 @contextmanager

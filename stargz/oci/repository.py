@@ -33,7 +33,7 @@ from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.companions import Companion
 from stargz.oci.registry.credentials import as_credentials
 from stargz.oci.registry.stream import BlobStream, RegistryStream, SourceStream
-from stargz.options import MAX_TOC_SIZE
+from stargz.options import MAX_TOC_SIZE, toc_too_large
 from stargz.sources import ByteSource
 
 __all__ = [
@@ -340,11 +340,20 @@ def is_missing(error: SourceError) -> bool:
     return not isinstance(error, RegistryError) or error.status == 404
 
 
-def external_toc(repository: Repository, manifest: Manifest | None, digest: str) -> bytes | None:
+def external_toc(
+    repository: Repository,
+    manifest: Manifest | None,
+    digest: str,
+    max_size: int = MAX_TOC_SIZE,
+) -> bytes | None:
     """The gzip'ed tar of the TOC of a layer whose TOC is external; None if `manifest`, which is
-    the repository's `external`, has none."""
+    the repository's `external`, has none. More than `max_size` bytes are not read."""
     entry = external_entry(manifest, digest)
-    return None if entry is None else repository.read_blob(entry, MAX_TOC_SIZE)
+    if entry is None:
+        return None
+    if entry.size > max_size:
+        raise toc_too_large(entry.size, max_size, f"{repository.name}{EXTERNAL}")
+    return repository.read_blob(entry, max_size)
 
 
 def external_entry(manifest: Manifest | None, digest: str) -> Descriptor | None:

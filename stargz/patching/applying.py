@@ -13,8 +13,9 @@ from functools import partial
 from typing import IO, Any
 
 from stargz.endpoints import is_url, open_sink, open_source
-from stargz.errors import CodecError, DigestError, UsageError
-from stargz.options import thread_count
+from stargz.errors import CodecError, DigestError, FooterError, UsageError
+from stargz.footer import MAX_FOOTER_SIZE, parse_footer
+from stargz.options import is_zstd, thread_count
 from stargz.patching.file import engine
 from stargz.results import Result
 from stargz.sources.spool import Spool
@@ -89,6 +90,7 @@ def apply(
         base_fd, base_name, base_size = _open_base(base, delta.base_size, stack)
         if base_size != delta.base_size:
             raise _other_base(
+                _what_is(base_fd, base_size),
                 base_name,
                 f"{delta.base_digest} of {delta.base_size} bytes",
                 f"{base_size} bytes",
@@ -107,13 +109,24 @@ def apply(
             )
         except DigestError as error:
             if error.name == "BASE":
-                raise _other_base(base_name, error.expected, error.actual) from None
+                what = _what_is(base_fd, base_size)
+                raise _other_base(what, base_name, error.expected, error.actual) from None
             raise
     return ApplyResult(seconds=time.perf_counter() - begin, **fields)
 
 
-def _other_base(name: str, expected: str, actual: str) -> DigestError:
-    said = "BASE is not the blob the patch was made for"
+def _what_is(base_fd: int, size: int) -> str:
+    """What else a BASE is, of which there are no patches; "" for what may be a layer of some."""
+    start = max(0, size - MAX_FOOTER_SIZE)
+    try:
+        kind = parse_footer(os.pread(base_fd, size - start, start), size).kind
+    except FooterError:
+        return ", but no seekable layer"
+    return ", but in zstd:chunked (patches are between layers in gzip)" if is_zstd(kind) else ""
+
+
+def _other_base(what: str, name: str, expected: str, actual: str) -> DigestError:
+    said = f"BASE is not the blob the patch was made for{what}"
     return DigestError(said, expected, actual, name, what="it")
 
 

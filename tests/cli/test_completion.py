@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -69,7 +73,7 @@ def test_fish(tool: Callable[[str], str], tmp_path: Path) -> None:
     assert complete("stargz veri") == ["verify"]
     assert complete("stargz image conv") == ["convert"]
     assert complete("stargz image convert --up") == ["--upgrade"]
-    assert complete("stargz convert --format e") == ["estargz"]
+    assert complete("stargz convert --format es") == ["estargz"]
     assert "--upgrade" not in complete("stargz convert --u")
 
 
@@ -79,6 +83,60 @@ def test_zsh(tool: Callable[[str], str], tmp_path: Path) -> None:
     code = f"autoload -U compinit; compinit -D; source {file}; print ${{_comps[stargz]}}"
     done = subprocess.run([tool("zsh"), "-f", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "_stargz" in done.stdout
+
+
+# How each begins, and what makes its prompt one that is waited for, and stargz say its words.
+POSIX = "source {}; stargz() {{ echo \"<$*>\"; }}; PS1=rea''dy"
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], POSIX),
+    "zsh": (["zsh", "-f", "-i"], f"autoload -U compinit; compinit -D; {POSIX}"),
+    "fish": (
+        ["fish", "--no-config", "-i"],
+        'source {}; function stargz; echo "<$argv>"; end; '
+        "function fish_prompt; echo rea''dy; end",
+    ),
+}
+TYPED = {
+    "--format zst": "--format zstd:chunked",
+    "--format zstd:": "--format zstd:chunked",
+    "--format zstd:chunked-": "--format zstd:chunked-stargz",
+    "--format=zstd:chunked-": "--format=zstd:chunked-stargz",
+    "--format=ext": "--format=external-toc",
+    "--format zstd:chunked --str": "--format zstd:chunked --strict",
+    "--log-level=d": "--log-level=debug",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_is_typed_in_a_terminal(
+    shell: str, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Where bash takes ":" and "=" for words of their own."""
+    tool(shell)
+    file = tmp_path / "script"
+    file.write_text(ok("--print-completion", shell))
+    words, begin = SHELLS[shell]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvpe(words[0], words, {"PATH": os.environ["PATH"], "HOME": ".", "TERM": "xterm"})
+
+    def said(pattern: str) -> str:
+        text = ""
+        while not (found := re.search(pattern, text, re.S)):
+            assert select.select([terminal], [], [], 60)[0], text
+            text += os.read(terminal, 1 << 16).decode(errors="replace")
+        return found[1]
+
+    try:
+        os.write(terminal, f"{begin.format(file)}\n".encode())
+        said("(ready)")
+        for typed, meant in TYPED.items():
+            os.write(terminal, f"stargz convert {typed}\t\n".encode())
+            assert said(r"<([^<>\n]*)>.*ready").split() == ["convert", *meant.split()], typed
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
 
 
 def test_other_shells_are_wrong_usage() -> None:

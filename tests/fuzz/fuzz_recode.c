@@ -124,8 +124,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (a.len < OUT_MAX && c.len < OUT_MAX) {
         CHECK(a.status == b.status && a.len == b.len && a.members == b.members);
         CHECK(a.status || a.at_end == b.at_end);
-        CHECK(a.status == c.status && a.members == c.members && a.len >= c.len);
-        CHECK(a.status || (a.at_end == c.at_end && a.garbage == c.garbage));
+        CHECK(a.members == c.members && a.len >= c.len && a.garbage == c.garbage);
+        /* Where the input ends within what may become a symbol, ISA-L takes zeros for the rest; here it is
+         * an error when there is no more. */
+        if (!a.status && c.status)
+            CHECK(!a.at_end && strstr(c.err.message, "symbol"));
+        else
+            CHECK(a.status == c.status && (a.status || a.at_end == c.at_end));
         CHECK(!a.status || !strcmp(a.err.message, c.err.message));
     }
     like_zlib(data, size, &a);

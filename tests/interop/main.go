@@ -44,7 +44,6 @@ func build(args []string) (any, error) {
 	minChunk := fs.Int("min-chunk-size", 0, "minimum chunk size")
 	workers := fs.Int("workers", 0, "workers, 0 for the default")
 	lossless := fs.Bool("lossless", false, "keep the tar's bytes; SRC is a plain tar")
-	toc := fs.String("toc-out", "", "keep the TOC apart, in this file; with -lossless")
 	var prioritized list
 	fs.Var(&prioritized, "prioritize", "prioritized file; may be repeated")
 	fs.Parse(args)
@@ -62,14 +61,7 @@ func build(args []string) (any, error) {
 	}
 	var size int64
 	var diffID, tocDigest string
-	if *lossless && *toc != "" {
-		if diffID, tocDigest, err = external(src, dst, *toc, *level, *chunk); err != nil {
-			return nil, err
-		}
-		if size, err = dst.Seek(0, io.SeekEnd); err != nil {
-			return nil, err
-		}
-	} else if *lossless {
+	if *lossless {
 		w := estargz.NewWriterLevel(dst, *level)
 		w.ChunkSize = *chunk
 		if err := w.AppendTarLossLess(src); err != nil {
@@ -152,24 +144,15 @@ func readFile(r *estargz.Reader, v estargz.TOCEntryVerifier, e *estargz.TOCEntry
 func verify(args []string) (any, error) {
 	fs := flag.NewFlagSet("verify", flag.ExitOnError)
 	tocDigest := fs.String("toc-digest", "", "verify the TOC and every chunk against it")
-	toc := fs.String("toc", "", "the file of a TOC that is kept apart")
 	fs.Parse(args)
 	if fs.NArg() != 1 {
-		return nil, errors.New("usage: verify [-toc-digest D] [-toc FILE] BLOB")
+		return nil, errors.New("usage: verify [-toc-digest D] BLOB")
 	}
 	src, err := section(fs.Arg(0))
 	if err != nil {
 		return nil, err
 	}
-	var options []estargz.OpenOption
-	if *toc != "" {
-		option, err := externalOption(*toc)
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, option)
-	}
-	r, err := estargz.Open(src, options...)
+	r, err := estargz.Open(src)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"io"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
 )
@@ -15,11 +14,3 @@ func newerOptions(minChunk, workers int) ([]estargz.Option, error) {
 	}
 	return nil, nil
 }
-
-var errNoExternal = errors.New("this version of the package has no external TOC")
-
-func external(src io.Reader, dst io.Writer, toc string, level, chunk int) (string, string, error) {
-	return "", "", errNoExternal
-}
-
-func externalOption(toc string) (estargz.OpenOption, error) { return nil, errNoExternal }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oracle import LANDMARKS, entries_of, toc_entries, toc_in
+from oracle import LANDMARKS, toc_entries
 from random_trees import random_tar
 
 import stargz
@@ -129,23 +129,3 @@ def test_same_toc_as_reference(
     reference("build", *flags, "-chunk-size", 8192, source, tmp_path / "ref.esgz", env=one)
     stargz.convert(source, tmp_path / "our.esgz", chunk_size=8192, prioritized=wanted)
     assert toc_entries(tmp_path / "our.esgz") == toc_entries(tmp_path / "ref.esgz")
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("chunk", [4096, 4 << 20])
-def test_external_tocs(reference: REF, tmp_path: Path, chunk: int, seed: int) -> None:
-    if reference.version == "debian":  # type: ignore[attr-defined]
-        pytest.skip("the reference has external TOCs from 0.13 on; Debian has 0.12")
-    files = random_tar(tmp_path / "in.tar", seed)
-    src, ours, theirs = (tmp_path / name for name in ("in.tar", "ours", "theirs"))
-    made = stargz.convert(src, ours, format="external-toc", chunk_size=chunk)
-    toc = f"{ours}.toc"
-    seen = reference("verify", "-toc", toc, "-toc-digest", made.toc_digest, ours)
-    assert seen["files"] == files
-    sizes = "-lossless", "-chunk-size", chunk
-    built = reference("build", *sizes, "-toc-out", f"{theirs}.toc", src, theirs)
-    assert built["diff_id"] == made.diff_id
-    with stargz.open(theirs, toc=f"{theirs}.toc", toc_digest=built["toc_digest"]) as layer:
-        assert layer.verify().ok
-    own, other = (entries_of(toc_in(Path(f"{path}.toc").read_bytes())) for path in (ours, theirs))
-    assert own == other

@@ -20,7 +20,7 @@ static sgz_status keep(void *arg, const uint8_t *data, size_t len, sgz_error *er
 {
     memory *m = arg;
     (void)err;
-    CHECK(m->len + len <= sizeof packed);
+    CHECK(m->len + len <= sizeof packed - SGZ_FRAME_SIZED);
     memcpy(m->data + m->len, data, len);
     m->len += len;
     return SGZ_OK;
@@ -29,11 +29,11 @@ static sgz_status keep(void *arg, const uint8_t *data, size_t len, sgz_error *er
 static size_t (*zstd_decompress)(void *, size_t, const void *, size_t);
 static unsigned long long (*content_size)(const void *, size_t);
 
-static void check_frame(size_t packed_len, size_t len, int sized)
+static void check_frame(size_t packed_len, size_t len)
 {
     /* Bit 2 of the descriptor: a check sum; the size stands there. */
     CHECK(packed[4] & 4);
-    CHECK(content_size(packed, packed_len) == (sized ? len : ~0ull));
+    CHECK(content_size(packed, packed_len) == len);
     CHECK(zstd_decompress(again, sizeof again, packed, packed_len) == len);
     CHECK(!memcmp(again, text, len));
 }
@@ -53,42 +53,43 @@ int main(void)
     for (size_t i = 0; i < LEN; i++)
         text[i] = i > 9000 && below(5) ? text[i - 8000 - below(2)] : (uint8_t)below(200);
     for (int level = 1; level <= SGZ_ZSTD_LEVEL_MAX; level += 3) {
-        sgz_framer f = {0}, other = {0};
+        sgz_framer f = {0}, other = {0}, pieces = {0};
         static uint8_t same[sizeof packed];
         size_t made, made_again;
         CHECK(!sgz_codec_framer_init(&f, &codecs, level, &err));
+        CHECK(!sgz_codec_framer_init(&pieces, &codecs, level, &err));
         for (int round = 0; round < 12; round++) {
-            size_t len = round ? below(round & 1 ? LEN : 2000) : 0, sized = below(2);
+            size_t len = round ? below(round & 1 ? LEN : 2000) : 0;
             CHECK(!sgz_codec_frame(&f, text, len, packed, sgz_codec_frame_bound(len), &made, &err));
-            check_frame(made, len, 1);
+            check_frame(made, len);
             /* One that was used before makes the same bytes as a new one. */
             CHECK(!sgz_codec_framer_init(&other, &codecs, level, &err));
             CHECK(!sgz_codec_frame(&other, text, len, same, sizeof same, &made_again, &err));
             CHECK(made == made_again && !memcmp(packed, same, made));
             sgz_codec_framer_free(&other);
 
-            memory m = {packed, 0};
-            CHECK(!sgz_codec_frame_begin(&f, sized ? (int64_t)len : -1, &err));
+            /* In pieces, the header is replaced in the end. */
+            memory m = {packed + SGZ_FRAME_SIZED - SGZ_FRAME_UNSIZED, 0};
+            CHECK(!sgz_codec_frame_begin(&pieces, &err));
             for (size_t at = 0; at < len;) {
                 size_t n = 1 + below(40000);
                 n = n < len - at ? n : len - at;
-                CHECK(!sgz_codec_frame_piece(&f, text + at, n, 0, keep, &m, &err));
+                CHECK(!sgz_codec_frame_piece(&pieces, text + at, n, 0, keep, &m, &err));
                 at += n;
             }
-            CHECK(!sgz_codec_frame_piece(&f, text, 0, 1, keep, &m, &err));
-            check_frame(m.len, len, sized || !len); /* the first call that is the last one tells */
+            CHECK(!sgz_codec_frame_piece(&pieces, text, 0, 1, keep, &m, &err));
+            CHECK(content_size(m.data, m.len) == ~0ull);
+            uint8_t head[SGZ_FRAME_SIZED];
+            sgz_codec_frame_sized(m.data, len, head);
+            memcpy(packed, head, sizeof head);
+            check_frame((size_t)(m.data - packed) + m.len, len);
         }
-        /* More than there is room for, and more than was announced, is an error each. */
+        /* More than there is room for is an error. */
         CHECK(sgz_codec_frame(&f, text, LEN, packed, 10, &made, &err) == SGZ_ECODEC);
-        memory m = {packed, 0};
-        CHECK(!sgz_codec_frame_begin(&f, 10, &err));
-        sgz_status status = sgz_codec_frame_piece(&f, text, 11, 0, keep, &m, &err);
-        if (!status)
-            status = sgz_codec_frame_piece(&f, text, 0, 1, keep, &m, &err);
-        CHECK(status == SGZ_ECODEC);
         CHECK(!sgz_codec_frame(&f, text, 100, packed, sizeof packed, &made, &err));
-        check_frame(made, 100, 1);
+        check_frame(made, 100);
         sgz_codec_framer_free(&f);
+        sgz_codec_framer_free(&pieces);
     }
     uint8_t head[SGZ_SKIPPABLE_HEADER];
     sgz_codec_skippable(head, 0x01020304);

@@ -579,7 +579,7 @@ def test_a_tag_that_moves_while_it_is_upgraded_stays(tmp_path: Path) -> None:
 
 def test_wrong_options_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
     for options, text in (
-        (LayerOptions(level=13), "level 13"),
+        (LayerOptions(level=13), r"level \(--level\) 13"),
         (LayerOptions(chunk_size=1), r"chunk_size \(--chunk-size\) 1 "),
         (LayerOptions(lossless=True, prioritized=("x",)), "keeps the order"),
         (LayerOptions(format="stargz", min_chunk_size=4096), "cannot put small files together"),

@@ -31,7 +31,7 @@ from stargz.oci.formats.manifest import (
 )
 
 D = [sha256(b"%d" % n) for n in range(10)]
-NEW = NewLayer(D[0], 77, D[1], D[2], 5120)
+NEW = NewLayer(D[0], 77, D[1], {TOC_DIGEST: D[2], UNCOMPRESSED_SIZE: "5120"})
 
 texts = st.text(st.characters(), max_size=8)  # lone surrogates too
 values = st.recursive(
@@ -165,7 +165,7 @@ def test_a_converted_layer_keeps_what_is_not_about_its_bytes() -> None:
 
 def test_a_legacy_layer_promises_nothing_of_its_toc() -> None:
     old = descriptor(layer(annotations={TOC_DIGEST: D[9]}), "here", "layer")
-    found = rewrite.layer_descriptor(old, NewLayer(D[0], 7, D[1], None, 9), OCI)
+    found = rewrite.layer_descriptor(old, NewLayer(D[0], 7, D[1], {UNCOMPRESSED_SIZE: "9"}), OCI)
     assert found["annotations"] == {UNCOMPRESSED_SIZE: "9"}
 
 
@@ -184,7 +184,7 @@ def test_unknown_fields_of_a_manifest_stay(fields: dict[str, Any]) -> None:
 
 @given(more, st.sampled_from([OCI, DOCKER]))
 def test_what_is_rewritten_twice_stays(fields: dict[str, Any], types: rewrite.Types) -> None:
-    kept = NewLayer(NEW.digest, NEW.size, NEW.diff_id, NEW.toc_digest, 5120, kept=True)
+    kept = NewLayer(NEW.digest, NEW.size, NEW.diff_id, NEW.annotations, kept=True)
     old = manifest([layer(urls=["http://x"])], **fields)
     once = rewrite.rewrite_manifest(
         old, OTHER, [rewrite.layer_descriptor(old.layers[0], NEW, types)], types, {}

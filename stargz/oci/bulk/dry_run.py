@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from stargz.oci.bulk.discover import Pair
 from stargz.oci.bulk.images import Images
 from stargz.oci.bulk.making import Making, Planned
-from stargz.oci.bulk.state import DONE, FAILED, State
+from stargz.oci.bulk.state import DONE, FAILED, LayerKey, State
 from stargz.oci.bulk.store import Events, layer_key
 from stargz.oci.registry.client import RegistryClient
 
@@ -28,7 +29,7 @@ class DryRun(Images):
         progress: Events | None,
     ) -> None:
         super().__init__(state, client, writer, making, jobs, progress)
-        self._layers: dict[str, int] = {}  # and the bytes that are to be read of each
+        self._layers: dict[LayerKey, int] = {}  # and the bytes that are to be read for each
         self._known_layers = 0
 
     def count(self, found: Iterator[Pair], src: str) -> None:
@@ -82,9 +83,10 @@ class DryRun(Images):
             key = layer_key(layer.task)
             known = self._state.layer(key) is not None
             with self._lock:
-                if key.sources not in self._layers:
+                key = replace(key, root="")
+                if key not in self._layers:
                     self._known_layers += known
-                self._layers[key.sources] = 0 if known else layer.source_size
+                self._layers[key] = 0 if known else layer.source_size
             status = "done" if known else status
         return {
             "source_digest": layer.source_digest,

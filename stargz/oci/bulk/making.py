@@ -10,14 +10,13 @@ from typing import Any, Protocol
 
 from stargz.oci.bulk.discover import Pair
 from stargz.oci.bulk.state import KnownImage
-from stargz.oci.conversion import ImageOptions, check_image, convert_as
+from stargz.oci.conversion import ImageOptions, check_image, convert_as, planned
 from stargz.oci.convert.ends import check_toc_image
 from stargz.oci.convert.layers import NOT_SEEKABLE, LayerReport, LayerTask
 from stargz.oci.convert.occupied import check_free, ordinary_image, refusal
-from stargz.oci.convert.plan import make_plan
 from stargz.oci.convert.store import Events, Keyed, Store, Task
 from stargz.oci.destination import open_destination
-from stargz.oci.formats.manifest import EXTERNAL, TOC_DIGEST, layer_kind
+from stargz.oci.formats.manifest import EXTERNAL, layer_kind
 from stargz.oci.formats.reference import Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.client import RegistryClient
@@ -143,15 +142,16 @@ class Converting:
         if self._options.external:
             check_toc_image(pair.destination)
         with open_repository(pair.source, client=client) as source:
-            plan = make_plan(source, self._options.platforms, helpers)
-        flat = self._options.flatten
+            plan = planned(self._options, source, helpers)
+        flat, second = self._options.flatten, self._options.second
         found: dict[str, Planned] = {}
         for image in plan.images():
             tars = [one for one in image.manifest.layers if layer_kind(one) == "tar"]
+            options = second if image.zstd and second is not None else self._options.first
             for entries in [tars] if flat and tars else [[one] for one in tars]:
                 names = pair.source, pair.destination
-                task = LayerTask(*names, tuple(entries), self._options.layers, flatten=flat)
-                found[task.made_of] = _planned(task, _status(task))
+                task = LayerTask(*names, tuple(entries), options, flatten=flat)
+                found[task.key] = _planned(task, _status(task))
         if not self._options.force and pair.source != pair.destination:
             with open_destination(pair.destination, client=writer) as destination:
                 there = ordinary_image(destination, own)
@@ -164,9 +164,9 @@ class Converting:
     def shown(self) -> Mapping[str, Any]:
         """See Making.shown."""
         options = self._options
-        layers = asdict(options.layers.filled())
+        layers = asdict(options.first.filled())
         del layers["allow_missing"]
-        names = ("flatten", "docker_types", "verify", "strict", "threads", "upgrade")
+        names = ("flatten", "docker_types", "verify", "strict", "both", "threads", "upgrade")
         return {
             **layers,
             "prioritized": len(options.layers.prioritized),
@@ -181,9 +181,8 @@ def _planned(task: Task[Any], status: str) -> Planned:
 
 
 def _status(task: LayerTask) -> str:
-    if len(task.entries) == 1 and not task.flatten and not task.options.relayout:
-        return "seekable" if TOC_DIGEST in task.entries[0].annotations else "to convert"
-    return "to convert"
+    alone = len(task.entries) == 1 and not task.flatten
+    return "seekable" if alone and task.options.keeps(task.entries[0]) else "to convert"
 
 
 class Indexing:

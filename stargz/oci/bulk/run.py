@@ -61,6 +61,7 @@ def bulk(
     docker_types: bool = False,
     verify: bool = False,
     strict: bool = False,
+    both: bool = False,
     upgrade: bool = False,
     index: bool = False,
     soci_version: Version | None = None,
@@ -89,7 +90,7 @@ def bulk(
 
     src, dst, include, exclude, upgrade: see `stargz.oci.bulk.discover.discover`.
     level, chunk_size, min_chunk_size, prioritized, lossless, format, options, platforms, flatten,
-        allow_missing, docker_types, verify, strict, force, access and the options by which
+        allow_missing, docker_types, verify, strict, both, force, access and the options by which
         registries are reached: see `stargz.convert_image`, which converts each image.
     index: make indexes, as `stargz.index_image` does of each image, whose layers stay as they are;
         soci_version (default: 2), min_layer_size (10 MiB), span_size: see there. Version 1 needs no
@@ -145,6 +146,7 @@ def bulk(
             "docker_types": docker_types,
             "verify": verify,
             "strict": strict,
+            "both": both,
             "memory": memory,
             "max_sparse": max_sparse,
             **({one.name: getattr(options, one.name) for one in fields(options)}),
@@ -178,6 +180,7 @@ def bulk(
                 upgrade=upgrade,
                 verify=verify,
                 strict=strict,
+                both=both,
                 access=reading,
                 threads=threads,
                 memory=memory,

@@ -132,11 +132,12 @@ class StateStore(Generic[R]):
     def _make(self, task: Task[R]) -> R:
         """In a thread of ours: it tells how far it is, and ends when it is told to."""
         digest = "+".join(entry.digest for entry in task.entries)
+        about = {"event": "layer", "digest": digest, "task": task.key}
 
         def progress(done: int, total: int) -> None:
             if self._stop.is_set():
                 raise Cancelled
-            self._tell({"event": "layer", "digest": digest, "done": done, "total": total})
+            self._tell({**about, "done": done, "total": total})
 
         progress(0, sum(entry.size for entry in task.entries))
         try:

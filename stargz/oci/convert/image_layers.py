@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from stargz.errors import FormatError
-from stargz.oci.convert.layers import NOT_SEEKABLE, LayerReport, LayerTask
+from stargz.oci.convert.layers import NOT_SEEKABLE, LayerOptions, LayerReport, LayerTask
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import NewLayer
 from stargz.oci.convert.tasks import Tasks
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import SOCI_V2, Descriptor, layer_kind
 from stargz.oci.repository import Repository
+from stargz.options import is_zstd
 
 
 class ImageLayers(Tasks[LayerTask, LayerReport]):
@@ -24,10 +26,12 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
         source: Repository,
         destination: Destination,
         flatten: bool,
+        second: LayerOptions | None = None,
     ) -> None:
+        """`second` are the options of the instances in zstd, if there are any."""
         super().__init__(plan, source, destination)
-        self._legacy = task.options.format == "stargz"
         self._flatten = flatten
+        self._second = second
         for node in plan.nodes:
             if node.kind == "image":
                 self._plan_image(node, task)
@@ -37,14 +41,14 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
 
     def _plan_image(self, node: Node, task: LayerTask) -> None:
         layers = node.manifest.layers
+        if node.zstd and self._second is not None:
+            task = replace(task, options=self._second)
         if self.flattens(node):
-            self._tasks[tuple(entry.digest for entry in layers)] = replace(
-                task, entries=tuple(layers), flatten=True
-            )
+            self._tasks[_key(node, layers)] = replace(task, entries=tuple(layers), flatten=True)
             return
         for entry in layers:
             if layer_kind(entry) == "tar":
-                self._tasks.setdefault((entry.digest,), replace(task, entries=(entry,)))
+                self._tasks.setdefault(_key(node, [entry]), replace(task, entries=(entry,)))
             else:
                 self._copy(entry)
 
@@ -65,23 +69,24 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
 
     def missing(self) -> tuple[str, ...]:
         """The prioritized paths that no layer has."""
-        made = list(self._reports.values())
+        made = [self._reports[key] for key, task in self._tasks.items() if task.options.prioritized]
         if not made:
             return ()
         absent = set(made[0].missing).intersection(*(report.missing for report in made[1:]))
         return tuple(path for path in dict.fromkeys(made[0].missing) if path in absent)
 
-    def new(self, *entries: Descriptor) -> NewLayer | None:
-        """What became of a layer, or of those that were flattened; None if it is as it was."""
-        report = self._reports.get(tuple(entry.digest for entry in entries))
-        if report is None or report.status == NOT_SEEKABLE:
+    def new(self, node: Node, *entries: Descriptor) -> NewLayer | None:
+        """What became of a layer of an image, or of those that were flattened; None if it is as it
+        was."""
+        report = self._reports.get(_key(node, entries))
+        if report is None or not report.is_other:
             return None
         return NewLayer(
             report.digest,
             report.size,
             report.diff_id,
-            None if self._legacy else report.toc_digest,
-            report.uncompressed_size,
+            report.annotations,
+            is_zstd(report.format),
             report.status == "kept",
         )
 
@@ -92,3 +97,8 @@ class ImageLayers(Tasks[LayerTask, LayerReport]):
     def not_seekable(self) -> LayerReport | None:
         """The first of those that a TOC cannot hold."""
         return next((one for one in self.reports() if one.status == NOT_SEEKABLE), None)
+
+
+def _key(node: Node, entries: Sequence[Descriptor]) -> tuple[str, ...]:
+    """What a task is known by: what it reads, and for which instance of an image."""
+    return ("zstd" if node.zstd else "", *(entry.digest for entry in entries))

@@ -8,12 +8,14 @@ from typing import Any
 from stargz.digests import digest_of
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.image_layers import ImageLayers
+from stargz.oci.convert.instances import mark, told
 from stargz.oci.convert.manifests import Manifests
 from stargz.oci.convert.plan import Node, Plan
 from stargz.oci.convert.rewrite import Types, Written
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import (
     EXTERNAL,
+    OCI_ZSTD_LAYER,
     SOCI_INDEX,
     SOCI_V2,
     Descriptor,
@@ -41,6 +43,7 @@ class ImageManifests(Manifests):
         self._types = types
         self._configs: dict[Node, Written] = {}
         self._relayered: set[str] = set()  # those whose layers became others
+        self._zstd: set[Node] = set()  # images that have layers in zstd
         self.make_all()
         tocs = layers.tocs()
         self._blobs.update((toc.digest, toc.size) for toc in tocs.values())
@@ -67,10 +70,22 @@ class ImageManifests(Manifests):
 
     def _make_index(self, node: Node) -> Written:
         media_type = node.manifest.media_type if node.kind == "copy" else self._types.index
-        children = [(entry, self._made[child]) for entry, child in self._children(node)]
+        children = []
+        firsts: dict[tuple[str, str], str] = {}
+        for entry, child in self._children(node):
+            described, made = self._marked(entry, child), self._made[child]
+            # The instances of an image in gzip and in zstd may have become one.
+            if firsts.setdefault((made.digest, told(described)), entry.digest) == entry.digest:
+                children.append((described, made))
         return rewrite.rewrite_index(
             node.manifest, children, media_type, self._about, self._relayered
         )
+
+    def _marked(self, entry: Descriptor, child: Node) -> Descriptor:
+        """An index's entry of an image, with what it says of those that have layers in zstd."""
+        if child.kind != "image" or self._types is rewrite.DOCKER:
+            return entry
+        return mark(entry, child in self._zstd)
 
     def _children(self, node: Node) -> list[tuple[Descriptor, Node]]:
         """What an index goes on listing: SOCI indexes of layers that are no more are left out."""
@@ -86,7 +101,7 @@ class ImageManifests(Manifests):
         where = f"{self._source.name}: config {manifest.config.digest}"
         descriptors: list[dict[str, Any]] = []
         if self._layers.flattens(node):
-            new = self._layers.new(*entries)
+            new = self._layers.new(node, *entries)
             assert new is not None
             ids = [new.diff_id]
             lone = entries[0] if len(entries) == 1 else Descriptor("", "", 0)
@@ -96,7 +111,7 @@ class ImageManifests(Manifests):
             ids = diff_ids(load_json(node.config, where), len(entries), where)[:]
             for number, entry in enumerate(entries):
                 kind = layer_kind(entry)
-                new = self._layers.new(entry) if kind == "tar" else None
+                new = self._layers.new(node, entry) if kind == "tar" else None
                 if new is None:
                     same = rewrite.unindexed_layer if kind == "tar" else rewrite.same_layer
                     descriptors.append(same(entry, self._types))
@@ -111,7 +126,9 @@ class ImageManifests(Manifests):
             config = replace(config, digest=manifest.config.digest)
         self._configs[node] = config
         blobs[config.digest] = len(config.data)
-        if rewrite.other_layers(manifest, descriptors):
+        if any(layer.get("mediaType") == OCI_ZSTD_LAYER for layer in descriptors):
+            self._zstd.add(node)
+        if self._is_named(node) and rewrite.other_layers(manifest, descriptors):
             self._relayered.add(manifest.digest)
             if SOCI_INDEX in manifest.annotations:
                 self.warnings.append(

@@ -18,12 +18,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stargz import opening as _opening
-from stargz._engine.write import TarEntries
 from stargz.conversion import ConvertResult, convert_as, diff_id
 from stargz.errors import FormatError, StargzError, UnindexableError, UsageError
-from stargz.footer import Kind, kind_of
+from stargz.footer import kind_of
+from stargz.oci.convert.keeping import examined, left
 from stargz.oci.destination import BlobWriter, Destination, copy_blob, open_destination
-from stargz.oci.formats.manifest import TOC_DIGEST, UNCOMPRESSED_SIZE, Descriptor
+from stargz.oci.formats.manifest import (
+    TOC_DIGEST,
+    UNCOMPRESSED_SIZE,
+    Descriptor,
+    is_zstd_chunked,
+)
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
@@ -35,13 +40,15 @@ from stargz.options import (
     Format,
     Level,
     default_level,
+    is_zstd,
 )
 from stargz.paths import several
+from stargz.sources import ByteSource
 from stargz.sources.local import LocalSource
-from stargz.sources.spool import Spool, unlinked, unpack
+from stargz.sources.spool import Spool
 
 NOT_SEEKABLE = "not seekable"
-_WHITEOUTS = "it has whiteouts, which are to be applied"
+PLAIN_ZSTD = "zstd"  # the format of layers that were to be zstd:chunked, and cannot be
 _PIECE = 1 << 20  # bytes that are copied at a time
 
 Progress = Callable[[int, int], object]
@@ -64,17 +71,21 @@ class LayerOptions:
         object.__setattr__(self, "prioritized", several(self.prioritized, "prioritized"))
 
     @property
-    def relayout(self) -> bool:
-        """Whether an option asks for a layout that a seekable layer need not have."""
-        return self != LayerOptions()
+    def kept(self) -> Format | None:
+        """The format of layers that can stay as they are; None if an option asks for a layout that
+        they need not have, or nothing vouches for them in this format."""
+        if self != LayerOptions(format=self.format) or self.format == "stargz":
+            return None
+        return self.format or "estargz"
 
-    @property
-    def kept(self) -> Kind | None:
-        """The kind of layers that can stay as they are; None if an option asks for a layout that
-        they need not have."""
-        if not self.relayout:
-            return "estargz"
-        return "external-toc" if self == LayerOptions(format="external-toc") else None
+    def keeps(self, entry: Descriptor) -> bool:
+        """Whether a layer's descriptor says that it is one that can stay as it is."""
+        if self.kept is None:
+            return False
+        chunked = is_zstd_chunked(entry)
+        if is_zstd(self.kept):
+            return chunked
+        return bool(entry.annotations.get(TOC_DIGEST)) and not chunked
 
     def filled(self) -> ConvertOptions:
         """With the defaults; UsageError for what is wrong or contradicts itself. Prioritized
@@ -103,7 +114,7 @@ def layer_options(options: LayerOptions | None, given: LayerOptions) -> LayerOpt
     """What a function that takes both has been given: `options`, or each by itself."""
     if options is None:
         return given
-    if given.relayout:
+    if given != LayerOptions():
         raise UsageError("options has the layout of layers: give it, or level, format and the like")
     return options
 
@@ -149,8 +160,9 @@ class LayerTask:
 class LayerReport:
     """What became of a layer; sizes in bytes. What the result's fields mean is in
     `stargz.conversion.ConvertResult`; `status` is "converted", "kept" for one that was seekable
-    already, or NOT_SEEKABLE for one that stays as it is because a TOC cannot hold it: `toc_digest`
-    is None then, and the last of the `warnings` tells why."""
+    already, or NOT_SEEKABLE for one that a TOC cannot hold, and that stays as it is or became plain
+    zstd: `toc_digest` is None then, and the last of the `warnings` tells why. `format` is that of
+    `stargz.convert`, PLAIN_ZSTD, or "" for one that stays as it is."""
 
     status: str
     source_digest: str
@@ -169,6 +181,7 @@ class LayerReport:
     annotations: dict[str, str] = field(default_factory=dict)
     toc_blob: str = ""
     toc_blob_size: int = 0
+    format: str = ""
 
     @property
     def beside(self) -> tuple[Descriptor, ...]:
@@ -183,7 +196,16 @@ class LayerReport:
     def from_json(cls, value: dict[str, Any]) -> LayerReport:
         """The inverse of to_json."""
         lists = {key: tuple(value.get(key, ())) for key in ("missing", "warnings")}
-        return cls(**{**value, **lists})
+        found = {**value, **lists}
+        if "annotations" not in found and found.get("toc_digest"):  # of before there were others
+            size = str(found.get("uncompressed_size"))
+            found["annotations"] = {TOC_DIGEST: found["toc_digest"], UNCOMPRESSED_SIZE: size}
+        return cls(**found)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether a manifest has anything to say of it that it has not said of its source."""
+        return self.status != NOT_SEEKABLE or self.format == PLAIN_ZSTD
 
 
 def convert_layer(
@@ -234,7 +256,7 @@ class _Work:
             return self._flatten(entries)
         (entry,) = entries
         spool = None
-        if self.kept is not None and _may_be_seekable(self.source, entry, self.kept):
+        if self.kept is not None and self._may_be_kept(entry):
             spool = self._fetch(entry)
             if kept := self._keep(entry, spool):
                 return kept
@@ -312,10 +334,30 @@ class _Work:
     def _converted(self, result: ConvertResult) -> dict[str, Any]:
         fields = result.to_json()
         del fields["codec"], fields["source_size"]
-        warnings = (*self._warnings, *result.warnings)
-        return {**fields, "status": "converted", "missing": result.missing, "warnings": warnings}
+        warnings = list(result.warnings)
+        made: dict[str, Any] = {"status": "converted", "missing": result.missing}
+        made["format"] = self.task.options.format or "estargz"
+        if not result.toc_digest:
+            made |= {"status": NOT_SEEKABLE, "format": PLAIN_ZSTD, "toc_digest": None}
+            where = _describe(self.source, self.task.entries[0])
+            warnings.append(warnings.pop(0).removeprefix(where).lstrip(": "))
+        return fields | made | {"warnings": (*self._warnings, *warnings)}
 
     # --- keeping ------------------------------------------------------------------------
+
+    def _may_be_kept(self, entry: Descriptor) -> bool:
+        """Whether it is worth having the whole layer to see if it can be kept: its descriptor or
+        its last bytes say that it is of the format that is wanted."""
+        if self.task.options.keeps(entry):
+            return True
+        with suppress(StargzError, OSError), closing(self.source.open_blob(entry)) as blob:
+            return self._is_kept_kind(blob)
+        return False
+
+    def _is_kept_kind(self, blob: ByteSource) -> bool:
+        """Whether a blob ends as those do that can stay; both dialects of zstd:chunked may."""
+        zstd = self.kept is not None and is_zstd(self.kept)
+        return kind_of(blob) == ("zstd:chunked" if zstd else self.kept)
 
     def _fetch(self, entry: Descriptor) -> Spool:
         """The whole layer, checked, in an unlinked file."""
@@ -329,7 +371,9 @@ class _Work:
     def _keep(self, entry: Descriptor, spool: Spool) -> dict[str, Any] | None:
         """Have the layer as it is at the destination, if its TOC tells the truth about it."""
         local = LocalSource(spool.name, spool.fd, keep=spool)
-        if kind_of(local) != self.kept:
+        # Of old layers of containers/storage the annotations alone tell.
+        chunked = is_zstd_chunked(entry) and self.task.options.keeps(entry)
+        if not (chunked or self._is_kept_kind(local)):
             return None
         apart = None
         if self.kept == "external-toc":
@@ -340,17 +384,10 @@ class _Work:
             found = self._verify(entry, local, apart)
         except (StargzError, ValueError) as error:
             found = str(error)
-        if found is _WHITEOUTS:
-            return None
         if isinstance(found, str):
             self._warnings.append(f"its TOC is not trusted, so it was converted again: {found}")
+        if found is None or isinstance(found, str):
             return None
-        file = _descriptor(spool.fd, spool.name)
-        found["diff_id"], found["uncompressed_size"] = diff_id(file)
-        found["annotations"] = {
-            UNCOMPRESSED_SIZE: str(found["uncompressed_size"]),
-            TOC_DIGEST: found["toc_digest"],
-        }
         self._copy(entry, spool)
         if apart is not None:
             copy_blob(self.source, self.destination, apart)
@@ -359,60 +396,41 @@ class _Work:
 
     def _verify(
         self, entry: Descriptor, local: LocalSource, apart: Descriptor | None
-    ) -> dict[str, Any] | str:
-        """What is to be reported of a layer that can be kept; or what is wrong with it. Its TOC may
-        be `apart`."""
-        from stargz.oci.convert.flatten import is_whiteout
-
-        def tell(done: int, total: int) -> None:
-            self._tell(done // 2, 0)
-
+    ) -> dict[str, Any] | str | None:
+        """See `keeping.examined`. Its TOC may be `apart`."""
+        format, threads = self.kept, self.task.threads
+        assert format is not None
         stated = entry.annotations.get(TOC_DIGEST)
-        threads = self.task.threads
+        annotations = entry.annotations if is_zstd(format) else None
         toc = None if apart is None else self.source.read_blob(apart, MAX_TOC_SIZE)
         with _opening.open(
-            local, toc=toc, toc_digest=stated, threads=threads, cache=False
+            local,
+            toc=toc,
+            toc_digest=stated,
+            threads=threads,
+            cache=False,
+            annotations=annotations,
         ) as opened:
-            if opened.reader.undigested():
-                return "not everything in it has a digest"
-            if self.task.flatten and any(map(is_whiteout, opened.names())):
-                return _WHITEOUTS
-            result = opened.verify(tell)
-            if not result.ok:
-                problem = result.errors[0]
-                return f"{problem.name}: {problem.message}" if problem.name else problem.message
-            counts = opened.toc.rows.counts()
-            return {
-                "status": "kept",
-                "toc_digest": opened.toc_digest,
-                "entries": counts["entries"],
-                "chunks": counts["chunks"],
-                "level": None,
-            }
+            return examined(
+                opened,
+                format,
+                lambda: diff_id(_descriptor(local.fd, local.name)),
+                lambda done, total: self._tell(done // 2, 0),
+                flatten=self.task.flatten,
+            )
 
     def _leave(self, entry: Descriptor, spool: Spool, why: UnindexableError) -> dict[str, Any]:
         """Have the layer at the destination as it is, since a TOC cannot hold it; whatever else is
         wrong with it is an error as ever."""
-        tar = unlinked()
-        try:
-            os.lseek(spool.fd, 0, os.SEEK_SET)
-            found, size = unpack(spool.fd, tar, spool.name, self.task.memory)
-            entries = sum(1 for _ in TarEntries(tar, size, spool.name, any_type=True))
-        finally:
-            os.close(tar)
+        found = left(spool, self.task.memory)
         self._copy(entry, spool)
         where = "" if why.offset is None else f"at offset {why.offset} of the tar, "
         text = f"it stays as it is, since a TOC cannot hold it: {where}{why.message}"
         return {
+            **found,
             "status": NOT_SEEKABLE,
             "digest": entry.digest,
             "size": entry.size,
-            "diff_id": found,
-            "toc_digest": None,
-            "uncompressed_size": size,
-            "entries": entries,
-            "chunks": 0,
-            "level": None,
             "missing": self.task.options.prioritized,
             "warnings": (*self._warnings, text),
         }
@@ -467,8 +485,9 @@ def _describe(source: Repository, entry: Descriptor) -> str:
     return f"{source.name}: layer {entry.digest}"
 
 
-def _descriptor(fd: int, name: str, mode: str = "r") -> io.FileIO:
+def _descriptor(fd: int | None, name: str, mode: str = "r") -> io.FileIO:
     """An open file as the engine takes it, from its beginning on."""
+    assert fd is not None
     os.lseek(fd, 0, os.SEEK_SET)
     file = io.FileIO(fd, mode, closefd=False)
     file.name = name
@@ -478,16 +497,6 @@ def _descriptor(fd: int, name: str, mode: str = "r") -> io.FileIO:
 def _sink(writer: BlobWriter) -> Any:
     """A blob's writer as the engine takes it."""
     return writer if writer.fd is None else _descriptor(writer.fd, writer.name, "w")
-
-
-def _may_be_seekable(source: Repository, entry: Descriptor, kind: Kind) -> bool:
-    """Whether it is worth having the whole layer to see if it can be kept: its descriptor or its
-    last bytes say that it is one of that kind."""
-    if entry.annotations.get(TOC_DIGEST):
-        return True
-    with suppress(StargzError, OSError), closing(source.open_blob(entry)) as blob:
-        return kind_of(blob) == kind
-    return False
 
 
 def bring_blob(source: Repository, destination: Destination, entry: Descriptor) -> None:

@@ -30,6 +30,8 @@ class Manifests:
         self._plan = plan
         self._source = source
         self._destination = destination
+        # By their digests, those that a document that names one of them goes on naming.
+        self._named = {node.manifest.digest: node for node in plan.nodes if not node.zstd}
         self._made: dict[Node, Written] = {}
         self._about: dict[str, Written] = {}  # what became of manifests, by their old digests
         self._nodes: list[Node] = []  # those that are written
@@ -41,9 +43,14 @@ class Manifests:
         """Have all of them made, in memory."""
         for node in _ordered(self._plan.nodes):
             self._made[node] = made = self._make(node)
-            if made.changed and node.manifest.digest:  # else it replaces none
+            if made.changed and self._is_named(node):
                 self._about[node.manifest.digest] = made
         self._nodes = self._to_write()
+
+    def _is_named(self, node: Node) -> bool:
+        """Whether what names a document by its digest is about what becomes of it here."""
+        digest = node.manifest.digest  # "": it replaces none
+        return bool(digest) and not (node.zstd and digest in self._named)
 
     def _make(self, node: Node) -> Written:
         """What becomes of a document, when those that it lists and is about are made."""

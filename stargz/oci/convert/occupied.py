@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from stargz.descriptors import is_of_format
 from stargz.errors import DigestError, FormatError, OccupiedError, RegistryError, SourceError
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import (
     EXTERNAL,
     KNOWN,
     MAX_INDEX_NESTING,
-    TOC_DIGEST,
-    UNCOMPRESSED_SIZE,
     Manifest,
     is_attestation,
     is_toc_image,
@@ -24,10 +23,7 @@ _MAX_LOOKED_AT = 200  # manifests of an index
 
 def is_seekable(manifest: Manifest) -> bool:
     """Whether a layer of an image has the annotations of a seekable one."""
-    return any(
-        TOC_DIGEST in entry.annotations or UNCOMPRESSED_SIZE in entry.annotations
-        for entry in manifest.layers
-    )
+    return any(any(map(is_of_format, entry.annotations)) for entry in manifest.layers)
 
 
 def ordinary_image(

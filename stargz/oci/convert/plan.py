@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from stargz.errors import DigestError, FormatError, SourceError
 from stargz.oci.formats.manifest import (
@@ -19,6 +19,7 @@ from stargz.oci.formats.manifest import (
     MAX_INDEX_NESTING,
     MAX_MANIFEST_SIZE,
     MAX_MANIFESTS,
+    OCI_INDEX,
     SOCI_V2,
     Descriptor,
     Manifest,
@@ -26,6 +27,7 @@ from stargz.oci.formats.manifest import (
     diff_ids,
     is_attestation,
     is_image,
+    is_zstd_instance,
     kind_of,
     load_json,
 )
@@ -49,6 +51,7 @@ class Node:
     children: list[tuple[Descriptor, Node]] = field(default_factory=list)  # of any index
     config: bytes = b""  # of an image
     height: int = 0  # indexes below and with this one
+    zstd: bool = False  # it is the instance in zstd:chunked of an image that is to have two
 
     @property
     def blobs(self) -> list[Descriptor]:
@@ -73,22 +76,55 @@ class Plan:
         return (node for node in self.nodes if node.kind == "image")
 
 
+_EMPTY = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+_PLATFORM = ("architecture", "os", "os.version", "os.features", "variant")
+
+
+def stated_platform(node: Node) -> dict[str, Any] | None:
+    """What an image's config says that it is for, as an index has it."""
+    config = load_json(node.config, node.manifest.source)
+    found = {key: config[key] for key in _PLATFORM if config.get(key)}
+    return found if platform_of(found) else None
+
+
+def index_of(node: Node) -> Node:
+    """An index that there is not yet, of an image alone."""
+    image = node.manifest
+    entry: dict[str, Any] = {"mediaType": image.media_type, "digest": image.digest}
+    entry["size"] = len(image.data)
+    if (stated := stated_platform(node)) is not None:
+        entry["platform"] = stated
+    described = Descriptor(image.media_type, image.digest, len(image.data), {}, entry)
+    index = Node(Manifest(b"", "", OCI_INDEX, _EMPTY, image.source), "index")
+    index.children = [(described, node)]
+    index.height = 1
+    return index
+
+
 def make_plan(
-    source: Repository, platforms: Sequence[str], pool: Executor, *, listed: bool = False
+    source: Repository,
+    platforms: Sequence[str],
+    pool: Executor,
+    *,
+    listed: bool = False,
+    instance: Literal["gzip", "zstd"] | None = None,
 ) -> Plan:
     """Read the manifests and configs of the image that `source` names, of all platforms or of
     those that are given; FormatError for what is not right about them, and what is over a limit.
 
     Of one platform that is its manifest alone, unless it is to stay `listed`, with what is about
-    it.
+    it. Of a platform that has several instances that is the first, or the first in zstd if such an
+    `instance` is wanted; of several platforms they are all there if one is wanted.
     """
     wanted = tuple(dict.fromkeys(parse_platform(text) for text in platforms))
     found = source.root()
     if found.lists_blobs:
         found.check_image(source.name)
-    walker = _Walker(source, pool)
+    walker = _Walker(source, pool, instance is not None)
     if len(wanted) == 1 and found.kind == "index" and not listed:
         path = path_to(found, wanted[0], source.manifest)
+        if instance == "zstd":
+            path[-1] = _in_zstd(path[-2], path[-1], source)
         for index in path[:-1]:
             walker.leave_out(index, path[-1])
         root = walker.walk(path[-1], False, 0, ())
@@ -104,10 +140,20 @@ def make_plan(
     return Plan(found.digest, root, nodes, walker.warnings)
 
 
+def _in_zstd(index: Manifest, image: Manifest, source: Repository) -> Manifest:
+    """Of an image that an index lists the instance in zstd, if there is one."""
+    listed = next(entry for entry in index.manifests if entry.digest == image.digest)
+    for entry in index.manifests:
+        if entry.platform == listed.platform is not None and is_zstd_instance(entry):
+            return source.manifest(entry)
+    return image
+
+
 class _Walker:
-    def __init__(self, source: Repository, pool: Executor) -> None:
+    def __init__(self, source: Repository, pool: Executor, instances: bool) -> None:
         self._source = source
         self._pool = pool
+        self._instances = instances
         self.nodes: dict[tuple[str, bool, tuple[Platform, ...]], Node] = {}
         self._lock = threading.Lock()
         self._count = 0
@@ -200,6 +246,10 @@ class _Walker:
             inner = (platform,) if entry.media_type in INDEXES else ()
             found[entry.digest] = found.get(entry.digest, ()) + inner
             picked.append(entry)
+            if self._instances and entry.platform is not None:
+                alike = (one for one in entries if one.platform == entry.platform)
+                zstd = is_zstd_instance(entry)
+                picked += [one for one in alike if is_zstd_instance(one) != zstd]
         chosen: list[tuple[Descriptor, tuple[Platform, ...]]] = []
         for entry in entries:
             if is_attestation(entry):
@@ -209,7 +259,7 @@ class _Walker:
                 elif whose not in {one.digest for one in entries}:
                     self._left_out(entry, "it does not say what platform it is about")
             elif any(one.json is entry.json for one in picked):  # one may be for several platforms
-                chosen.append((entry, found[entry.digest]))
+                chosen.append((entry, found.get(entry.digest, ())))
         return chosen
 
     def leave_out(self, index: Manifest, image: Manifest) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stargz.descriptors import is_of_format
 from stargz.digests import digest_of
 from stargz.errors import FormatError
 from stargz.oci.formats.manifest import (
@@ -20,6 +21,7 @@ from stargz.oci.formats.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     DOCKER_TYPES,
+    DOCKER_ZSTD_LAYER,
     LAYER_DIGEST,
     MAX_CONFIG_SIZE,
     MAX_LAYERS,
@@ -29,12 +31,11 @@ from stargz.oci.formats.manifest import (
     OCI_LAYER,
     OCI_MANIFEST,
     OCI_TYPES,
+    OCI_ZSTD_LAYER,
     SOCI_INDEX,
-    TOC_DIGEST,
-    UNCOMPRESSED_SIZE,
-    ZSTD_CHUNKED,
     Descriptor,
     Manifest,
+    annotated,
     check_keys,
     diff_ids,
     load_json,
@@ -54,11 +55,14 @@ class Types:
     index: str
     config: str
     layer: str
+    zstd_layer: str
     same: Mapping[str, str]
 
 
-OCI = Types(OCI_MANIFEST, OCI_INDEX, OCI_CONFIG, OCI_LAYER, OCI_TYPES)
-DOCKER = Types(DOCKER_MANIFEST, DOCKER_LIST, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_TYPES)
+OCI = Types(OCI_MANIFEST, OCI_INDEX, OCI_CONFIG, OCI_LAYER, OCI_ZSTD_LAYER, OCI_TYPES)
+DOCKER = Types(
+    DOCKER_MANIFEST, DOCKER_LIST, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_ZSTD_LAYER, DOCKER_TYPES
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,13 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class NewLayer:
-    """What a manifest must say of a converted layer. `toc_digest` is None where the layer's TOC
-    covers nothing (legacy stargz)."""
+    """What a manifest must say of a converted layer, which is in gzip or in zstd."""
 
     digest: str
     size: int
     diff_id: str
-    toc_digest: str | None
-    uncompressed_size: int
+    annotations: Mapping[str, str]
+    zstd: bool = False
     kept: bool = False
 
 
@@ -130,17 +133,16 @@ def layer_descriptor(entry: Descriptor, new: NewLayer, types: Types) -> dict[str
     annotations = {
         key: text
         for key, text in entry.annotations.items()
-        if not key.startswith(ZSTD_CHUNKED) and (new.toc_digest or key != TOC_DIGEST)
+        if key in new.annotations or not is_of_format(key)
     }
     if _UNCOMPRESSED in annotations:
         annotations[_UNCOMPRESSED] = new.diff_id
-    if new.toc_digest:
-        annotations[TOC_DIGEST] = new.toc_digest
-    annotations[UNCOMPRESSED_SIZE] = str(new.uncompressed_size)
+    annotations |= new.annotations
     found = dict(entry.json)
     if not new.kept:
         found.pop("urls", None)
-    return _described(found, types.layer, new.digest, new.size) | {"annotations": annotations}
+    media_type = types.zstd_layer if new.zstd else types.layer
+    return annotated(_described(found, media_type, new.digest, new.size), annotations)
 
 
 def same_layer(entry: Descriptor, types: Types) -> dict[str, Any]:
@@ -151,11 +153,8 @@ def same_layer(entry: Descriptor, types: Types) -> dict[str, Any]:
 
 def unindexed_layer(entry: Descriptor, types: Types) -> dict[str, Any]:
     """The same for one that a TOC cannot hold: what is said of a TOC of it is not true."""
-    found = same_layer(entry, types)
-    if TOC_DIGEST not in entry.annotations:
-        return found
-    kept = {key: text for key, text in entry.annotations.items() if key != TOC_DIGEST}
-    return found | {"annotations": kept}
+    kept = {key: text for key, text in entry.annotations.items() if not is_of_format(key)}
+    return same_layer(entry.annotated(kept) if kept != entry.annotations else entry, types)
 
 
 def rewrite_manifest(
@@ -276,9 +275,7 @@ def _without_soci(found: dict[str, Any]) -> dict[str, Any]:
     annotations = found.get("annotations")
     if not isinstance(annotations, dict) or SOCI_INDEX not in annotations:
         return found
-    kept = {key: text for key, text in annotations.items() if key != SOCI_INDEX}
-    others = {key: value for key, value in found.items() if key != "annotations"}
-    return found | {"annotations": kept} if kept else others
+    return annotated(found, {key: text for key, text in annotations.items() if key != SOCI_INDEX})
 
 
 def _described(found: dict[str, Any], media_type: str, digest: str, size: int) -> dict[str, Any]:

@@ -134,12 +134,13 @@ class LocalStore(Generic[R]):
 
     def _convert(self, task: Task[R]) -> R:
         digest = "+".join(entry.digest for entry in task.entries)
+        about = {"event": "layer", "digest": digest, "task": task.key}
 
         def progress(done: int, total: int) -> None:
             if self._stop.is_set():
                 raise Cancelled
             if self._progress is not None:
-                self._progress({"event": "layer", "digest": digest, "done": done, "total": total})
+                self._progress({**about, "done": done, "total": total})
 
         progress(0, sum(entry.size for entry in task.entries))
         return task.run(progress)

@@ -77,7 +77,8 @@ class ImageLayout:
         return [entry for entry in found if not self._can_be_about(entry) or not self._about(entry)]
 
     def resolve(self, ref: str | None = None) -> Descriptor:
-        """The descriptor of the manifest or index that `ref` (a name or a digest) means.
+        """The descriptor of the manifest or index that `ref` (a name, or a digest, also of one that
+        an index in it lists) means.
 
         Without `ref`, that of the only image. Raises SourceError that lists what there is.
         """
@@ -88,6 +89,9 @@ class ImageLayout:
                 found = [entry for entry in entries if entry.digest == ref]
             if found:
                 return found[-1]  # the newest: writers append
+            if is_digest(ref):
+                with suppress(MissingBlobError):
+                    return Descriptor("", ref, self.blob_size(ref))
         elif len({entry.digest for entry in self.images}) == 1:
             return self.images[0]
         there = ", ".join([*self.refs()] or [entry.digest for entry in self.images]) or "none"

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stargz.descriptors import TOC_DIGEST as TOC_DIGEST
 from stargz.descriptors import UNCOMPRESSED_SIZE as UNCOMPRESSED_SIZE
+from stargz.descriptors import ZSTD_CHUNKED
 from stargz.digests import digest_of, is_digest
 from stargz.errors import ArtifactError, DigestError, FormatError
 
@@ -40,17 +41,21 @@ LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 # What an image of external TOCs is named, behind the name of the image that it is of.
 EXTERNAL = "-esgztoc"
 REF_NAME = "org.opencontainers.image.ref.name"
+# "true" in an index's entry of an image with layers in zstd: podman and others prefer that.
+ZSTD_INSTANCE = "io.github.containers.compression.zstd"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
 
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_ZSTD_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_ZSTD_LAYER = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 
 _DOCKER, _OCI = "application/vnd.docker.image.rootfs", "application/vnd.oci.image.layer"
 _TARS = {
     DOCKER_LAYER: OCI_LAYER,
     f"{_DOCKER}.diff.tar": f"{_OCI}.v1.tar",
-    f"{_DOCKER}.diff.tar.zstd": f"{_OCI}.v1.tar+zstd",
+    DOCKER_ZSTD_LAYER: OCI_ZSTD_LAYER,
 }
 # Docker's media types, and those that mean the same in OCI's documents.
 OCI_TYPES = {
@@ -61,8 +66,6 @@ OCI_TYPES = {
     f"{_DOCKER}.foreign.diff.tar": f"{_OCI}.nondistributable.v1.tar",
     f"{_DOCKER}.foreign.diff.tar.gzip": f"{_OCI}.nondistributable.v1.tar+gzip",
 }
-# The beginnings of annotations about zstd:chunked, of stargz-snapshotter and containers/storage.
-ZSTD_CHUNKED = ("io.containers.zstd-chunked.", "io.github.containers.zstd-chunked.")
 DOCKER_TYPES = {oci: docker for docker, oci in OCI_TYPES.items()}
 
 # What SOCI calls an index of an image's layers, and where the two name each other.
@@ -99,6 +102,10 @@ class Descriptor:
         text = self.annotations.get(UNCOMPRESSED_SIZE, "")
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
+    def annotated(self, annotations: dict[str, str]) -> Descriptor:
+        """The same with other annotations."""
+        return replace(self, annotations=annotations, json=annotated(self.json, annotations))
+
     def check(self, data: bytes, source: str) -> None:
         """Raise FormatError or DigestError unless `data` is what is described."""
         if len(data) != self.size:
@@ -106,6 +113,13 @@ class Descriptor:
                 f"{self.digest} has {len(data)} bytes, its descriptor says {self.size}", source
             )
         check_bytes(data, self.digest, source)
+
+
+def annotated(found: Mapping[str, Any], annotations: dict[str, str]) -> dict[str, Any]:
+    """A manifest, a descriptor or the like with other annotations."""
+    if annotations:
+        return {**found, "annotations": annotations}
+    return {key: value for key, value in found.items() if key != "annotations"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +352,11 @@ def is_zstd_chunked(entry: Descriptor) -> bool:
 def about(entry: Descriptor) -> str | None:
     """The digest of the manifest that an entry of an index says it is about."""
     return next((entry.annotations[key] for key in ABOUT if key in entry.annotations), None)
+
+
+def is_zstd_instance(entry: Descriptor) -> bool:
+    """Whether an index says that an image that it lists is in zstd."""
+    return entry.annotations.get(ZSTD_INSTANCE) == "true"
 
 
 def is_attestation(entry: Descriptor) -> bool:

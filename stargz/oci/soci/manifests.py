@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from stargz.oci.convert import rewrite
 from stargz.oci.convert.manifests import Manifests
-from stargz.oci.convert.plan import Node, Plan
+from stargz.oci.convert.plan import Node, Plan, index_of
 from stargz.oci.convert.rewrite import Written
 from stargz.oci.destination import Destination
 from stargz.oci.formats import go_json
@@ -26,12 +25,9 @@ from stargz.oci.formats.manifest import (
     Manifest,
     about,
     check_keys,
-    load_json,
 )
 from stargz.oci.formats.soci import CONFIG, CONFIG_DIGEST, SociIndex, is_soci, listed, named_by
 from stargz.oci.repository import Repository
-
-_PLATFORM = ("architecture", "os", "os.version", "os.features", "variant")
 
 
 class IndexedManifests(Manifests):
@@ -80,14 +76,7 @@ class IndexedManifests(Manifests):
         index = self._indexes.get(child)
         if index is None or not self._made[child].changed:
             return entry
-        annotations = entry.annotations | {SOCI_INDEX: index.manifest.digest}
-        return Descriptor(
-            entry.media_type,
-            entry.digest,
-            entry.size,
-            annotations,
-            entry.json | {"annotations": annotations},
-        )
+        return entry.annotated(entry.annotations | {SOCI_INDEX: index.manifest.digest})
 
     def _write_blobs(self, node: Node) -> None:
         manifest = node.manifest
@@ -146,28 +135,16 @@ def _with_indexes(plan: Plan, indexes: Mapping[Node, SociIndex]) -> Plan:
             node.children = _children(node, indexes, known)
     root = plan.root
     if root.kind == "image" and root in indexes:
-        root = Node(Manifest(b"", "", OCI_INDEX, _EMPTY, root.manifest.source), "index")
-        image = plan.root.manifest
-        stated = _platform(plan.root)
-        entry: dict[str, Any] = {
-            "mediaType": image.media_type,
-            "digest": image.digest,
-            "size": len(image.data),
-        }
-        if stated is not None:
-            entry["platform"] = stated
-        if named_by(image):  # as it is by an index that was made with it
-            entry["annotations"] = {SOCI_INDEX: named_by(image)}
-        described = Descriptor(image.media_type, image.digest, len(image.data), {}, entry)
-        root.children = [(described, plan.root)]
+        named = named_by(root.manifest)
+        root = index_of(root)
+        if named:  # as it is by an index that was made with it
+            root.children = [
+                (entry.annotated({SOCI_INDEX: named}), child) for entry, child in root.children
+            ]
         root.children = _children(root, indexes, known)
-        root.height = 1
     nodes = [*plan.nodes, *(node for node in known.values() if node not in plan.nodes)]
     nodes += [] if root is plan.root else [root]
     return replace(plan, root=root, nodes=nodes)
-
-
-_EMPTY = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
 
 
 def _children(
@@ -203,11 +180,3 @@ def _children(
     # In the order of the images, whichever of them got theirs first.
     added.sort(key=lambda item: places[about(item[0]) or ""])
     return kept + added
-
-
-def _platform(node: Node) -> dict[str, Any] | None:
-    """What an image's config says that it is for."""
-    config = load_json(node.config, node.manifest.source)
-    found = {key: config[key] for key in _PLATFORM if config.get(key)}
-    good = isinstance(found.get("os"), str) and isinstance(found.get("architecture"), str)
-    return found if good else None

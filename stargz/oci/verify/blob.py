@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from stargz import opening as _opening
 from stargz._engine.index import load_ztoc
 from stargz._engine.write import unwrap
+from stargz.descriptors import POSITION, SPLIT_POSITION, STARGZ_POSITION, chunked_of
 from stargz.errors import DigestError, FormatError, IndexFileError, RegistryError, SourceError
-from stargz.footer import kind_of
+from stargz.footer import Footer, kind_of
 from stargz.layer import Problem
 from stargz.oci.formats.manifest import Descriptor, Manifest
 from stargz.oci.repository import Repository, external_toc
@@ -24,6 +25,7 @@ from stargz.sources import ByteSource, LocalSource, MemorySource
 from stargz.sources.spool import Spool
 
 _PIECE = 1 << 20  # bytes read at a time
+_PLACES = frozenset((POSITION, SPLIT_POSITION, STARGZ_POSITION))
 _PARALLEL = 4  # blobs at a time, each with a share of the threads
 
 Progress = Callable[[int, int], object]
@@ -41,6 +43,9 @@ class CheckedBlob:
     diff_id: str | None = None
     uncompressed_size: int | None = None
     toc_digest: str | None = None
+    toc_checksum: str = ""  # of zstd:chunked, as the next two are
+    split_digest: str = ""
+    footer: Footer | None = None
     kind: str | None = None
     digested: bool = False
     ztocs: dict[str, Descriptor] = field(default_factory=dict)  # that SOCI indexes name, by digest
@@ -173,7 +178,12 @@ class BlobChecker:
         blob.kind = kind_of(source)
         for ztoc in blob.ztocs.values():
             self._check_ztoc(blob, ztoc, source, threads)
-        if blob.kind in (None, "indexed", "zstd:chunked"):
+        try:
+            said = chunked_of(blob.entry.annotations)
+        except FormatError as error:
+            blob.add(error)
+            return
+        if blob.kind in (None, "indexed") and (said is None or said.toc is None):
             return
         tell = self._teller()
         try:
@@ -184,9 +194,16 @@ class BlobChecker:
                     blob.add("its TOC is kept apart, and is not there")
                     return
                 toc = MemorySource(data, "its external TOC")
-            with _opening.open(source, toc=toc, threads=threads, cache=False) as layer:
+            # Digests are compared afterwards: what else is wrong is worth knowing, too.
+            notes = blob.entry.annotations
+            places = {name: notes[name] for name in _PLACES & notes.keys()}
+            with _opening.open(
+                source, toc=toc, annotations=places, threads=threads, cache=False
+            ) as layer:
                 result = layer.verify(tell)
-                blob.toc_digest = layer.toc_digest
+                blob.kind = layer.kind
+                blob.toc_digest, blob.toc_checksum = layer.toc_digest, layer.toc_checksum
+                blob.split_digest, blob.footer = layer.split_digest, layer.footer
                 blob.digested = not layer.reader.undigested()
         except (FormatError, DigestError) as error:
             blob.add(error)

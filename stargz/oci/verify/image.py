@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Unpack
 
+from stargz.descriptors import CHECKSUM, TOC_DIGEST
 from stargz.errors import (
     DigestError,
     FormatError,
@@ -26,8 +27,6 @@ from stargz.oci.formats.manifest import (
     MAX_INDEX_NESTING,
     MAX_MANIFEST_SIZE,
     MAX_MANIFESTS,
-    TOC_DIGEST,
-    UNCOMPRESSED_SIZE,
     Descriptor,
     Manifest,
     diff_ids,
@@ -45,6 +44,7 @@ from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import ReadOptions, access_of
 from stargz.oci.repository import Repository, open_repository
+from stargz.oci.verify.annotated import contradictions
 from stargz.oci.verify.blob import (
     BlobChecker,
     CheckedBlob,
@@ -446,18 +446,7 @@ class _Verification:
                 f"its DiffID is {blob.diff_id}, but the config's diff_ids[{number}] is "
                 f"{found.diff_ids[number][:100]}"
             )
-        stated = entry.annotations.get(TOC_DIGEST)
-        if _kind(entry, blob) == "zstd:chunked":
-            stated = None  # its TOC is not read
-        if stated is not None and stated != blob.toc_digest:
-            actual = f"its TOC has {blob.toc_digest}" if blob.toc_digest else "it has no TOC"
-            yield f"the annotation {TOC_DIGEST} is {stated[:100]}, but {actual}"
-        size = entry.annotations.get(UNCOMPRESSED_SIZE)
-        if size is not None and size != str(blob.uncompressed_size):
-            yield (
-                f"the annotation {UNCOMPRESSED_SIZE} is {size[:40]}, but it inflates to "
-                f"{blob.uncompressed_size} bytes"
-            )
+        yield from contradictions(entry.annotations, blob)
 
 
 def _key(manifest: Manifest) -> tuple[str, int] | None:
@@ -476,5 +465,6 @@ def _status(found: _Found, entry: Descriptor, blob: CheckedBlob) -> str:
         return "blob"
     if blob.toc_digest is None:
         return "indexed" if blob.kind == "indexed" else "not seekable"
-    vouched = entry.annotations.get(TOC_DIGEST) is not None and found.diff_ids is not None
+    stated = TOC_DIGEST in entry.annotations or CHECKSUM in entry.annotations
+    vouched = stated and found.diff_ids is not None
     return "verified" if vouched and blob.digested else "unverified"
