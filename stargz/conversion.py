@@ -22,6 +22,7 @@ from stargz.options import (
     check_memory,
     codec_name,
     default_level,
+    is_zstd,
     thread_count,
 )
 from stargz.paths import Name, several
@@ -78,6 +79,7 @@ def convert(
     format: Format = "estargz",
     strict: bool = False,
     force: bool = True,
+    verify: bool = False,
     threads: int | None = None,
     memory: int | None = None,
     max_sparse: int | None = None,
@@ -111,6 +113,8 @@ def convert(
         is plain zstd then, and the warnings say why.
     force: replace a dst path that exists, as open(dst, "wb") does; without, FileExistsError, as the
         command without --force.
+    verify: inflate each gzip member again before it is written, and compare; of the zstd formats
+        there is none of that (`Layer.verify` checks what was written).
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
         the chunk size at the default chunk size.
     memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
@@ -131,7 +135,9 @@ def convert(
     options = ConvertOptions(
         level, chunk_size, min_chunk_size, names, allow_missing, lossless, format, strict
     )
-    return convert_as(options, src, dst, threads, progress, memory, max_sparse, force, toc_out)
+    return convert_as(
+        options, src, dst, threads, progress, memory, max_sparse, force, toc_out, verify
+    )
 
 
 def convert_as(
@@ -144,12 +150,18 @@ def convert_as(
     max_sparse: int | None = None,
     force: bool = True,
     toc_out: Sink | None = None,
+    verify: bool = False,
 ) -> ConvertResult:
     """`convert`, with the options in one."""
     names = [os.fsencode(name) for name in options.prioritized]
     threads = thread_count(threads)
     check_memory(memory)
     check_max_sparse(max_sparse)
+    if verify and is_zstd(options.format):
+        raise UsageError(
+            f"verify (--verify) is of gzip: of format (--format) {options.format} check what was "
+            "written, by stargz verify"
+        )
     from stargz._engine.write import Conversion
 
     begin = time.perf_counter()
@@ -172,6 +184,7 @@ def convert_as(
             sink,
             level=1 if options.level == "reuse" else options.level,
             reuse=options.level == "reuse",
+            verify=verify,
             chunk_size=options.chunk_size,
             min_chunk_size=options.min_chunk_size,
             format=options.format,

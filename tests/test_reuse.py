@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import bounded
 import pytest
 from command import run
 
@@ -55,7 +56,7 @@ def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> byt
 TAR = make_tar()
 PINNED = (
     "fc6bf6c1261fc66ba69aee923d6f12ecab0b19ee25d1be8d2d0b194d464db178",
-    "4e4e91b1a7de9db0fa117e388eb34dac2a3db990644ce249b737d26f41aecda4",
+    "5155f11b0b6fc01736942d19a9a34faedfc3cb8534eb2ebb07b8f68e3a2731a2",
 )
 
 
@@ -176,6 +177,89 @@ def test_broken_input() -> None:
                     convert(data, level=level)
                 messages.add(str(caught.value))
             assert len(messages) == 1
+
+
+# A tar with megabytes between two files, or at its end, that are left out of the layer.
+SKIPPED = """
+import io, random, tarfile, zlib
+
+level, where, path = sys.argv[1:]
+rng = random.Random(5)
+words = [rng.randbytes(3) for _ in range(400)]
+
+def packed(data):
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return packer.compress(data) + packer.flush()
+
+def head(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf()
+
+skipped = b"".join(rng.choices(words, k=350_000))[: 1 << 20]
+text = b" ".join(rng.choices(words, k=50_000))
+file = head("file", len(text)) + text + bytes(-len(text) % 512)
+middle = where == "middle"
+blob = packed(file + (head("stargz.index.json", 48 << 20) if middle else bytes(1024)))
+blob += packed(skipped) * 48 + (packed(file + bytes(1024)) if middle else b"")
+source, out = io.BytesIO(blob), io.BytesIO()
+before = peak()
+level = 1 if level == "1" else level
+size = stargz.convert(source, out, level=level, threads=1, verify=True).size
+print(peak() - before, size)
+open(path, "wb").write(out.getvalue())
+"""
+
+
+@pytest.mark.parametrize("where", ["middle", "end"])
+def test_memory(where: str, tmp_path: Path) -> None:
+    """Tokens of what is left out are dropped, and those behind it are still found."""
+    path = tmp_path / "layer"
+    plain, reused = (
+        [int(n) for n in bounded.run(SKIPPED, level, where, path).split()] for level in (1, "reuse")
+    )
+    assert reused[0] < plain[0] + 24
+    assert reused[1] < plain[1] if where == "middle" else reused[1] <= plain[1]
+    with stargz.open(path) as layer:
+        assert layer.verify().ok
+
+
+def test_many_runs(tmp_path: Path) -> None:
+    """A sparse file of a run for every other byte."""
+    data = random.Random(7).choices(b"abcd", k=40_000)
+    runs = "".join(f"{2 * i}\n1\n" for i in range(len(data)))
+    table = f"{len(data)}\n{runs}".encode()
+    table += bytes(-len(table) % 512)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("GNUSparseFile.0/f")
+        info.size = len(table) + len(data)
+        info.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "f",
+            "GNU.sparse.realsize": str(2 * len(data)),
+        }
+        tar.addfile(info, io.BytesIO(table + bytes(data)))
+    blob = deflated(out.getvalue(), 9)
+    plain, _ = convert(blob, level=1)
+    reused, _ = convert(blob, level="reuse", verify=True)
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+
+
+def test_verify(tmp_path: Path) -> None:
+    """The bytes are the same; of zstd there is nothing to inflate."""
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(deflated(TAR, 9))
+    for level in ("1", "reuse"):
+        for name, options in (("a", []), ("b", ["--verify"])):
+            done = run("convert", "--level", level, *options, source, tmp_path / f"{name}{level}")
+            assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"a{level}").read_bytes() == (tmp_path / f"b{level}").read_bytes()
+    done = run("convert", "--verify", "--format", "zstd:chunked", source, tmp_path / "c")
+    assert done.returncode == 2
+    assert "--verify" in done.stderr
+    assert not (tmp_path / "c").exists()
 
 
 def test_command(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@
 #define STEP_UNITS (STEP + SGZ_MATCH_MAX + 16)
 
 /* The search for what a match is replaced by. */
-#define HASH_BITS 13
+#define HASH_BITS 14
 #define SEARCH_MIN 4
 #define GOOD 16 /* a match that is so long is taken at once; else the next byte's may be longer */
 
@@ -266,7 +266,7 @@ ALWAYS uint32_t find(const search *s, size_t at, size_t end, size_t *from)
 
 /* The cursor stands at a match that begins at `at` and whose source begins before the floor. Replace as
  * much as must be, or more where a match is found that goes on; returns where it ends. */
-static size_t replace(sgz_recoder *r, const search *given, uint32_t **u, size_t at,
+__attribute__((noinline)) static size_t replace(sgz_recoder *r, const search *given, uint32_t **u, size_t at,
                       uint32_t distance)
 {
     const search s = *given;
@@ -330,7 +330,7 @@ ALWAYS size_t step(sgz_recoder *r, size_t at, size_t stop, int near_floor)
     cursor c = r->at;
     const search s = {r->data, r->len, r->base, r->seen};
     while (at < stop) {
-        if (near_floor)
+        if (near_floor && c.run)
             note(&s, at);
         if (UNLIKELY(c.run >= stop - at)) {
             u = put_literals(u, r->data + at, stop - at);
@@ -343,13 +343,13 @@ ALWAYS size_t step(sgz_recoder *r, size_t at, size_t stop, int near_floor)
         c.run = 0;
         if (near_floor) {
             uint32_t distance = sgz_lz_distance(c.token);
-            note(&s, at);
             if (distance > at - r->floor) {
                 r->at = c;
                 at = replace(r, &s, &u, at, distance);
                 c = r->at;
                 continue;
             }
+            note(&s, at);
         }
         uint32_t len = c.len;
         if (UNLIKELY(len > r->piece_end - at)) {

@@ -90,24 +90,3 @@ sgz_status sgz_write_cut_unread(sgz_write_cutter *c, sgz_error *err)
     c->back_len = n + rest;
     return SGZ_OK;
 }
-
-/* --- the input's tokens -------------------------------------------------------------- */
-
-sgz_status sgz_write_cut_put(sgz_write_cutter *c, int from_input, sgz_error *err)
-{
-    sgz_write_slab *slab = c->slab;
-    if (!c->input->lz)
-        return SGZ_OK;
-    int64_t from = from_input ? sgz_write_cut_position(c) : -1;
-    size_t n = slab->lz_piece_count;
-    while (n && slab->lz_pieces[n - 1].at >= c->put) /* taken out again */
-        n--;
-    slab->lz_piece_count = n;
-    const sgz_lz_piece *last = n ? &slab->lz_pieces[n - 1] : NULL;
-    if (last && from == (last->from < 0 ? -1 : last->from + (int64_t)(c->put - last->at)))
-        return SGZ_OK;
-    return SGZ_PUSH(slab->lz_pieces, slab->lz_piece_count, slab->lz_piece_cap,
-                    (sgz_lz_piece){c->put, from})
-               ? SGZ_OK
-               : sgz_write_cut_no_memory(err);
-}

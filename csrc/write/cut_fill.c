@@ -7,69 +7,6 @@
 /* A slab is full with this much, unless one member needs more. */
 #define SLAB_SOFT ((size_t)4 << 20)
 
-/* Copy the tokens from a place in the stream on, and a mark at which they begin. */
-static int copy_lz(sgz_lz *to, const sgz_lz *from, int64_t position)
-{
-    size_t mark = from->mark_count;
-    to->count = to->mark_count = 0;
-    while (mark && from->marks[mark - 1].at > position)
-        mark--;
-    if (!from->mark_count)
-        return 1;
-    mark -= mark != 0;
-    size_t first = from->marks[mark].token, count = from->count - first;
-    size_t marks = from->mark_count - mark;
-    if (!SGZ_FIT(to->tokens, to->cap, count) || !SGZ_FIT(to->marks, to->mark_cap, marks))
-        return 0;
-    if (count)
-        memcpy(to->tokens, from->tokens + first, count * sizeof *to->tokens);
-    for (size_t i = 0; i < marks; i++)
-        to->marks[i] = (sgz_lz_mark){from->marks[mark + i].at, from->marks[mark + i].token - first};
-    to->count = count;
-    to->mark_count = marks;
-    return 1;
-}
-
-static sgz_status load_lz(sgz_write_cutter *c, sgz_error *err)
-{
-    sgz_write_slab *slab = c->slab;
-    size_t n = c->carry_lz_piece_count;
-    if (!c->input->lz)
-        return SGZ_OK;
-    if (!copy_lz(&slab->lz, &c->carry_lz, 0) ||
-        !SGZ_FIT(slab->lz_pieces, slab->lz_piece_cap, n))
-        return sgz_write_cut_no_memory(err);
-    if (n)
-        memcpy(slab->lz_pieces, c->carry_lz_pieces, n * sizeof *slab->lz_pieces);
-    slab->lz_piece_count = n;
-    c->input->lz->to = &slab->lz;
-    return SGZ_OK;
-}
-
-/* Save what the open member and the bytes ahead are of. */
-static sgz_status save_lz(sgz_write_cutter *c, sgz_error *err)
-{
-    const sgz_write_slab *slab = c->slab;
-    if (!c->input->lz)
-        return SGZ_OK;
-    int64_t position = sgz_write_cut_position(c);
-    c->carry_lz_piece_count = 0;
-    for (size_t i = 0; i < slab->lz_piece_count; i++) {
-        sgz_lz_piece piece = slab->lz_pieces[i];
-        size_t end = i + 1 < slab->lz_piece_count ? slab->lz_pieces[i + 1].at : c->put;
-        if (end <= c->open || piece.at >= c->put)
-            continue;
-        size_t cut = piece.at < c->open ? c->open - piece.at : 0;
-        piece.at = piece.at + cut - c->open;
-        piece.from += piece.from < 0 ? 0 : (int64_t)cut;
-        if (piece.from >= 0 && piece.from < position)
-            position = piece.from;
-        if (!SGZ_PUSH(c->carry_lz_pieces, c->carry_lz_piece_count, c->carry_lz_piece_cap, piece))
-            return sgz_write_cut_no_memory(err);
-    }
-    return copy_lz(&c->carry_lz, &slab->lz, position) ? SGZ_OK : sgz_write_cut_no_memory(err);
-}
-
 static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
 {
     sgz_write_slab *slab = c->slab;
@@ -91,7 +28,7 @@ static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
     if (c->carry_mark_count)
         memcpy(slab->marks, c->carry_marks, c->carry_mark_count * sizeof *slab->marks);
     slab->mark_count = c->carry_mark_count;
-    return load_lz(c, err);
+    return sgz_write_cut_load_lz(c, err);
 }
 
 /* All rows but those of a file that is not complete, and of entries that are carried over. */
@@ -146,7 +83,7 @@ static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
     slab->rows_done = rows_done(c);
     slab->len = c->open;
     slab->tar_len = (int64_t)c->open;
-    return save_lz(c, err);
+    return sgz_write_cut_save_lz(c, err);
 }
 
 /* How much to read: to the slab's end, but in the middle of a large file only to the end
@@ -193,7 +130,7 @@ static sgz_status fill(void *arg, sgz_write_slab *slab, int *end, sgz_error *err
             break;
         }
         size_t want = read_size(c), got;
-        if (!want)
+        if (!want || (status = sgz_write_cut_thin_lz(c, err)))
             break;
         status = sgz_write_cut_take_in(c, slab->buf + c->len, want, &got, err);
         c->len += got;

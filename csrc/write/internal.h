@@ -87,6 +87,9 @@ typedef struct {
     sgz_deflater deflater;          /* or, of zstd, */
     sgz_framer framer;
     sgz_recoder *recoder;           /* where tokens are reused */
+    sgz_inflater inflater;          /* where members are verified, and what of */
+    uint8_t *inflated;
+    size_t inflated_cap;
     void *loader;
     size_t part;                    /* of a slab, for LOAD, SAMPLE and COMPRESS */
     struct {                        /* the member of so many zeros that was made last */

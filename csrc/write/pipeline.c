@@ -154,6 +154,8 @@ static sgz_status work(void *arg, int number, sgz_error *err)
                             : sgz_codec_deflater_init(&w.deflater, c->codecs, level, err);
     if (!status && c->options.reuse)
         status = sgz_codec_recoder_new(&w.recoder, c->codecs, err);
+    if (!status && c->options.verify)
+        status = sgz_codec_inflater_init(&w.inflater, c->codecs, err);
     if (!status && c->filler.worker_new) {
         w.loader = c->filler.worker_new(c->filler.arg, err);
         status = w.loader ? SGZ_OK : err->code;
@@ -170,6 +172,8 @@ static sgz_status work(void *arg, int number, sgz_error *err)
         sgz_codec_deflater_free(&w.deflater);
     sgz_codec_framer_free(&w.framer);
     sgz_codec_recoder_free(w.recoder);
+    sgz_codec_inflater_free(&w.inflater);
+    free(w.inflated);
     free(w.zeros.out);
     if (w.loader)
         c->filler.worker_free(c->filler.arg, w.loader);

@@ -148,6 +148,24 @@ sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *e
     return SGZ_OK;
 }
 
+/* Inflate a member that was made, and compare. */
+static sgz_status verify(sgz_write_worker *w, const uint8_t *data, size_t len, const uint8_t *member,
+                         size_t member_len, sgz_error *err)
+{
+    size_t made;
+    if (!SGZ_FIT(w->inflated, w->inflated_cap, len + 1))
+        return sgz_write_no_memory(err);
+    sgz_codec_inflater_reset(&w->inflater, 0);
+    sgz_status status = sgz_codec_inflate(&w->inflater, &member, &member_len, w->inflated, len + 1,
+                                          &made, 1, err);
+    if (status || member_len || made != len || memcmp(w->inflated, data, len)
+        || !sgz_codec_inflater_at_member_end(&w->inflater))
+        return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
+                             "a member of %zu bytes was compressed wrongly: please report this; "
+                             "another level (--level) makes it in another way", len);
+    return SGZ_OK;
+}
+
 static int is_hole(const sgz_write_slab *in, const sgz_write_member *member)
 {
     return member->len >= ZEROS_MIN && is_zeros(in->buf + member->start, member->len);
@@ -175,6 +193,8 @@ sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
         else if (!status && !member->out_len)
             status = compress(w, s->in.buf + member->start, member->len, out, room,
                               &member->out_len, err);
+        if (!status && c->options.verify)
+            status = verify(w, s->in.buf + member->start, member->len, out, member->out_len, err);
         if (status)
             return status;
         if (c->filler.crcs)

@@ -51,6 +51,7 @@ class Conversion:
         max_sparse: int | None = None,
         strict: bool = False,
         reuse: bool = False,
+        verify: bool = False,
         folder: bytes = b".",
     ) -> None: ...
     def put_toc(self, sink: int | Callable[[memoryview], int | None], name: str) -> None: ...

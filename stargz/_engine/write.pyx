@@ -130,6 +130,7 @@ cdef extern from "write/pipeline.h" nogil:
         sgz_write_format format
         int level
         int reuse
+        int verify
         const sgz_sink *toc_sink
         int no_diff_id
         int writeback
@@ -313,7 +314,7 @@ cdef class Conversion:
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  str format, bint lossless, int threads, str source_name,
                  str sink_name, progress, int64_t source_size, memory=None, max_sparse=None,
-                 bint strict=False, bytes folder=b".", bint reuse=False):
+                 bint strict=False, bytes folder=b".", bint reuse=False, bint verify=False):
         cdef sgz_error err
         cdef sgz_status status
         if format.startswith("zstd"):
@@ -326,6 +327,7 @@ cdef class Conversion:
         self.missing = []
         self.options.level = level
         self.options.reuse = reuse
+        self.options.verify = verify
         self.options.format = FORMATS[format]
         self.options.threads = threads
         self.folder = folder
