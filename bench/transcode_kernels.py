@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from bench.kernels import LAUNCH, ROOT
 from stargz._engine import base
@@ -18,6 +20,7 @@ SOURCES = (
 )
 
 
+@functools.cache
 def program() -> Path:
     out = Path(tempfile.gettempdir()) / f"stargz-transcode-kernels-{os.getuid()}.so"
     sources = [path for pattern in SOURCES for path in (ROOT / "csrc").glob(pattern)]
@@ -27,13 +30,18 @@ def program() -> Path:
     return out
 
 
-def main() -> None:
+def run(*sources: object) -> list[dict[str, Any]]:
     base.need("isal")
     base.need("libdeflate")
     loaded = base.loaded()
-    args = [loaded["isal"], loaded["libdeflate"], *sys.argv[1:]]
+    args = [loaded["isal"], loaded["libdeflate"], *map(str, sources)]
     command = [sys.executable, "-c", LAUNCH, program(), *args]
-    for one in json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout):
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    for one in run(*sys.argv[1:]):
         print(f"{one['name']}: {one['input'] / 1e6:.2f} MB, {one['members']:,} members")
         ratio = one["tokens"] / one["inflate"]
         print(f"  inflate {one['inflate']:8.3f} s; to tokens {one['tokens']:.3f} s ({ratio:.2f})")
