@@ -3,6 +3,8 @@
 debian   a Debian minbase root made by debootstrap (as root): large binaries and small files
 ansible  an unpacked wheel of ansible: tens of thousands of small files
 python   Debian's Python 3.11 and numpy, the layer that goes on top of debian
+site-packages  numpy, scipy and pandas, unpacked
+text     the Python sources of the standard library that runs this, in files of 5 MB
 
 Each becomes DIR/NAME.tar and DIR/NAME.tar.gz (gzip -6), kept for the next time. DIR is
 $STARGZ_BENCH_CORPUS or ~/.cache/stargz-bench.
@@ -23,6 +25,8 @@ from pathlib import Path
 DEBIAN_SUITE = "bookworm"
 ANSIBLE = "12.3.0"
 NUMPY = "2.4.1"
+SCIPY = "1.17.0"
+PANDAS = "2.3.3"
 PYTHON_PACKAGES = [
     "libexpat1",
     "libpython3.11-minimal",
@@ -80,10 +84,24 @@ def _python(root: Path) -> None:
     _wheel(f"numpy=={NUMPY}", root / "usr/lib/python3/dist-packages")
 
 
+def _site_packages(root: Path) -> None:
+    for requirement in (f"numpy=={NUMPY}", f"scipy=={SCIPY}", f"pandas=={PANDAS}"):
+        _wheel(requirement, root)
+
+
+def _text(root: Path) -> None:
+    paths = sorted(Path(os.__file__).parent.rglob("*.py"))
+    data = b"".join(path.read_bytes() for path in paths if "site-packages" not in path.parts)
+    for n in range(0, len(data), 5_000_000):
+        (root / f"text-{n:010}").write_bytes(data[n : n + 5_000_000])
+
+
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "debian": _debian,
     "ansible": _ansible,
     "python": _python,
+    "site-packages": _site_packages,
+    "text": _text,
 }
 
 

@@ -27,10 +27,12 @@ from stargz.options import (
     TOC_SUFFIX,
     ConvertOptions,
     Format,
+    Level,
     check_max_sparse,
     check_memory,
     codec_name,
     default_level,
+    is_zstd,
     thread_count,
 )
 from stargz.paths import Name, several
@@ -65,7 +67,7 @@ class ConvertResult(Result):
     uncompressed_size: int
     entries: int
     chunks: int
-    level: int
+    level: Level
     seconds: float
     codec: str
     missing: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ def convert(
     src: Source,
     dst: Sink,
     *,
-    level: int | None = None,
+    level: Level | None = None,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     min_chunk_size: int = 0,
     prioritized: Iterable[Name] = (),
@@ -91,6 +93,7 @@ def convert(
     format: Format = "estargz",
     strict: bool = False,
     force: bool = True,
+    verify: bool = False,
     threads: int | None = None,
     memory: int | None = None,
     max_sparse: int | None = None,
@@ -105,7 +108,10 @@ def convert(
     on threads or on how the input arrives.
 
     level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense"); of zstd 1 to 19. None is the
-        format's own: 1, of zstd 3.
+        format's own: 1, of zstd 3. "reuse" does not compress anew: what the compressor of a gzip
+        input found is coded again, so that the bytes depend on that too; input that is not gzip,
+        or that has prioritized files, is compressed by level 1, and so is what was poorly
+        compressed.
     chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
     min_chunk_size: put neighbours into one gzip member until it holds that many bytes; smaller,
         but not every reader knows it (the snapshotter does from 0.13).
@@ -121,6 +127,8 @@ def convert(
         is plain zstd then, and the warnings say why.
     force: replace a dst path that exists, as open(dst, "wb") does; without, FileExistsError, as the
         command without --force.
+    verify: inflate each gzip member again before it is written, and compare; of the zstd formats
+        there is none of that (`Layer.verify` checks what was written).
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
         the chunk size at the default chunk size.
     memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
@@ -141,7 +149,9 @@ def convert(
     options = ConvertOptions(
         level, chunk_size, min_chunk_size, names, allow_missing, lossless, format, strict
     )
-    return convert_as(options, src, dst, threads, progress, memory, max_sparse, force, toc_out)
+    return convert_as(
+        options, src, dst, threads, progress, memory, max_sparse, force, toc_out, verify
+    )
 
 
 def convert_as(
@@ -154,12 +164,18 @@ def convert_as(
     max_sparse: int | None = None,
     force: bool = True,
     toc_out: Sink | None = None,
+    verify: bool = False,
 ) -> ConvertResult:
     """`convert`, with the options in one."""
     names = [os.fsencode(name) for name in options.prioritized]
     threads = thread_count(threads)
     check_memory(memory)
     check_max_sparse(max_sparse)
+    if verify and is_zstd(options.format):
+        raise UsageError(
+            f"verify (--verify) is of gzip: of format (--format) {options.format} check what was "
+            "written, by stargz verify"
+        )
     from stargz._engine.write import Conversion
 
     begin = time.perf_counter()
@@ -182,7 +198,9 @@ def convert_as(
         conversion = Conversion(
             source,
             sink,
-            level=options.level,
+            level=1 if options.level == "reuse" else options.level,
+            reuse=options.level == "reuse",
+            verify=verify,
             chunk_size=options.chunk_size,
             min_chunk_size=options.min_chunk_size,
             format=options.format,
@@ -212,10 +230,11 @@ def convert_as(
             keep(toc[0])
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
+    done = options.level if options.level != "reuse" or conversion.reuses else 1
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,
-        codec=codec_name(options.level, options.format),
+        codec=codec_name(done, options.format),
         annotations=annotations_of(options.format, fields),
         missing=missing,
         warnings=tuple(warnings_of(fields)),

@@ -15,6 +15,9 @@ from stargz.errors import TOCError, UsageError
 
 Format = Literal["estargz", "stargz", "external-toc", "zstd:chunked", "zstd:chunked-stargz"]
 
+# "reuse": what the compressor of a gzip input found is coded again; other input by level 1.
+Level = int | Literal["reuse"]
+
 FORMATS = get_args(Format)
 MEMBERS_SHARED = ("estargz", "external-toc")  # in which small files may share a member
 LEVELS = range(1, 13)
@@ -41,7 +44,7 @@ class ConvertOptions:
     """What decides a layer's bytes, beside its tar; see `stargz.convert`. UsageError for what is
     out of bounds, or contradicts itself."""
 
-    level: int = DEFAULT_LEVEL
+    level: Level = DEFAULT_LEVEL
     chunk_size: int = DEFAULT_CHUNK_SIZE
     min_chunk_size: int = 0
     prioritized: tuple[str, ...] = ()
@@ -53,7 +56,7 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
-        check_level(self.level, self.format)
+        check_level(self.level, self.format, reuse=True)
         check_chunk_size(self.chunk_size)
         least = self.min_chunk_size
         if least and not _is_in(least, range(1, CHUNK_SIZES.stop)):
@@ -116,8 +119,14 @@ def default_level(format: str = "estargz") -> int:
     return DEFAULT_ZSTD_LEVEL if is_zstd(format) else DEFAULT_LEVEL
 
 
-def check_level(level: int, format: str = "estargz") -> None:
-    """UsageError for a level that there is not."""
+def check_level(level: Level, format: str = "estargz", reuse: bool = False) -> None:
+    """UsageError for a level that there is not; `reuse` may be one."""
+    if reuse and level == "reuse":
+        if is_zstd(format):
+            raise UsageError(
+                f"level (--level) reuse is of gzip: format (--format) {format} has none of it"
+            )
+        return
     levels = ZSTD_LEVELS if is_zstd(format) else LEVELS
     if not _is_in(level, levels):
         raise UsageError(
@@ -232,8 +241,10 @@ def check_jobs(jobs: int | None) -> None:
         raise UsageError(f"jobs (--jobs) {jobs!r:.40} is not in 1 to 1024")
 
 
-def codec_name(level: int, format: str = "estargz") -> str:
+def codec_name(level: Level, format: str = "estargz") -> str:
     """What compresses at this level; CodecError when the library is not there."""
+    if level == "reuse":
+        return "the input's matches"
     if is_zstd(format):
         from stargz._engine.base import zstd_version
 

@@ -294,7 +294,6 @@ def test_where_it_is_on(user_cache: Path, tmp_path: Path) -> None:
 
 CHILD = """
 import hashlib, random, sys
-from stargz.durable import spared
 from stargz.cache import Cache
 cache = Cache(sys.argv[1], 400_000)
 rng = random.Random(sys.argv[2])

@@ -44,13 +44,13 @@ void sgz_codec_deflater_free(sgz_deflater *d)
     memset(d, 0, sizeof *d);
 }
 
-static size_t member_header(const sgz_deflater *d, int toc_extra, uint8_t *out)
+size_t sgz_codec_member_header(int level, int toc_extra, uint8_t *out)
 {
     static const uint8_t fixed[SGZ_GZIP_HEADER] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255};
     /* XLEN and "stargz.toc" without subfield structure, as google/crfs writes it. */
     static const uint8_t extra[] = {10, 0, 's', 't', 'a', 'r', 'g', 'z', '.', 't', 'o', 'c'};
     memcpy(out, fixed, sizeof fixed);
-    out[8] = d->level == 1 ? 4 : d->level >= 9 ? 2 : 0;
+    out[8] = level == 1 ? 4 : level >= 9 ? 2 : 0;
     if (!toc_extra)
         return sizeof fixed;
     out[3] = 4;
@@ -58,7 +58,7 @@ static size_t member_header(const sgz_deflater *d, int toc_extra, uint8_t *out)
     return sizeof fixed + sizeof extra;
 }
 
-static size_t member_trailer(uint32_t crc, uint32_t size, uint8_t *out)
+size_t sgz_codec_member_trailer(uint32_t crc, uint32_t size, uint8_t *out)
 {
     sgz_put_le32(out, crc);
     sgz_put_le32(out + 4, size);
@@ -97,7 +97,7 @@ sgz_status sgz_codec_deflate_member(sgz_deflater *d, const uint8_t *in, size_t l
     if (len > UINT32_MAX / 2 || out_cap < sgz_codec_member_bound(len))
         return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0, "a member of %zu bytes is too large",
                              len);
-    size_t at = member_header(d, toc_extra, out), made = 0;
+    size_t at = sgz_codec_member_header(d->level, toc_extra, out), made = 0;
     size_t room = out_cap - at - SGZ_GZIP_TRAILER;
     if (d->level > SGZ_LEVEL_ISAL_MAX) {
         made = d->codecs->libdeflate.deflate_compress(d->libdeflate, in, len, out + at, room);
@@ -112,7 +112,7 @@ sgz_status sgz_codec_deflate_member(sgz_deflater *d, const uint8_t *in, size_t l
     }
     at += made;
     *out_len = at +
-               member_trailer(sgz_codec_crc32(d->codecs, 0, in, len), (uint32_t)len, out + at);
+               sgz_codec_member_trailer(sgz_codec_crc32(d->codecs, 0, in, len), (uint32_t)len, out + at);
     return SGZ_OK;
 }
 
@@ -122,7 +122,7 @@ void sgz_codec_member_begin(sgz_codec_member_stream *m, sgz_deflater *d, int toc
     m->deflater = d;
     m->crc = m->size = 0;
     isal_begin(d);
-    *out_len = member_header(d, toc_extra, out);
+    *out_len = sgz_codec_member_header(d->level, toc_extra, out);
 }
 
 sgz_status sgz_codec_member_piece(sgz_codec_member_stream *m, const uint8_t *in, size_t len,
@@ -134,6 +134,6 @@ sgz_status sgz_codec_member_piece(sgz_codec_member_stream *m, const uint8_t *in,
     m->crc = sgz_codec_crc32(m->deflater->codecs, m->crc, in, len);
     m->size += (uint32_t)len;
     if (!status && last)
-        *out_len += member_trailer(m->crc, m->size, out + *out_len);
+        *out_len += sgz_codec_member_trailer(m->crc, m->size, out + *out_len);
     return status;
 }

@@ -38,6 +38,10 @@ sgz_status sgz_codec_deflate_member(sgz_deflater *d, const uint8_t *in, size_t l
                                     int toc_extra, uint8_t *out, size_t out_cap, size_t *out_len,
                                     sgz_error *err);
 
+/* What is before and behind a member's deflate data; `out` has room for 22 and 8 bytes. */
+size_t sgz_codec_member_header(int level, int toc_extra, uint8_t *out);
+size_t sgz_codec_member_trailer(uint32_t crc, uint32_t size, uint8_t *out);
+
 /* A member too large to hold, in pieces; levels 1 and 2. The bytes depend on where the
  * pieces end, so callers use pieces of one fixed length. `out` has room for
  * sgz_codec_member_bound(len) at each call. */

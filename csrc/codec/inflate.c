@@ -4,9 +4,9 @@
 #include "base/bytes.h"
 #include "base/vec.h"
 #include "codec/blocks.h"
+#include "codec/lz.h"
 
 #define HEADER_MAX (1 << 20)  /* of one member: name, comment and extra field together */
-#define MATCH_MAX 258         /* of deflate */
 
 static sgz_status no_memory(sgz_error *err)
 {
@@ -224,14 +224,12 @@ found:
     return SGZ_OK;
 }
 
-#define INVALID_BLOCK (-1) /* of ISA-L */
-
 static const char *inflate_error(int code)
 {
     switch (code) {
-    case INVALID_BLOCK: return "corrupt gzip member: invalid deflate block";
-    case -2: return "corrupt gzip member: invalid deflate symbol";
-    case -3: return "corrupt gzip member: distance too far back";
+    case SGZ_BROKEN_BLOCK: return "corrupt gzip member: invalid deflate block";
+    case SGZ_BROKEN_SYMBOL: return "corrupt gzip member: invalid deflate symbol";
+    case SGZ_BROKEN_DISTANCE: return "corrupt gzip member: distance too far back";
     default: return "corrupt gzip member: invalid deflate data";
     }
 }
@@ -259,7 +257,7 @@ static void break_off(sgz_inflater *z, int code, size_t *made)
 {
     sgz_isal_inflate_state *s = z->state;
     size_t held = (size_t)(s->tmp_out_valid - s->tmp_out_processed);
-    size_t drop = code == INVALID_BLOCK ? 0 : MATCH_MAX;
+    size_t drop = code == SGZ_BROKEN_BLOCK ? 0 : SGZ_MATCH_MAX;
     size_t from_state = drop < held ? drop : held;
     s->tmp_out_valid -= (int32_t)from_state;
     drop -= from_state;

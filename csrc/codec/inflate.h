@@ -14,6 +14,9 @@ enum {
     SGZ_PHASE_BROKEN
 };
 
+/* sgz_inflater.broken: ISA-L's numbers. */
+enum { SGZ_BROKEN_BLOCK = -1, SGZ_BROKEN_SYMBOL = -2, SGZ_BROKEN_DISTANCE = -3 };
+
 /* Decode deflate data until the output is full, the input used up or another phase begins. */
 typedef sgz_status sgz_inflate_data(sgz_inflater *z, const uint8_t **in, size_t *in_len,
                                     uint8_t *out, size_t cap, size_t *made, sgz_error *err);

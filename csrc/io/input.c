@@ -156,6 +156,12 @@ sgz_status sgz_io_input_begin(sgz_input *input, int64_t memory, sgz_error *err)
     return SGZ_OK;
 }
 
+sgz_status sgz_io_input_tokens(sgz_input *input, sgz_error *err)
+{
+    return input->wrap == SGZ_WRAP_GZIP ? sgz_codec_lz_reader_new(&input->lz, input->codecs, err)
+                                        : SGZ_OK;
+}
+
 sgz_status sgz_io_input_open_extents(sgz_input *input, const sgz_codecs *codecs, int fd,
                                      const sgz_extent *extents, size_t count, sgz_error *err)
 {
@@ -175,6 +181,7 @@ void sgz_io_input_close(sgz_input *input)
     if (input->zstd)
         input->codecs->zstd.free_dstream(input->zstd);
     sgz_codec_inflater_free(&input->inflater);
+    sgz_codec_lz_reader_free(input->lz);
     free(input->buf);
     memset(input, 0, sizeof *input);
 }
@@ -283,6 +290,7 @@ static sgz_status read_scanned(sgz_input *input, uint8_t *out, size_t cap, size_
 static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *got,
                             sgz_error *err)
 {
+    const sgz_inflater *z = input->lz ? &input->lz->inflater : &input->inflater;
     while (*got < cap) {
         sgz_status status = refill(input, err);
         if (status)
@@ -291,17 +299,18 @@ static sgz_status read_gzip(sgz_input *input, uint8_t *out, size_t cap, size_t *
         size_t in_len = input->buf_len - input->buf_pos, made;
         int at_end = !in_len;
         size_t room = cap - *got < INFLATE_STEP ? cap - *got : INFLATE_STEP;
-        status = sgz_codec_inflate(&input->inflater, &in, &in_len, out + *got, room, &made, 0,
-                                   err);
+        status = input->lz ? sgz_codec_lz_read(input->lz, &in, &in_len, out + *got, room, &made, err)
+                           : sgz_codec_inflate(&input->inflater, &in, &in_len, out + *got, room,
+                                               &made, 0, err);
         if (status)
             return status;
         input->buf_pos = input->buf_len - in_len;
         count_zeros(input, out + *got, made);
         *got += made;
-        if (input->inflater.garbage && input->zeros < TAR_END)
-            return not_ended(input->inflater.member_offset, err);
+        if (z->garbage && input->zeros < TAR_END)
+            return not_ended(z->member_offset, err);
         if (at_end && !made) {
-            if (!sgz_codec_inflater_at_member_end(&input->inflater))
+            if (!sgz_codec_inflater_at_member_end(z))
                 return sgz_base_fail(err, SGZ_EDATA, input->source_pos, NULL, 0,
                                      "truncated: the input ends inside a gzip member");
             return SGZ_OK;
@@ -387,6 +396,8 @@ sgz_status sgz_io_input_read(sgz_input *input, uint8_t *out, size_t cap, size_t 
 
 unsigned sgz_io_input_note(const sgz_input *input)
 {
-    int garbage = input->scanner ? sgz_codec_scan_garbage(input->scanner) : input->inflater.garbage;
+    int garbage = input->scanner ? sgz_codec_scan_garbage(input->scanner)
+                  : input->lz        ? input->lz->inflater.garbage
+                                     : input->inflater.garbage;
     return garbage == SGZ_GARBAGE ? SGZ_NOTE_BIT(GARBAGE) : 0;
 }

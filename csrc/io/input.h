@@ -3,6 +3,7 @@
 #define SGZ_IO_INPUT_H
 
 #include "base/job.h"
+#include "codec/lz_read.h"
 #include "codec/scan.h"
 
 /* Where the bytes come from: a descriptor (file or pipe), or a callback that returns the
@@ -40,6 +41,7 @@ typedef struct {
     int source_end, frame_open;
     size_t zeros;               /* that the tar ends in, so far; of gzip */
     int padded;                 /* zeros behind the last zstd frame were passed over */
+    sgz_lz_reader *lz;          /* of gzip whose tokens are wanted: inflates in place of `inflater` */
     /* Set by whoever looks for entry points; not the input's to free. */
     sgz_scanner *scanner;       /* inflates in place of the input's own */
     void (*frame)(void *arg, int64_t offset, size_t made); /* a zstd frame with content begins at this
@@ -61,6 +63,9 @@ sgz_status sgz_io_input_open(sgz_input *input, const sgz_codecs *codecs, sgz_sou
 sgz_status sgz_io_input_peek(sgz_input *input, sgz_error *err);
 /* `memory` bounds the window of a zstd frame; 0: SGZ_ZSTD_MEMORY. */
 sgz_status sgz_io_input_begin(sgz_input *input, int64_t memory, sgz_error *err);
+/* Have the tokens of what is read noted, if it is gzip: by input->lz, whose `to` the caller sets.
+ * After sgz_io_input_begin, before anything is read. */
+sgz_status sgz_io_input_tokens(sgz_input *input, sgz_error *err);
 /* The ranges of a plain tar, as one stream. */
 sgz_status sgz_io_input_open_extents(sgz_input *input, const sgz_codecs *codecs, int fd,
                                      const sgz_extent *extents, size_t count, sgz_error *err);

@@ -40,6 +40,8 @@ void sgz_write_cutter_free(sgz_write_cutter *c)
     free(c->carry);
     free(c->carry_pieces);
     free(c->carry_marks);
+    sgz_lz_free(&c->carry_lz);
+    free(c->carry_lz_pieces);
     sgz_toc_kept_free(&c->kept);
     free(c->back);
     free(c);

@@ -28,7 +28,7 @@ static sgz_status load_carry(sgz_write_cutter *c, sgz_error *err)
     if (c->carry_mark_count)
         memcpy(slab->marks, c->carry_marks, c->carry_mark_count * sizeof *slab->marks);
     slab->mark_count = c->carry_mark_count;
-    return SGZ_OK;
+    return sgz_write_cut_load_lz(c, err);
 }
 
 /* All rows but those of a file that is not complete, and of entries that are carried over. */
@@ -83,7 +83,7 @@ static sgz_status save_carry(sgz_write_cutter *c, sgz_error *err)
     slab->rows_done = rows_done(c);
     slab->len = c->open;
     slab->tar_len = (int64_t)c->open;
-    return SGZ_OK;
+    return sgz_write_cut_save_lz(c, err);
 }
 
 /* How much to read: to the slab's end, but in the middle of a large file only to the end
@@ -131,7 +131,7 @@ static sgz_status fill(void *arg, sgz_write_slab *slab, int *end, sgz_error *err
             break;
         }
         size_t want = read_size(c), got;
-        if (!want)
+        if (!want || (status = sgz_write_cut_thin_lz(c, err)))
             break;
         status = sgz_write_cut_take_in(c, slab->buf + c->len, want, &got, err);
         c->len += got;

@@ -68,6 +68,10 @@ struct sgz_write_cutter {
     sgz_write_mark *carry_marks;
     size_t carry_mark_count, carry_mark_cap;
 
+    sgz_lz carry_lz;        /* between two slabs; else room for what is made anew */
+    sgz_lz_piece *carry_lz_pieces;
+    size_t carry_lz_piece_count, carry_lz_piece_cap;
+
     uint8_t *back;          /* bytes put back to the input */
     size_t back_pos, back_len, back_cap;
     sgz_notes notes;
@@ -84,6 +88,16 @@ sgz_status sgz_write_cut_take_in(sgz_write_cutter *c, uint8_t *out, size_t cap, 
 /* Give what was read and not parsed back to the input, so that something can be put into
  * the slab at this place. */
 sgz_status sgz_write_cut_unread(sgz_write_cutter *c, sgz_error *err);
+
+/* The tokens of the input, if they are wanted (cut_lz.c). */
+
+/* What is put next is that of `get`; or (not `from_input`) bytes of our own. */
+sgz_status sgz_write_cut_put(sgz_write_cutter *c, int from_input, sgz_error *err);
+/* With the carried bytes, from slab to slab. */
+sgz_status sgz_write_cut_load_lz(sgz_write_cutter *c, sgz_error *err);
+sgz_status sgz_write_cut_save_lz(sgz_write_cutter *c, sgz_error *err);
+/* Before more is read: drop the tokens of what was skipped, when they are many. */
+sgz_status sgz_write_cut_thin_lz(sgz_write_cutter *c, sgz_error *err);
 
 /* End the open member where the output stands. */
 sgz_status sgz_write_cut_close_member(sgz_write_cutter *c, sgz_error *err);

@@ -7,12 +7,14 @@
 #define WITHOUT_LOSSLESS "without lossless (--lossless)"
 
 /* Move n parsed bytes to where the output goes on. */
-static void keep(sgz_write_cutter *c, size_t n)
+static sgz_status keep(sgz_write_cutter *c, size_t n, sgz_error *err)
 {
+    sgz_status status = sgz_write_cut_put(c, 1, err);
     if (c->put != c->get)
         memmove(c->slab->buf + c->put, c->slab->buf + c->get, n);
     c->put += n;
     c->get += n;
+    return status;
 }
 
 static sgz_status put_bytes(sgz_write_cutter *c, const uint8_t *data, size_t len, sgz_error *err)
@@ -23,6 +25,8 @@ static sgz_status put_bytes(sgz_write_cutter *c, const uint8_t *data, size_t len
     if (len > c->slab->cap - c->put)
         return sgz_base_fail(err, SGZ_ETAR, c->tar.start, NULL, 0,
                              "headers of one entry are too long");
+    if (len && (status = sgz_write_cut_put(c, 0, err)))
+        return status;
     memcpy(c->slab->buf + c->put, data, len);
     c->put += len;
     c->get = c->len = c->put;
@@ -167,7 +171,8 @@ static sgz_status at_header(sgz_write_cutter *c, sgz_error *err)
         return sgz_write_cut_kept_unfit(c, status, err);
     if (status)
         return status;
-    keep(c, SGZ_TAR_BLOCK);
+    if ((status = keep(c, SGZ_TAR_BLOCK, err)))
+        return status;
     if (c->put - c->header_start > HEADERS_KEPT) {
         if (c->options.kept)
             return sgz_write_cut_kept_unfit(
@@ -223,8 +228,9 @@ static sgz_status in_sparse(sgz_write_cutter *c, int *full, sgz_error *err)
         n = n < (int64_t)room ? n : (int64_t)room;
         size_t got = (size_t)n;
         if (data) {
-            sgz_status status = sgz_write_cut_take_in(c, c->slab->buf + c->put, (size_t)n, &got,
-                                                      err);
+            sgz_status status = sgz_write_cut_put(c, 1, err);
+            if (!status)
+                status = sgz_write_cut_take_in(c, c->slab->buf + c->put, (size_t)n, &got, err);
             if (status)
                 return status;
             if (!got)
@@ -232,6 +238,9 @@ static sgz_status in_sparse(sgz_write_cutter *c, int *full, sgz_error *err)
                                      "truncated: the input ends inside an entry");
             sgz_tar_stream_pass(&c->tar, (int64_t)got);
         } else {
+            sgz_status status = sgz_write_cut_put(c, 0, err);
+            if (status)
+                return status;
             memset(c->slab->buf + c->put, 0, got);
         }
         c->put += got;
@@ -241,6 +250,9 @@ static sgz_status in_sparse(sgz_write_cutter *c, int *full, sgz_error *err)
             return status;
     }
     size_t zeros = (size_t)(-c->file_size & (SGZ_TAR_BLOCK - 1));
+    sgz_status status = zeros ? sgz_write_cut_put(c, 0, err) : SGZ_OK;
+    if (status)
+        return status;
     memset(c->slab->buf + c->put, 0, zeros);
     c->put += zeros;
     c->get = c->len = c->put;
@@ -273,9 +285,9 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
             n = (int64_t)have < c->tar.data ? have : (size_t)c->tar.data;
             if (c->file_size && (int64_t)n > c->chunk_left)
                 n = (size_t)c->chunk_left;
-            keep(c, n);
+            status = keep(c, n, err);
             sgz_tar_stream_pass(&c->tar, (int64_t)n);
-            if (c->file_size)
+            if (!status && c->file_size)
                 status = sgz_write_cut_chunk_done(c, n, err);
             if (!c->tar.data)
                 c->phase = IN_PADDING;
@@ -286,7 +298,7 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
         case IN_PADDING:
             if (!have && c->tar.padding)
                 return SGZ_OK;
-            keep(c, (size_t)sgz_tar_stream_pass(&c->tar, (int64_t)have));
+            status = keep(c, (size_t)sgz_tar_stream_pass(&c->tar, (int64_t)have), err);
             if (!c->tar.padding) {
                 c->phase = AT_HEADER;
                 c->run_start = c->put;
@@ -312,7 +324,8 @@ sgz_status sgz_write_cut_parse(sgz_write_cutter *c, int *full, sgz_error *err)
                     status = sgz_write_cut_close_member(c, err);
                 if (n > SGZ_HEADER_RUN - (c->put - c->run_start))
                     n = SGZ_HEADER_RUN - (c->put - c->run_start);
-                keep(c, n);
+                if (!status)
+                    status = keep(c, n, err);
                 c->tar.pos += (int64_t)n;
             } else {
                 sgz_tar_stream_behind(&c->tar, c->slab->buf + c->get, n);

@@ -12,7 +12,7 @@
 
 /* What slabs go through, in the order that keeps the longest chain moving: what frees slabs,
  * then what is done in order, then what fills every core's remaining time. */
-typedef enum { STORE, PLACE, FILL, HASH_TAR, SPLIT, LIST, LOAD, COMPRESS, END } sgz_write_stage;
+typedef enum { STORE, PLACE, FILL, HASH_TAR, SPLIT, LIST, LOAD, SAMPLE, COMPRESS, END } sgz_write_stage;
 #define STAGES (END + 1)
 
 /* Members that one thread compresses at a time, or copies that are compressed already. */
@@ -29,7 +29,8 @@ typedef struct {
     size_t out_cap;
     sgz_write_batch *batches;
     size_t batch_count, batch_cap;
-    struct { size_t count, taken, done; } parts[STAGES]; /* of LOAD and COMPRESS */
+    struct { size_t count, taken, done; } parts[STAGES]; /* of LOAD, SAMPLE and COMPRESS */
+    int reuse;                      /* members are made of the input's tokens */
     int last;                       /* no slab comes after it */
     int chunks_due;                 /* their digests are made with the tar's: else that of the
                                        blob is */
@@ -61,7 +62,7 @@ struct sgz_write_pipeline {
     struct {
         uint64_t next;              /* number of the slab that comes next */
         int busy;                   /* and is being done */
-    } at[STAGES];                   /* not of LOAD and COMPRESS */
+    } at[STAGES];                   /* not of LOAD, SAMPLE and COMPRESS */
     int filled;                     /* the last slab is */
 };
 
@@ -85,8 +86,12 @@ typedef struct {
     sgz_write_pipeline *c;
     sgz_deflater deflater;          /* or, of zstd, */
     sgz_framer framer;
+    sgz_recoder *recoder;           /* where tokens are reused */
+    sgz_inflater inflater;          /* where members are verified, and what of */
+    uint8_t *inflated;
+    size_t inflated_cap;
     void *loader;
-    size_t part;                    /* of a slab, for LOAD and COMPRESS */
+    size_t part;                    /* of a slab, for LOAD, SAMPLE and COMPRESS */
     struct {                        /* the member of so many zeros that was made last */
         uint8_t *out;
         size_t len, out_len;
@@ -96,6 +101,8 @@ typedef struct {
 /* The stages; each runs without the lock. */
 typedef sgz_status sgz_write_run(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err);
 sgz_write_run sgz_write_fill, sgz_write_load, sgz_write_compress;
+/* Whether the input's tokens are good enough: what some members take with them, and compressed. */
+sgz_write_run sgz_write_sample;
 /* The DiffID, and the digests of the chunks beside it. */
 sgz_write_run sgz_write_hash_tar;
 /* What the tar-split has of the slab. */

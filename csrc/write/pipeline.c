@@ -28,6 +28,11 @@ static int is_tar_due(sgz_write_pipeline *c, sgz_write_slot *s)
     return s->chunks_due && is_loaded(c, s);
 }
 
+static int is_sampled(sgz_write_pipeline *c, sgz_write_slot *s)
+{
+    return is_loaded(c, s) && complete(s, SAMPLE);
+}
+
 /* Hashes the tar too if that was not done, and there are no chunks to be hashed with it. */
 static int can_place(sgz_write_pipeline *c, sgz_write_slot *s)
 {
@@ -68,7 +73,8 @@ static const stage stages[STAGES] = {
     [SPLIT] = {is_loaded, sgz_write_split_tar, 0, FILL},
     [LIST] = {can_list, sgz_write_list, 0, PLACE},
     [LOAD] = {NULL, sgz_write_load, 1, FILL},
-    [COMPRESS] = {is_loaded, sgz_write_compress, 1, FILL},
+    [SAMPLE] = {is_loaded, sgz_write_sample, 1, FILL},
+    [COMPRESS] = {is_sampled, sgz_write_compress, 1, FILL},
     [END] = {is_over, sgz_write_end, 0, END},
 };
 
@@ -146,6 +152,10 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_status status = sgz_write_is_zstd(c)
                             ? sgz_codec_framer_init(&w.framer, c->codecs, level, err)
                             : sgz_codec_deflater_init(&w.deflater, c->codecs, level, err);
+    if (!status && c->options.reuse)
+        status = sgz_codec_recoder_new(&w.recoder, c->codecs, err);
+    if (!status && c->options.verify)
+        status = sgz_codec_inflater_init(&w.inflater, c->codecs, err);
     if (!status && c->filler.worker_new) {
         w.loader = c->filler.worker_new(c->filler.arg, err);
         status = w.loader ? SGZ_OK : err->code;
@@ -161,6 +171,9 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     if (w.deflater.codecs)
         sgz_codec_deflater_free(&w.deflater);
     sgz_codec_framer_free(&w.framer);
+    sgz_codec_recoder_free(w.recoder);
+    sgz_codec_inflater_free(&w.inflater);
+    free(w.inflated);
     free(w.zeros.out);
     if (w.loader)
         c->filler.worker_free(c->filler.arg, w.loader);

@@ -17,6 +17,8 @@ typedef enum {
 typedef struct {
     sgz_write_format format;
     int level;              /* 1..12, of zstd 1..19 */
+    int reuse;              /* of gzip: where the slabs have tokens, members are made of these */
+    int verify;             /* of gzip: inflate each member that is made, and compare */
     const sgz_sink *toc_sink;   /* of an external TOC; else NULL */
     int no_diff_id;         /* do without the DiffID */
     int writeback;          /* the sink is a file that will be synced: begin early */

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "base/vec.h"
+#include "codec/recode.h"
 
 /* A run of headers that grows past this begins a new member (format section 1). */
 #define SGZ_HEADER_RUN (1u << 20)
@@ -50,6 +51,9 @@ typedef struct {
     sgz_write_mark *marks;
     size_t mark_count, mark_cap;
     uint32_t rows_done;     /* of a tar that is kept: all rows before it are, with this slab */
+    sgz_lz lz;              /* of an input whose tokens are wanted, and which piece of the slab has */
+    sgz_lz_piece *lz_pieces; /* what place in its stream */
+    size_t lz_piece_count, lz_piece_cap;
     int unfit;              /* the filler has found (sgz_write_filler.unfit) */
     uint8_t *packed;        /* copied runs, in order */
     size_t packed_len, packed_cap;

@@ -12,6 +12,11 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
+/* Of each slab the first bytes of so many members, one in each such part of it, are made in both ways:
+ * a hundredth of it. */
+#define SAMPLES 3
+#define SAMPLE_BYTES ((size_t)16 << 10)
+
 /* Smaller members of zeros are made anew. */
 #define ZEROS_MIN ((size_t)64 << 10)
 
@@ -23,7 +28,7 @@ static int next_in_batch(const sgz_write_slab *in, size_t i, const sgz_write_bat
     return j->copied || bytes + in->members[i].len <= BATCH_BYTES;
 }
 
-static sgz_status plan(sgz_write_slot *s, sgz_error *err)
+static sgz_status plan(sgz_write_slot *s, int reuse, sgz_error *err)
 {
     size_t out = 0, packed = 0, count = s->in.member_count;
     s->batch_count = 0;
@@ -63,6 +68,8 @@ static sgz_status plan(sgz_write_slot *s, sgz_error *err)
     memset(s->parts, 0, sizeof s->parts);
     s->parts[LOAD].count = s->in.load_count;
     s->parts[COMPRESS].count = s->batch_count;
+    s->parts[SAMPLE].count = reuse && s->in.lz_piece_count;
+    s->reuse = 0;
     return SGZ_OK;
 }
 
@@ -70,7 +77,7 @@ sgz_status sgz_write_fill(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err
 {
     sgz_write_pipeline *c = w->c;
     sgz_status status = c->filler.fill(c->filler.arg, &s->in, &s->last, err);
-    return status ? status : plan(s, err);
+    return status ? status : plan(s, c->options.reuse, err);
 }
 
 sgz_status sgz_write_load(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
@@ -109,10 +116,64 @@ static sgz_status compress(sgz_write_worker *w, const uint8_t *data, size_t len,
     return status;
 }
 
+/* What a slab is does not depend on how the input comes, so neither does this. */
+sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
+{
+    const sgz_write_slab *in = &s->in;
+    size_t compressed = 0, reused = 0, i = 0;
+    sgz_codec_recode_begin(w->recoder, in->buf, &in->lz, in->lz_pieces, in->lz_piece_count);
+    for (size_t k = 0; k < SAMPLES; k++) {
+        while (i < in->member_count && in->members[i].start < in->len / SAMPLES * k)
+            i++;
+        if (i == in->member_count)
+            break;
+        const sgz_write_member *member = &in->members[i++];
+        size_t len = member->len < SAMPLE_BYTES ? member->len : SAMPLE_BYTES, made = 0;
+        /* The slab's own output is not made yet, and has room for any of its members. */
+        sgz_status status = sgz_codec_recode_member(w->recoder, member->start, len, s->out, s->out_cap,
+                                                    &made, err);
+        reused += made;
+        if (!status)
+            status = sgz_codec_deflate_member(&w->deflater, in->buf + member->start, len, 0, s->out,
+                                              s->out_cap, &made, err);
+        compressed += made;
+        if (status)
+            return status;
+    }
+    s->reuse = reused <= compressed;
+    return SGZ_OK;
+}
+
+/* Inflate a member that was made, and compare. */
+static sgz_status verify(sgz_write_worker *w, const uint8_t *data, size_t len, const uint8_t *member,
+                         size_t member_len, sgz_error *err)
+{
+    size_t made;
+    if (!SGZ_FIT(w->inflated, w->inflated_cap, len + 1))
+        return sgz_write_no_memory(err);
+    sgz_codec_inflater_reset(&w->inflater, 0);
+    sgz_status status = sgz_codec_inflate(&w->inflater, &member, &member_len, w->inflated, len + 1,
+                                          &made, 1, err);
+    if (status || member_len || made != len || memcmp(w->inflated, data, len)
+        || !sgz_codec_inflater_at_member_end(&w->inflater))
+        return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
+                             "a member of %zu bytes was compressed wrongly: please report this; "
+                             "another level (--level) makes it in another way", len);
+    return SGZ_OK;
+}
+
+static int is_hole(const sgz_write_slab *in, const sgz_write_member *member)
+{
+    return member->len >= ZEROS_MIN && sgz_is_zeros(in->buf + member->start, member->len);
+}
+
 sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     sgz_write_pipeline *c = w->c;
     sgz_write_batch *j = &s->batches[w->part];
+    if (s->reuse)
+        sgz_codec_recode_begin(w->recoder, s->in.buf, &s->in.lz, s->in.lz_pieces,
+                               s->in.lz_piece_count);
     for (size_t i = 0; i < j->member_count && !j->copied; i++) {
         sgz_write_member *member = &s->in.members[j->first_member + i];
         uint8_t *out = s->out + j->out + j->out_len;
@@ -122,9 +183,14 @@ sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
         if (c->filler.reuse)
             status = c->filler.reuse(c->filler.arg, w->loader, &s->in, j->first_member + i, out,
                                      room, &member->out_len, err);
-        if (!status && !member->out_len)
+        if (!status && !member->out_len && s->reuse && !is_hole(&s->in, member))
+            status = sgz_codec_recode_member(w->recoder, member->start, member->len, out, room,
+                                             &member->out_len, err);
+        else if (!status && !member->out_len)
             status = compress(w, s->in.buf + member->start, member->len, out, room,
                               &member->out_len, err);
+        if (!status && c->options.verify)
+            status = verify(w, s->in.buf + member->start, member->len, out, member->out_len, err);
         if (status)
             return status;
         if (c->filler.crcs)

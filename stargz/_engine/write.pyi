@@ -31,6 +31,7 @@ class TarEntries:
 class Conversion:
     missing: list[bytes]
     plain: bool
+    reuses: bool
     def __init__(
         self,
         source: int | Callable[[int], bytes],
@@ -49,6 +50,8 @@ class Conversion:
         memory: int | None = None,
         max_sparse: int | None = None,
         strict: bool = False,
+        reuse: bool = False,
+        verify: bool = False,
         folder: bytes = b".",
     ) -> None: ...
     def put_toc(self, sink: int | Callable[[memoryview], int | None], name: str) -> None: ...

@@ -55,6 +55,7 @@ cdef extern from "io/input.h" nogil:
     sgz_status sgz_io_input_open(sgz_input *, const sgz_codecs *, sgz_source, sgz_error *)
     sgz_status sgz_io_input_peek(sgz_input *, sgz_error *)
     sgz_status sgz_io_input_begin(sgz_input *, int64_t, sgz_error *)
+    sgz_status sgz_io_input_tokens(sgz_input *, sgz_error *)
     sgz_status sgz_io_input_open_extents(sgz_input *, const sgz_codecs *, int, const sgz_extent *,
                                          size_t, sgz_error *)
     void sgz_io_input_close(sgz_input *)
@@ -128,6 +129,8 @@ cdef extern from "write/pipeline.h" nogil:
     ctypedef struct sgz_write_options:
         sgz_write_format format
         int level
+        int reuse
+        int verify
         const sgz_sink *toc_sink
         int no_diff_id
         int writeback
@@ -311,7 +314,7 @@ cdef class Conversion:
     def __init__(self, source, sink, *, int level, int64_t chunk_size, int64_t min_chunk_size,
                  str format, bint lossless, int threads, str source_name,
                  str sink_name, progress, int64_t source_size, memory=None, max_sparse=None,
-                 bint strict=False, bytes folder=b"."):
+                 bint strict=False, bytes folder=b".", bint reuse=False, bint verify=False):
         cdef sgz_error err
         cdef sgz_status status
         if format.startswith("zstd"):
@@ -323,6 +326,8 @@ cdef class Conversion:
         self.progress = progress
         self.missing = []
         self.options.level = level
+        self.options.reuse = reuse
+        self.options.verify = verify
         self.options.format = FORMATS[format]
         self.options.threads = threads
         self.folder = folder
@@ -360,6 +365,12 @@ cdef class Conversion:
     def plain(self):
         """Whether the input is a tar that is not compressed."""
         return self.input.wrap == SGZ_WRAP_NONE
+
+    @property
+    def reuses(self):
+        """Whether members are made of what the input's compressor found."""
+        return (self.options.reuse and self.input.wrap == SGZ_WRAP_GZIP
+                and self.order.extents == NULL)
 
     cdef _raise(self, const sgz_error *err):
         self.reader.check()
@@ -433,6 +444,8 @@ cdef class Conversion:
                 done = first + <int64_t>(<double>done / whole * first)
             self._report(done, self.source_size)
 
+        if self.reuses and sgz_io_input_tokens(&self.input, &err) != SGZ_OK:
+            self._raise(&err)
         self.options.writeback = synced
         cutter = sgz_write_cutter_new(&self.input, self.toc, &self.cut)
         if cutter == NULL:

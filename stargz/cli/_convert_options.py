@@ -41,10 +41,12 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     )
     parser.add_argument(
         "--level",
-        type=_options.level,
-        metavar="N",
+        type=_options.level_or_reuse,
+        metavar="N|reuse",
         help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
-        "1); -6 is the same as --level 6. Of zstd:chunked 1 to 19 (default: 3)",
+        "1); -6 is the same as --level 6. Of zstd:chunked 1 to 19 (default: 3). reuse: of gzip, "
+        "code again what its compressor found: smaller and faster than 1, but the bytes depend on "
+        "that too",
     )
     parser.add_argument(
         "--chunk-size",

@@ -6,10 +6,13 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from stargz.cli._creds import add_creds
 from stargz.errors import UsageError
+
+if TYPE_CHECKING:
+    from stargz.options import Level
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -503,6 +506,11 @@ def level(text: str) -> int:
     if not re.fullmatch(r"\d{1,2}", text) or int(text) not in ZSTD_LEVELS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a level from 1 to 12, of zstd to 19")
     return int(text)
+
+
+def level_or_reuse(text: str) -> Level:
+    """A compression level, or what takes its place."""
+    return "reuse" if text == "reuse" else level(text)
 
 
 def digest(text: str) -> str:

@@ -69,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fail where zstd:chunked cannot hold the tar; by default the layer is plain zstd then",
     )
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="inflate each gzip member again before it is written, and compare (not of the zstd "
+        "formats)",
+    )
+    parser.add_argument(
         "--toc-out",
         metavar="FILE",
         help="of external-toc: where its TOC goes (default: DST plus .toc)",
@@ -113,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         "lossless": args.lossless,
         "format": args.format,
         "strict": args.strict,
+        "verify": args.verify,
         "threads": args.threads,
         "memory": args.memory,
         "max_sparse": args.max_sparse,
@@ -219,7 +226,7 @@ def _against(result: ConvertResult, args: argparse.Namespace) -> str:
     text += f" the {kind}"
     hints = []
     if ratio >= _LARGER:
-        if result.level < _SMALLER_LEVEL:
+        if result.level != "reuse" and result.level < _SMALLER_LEVEL:
             hints.append(f"--level {_SMALLER_LEVEL}")
         small = result.uncompressed_size < _SMALL_FILES * result.chunks
         if small and not args.min_chunk_size and args.format in MEMBERS_SHARED:

@@ -43,7 +43,7 @@ from stargz.oci.formats.reference import ArchiveReference, parse_image
 from stargz.oci.registry.access import Access, Creds
 from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.repository import Companion, Repository
-from stargz.options import Format, check_max_sparse, check_memory, is_zstd
+from stargz.options import Format, Level, check_max_sparse, check_memory, is_zstd
 from stargz.paths import Name, several
 
 __all__ = ["ImageReport", "LayerStore", "convert_image"]
@@ -157,7 +157,7 @@ def convert_image(
     dst: str | None = None,
     *,
     options: LayerOptions | None = None,
-    level: int | None = None,
+    level: Level | None = None,
     chunk_size: int | None = None,
     min_chunk_size: int | None = None,
     prioritized: Iterable[Name] = (),

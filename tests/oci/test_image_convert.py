@@ -962,6 +962,9 @@ def test_command(tmp_path: Path) -> None:
     options = ["--prioritize-from", listed, "--level", "2", "--chunk-size", "64K", "--jobs", "1"]
     again = json.loads(ok("image", "convert", *names, *options, "--json"))
     assert again["layers"][0]["level"] == 2
+    reused = json.loads(ok("image", "convert", *names, "--level", "reuse", "--verify", "--json"))
+    assert {layer["level"] for layer in reused["layers"]} == {"reuse"}
+    check(tmp_path / "dst")
     assert "--allow-missing goes on" in fails(1, "image", "convert", *names, "--prioritize", "no")
     done = run("image", "convert", *names, "--prioritize", "no", "--allow-missing")
     assert done.returncode == 0
@@ -1003,6 +1006,8 @@ def test_command_errors(tmp_path: Path) -> None:
     assert "annotations" in fails(2, "image", "convert", name, "docker-archive:x.tar")
     assert "no image 'v2'" in fails(1, "image", "convert", f"oci:{layout.path}:v2", "oci:x:y")
     assert "level" in fails(2, "image", "convert", name, f"oci:{tmp_path}/d:v", "--level", "99")
+    other = ["--level", "reuse", "--format", "zstd:chunked"]
+    assert "--level" in fails(2, "image", "convert", name, f"oci:{tmp_path}/d:v", *other)
     digest = written(layout.path).layers[0].digest
     (layout.path / "blobs" / "sha256" / digest[7:]).write_bytes(
         bytes(written(layout.path).layers[0].size)

@@ -31,7 +31,7 @@ def use_convert(src: Path, dst: Path) -> None:
     assert_type(result.uncompressed_size, int)
     assert_type(result.entries, int)
     assert_type(result.chunks, int)
-    assert_type(result.level, int)
+    assert_type(result.level, int | Literal["reuse"])
     assert_type(result.seconds, float)
     with src.open("rb") as read, io.BytesIO() as write:
         stargz.convert(read, write)

@@ -40,7 +40,7 @@ from stargz.oci.formats.soci import Version
 from stargz.oci.registry.access import Access, Creds, shared_client
 from stargz.oci.registry.options import AccessOptions, access_of
 from stargz.oci.soci.images import MIN_LAYER_SIZE, IndexOptions
-from stargz.options import Format, check_jobs, default_threads, thread_count
+from stargz.options import Format, Level, check_jobs, default_threads, thread_count
 from stargz.paths import Name, several, text
 
 
@@ -49,7 +49,7 @@ def bulk(
     dst: str | None = None,
     *,
     options: LayerOptions | None = None,
-    level: int | None = None,
+    level: Level | None = None,
     chunk_size: int | None = None,
     min_chunk_size: int | None = None,
     prioritized: Iterable[Name] = (),

@@ -27,7 +27,7 @@ from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
 from stargz.oci.registry.access import Access, shared_client
 from stargz.oci.registry.stream import BlobStream
 from stargz.oci.repository import Repository, external_entry, open_repository, toc_not_found
-from stargz.options import MAX_TOC_SIZE, is_zstd
+from stargz.options import MAX_TOC_SIZE, Level, is_zstd
 from stargz.sources import ByteSource, MemorySource
 from stargz.sources.local import LocalSource
 from stargz.sources.spool import Spool
@@ -94,7 +94,7 @@ class LayerReport:
     uncompressed_size: int
     entries: int
     chunks: int
-    level: int | None
+    level: Level | None
     seconds: float
     annotations: dict[str, str]
     missing: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from stargz.descriptors import TOC_DIGEST
 from stargz.errors import UsageError
 from stargz.oci.formats.manifest import Descriptor, is_zstd_chunked
-from stargz.options import DEFAULT_CHUNK_SIZE, ConvertOptions, Format, default_level, is_zstd
+from stargz.options import DEFAULT_CHUNK_SIZE, ConvertOptions, Format, Level, default_level, is_zstd
 from stargz.paths import several
 
 
@@ -19,7 +19,7 @@ class LayerOptions:
     """What decides a layer's bytes; those of stargz.convert. None: not asked for, so the default,
     and a layer that is seekable already may keep what it has."""
 
-    level: int | None = None
+    level: Level | None = None
     chunk_size: int | None = None
     min_chunk_size: int | None = None
     prioritized: tuple[str, ...] = ()

@@ -1,0 +1,296 @@
+"""level="reuse": what the compressor of a gzip input found is coded again."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import bounded
+import pytest
+from command import run
+
+import stargz
+
+LAYOUTS: list[dict[str, Any]] = [
+    {},
+    {"chunk_size": 65536},
+    {"chunk_size": 65536, "min_chunk_size": 300_000},
+    {"lossless": True},
+    {"format": "stargz"},
+]
+
+
+def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> bytes:
+    """Files of words, noise and zeros, small and large; some are longer than a slab."""
+    rng = random.Random(seed)
+    words = [rng.randbytes(rng.randrange(3, 9)) for _ in range(500)]
+    out = io.BytesIO()
+    headers = {"comment": "of all"} if global_header else {}
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT, pax_headers=headers) as tar:
+        for i in range(files):
+            kind = rng.randrange(6)
+            if kind == 0:
+                data = rng.randbytes(rng.randrange(1, 50_000))
+            elif kind == 1:
+                data = bytes(rng.randrange(1, 300_000))
+            else:
+                count = rng.choice([0, 3, 1000, 20_000])
+                data = b" ".join(rng.choices(words, k=count))
+            info = tarfile.TarInfo(f"dir{i % 7}/file{i}" + "x" * (i % 3 * 80))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo("large")
+        data = b"".join(rng.choices(words, k=700_000))
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+TAR = make_tar()
+PINNED = (
+    "fc6bf6c1261fc66ba69aee923d6f12ecab0b19ee25d1be8d2d0b194d464db178",
+    "5155f11b0b6fc01736942d19a9a34faedfc3cb8534eb2ebb07b8f68e3a2731a2",
+)
+
+
+def deflated(data: bytes, level: int = 6, strategy: int = 0) -> bytes:
+    packer = zlib.compressobj(level, zlib.DEFLATED, 31, 9, strategy)
+    return packer.compress(data) + packer.flush()
+
+
+def convert(blob: bytes, **options: Any) -> tuple[bytes, Any]:
+    out = io.BytesIO()
+    result = stargz.convert(io.BytesIO(blob), out, **options)
+    return out.getvalue(), result
+
+
+def entries(blob: bytes, tmp_path: Path, **how: Any) -> list[Any]:
+    """The TOC but for offsets, and that every byte of the blob is right."""
+    path = tmp_path / "layer"
+    path.write_bytes(blob)
+    with stargz.open(path) as layer:
+        assert layer.verify().ok
+    listed = json.loads(run("toc", path).stdout)["entries"]
+    return [{k: v for k, v in entry.items() if k != "offset"} for entry in listed]
+
+
+@pytest.mark.parametrize("options", LAYOUTS, ids=str)
+@pytest.mark.parametrize("tar", [TAR, make_tar(2, 20, True)], ids=["plain", "global"])
+def test_same_layer(tar: bytes, options: dict[str, Any], tmp_path: Path) -> None:
+    """The layer is that of level 1, but smaller."""
+    blob = deflated(tar, 9)
+    plain, one = convert(blob, level=1, **options)
+    reused, result = convert(blob, level="reuse", **options)
+    assert result.level == "reuse"
+    assert result.codec == "the input's matches"
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+    inner = gzip.decompress(reused)[: 1 << 20], gzip.decompress(plain)[: 1 << 20]
+    assert inner[0] == inner[1]
+    assert result.entries == one.entries
+    assert len(reused) < len(plain)
+
+
+class Pieces(io.RawIOBase):
+    """A source that gives few bytes at a time, and cannot seek."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self.data, self.size = io.BytesIO(data), size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.data.readinto(memoryview(buffer)[: self.size])
+
+
+@pytest.mark.parametrize("blob", [deflated(TAR, 1), deflated(TAR, 6, 2)], ids=["good", "poor"])
+def test_same_bytes(blob: bytes, tmp_path: Path) -> None:
+    """Whatever the threads and the pieces that the input comes in."""
+    expected, _ = convert(blob, level="reuse")
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(blob)
+    for threads in (1, 5):
+        out = io.BytesIO()
+        stargz.convert(source, out, level="reuse", threads=threads)
+        assert out.getvalue() == expected
+    for size in (997,):
+        out = io.BytesIO()
+        stargz.convert(Pieces(blob, size), out, level="reuse")
+        assert out.getvalue() == expected
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [deflated(TAR, 0), deflated(TAR, 6, 2), deflated(TAR, 6, 3), deflated(TAR, 6, 4)],
+    ids=["stored", "huffman", "rle", "fixed"],
+)
+def test_poor_input(blob: bytes, tmp_path: Path) -> None:
+    """Poorly compressed input does not make a layer that is larger than level 1's."""
+    plain, _ = convert(blob, level=1)
+    reused, _ = convert(blob, level="reuse")
+    assert len(reused) <= 1.02 * len(plain)
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+
+
+def test_members(tmp_path: Path) -> None:
+    """Input of many members, some of them empty, some of other levels."""
+    rng = random.Random(3)
+    parts, at = [], 0
+    while at < len(TAR):
+        n = rng.choice([0, 1, 511, 100_000, 900_000])
+        parts.append(deflated(TAR[at : at + n], rng.randrange(10)))
+        at += n
+    plain, _ = convert(b"".join(parts), level=1)
+    reused, _ = convert(b"".join(parts), level="reuse")
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+
+
+def test_other_input(tmp_path: Path) -> None:
+    """What is not gzip is compressed by level 1; and so it is with prioritized files."""
+    plain, _ = convert(TAR, level=1)
+    made, result = convert(TAR, level="reuse")
+    assert made == plain
+    assert (result.level, result.codec) == ("reuse", "isa-l")
+    blob = deflated(TAR)
+    plain, _ = convert(blob, level=1, prioritized=["large"])
+    made, _ = convert(blob, level="reuse", prioritized=["large"])
+    assert made == plain
+
+
+def test_broken_input() -> None:
+    """The errors are those of level 1."""
+    blob = bytearray(deflated(TAR))
+    for at in (len(blob) // 3, len(blob) - 6, len(blob) - 2):
+        broken = bytearray(blob)
+        broken[at] ^= 0x10
+        for data in (bytes(broken), bytes(broken[:at])):
+            messages = set()
+            for level in (1, "reuse"):
+                with pytest.raises(stargz.StargzError) as caught:
+                    convert(data, level=level)
+                messages.add(str(caught.value))
+            assert len(messages) == 1
+
+
+# A tar with megabytes between two files, or at its end, that are left out of the layer.
+SKIPPED = """
+import io, random, tarfile, zlib
+
+level, where, path = sys.argv[1:]
+rng = random.Random(5)
+words = [rng.randbytes(3) for _ in range(400)]
+
+def packed(data):
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return packer.compress(data) + packer.flush()
+
+def head(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf()
+
+skipped = b"".join(rng.choices(words, k=350_000))[: 1 << 20]
+text = b" ".join(rng.choices(words, k=50_000))
+file = head("file", len(text)) + text + bytes(-len(text) % 512)
+middle = where == "middle"
+blob = packed(file + (head("stargz.index.json", 48 << 20) if middle else bytes(1024)))
+blob += packed(skipped) * 48 + (packed(file + bytes(1024)) if middle else b"")
+source, out = io.BytesIO(blob), io.BytesIO()
+before = peak()
+level = 1 if level == "1" else level
+size = stargz.convert(source, out, level=level, threads=1, verify=True).size
+print(peak() - before, size)
+open(path, "wb").write(out.getvalue())
+"""
+
+
+@pytest.mark.parametrize("where", ["middle", "end"])
+def test_memory(where: str, tmp_path: Path) -> None:
+    """Tokens of what is left out are dropped, and those behind it are still found."""
+    path = tmp_path / "layer"
+    plain, reused = (
+        [int(n) for n in bounded.run(SKIPPED, level, where, path).split()] for level in (1, "reuse")
+    )
+    assert reused[0] < plain[0] + 24
+    assert reused[1] < plain[1] if where == "middle" else reused[1] <= plain[1]
+    with stargz.open(path) as layer:
+        assert layer.verify().ok
+
+
+def test_many_runs(tmp_path: Path) -> None:
+    """A sparse file of a run for every other byte."""
+    data = random.Random(7).choices(b"abcd", k=40_000)
+    runs = "".join(f"{2 * i}\n1\n" for i in range(len(data)))
+    table = f"{len(data)}\n{runs}".encode()
+    table += bytes(-len(table) % 512)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("GNUSparseFile.0/f")
+        info.size = len(table) + len(data)
+        info.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "f",
+            "GNU.sparse.realsize": str(2 * len(data)),
+        }
+        tar.addfile(info, io.BytesIO(table + bytes(data)))
+    blob = deflated(out.getvalue(), 9)
+    plain, _ = convert(blob, level=1)
+    reused, _ = convert(blob, level="reuse", verify=True)
+    assert entries(reused, tmp_path) == entries(plain, tmp_path)
+
+
+def test_verify(tmp_path: Path) -> None:
+    """The bytes are the same; of zstd there is nothing to inflate."""
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(deflated(TAR, 9))
+    for level in ("1", "reuse"):
+        for name, options in (("a", []), ("b", ["--verify"])):
+            done = run("convert", "--level", level, *options, source, tmp_path / f"{name}{level}")
+            assert done.returncode == 0, done.stderr
+        assert (tmp_path / f"a{level}").read_bytes() == (tmp_path / f"b{level}").read_bytes()
+    done = run("convert", "--verify", "--format", "zstd:chunked", source, tmp_path / "c")
+    assert done.returncode == 2
+    assert "--verify" in done.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_command(tmp_path: Path) -> None:
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(deflated(TAR))
+    done = run("convert", "--level", "reuse", "--json", source, tmp_path / "made.stargz")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["level"], told["codec"]) == ("reuse", "the input's matches")
+    made = (tmp_path / "made.stargz").read_bytes()
+    assert told["digest"] == "sha256:" + hashlib.sha256(made).hexdigest()
+    assert made == convert(source.read_bytes(), level="reuse")[0]
+
+
+@pytest.mark.parametrize("format", ["zstd:chunked", "zstd:chunked-stargz"])
+def test_not_of_zstd(format: str, tmp_path: Path) -> None:
+    source = tmp_path / "layer.tar.gz"
+    source.write_bytes(deflated(TAR))
+    done = run("convert", "--level", "reuse", "--format", format, source, tmp_path / "made")
+    assert done.returncode == 2
+    assert "--level" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+    done = run("pack", "--level", "reuse", tmp_path, tmp_path / "made")
+    assert done.returncode == 2
+
+
+def test_pinned() -> None:
+    """What is made of an input that is pinned itself: a change is one for who caches by digest."""
+    source, _ = convert(TAR, level=2, min_chunk_size=1 << 20)
+    assert hashlib.sha256(source).hexdigest() == PINNED[0]
+    made, _ = convert(source, level="reuse")
+    assert hashlib.sha256(made).hexdigest() == PINNED[1]
+    assert len(made) < len(convert(TAR, level=1)[0])
