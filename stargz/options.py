@@ -56,7 +56,7 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UsageError(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
-        check_level(self.level, self.format, reuse=True)
+        check_level(self.level, self.format)
         check_chunk_size(self.chunk_size)
         least = self.min_chunk_size
         if least and not _is_in(least, range(1, CHUNK_SIZES.stop)):
@@ -119,12 +119,13 @@ def default_level(format: str = "estargz") -> int:
     return DEFAULT_ZSTD_LEVEL if is_zstd(format) else DEFAULT_LEVEL
 
 
-def check_level(level: Level, format: str = "estargz", reuse: bool = False) -> None:
-    """UsageError for a level that there is not; `reuse` may be one."""
-    if reuse and level == "reuse":
+def check_level(level: Level, format: str = "estargz") -> None:
+    """UsageError for a level that there is not."""
+    if level == "reuse":
         if is_zstd(format):
             raise UsageError(
-                f"level (--level) reuse is of gzip: format (--format) {format} has none of it"
+                f"level (--level) reuse makes gzip alone: of format (--format) {format} give 1 to "
+                f"{ZSTD_LEVELS[-1]}, or none for the default"
             )
         return
     levels = ZSTD_LEVELS if is_zstd(format) else LEVELS

@@ -19,6 +19,7 @@ from stargz.errors import FormatError, StargzError, UsageError
 from stargz.options import (
     DEFAULT_CHUNK_SIZE,
     DEFAULT_LEVEL,
+    Level,
     check_chunk_size,
     check_level,
     codec_name,
@@ -60,7 +61,7 @@ class PackResult(Result):
     read_files: int
     reused_files: int
     reused_bytes: int
-    level: int
+    level: Level
     seconds: float
     codec: str
     warnings: tuple[str, ...] = ()
@@ -75,7 +76,7 @@ def pack(
     manifest: StrPath | None = None,
     checksum: bool = False,
     ignore: StrPath | IgnoreFile | None = None,
-    level: int = DEFAULT_LEVEL,
+    level: Level = DEFAULT_LEVEL,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     diff_id: bool = True,
     owner: tuple[int, int] | None = None,
@@ -107,7 +108,8 @@ def pack(
     manifest: where this layer's manifest is written (default: a dst path and ".manifest"; none
         for what is no regular file). A file there that is no manifest is never replaced.
     ignore: what to leave out: an IgnoreFile, or the path of one, in the syntax of .dockerignore.
-    level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense").
+    level: 1 and 2 are ISA-L's, 3 to 12 libdeflate's (extra "dense"). "reuse" is 1 here, as of all
+        that is no gzip.
     chunk_size: bytes of a file that can be read alone, 1 KiB to 1 GiB.
     diff_id: False does without the DiffID, a hash of the whole tar, which takes most of the time
         when little has changed.
@@ -128,6 +130,7 @@ def pack(
     """
     epoch = _epoch(source_date_epoch)
     check_level(level)
+    done = 1 if level == "reuse" else level
     check_chunk_size(chunk_size)
     threads = thread_count(threads)
     if owner is not None and not (owner[0] in IDS and owner[1] in IDS):
@@ -142,20 +145,20 @@ def pack(
     begin = time.perf_counter()
     warnings: list[str] = []
     uid, gid = owner if owner is not None else (-1, -1)
-    engine = codec_name(level)
+    engine = codec_name(done)
     with ExitStack() as stack:
         root = os.open(src, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root)
         packing = Packing(
             root,
             os.fspath(src),
-            level=level,
+            level=done,
             chunk_size=chunk_size,
             owner=uid,
             group=gid,
             mtime=mtime,
             mtime_max=epoch,
-            engine=engine if level > 2 or isal_pinned() else f"{engine}, not the pinned one",
+            engine=engine if done > 2 or isal_pinned() else f"{engine}, not the pinned one",
             diff_id=diff_id,
             threads=threads,
             progress=progress,

@@ -50,8 +50,8 @@ def test_what_the_layer_is_called(src: str, format: str, made: str | None, tmp_p
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (f"--format {CHUNKED} --level reuse", "'reuse' is not a level"),
-        (f"--format {CHUNKED} --level 20", "'20' is not a level"),
+        (f"--format {CHUNKED} --level reuse", "--level reuse makes gzip alone"),
+        (f"--format {CHUNKED} --level 20", "'20' is neither a level"),
         (f"--format {CHUNKED} -19", "-19 is no level"),
         ("--level 13", "--level 13 is not in 1 to 12, those of estargz"),
         (f"--format {APART} --level 19", "--level 19 is not in 1 to 12, those of external-toc"),

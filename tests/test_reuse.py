@@ -262,31 +262,6 @@ def test_verify(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-def test_command(tmp_path: Path) -> None:
-    source = tmp_path / "layer.tar.gz"
-    source.write_bytes(deflated(TAR))
-    done = run("convert", "--level", "reuse", "--json", source, tmp_path / "made.stargz")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["level"], told["codec"]) == ("reuse", "the input's matches")
-    made = (tmp_path / "made.stargz").read_bytes()
-    assert told["digest"] == "sha256:" + hashlib.sha256(made).hexdigest()
-    assert made == convert(source.read_bytes(), level="reuse")[0]
-
-
-@pytest.mark.parametrize("format", ["zstd:chunked", "zstd:chunked-stargz"])
-def test_not_of_zstd(format: str, tmp_path: Path) -> None:
-    source = tmp_path / "layer.tar.gz"
-    source.write_bytes(deflated(TAR))
-    done = run("convert", "--level", "reuse", "--format", format, source, tmp_path / "made")
-    assert done.returncode == 2
-    assert "--level" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "made").exists()
-    done = run("pack", "--level", "reuse", tmp_path, tmp_path / "made")
-    assert done.returncode == 2
-
-
 def test_pinned() -> None:
     """What is made of an input that is pinned itself: a change is one for who caches by digest."""
     source, _ = convert(TAR, level=2, min_chunk_size=1 << 20)

@@ -41,7 +41,7 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     )
     parser.add_argument(
         "--level",
-        type=_options.level_or_reuse,
+        type=_options.level,
         metavar="N|reuse",
         help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
         "1); -6 is the same as --level 6. Of zstd:chunked 1 to 19 (default: 3). reuse: of gzip, "

@@ -499,18 +499,17 @@ def directories(text: str) -> int:
     return int(text)
 
 
-def level(text: str) -> int:
-    """A compression level."""
+def level(text: str) -> Level:
+    """A compression level, or what takes its place."""
     from stargz.options import ZSTD_LEVELS
 
+    if text == "reuse":
+        return "reuse"
     if not re.fullmatch(r"\d{1,2}", text) or int(text) not in ZSTD_LEVELS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a level from 1 to 12, of zstd to 19")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a level, from 1 to 12 and of zstd to 19, nor reuse"
+        )
     return int(text)
-
-
-def level_or_reuse(text: str) -> Level:
-    """A compression level, or what takes its place."""
-    return "reuse" if text == "reuse" else level(text)
 
 
 def digest(text: str) -> str:

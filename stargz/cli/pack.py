@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_options.level,
         default=1,
         metavar="1..12",
-        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: 1)",
+        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: 1; "
+        "and so is reuse, as of all that is no gzip)",
     )
     parser.add_argument(
         "--chunk-size",

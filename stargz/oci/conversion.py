@@ -141,7 +141,7 @@ class ImageOptions:
         if not self.both:
             return None
         level, size = self.layers.level, self.layers.chunk_size
-        return LayerOptions(level, size, format="zstd:chunked")
+        return LayerOptions(None if level == "reuse" else level, size, format="zstd:chunked")
 
     @property
     def key(self) -> str:

@@ -3,6 +3,7 @@
 import stargz
 
 stargz.convert("in.tar", "out", level="1")  # type: ignore[arg-type]
+stargz.convert("in.tar", "out", level="reuze")  # type: ignore[arg-type]
 stargz.convert("in.tar", "out", 6)  # type: ignore[call-arg]
 stargz.convert("in.tar", "out", format="zip")  # type: ignore[arg-type]
 stargz.convert("in.tar", "out", prioritized=[1])  # type: ignore[list-item]

@@ -34,7 +34,8 @@ def use_convert(src: Path, dst: Path) -> None:
     assert_type(result.level, int | Literal["reuse"])
     assert_type(result.seconds, float)
     with src.open("rb") as read, io.BytesIO() as write:
-        stargz.convert(read, write)
+        stargz.convert(read, write, level="reuse", verify=True)
+    assert_type(stargz.pack(src, dst, level="reuse").level, int | Literal["reuse"])
 
 
 def use_layer(path: Path) -> bytes:
@@ -76,11 +77,13 @@ def use_images(src: str) -> None:
             pass
         with stargz.mount.mount(tree, "/mnt") as mounted:
             assert_type(mounted, stargz.mount.Mount)
-    report = stargz.convert_image(src, "oci:lazy", platforms=["linux/amd64"])
+    report = stargz.convert_image(src, "oci:lazy", platforms=["linux/amd64"], level="reuse")
     assert_type(report, stargz.ImageReport)
     for layer in report.layers:
         assert_type(layer, stargz.LayerReport)
-    assert_type(stargz.bulk(src, "oci:all").totals, dict[str, int])
+        assert_type(layer.level, int | Literal["reuse"] | None)
+        assert_type(layer.codec, str)
+    assert_type(stargz.bulk(src, "oci:all", level="reuse").totals, dict[str, int])
     if found := stargz.verify_image(src):
         assert_type(found, stargz.ImageVerifyResult)
 

@@ -103,6 +103,7 @@ class LayerReport:
     toc_blob_size: int = 0
     format: str = ""
     unfit: str = ""
+    codec: str = ""
 
     @property
     def beside(self) -> tuple[Descriptor, ...]:
@@ -250,7 +251,7 @@ class _Work:
 
     def _converted(self, result: ConvertResult) -> dict[str, Any]:
         fields = result.to_json()
-        del fields["codec"], fields["source_size"]
+        del fields["source_size"]
         made: dict[str, Any] = {"status": "converted", "missing": result.missing}
         if result.format == PLAIN_ZSTD:
             made |= {"status": NOT_SEEKABLE, "toc_digest": None}
