@@ -4,7 +4,7 @@ debian   a Debian minbase root made by debootstrap (as root): large binaries and
 ansible  an unpacked wheel of ansible: tens of thousands of small files
 python   Debian's Python 3.11 and numpy, the layer that goes on top of debian
 site-packages  numpy, scipy and pandas, unpacked
-text     the Python sources of the standard library that runs this, in files of 5 MB
+text     the sources and message catalogues of SymPy and Django, in files of 5 MB
 
 Each becomes DIR/NAME.tar and DIR/NAME.tar.gz (gzip -6), kept for the next time. DIR is
 $STARGZ_BENCH_CORPUS or ~/.cache/stargz-bench.
@@ -27,6 +27,8 @@ ANSIBLE = "12.3.0"
 NUMPY = "2.4.1"
 SCIPY = "1.17.0"
 PANDAS = "2.3.3"
+SYMPY = "1.14.0"
+DJANGO = "5.2.8"
 PYTHON_PACKAGES = [
     "libexpat1",
     "libpython3.11-minimal",
@@ -90,10 +92,13 @@ def _site_packages(root: Path) -> None:
 
 
 def _text(root: Path) -> None:
-    paths = sorted(Path(os.__file__).parent.rglob("*.py"))
-    data = b"".join(path.read_bytes() for path in paths if "site-packages" not in path.parts)
-    for n in range(0, len(data), 5_000_000):
-        (root / f"text-{n:010}").write_bytes(data[n : n + 5_000_000])
+    with tempfile.TemporaryDirectory() as temp:
+        for requirement in (f"sympy=={SYMPY}", f"django=={DJANGO}"):
+            _wheel(requirement, Path(temp))
+        paths = sorted(p for p in Path(temp).rglob("*") if p.suffix in (".py", ".po"))
+        data = b"".join(path.read_bytes() for path in paths)
+    for n, at in enumerate(range(0, len(data), 5_000_000)):
+        (root / f"text-{n}").write_bytes(data[at : at + 5_000_000])
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
