@@ -5,43 +5,20 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import import_module
 
-from stargz.cli._options import Parser
+from stargz.cli._parsers import Command, commands
 
 
-@dataclass(frozen=True, slots=True)
-class _Command:
-    name: str  # "image convert"
-    help: str
-    actions: list[argparse.Action]
-
-
-def script(shell: str, commands: dict[str, str]) -> str:
+def script(shell: str) -> str:
     """The script for a shell."""
-    found = list(_commands(commands))
+    top, *found = commands()
     if shell == "fish":
-        return "\n".join(_fish(found))
-    bash = "\n".join(_bash(found))
+        return "\n".join(_fish(top, found))
+    bash = "\n".join(_bash(top, found))
     return f"autoload -U +X bashcompinit && bashcompinit\n{bash}" if shell == "zsh" else bash
 
 
-def _commands(commands: dict[str, str], group: str = "") -> Iterator[_Command]:
-    for name, text in commands.items():
-        module = import_module(f"stargz.cli.{group and group + '_'}{name}")
-        full = f"{group} {name}".strip()
-        parser = Parser(prog=full, description="", example="")
-        inner = getattr(module, "COMMANDS", None)
-        if inner is None:
-            module.add_arguments(parser)
-        shown = [action for action in parser._actions if action.help is not argparse.SUPPRESS]
-        yield _Command(full, text, shown)
-        if inner is not None:
-            yield from _commands(inner, name)
-
-
-def _options(command: _Command) -> list[str]:
+def _options(command: Command) -> list[str]:
     return [option for action in command.actions for option in _named(action)]
 
 
@@ -50,14 +27,8 @@ def _named(action: argparse.Action) -> list[str]:
     return [option for option in action.option_strings if re.fullmatch("-[-a-zA-Z0-9]+", option)]
 
 
-def _inner(commands: list[_Command], group: str) -> list[_Command]:
-    depth = len(group.split())
-    prefix = f"{group} ".lstrip()
-    return [c for c in commands if c.name.startswith(prefix) and len(c.name.split()) == depth + 1]
-
-
-def _bash(commands: list[_Command]) -> Iterator[str]:
-    groups = [command.name for command in commands if _inner(commands, command.name)]
+def _bash(top: Command, commands: list[Command]) -> Iterator[str]:
+    groups = [command.name for command in commands if command.commands]
     yield "_stargz() {"
     yield "    local command= before= current= part= last= words= lead= known= i"
     # bash has words end at ":" and "=", which are words then; zsh does not.
@@ -76,21 +47,19 @@ def _bash(commands: list[_Command]) -> Iterator[str]:
     yield "    fi"
     yield "    COMPREPLY=()"
     yield '    case "$command:$before" in'
-    for command in commands:
+    for command in (top, *commands):
         for action in command.actions:
             for option in _named(action) if action.choices else ():
                 values = " ".join(map(str, action.choices or ()))
                 yield f"        '{command.name}:{option}') words='{values}' ;;"
     yield "    esac"
     yield '    [[ -z $words ]] && case "$command" in'
-    top = " ".join(command.name for command in _inner(commands, ""))
-    yield f"        '') words='{top} --help --version --print-completion' ;;"
-    for command in commands:
-        inner = " ".join(c.name.split()[-1] for c in _inner(commands, command.name))
-        if inner:
-            yield f"        '{command.name}') words='{inner} --help' ;;"
+    for command in (top, *commands):
+        listed = " ".join(_options(command))
+        if command.commands:
+            inner = " ".join(command.commands)
+            yield f"        '{command.name}') words='{inner} {listed}' ;;"
         else:
-            listed = " ".join(_options(command))
             yield f"        '{command.name}') [[ $current == -* ]] && words='{listed}' ;;"
     yield "    esac"
     # Without a word of ours the shell completes the names of files.
@@ -105,27 +74,29 @@ def _bash(commands: list[_Command]) -> Iterator[str]:
     yield "complete -o default -F _stargz stargz"
 
 
-def _fish(commands: list[_Command]) -> Iterator[str]:
+def _fish(top: Command, commands: list[Command]) -> Iterator[str]:
     yield "function __stargz_is"
     yield "    set -l words (commandline -opc)[2..-1]"
     yield "    set words (string match -v -- '-*' $words)"
     yield "    test (count $words) -ge (count $argv)"
     yield '    and test "$words[1.."(count $argv)"]" = "$argv"'
     yield "end"
+    for action in top.actions:
+        yield from _fish_option("__fish_use_subcommand", action)
     for command in commands:
         *outer, name = command.name.split()
         where = "__fish_use_subcommand"
         if outer:
             where = f"__stargz_is {outer[0]}; and test (count (commandline -opc)) -eq 2"
         yield f"complete -c stargz -f -n '{where}' -a {name} -d {_quoted(command.help)}"
-        for action in command.actions:
-            yield from _fish_option(command.name, action)
+        for action in () if command.commands else command.actions:
+            yield from _fish_option(f"__stargz_is {command.name}", action)
 
 
-def _fish_option(command: str, action: argparse.Action) -> Iterator[str]:
+def _fish_option(where: str, action: argparse.Action) -> Iterator[str]:
     if not _named(action):
         return
-    words = ["complete", "-c", "stargz", "-n", f"'__stargz_is {command}'"]
+    words = ["complete", "-c", "stargz", "-n", f"'{where}'"]
     for option in _named(action):
         # -x, --long, and -long as those of find.
         kind = "-l" if option.startswith("--") else "-s" if len(option) == 2 else "-o"

@@ -29,13 +29,12 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
     def default(value: Any) -> Any:
         return None if image else value
 
-    missing, apart = ("any layer", "second image") if image else ("SRC", "second file")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default=default("estargz"),
         help="estargz (the default), read lazily by stargz-snapshotter; stargz, its older layout; "
-        f"external-toc, eStargz that keeps the tar and has its TOC in a {apart}; "
+        "external-toc, eStargz that keeps the tar and has its TOC in a second file or image; "
         "zstd:chunked, podman's, which keeps the tar; zstd:chunked-stargz, stargz-snapshotter's "
         "(docs/formats.md compares them)",
     )
@@ -71,18 +70,18 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         default=[],
         metavar="PATH",
         help="put this file first, to be fetched ahead of all others; a name, no pattern; "
-        "symlinked directories are followed within the layer; repeatable, in order",
+        "symlinked directories are followed within the layer (repeatable, in order)",
     )
     parser.add_argument(
         "--prioritize-from",
         metavar="FILE",
-        help="the same for every line of FILE: a path, or a JSON object with a path key"
-        + (" ('stargz mount --record' writes such a file)" if image else ""),
+        help="the same for every line of FILE: a path, or a JSON object with a path key ('stargz "
+        "mount --record' writes such a file)",
     )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help=f"report prioritized paths that are not in {missing}, and go on",
+        help="report prioritized paths that are not there, and go on",
     )
     parser.add_argument(
         "--lossless",
@@ -97,7 +96,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upgrade",
         action="store_true",
-        help="replace the source itself: its tag then names the converted image (without DST)",
+        help="replace SRC itself: its tag then names what was made (without DST)",
     )
     parser.add_argument(
         "-f",
@@ -120,19 +119,14 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read what was written again, and check all of it"
     )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="fail where a TOC cannot hold a layer (as a hard link into a layer below); by default "
-        "that layer stays as it is, or of zstd:chunked becomes plain zstd, with a warning",
-    )
+    add_strict(parser)
     parser.add_argument(
         "--both",
         action="store_true",
         help="write each image twice into one index: as eStargz, which all clients take, and last, "
         "for those that prefer it, in zstd:chunked. Each layer is read twice",
     )
-    add_ends(parser, "layers to convert")
+    add_ends(parser)
     _options.add_limits(parser)
 
 
@@ -157,26 +151,37 @@ def add_index_options(parser: argparse._ActionsContainer, *, bulk: bool = False)
         "--span-size",
         type=_options.size,
         metavar="SIZE",
-        help="bytes of a layer's tar from one point to the next at which reading can begin "
-        "(default: 4M; an index that is there is kept whatever it has)",
+        help="bytes of a tar from one place to the next where reading can begin (default: 4M; an "
+        "index that is there is kept whatever it has)",
     )
 
 
-def add_ends(parser: argparse.ArgumentParser, work: str) -> None:
-    """Which platforms of images there are to be, how many `work` at the same time, and how
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """--strict."""
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail where the format cannot hold a layer, as a hard link into a layer below; by "
+        "default zstd:chunked becomes plain zstd then, and a layer of an image else stays as it "
+        "is, with a warning",
+    )
+
+
+def add_ends(parser: argparse.ArgumentParser) -> None:
+    """Which platforms of images there are to be, how many layers at the same time, and how
     registries are reached."""
     parser.add_argument(
         "--platform",
         action="append",
         default=[],
         metavar="OS/ARCH",
-        help="only this platform of an image for several; repeatable (default: all)",
+        help="only this platform of an image for several (repeatable; default: all)",
     )
     parser.add_argument(
         "--jobs",
         type=_options.count,
         metavar="N",
-        help=f"{work} at the same time (default: one for each core, at most 8)",
+        help="layers that are worked on at the same time (default: one for each core, at most 8)",
     )
     _options.add_threads(parser)
     group = parser.add_argument_group("registries")

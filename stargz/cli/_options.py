@@ -57,8 +57,8 @@ class Parser(argparse.ArgumentParser):
 
         (argparse's own way of printing it hides a full disk.)
         """
-        short = ["-h"] if "-h" not in self._option_string_actions else []  # `ls` has its own
-        self.add_argument(*short, "--help", action="store_true", help="show this and stop")
+        self.complete()
+        short = {"-h"} & set(self._option_string_actions["--help"].option_strings)
         until = arguments.index("--") if "--" in arguments else len(arguments)
         if arguments != ["-h"] and not {*short, "--help"} & set(arguments[:until]):
             level, words = self._gzip_level(self._joined(arguments[:until]))
@@ -73,9 +73,15 @@ class Parser(argparse.ArgumentParser):
                 args.log_level = args.log_level or _log_level(args)
                 args.prog = self.prog
                 return args
-        self.usage = self.usage or self._words()
         print(self.format_help())
         return None
+
+    def complete(self) -> Parser:
+        """Add what every command has in the end."""
+        short = ["-h"] if "-h" not in self._option_string_actions else []  # `ls` has its own
+        self.add_argument(*short, "--help", action="store_true", help="show this and stop")
+        self.usage = self.usage or self._words()
+        return self
 
     def _check_names(self, args: argparse.Namespace) -> None:
         """Refuse "" as the name of a file, which a shell makes of a variable that is not set. (As a
@@ -143,7 +149,7 @@ class Parser(argparse.ArgumentParser):
         elif found := re.fullmatch(r"unrecognized arguments: (-\w)", message):
             message = f"no option {found[1]}"  # so is that from Python 3.12 on
         elif found := re.fullmatch(r"unrecognized arguments: ([^-].*)", message, re.S):
-            message = f"too many arguments: {found[1]}: {self.usage or self._words()}"
+            message = f"too many arguments: {found[1]}: {self.usage}"
         # An option that the command has not is quoted with its value.
         message = re.sub(r"(--[\w-]*cred[\w-]*[= ])\S+", r"\1***", message)
         raise UsageError(f"{message}; see '{self.prog} --help'")
@@ -238,24 +244,14 @@ def add_layer_options(
         help=f"the layer: a file, - for standard input, a URL, or an image with --layer: {IMAGE}",
     )
     group = parser.add_argument_group("how SRC is read")
-    group.add_argument(
-        "--layer",
-        metavar="N|DIGEST",
-        help="which layer of an image: counted from 1 for the lowest (-1: the topmost), or by the "
-        "beginning of its digest",
-    )
+    add_layer_number(group)
     group.add_argument(
         "--toc-digest",
         type=digest,
         metavar="sha256:HEX",
         help="refuse a TOC that has another digest (image manifests carry it as an annotation)",
     )
-    group.add_argument(
-        "--require-verified",
-        action="store_true",
-        help="refuse to read what no digest covers that is trusted by way of --toc-digest or "
-        "--index-digest",
-    )
+    _add_require_verified(group)
     group.add_argument(
         "--toc", metavar="FILE", help="a TOC that is kept apart from the layer (external TOC)"
     )
@@ -274,6 +270,25 @@ def add_layer_options(
     if build:
         _add_build_index(group)
     _add_reading(parser, group)
+
+
+def add_layer_number(group: argparse._ActionsContainer) -> None:
+    """--layer, of one SRC."""
+    group.add_argument(
+        "--layer",
+        metavar="N|DIGEST",
+        help="which layer of an image: counted from 1 for the lowest (-1: the topmost), or by the "
+        "beginning of its digest",
+    )
+
+
+def _add_require_verified(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--require-verified",
+        action="store_true",
+        help="refuse to read what no trusted digest covers: an image's manifest has them, or an "
+        "option gives one",
+    )
 
 
 def _add_build_index(group: argparse._ActionsContainer) -> None:
@@ -323,12 +338,7 @@ def add_two_layers_options(
             metavar="sha256:HEX",
             help=f"refuse a TOC of {side.upper()} that has another digest",
         )
-    group.add_argument(
-        "--require-verified",
-        action="store_true",
-        help="refuse to read what no digest covers that is trusted by way of --toc-digest-"
-        f"{first} and --toc-digest-{second}",
-    )
+    _add_require_verified(group)
     for side in sides:
         group.add_argument(
             f"--toc-{side}",
@@ -360,11 +370,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help=f"the image: {IMAGE}",
     )
     group = parser.add_argument_group("how SRC is read")
-    group.add_argument(
-        "--require-verified",
-        action="store_true",
-        help="refuse layers whose TOC the image's manifest does not vouch for",
-    )
+    _add_require_verified(group)
     _add_reading(parser, group)
 
 
@@ -373,11 +379,7 @@ def add_two_images_options(parser: argparse.ArgumentParser, first: str, second: 
     for side in (first, second):
         parser.add_argument(side, metavar=side.upper(), help=f"an image: {IMAGE}")
     group = parser.add_argument_group("how they are read")
-    group.add_argument(
-        "--require-verified",
-        action="store_true",
-        help="refuse layers whose TOC the images' manifests do not vouch for",
-    )
+    _add_require_verified(group)
     for side in (first, second):
         group.add_argument(
             f"--platform-{side}", metavar="OS/ARCH", help=f"--platform of {side.upper()} alone"
@@ -405,21 +407,36 @@ def _add_remote_options(parser: argparse.ArgumentParser, creds: Mapping[str, str
     """How sources that are not local are reached, and what is kept of them; `creds` are the options
     for accounts (`add_creds`)."""
     group = parser.add_argument_group("images, registries and other remote sources")
+    add_platform(group)
+    add_registry_options(group)
+    add_creds(group, creds)
+    add_cache_dir(group)
+    group.add_argument(
+        "--cache-size",
+        type=size,
+        metavar="SIZE",
+        help="how large that may become (default: 10G)",
+    )
+    group.add_argument(
+        "--no-cache", action="store_true", help="keep nothing on disk, also no index of a local SRC"
+    )
+
+
+def add_platform(group: argparse._ActionsContainer) -> None:
+    """--platform, of what is read."""
     group.add_argument(
         "--platform",
         metavar="OS/ARCH",
         help="of an image for several (default: Linux on this machine's architecture)",
     )
-    add_registry_options(group)
-    add_creds(group, creds)
+
+
+def add_cache_dir(group: argparse._ActionsContainer) -> None:
+    """--cache-dir."""
     group.add_argument(
-        "--cache-dir", metavar="DIR", help="keep what is fetched here (default: the user's cache)"
-    )
-    group.add_argument(
-        "--cache-size", type=size, metavar="SIZE", help="how large that may become, such as 10G"
-    )
-    group.add_argument(
-        "--no-cache", action="store_true", help="keep nothing on disk, also no index of a local SRC"
+        "--cache-dir",
+        metavar="DIR",
+        help="the disk cache, where what is fetched is kept (default: the user's)",
     )
 
 

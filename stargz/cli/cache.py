@@ -21,11 +21,6 @@ COMMANDS = {
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def add_cache_dir(parser: argparse.ArgumentParser) -> None:
-    """Which cache is meant."""
-    parser.add_argument("--cache-dir", metavar="DIR", help="the cache (default: the user's)")
-
-
 def age(text: str) -> float:
     """Seconds of '90s', '15m', '12h', '7d' or '2w'."""
     found = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())

@@ -11,7 +11,7 @@ import argparse
 from stargz.cli import _options
 from stargz.cli._errors import OK
 from stargz.cli._output import print_json, print_table, size_text
-from stargz.cli.cache import add_cache_dir, exists
+from stargz.cli.cache import exists
 
 EXAMPLE = """\
 stargz cache info
@@ -20,7 +20,7 @@ stargz cache info --json --cache-dir /var/cache/layers"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `stargz cache info`."""
-    add_cache_dir(parser)
+    _options.add_cache_dir(parser)
     _options.add_output_options(parser)
 
 

@@ -10,7 +10,7 @@ import argparse
 from stargz.cli import _options
 from stargz.cli._errors import OK
 from stargz.cli._output import counted, print_json, size_text
-from stargz.cli.cache import add_cache_dir, age, exists
+from stargz.cli.cache import age, exists
 
 EXAMPLE = """\
 stargz cache prune
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         help="remove what was not used for this long, such as 12h or 7d",
     )
-    add_cache_dir(parser)
+    _options.add_cache_dir(parser)
     _options.add_output_options(parser)
 
 

@@ -63,11 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--stdout", action="store_true", help="write to standard output: DST is -"
     )
     _convert_options.add_layout_options(parser)
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="fail where zstd:chunked cannot hold the tar; by default the layer is plain zstd then",
-    )
+    _convert_options.add_strict(parser)
     parser.add_argument(
         "--verify",
         action="store_true",

@@ -69,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "colon between them (repeatable)",
     )
     parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="not these (repeatable)"
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out images that match, as --include has it (repeatable)",
     )
     parser.add_argument(
         "--dry-run",

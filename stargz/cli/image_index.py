@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upgrade",
         action="store_true",
-        help="replace the source itself: its tag then names the image with the indexes (without "
-        "DST)",
+        help="replace SRC itself: its tag then names what was made (without DST)",
     )
     parser.add_argument(
         "-f",
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace what DST's tag names even if that has no SOCI index (those that have are "
         "replaced anyway), and an archive even if it has other contents",
     )
-    add_ends(parser, "layers to index")
+    add_ends(parser)
     _options.add_output_options(parser)
 
 

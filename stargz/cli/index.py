@@ -55,13 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_options.size,
         default=4 << 20,
         metavar="SIZE",
-        help="decoded bytes between two places where reading can begin (default: 4M)",
+        help="bytes of a tar from one place to the next where reading can begin (default: 4M)",
     )
     _options.add_threads(parser)
     _options.add_output_options(parser)
     group = parser.add_argument_group("images and registries")
-    group.add_argument("--layer", metavar="N|DIGEST", help="which layer of an image")
-    group.add_argument("--platform", metavar="OS/ARCH", help="of an image for several")
+    _options.add_layer_number(group)
+    _options.add_platform(group)
     _options.add_registry_options(group)
     add_creds(group, {"--creds": "SRC"})
 

@@ -98,8 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST[:PORT]",
         action="append",
         default=[],
-        help="with DIR alone: a registry that can be looked into; repeatable. Every look-up is a "
-        "request with your credentials, whoever makes it",
+        help="with DIR alone: a registry that can be looked into, where every look-up is a "
+        "request with your credentials, whoever makes it (repeatable)",
     )
     parser.add_argument(
         "--local",

@@ -62,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level",
         type=_options.level,
         default=1,
-        metavar="1..12",
-        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: 1; "
-        "and so is reuse, as of all that is no gzip)",
+        metavar="N|reuse",
+        help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
+        "1; and so is reuse, as of all that is no gzip); -6 is the same as --level 6",
     )
     parser.add_argument(
         "--chunk-size",
