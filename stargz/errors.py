@@ -60,6 +60,11 @@ def quoted(name: str) -> str:
     return f"'{printable(name)}'"
 
 
+def _told(text: str) -> str:
+    """What an error says: one line, without secrets."""
+    return printable(mask(text))
+
+
 def retryable(status: int) -> bool:
     """Whether an HTTP answer may be another one when asked again."""
     return status in (408, 425, 429, 499) or (500 <= status < 600 and status not in (501, 505))
@@ -69,7 +74,7 @@ class StargzError(Exception):
     """Base of all errors of this package."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(mask(one) if isinstance(one, str) else one for one in args))
+        super().__init__(*(_told(one) if isinstance(one, str) else one for one in args))
 
 
 class UsageError(StargzError, ValueError):
@@ -95,7 +100,7 @@ class FormatError(StargzError, ValueError):
         if offset is not None:
             where = f"{where} at offset {offset}" if where else f"offset {offset}"
         super().__init__(f"{where}: {message}" if where else message)
-        self.message: str = mask(message)
+        self.message: str = _told(message)
         self.source: str = mask(source)
         self.offset = offset
 
@@ -246,7 +251,7 @@ class RegistryError(SourceError):
 
     def __init__(self, message: str, source: str = "", status: int | None = None) -> None:
         super().__init__(f"{source}: {message}" if source else message)
-        self.message: str = mask(message)
+        self.message: str = _told(message)
         self.source: str = mask(source)
         self.status = status
 

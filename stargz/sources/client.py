@@ -78,6 +78,8 @@ def _split(url: str) -> SplitResult:
 
 def target(base: str, text: str) -> str | None:
     """The http or https URL that a server at `base` means by `text`; None if it is none."""
+    if not text.isprintable():
+        return None  # some of it would be left out, here or on the way
     try:
         url = urljoin(base, text)
         origin(url)

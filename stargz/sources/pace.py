@@ -8,6 +8,7 @@ answers.
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import random
 import re
@@ -144,7 +145,10 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     if re.fullmatch(r"[0-9]{1,9}", text):
         return float(text)
     try:
-        when = email.utils.parsedate_to_datetime(text).timestamp()
+        when = email.utils.parsedate_to_datetime(text)
+        if when.tzinfo is None:  # asctime's form says none: it is GMT, as in the others
+            when = when.replace(tzinfo=datetime.UTC)
+        seconds = when.timestamp()
     except (ValueError, OverflowError, TypeError):
         return None
-    return max(0.0, when - (time.time() if now is None else now))
+    return max(0.0, seconds - (time.time() if now is None else now))

@@ -14,8 +14,9 @@ from registries import PASSWORD, USER, Identity, TokenServer, lying, no_secret_i
 from servers import NO_URLS
 
 from stargz.errors import RegistryError
-from stargz.oci.registry.auth import Authorizer, Challenge, parse_challenges
+from stargz.oci.registry.auth import Authorizer
 from stargz.oci.registry.credentials import Credentials
+from stargz.oci.registry.fields import Challenge, parse_challenges
 from stargz.sources.client import Client, Response
 
 ACCOUNT = Credentials(USER, PASSWORD)

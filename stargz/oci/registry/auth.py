@@ -1,9 +1,9 @@
 """Authorization for registries: challenges, Basic, and tokens (Bearer).
 
-RFC 9110 section 11 (challenges), RFC 7617 (Basic), and the distribution project's token and
-oauth2 specifications. Two rules hold throughout. Credentials go to the registry that they
-are for, and to the token server that it names, over https; a token goes to the registry
-alone. And a registry on a public address cannot send us to a token server on a private one.
+RFC 7617 (Basic), and the distribution project's token and oauth2 specifications. Two rules hold
+throughout. Credentials go to the registry that they are for, and to the token server that it
+names, over https; a token goes to the registry alone. And a registry on a public address cannot
+send us to a token server on a private one.
 """
 
 from __future__ import annotations
@@ -20,59 +20,16 @@ from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 from stargz.errors import RegistryError
 from stargz.oci.registry.credentials import Credentials
 from stargz.oci.registry.failures import answered, as_registry_error, log_in, words_of
+from stargz.oci.registry.fields import Challenge, parse_challenges
 from stargz.sources.client import Client, Response
 
 _DEFAULT_SECONDS = 60.0  # of a token whose server does not say (token specification)
 _MAX_SECONDS = 86400.0
-_MAX_HEADER = 16 << 10
 _MAX_ANSWER = 1 << 20
 _MAX_SECRETS = 1000
 _CLIENT_ID = "stargz"
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_NAME = re.compile(_TOKEN)
-_VALUE = re.compile(rf'[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))', re.DOTALL)
-_TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 _BEARER = re.compile(r"[!-~]+")  # what may stand in a header after "Bearer "
-
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """One challenge of a WWW-Authenticate header; scheme and parameter names in lower case."""
-
-    scheme: str
-    parameters: dict[str, str] = field(default_factory=dict)
-
-
-def parse_challenges(header: str) -> list[Challenge]:
-    """The challenges of a WWW-Authenticate header, in their order.
-
-    What is malformed ends the list: it is better to lack a challenge than to guess one.
-    """
-    found: list[Challenge] = []
-    header = header[:_MAX_HEADER]
-    at = 0
-    while True:
-        while at < len(header) and header[at] in ", \t":
-            at += 1
-        name = _NAME.match(header, at)
-        if not name:
-            return found
-        value = _VALUE.match(header, name.end())
-        if value and found:
-            text = value[2] if value[1] is None else re.sub(r"\\(.)", r"\1", value[1], flags=re.S)
-            found[-1].parameters.setdefault(name[0].lower(), text)
-            at = value.end()
-            continue
-        if value:
-            return found  # a parameter of nothing
-        found.append(Challenge(name[0].lower()))
-        at = name.end()
-        token68 = _TOKEN68.match(header, at)
-        if token68:
-            at = token68.end()
-        elif at < len(header) and header[at] not in ", \t":
-            return found[:-1]
 
 
 @dataclass

@@ -36,6 +36,7 @@ from stargz.oci.registry.failures import (
     with_mirrors,
     words_of,
 )
+from stargz.oci.registry.fields import parse_links
 from stargz.oci.registry.hosts import Endpoint, Hosts
 from stargz.oci.registry.turns import Turns
 from stargz.sources.client import Body, Client, Response, origin, target
@@ -46,13 +47,11 @@ _MAX_BLOB = 64 << 20  # of a blob that is read into memory: configs, external TO
 _MAX_PAGE = 4 << 20
 _MAX_REFUSAL = 64 << 10
 _MAX_PAGES = 1000
-_MAX_LINK = 4 << 10
 _MAX_TAGS = 1_000_000
 _MAX_REPOSITORIES = 1_000_000
 _MAX_REFERRERS = 10_000
 _PAGE = 1000  # entries to ask for at once; registries refuse more
 _MIRROR_TRIES = 2  # the registry itself is behind it
-_LINK = re.compile(r'<([^<>"]*)>\s*;\s*(?:[^,]*;\s*)?rel="?next"?', re.IGNORECASE)
 
 _log = logging.getLogger("stargz")
 
@@ -425,10 +424,11 @@ class RegistryClient:
         seen = set()
         for _ in range(_MAX_PAGES):
             yield answer
-            link = _LINK.search(answer.headers.get("Link", "")[:_MAX_LINK])
-            if not link:
+            links = parse_links(answer.headers.get("Link", ""))
+            link = next((link for link, relations in links if "next" in relations), None)
+            if link is None:
                 return
-            url = target(answer.url, link[1])
+            url = target(answer.url, link)
             if url is None:
                 raise RegistryError(
                     "its pages lead to what is no http or https URL", reference.name

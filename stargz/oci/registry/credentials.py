@@ -61,13 +61,26 @@ def as_credentials(value: str | tuple[str, str] | Credentials) -> Credentials:
         return value
     if isinstance(value, str):
         user, colon, password = value.partition(":")
-        if user and colon:
+        if user and colon and _are_texts(user, password):
             return Credentials(user, password)
     elif isinstance(value, tuple) and len(value) == 2:
         user, password = value
-        if isinstance(user, str) and isinstance(password, str) and user and ":" not in user:
+        if _are_texts(user, password) and user and ":" not in user:
             return Credentials(user, password)
     raise UsageError("creds are (user, password), or the text 'user:password'")
+
+
+def _are_texts(*values: object) -> bool:
+    """Whether they can be sent: JSON, and an argument that is no UTF-8, may have halves of
+    surrogate pairs."""
+    for value in values:
+        if not isinstance(value, str):
+            return False
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
 
 
 class CredentialStore:
@@ -210,7 +223,7 @@ class CredentialStore:
             username, secret = answer["Username"], answer["Secret"]
         except (ValueError, TypeError, KeyError, RecursionError):
             username = secret = None
-        if not isinstance(username, str) or not isinstance(secret, str):
+        if not _are_texts(username, secret):
             said = _words(b"", stderr)
             raise SourceError(
                 f"{path}: {program} gave no Username and Secret for {server}"
@@ -318,7 +331,7 @@ def _entry(entry: object, key: str, path: Path) -> Credentials | None:
         raise problem
     names = ("auth", "username", "password", "identitytoken", "registrytoken")
     values = [entry.get(name) or "" for name in names]
-    if not all(isinstance(value, str) for value in values):
+    if not _are_texts(*values):
         raise problem
     auth, username, password, identity_token, registry_token = values
     if auth:
