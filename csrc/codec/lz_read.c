@@ -137,14 +137,8 @@ static sgz_lz_ended precodes(sgz_lz_reader *r, sgz_lz_call *c)
     return GO_ON;
 }
 
-/* More input is needed, unless it is clear already that no code ends the block. */
-static sgz_lz_ended more_lengths(const sgz_lz_reader *r, sgz_lz_call *c)
-{
-    return r->at > SGZ_END_OF_BLOCK && !r->lengths[SGZ_END_OF_BLOCK]
-               ? sgz_lz_broken(c, SGZ_BROKEN_BLOCK)
-               : NO_INPUT;
-}
-
+/* Where the input ends the bits to come are zeros: the first codes, and the least repeats. What is wrong
+ * with them is wrong whatever comes, and so is a block that nothing can end. */
 static sgz_lz_ended lengths(sgz_lz_reader *r, sgz_lz_call *c)
 {
     static const uint8_t extra[] = {2, 3, 7}, least[] = {3, 3, 11};
@@ -153,21 +147,25 @@ static sgz_lz_ended lengths(sgz_lz_reader *r, sgz_lz_call *c)
         if (r->bit_count < SGZ_PRECODE_MAX + 7)
             sgz_lz_fill(r, c);
         uint32_t e = r->tables.precode[r->bits & ((1u << SGZ_PRECODE_MAX) - 1)];
-        unsigned used = e & 63, what = e >> 16;
+        unsigned used = e & 63, what = e >> 16, n = 0;
         if (e & SGZ_LZ_NONE)
-            return r->bit_count < SGZ_PRECODE_MAX ? more_lengths(r, c)
-                                                   : sgz_lz_broken(c, SGZ_BROKEN_BLOCK);
-        if (used + (what < 16 ? 0 : extra[what - 16]) > r->bit_count)
-            return more_lengths(r, c);
-        sgz_lz_take(r, used);
-        if (what < 16) {
-            r->lengths[r->at++] = (uint8_t)what;
-            continue;
-        }
-        unsigned n = least[what - 16] + sgz_lz_take(r, extra[what - 16]);
-        if (n > all - r->at || (what == 16 && !r->at))
             return sgz_lz_broken(c, SGZ_BROKEN_BLOCK);
-        memset(r->lengths + r->at, what == 16 ? r->lengths[r->at - 1] : 0, n);
+        if (used <= r->bit_count) {
+            n = 1;
+            if (what >= 16) {
+                n = least[what - 16] + (unsigned)(r->bits >> used & ((1u << extra[what - 16]) - 1));
+                used += extra[what - 16];
+                if (n > all - r->at || (what == 16 && !r->at))
+                    return sgz_lz_broken(c, SGZ_BROKEN_BLOCK);
+                what = what == 16 ? r->lengths[r->at - 1] : 0;
+            }
+            memset(r->lengths + r->at, (int)what, n);
+        }
+        if (used > r->bit_count)
+            return r->at + n > SGZ_END_OF_BLOCK && !r->lengths[SGZ_END_OF_BLOCK]
+                       ? sgz_lz_broken(c, SGZ_BROKEN_BLOCK)
+                       : NO_INPUT;
+        sgz_lz_take(r, used);
         r->at += n;
     }
     if (!r->lengths[SGZ_END_OF_BLOCK] ||

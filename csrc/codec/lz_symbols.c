@@ -10,6 +10,8 @@
 #define FAST_IN 32
 #define FAST_OUT (SGZ_MATCH_MAX + 64)
 
+#define FIXED_DISTANCE 5 /* bits of each distance in fixed blocks */
+
 /* --- tokens and matches ------------------------------------------------------------------ */
 
 ALWAYS uint32_t *put_match(uint32_t *t, size_t run, uint32_t len, uint32_t symbol, uint32_t extra)
@@ -52,7 +54,9 @@ static sgz_lz_ended end_block(sgz_lz_reader *r)
     return GO_ON;
 }
 
-/* One symbol, with its distance: at the ends of input and output. */
+/* One symbol, with its distance: at the ends of input and output. Where the input ends the bits to come
+ * are zeros, which lead to the first codes: what is none with them is none whatever comes. (ISA-L waits
+ * for all bits of those two distances that only fixed blocks have codes for.) */
 static sgz_lz_ended symbol(sgz_lz_reader *r, sgz_lz_call *c)
 {
     sgz_lz_fill(r, c);
@@ -65,7 +69,7 @@ static sgz_lz_ended symbol(sgz_lz_reader *r, sgz_lz_call *c)
         e = r->tables.litlen[(e >> 16) + (bits & ((1u << (e >> 8 & 15)) - 1))];
     }
     if (e & SGZ_LZ_OTHER && e & SGZ_LZ_NONE)
-        return count < SGZ_CODE_MAX ? NO_INPUT : sgz_lz_broken(c, SGZ_BROKEN_SYMBOL);
+        return sgz_lz_broken(c, SGZ_BROKEN_SYMBOL);
     if (used + (e & 63) > count)
         return NO_INPUT;
     if (e & SGZ_LZ_OTHER) {
@@ -90,7 +94,8 @@ static sgz_lz_ended symbol(sgz_lz_reader *r, sgz_lz_call *c)
         e = r->tables.distance[(e >> 17) + (bits & ((1u << (e >> 12 & 31)) - 1))];
     }
     if (!(e & SGZ_LZ_CODE))
-        return count < used + SGZ_CODE_MAX ? NO_INPUT : sgz_lz_broken(c, SGZ_BROKEN_SYMBOL);
+        return count < used + (r->fixed ? FIXED_DISTANCE : 0) ? NO_INPUT
+                                                              : sgz_lz_broken(c, SGZ_BROKEN_SYMBOL);
     if (used + (e & 63) > count)
         return NO_INPUT;
     uint32_t extra = (uint32_t)((bits & (((uint64_t)1 << (e & 63)) - 1)) >> (e >> 8 & 15));
