@@ -16,8 +16,8 @@ import pytest
 
 import stargz
 from bench import fleet
-from bench.conftest import clock
 from bench.images import registries
+from stargz.benchmark.measuring import clock
 
 ROUNDS = 3
 

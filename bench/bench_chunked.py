@@ -12,7 +12,8 @@ import pytest
 import stargz
 from bench import bench_memory, kernels, peers
 from bench.bench_memory import MB
-from bench.bench_mount import Ours, find, read_all
+from stargz.benchmark import children
+from stargz.benchmark.mounts import Ours, find, read_all
 
 LEVEL = 3
 CHUNKED, STARGZ = "zstd:chunked", "zstd:chunked-stargz"
@@ -62,7 +63,7 @@ def test_against_packages(
     command = [sys.executable, "-m", "stargz", "convert", *options, source, tmp_path / "command"]
     seconds = compare.medians(
         lambda: stargz.convert(source, out, format=form, level=LEVEL),
-        {"package": lambda: peers.quietly(*go), "command": lambda: peers.quietly(*command)},
+        {"package": lambda: children.run(*go), "command": lambda: children.run(*command)},
     )
     label = f"convert debian.tar to {form} level {LEVEL}"
     size = out.stat().st_size
@@ -85,7 +86,7 @@ def test_external_toc(debian: Path, tmp_path: Path, compare: Any) -> None:
 
     seconds = compare.medians(
         lambda: ours(1),
-        {"level 6": lambda: ours(6), "package": lambda: peers.quietly(*go)},
+        {"level 6": lambda: ours(6), "package": lambda: children.run(*go)},
         rounds=3,
     )
     label = "convert debian.tar to external-toc"

@@ -9,6 +9,7 @@ import pytest
 
 import stargz
 from bench import kernels, peers
+from stargz.benchmark.peers import compress
 
 
 @pytest.mark.parametrize("level", [1, 6])
@@ -43,8 +44,8 @@ def test_against_reference(name: str, request: Any, tmp_path: Path, compare: Any
             "level 6": lambda: stargz.convert(source, dense, level=6, min_chunk_size=minimum),
             "reference": lambda: peers.reference("build", source, ref),
             "reference level 1": lambda: peers.reference("build", "-level", 1, source, ref),
-            "gzip -6": lambda: peers.gzip6(source.with_suffix(""), tmp_path / "gz"),
-            "igzip": lambda: peers.igzip(source.with_suffix(""), tmp_path / "gz"),
+            "gzip -6": lambda: compress("gzip -6", source.with_suffix(""), tmp_path / "gz"),
+            "igzip": lambda: compress("igzip -1", source.with_suffix(""), tmp_path / "gz"),
         },
         rounds=3,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pytest
 
 import stargz
-from bench import peers
+from stargz.benchmark import trees
+from stargz.benchmark.peers import tar_xzf
 
 
 @pytest.mark.parametrize("name", ["debian", "ansible"])
@@ -21,16 +21,12 @@ def test_extract(name: str, request: Any, tmp_path: Path, compare: Any) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
         target = Path(memory) / "out"
 
-        def clean() -> None:
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir()
-
         def ours() -> None:
             with stargz.open(blob) as layer:
                 layer.extractall(target)
 
         seconds = compare.medians(
-            ours, {"tar xzf": lambda: peers.tar_xzf(source, target)}, between=clean
+            ours, {"tar xzf": lambda: tar_xzf(source, target)}, between=lambda: trees.empty(target)
         )
     compare.figure(
         f"extract {name}: times the speed of tar xzf",

@@ -22,9 +22,9 @@ import pytest
 import stargz
 from bench import corpus, link, peers
 from bench.bench_memory import MB
-from bench.bench_mount import Mounted, Ours, find, read_all
 from bench.bench_remote import SMALL_FILE, command
-from stargz.mount import mount
+from stargz.benchmark import children, mounts
+from stargz.benchmark.mounts import Mounted, Ours, find, read_all
 
 RANDOM_READS = 2000
 RANDOM_SIZE = 4096
@@ -55,8 +55,8 @@ def test_index(name: str, tmp_path: Path, compare: Any) -> None:
         "soci": lambda: stargz.index(source, ztoc, format="soci", force=True),
         "process": lambda: run("index", "--force", source, "-o", index),
         "verify and hash": verify_and_hash,
-        "ztoc": lambda: peers.quietly(*go),
-        "ratarmount": lambda: peers.ratarmount_first(source),
+        "ztoc": lambda: children.run(*go),
+        "ratarmount": lambda: mounts.ratarmount_first(source),
     }
     seconds = compare.medians(lambda: stargz.index(source, index, force=True), others)
 
@@ -97,8 +97,8 @@ def test_first_listing(name: str, tmp_path: Path, compare: Any) -> None:
     seconds = compare.medians(
         first,
         {
-            "tar": lambda: peers.quietly("tar", "tzf", source),
-            "gzip": lambda: peers.quietly("sh", "-c", 'gzip -dc "$0" | wc -c', source),
+            "tar": lambda: children.run("tar", "tzf", source),
+            "gzip": lambda: children.run("sh", "-c", 'gzip -dc "$0" | wc -c', source),
             "again": ls,
         },
     )
@@ -234,40 +234,14 @@ def _late_in_a_span(debian: Path, served: Path) -> str:
         return max(small, key=lambda entry: layer.chunks(entry.name)[0].inner_offset).name
 
 
-class Indexed(Ours):
-    def __init__(self, layer: Path, index: Path, directory: Path) -> None:
-        super().__init__(layer, directory)
-        self.index = index
-
-    def mount(self) -> None:
-        self.opened = stargz.open(self.layer, index=self.index)
-        self.mounted = mount(self.opened, self.directory)
-
-    def unmount(self) -> None:
-        super().unmount()
-        if self.mounted is not None:
-            self.opened.close()
-
-
-class Ratarmount(Mounted):
-    """With the index that it made before."""
-
-    def __init__(self, layer: Path, index: Path, directory: Path) -> None:
-        super().__init__(directory)
-        self.command = peers.ratarmount("--index-file", index, layer, directory)
-
-    def mount(self) -> None:
-        peers.quietly(*self.command)
-
-
 @contextmanager
-def mounts(debian: Path, folder: Path) -> Iterator[dict[str, Mounted]]:
+def mounted(debian: Path, folder: Path) -> Iterator[dict[str, Mounted]]:
     stargz.index(debian, folder / "index")
     stargz.convert(debian, folder / "converted")
     with (
-        Indexed(debian, folder / "index", folder / "ours") as ours,
+        Ours(debian, folder / "ours", folder / "index") as ours,
         Ours(folder / "converted", folder / "other") as other,
-        Ratarmount(debian, folder / "theirs.sqlite", folder / "theirs") as theirs,
+        mounts.ratarmount(debian, folder / "theirs.sqlite", folder / "theirs") as theirs,
     ):
         theirs.mount()
         theirs.unmount()
@@ -293,12 +267,11 @@ def _files(directory: Path, chance: random.Random) -> list[tuple[Path, int]]:
 @pytest.mark.parametrize("what", ["find", "tar of everything", "random reads"])
 def test_mounted(what: str, debian: Path, tmp_path: Path, compare: Any) -> None:
     use = {"find": find, "tar of everything": read_all, "random reads": small_reads}[what]
-    with mounts(debian, tmp_path) as made:
+    with mounted(debian, tmp_path) as made:
 
         def again() -> None:
             for one in made.values():
-                one.unmount()
-                one.mount()
+                one.again()
 
         runs = {name: lambda one=one: use(one.directory) for name, one in made.items()}
         ours = runs.pop("ours")

@@ -13,69 +13,14 @@ from typing import Any
 import pytest
 
 import stargz
-from bench import peers
-from stargz.mount import mount
+from stargz.benchmark import peers
+from stargz.benchmark.mounts import Mounted, Ours, find, read_all, squashfuse
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fuse() -> None:
     if not Path("/dev/fuse").exists():
         pytest.skip("/dev/fuse is missing")
-
-
-def find(directory: Path) -> None:
-    subprocess.run(["find", directory], check=True, stdout=subprocess.DEVNULL)
-
-
-def read_all(directory: Path) -> None:
-    """A pipe and not /dev/null itself, which tar knows, and then reads nothing."""
-    command = ["tar", "-C", directory, "-cf", "-", "."]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as pack:
-        subprocess.run(["cat"], check=True, stdin=pack.stdout, stdout=subprocess.DEVNULL)
-    assert pack.returncode == 0
-
-
-class Mounted:
-    """Something that is mounted anew before each run, so that nothing is cached."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir()
-
-    def __enter__(self) -> Mounted:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.unmount()
-
-    def mount(self) -> None:
-        raise NotImplementedError
-
-    def unmount(self) -> None:
-        subprocess.run(["umount", self.directory], capture_output=True, check=False)
-
-
-class Ours(Mounted):
-    def __init__(self, layer: Path, directory: Path) -> None:
-        super().__init__(directory)
-        self.layer = layer
-        self.mounted: Any = None
-
-    def mount(self) -> None:
-        self.mounted = mount(self.layer, self.directory)
-
-    def unmount(self) -> None:
-        if self.mounted is not None:
-            self.mounted.unmount()
-
-
-class Squashfuse(Mounted):
-    def __init__(self, image: Path, directory: Path) -> None:
-        super().__init__(directory)
-        self.image = image
-
-    def mount(self) -> None:
-        subprocess.run(["squashfuse", self.image, self.directory], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +32,12 @@ def layer(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def squashfs(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    if not shutil.which("squashfuse") or not shutil.which("mksquashfs"):
+    if not peers.has("squashfuse", "mksquashfs"):
         return None
     folder = tmp_path_factory.mktemp("squashfs")
     (folder / "root").mkdir()
     peers.tar_xzf(debian, folder / "root")
-    command = ["mksquashfs", folder / "root", folder / "image", "-comp", "zstd", "-quiet"]
-    subprocess.run([*command, "-no-progress"], check=True, stdout=subprocess.DEVNULL)
+    peers.mksquashfs(folder / "root", folder / "image")
     shutil.rmtree(folder / "root")
     return folder / "image"
 
@@ -104,7 +48,7 @@ def mounts(layer: Path, squashfs: Path | None, tmp_path: Path) -> Iterator[list[
         if squashfs is None:
             yield [ours]
             return
-        with Squashfuse(squashfs, tmp_path / "squashfuse") as peer:
+        with squashfuse(squashfs, tmp_path / "squashfuse") as peer:
             yield [ours, peer]
 
 
@@ -126,8 +70,7 @@ def test_first_use(
 
         def again() -> None:
             for one in made:
-                one.unmount()
-                one.mount()
+                one.again()
 
         others = {"squashfuse": lambda: use(made[1].directory)} if made[1:] else {}
         seconds = compare.medians(lambda: use(made[0].directory), others, between=again)

@@ -2,7 +2,7 @@
 sending all of it, and against other ways to find and send a difference.
 
 Everything is on tmpfs and in the page cache; no side waits for a disk. The commands of the peers
-are in `peers_delta.py`, the trees in `trees.py`.
+are in stargz/benchmark/deltas.py, the trees in `trees.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import pytest
 
 import stargz
-from bench import peers_delta, trees
-from bench.conftest import clock
+from bench import trees
+from stargz.benchmark import deltas, peers
+from stargz.benchmark.measuring import clock
+from stargz.benchmark.trees import SETTLED, memory
 
 ROUNDS = 5
 PEER_ROUNDS = 3
-# Files changed less than this before a pack began are read again by the next one.
-_SETTLED = 1.5
 _BLOCK = 1 << 20
 
 
@@ -48,15 +48,15 @@ class State:
 
 @pytest.fixture(scope="module", params=["debian", "small"])
 def state(request: Any) -> Iterator[State]:
-    with tempfile.TemporaryDirectory(dir=trees.scratch(), prefix="stargz-bench-") as temporary:
+    with tempfile.TemporaryDirectory(dir=memory(), prefix="stargz-bench-") as temporary:
         folder = Path(temporary)
         pair = trees.make(request.param, folder)
-        time.sleep(_SETTLED)
+        time.sleep(SETTLED)
         made = [folder / name for name in ("old", "old-alone", "new")]
         stargz.pack(pair.tree, made[0])
         stargz.pack(pair.tree, made[1], diff_id=False)
         pair.edit()
-        time.sleep(_SETTLED)
+        time.sleep(SETTLED)
         stargz.pack(pair.tree, made[2])
         patch = folder / "patch"
         stargz.delta(made[0], made[2], patch)
@@ -195,7 +195,7 @@ def ways(state: State) -> list[Way]:
     folder, tree, first = state.folder, state.pair.tree, state.pair.first
     old_tar, new_tar, made = folder / "old.tar", folder / "new.tar", folder / "made"
     copy = folder / "first-copy"
-    peers_delta.tar(first, old_tar)
+    deltas.tar(first, old_tar)
     again = folder / "again"
 
     def ours(*, diff_id: bool) -> None:
@@ -209,7 +209,7 @@ def ways(state: State) -> list[Way]:
 
     def tarred(patch: Callable[[Path, Path, Path], None]) -> Callable[[], None]:
         def run() -> None:
-            peers_delta.tar(tree, new_tar)
+            deltas.tar(tree, new_tar)
             patch(old_tar, new_tar, folder / "sent")
 
         return run
@@ -223,14 +223,14 @@ def ways(state: State) -> list[Way]:
     sent = folder / "sent"
     own_apply = from_layer(lambda old, patch, new: stargz.apply(old, patch, new))
     layers, tars = (made, state.new), (made, new_tar)
-    zstd, unzstd = peers_delta.zstd_patch, peers_delta.zstd_apply
-    xdelta, unxdelta = peers_delta.xdelta_patch, peers_delta.xdelta_apply
+    zstd, unzstd = deltas.zstd_patch, deltas.zstd_apply
+    xdelta, unxdelta = deltas.xdelta_patch, deltas.xdelta_apply
 
     def between_layers(patch: Callable[[Path, Path, Path], object]) -> Callable[[], object]:
         return lambda: patch(state.old, state.new, sent)
 
     def packed(*words: str) -> Callable[[], None]:
-        return lambda: peers_delta.tar_packed(tree, sent, list(words))
+        return lambda: deltas.tar_packed(tree, sent, list(words))
 
     def nothing() -> None:
         pass
@@ -243,8 +243,8 @@ def ways(state: State) -> list[Way]:
         Way("tar, gzip -6", "gzip", packed("gzip", "-6", "-n"), sent),
         Way("tar, igzip -1", "igzip", packed("igzip", "-1"), sent),
         Way("rsync --only-write-batch", "rsync",
-            lambda: peers_delta.rsync_batch(tree, first, sent), sent,
-            lambda: peers_delta.rsync_apply(sent, copy), fresh_copy),
+            lambda: deltas.rsync_batch(tree, first, sent), sent,
+            lambda: deltas.rsync_apply(sent, copy), fresh_copy),
         Way("tar, zstd --patch-from", "zstd", tarred(zstd), sent, from_tar(unzstd), nothing, tars),
         Way("tar, xdelta3", "xdelta3", tarred(xdelta), sent, from_tar(unxdelta), nothing, tars),
         Way("**delta; apply** (of the two layers)", "", between_layers(stargz.delta), sent,
@@ -282,8 +282,8 @@ def test_peers(state: State, compare: Any) -> None:
     rows = []
     for way in found:
         if way.name not in makes:
-            package = peers_delta.PACKAGES.get(way.tool, way.tool)
-            rows.append([way.name, f"not installed (Debian: {package})", "", ""])
+            package = peers.PEERS[way.tool].get
+            rows.append([way.name, f"not installed ({package})", "", ""])
             continue
         applied = f"{statistics.median(applies[way.name]):.2f}" if way.apply else ""
         made = f"{statistics.median(makes[way.name]):.2f}"

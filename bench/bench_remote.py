@@ -10,7 +10,7 @@ from typing import Any
 
 import stargz
 from bench import images
-from bench.bench_mount import read_all
+from stargz.benchmark.mounts import read_all
 
 SMALL_FILE = "etc/debian_version"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import stargz
-from bench import peers
+from stargz.benchmark.peers import python_pass
 
 
 def command(*args: object) -> None:
@@ -19,7 +19,7 @@ def command(*args: object) -> None:
 
 
 def test_help(compare: Any) -> None:
-    seconds = compare.medians(lambda: command("--help"), {"python": peers.python_pass}, rounds=21)
+    seconds = compare.medians(lambda: command("--help"), {"python": python_pass}, rounds=21)
     compare.figure(
         "stargz --help: seconds over python -c pass", seconds["ours"] - seconds["python"], "<= 0.06"
     )
@@ -29,7 +29,7 @@ def test_cat(debian: Path, tmp_path: Path, compare: Any) -> None:
     blob = tmp_path / "blob"
     stargz.convert(debian, blob)
     seconds = compare.medians(
-        lambda: command("cat", blob, "etc/passwd"), {"python": peers.python_pass}, rounds=21
+        lambda: command("cat", blob, "etc/passwd"), {"python": python_pass}, rounds=21
     )
     compare.figure(
         "stargz cat of a small file: seconds over python -c pass",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from bench import corpus
+from stargz.benchmark.measuring import clock
 
 Run = Callable[[], Any]
 
@@ -34,12 +34,6 @@ def ansible() -> Path:
 @pytest.fixture(scope="session")
 def cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def clock(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 class Comparison:

@@ -1,4 +1,5 @@
-"""What stargz is compared with, each as a function that runs it once."""
+"""The Go references, each as a program that is built once. What else stargz is compared with is in
+stargz.benchmark, which the command `stargz bench` uses too."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import functools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,39 +42,3 @@ def chunked_program() -> Path:
     build = ROOT / "tests/interop/chunked/build"
     subprocess.run([build, out], check=True, stdout=subprocess.DEVNULL)
     return out
-
-
-def quietly(*command: object) -> None:
-    subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
-
-
-def ratarmount(*args: object) -> list[str]:
-    """Its command: of the PATH, or what $RATARMOUNT names, which may be of another environment."""
-    return [os.environ.get("RATARMOUNT", "ratarmount"), *map(str, args)]
-
-
-def ratarmount_first(src: Path) -> None:
-    """Mount it where it has no index yet, and take it down again."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "root")
-        root.mkdir()
-        quietly(*ratarmount("--index-file", Path(folder, "index.sqlite"), src, root))
-        quietly("umount", root)
-
-
-def gzip6(src: Path, dst: Path) -> None:
-    with dst.open("wb") as out:
-        subprocess.run(["gzip", "-6", "-c", src], check=True, stdout=out)
-
-
-def igzip(src: Path, dst: Path) -> None:
-    with dst.open("wb") as out:
-        subprocess.run(["igzip", "-1", "-c", src], check=True, stdout=out)
-
-
-def tar_xzf(src: Path, target: Path) -> None:
-    subprocess.run(["tar", "xzf", src, "-C", target], check=True)
-
-
-def python_pass() -> None:
-    subprocess.run([sys.executable, "-c", "pass"], check=True)

@@ -7,19 +7,12 @@ with containerd() as peer:
 
 from __future__ import annotations
 
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.peers import ROOT
-
-sys.path.insert(0, str(ROOT / "tests"))
-
-import containers
+from stargz.benchmark import images
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Seconds:
 class Peer:
     """A containerd with an empty store."""
 
-    engine: containers.Containerd
+    engine: images.Containerd
 
     def convert(
         self, host: str, src: str, dst: str, level: int | None = None, to: str = "--estargz"
@@ -68,8 +61,5 @@ class Peer:
 @contextmanager
 def containerd() -> Iterator[Peer]:
     """A containerd of its own, gone with all that it keeps at the end."""
-    with (
-        tempfile.TemporaryDirectory(prefix="containerd-") as folder,
-        containers.containerd(Path(folder)) as engine,
-    ):
+    with images.containerd() as engine:
         yield Peer(engine)

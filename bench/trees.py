@@ -6,7 +6,7 @@ small    50,000 files of compressible text, log-normal in size (median 2 KB, mea
 
 `make` gives a tree as it is at first, `Pair.edit` changes it in place, as work does: of every
 hundredth file the contents (a line put into the middle), and a few files are added, removed and
-renamed. All of it depends on a seed alone. Trees are on tmpfs where that has the room.
+renamed (stargz/benchmark/trees.py). All of it depends on a seed alone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import corpus
+from stargz.benchmark.trees import edit
 
 SMALL_FILES = 50_000
-FEW = 5  # added, removed and renamed, each
-_ROOM = 4 << 30  # bytes: trees, their copies, layers and tars of one benchmark
 
 
 @dataclass
@@ -36,30 +35,7 @@ class Pair:
 
     def edit(self) -> int:
         """Make the second state; how many files are new or have new contents."""
-        pick = random.Random(5)
-        files = sorted(p for p in self.tree.rglob("*") if p.is_file() and not p.is_symlink())
-        files = [path for path in files if (found := path.stat()).st_size and found.st_nlink == 1]
-        chosen = pick.sample(files, len(files) // 100 + 3 * FEW)
-        for path in chosen[3 * FEW :]:
-            content = path.read_bytes()
-            middle = len(content) // 2
-            line = f"a line that was not there before, number {pick.randrange(10**9)}\n"
-            path.write_bytes(content[:middle] + line.encode() + content[middle:])
-        for number, path in enumerate(chosen[:FEW]):
-            path.with_name(f"added-{number}").write_bytes(path.read_bytes()[::-1])
-        for path in chosen[FEW : 2 * FEW]:
-            path.unlink()
-        for path in chosen[2 * FEW : 3 * FEW]:
-            path.rename(path.with_name(f"{path.name}-renamed"))
-        return len(chosen) - 2 * FEW
-
-
-def scratch() -> Path | None:
-    """Where trees are made: tmpfs, if it has the room; None is the usual temporary folder."""
-    memory = Path("/dev/shm")
-    if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM:
-        return memory
-    return None
+        return edit(self.tree)
 
 
 def make(name: str, folder: Path) -> Pair:

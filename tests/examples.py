@@ -34,7 +34,8 @@ from mounts import clean_up, needs_fuse
 from registries import registry
 
 import stargz
-from stargz.cli._sample import write_layout, write_tree
+from stargz.benchmark.layouts import write_layout
+from stargz.cli._sample import write_tree
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -89,7 +90,7 @@ def prepare(folder: Path) -> None:
         write_tree(file)
     gz.write_bytes(gzip.compress(tar.read_bytes(), mtime=0))
     stargz.convert(gz, folder / "layer.stargz")
-    write_layout(folder / "layout", tar, gz)
+    write_layout(folder / "layout", [(tar, gz)])
 
 
 def programs(folder: Path, work: Path) -> None:

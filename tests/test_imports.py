@@ -31,6 +31,7 @@ FLOORS = {
         ("tree",),
         ("oci",),
         ("fsspec", "mount"),
+        ("benchmark",),
         ("cli",),
         ("patch",),  # a name for other programs
         ("__init__", "__main__"),

@@ -30,6 +30,7 @@ COMMANDS = {
     "mount": "mount a layer or an image, read-only",
     "cache": "info, prune: the disk cache of what was fetched",
     "demo": "convert, verify and read a real layer made on this machine",
+    "bench": "measure stargz and what else does the same, on your input and machine",
 }
 
 _EXIT_CODES = """\

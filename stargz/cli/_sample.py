@@ -1,12 +1,10 @@
-"""A small root tree and an image of it, the same on every machine: the examples of README and of
-docs/ are about this one."""
+"""A small root tree, the same on every machine: the examples of README and of docs/ are about this
+one."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,38 +54,3 @@ def write_tree(tar: tarfile.TarFile) -> list[str]:
             names.append(name)
         tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
     return names
-
-
-def write_layout(folder: Path, tar: Path, tar_gz: Path) -> None:
-    """Make an OCI layout of an image with one layer: as a build leaves it, not seekable."""
-    from stargz.digests import digest_of
-    from stargz.oci.formats.layout_writer import LayoutDestination
-    from stargz.oci.formats.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
-    from stargz.oci.formats.reference import LayoutReference
-
-    with tar.open("rb") as file:
-        diff_id = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    with tar_gz.open("rb") as file:
-        layer = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {"Cmd": ["/bin/tool"]},
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        }
-    ).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_CONFIG, "digest": digest_of(config), "size": len(config)},
-        "layers": [{"mediaType": OCI_LAYER, "digest": layer, "size": tar_gz.stat().st_size}],
-    }
-    layout = LayoutDestination(LayoutReference(str(folder), "latest"))
-    with layout.writer() as blob, tar_gz.open("rb") as file:
-        while data := file.read(1 << 20):
-            blob.write(data)
-        blob.commit(layer)
-    layout.write_blob(config, digest_of(config))
-    layout.write_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, named=True)
-    layout.close()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from stargz.cli import _options
 from stargz.cli._errors import OK, UNVERIFIED, CommandError, say
 from stargz.cli._output import print_json
-from stargz.cli._sample import write_layout, write_tree
+from stargz.cli._sample import write_tree
 
 EXAMPLE = """\
 stargz demo
@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
     with _directory(args.keep) as directory:
         report = _measure(directory, args)
         if args.keep:
-            write_layout(directory / _LAYOUT, *(directory / name for name in _FILES[:2]))
+            from stargz.benchmark.layouts import write_layout
+
+            tar, tar_gz = (directory / name for name in _FILES[:2])
+            write_layout(directory / _LAYOUT, [(tar, tar_gz)])
     if args.json:
         print_json(report)
     elif not args.quiet:

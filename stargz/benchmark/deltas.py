@@ -21,54 +21,53 @@ NEW again: `zstd -q -d -f --long=31 --patch-from=OLD OUT -o NEW` and `xdelta3 -D
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-# Debian's package of each program that may not be there.
-PACKAGES = {"rsync": "rsync", "zstd": "zstd", "xdelta3": "xdelta3", "igzip": "isal"}
+from stargz.benchmark import children
 
 
 def tar(tree: Path, out: Path) -> None:
     """A tar of a tree: the same for the same tree."""
-    subprocess.run(["tar", "-C", tree, "--sort=name", "-cf", out, "."], check=True)
+    children.run("tar", "-C", tree, "--sort=name", "-cf", out, ".")
 
 
 def tar_packed(tree: Path, out: Path, packer: list[str]) -> None:
     """tar | packer > out."""
-    command = ["tar", "-C", str(tree), "--sort=name", "-cf", "-", "."]
-    with out.open("wb") as file, subprocess.Popen(command, stdout=subprocess.PIPE) as made:
-        subprocess.run(packer, stdin=made.stdout, stdout=file, check=True)
-    if made.returncode:
-        raise subprocess.CalledProcessError(made.returncode, command)
+    children.pipeline(["tar", "-C", tree, "--sort=name", "-cf", "-", "."], packer, out)
 
 
 def rsync_batch(tree: Path, first: Path, out: Path) -> None:
+    """What makes FIRST what TREE is."""
     batch = f"--only-write-batch={out}"
     options = ["-a", "--delete", "--no-whole-file"]
-    subprocess.run(["rsync", *options, batch, f"{tree}/", f"{first}/"], check=True)
+    children.run("rsync", *options, batch, f"{tree}/", f"{first}/")
 
 
 def rsync_apply(batch: Path, copy: Path) -> None:
-    subprocess.run(["rsync", "-a", "--delete", f"--read-batch={batch}", f"{copy}/"], check=True)
+    """Make it so."""
+    children.run("rsync", "-a", "--delete", f"--read-batch={batch}", f"{copy}/")
 
 
 def zstd_patch(old: Path, new: Path, out: Path) -> None:
-    command = ["zstd", "-q", "-f", "-T0", f"--patch-from={old}", new, "-o", out]
-    subprocess.run(command, check=True)
+    """What makes NEW of OLD."""
+    children.run("zstd", "-q", "-f", "-T0", f"--patch-from={old}", new, "-o", out)
 
 
 def zstd_apply(old: Path, patch: Path, out: Path) -> None:
-    command = ["zstd", "-q", "-d", "-f", "--long=31", f"--patch-from={old}", patch, "-o", out]
-    subprocess.run(command, check=True)
+    """NEW again."""
+    options = ["-q", "-d", "-f", "--long=31"]
+    children.run("zstd", *options, f"--patch-from={old}", patch, "-o", out)
 
 
 def xdelta_patch(old: Path, new: Path, out: Path) -> None:
-    window = str(max(old.stat().st_size, 1 << 20))
-    subprocess.run(["xdelta3", "-D", "-e", "-f", "-B", window, "-s", old, new, out], check=True)
+    """What makes NEW of OLD."""
+    children.run("xdelta3", "-D", "-e", "-f", "-B", _window(old), "-s", old, new, out)
 
 
 def xdelta_apply(old: Path, patch: Path, out: Path) -> None:
-    window = str(max(old.stat().st_size, 1 << 20))
-    subprocess.run(
-        ["xdelta3", "-D", "-R", "-d", "-f", "-B", window, "-s", old, patch, out], check=True
-    )
+    """NEW again."""
+    children.run("xdelta3", "-D", "-R", "-d", "-f", "-B", _window(old), "-s", old, patch, out)
+
+
+def _window(old: Path) -> int:
+    return max(old.stat().st_size, 1 << 20)
