@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from html import escape
@@ -48,13 +50,14 @@ footer { margin-top: 2.5rem; border-top: 1px solid var(--line); font-size: .9rem
 def page(report: dict[str, Any]) -> str:
     """The whole page."""
     data = json.dumps(report).replace("<", "\\u003c")
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     return "\n".join(
         (
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-            "style-src 'unsafe-inline'\">",
+            '<meta http-equiv="Content-Security-Policy" content="default-src '
+            f"'none'; style-src 'sha256-{digest}'\">",
             f"<title>stargz bench</title><style>{_STYLE}</style></head><body>",
             "<h1>stargz bench</h1>",
             *_about(report),

@@ -27,6 +27,8 @@ DIFFERENT = {
     "--index": "the index to read by; of image bulk what is to be made",
     "--keep": "as of gzip; where demo leaves its files",
     "--layer": "of one SRC; of two",
+    "--report": "of bulk what became of each image; of bench the page",
+    "--threads": "of bench on how many processors the other programs run, too",
     "--size": "as of tree; what cache prune leaves",
     "--verify": "members, before they are written; an image, afterwards",
     "--force": "what is replaced differs",
