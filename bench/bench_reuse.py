@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,15 @@ def convert(source: Path, out: Path, level: Any, **options: Any) -> Any:
     return stargz.convert(source, out, level=level, **options)
 
 
-def processor_seconds(run: Callable[[], object]) -> float:
-    """Of all threads."""
-    begin = time.process_time()
-    run()
-    return time.process_time() - begin
+def counted(run: Callable[[], object], spent: list[float]) -> Callable[[], None]:
+    """It, with its seconds of processor time appended: of all threads and processes."""
+
+    def runs() -> None:
+        begin = sum(os.times()[:4])
+        run()
+        spent.append(sum(os.times()[:4]) - begin)
+
+    return runs
 
 
 @each
@@ -44,17 +47,13 @@ def test_against_level_1(name: str, tmp_path: Path, compare: Any, cores: int) ->
     size, one = convert(source, made, "reuse").size, convert(source, out, 1).size
     hashes = kernels.Kernels(source, made, 1, cores)
     recoding = transcode_kernels.Kernels(source, cores)
-    spent: dict[bool, list[float]] = {False: [], True: []}
-
-    def reuse(verify: bool) -> None:
-        seconds = processor_seconds(lambda: convert(source, out, "reuse", verify=verify))
-        spent[verify].append(seconds)
-
+    plain: list[float] = []
+    verified: list[float] = []
     seconds = compare.medians(
-        lambda: reuse(False),
+        counted(lambda: convert(source, out, "reuse"), plain),
         {
             "level 1": lambda: convert(source, out, 1),
-            "verified": lambda: reuse(True),
+            "verified": counted(lambda: convert(source, out, "reuse", verify=True), verified),
             "hashes": hashes,
             "recoding": recoding,
         },
@@ -62,7 +61,7 @@ def test_against_level_1(name: str, tmp_path: Path, compare: Any, cores: int) ->
     ratio, ours = seconds["ours"] / seconds["level 1"], seconds["ours"]
     busy = hashes.core_seconds(HASHES) + recoding.median("tokens") + recoding.median("reuse")
     tokens = recoding.median("tokens") / recoding.median("inflate")
-    verified = statistics.median(spent[True]) / statistics.median(spent[False])
+    more = statistics.median(verified) / statistics.median(plain)
     label = f"convert {name} --level reuse"
     compare.figure(f"{label}: seconds over level 1's", ratio, SECONDS.get(name, ""))
     compare.figure(f"{label}: seconds", ours)
@@ -70,57 +69,54 @@ def test_against_level_1(name: str, tmp_path: Path, compare: Any, cores: int) ->
     compare.figure(f"{label}: tokens over ISA-L's inflate", tokens, "<= 1.1")
     compare.figure(f"{label}: size over level 1's", size / one)
     compare.figure(f"{label} --verify: seconds over those without", seconds["verified"] / ours)
-    compare.figure(f"{label} --verify: processor time over that without", verified)
+    compare.figure(f"{label} --verify: processor time over that without", more)
 
 
-@functools.cache
-def reference_size(name: str, folder: Path) -> int:
-    out = folder / f"{name}-reference"
-    peers.reference("build", "-level", 9, corpus.build(name), out)
-    size = out.stat().st_size
-    out.unlink()
-    return size
+def by_reference(name: str, out: Path) -> None:
+    """At its default, which is its level 9."""
+    peers.reference("build", corpus.build(name), out)
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the reference made of each corpus, once."""
     return tmp_path_factory.mktemp("reference")
 
 
 @each
-def test_levels(name: str, tmp_path: Path, shared: Path, compare: Any) -> None:
-    """Seconds and sizes by level, against the reference, whose default is its level 9."""
-    source, out, ref = corpus.build(name), tmp_path / "out", tmp_path / "ref"
-    levels = (1, 6, 9)
-    sizes = {level: convert(source, out, level).size for level in (*levels, "reuse")}
-    seconds = compare.medians(
-        lambda: convert(source, out, "reuse"),
-        {
-            **{str(n): functools.partial(convert, source, out, n) for n in levels},
-            "reference": lambda: peers.reference("build", source, ref),
-        },
-        rounds=3,
-    )
-    best = reference_size(name, shared)
+def test_levels(name: str, tmp_path: Path, references: Path, compare: Any) -> None:
+    """Seconds and sizes by level, against the reference."""
+    source, out, ref = corpus.build(name), tmp_path / "out", references / name
+    levels: tuple[Any, ...] = ("reuse", 1, 6, 9)
+    sizes = {f"level {n}": convert(source, out, n).size for n in levels}
+    runs = {f"level {n}": functools.partial(convert, source, out, n) for n in levels}
+    runs["reference"] = lambda: by_reference(name, ref)
+    spent: dict[str, list[float]] = {one: [] for one in runs}
+    ours, *others = (counted(run, spent[one]) for one, run in runs.items())
+    seconds = compare.medians(ours, dict(zip([*runs][1:], others, strict=True)), rounds=3)
+    seconds["level reuse"] = seconds["ours"]
+    sizes["reference"] = ref.stat().st_size
     compare.figure(
         f"convert {name} --level reuse: times the reference's speed",
         seconds["reference"] / seconds["ours"],
         ">= 22",
     )
-    made = [(f"`--level {n}`", seconds[str(n)], sizes[n]) for n in levels]
-    made.insert(0, ("`--level reuse`", seconds["ours"], sizes["reuse"]))
-    made.append(("reference", seconds["reference"], best))
-    rows = [[label, f"{took:.2f}", f"{size / MB:.1f}"] for label, took, size in made]
+    rows = [
+        [one, f"{seconds[one]:.2f}", f"{statistics.median(took):.2f}", f"{sizes[one] / MB:.1f}"]
+        for one, took in spent.items()
+    ]
     title = f"{name}, from {source.stat().st_size / MB:.1f} MB by gzip -6"
-    compare.table(title, ["level", "seconds", "MB"], rows)
+    compare.table(title, ["", "seconds", "processor seconds", "MB"], rows)
 
 
 @each
-def test_inputs(name: str, tmp_path: Path, shared: Path, compare: Any) -> None:
+def test_inputs(name: str, tmp_path: Path, references: Path, compare: Any) -> None:
     """By what the input was made with: in turn with level 1, and the output against the input's own
     size and the reference's level 9 (which is the same for all)."""
-    out, best = tmp_path / "out", reference_size(name, shared)
-    rows = []
+    out, ref = tmp_path / "out", references / name
+    if not ref.exists():
+        by_reference(name, ref)
+    best, rows = ref.stat().st_size, []
     for packer in packers.PACKERS:
         try:
             source = packers.packed(name, packer)
