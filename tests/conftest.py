@@ -107,3 +107,25 @@ def chunked(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """chunked(command, *args): the Go program over both implementations of zstd:chunked."""
     folder = tmp_path_factory.mktemp("chunked")
     return go_program(INTEROP / "chunked/build", folder, "the program over zstd:chunked's packages")
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[str]], list[Any]]:
+    """others(command, questions): what Go's packages make of names or tars (interop/names)."""
+    program = tmp_path_factory.mktemp("names") / "program"
+    env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    command = [shutil.which("go") or "/usr/lib/go/bin/go", "build", "-o", program, "."]
+    try:
+        folder = INTEROP / "names"
+        built = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    except FileNotFoundError:
+        absent("go is not installed")
+    if built.returncode:
+        absent(f"the program over Go's packages cannot be built: {built.stderr.strip()}")
+
+    def run(command: str, questions: list[str]) -> list[Any]:
+        text = json.dumps(questions)
+        done = subprocess.run([program, command], input=text, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout)
+
+    return run

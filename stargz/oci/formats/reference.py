@@ -167,9 +167,9 @@ def parse_reference(text: str) -> Reference:
     if colon and not _TAG.fullmatch(tag):
         raise UsageError(f"{text!r}: {tag!r} is not a tag")
     registry = check_registry(registry, text)
+    if re.fullmatch("[0-9a-f]{64}", text):
+        raise UsageError(f"{text!r} is an image's id, not the name of an image")
     if registry == DEFAULT_REGISTRY and "/" not in repository:
-        if re.fullmatch("[0-9a-f]{64}", repository):
-            raise UsageError(f"{text!r} is an image's id, not the name of an image")
         repository = f"library/{repository}"
     if not _REPOSITORY.fullmatch(repository):
         hint = " (only lower case)" if repository != repository.lower() else ""
