@@ -78,7 +78,10 @@ def test_extras_are_installed_from_the_clone() -> None:
     assert not any("stargz[" in text for text in texts)
 
 
-@pytest.mark.parametrize(("mark", "ending"), [("demo", "stargz demo"), ("test", "pytest")])
+@pytest.mark.parametrize(
+    ("mark", "ending"),
+    [("demo", "stargz demo"), ("test", "pytest -n auto --dist worksteal")],
+)
 def test_install_commands_are_one_complete_line(mark: str, ending: str) -> None:
     (line,) = (b.text for b in examples.blocks(ROOT / "README.md") if b.mark == mark)
     assert line.count("\n") == 1
