@@ -426,6 +426,19 @@ def test_the_developers_benchmarks_import() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_growth_is_found_with_its_bends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from bench.growth import fit
+
+    xs = [1e3, 1e4, 1e5, 1e6]
+    found = fit(xs, [0.1 + 2e-6 * x for x in xs])
+    assert (found.fixed, found.each) == (pytest.approx(0.1), pytest.approx(2e-6))
+    assert found.exponent == pytest.approx(1) and found.bends == ()
+    bent = fit(xs, [0.1 + 2e-6 * x for x in xs[:3]] + [8.0])
+    assert bent.bends == (1e6,) and bent.exponent > 1.1
+    assert fit(xs, [5.0] * 4).each == pytest.approx(0)
+
+
 def test_a_report_is_complete_or_not_there(packed: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("an older one")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stargz.benchmark import children, peers
+from stargz.benchmark.measuring import UnableError, WrongError
 
 RANDOM_READS = 2000
 RANDOM_SIZE = 4096
@@ -76,12 +77,15 @@ class Ours(Mounted):
 
     def mount(self) -> None:
         """See Mounted."""
-        from stargz.mount import mount
+        from stargz.mount import MountError, mount
         from stargz.opening import open as open_layer
 
         with ExitStack() as stack:
             layer = stack.enter_context(open_layer(self._layer, index=self._index))
-            mounted = mount(layer, self.directory, whiteouts="raw")
+            try:
+                mounted = mount(layer, self.directory, whiteouts="raw")
+            except MountError as error:  # what the machine lacks or refuses
+                raise UnableError(str(error)) from None
             stack.callback(mounted.unmount)
             self._stack = stack.pop_all()
 
@@ -157,6 +161,8 @@ def unable() -> str:
             "/dev/fuse is missing: this machine has no FUSE (modprobe fuse; in a container, "
             "--device /dev/fuse)"
         )
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "this user may not open /dev/fuse (root may, and so may who is in its group)"
     if os.geteuid() and not (shutil.which("fusermount3") or shutil.which("fusermount")):
         return "users other than root need fusermount3 to mount (apt-get install fuse3)"
     return ""
@@ -241,7 +247,5 @@ def _sum(values: Sequence[int]) -> int:
 
 def same(expected: Any, found: Any) -> None:
     """WrongError unless both are the same."""
-    from stargz.benchmark.measuring import WrongError
-
     if expected != found:
         raise WrongError("wrong: what was read is not what is in it")
