@@ -1,13 +1,20 @@
-"""What a command costs before it does anything, against an empty Python."""
+"""What a command costs before it does anything, against an empty Python; and a mount of an image in
+a registry, from the command to the first byte."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import stargz
+from bench import images
+from stargz.benchmark.mounts import read_all
 from stargz.benchmark.peers import python_pass
 
 
@@ -36,3 +43,54 @@ def test_cat(debian: Path, tmp_path: Path, compare: Any) -> None:
         seconds["ours"] - seconds["python"],
         "<= 0.2",
     )
+
+
+class Image:
+    """An image in a registry on loopback, and where it is mounted: with an empty cache."""
+
+    def __init__(self, host: str, folder: Path) -> None:
+        self.src = f"docker://{host}/seekable"
+        self.directory = folder / "mnt"
+        self.cache = folder / "cache"
+        self.directory.mkdir()
+
+    def mount(self) -> None:
+        command("-q", "mount", self.src, self.directory, "--plain-http", "--cache-dir", self.cache)
+
+    def first_byte(self) -> None:
+        self.mount()
+        with (self.directory / "etc/passwd").open("rb") as file:
+            assert file.read(1)
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", self.directory], capture_output=True, check=False)
+        # Its process may just be putting a chunk there.
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Image]:
+    if not Path("/dev/fuse").exists():
+        pytest.skip("/dev/fuse is missing")
+    images.push(tmp_path / "registry", {"seekable": images.seekable(tmp_path / "layout")})
+    with images.serve(tmp_path / "registry", "127.0.0.1", []) as host:
+        found = Image(host, tmp_path)
+        try:
+            yield found
+        finally:
+            found.unmount()
+
+
+def test_image_to_the_first_byte(image: Image, compare: Any) -> None:
+    others = {"python": python_pass}
+    seconds = compare.medians(image.first_byte, others, rounds=11, between=image.unmount)
+    compare.figure("mount of an image: seconds to the first byte", seconds["ours"], "<= 0.2")
+
+
+def test_image_read_whole(image: Image, compare: Any) -> None:
+    def again() -> None:
+        image.unmount()
+        image.mount()
+
+    seconds = compare.medians(lambda: read_all(image.directory), {}, rounds=5, between=again)
+    compare.figure("mount of an image: seconds for tar of everything, cold", seconds["ours"])

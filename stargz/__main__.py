@@ -5,6 +5,7 @@ would show a traceback of whatever is being imported.
 """
 
 import _signal  # type: ignore[import-not-found]  # `signal` itself imports others
+import os
 import sys
 
 
@@ -14,7 +15,12 @@ def main(argv: list[str] | None = None) -> int:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     from stargz.cli import main as run
 
-    return run(argv)
+    code = run(argv)
+    daemon = sys.modules.get("stargz.cli._daemon")
+    if argv is None and daemon is not None and daemon.done:
+        # Who waits for it need not wait until all modules are taken down: 10 ms.
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ MEMORY = 64 << 20
 # has at most two requests under way. In all six, as browsers do with a host.
 _WORKERS = (DEMAND, DEMAND, AHEAD, AHEAD, PREFETCH, PREFETCH)
 _BACKGROUND = (BACKGROUND,)
+# What was just opened is about to be used: this many seconds belong to that alone.
+_BACKGROUND_AFTER = 0.5
 # Pauses, in seconds, after a request failed that nobody waits for: each is twice the one before.
 _PAUSE_MIN, _PAUSE_MAX = 1.0, 60.0
 # Steps of a request that is not made at once; each is twice the one before.
@@ -163,6 +165,8 @@ def _work(
     stopped: threading.Event,
 ) -> None:
     pause = _PAUSE_MIN
+    if lowest == BACKGROUND and stopped.wait(_BACKGROUND_AFTER):
+        return
     while (job := chunks.next(lowest)) is not None:
         if _handle(chunks, sources[job.layer], job, stopped):
             pause = _PAUSE_MIN

@@ -39,6 +39,7 @@ FLOORS = {
     "stargz.oci": (
         ("formats",),
         ("registry",),
+        ("local",),
         ("repository", "destination"),
         ("indexes",),
         ("loading",),

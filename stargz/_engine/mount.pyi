@@ -4,6 +4,9 @@ from typing import Literal
 from stargz._engine.chunks import Chunks
 from stargz._engine.toc import Tree
 
+def mount(source: bytes, directory: bytes, kind: bytes, flags: int, options: bytes) -> None: ...
+def unmount(directory: bytes, flags: int) -> None: ...
+
 class Request:
     @property
     def kind(self) -> Literal["lookup", "getattr", "statfs", "readdir", ""]: ...

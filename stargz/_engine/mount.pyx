@@ -3,6 +3,7 @@
 Each loop is one call without the GIL that ends when the file system is unmounted.
 """
 
+from cpython.exc cimport PyErr_SetFromErrno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport getpid
@@ -10,6 +11,11 @@ from posix.unistd cimport getpid
 from stargz._engine.chunks cimport Chunks, sgz_chunks
 from stargz._engine.base cimport SGZ_OK, sgz_error, sgz_status, to_exception
 from stargz._engine.toc cimport Tree, sgz_toc_tree
+
+
+cdef extern from "<sys/mount.h>" nogil:
+    int c_mount "mount"(const char *, const char *, const char *, unsigned long, const void *)
+    int c_umount "umount2"(const char *, int)
 
 
 cdef extern from "mount/session.h" nogil:
@@ -68,6 +74,29 @@ cdef extern from "mount/session.h" nogil:
     void sgz_mount_reply_statfs(sgz_mount *, uint64_t)
     const sgz_mount_access *sgz_mount_accesses(const sgz_mount *, uint32_t)
     void sgz_mount_get_stats(const sgz_mount *, sgz_mount_stats *)
+
+
+def mount(bytes source, bytes directory, bytes kind, unsigned long flags, bytes options):
+    """mount(2); OSError as the kernel says."""
+    cdef const char *at = directory
+    cdef const char *of = source
+    cdef const char *named = kind
+    cdef const char *words = options
+    cdef int failed
+    with nogil:
+        failed = c_mount(of, at, named, flags, words)
+    if failed:
+        PyErr_SetFromErrno(OSError)
+
+
+def unmount(bytes directory, int flags):
+    """umount2(2); OSError as the kernel says."""
+    cdef const char *at = directory
+    cdef int failed
+    with nogil:
+        failed = c_umount(at, flags)
+    if failed:
+        PyErr_SetFromErrno(OSError)
 
 
 cdef dict STATES = {

@@ -10,6 +10,9 @@ from stargz.cli._signals import Signalled
 
 _WORKS = b"\0"
 
+#: Whether this process was the foreground of one that works now, and has nothing left to do.
+done = False
+
 
 class Detached:
     """The background process, seen from itself; `ready` lets the foreground end.
@@ -39,6 +42,7 @@ class Detached:
 
 def start() -> Detached | int:
     """In the background process its Detached; in the foreground, at the end, the exit code."""
+    global done
     ours, theirs = os.pipe()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -57,6 +61,7 @@ def start() -> Detached | int:
     finally:
         os.close(ours)
     if said == _WORKS:
+        done = True
         return 0
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from stargz.errors import UsageError
 from stargz.mount.contents import Contents
 from stargz.mount.kernel import MountError, Options, check_directory
-from stargz.mount.serving import Log, Mount, Usage
+from stargz.mount.serving import Asked, Log, Mount, Usage
 from stargz.options import default_threads, thread_count
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ def mount(
 
     Raises MountError for what the system lacks or refuses, and what `stargz.open` raises.
     """
-    from stargz.mount.crfs import Root
-
     if threads is None:  # two at the least: one may be decoding while another answers look-ups
         threads = max(2, min(default_threads(), 16))
     threads = thread_count(threads)
@@ -84,7 +82,7 @@ def mount(
     }  # fmt: skip
     path = check_directory(os.fspath(directory))
     with ExitStack() as stack:
-        if isinstance(source, Root):
+        if isinstance(source, Asked):
             _check_open(trust)
             tree = None
         else:
@@ -100,7 +98,7 @@ def mount(
             Options(shown, allow_other, dev, suid),
             contents,
             tree,
-            source if isinstance(source, Root) else None,
+            source if isinstance(source, Asked) else None,
             log or _logger(),
             threads,
             stack.pop_all(),

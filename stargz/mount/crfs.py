@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from stargz.digests import is_sha256
 from stargz.errors import DigestError, FormatError, RegistryError, StargzError, UnverifiedError
+from stargz.mount.serving import Asked
 from stargz.oci.formats.reference import Reference, check_registry, is_repository, is_tag
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class _Opening:
     users: int = 0
 
 
-class Root:
+class Root(Asked):
     """Answers for the directories above the images and layers of one mount.
 
     `hosts` are the registries (host[:port]) that exist; UsageError for what is none. `local` is the

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stargz._engine import mount as engine
 from stargz.errors import StargzError
 
 #: What /proc/mounts shows as the type of these mounts.
@@ -233,7 +234,7 @@ def _mount_as_root(directory: str, options: Options) -> int:
     flags = _RDONLY | (0 if options.dev else _NODEV) | (0 if options.suid else _NOSUID)
     name = os.fsencode(options.source)[:_NAME_MAX]
     try:
-        _call("mount", name, os.fsencode(directory), TYPE.encode(), flags, ",".join(words).encode())
+        engine.mount(name, os.fsencode(directory), TYPE.encode(), flags, ",".join(words).encode())
     except OSError as error:
         os.close(fd)
         if error.errno == errno.EPERM:
@@ -317,7 +318,7 @@ def _last_line(said: bytes, code: int) -> str:
 
 def _unmount(directory: str, *, lazily: bool, root: bool) -> None:
     if root:
-        _call("umount2", os.fsencode(directory), _NOFOLLOW | (_DETACH if lazily else 0))
+        engine.unmount(os.fsencode(directory), _NOFOLLOW | (_DETACH if lazily else 0))
     else:
         command = _fusermount([b"-u", b"-z"] if lazily else [b"-u"], directory)
         done = subprocess.run(
@@ -332,14 +333,3 @@ def _unmount(directory: str, *, lazily: bool, root: bool) -> None:
             if "busy" in text:
                 raise OSError(errno.EBUSY, text, directory)
             raise MountError(f"{directory}: {text}")
-
-
-def _call(name: str, *arguments: bytes | int) -> None:
-    """A function of the C library's that gives 0 or sets errno."""
-    import ctypes
-
-    function = getattr(ctypes.CDLL(None, use_errno=True), name)
-    converted = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
-    if function(*converted) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

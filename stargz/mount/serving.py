@@ -9,10 +9,11 @@ import queue
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 from stargz._engine.mount import Failure, Request, Server
 from stargz.errors import StargzError
@@ -36,15 +37,18 @@ _ASKED_THREADS = 8
 _DECODE_THREADS = 2
 
 
-class Asked(Protocol):
+class Asked(ABC):
     """Who answers for the directories above the trees."""
 
+    @abstractmethod
     def slow(self, request: Request) -> bool:
         """Whether its answer may have to wait, for the network say."""
 
+    @abstractmethod
     def answer(self, request: Request, mount: Mount) -> None:
         """Reply to one request; any number of threads call this at once."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what was opened on the way."""
 

@@ -41,8 +41,9 @@ from stargz.oci.convert.plan import Plan, make_plan
 from stargz.oci.convert.store import LayerStore, LocalStore
 from stargz.oci.formats.reference import ArchiveReference, parse_image
 from stargz.oci.registry.access import Access, Creds
+from stargz.oci.registry.companions import Companion
 from stargz.oci.registry.options import AccessOptions, access_of
-from stargz.oci.repository import Companion, Repository
+from stargz.oci.repository import Repository
 from stargz.options import Format, Level, check_max_sparse, check_memory, is_zstd
 from stargz.paths import Name, several
 

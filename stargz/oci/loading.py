@@ -6,6 +6,7 @@ with load_image("docker://host/repo:tag") as image:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -28,7 +29,6 @@ from stargz.oci.formats.platforms import (
     this_platform,
 )
 from stargz.oci.formats.selection import descend
-from stargz.oci.indexes import FoundIndex
 from stargz.oci.registry.options import RegistryOptions, check_keywords
 from stargz.oci.repository import Repository, external_toc, open_repository
 from stargz.paths import text
@@ -36,6 +36,7 @@ from stargz.sources import ByteSource
 
 if TYPE_CHECKING:
     from stargz.indexes import IndexSource
+    from stargz.oci.indexes import FoundIndex
     from stargz.opening import OpenOptions
 
 Selector = int | str | None
@@ -68,7 +69,8 @@ class ImageManifest:
         self.descriptors: list[Descriptor] = self.manifest.layers
         self.digest: str = self.manifest.digest
         self._config = self.manifest.config
-        self.soci: FoundIndex = FoundIndex(repository, self.manifest)
+        self._soci: FoundIndex | None = None
+        self._lock = threading.Lock()
         # By what layers are read that have no TOC: "ztoc", or "pass", for those that were read to
         # be indexed. Those that are neither are seekable, or were indexed before.
         self.ways: dict[int, Literal["ztoc", "pass"]] = {}
@@ -82,6 +84,16 @@ class ImageManifest:
         self._check()
         data = self.repository.read_blob(self._config, MAX_CONFIG_SIZE)
         return load_json(data, f"{self.name}: config {self._config.digest}")
+
+    @property
+    def soci(self) -> FoundIndex:
+        """The image's SOCI indexes. One for all threads: it counts what it reads for nothing."""
+        from stargz.oci.indexes import FoundIndex
+
+        with self._lock:
+            if self._soci is None:
+                self._soci = FoundIndex(self.repository, self.manifest)
+            return self._soci
 
     @property
     def platform(self) -> Platform | None:

@@ -532,14 +532,9 @@ class Client:
         known = self._routes.get((parts.scheme, host))
         if known is not None:
             return known
-        import urllib.request
-
         from stargz.sources import connection
 
-        proxy = None
-        if not urllib.request.proxy_bypass(host):
-            proxies = urllib.request.getproxies()
-            proxy = proxies.get(parts.scheme) or proxies.get("all")
+        proxy = _proxy(parts.scheme, host)
         # Trusted certificates take 20 ms to load: only for those who need them.
         tls = parts.scheme == "https" or (proxy or "").startswith("https:")
         with self._lock:
@@ -585,6 +580,18 @@ class Client:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for a host."""
+    if sys.platform == "linux" and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None  # and what knows the rules need not be imported
+    import urllib.request
+
+    if urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(scheme) or proxies.get("all")
 
 
 def shut(sock: socket.socket) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import registries
 from blobs import tar_of
 from command import fails
-from mounts import cli_mount, foreground, listed, mount_line, needs_fuse, wait_for
+from mounts import clean_up, cli_mount, foreground, listed, mount_line, needs_fuse, wait_for
 from servers import Fault, FaultProxy, Request
 
 NOISE = random.Random(5)
@@ -72,6 +74,45 @@ def test_layers_are_merged_and_recorded(src: tuple[str, str, Path], tmp_path: Pa
         assert paths == ["second", "dir/low"]
         subprocess.run(["umount", directory], check=True)
         assert process.wait(20) == 0
+
+
+# What a mount of a seekable image has no use for.
+NEVER = {
+    "ctypes", "numpy", "platform", "rich", "urllib.request", "zstandard", "stargz._engine.write",
+    "stargz.conversion", "stargz.mount.crfs", "stargz.oci.formats.archive",
+    "stargz.oci.formats.layout", "stargz.oci.formats.soci", "stargz.oci.formats.storage",
+    "stargz.oci.indexes", "stargz.oci.local", "stargz.oci.registry.companions",
+}  # fmt: skip
+
+
+def test_imports_little(src: tuple[str, str, Path], tmp_path: Path) -> None:
+    """Imports are most of the time to the first byte."""
+    script = """
+import os, sys, threading, time
+def tell():
+    while not os.path.ismount(sys.argv[-1]):
+        time.sleep(0.01)
+    print("|".join(sys.modules), flush=True)
+    os.system(f"umount {sys.argv[-1]}")
+threading.Thread(target=tell, daemon=True).start()
+from stargz.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    directory = tmp_path / "mnt"
+    directory.mkdir()
+    words = ["mount", "--foreground", *src, "--cache-dir", tmp_path / "cache", directory]
+    env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            capture_output=True, text=True, timeout=60, env=env,
+        )  # fmt: skip
+    finally:
+        clean_up(directory)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.strip().split("|"))
+    assert "stargz.oci.image" in loaded
+    assert not loaded & NEVER
 
 
 def test_prefetch_begins_with_the_first_layer_that_is_open(

@@ -27,7 +27,8 @@ from stargz.oci.formats.manifest import (
     layer_kind,
     load_json,
 )
-from stargz.oci.repository import Companion, Repository
+from stargz.oci.registry.companions import Companion
+from stargz.oci.repository import Repository
 
 
 class ImageManifests(Manifests):

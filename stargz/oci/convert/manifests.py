@@ -16,7 +16,8 @@ from stargz.oci.convert.tasks import all_of
 from stargz.oci.destination import Destination
 from stargz.oci.formats.manifest import SOCI_V2, Descriptor, about, load_json
 from stargz.oci.formats.reference import LayoutReference, Reference, parse_image
-from stargz.oci.repository import Companion, Repository
+from stargz.oci.registry.companions import Companion
+from stargz.oci.repository import Repository
 
 # What registries answer to a manifest of a kind that they do not know.
 _NO_MANIFEST = (400, 404, 405, 415, 422)

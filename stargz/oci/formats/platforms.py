@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +70,7 @@ def parse_platform(text: str) -> Platform:
 
 def this_platform() -> Platform:
     """Linux on this machine's architecture."""
-    import platform
-
-    return Platform("linux", platform.machine().lower()).normal()
+    return Platform("linux", os.uname().machine.lower()).normal()
 
 
 def platform_of(value: dict[str, Any] | None) -> Platform | None:

@@ -41,8 +41,9 @@ from stargz.oci.formats.reference import (
 from stargz.oci.formats.soci import CONFIG, TYPES, SociIndex, Version, make_index, named_by
 from stargz.oci.indexes import indexes_of
 from stargz.oci.registry.access import Access, Creds, shared_client
+from stargz.oci.registry.companions import Companion
 from stargz.oci.registry.options import AccessOptions, access_of
-from stargz.oci.repository import Companion, Repository, open_repository
+from stargz.oci.repository import Repository, open_repository
 from stargz.oci.soci.known import Known, Wanted, known_indexes
 from stargz.oci.soci.layers import INDEXED, IndexLayers, ZtocOptions, ZtocReport, ZtocTask, tool
 from stargz.oci.soci.manifests import IndexedManifests, UnchangedManifests
