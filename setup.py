@@ -5,11 +5,13 @@ that it calls. The kernels hold no global state, so one that two modules link is
 """
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
@@ -22,6 +24,7 @@ if sanitizers := os.environ.get("STARGZ_SANITIZE"):  # tests/sanitized sets it
 KERNELS = sorted(map(str, Path("csrc").glob("*/*.c")))
 HEADERS = sorted(map(str, Path("csrc").glob("*/*.h")))
 MODULES = sorted(path.stem for path in Path("stargz/_engine").glob("*.pyx"))
+MANUAL = "share/man/man1"
 
 
 class BuildKernels(build_clib):
@@ -48,9 +51,34 @@ class BuildModules(build_ext):
         super().build_extension(ext)
 
 
+class InstallManual(Command):
+    """The manual pages, which the parsers make; they need nothing that is compiled."""
+
+    user_options = ()
+
+    def initialize_options(self):
+        self.install_dir = None
+
+    def finalize_options(self):
+        self.set_undefined_options("install", ("install_data", "install_dir"))
+
+    def run(self):
+        folder = Path(self.install_dir, MANUAL)
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "stargz.cli._man", folder], check=True)
+
+    def get_outputs(self):
+        return sorted(map(str, Path(self.install_dir, MANUAL).glob("stargz*.1")))
+
+
 if __name__ == "__main__":
     setup(
-        cmdclass={"build_clib": BuildKernels, "build_ext": BuildModules},
+        cmdclass={
+            "build_clib": BuildKernels,
+            "build_ext": BuildModules,
+            "install_data": InstallManual,
+        },
+        data_files=[(MANUAL, [])],
         options={"build_ext": {"parallel": CORES}},
         libraries=[
             (

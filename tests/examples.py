@@ -1,4 +1,4 @@
-"""The examples of README.md and docs/*.md, run as they stand there.
+"""The examples of README.md and docs/**/*.md, run as they stand there.
 
 What a page's code blocks are, by the word after the fence:
 
@@ -38,7 +38,7 @@ from stargz.benchmark.layouts import write_layout
 from stargz.cli._sample import write_tree
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
 )
