@@ -19,6 +19,7 @@ from bench.bench_memory import MB
 
 CORPORA = ("debian", "site-packages", "ansible", "text")
 each = pytest.mark.parametrize("name", CORPORA)
+pytestmark = pytest.mark.timeout(3600)  # inputs may have to be made first
 # What each corpus must reach: seconds over level 1's, size over the reference's level 9.
 SECONDS = {"debian": "<= 0.88", "site-packages": "<= 0.88", "ansible": "<= 1.0"}
 SIZES = {"debian": "<= 1.005", "ansible": "<= 1.04"}

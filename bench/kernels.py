@@ -10,11 +10,13 @@ own kernels and loads the same codec libraries.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import stargz
@@ -44,14 +46,28 @@ SOURCES = (
 )
 
 
+def compiled(main: Path, sources: Iterable[Path]) -> Path:
+    """The library of a C program and the engine's sources that it needs. Another run may have its
+    own in use meanwhile, of other sources."""
+    digest = hashlib.sha256()
+    sources = [main, *sources]
+    for path in (*sources, *sorted((ROOT / "csrc").rglob("*.h"))):
+        digest.update(path.read_bytes())
+    name = f"stargz-{main.stem}-{digest.hexdigest()[:16]}-{os.getuid()}.so"
+    out = Path(tempfile.gettempdir()) / name
+    if not out.exists():
+        flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder, name)
+            command = ["gcc", *flags, *sources, "-pthread", "-ldl", "-o", made]
+            subprocess.run(command, check=True)
+            made.rename(out)
+    return out
+
+
 @functools.cache
 def program() -> Path:
-    out = Path(tempfile.gettempdir()) / f"stargz-kernels-{os.getuid()}.so"
-    sources = [ROOT / "csrc" / name for name in SOURCES]
-    flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
-    command = ["gcc", *flags, ROOT / "bench/kernels.c", *sources, "-pthread", "-ldl", "-o", out]
-    subprocess.run(command, check=True)
-    return out
+    return compiled(ROOT / "bench/kernels.c", [ROOT / "csrc" / name for name in SOURCES])
 
 
 def libraries(blob: Path, level: int) -> list[str]:

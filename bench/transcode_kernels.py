@@ -8,23 +8,17 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
+from itertools import chain
 from pathlib import Path
 
-from bench.kernels import LAUNCH, ROOT
+from bench.kernels import LAUNCH, ROOT, compiled
 from stargz._engine import base
 
 
 @functools.cache
 def program() -> Path:
-    out = Path(tempfile.gettempdir()) / f"stargz-transcode-kernels-{os.getuid()}.so"
-    sources = [
-        path for room in ("base", "codec", "tar") for path in (ROOT / "csrc" / room).glob("*.c")
-    ]
-    flags = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-I", ROOT / "csrc"]
-    command = ["gcc", *flags, ROOT / "bench/transcode_kernels.c", *sources, "-pthread", "-ldl"]
-    subprocess.run([*command, "-o", out], check=True)
-    return out
+    sources = (sorted((ROOT / "csrc" / room).glob("*.c")) for room in ("base", "codec", "tar"))
+    return compiled(ROOT / "bench/transcode_kernels.c", chain.from_iterable(sources))
 
 
 class Kernels:
