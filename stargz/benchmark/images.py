@@ -50,8 +50,7 @@ def _layout_made(name: str, words: list[str], out: Path, truth: Tally) -> Cell:
         partial(children.run, *words, env=None if ours else env),
         lambda _: truth.check(files_of(f"oci:{out}:latest")),
         partial(trees.gone, out),
-        partial(trees.gone, out),
-        size=lambda: _size(out),
+        made=out,
         note="a process",
         ours=ours,
     )
@@ -85,7 +84,7 @@ def _by_containerd(given: Input, truth: Tally) -> Cell:
         lambda _: truth.check(files_of(f"oci-archive:{made}")),
         before,
         stack.close,
-        size=lambda: made.stat().st_size,
+        made=made,
         note="import, convert (level 9, its default), export; containerd runs already",
     )
 
@@ -106,10 +105,6 @@ def files_of(src: str) -> Tally:
 
     with open_image(src, cache=False, index="build") as image:
         return tally.of_image(image, Tally())
-
-
-def _size(layout: Path) -> int:
-    return sum(path.stat().st_size for path in layout.rglob("*") if path.is_file())
 
 
 # --- containerd -------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def _converted(given: Input, name: str, options: dict[str, Any], note: str, libr
         f"stargz {name}",
         lambda: run(given.packed, out, **options),
         lambda _: check_layer(given, out),
-        size=lambda: out.stat().st_size,
+        made=out,
         ours=True,
         note=note,
     )
@@ -68,7 +68,7 @@ def _compressed(given: Input, name: str) -> Cell:
         name,
         lambda: peers.compress(name, given.tar, out),
         lambda _: equal(given.size, peers.unpacked_size(program, out)),
-        size=lambda: out.stat().st_size,
+        made=out,
         note="from the plain tar, not seekable",
     )
 
@@ -129,7 +129,7 @@ def _indexed(given: Input, form: Any) -> Cell:
         f"stargz --format {form}",
         lambda: run(given.packed, out, format=form, force=True),
         check,
-        size=lambda: out.stat().st_size,
+        made=out,
         ours=True,
     )
 
@@ -146,7 +146,7 @@ def _indexed_by(
         lambda: make(given.packed, out),
         lambda _: given.truth.check(tally.of_tar_in(read(given.packed, out), Tally())),
         lambda: out.unlink(missing_ok=True),
-        size=lambda: out.stat().st_size,
+        made=out,
         note="of the gzip stream, without the files in it",
     )
 
@@ -159,10 +159,12 @@ def _by_ratarmount(given: Input) -> Iterator[Cell]:
     if why := mounts.unable():
         yield unable("ratarmount", why)
         return
+    out = given.folder / "index-ratarmount"
     yield Cell(
         "ratarmount",
-        lambda: mounts.ratarmount_first(given.packed),
-        size=lambda: given.index_of_ratarmount.stat().st_size,
+        lambda: mounts.ratarmount_first(given.packed, out),
+        before=lambda: out.unlink(missing_ok=True),
+        made=out,
         note="its first mount, a process",
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from stargz.benchmark.children import PeerError
@@ -44,8 +46,9 @@ class Cell:
     """One way to do what is measured.
 
     `before` is called before each run, and is not timed; `check` has what the first and the last
-    run gave, and raises WrongError where that is not right. `size` says how many bytes were made.
-    `close` is called when no more runs come.
+    run gave, and raises WrongError where that is not right. `made` is the file or layout that a run
+    makes: its bytes are told, and it is removed in the end. `close` is called when no more runs
+    come.
     """
 
     name: str
@@ -53,7 +56,7 @@ class Cell:
     check: Callable[[Any], object] = nothing
     before: Run = nothing
     close: Run = nothing
-    size: Callable[[], int] | None = None
+    made: Path | None = None
     note: str = ""
     ours: bool = False
 
@@ -110,19 +113,19 @@ def measure(cells: Iterable[Cell], rounds: int, told: Told = nothing) -> list[Re
         alive: list[tuple[Cell, Result]] = []
         for cell in cells:
             told(f"{cell.name}, a first time")
-            stack.callback(cell.close)
+            stack.callback(_end, cell)
             result = Result(cell.name, cell.ours, cell.note)
             results.append(result)
             with telling(result):
                 cell.before()
                 cell.check(cell.run())
-                if cell.size is not None:
-                    result.bytes = cell.size()
+                if cell.made is not None:
+                    result.bytes = bytes_of(cell.made)
             if not result.error:
                 alive.append((cell, result))
         for number in range(rounds):
-            if number >= _ENOUGH and time.monotonic() - started > _LONG:
-                break
+            late = number + 1 >= _ENOUGH and time.monotonic() - started > _LONG
+            last = late or number + 1 == rounds
             for at in range(len(alive)):
                 cell, result = alive[(at + number) % len(alive)]
                 if result.error:
@@ -133,10 +136,26 @@ def measure(cells: Iterable[Cell], rounds: int, told: Told = nothing) -> list[Re
                     start = time.perf_counter()
                     value = cell.run()
                     seconds = time.perf_counter() - start
-                    if number + 1 == rounds:
+                    if last:
                         cell.check(value)
                     result.seconds.append(seconds)
+            if last:
+                break
     return results
+
+
+def _end(cell: Cell) -> None:
+    cell.close()
+    if cell.made is not None:
+        if cell.made.is_dir():
+            shutil.rmtree(cell.made, ignore_errors=True)
+        cell.made.unlink(missing_ok=True)
+
+
+def bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a directory."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.stat().st_size for one in files if one.is_file())
 
 
 @contextmanager

@@ -133,13 +133,12 @@ def ratarmount(src: Path, index: Path, directory: Path) -> Program:
     return Program(directory, *words)
 
 
-def ratarmount_first(src: Path) -> None:
+def ratarmount_first(src: Path, index: Path | None = None) -> None:
     """Mount it where it has no index yet, and take it down again."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ratarmount(src, Path(folder, "index.sqlite"), Path(folder, "root")) as mounted,
-    ):
-        mounted.mount()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "root")
+        with ratarmount(src, index or Path(folder, "index.sqlite"), root) as mounted:
+            mounted.mount()
 
 
 def unmount(directory: Path) -> None:

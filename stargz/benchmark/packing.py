@@ -34,7 +34,7 @@ def pack(given: Input, quick: bool) -> Iterator[Cell]:
 
     def cell(name: str, out: Path, make: Run, check: Callable[[Path], object], note: str) -> Cell:
         return Cell(
-            name, make, lambda _: check(out), size=lambda: out.stat().st_size, note=note,
+            name, make, lambda _: check(out), made=out, note=note,
             ours=name.startswith("stargz"),
         )  # fmt: skip
 
@@ -98,7 +98,7 @@ def delta(given: Input, quick: bool) -> Iterator[Cell]:
     yield Cell(
         "stargz delta", lambda: run(second.old, second.new, ours),
         lambda _: _applies(second.old, ours, second.new, folder),
-        size=lambda: ours.stat().st_size, note="of the layers", ours=True,
+        made=ours, note="of the layers", ours=True,
     )  # fmt: skip
     if peers.has("zstd"):
         yield _of_tars(given, "zstd --patch-from", deltas.zstd_patch, deltas.zstd_apply)
@@ -109,7 +109,7 @@ def delta(given: Input, quick: bool) -> Iterator[Cell]:
         yield Cell(
             "rsync, a batch",
             lambda: deltas.rsync_batch(second.tree, second.first, out),
-            size=lambda: out.stat().st_size,
+            made=out,
             note="of the directories",
         )
 
@@ -120,7 +120,7 @@ def _of_tars(given: Input, name: str, make: Patch, undo: Patch) -> Cell:
         name,
         lambda: make(second.old_tar, second.new_tar, out),
         lambda _: _same(lambda made: undo(second.old_tar, out, made), second.new_tar, given.folder),
-        size=lambda: out.stat().st_size,
+        made=out,
         note="of the plain tars, of which no layer comes",
     )
 

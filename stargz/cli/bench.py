@@ -31,7 +31,7 @@ stargz bench docker://registry.example/app:1.0 --report bench.html"""
 _QUICK_CAP = 16 << 20
 
 # What is made of an input takes up to so many times its tar.
-_TIMES = 24
+_TIMES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
