@@ -62,4 +62,19 @@ static inline const sgz_codecs *fuzz_codecs(void)
     return &codecs;
 }
 
+/* The same with libzstd. */
+static inline const sgz_codecs *fuzz_codecs_with_zstd(void)
+{
+    static sgz_codecs codecs;
+    sgz_error err;
+    if (!codecs.isal.inflate) {
+        codecs = *fuzz_codecs();
+        if (sgz_codec_load_zstd(&codecs, "libzstd.so.1", &err)) {
+            fprintf(stderr, "%s: install libzstd1\n", err.message);
+            exit(1);
+        }
+    }
+    return &codecs;
+}
+
 #endif

@@ -20,20 +20,6 @@ static int read_at(void *arg, int64_t offset, uint8_t *out, size_t len)
     return 0;
 }
 
-static const sgz_codecs *codecs_with_zstd(void)
-{
-    static sgz_codecs codecs;
-    sgz_error err;
-    if (!codecs.isal.inflate) {
-        codecs = *fuzz_codecs();
-        if (sgz_codec_load_zstd(&codecs, "libzstd.so.1", &err)) {
-            fprintf(stderr, "%s: install libzstd1\n", err.message);
-            exit(1);
-        }
-    }
-    return &codecs;
-}
-
 /* What index/check.c lets pass, of any bytes. */
 static sgz_points points_of(const uint8_t *data, size_t count, const bytes *windows, size_t size)
 {
@@ -129,8 +115,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                     .size = (int64_t)blob_bytes.size};
     if (points.kind == SGZ_POINT_STORED || points.count) {
         sgz_decoder a, b;
-        CHECK(!sgz_codec_decoder_init(&a, codecs_with_zstd(), &memory, &points, &err));
-        CHECK(!sgz_codec_decoder_init(&b, codecs_with_zstd(), &far, &points, &err));
+        CHECK(!sgz_codec_decoder_init(&a, fuzz_codecs_with_zstd(), &memory, &points, &err));
+        CHECK(!sgz_codec_decoder_init(&b, fuzz_codecs_with_zstd(), &far, &points, &err));
         for (size_t i = 0; i < (points.count ? points.count : 1); i++) {
             outcome one = decode(&a, &points, i, first, OUT_MAX);
             outcome two = decode(&b, &points, i, second, 1 + data[0] * 7u);
