@@ -82,7 +82,7 @@ def series(
             )
         rows.append([f"{what}: fixed", f"{found.fixed:.3g} {'s' if at == 0 else 'MB'}", ""])
         rows.append([f"{what}: bends at", bends, ""])
-    compare.table(title, [f"{per}s", "processor s", "peak MB"], rows)
+    compare.table(title, [per, "processor s", "peak MB"], rows)
 
 
 @pytest.mark.parametrize("command", ["convert", "index", "open"])

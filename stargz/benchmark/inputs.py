@@ -212,13 +212,14 @@ class Input:
 
     @cached_property
     def tree(self) -> Path:
-        """Unpacked: not a directory that was given, whose devices and sockets stay where they
-        are."""
+        """Unpacked, with the device nodes if that is allowed; `left_out` says how many are not
+        there. (Not a directory that was given: what is in that is nobody's to change.)"""
         from stargz.opening import open as open_layer
 
         def make(path: Path) -> None:
             with open_layer(self.layer) as layer:
-                layer.extractall(path)
+                done = layer.extractall(path, devices=not os.geteuid())
+                self.left_out = done.skipped.get("device nodes", 0)
 
         return self._make("tree", make)
 

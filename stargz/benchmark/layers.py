@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -433,7 +434,7 @@ def extract(given: Input, quick: bool) -> Iterator[Cell]:
 
     def ours(path: Path, **options: Any) -> None:
         with open_layer(path, **options) as layer:
-            layer.extractall(target)
+            layer.extractall(target, devices=not os.geteuid())  # as tar does
 
     def by_tarfile() -> None:
         import tarfile

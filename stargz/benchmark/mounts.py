@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from stargz.benchmark import children, peers
-from stargz.benchmark.measuring import UnableError, WrongError
+from stargz.benchmark.measuring import UnableError
 
 RANDOM_READS = 2000
 RANDOM_SIZE = 4096
@@ -242,9 +242,3 @@ def _read(path: str, offset: int, size: int) -> int:
 
 def _sum(values: Sequence[int]) -> int:
     return zlib.crc32(b"".join(value.to_bytes(4, "big") for value in values))
-
-
-def same(expected: Any, found: Any) -> None:
-    """WrongError unless both are the same."""
-    if expected != found:
-        raise WrongError("wrong: what was read is not what is in it")
