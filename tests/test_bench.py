@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -208,12 +209,14 @@ def test_every_kind_of_input(packed: Path, tmp_path: Path) -> None:
     layout = layouts.Layout(tmp_path / "layout")
     layers = [layout.plain_layer(tar.read_bytes(), packed.read_bytes())]
     layout.tag(layout.manifest(layers))
-    sources = [tree, tar, zst, layout.path, f"oci:{layout.path}"]
+    blob = tmp_path / "blob"
+    shutil.copy(packed, blob)
+    sources = [tree, tar, zst, blob, layout.path, f"oci:{layout.path}"]
     done = here("bench", "--quick", "--json", "--only", "verify", "--rounds", 1, *sources)
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     kinds = [given["kind"] for given in report["inputs"]]
-    assert kinds == ["directory", "tar", "tar.zst", "image", "image"]
+    assert kinds == ["directory", "tar", "tar.zst", "tar.gz", "image", "image"]
     assert [given["source"] for given in report["inputs"]] == list(map(str, sources))
     for given in report["inputs"]:
         assert (given["files"], given["file_bytes"]) == (
@@ -221,6 +224,30 @@ def test_every_kind_of_input(packed: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         states = {cell["state"] for one in given["measurements"] for cell in one["cells"]}
         assert states == {"ok"}, given
+
+
+def test_an_image_is_measured_as_it_is(packed: Path, tmp_path: Path) -> None:
+    """Its tar.gz is not packed again; and others can read the layout, also of Docker's types."""
+    from stargz.benchmark.inputs import Input
+    from stargz.oci.formats.manifest import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST
+
+    layout = layouts.Layout(tmp_path / "layout")
+    entry = layout.manifest([layout.plain_layer(gzip.decompress(packed.read_bytes()))])
+    text = json.loads((layout.blobs / str(entry["digest"])[7:]).read_bytes())
+    text["mediaType"] = DOCKER_MANIFEST
+    text["config"]["mediaType"] = DOCKER_CONFIG
+    text["layers"][0]["mediaType"] = DOCKER_LAYER
+    layout.tag(layout.blob(json.dumps(text).encode(), DOCKER_MANIFEST))
+    (tmp_path / "work").mkdir()
+    given = Input(f"oci:{layout.path}", tmp_path / "work")
+    assert given.was_packed and given.packed.name == "layer.tar.gz"
+    blob = layout.blobs / text["layers"][0]["digest"][7:]
+    assert given.packed.read_bytes() == blob.read_bytes()
+    (named,) = json.loads((given.layout / "index.json").read_text())["manifests"]
+    assert named["mediaType"] == layouts.OCI_MANIFEST
+    copy = json.loads((given.layout / "blobs/sha256" / named["digest"][7:]).read_text())
+    assert copy["config"]["mediaType"] == layouts.OCI_CONFIG
+    assert copy["layers"][0]["mediaType"] == layouts.OCI_LAYER
 
 
 def test_threads_are_processors_of_all(packed: Path, tmp_path: Path) -> None:

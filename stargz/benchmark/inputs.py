@@ -80,15 +80,20 @@ class Input:
         if source.startswith(IMAGE_PREFIXES) and not Path(source).exists():
             self.kind: Kind = "image"
             self.given = self._image(source, image_options or {})
-            self._unpack(self.given)
+            inside = self._unpack(self.given)
         elif path.is_dir():
             self.kind, self.given = "directory", path
             trees.pack_tree(path, self.tar)
+            inside = "directory"
         else:
             self.given = path
-            self.kind = self._unpack(path)
-            if self.kind == "tar.gz":
-                self.packed = path
+            self.kind = inside = self._unpack(path)
+        #: Whether its tar.gz is one that was given, and not made here by gzip -6.
+        self.was_packed = inside == "tar.gz"
+        if self.was_packed and self.given.suffix in (".gz", ".tgz"):
+            self.packed = self.given
+        elif self.was_packed:
+            _link(self.given, self.packed)
         try:
             self.truth = self._truth()
         except _tar_errors() as error:
@@ -302,6 +307,16 @@ class Second:
         path = self.old.with_name("patch.xdelta")
         deltas.xdelta_patch(self.old_tar, self.new_tar, path)
         return path
+
+
+def _link(src: Path, dst: Path) -> None:
+    """The same file by a name that gzip knows: it reads no others, and no symlinks."""
+    import shutil
+
+    try:
+        dst.hardlink_to(src)
+    except OSError:  # on another file system
+        shutil.copyfile(src, dst)
 
 
 def gzip6(tar: Path, out: Path) -> None:

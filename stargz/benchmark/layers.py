@@ -34,7 +34,7 @@ def convert(given: Input, quick: bool) -> Iterator[Cell]:
     """To each level and format; and what compresses the same tar."""
     for level in QUICK_LEVELS if quick else LEVELS:
         dense = isinstance(level, int) and level > 2
-        made = level == "reuse" and given.kind not in ("tar.gz", "image")
+        made = level == "reuse" and not given.was_packed
         note = "of the tar.gz that gzip -6 made" if made else ""
         yield _converted(
             given, f"--level {level}", {"level": level}, note, "libdeflate" if dense else "isal"

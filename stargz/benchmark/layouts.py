@@ -54,10 +54,11 @@ def _digest(path: Path) -> str:
 
 
 def copy_image(image: Any, folder: Path) -> None:
-    """Make a layout of one platform's image (stargz.oci.loading), with every blob as it is."""
+    """Make a layout of one platform's image (stargz.oci.loading), with every blob as it is, and
+    OCI's media types, which are all that others read in a layout."""
     from stargz.errors import DigestError
     from stargz.oci.formats.layout_writer import LayoutDestination
-    from stargz.oci.formats.manifest import MAX_CONFIG_SIZE
+    from stargz.oci.formats.manifest import MAX_CONFIG_SIZE, OCI_MANIFEST
     from stargz.oci.formats.reference import LayoutReference
 
     layout = LayoutDestination(LayoutReference(str(folder), "latest"))
@@ -75,8 +76,18 @@ def copy_image(image: Any, folder: Path) -> None:
                     raise DigestError(name, entry.digest, f"{algorithm}:{actual}")
                 blob.commit(entry.digest)
     layout.write_blob(image.repository.read_blob(config, MAX_CONFIG_SIZE), config.digest)
-    layout.write_manifest(image.manifest.data, image.manifest.media_type, named=True)
+    manifest = {**image.json, "mediaType": OCI_MANIFEST, "config": _oci(image.json["config"])}
+    manifest["layers"] = list(map(_oci, image.json["layers"]))
+    layout.write_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, named=True)
     layout.close()
+
+
+def _oci(entry: dict[str, Any]) -> dict[str, Any]:
+    """A descriptor with the type that OCI's documents have for the same."""
+    from stargz.oci.formats.manifest import OCI_TYPES
+
+    kind = entry.get("mediaType", "")
+    return {**entry, "mediaType": OCI_TYPES.get(kind, kind)}
 
 
 def pieces(image: Any, number: int) -> Iterator[bytes]:
