@@ -79,7 +79,8 @@ class NewFile:
         """Let go of the descriptor, and of a temporary name."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):  # what was published is on the disk
+                os.close(fd)
         if self._named:
             self._named = False
             with suppress(FileNotFoundError):
@@ -191,10 +192,11 @@ def write_all(fd: int, data: bytes | memoryview) -> int:
 
 
 def sync_folder(folder: str) -> None:
-    """Have the names in `folder` on the disk, where its file system can do that."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
+    """Have the names in `folder` on the disk, where its file system can do that, and we may open
+    it: by now they are there, and whole."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(fd)
-    finally:
-        os.close(fd)
+        finally:
+            os.close(fd)

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -191,7 +191,7 @@ class LayoutDestination:
 
     def close(self) -> None:
         """Give back what it holds; nothing stays of a layout that was made for nothing."""
-        with suppress(OSError):  # it is there for good, or another still writes to it
+        with suppress(OSError, StargzError):  # it is there for good, or another still writes to it
             if not self._was_there:
                 self._take_away()
         if self._used is not None:
@@ -212,21 +212,24 @@ class LayoutDestination:
                     path.rmdir()
 
     def _unmake(self) -> None:
-        folder = self._path / "blobs"
-        fd = _open_folder(folder)
-        try:
-            if self._used is not None:
-                fcntl.flock(self._used, fcntl.LOCK_UN)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if Layout(self._path).index.manifests or any(folder.glob("*/*")):
-                return
-            for name in folder.iterdir():
-                name.rmdir()
-            folder.rmdir()
-            for marker in ("index.json", "oci-layout"):
-                (self._path / marker).unlink()
-        finally:
-            os.close(fd)
+        """What is there of it: making it may have failed anywhere."""
+        folder, index = self._path / "blobs", self._path / "index.json"
+        with ExitStack() as stack:
+            if folder.exists():
+                fd = _open_folder(folder)
+                stack.callback(os.close, fd)
+                if self._used is not None:
+                    fcntl.flock(self._used, fcntl.LOCK_UN)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (index.exists() and Layout(self._path).index.manifests) or any(
+                    folder.glob("*/*")
+                ):
+                    return
+                for name in folder.iterdir():
+                    name.rmdir()
+                folder.rmdir()
+            for marker in (index, self._path / "oci-layout"):
+                marker.unlink(missing_ok=True)
 
     # --- the directory ------------------------------------------------------------------
 
