@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Command, Extension, setup
+from setuptools import Command, Distribution, Extension, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
@@ -51,6 +51,12 @@ class BuildModules(build_ext):
         super().build_extension(ext)
 
 
+class Stargz(Distribution):
+    """An editable installation asks for `has_data`, and would go without the manual."""
+
+    has_data = Distribution.has_data_files
+
+
 class InstallManual(Command):
     """The manual pages, which the parsers make; they need nothing that is compiled."""
 
@@ -73,6 +79,7 @@ class InstallManual(Command):
 
 if __name__ == "__main__":
     setup(
+        distclass=Stargz,
         cmdclass={
             "build_clib": BuildKernels,
             "build_ext": BuildModules,

@@ -58,6 +58,18 @@ def test_every_page_is_in_the_index() -> None:
         assert page.name == "README.md" or f"({name_of(page)})" in index, page
 
 
+def test_messages_that_the_questions_quote_are_messages() -> None:
+    """As far as they stand in one piece in the source, which breaks lines."""
+    python = "".join(path.read_text() for path in ROOT.glob("stargz/**/*.py"))
+    kernels = "".join(path.read_text() for path in ROOT.glob("csrc/*/*.c"))
+    source = re.sub(r'"\s*f?"', "", re.sub(r"\{[^{}]*\}", "...", python) + kernels)
+    headings = re.findall(r"^\*\*(.*)\*\*", (ROOT / "docs/faq.md").read_text(), re.M)
+    quoted = [text for heading in headings for text in re.findall(r'"([^"]+)"', heading)]
+    assert len(quoted) > 5
+    for text in quoted:
+        assert all(part.strip(" ,") in source for part in text.split("...")), text
+
+
 def test_readme_is_two_screens() -> None:
     assert len((ROOT / "README.md").read_text()) < 7500
 
