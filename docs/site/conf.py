@@ -15,7 +15,7 @@ suppress_warnings = ["ref.python"]
 smartquotes = False  # which make one dash of an option's two
 highlight_language = "none"
 python_maximum_signature_line_length = 80
-toc_object_entries_show_parents = "hide"
+toc_object_entries = False
 
 html_theme = "furo"
 html_title = f"stargz {version}"

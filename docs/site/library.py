@@ -31,7 +31,8 @@ def pages() -> Pages:
     yield "index.md", _index({name: title for name, (title, _) in parts.items()})
     for name, (title, found) in parts.items():
         blocks = (_block(full, value) for full, value in found)
-        yield name, f"# {title}\n\n" + "\n".join(blocks)
+        listed = ", ".join(f"{{py:obj}}`{full}`" for full, _ in found)
+        yield name, f"# {title}\n\n{listed}\n\n" + "\n".join(blocks)
 
 
 def _sorted() -> list[list[tuple[str, Any]]]:
