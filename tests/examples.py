@@ -107,11 +107,16 @@ def programs(folder: Path, work: Path) -> None:
 
 
 @contextlib.contextmanager
-def hosts(folder: Path, work: Path) -> Iterator[dict[str, str]]:
-    """registry.example, which has app:1.0, and mirror.example, which is empty."""
-    with registry(folder / "one") as full, registry(folder / "two") as empty:
-        full.push(work / "layout", "app", "1.0")
-        yield {"registry.example": full.host, "mirror.example": empty.host}
+def hosts(folder: Path, work: Path, text: str) -> Iterator[dict[str, str]]:
+    """registry.example, which has app:1.0, and mirror.example, which is empty: where named."""
+    with contextlib.ExitStack() as stack:
+        names = {}
+        for name in ("registry.example", "mirror.example"):
+            if name in text:
+                names[name] = stack.enter_context(registry(folder / name))
+        if full := names.get("registry.example"):
+            full.push(work / "layout", "app", "1.0")
+        yield {name: server.host for name, server in names.items()}
 
 
 def run_page(page: Path, folder: Path) -> None:
@@ -128,12 +133,10 @@ def run_page(page: Path, folder: Path) -> None:
     env = environment(HOME=str(folder), XDG_STATE_HOME=str(folder / "state"))
     env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
     with contextlib.ExitStack() as stack:
-        names: dict[str, str] = {}
         if "stargz mount" in text or "stargz.mount" in text:
             needs_fuse()
             stack.callback(clean_up, work / "mnt")
-        if ".example" in text:
-            names = stack.enter_context(hosts(folder, work))
+        names = stack.enter_context(hosts(folder, work, text))
         for block in examples:
             run_block(block, work, env, names)
 
