@@ -88,8 +88,9 @@ class Deflate:
         last: bool = True,
     ) -> Deflate:
         """Of a dynamic block: `lengths` are symbols of `steps`, or with what is added to them."""
-        self.begin(2, last).bits(counts[0] - 257, 5).bits(counts[1] - 1, 5).bits(15, 4)
-        for symbol in ORDER:
+        count = 1 + max((i for i in range(4, 19) if steps.get(ORDER[i])), default=3)
+        self.begin(2, last).bits(counts[0] - 257, 5).bits(counts[1] - 1, 5).bits(count - 4, 4)
+        for symbol in ORDER[:count]:
             self.bits(steps.get(symbol, 0), 3)
         how = codes(steps)
         for length in lengths:

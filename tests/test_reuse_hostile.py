@@ -73,6 +73,10 @@ GOOD = {
     "one distance, not the first": dynamic(MATCHES, {2: 1}, A, A, A, match(3, 3)),
     "no distance": dynamic({A: 1, 256: 1}, {}, *[A] * 9),
     "only an end": header(*TO_END, 1, 0).bits(0, 1),
+    "a step that another block had": Deflate()
+    .dynamic({15: 1, 256: 1}, {}, [15], last=False)
+    .header((257, 1), STEPS, [*TO_END, 1, 0])
+    .bits(0, 1),
     "30 distances": dynamic({A: 1, 256: 2, 285: 2}, {0: 1, 29: 1}, A, match(258, 1), A),
     "286 literals": dynamic({A: 1, 256: 2, 285: 2}, {0: 1}, A, match(258, 1), A),
     "codes of 15 bits": dynamic(
@@ -97,6 +101,8 @@ GOOD = {
 # zlib takes no codes that leave values unused, but for one code of one bit.
 LENIENT = {
     "few literals": dynamic(some(), {}, A, A + 2, A + 1),
+    "few long literals": dynamic({A: 1, A + 1: 13, 256: 13}, {}, A, A + 1),
+    "few long distances": dynamic(MATCHES, {0: 1, 1: 12, 2: 12}, A, match(3, 1), match(3, 3)),
     "few distances": dynamic(MATCHES, {0: 3, 1: 3}, A, match(3, 1), match(3, 2)),
     "one distance, of two bits": dynamic(MATCHES, {0: 2}, A, match(3, 1)),
     "few codes for lengths": header(*TO_END, 1, 0, steps={0: 2, 1: 2, 18: 2}).bits(0, 1),
@@ -109,6 +115,16 @@ BAD = {
     "too many codes for lengths": (header(steps={0: 1, 1: 1, 18: 7}), BLOCK),
     "no code for lengths": (header(steps={}), BLOCK),
     "none of few literals": (broken(some(), {}, A).bits(255, 8).bits(*REST), SYMBOL),
+    "none of few long literals": (
+        broken({A: 1, A + 1: 13, 256: 13}, {}, A).bits(0b0100000000001, 13).bits(*REST),
+        SYMBOL,
+    ),
+    "none of few long distances": (
+        broken(MATCHES, {0: 1, 1: 12, 2: 12}, A, (257, 0, 9, 0))
+        .bits(0b010000000001, 12)
+        .bits(*REST),
+        SYMBOL,
+    ),
     "none of few distances": (
         broken(MATCHES, {0: 3, 1: 3}, A, (257, 0, 9, 0)).bits(7, 3).bits(*REST),
         SYMBOL,
@@ -124,6 +140,9 @@ BAD = {
     "no distance, a match": (broken(MATCHES, {}, A, (257, 0, 9, 0)).bits(*REST), SYMBOL),
     "only an end, the other bit": (header(*TO_END, 1, 0).bits(1, 1).bits(*REST), SYMBOL),
     "no end": (header(*TO_END, 0, 1, 1, counts=(258, 2)), BLOCK),
+    "no end, within zeros": (header((18, 127), (18, 101), (18, 99), counts=(286, 30)), BLOCK),
+    "no end, zeros up to it": (header((18, 127), (18, 97), (18, 99), counts=(286, 30)), BLOCK),
+    "no end, another behind it": (header(*TO_END, 0, 1, 1, 1, counts=(286, 30)), BLOCK),
     "nothing to repeat": (header((16, 0)), BLOCK),
     "repeated too often": (header(*TO_END, 1, (16, 0)), BLOCK),
     "zeros too many": (header(*TO_END, 1, (17, 0)), BLOCK),

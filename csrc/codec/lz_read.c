@@ -93,7 +93,7 @@ static sgz_lz_ended stored(sgz_lz_reader *r, sgz_lz_call *c)
     size_t n = r->stored, room = (size_t)(c->end - c->op), left = (size_t)(c->in_end - c->in);
     n = n < room ? n : room;
     n = n < left ? n : left;
-    if (n && !r->bit_count) {
+    if (n) {
         memcpy(c->op, c->in, n);
         c->op += n;
         c->in += n;
@@ -127,10 +127,7 @@ static sgz_lz_ended precodes(sgz_lz_reader *r, sgz_lz_call *c)
             return NO_INPUT;
         r->lengths[sgz_codec_precode_order[r->at]] = (uint8_t)sgz_lz_take(r, 3);
     }
-    int any = 0;
-    for (unsigned i = 0; i < SGZ_PRECODES; i++)
-        any |= r->lengths[i];
-    if (!any || !sgz_codec_lz_precodes(&r->tables, r->lengths))
+    if (!sgz_codec_lz_precodes(&r->tables, r->lengths))
         return sgz_lz_broken(c, SGZ_BROKEN_BLOCK);
     r->at = 0;
     r->step = LENGTHS;
@@ -185,7 +182,7 @@ static sgz_lz_ended steps(sgz_lz_reader *r, sgz_lz_call *c)
         case BEGIN:
             r->bits = r->bit_count = 0;
             r->history = 0;
-            r->last = r->fixed = 0;
+            r->last = 0;
             c->reach = 0;
             r->step = BLOCK;
             break;

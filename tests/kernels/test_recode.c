@@ -76,32 +76,45 @@ static void tokens_say(const uint8_t *text, size_t size)
     CHECK(at <= size && size);
 }
 
-/* Members of data[0, size), cut at random, with a part that is no token's, come back. The same bytes,
- * whatever the recoder made before. */
-static void members_of(const uint8_t *text, size_t size)
+/* A member comes back: the same bytes as of a recoder that made none before. */
+static void one_member(sgz_recoder *r, const uint8_t *text, size_t begin, size_t size,
+                       const sgz_lz_piece pieces[3])
 {
     static uint8_t packed[SIZE + SIZE / 8 + 1024], again[sizeof packed], back[OUT];
-    sgz_recoder *r, *fresh;
+    sgz_recoder *fresh;
     sgz_error err;
-    size_t made, len, from = below((uint32_t)size), to = from + below((uint32_t)(size - from) + 1);
+    size_t made, len, bound = sgz_codec_member_bound(size);
+    CHECK(!sgz_codec_recode_member(r, begin, size, packed, bound, &made, &err));
+    CHECK(made <= bound);
+    outcome o = inflate_all(packed, made, back);
+    CHECK(!o.status && o.at_end && o.members == 1 && o.len == size && !memcmp(back, text + begin, size));
+    CHECK(!sgz_codec_recoder_new(&fresh, &codecs, &err));
+    sgz_codec_recode_begin(fresh, text, &lz, pieces, 3);
+    CHECK(!sgz_codec_recode_member(fresh, begin, size, again, bound, &len, &err));
+    CHECK(len == made && !memcmp(again, packed, len));
+    sgz_codec_recoder_free(fresh);
+}
+
+/* Members of data[0, size), cut at random, with a part that is no token's; and what lies before them, the
+ * end and all of it. */
+static void members_of(const uint8_t *text, size_t size)
+{
+    static sgz_recoder *r;
+    sgz_error err;
+    size_t from = below((uint32_t)size), to = from + below((uint32_t)(size - from) + 1);
     sgz_lz_piece pieces[] = {{0, 0}, {from, -1}, {to, (int64_t)to}};
-    CHECK(!sgz_codec_recoder_new(&r, &codecs, &err));
+    CHECK(r || !sgz_codec_recoder_new(&r, &codecs, &err));
+    sgz_codec_recode_begin(r, text, &lz, pieces, 3);
+    one_member(r, text, size - 3000, 3000, pieces);
     for (size_t at = 0, n; at < size; at += n) {
         n = 1 + below(below(2) ? 300 : 100000);
         n = n < size - at ? n : size - at;
         if (!at || below(4) == 0)
             sgz_codec_recode_begin(r, text, &lz, pieces, 3);
-        CHECK(!sgz_codec_recode_member(r, at, n, packed, sgz_codec_member_bound(n), &made, &err));
-        CHECK(made <= sgz_codec_member_bound(n));
-        outcome o = inflate_all(packed, made, back);
-        CHECK(!o.status && o.at_end && o.members == 1 && o.len == n && !memcmp(back, text + at, n));
-        CHECK(!sgz_codec_recoder_new(&fresh, &codecs, &err));
-        sgz_codec_recode_begin(fresh, text, &lz, pieces, 3);
-        CHECK(!sgz_codec_recode_member(fresh, at, n, again, sgz_codec_member_bound(n), &len, &err));
-        CHECK(len == made && !memcmp(again, packed, len));
-        sgz_codec_recoder_free(fresh);
+        one_member(r, text, at, n, pieces);
+        one_member(r, text, below((uint32_t)at + 1), 1 + below((uint32_t)(n < 300 ? n : 300)), pieces);
     }
-    sgz_codec_recoder_free(r);
+    one_member(r, text, 0, size, pieces);
 }
 
 static void comes_back(int level, int strategy, size_t flush, size_t in_step, size_t out_step)
@@ -118,8 +131,209 @@ static void comes_back(int level, int strategy, size_t flush, size_t in_step, si
     CHECK(!o.status && o.members == 3 && o.at_end && !o.garbage && o.len == SIZE);
     CHECK(!memcmp(out, s.text, SIZE));
     tokens_say(out, SIZE);
+    CHECK(out_step > 1000 || lz.mark_count > SIZE / 131072); /* what is looked for is not far from one */
     members_of(out, SIZE);
     free_stream(&s);
+}
+
+/* Codes of 15 bits, and longer ones that are cut to that: as often as Fibonacci's numbers, and others in
+ * each section, so that it is a block. */
+static void deep_codes(void)
+{
+    enum { SECTION = 16384, SYMBOLS = 20 };
+    stream s = new_stream(SIZE);
+    for (size_t begin = 0; begin < SIZE; begin += SECTION) {
+        size_t end = begin + SECTION < SIZE ? begin + SECTION : SIZE, at = begin;
+        uint8_t first = begin / SECTION % 2 ? 'a' : 'A';
+        for (uint32_t a = 1, b = 1, n = 0; n < SYMBOLS && at + a < end; n++) {
+            memset(s.text + at, first + (int)n, a);
+            at += a;
+            b += a;
+            a = b - a;
+        }
+        memset(s.text + at, first + SYMBOLS, end - at);
+        for (size_t n = end - begin; n > 1; n--) {
+            size_t other = begin + below((uint32_t)n);
+            uint8_t c = s.text[begin + n - 1];
+            s.text[begin + n - 1] = s.text[other];
+            s.text[other] = c;
+        }
+    }
+    add_member(&s, 0, SIZE, 6, 2, 0);
+    CHECK(!read_all(s.blob, s.len, s.len, OUT).status);
+    static uint8_t packed[SIZE + SIZE / 8 + 1024], back[OUT];
+    const sgz_lz_piece piece = {0, 0};
+    sgz_recoder *r;
+    sgz_error err;
+    size_t made;
+    CHECK(!sgz_codec_recoder_new(&r, &codecs, &err));
+    for (size_t at = 0; at < SECTION; at += 1000) {
+        sgz_codec_recode_begin(r, out, &lz, &piece, 1);
+        CHECK(!sgz_codec_recode_member(r, at, SIZE - at, packed, sizeof packed, &made, &err));
+        outcome o = inflate_all(packed, made, back);
+        CHECK(!o.status && o.len == SIZE - at && !memcmp(back, out + at, o.len));
+    }
+    sgz_codec_recoder_free(r);
+    free_stream(&s);
+}
+
+/* More literals before a match than a token counts: given by one call, and by many, which do not leave
+ * them all to the match. */
+static void long_run(size_t step)
+{
+    enum { LONG = SGZ_LZ_LITERALS_MAX + 5000, MATCH = 100 };
+    stream s = new_stream(LONG + MATCH);
+    uint8_t *to = malloc(LONG + MATCH);
+    sgz_lz_reader *r;
+    sgz_error err;
+    size_t size = 0, said = 0, made;
+    memset(s.text + LONG, 'x', MATCH);
+    add_member(&s, 0, LONG, 0, 0, 0);
+    add_member(&s, LONG, LONG + MATCH, 6, 0, 0);
+    sgz_lz_free(&lz);
+    CHECK(to && !sgz_codec_lz_reader_new(&r, &codecs, &err));
+    r->to = &lz;
+    for (const uint8_t *next = s.blob; size < LONG + MATCH; size += made) {
+        size_t room = LONG + MATCH - size < step ? LONG + MATCH - size : step;
+        CHECK(!sgz_codec_lz_read(r, &next, &s.len, to + size, room, &made, &err) && made);
+        CHECK(r->out - r->covered < 1 << 20);
+    }
+    CHECK(!memcmp(to, s.text, size));
+    tokens_say(to, size);
+    for (size_t i = 0; i < lz.count; i++)
+        said += sgz_lz_run(lz.tokens[i]) + sgz_lz_len(lz.tokens[i]);
+    CHECK((int64_t)said == r->covered);
+    sgz_codec_lz_reader_free(r);
+    free(to);
+    free_stream(&s);
+}
+
+/* --- tokens that are made up ------------------------------------------------------------- */
+
+static uint32_t match_of(uint32_t len, uint32_t distance)
+{
+    uint32_t symbol = SGZ_DISTANCES - 1;
+    while (sgz_codec_distance_base[symbol] > distance)
+        symbol--;
+    return sgz_lz_match(len, symbol, distance - sgz_codec_distance_base[symbol], 0);
+}
+
+/* How long text[begin, end) is as a member, which comes back; made by a recoder that made one of the first
+ * half by other tokens before, if they are given. */
+static size_t recoded(const uint8_t *text, size_t begin, size_t end, const sgz_lz *before,
+                      const sgz_lz *from, const sgz_lz_piece *pieces, size_t piece_count)
+{
+    static uint8_t packed[SIZE + SIZE / 8 + 1024], back[OUT];
+    sgz_recoder *r;
+    sgz_error err;
+    size_t made = 0;
+    CHECK(!sgz_codec_recoder_new(&r, &codecs, &err));
+    for (int again = before == NULL; again < 2; again++) {
+        size_t len = again ? end - begin : (end - begin) / 2;
+        sgz_codec_recode_begin(r, text, again ? from : before, pieces, piece_count);
+        CHECK(!sgz_codec_recode_member(r, begin, len, packed, sizeof packed, &made, &err));
+        outcome o = inflate_all(packed, made, back);
+        CHECK(!o.status && o.at_end && o.len == len && !memcmp(back, text + begin, len));
+    }
+    sgz_codec_recoder_free(r);
+    return made;
+}
+
+static void noise(uint8_t *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        text[i] = (uint8_t)('a' + below(16));
+}
+
+/* Matches with as many bits as there can be, beside such of few: of one byte all that there is, so that any
+ * match is right. */
+static void long_matches(void)
+{
+    enum { BEGIN = SGZ_DISTANCE_MAX };
+    static uint32_t tokens[SIZE];
+    static uint8_t text[SIZE + 64];
+    sgz_lz_mark marks[] = {{0, 0}};
+    sgz_lz made_up = {.tokens = tokens, .marks = marks, .mark_count = 1};
+    const sgz_lz_piece piece = {0, 0};
+    size_t at = BEGIN;
+    memset(text, 'a', sizeof text);
+    tokens[made_up.count++] = sgz_lz_literals(BEGIN);
+    while (at + SGZ_MATCH_MAX < SIZE) {
+        static const uint32_t all[] = {SGZ_LENGTHS, SGZ_DISTANCES};
+        uint32_t symbols[2], rare = made_up.count % 64 < 4;
+        for (unsigned i = 0; i < 2; i++) {
+            symbols[i] = rare ? all[i] - 8 : 0;
+            while (below(3) && symbols[i] < all[i] - 1)
+                symbols[i]++;
+        }
+        uint32_t len = sgz_codec_length_base[symbols[0]] + below(1u << sgz_codec_length_extra[symbols[0]]);
+        uint32_t more = below(1u << sgz_codec_distance_extra[symbols[1]]);
+        tokens[made_up.count++] = sgz_lz_match(len, symbols[1], more, 0);
+        at += len;
+    }
+    recoded(text, 0, at, NULL, &made_up, &piece, 1);
+}
+
+/* What is stored takes as many blocks as its length does. */
+static void stored(void)
+{
+    static const size_t sizes[] = {1, 65535, 65536, 65537, 131070, 131071, 200000};
+    static uint8_t text[200000 + 64];
+    const sgz_lz none = {0};
+    const sgz_lz_piece piece = {0, -1};
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (uint8_t)below(256);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        CHECK(recoded(text, 0, sizes[i], NULL, &none, &piece, 1) < sizes[i] + sizes[i] / 8192 + 64);
+}
+
+/* A match that is found again as far back as can be, and one byte further, where a byte that is not the
+ * stream's was put between. */
+static void farthest(void)
+{
+    enum { FAR = SGZ_DISTANCE_MAX, LEN = 8, AT = 30000 };
+    uint32_t tokens[] = {sgz_lz_literals(FAR), match_of(LEN, FAR)};
+    sgz_lz_mark marks[] = {{0, 0}};
+    const sgz_lz made_up = {.tokens = tokens, .count = 2, .marks = marks, .mark_count = 1};
+    uint8_t text[FAR + LEN + 64];
+    size_t made[2];
+    noise(text, sizeof text);
+    memcpy(text, "ONLYHERE", LEN);
+    for (size_t more = 0; more < 2; more++) {
+        const sgz_lz_piece pieces[] = {{0, 0}, {AT, -1}, {AT + 1, (int64_t)(AT + 1 - more)}};
+        text[FAR] = 'a';
+        memcpy(text + FAR + more, "ONLYHERE", LEN);
+        made[more] = recoded(text, 0, FAR + LEN + more, NULL, &made_up, pieces, 3);
+    }
+    CHECK(made[0] < made[1]);
+}
+
+/* A match that begins before the member, and is found again so far that much or little is left of it. */
+static void left_over(void)
+{
+    enum { BEGIN = 1000, FOUND = 2000, AT = 3000, END = 3500, LEN = 10, BEFORE = 4 };
+    uint32_t far = AT - (BEGIN - BEFORE);
+    uint32_t tokens[] = {sgz_lz_literals(FOUND - 3), match_of(3, 500), sgz_lz_literals(AT - FOUND),
+                         match_of(LEN, far), sgz_lz_literals(END - AT - LEN)};
+    uint32_t fewer[] = {sgz_lz_literals(AT), match_of(LEN, far), sgz_lz_literals(END - AT - LEN)};
+    sgz_lz_mark marks[] = {{0, 0}};
+    const sgz_lz made_up = {.tokens = tokens, .count = 5, .marks = marks, .mark_count = 1};
+    const sgz_lz not_found = {.tokens = fewer, .count = 3, .marks = marks, .mark_count = 1};
+    const sgz_lz_piece piece = {0, 0};
+    uint8_t text[END + 64];
+    noise(text, sizeof text);
+    memcpy(text + BEGIN - BEFORE, "0123456789", LEN);
+    memcpy(text + FOUND - 3, text + FOUND - 3 - 500, 3);
+    memcpy(text + AT, "0123456789", LEN);
+    for (size_t len = SGZ_MATCH_MIN; len <= LEN; len++) {
+        memcpy(text + FOUND, "0123456789", len);
+        text[FOUND + len] = '#';
+        recoded(text, BEGIN, END, NULL, &made_up, &piece, 1);
+    }
+    CHECK(recoded(text, BEGIN, END, NULL, &made_up, &piece, 1) <
+          recoded(text, BEGIN, END, NULL, &not_found, &piece, 1));
+    CHECK(recoded(text, BEGIN, END, &made_up, &not_found, &piece, 1) ==
+          recoded(text, BEGIN, END, NULL, &not_found, &piece, 1));
 }
 
 /* Whatever happens to a stream, the verdict is ISA-L's, and what was decoded are its bytes. */
@@ -181,6 +395,13 @@ int main(void)
     load_streams();
     CHECK(!sgz_codec_load_isal(&codecs, "libisal.so.2", &err));
     best_codes();
+    deep_codes();
+    farthest();
+    left_over();
+    stored();
+    long_matches();
+    long_run(SIZE_MAX);
+    long_run(300000);
     for (int level = 0; level < 10; level += 3)
         comes_back(level, 0, level ? 30000 : 0, level == 3 ? 100 : SIZE, level == 6 ? 1000 : OUT);
     for (size_t i = 1; i < sizeof strategies / sizeof *strategies; i++)
