@@ -15,8 +15,10 @@ import json
 import math
 import os
 import shutil
+import socketserver
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
@@ -49,8 +51,8 @@ from stargz.oci.registry.credentials import CredentialStore
 from stargz.oci.registry.failures import words_of
 from stargz.oci.registry.fields import parse_challenges, parse_links
 from stargz.patching import toc_lines
-from stargz.sources.client import Response, origin, redact, target
-from stargz.sources.http import _content_range
+from stargz.sources.client import Client, Response, origin, redact, target
+from stargz.sources.http import HTTPSource, _content_range
 from stargz.sources.pace import asked_to_wait, retry_after
 from stargz.sources.tries import TransientError
 
@@ -234,6 +236,64 @@ def said(data: bytes) -> None:
         text = words_of(Response(400, headers(Content_Type=kind), data, "https://a.example/"))
         assert len(text) < 4 * MAX_LINE
         assert not text or text.isprintable()
+
+
+class _Saying(socketserver.StreamRequestHandler):
+    """Says what it was given to whatever it is asked."""
+
+    words = b""
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            self.wfile.write(self.words)
+
+
+@cache
+def talker() -> tuple[str, Client]:
+    """A server that says _Saying.words, and who asks it."""
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Saying)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    atexit.register(server.server_close)
+    atexit.register(server.shutdown)
+    client = Client(timeout=2.0, tries=1, patience=2.0, host_patience=0.0, backoff=0.001)
+    return f"http://127.0.0.1:{server.server_address[1]}/x", client
+
+
+@parser(
+    lambda: [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 95-99/100\r\nContent-Length: 5\r\n"
+        b'ETag: "x"\r\n\r\nhello',
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: z\r\n\r\n",
+        b"HTTP/1.0 404 Not Found\r\nServer: x\r\n\r\n<html>",
+    ],
+    *(b"\r\n", b"\n", b": ", b" ", b"HTTP/1.0", b"HTTP/9", b"Content-Length: 7\r\n", b"chunked"),
+    *(
+        b"ffffffffffffffff\r\n",
+        b"-1\r\n",
+        b"\xff",
+        b"\0",
+        b"204",
+        b"416",
+        b"Content-Encoding: gzip\r\n",
+    ),
+)
+def answers(data: bytes) -> None:
+    if b"ocation" in data.partition(b"\r\n\r\n")[0]:
+        return  # nobody else is asked
+    url, client = talker()
+    _Saying.words = data
+    with refusing():
+        for method in ("GET", "HEAD"):
+            found = client.request(method, url, follow=False, limit=1 << 16)
+            assert 100 <= found.status < 1000 and len(found.data) <= 1 << 16
+    with refusing(), contextlib.closing(HTTPSource(url, client=client, tail=5)) as source:
+        assert source.size >= 0
+        assert len(source.read_at(0, min(3, source.size))) == min(3, source.size)
 
 
 # --- names --------------------------------------------------------------------------------------
