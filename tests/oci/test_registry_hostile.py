@@ -98,6 +98,17 @@ BAD: dict[str, tuple[Any, str]] = {
         image(config={"mediaType": layouts.OCI_CONFIG, "digest": DIGEST, "size": 1 << 40}),
         "limit",
     ),
+    "layers twice": (
+        json.dumps(image()).replace('"layers"', '"layers": [], "layers"').encode(),
+        "the key 'layers' is there twice",
+    ),
+    "layers in two cases": (image(Layers=[]), "'Layers' stands for 'layers'"),
+    "layers with a long s": (image(**{"layer\u017f": []}), "stands for 'layers'"),
+    "digests in two cases": (layer(Digest=DIGEST), "'Digest' stands for 'digest'"),
+    "a digest twice": (
+        json.dumps(image()).replace('"digest"', '"digest": "x", "digest"').encode(),
+        "the key 'digest' is there twice",
+    ),
     "artifact": (image(artifactType="application/spdx+json"), "artifact"),
 }
 

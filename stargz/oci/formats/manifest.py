@@ -207,10 +207,25 @@ def check_bytes(data: bytes, digest: str, source: str, what: str = "") -> None:
         raise DigestError(what or "its content", digest, actual, source)
 
 
+class _TwiceError(Exception):
+    """Of an object with a key that is there twice: Go takes the last of some values, and puts
+    others together."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for n, key in enumerate(keys) if key in keys[:n]))
+    return found
+
+
 def load_json(data: bytes, source: str) -> dict[str, Any]:
-    """The JSON object in `data`; FormatError for anything else."""
+    """The JSON object in `data`, in which no key is twice; FormatError for anything else."""
     try:
-        found = json.loads(data)
+        found = json.loads(data, object_pairs_hook=_once)
+    except _TwiceError as twice:
+        raise FormatError(f"the key {twice.args[0]!r:.60} is there twice", source) from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON ({error})", source) from None
     if not isinstance(found, dict):
@@ -225,6 +240,14 @@ _FIELDS = frozenset(
         *("config", "layers", "manifests", "fsLayers"),
         *("platform", "os", "architecture", "variant", "os.version", "os.features"),
     )
+)
+
+
+# What of them decides what an image is, and so may be written in one way only.
+_DESCRIPTOR = ("mediaType", "digest", "size", "annotations", "platform", "artifactType")
+_DOCUMENT = (
+    *("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject"),
+    *("annotations", "fsLayers"),
 )
 
 
@@ -259,6 +282,7 @@ def parse_manifest(
         found = without_nulls(given)
     except RecursionError:
         raise FormatError("nested too deeply", source) from None
+    check_keys(given, _DOCUMENT, source)
     stated = found.get("mediaType")
     if stated is not None and not isinstance(stated, str):
         raise FormatError("its mediaType is not a text", source)
@@ -300,6 +324,7 @@ def descriptor(value: object, source: str, where: str) -> Descriptor:
     """A checked descriptor; FormatError says what of it is wrong."""
     if not isinstance(value, dict):
         raise FormatError(f"{where} is not a descriptor", source)
+    check_keys(value, _DESCRIPTOR, source)
     digest, size = value.get("digest"), value.get("size")
     if not isinstance(digest, str) or not is_digest(digest):
         raise FormatError(f"{where}: {digest!r:.200} is not a digest that can be checked", source)
@@ -414,9 +439,10 @@ def diff_ids(config: Mapping[str, Any], count: int, source: str) -> list[str]:
 
 
 def check_keys(found: Mapping[str, Any], known: Sequence[str], source: str) -> None:
-    """Refuse keys that differ from known ones only in case: Go's readers take either."""
-    folded = {key.lower(): key for key in known}
+    """Refuse keys that differ from known ones only in case: Go's readers take either, and a long s
+    for an s."""
+    folded = {key.casefold(): key for key in known}
     for key in found:
-        meant = folded.get(key.lower())
+        meant = folded.get(key.casefold())
         if meant is not None and key != meant:
             raise FormatError(f"the key {key!r:.60} stands for {meant!r} to some readers", source)

@@ -223,12 +223,20 @@ def is_tag(value: object) -> bool:
 def _split(text: str, there: Callable[[Path], bool]) -> tuple[str, str | None]:
     """A path and the ref behind it. Both may have colons: the longest path that is there is
     meant."""
-    if there(Path(text)):
+    if _is(there, text):
         return text, None
     colons = [at for at, c in enumerate(text) if c == ":" and at]
-    found = [at for at in colons if there(Path(text[:at]))]
+    found = [at for at in colons if _is(there, text[:at])]
     at = found[-1] if found else colons[0] if colons else len(text)
     return text[:at], text[at + 1 :] or None
+
+
+def _is(there: Callable[[Path], bool], path: str) -> bool:
+    """What cannot be looked at is not there, such as what no path can be."""
+    try:
+        return there(Path(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _parse_layout(src: str) -> LayoutReference:
