@@ -1,12 +1,14 @@
 """Pinned digests: levels 1 and 2 give these bytes, whatever the input's wrapping, the size of
-its pieces, the thread count and the machine. A change here is a change for every user who
-caches blobs by digest: it needs a new minor version and a line in CHANGELOG.md."""
+its pieces, the thread count and the processor, of one architecture. A change here is a change
+for every user who caches blobs by digest: it needs a new minor version and a line in
+CHANGELOG.md."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import os
+import platform
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,35 +19,51 @@ from oracle import sha256
 
 import stargz
 
-# Options: digest of the blob.
-PINS: list[tuple[dict[str, Any], str]] = [
-    ({"level": 1}, "sha256:45df474a0af56b99fb0b3fdc7a989fc53b9d70f306381f8f171d95c0803f1d41"),
-    ({"level": 2}, "sha256:45f1e14249e9673408796ced8857209fff78e19c6de3e7b98b003c424c9ab671"),
+# Options, and the digest of the blob: on x86-64, and on aarch64, where ISA-L searches otherwise.
+_PINS: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"level": 1},
+        "sha256:45df474a0af56b99fb0b3fdc7a989fc53b9d70f306381f8f171d95c0803f1d41",
+        "sha256:f05092c2e88a39f242f8f6f0bdaf796b813a0eb403614326f4db5c979f43d6a3",
+    ),
+    (
+        {"level": 2},
+        "sha256:45f1e14249e9673408796ced8857209fff78e19c6de3e7b98b003c424c9ab671",
+        "sha256:eaf566b0224e3b3a4b5ccb7f9985b5614e9d8c5bdd4d9f750b650e4a1fb1a495",
+    ),
     (
         {"level": 1, "chunk_size": 65536},
         "sha256:02bf0b3f495d5b57609417557a5a7fe483227db4c0644482514f14cb078e75a1",
+        "sha256:57714797541f078891a3212eb353a8b56a951eea1becd4963e5acd5995986531",
     ),
     (
         {"level": 2, "chunk_size": 65536},
         "sha256:6e50e2a3a467fff4b029fc720a9f5f775e4ac839a791940bd8b9a18a215f8040",
+        "sha256:542f47695e662813f9b471116b7cc89fdb72dc81f6ea69d585869ea448e5953a",
     ),
     (
         {"level": 1, "chunk_size": 65536, "min_chunk_size": 300_000},
         "sha256:6ced0f65a80553507e34c857a9b771b07db3e4ea8c63d4940b587dd9e9985410",
+        "sha256:be44e7ca38b7ef0f8ecb64fa0b75f994ea2d339c0423b6c2183d3e3f73a1a5cc",
     ),
     (
         {"level": 1, "chunk_size": 65536, "prioritized": ["usr/large", "usr/hard"]},
         "sha256:aabdfb4b11934948960bdfc5c341846d247e717907aa6b17bfb56be3e483f5a1",
+        "sha256:794fc6b2986b977a57b2a92a5a8fab00e7dbbd1762ec91ef21c16338e944f2a5",
     ),
     (
         {"level": 1, "lossless": True},
         "sha256:f25c24133c4dc8c3584fa9a6981bf86cc04aff22e36b4a40eb1892e2c6ce1402",
+        "sha256:7c751740850db20dba067809ecccb4fa0d98129878c0f4af607163641f9e3fde",
     ),
     (
         {"level": 1, "format": "stargz"},
         "sha256:1173dbfca2ec5a2363fc7e4b8304cd4f58822fd4754d62114d6c3ad0f857efc4",
+        "sha256:c1bce44097765157b0cb4dee1a7260d6dcd5cdc77ea345a45f83b628a2531f7f",
     ),
 ]
+_ARM = platform.machine() == "aarch64"
+PINS = [(options, arm if _ARM else x86) for options, x86, arm in _PINS]
 IDS = ["-".join(map(str, options.values())) for options, _ in PINS]
 
 

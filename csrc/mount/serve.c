@@ -13,7 +13,13 @@
  * sleep alone; 50 us give 0.09 s, and 1 ms takes the processor from those who read (tar 0.92 s
  * instead of 0.79). */
 #define LOOK_NS 200000
+#if defined(__x86_64__)
 #define RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() ((void)0)
+#endif
 #define MINOR_MIN 31 /* Linux 5.4: every feature that is relied on here */
 
 static void init(sgz_mount_thread *t, const sgz_mount_request *request)
