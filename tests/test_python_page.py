@@ -24,6 +24,7 @@ INTERNAL = {
     "read_row read_rows reader source trusted",
     "Tree": "engine entry_of landmarks locate node nodes whiteouts",
     "TOC": "parse row rows",
+    "Cache": "index is_current keep_index store tidy",
     "Image": "chunked describe descriptors external_toc index json number open_layers open_source "
     "repository root soci typed ways",
 }
@@ -67,7 +68,10 @@ def test_public_names(name: str, tmp_path: Path) -> None:
     stargz.convert(blobs.tar_of([("a", b"a")]), tmp_path / "layer.stargz")
     layouts.image(tmp_path / "layout", [tmp_path / "layer.stargz"])
     with stargz.open(tmp_path / "layer.stargz") as layer:
-        made = {"Layer": layer, "Tree": stargz.Tree(layer), "TOC": layer.toc}
+        made: dict[str, object] = {
+            "Layer": layer, "Tree": stargz.Tree(layer), "TOC": layer.toc,
+            "Cache": stargz.Cache(tmp_path / "cache"),
+        }  # fmt: skip
         if name == "Image":
             stargz.convert_image(f"oci:{tmp_path}/layout", f"oci:{tmp_path}/made")
             with stargz.open_image(f"oci:{tmp_path}/made") as image:

@@ -9,8 +9,6 @@ copyright = "the stargz authors"
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4  # as GitHub names them, which the pages' links rely on
-# Types of signatures are looked up by their last name: `bytes` is a field of several results, too.
-suppress_warnings = ["ref.python"]
 
 smartquotes = False  # which make one dash of an option's two
 highlight_language = "none"

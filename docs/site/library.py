@@ -3,6 +3,7 @@ signatures and docstrings. Which members of a class are public, docs/python.md s
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import inspect
 import re
@@ -70,7 +71,10 @@ def _block(full: str, value: Any) -> str:
     if issubclass(value, Exception):
         return _directive("exception", full, "", prose(value))
     members = "\n".join(_member(value, one) for one in _members(name, value))
-    return _directive("class", full, "", f"{prose(value)}\n\n{members}", depth=4)
+    # What a function makes, or is a result, is not made by its caller.
+    made = "made by" in (value.__doc__ or "") or _is_data(value) or "__init__" not in vars(value)
+    words = "" if made else signature(value.__init__, bound=True).removesuffix(" -> None")
+    return _directive("class", full, words, f"{prose(value)}\n\n{members}", depth=4)
 
 
 def _directive(kind: str, name: str, words: str, text: str, depth: int = 3) -> str:
@@ -112,7 +116,9 @@ def _member(owner: type, name: str) -> str:
         )
     typed = f"\n:type: {kind}" if kind and isinstance(kind, str) else ""
     text = prose(found) if isinstance(found, property) else ""
-    return f":::{{py:attribute}} {name}{typed}\n\n{text}\n:::\n"
+    # Types in signatures are looked up by their last name: `bytes` is a field of results, too.
+    hidden = "\n:no-index:" if name in vars(builtins) else ""
+    return f":::{{py:attribute}} {name}{typed}{hidden}\n\n{text}\n:::\n"
 
 
 def signature(function: Callable[..., Any], *, bound: bool = False) -> str:
