@@ -4,13 +4,13 @@
 #define SGZ_CODEC_RECODE_H
 
 #include "codec/gzip.h"
-#include "codec/lz.h"
+#include "codec/units.h"
 
 /* Bytes behind the data that are read (not used), whatever they are. */
 #define SGZ_RECODE_SLACK 32
 
-/* From `at` of the data on its bytes are those of the tokens' stream from `from` on; -1: of none. */
-typedef struct { size_t at; int64_t from; } sgz_lz_piece;
+/* Part of a member. */
+typedef struct { size_t at, len; } sgz_recode_range;
 
 /* Belongs to one thread at a time. */
 typedef struct sgz_recoder sgz_recoder;
@@ -26,5 +26,9 @@ void sgz_codec_recode_begin(sgz_recoder *recoder, const uint8_t *data, const sgz
  * member or its piece is replaced. It is fastest with members one after the other. */
 sgz_status sgz_codec_recode_member(sgz_recoder *recoder, size_t begin, size_t len, uint8_t *out,
                                    size_t out_cap, size_t *out_len, sgz_error *err);
+/* Of the member made last: where a search for matches would tell whether the tokens are poor. All of it
+ * where literals are more than what they are coded with, as those of good tokens hardly ever are; a
+ * part where they are all there is, as of what is compressed already; or (len 0) nowhere. */
+sgz_recode_range sgz_codec_recode_doubt(const sgz_recoder *recoder);
 
 #endif

@@ -30,7 +30,8 @@ typedef struct {
     sgz_write_batch *batches;
     size_t batch_count, batch_cap;
     struct { size_t count, taken, done; } parts[STAGES]; /* of LOAD, SAMPLE and COMPRESS */
-    int reuse;                      /* members are made of the input's tokens */
+    int reuse;                      /* members are made of the input's tokens; */
+    int doubt;                      /* and each by level 1 too */
     int last;                       /* no slab comes after it */
     int chunks_due;                 /* their digests are made with the tar's: else that of the
                                        blob is */
@@ -87,9 +88,9 @@ typedef struct {
     sgz_deflater deflater;          /* or, of zstd, */
     sgz_framer framer;
     sgz_recoder *recoder;           /* where tokens are reused */
-    sgz_inflater inflater;          /* where members are verified, and what of */
-    uint8_t *inflated;
-    size_t inflated_cap;
+    sgz_inflater inflater;          /* where members are verified */
+    uint8_t *scratch;               /* a member, inflated or made in another way */
+    size_t scratch_cap;
     void *loader;
     size_t part;                    /* of a slab, for LOAD, SAMPLE and COMPRESS */
     struct {                        /* the member of so many zeros that was made last */

@@ -173,7 +173,7 @@ static sgz_status work(void *arg, int number, sgz_error *err)
     sgz_codec_framer_free(&w.framer);
     sgz_codec_recoder_free(w.recoder);
     sgz_codec_inflater_free(&w.inflater);
-    free(w.inflated);
+    free(w.scratch);
     free(w.zeros.out);
     if (w.loader)
         c->filler.worker_free(c->filler.arg, w.loader);

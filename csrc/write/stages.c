@@ -12,10 +12,12 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
-/* Of each slab the first bytes of so many members, one in each such part of it, are made in both ways:
- * a hundredth of it. */
+/* Of each such part of a slab the first bytes of members, so many of them, are made in both ways: a
+ * hundredth of it. Tokens that gain less than 1/128 there are in doubt: those of fast compressors may
+ * lose 1/25. */
 #define SAMPLES 3
 #define SAMPLE_BYTES ((size_t)16 << 10)
+#define GAIN_SHIFT 7
 
 /* Smaller members of zeros are made anew. */
 #define ZEROS_MIN ((size_t)64 << 10)
@@ -69,7 +71,7 @@ static sgz_status plan(sgz_write_slot *s, int reuse, sgz_error *err)
     s->parts[LOAD].count = s->in.load_count;
     s->parts[COMPRESS].count = s->batch_count;
     s->parts[SAMPLE].count = reuse && s->in.lz_piece_count;
-    s->reuse = 0;
+    s->reuse = s->doubt = 0;
     return SGZ_OK;
 }
 
@@ -125,23 +127,53 @@ sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *e
     for (size_t k = 0; k < SAMPLES; k++) {
         while (i < in->member_count && in->members[i].start < in->len / SAMPLES * k)
             i++;
-        if (i == in->member_count)
-            break;
-        const sgz_write_member *member = &in->members[i++];
-        size_t len = member->len < SAMPLE_BYTES ? member->len : SAMPLE_BYTES, made = 0;
-        /* The slab's own output is not made yet, and has room for any of its members. */
-        sgz_status status = sgz_codec_recode_member(w->recoder, member->start, len, s->out, s->out_cap,
-                                                    &made, err);
-        reused += made;
-        if (!status)
-            status = sgz_codec_deflate_member(&w->deflater, in->buf + member->start, len, 0, s->out,
-                                              s->out_cap, &made, err);
-        compressed += made;
-        if (status)
+        for (size_t left = SAMPLE_BYTES; left && i < in->member_count; i++) {
+            const sgz_write_member *member = &in->members[i];
+            size_t len = member->len < left ? member->len : left, made = 0;
+            left -= len;
+            /* The slab's own output is not made yet, and has room for any of its members. */
+            sgz_status status = sgz_codec_recode_member(w->recoder, member->start, len, s->out,
+                                                        s->out_cap, &made, err);
+            reused += made;
+            if (!status)
+                status = sgz_codec_deflate_member(&w->deflater, in->buf + member->start, len, 0,
+                                                  s->out, s->out_cap, &made, err);
+            compressed += made;
+            if (status)
+                return status;
+        }
+    }
+    s->reuse = 1;
+    s->doubt = reused + (reused >> GAIN_SHIFT) > compressed;
+    return SGZ_OK;
+}
+
+/* Make a member of its tokens; and where these may be poor, by level 1 too: the smaller counts. */
+static sgz_status reuse(sgz_write_worker *w, const sgz_write_slot *s, const sgz_write_member *member,
+                        uint8_t *out, size_t room, size_t *out_len, sgz_error *err)
+{
+    const uint8_t *data = s->in.buf + member->start;
+    size_t made = 0, cap = sgz_codec_member_bound(member->len);
+    sgz_status status = sgz_codec_recode_member(w->recoder, member->start, member->len, out, room,
+                                                out_len, err);
+    if (status)
+        return status;
+    sgz_recode_range doubt = sgz_codec_recode_doubt(w->recoder);
+    if (s->doubt)
+        doubt = (sgz_recode_range){0, member->len};
+    if (!doubt.len)
+        return SGZ_OK;
+    if (!SGZ_FIT(w->scratch, w->scratch_cap, cap))
+        return sgz_write_no_memory(err);
+    if (doubt.len < member->len) {
+        status = pack(w, data + doubt.at, doubt.len, w->scratch, cap, &made, err);
+        if (status || made + (made >> GAIN_SHIFT) > doubt.len)
             return status;
     }
-    s->reuse = reused <= compressed;
-    return SGZ_OK;
+    status = pack(w, data, member->len, w->scratch, cap, &made, err);
+    if (!status && made < *out_len)
+        memcpy(out, w->scratch, *out_len = made);
+    return status;
 }
 
 /* Inflate a member that was made, and compare. */
@@ -149,12 +181,12 @@ static sgz_status verify(sgz_write_worker *w, const uint8_t *data, size_t len, c
                          size_t member_len, sgz_error *err)
 {
     size_t made;
-    if (!SGZ_FIT(w->inflated, w->inflated_cap, len + 1))
+    if (!SGZ_FIT(w->scratch, w->scratch_cap, len + 1))
         return sgz_write_no_memory(err);
     sgz_codec_inflater_reset(&w->inflater, 0);
-    sgz_status status = sgz_codec_inflate(&w->inflater, &member, &member_len, w->inflated, len + 1,
+    sgz_status status = sgz_codec_inflate(&w->inflater, &member, &member_len, w->scratch, len + 1,
                                           &made, 1, err);
-    if (status || member_len || made != len || memcmp(w->inflated, data, len)
+    if (status || member_len || made != len || memcmp(w->scratch, data, len)
         || !sgz_codec_inflater_at_member_end(&w->inflater))
         return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0,
                              "a member of %zu bytes was compressed wrongly: please report this; "
@@ -184,8 +216,7 @@ sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
             status = c->filler.reuse(c->filler.arg, w->loader, &s->in, j->first_member + i, out,
                                      room, &member->out_len, err);
         if (!status && !member->out_len && s->reuse && !is_hole(&s->in, member))
-            status = sgz_codec_recode_member(w->recoder, member->start, member->len, out, room,
-                                             &member->out_len, err);
+            status = reuse(w, s, member, out, room, &member->out_len, err);
         else if (!status && !member->out_len)
             status = compress(w, s->in.buf + member->start, member->len, out, room,
                               &member->out_len, err);
