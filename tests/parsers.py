@@ -42,11 +42,19 @@ from stargz.oci.formats import go_json, manifest
 from stargz.oci.formats.archive import Archive
 from stargz.oci.formats.layout import ArchivedLayout
 from stargz.oci.formats.platforms import choice_of, parse_platform, platform_of
-from stargz.oci.formats.reference import Reference, parse_image, parse_reference
+from stargz.oci.formats.reference import (
+    Reference,
+    is_repository,
+    is_tag,
+    parse_image,
+    parse_reference,
+)
 from stargz.oci.formats.selection import select
 from stargz.oci.formats.soci import read_index
 from stargz.oci.formats.tar_file import OpenFile, TarFile
 from stargz.oci.formats.tar_index import TarIndex
+from stargz.oci.registry.auth import Authorizer
+from stargz.oci.registry.client import RegistryClient
 from stargz.oci.registry.credentials import CredentialStore
 from stargz.oci.registry.failures import words_of
 from stargz.oci.registry.fields import parse_challenges, parse_links
@@ -294,6 +302,69 @@ def answers(data: bytes) -> None:
     with refusing(), contextlib.closing(HTTPSource(url, client=client, tail=5)) as source:
         assert source.size >= 0
         assert len(source.read_at(0, min(3, source.size))) == min(3, source.size)
+
+
+def saying(body: bytes) -> tuple[str, Client]:
+    """Have the server answer with a body, whatever it is asked."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    _Saying.words = head % len(body) + body
+    return talker()
+
+
+@parser(
+    lambda: [b'{"token":"abc.def","expires_in":300}', b'{"access_token":"x","issued_at":"now"}'],
+    *(b'"token":', b'"expires_in":', b"\\n", b"\\ud800", b"1e400", b"-1", b"NaN", b"null", b"[]"),
+)
+def tokens(data: bytes) -> None:
+    url, client = saying(data)
+    auth = Authorizer(client, url, lambda scope: None)
+    auth.private = True
+    challenge = {"WWW-Authenticate": f'Bearer realm="{url}",service="s"'}
+    auth.learn(Response(401, challenge, b"", url))
+    with refusing():
+        value = auth.renew("repository:a:pull", None, None, "it")
+        assert value is not None and value.startswith("Bearer ")
+        assert value.isascii() and value.isprintable()
+
+
+@parser(
+    lambda: [
+        b'{"name":"a","tags":["1","latest"]}',
+        b'{"repositories":["a","b/c"]}',
+        *documents()[3:4],
+    ],
+    *(
+        b"null",
+        b"[]",
+        b"{}",
+        b"1",
+        b'"../x"',
+        b'"\\ud800"',
+        b'"tags":',
+        b'"repositories":',
+        b"\xff",
+    ),
+)
+def lists(data: bytes) -> None:
+    url, http = saying(data)
+    host = url.split("/")[2]
+    with RegistryClient(plain_http=True, http=http, authfile=empty_file()) as client:
+        reference = Reference(host, "a")
+        with refusing():
+            assert all(map(is_tag, client.tags(reference)))
+        with refusing():
+            assert all(is_repository(name, host) for name in client.catalog(host))
+        with refusing():
+            checked(client.referrers(reference, DIGEST))
+        with refusing():
+            client.manifest(reference)
+
+
+@cache
+def empty_file() -> Path:
+    path = scratch() / "none.json"
+    path.write_bytes(b"{}")
+    return path
 
 
 # --- names --------------------------------------------------------------------------------------
