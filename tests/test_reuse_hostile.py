@@ -116,7 +116,7 @@ BAD = {
     "no code for lengths": (header(steps={}), BLOCK),
     "none of few literals": (broken(some(), {}, A).bits(255, 8).bits(*REST), SYMBOL),
     "none of few long literals": (
-        broken({A: 1, A + 1: 13, 256: 13}, {}, A).bits(0b0100000000001, 13).bits(*REST),
+        broken({A: 1, A + 1: 13, 256: 13}, {0: 1, 1: 1}, A).bits(0b0100000000001, 13).bits(*REST),
         SYMBOL,
     ),
     "none of few long distances": (
@@ -155,6 +155,14 @@ BAD = {
     "symbol 287": (fixed(A, (287, 0, 0, 0), end=False).bits(*REST), SYMBOL),
     "distance 30": (fixed(A, (257, 0, 30, 0), end=False).bits(*REST), SYMBOL),
     "distance 31": (fixed(A, (257, 0, 31, 0), end=False).bits(*REST), SYMBOL),
+    "distance 30, in two bytes": (
+        fixed(200, 200, (257, 0, 30, 0), end=False).bits(*REST),
+        SYMBOL,
+    ),
+    "distance 31, in two bytes": (
+        fixed(200, 200, (257, 0, 31, 0), end=False).bits(*REST),
+        SYMBOL,
+    ),
     "before the first byte": (fixed(match(3, 1)), FAR),
     "before the member": (fixed(*[A] * 9, match(3, 10)), FAR),
     "before the member, 32 KiB": (

@@ -315,9 +315,12 @@ static void left_over(void)
     uint32_t far = AT - (BEGIN - BEFORE);
     uint32_t tokens[] = {sgz_lz_literals(FOUND - 3), match_of(3, 500), sgz_lz_literals(AT - FOUND),
                          match_of(LEN, far), sgz_lz_literals(END - AT - LEN)};
+    uint32_t others[] = {sgz_lz_literals(FOUND), match_of(8, 500), sgz_lz_literals(AT - FOUND - 8),
+                         match_of(LEN, far), sgz_lz_literals(END - AT - LEN)};
     uint32_t fewer[] = {sgz_lz_literals(AT), match_of(LEN, far), sgz_lz_literals(END - AT - LEN)};
     sgz_lz_mark marks[] = {{0, 0}};
     const sgz_lz made_up = {.tokens = tokens, .count = 5, .marks = marks, .mark_count = 1};
+    const sgz_lz a_match = {.tokens = others, .count = 5, .marks = marks, .mark_count = 1};
     const sgz_lz not_found = {.tokens = fewer, .count = 3, .marks = marks, .mark_count = 1};
     const sgz_lz_piece piece = {0, 0};
     uint8_t text[END + 64];
@@ -330,10 +333,11 @@ static void left_over(void)
         text[FOUND + len] = '#';
         recoded(text, BEGIN, END, NULL, &made_up, &piece, 1);
     }
-    CHECK(recoded(text, BEGIN, END, NULL, &made_up, &piece, 1) <
-          recoded(text, BEGIN, END, NULL, &not_found, &piece, 1));
-    CHECK(recoded(text, BEGIN, END, &made_up, &not_found, &piece, 1) ==
-          recoded(text, BEGIN, END, NULL, &not_found, &piece, 1));
+    memcpy(text + FOUND - 500, text + FOUND, 8);
+    size_t literals = recoded(text, BEGIN, END, NULL, &not_found, &piece, 1);
+    CHECK(recoded(text, BEGIN, END, NULL, &made_up, &piece, 1) < literals);
+    CHECK(recoded(text, BEGIN, END, NULL, &a_match, &piece, 1) + 8 < literals); /* two matches fewer */
+    CHECK(recoded(text, BEGIN, END, &made_up, &not_found, &piece, 1) == literals);
 }
 
 /* Whatever happens to a stream, the verdict is ISA-L's, and what was decoded are its bytes. */
