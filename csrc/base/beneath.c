@@ -15,8 +15,11 @@
 
 #define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-/* linux/openat2.h came with 5.6; its layout is part of the kernel's interface. */
-#ifdef SYS_openat2
+/* linux/openat2.h came with 5.6; its layout and number are part of the kernel's interface, also
+ * where an older C library, as wheels are built with, does not know them. */
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
 #define NO_MAGICLINKS 0x02
 #define NO_SYMLINKS 0x04
 #define BENEATH 0x08
@@ -35,14 +38,6 @@ static int open_beneath(int root, const char *path)
     }
     return -errno;
 }
-#else
-static int open_beneath(int root, const char *path)
-{
-    (void)root;
-    (void)path;
-    return -ENOSYS;
-}
-#endif
 
 /* One component after the other. The intermediate ones need search permission only. */
 static int walk(int root, const char *path)

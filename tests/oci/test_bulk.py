@@ -144,7 +144,8 @@ def test_a_registry_that_throttles(source: Registry, target: Registry, tmp_path:
 
     def bucket(request: Request) -> Fault | None:
         with lock:
-            if taken[0] < 5 + 40 * (time.monotonic() - began):
+            late = not taken[1] and taken[0] >= 20  # however slow this machine is
+            if not late and taken[0] < 5 + 40 * (time.monotonic() - began):
                 taken[0] += 1
                 return None
             taken[1] += 1
