@@ -17,6 +17,7 @@ from typing import Any
 
 import layouts
 import pytest
+from absence import absent
 from command import command, environment, fails, fails_here, here, run
 from mounts import needs_fuse
 
@@ -48,13 +49,16 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def program(name: str) -> str:
+    """Where a program is, that Debian has in a package of its name, or everybody has."""
+    return shutil.which(name) or absent(f"needs {name}: apt-get install {name}")
+
+
 def programs(folder: Path, *names: str, **scripts: str) -> str:
     """A PATH that has only these programs, and scripts of these names."""
     folder.mkdir()
     for name in names:
-        found = shutil.which(name)
-        assert found, name
-        (folder / name).symlink_to(found)
+        (folder / name).symlink_to(program(name))
     for name, script in scripts.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
@@ -205,7 +209,7 @@ def test_every_kind_of_input(packed: Path, tmp_path: Path) -> None:
     tree = packed.with_name("tree")
     tar, zst = tmp_path / "plain.tar", tmp_path / "small.tar.zst"
     subprocess.run(["tar", "-C", tree, "-cf", tar, "."], check=True)
-    subprocess.run(["zstd", "-q", tar, "-o", zst], check=True)
+    subprocess.run([program("zstd"), "-q", tar, "-o", zst], check=True)
     layout = layouts.Layout(tmp_path / "layout")
     layers = [layout.plain_layer(tar.read_bytes(), packed.read_bytes())]
     layout.tag(layout.manifest(layers))
