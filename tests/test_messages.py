@@ -13,7 +13,7 @@ from command import fails
 
 import stargz
 from stargz.cli._errors import describe
-from stargz.errors import UsageError
+from stargz.errors import FormatError, RegistryError, SourceError, UsageError
 from stargz.options import ConvertOptions
 
 ROOT = Path(__file__).parent.parent
@@ -143,3 +143,11 @@ def test_names_are_escaped_once(name: str, data: Path) -> None:
     with stargz.open(path) as layer, pytest.raises(stargz.EntryNotFoundError) as caught:
         layer.read(name)
     assert f"'{shown}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [UsageError, SourceError, FormatError, RegistryError])
+def test_every_error_is_one_line(kind: type[Exception]) -> None:
+    """Also for who prints it without the command line."""
+    error = kind("a\nb\x1b[31m\udcffc")
+    assert str(error) == "a\\nb\\x1b[31m\\xffc"
+    assert getattr(error, "message", str(error)) == str(error)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from stargz.errors import SourceError, StargzError
+from stargz.errors import SourceError, StargzError, UsageError
 from stargz.oci.formats.reference import parse_reference
 from stargz.oci.registry import credentials
-from stargz.oci.registry.credentials import Credentials, CredentialStore
+from stargz.oci.registry.credentials import Credentials, CredentialStore, as_credentials
 
 SECRET = "hunter2-secret"
 HOST = "host.example"
@@ -330,3 +330,10 @@ def test_an_empty_file_is_no_error(tmp_path: Path, environ: dict[str, str]) -> N
     path = tmp_path / "empty"
     path.write_text("")
     assert find(environ, authfile=path) is None
+
+
+@pytest.mark.parametrize("value", ["me:\udcff", "\ud800:p", ("me", "\udcff"), ("\ud800", "p")])
+def test_what_cannot_be_sent(value: str | tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="creds are") as caught:
+        as_credentials(value)
+    assert str(caught.value).isprintable()
