@@ -108,13 +108,13 @@ def test_everything_is_measured(everything: tuple[dict[str, Any], str, Path]) ->
         "mount-stat", "mount-sequential", "mount-random", "mount-small", "mount-all", "pack",
         "delta", "apply", "image",
     ]  # fmt: skip
-    mounted = Path("/dev/fuse").exists()
+    mounted = Path("/dev/fuse").exists() and not os.geteuid()
     for one in given["measurements"]:
         ours = [cell for cell in one["cells"] if cell["ours"]]
         assert ours
         for cell in ours:
             if one["name"].startswith("mount") and not mounted:
-                assert "/dev/fuse" in cell["error"]
+                assert "fuse" in cell["error"]
                 continue
             assert cell["state"] == "ok", (one["name"], cell)
             assert len(cell["seconds"]) == report["rounds"] == 1
@@ -443,6 +443,17 @@ def test_scratch_goes_whatever_is_in_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_versions_of_what_is_here() -> None:
     for peer in peers.found():
         assert peer.version[0].isdigit(), (peer.name, peer.version)
+
+
+def test_it_is_imported_when_it_is_used() -> None:
+    for words in (["--version"], ["bench", "--help"], ["demo", "--help"]):
+        script = "import sys; from stargz.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+        )
+        loaded = done.stdout.splitlines()[-1].split()
+        assert "stargz.cli" in loaded
+        assert not [name for name in loaded if name.startswith("stargz.benchmark")]
 
 
 def test_the_developers_benchmarks_import() -> None:

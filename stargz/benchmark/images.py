@@ -18,6 +18,8 @@ from stargz.benchmark.layers import command
 from stargz.benchmark.measuring import Cell, unable
 from stargz.benchmark.tally import Tally
 
+# Characters of a directory's name that leave room for that of a socket in it (108 in all).
+_SOCKET_ROOM = 50
 _NAME = "bench.example/image:latest"
 
 
@@ -151,7 +153,9 @@ def containerd() -> Iterator[Containerd]:
     """A containerd, gone with all that it keeps at the end. (Its path is short: a socket is in
     it.)"""
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="stargz-bench-", dir=trees.memory() or "/tmp"))
+        usual = tempfile.gettempdir()
+        short = usual if len(usual) < _SOCKET_ROOM else "/tmp"
+        folder = Path(tempfile.mkdtemp(prefix="stargz-bench-", dir=trees.memory() or short))
         stack.callback(trees.gone, folder)
         engine = Containerd(folder)
         (folder / "config.toml").write_text(engine.configuration)
