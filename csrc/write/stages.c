@@ -122,7 +122,7 @@ static sgz_status compress(sgz_write_worker *w, const uint8_t *data, size_t len,
 sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     const sgz_write_slab *in = &s->in;
-    size_t compressed = 0, reused = 0, i = 0;
+    size_t taken = 0, compressed = 0, reused = 0, i = 0;
     sgz_codec_recode_begin(w->recoder, in->buf, &in->lz, in->lz_pieces, in->lz_piece_count);
     for (size_t k = 0; k < SAMPLES; k++) {
         while (i < in->member_count && in->members[i].start < in->len / SAMPLES * k)
@@ -131,6 +131,7 @@ sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *e
             const sgz_write_member *member = &in->members[i];
             size_t len = member->len < left ? member->len : left, made = 0;
             left -= len;
+            taken += len;
             /* The slab's own output is not made yet, and has room for any of its members. */
             sgz_status status = sgz_codec_recode_member(w->recoder, member->start, len, s->out,
                                                         s->out_cap, &made, err);
@@ -144,7 +145,9 @@ sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *e
         }
     }
     s->reuse = 1;
-    s->doubt = reused + (reused >> GAIN_SHIFT) > compressed;
+    /* (What nothing makes smaller is no doubt: a member of that is looked at by itself.) */
+    s->doubt = reused + (reused >> GAIN_SHIFT) > compressed
+               && compressed + (compressed >> GAIN_SHIFT) < taken;
     return SGZ_OK;
 }
 
