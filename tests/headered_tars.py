@@ -201,6 +201,8 @@ class Maker:
             header[148:156] = b" " * 8
             header[148:156] = b"%06o\0 " % sum(header)
             found[at] = bytes(header)
+            if place == 156 and header[:100].rstrip(b"\0").endswith(b"/"):
+                self.made.traits.add("another type, with a slash behind the name")
             if place in (257, 263, 345):
                 self.made.traits.add("another magic, or a prefix where there was none")
         else:

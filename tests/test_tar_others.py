@@ -50,6 +50,10 @@ APART: dict[str, tuple[set[str], str]] = {
         {"gnu", "bsdtar", "python"},
         "a prefix counts with ustar's magic, GNU's before its places too, as for Go",
     ),
+    "another type, with a slash behind the name": (
+        {"gnu"},
+        "a slash makes a directory of a type that nobody knows, too, as for bsdtar",
+    ),
     "a global path": ({"gnu", "python"}, "it is of no entry, as for bsdtar"),
 }
 # An archive that ends behind an extended header has lost an entry, whoever does not mind.
