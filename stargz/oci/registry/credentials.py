@@ -26,7 +26,7 @@ from stargz.oci.formats.reference import DEFAULT_REGISTRY, Reference
 from stargz.oci.registry.failures import words
 
 _MAX_FILE = 4 << 20
-_HELPER_NAME = re.compile(r"[a-z0-9-]+")
+_HELPER_NAME = re.compile(r"[a-z0-9-]{1,100}")
 _HELPER_SECONDS = 30
 _MAX_ANSWER = 1 << 20
 _HUB_KEY = "https://index.docker.io/v1/"  # under which Docker Hub's credentials are kept
@@ -181,7 +181,8 @@ class CredentialStore:
     def _ask(self, helper: object, reference: Reference, path: Path) -> Credentials | None:
         if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
             raise SourceError(
-                f"{path}: a credential helper's name has only a-z, 0-9 and -; correct the file"
+                f"{path}: a credential helper's name is up to 100 of a-z, 0-9 and -; correct the "
+                "file"
             )
         for server in _servers(reference):
             answer = self._run(f"docker-credential-{helper}", server, path)
