@@ -181,15 +181,26 @@ static void deep_codes(void)
  * them all to the match. */
 static void long_run(size_t step)
 {
-    enum { LONG = SGZ_LZ_LITERALS_MAX + 5000, MATCH = 100 };
+    enum { LONG = SGZ_LZ_LITERALS_MAX + 5000, MATCH = 3, BLOCK = 65535 };
+    static const uint8_t head[] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}, match[] = {3, 2, 0};
     stream s = new_stream(LONG + MATCH);
     uint8_t *to = malloc(LONG + MATCH);
     sgz_lz_reader *r;
     sgz_error err;
     size_t size = 0, said = 0, made;
-    memset(s.text + LONG, 'x', MATCH);
-    add_member(&s, 0, LONG, 0, 0, 0);
-    add_member(&s, LONG, LONG + MATCH, 6, 0, 0);
+    memset(s.text + LONG - 1, 'x', MATCH + 1);
+    memcpy(s.blob, head, s.len = sizeof head);
+    for (size_t at = 0, n; at < LONG; at += n) { /* stored, then a match in the same member */
+        n = LONG - at < BLOCK ? LONG - at : BLOCK;
+        const uint8_t size_of[] = {0, (uint8_t)n, (uint8_t)(n >> 8), (uint8_t)~n, (uint8_t)(~n >> 8)};
+        memcpy(s.blob + s.len, size_of, sizeof size_of);
+        memcpy(s.blob + s.len + sizeof size_of, s.text + at, n);
+        s.len += sizeof size_of + n;
+    }
+    memcpy(s.blob + s.len, match, sizeof match);
+    s.len += sizeof match;
+    s.len += sgz_codec_member_trailer(sgz_codec_crc32(&codecs, 0, s.text, LONG + MATCH), LONG + MATCH,
+                                      s.blob + s.len);
     sgz_lz_free(&lz);
     CHECK(to && !sgz_codec_lz_reader_new(&r, &codecs, &err));
     r->to = &lz;
