@@ -78,7 +78,7 @@ def _split(url: str) -> SplitResult:
 
 def target(base: str, text: str) -> str | None:
     """The http or https URL that a server at `base` means by `text`; None if it is none."""
-    if not text.isprintable():
+    if not text.isprintable() or text.startswith(" "):
         return None  # some of it would be left out, here or on the way
     try:
         url = urljoin(base, text)
