@@ -128,6 +128,12 @@ def test_links(made: tuple[str, list[tuple[str, frozenset[str]]]]) -> None:
     assert parse_links(header) == expected
 
 
+def test_a_long_list_of_links() -> None:
+    """All of it: what is behind the cut would be pages that nobody reads."""
+    listed = "".join(f"<https://mirror{n}.example/>; rel=duplicate, " for n in range(2000))
+    assert parse_links(f"{listed}</next>; rel=next")[-1] == ("/next", frozenset(["next"]))
+
+
 @pytest.mark.parametrize(
     ("header", "next_"),
     [

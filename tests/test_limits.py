@@ -79,7 +79,7 @@ ROWS = {
     "referrers of a manifest": "oci.registry.client._MAX_REFERRERS",
     "answer of a token server": "oci.registry.auth._MAX_ANSWER",
     "life of a token, whatever its server says": "oci.registry.auth._MAX_SECONDS",
-    "WWW-Authenticate, and Link, of which no more is read": "oci.registry.fields._MAX_HEADER",
+    "WWW-Authenticate, of which no more is read": "oci.registry.fields._MAX_HEADER",
     "Location of an upload": "oci.registry.sessions._MAX_LOCATION",
     "answer about an upload": "oci.registry.sessions._MAX_ANSWER",
     "redirects": "sources.client.MAX_REDIRECTS",

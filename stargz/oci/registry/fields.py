@@ -63,7 +63,6 @@ def parse_links(header: str) -> list[tuple[str, frozenset[str]]]:
     """The links of a Link header in their order: what each leads to, and as what (its relations, in
     lower case). Those that are about something else than the answer (`anchor`) are left out."""
     found: list[tuple[str, frozenset[str]]] = []
-    header = header[:_MAX_HEADER]
     at = 0
     while target := _TARGET.match(header, at):
         at = target.end()
