@@ -230,7 +230,7 @@ def convert_as(
             keep(toc[0])
     if not fields["toc_size"]:
         fields["toc_digest"] = ""
-    done = options.level if options.level != "reuse" or conversion.reuses else 1
+    done = options.level if options.level != "reuse" or fields["reused"] else 1
     return ConvertResult(
         level=options.level,
         seconds=time.perf_counter() - begin,

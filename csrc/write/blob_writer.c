@@ -175,6 +175,7 @@ void sgz_write_blob_seal(sgz_write_blob *w, const sgz_toc *toc, sgz_write_result
     result->size = w->position;
     result->uncompressed_size = w->tar_size;
     result->members = w->members + 1;
+    result->reused = w->reused;
 }
 
 sgz_status sgz_write_blob_finish(sgz_write_blob *w, const sgz_toc *toc, int level, int legacy,

@@ -19,6 +19,7 @@ typedef struct {
     uint8_t toc_checksum[32];
     sgz_error unfit;        /* why there is no TOC */
     uint64_t entries, chunks, members;
+    uint64_t reused;        /* members that were made of the input's tokens */
     sgz_notes notes;
 } sgz_write_result;
 
@@ -28,7 +29,7 @@ typedef struct {
     sgz_hasher blob_sha, tar_sha;
     int64_t position;       /* bytes of the blob written */
     int64_t tar_size;
-    uint64_t members;
+    uint64_t members, reused;
     int no_diff_id;         /* the tar is only counted */
     sgz_sha256 *tail;       /* not NULL: is shown the blob's bytes too */
 } sgz_write_blob;

@@ -30,6 +30,7 @@ typedef struct {
     size_t out_len;         /* compressed */
     size_t copied;          /* not 0: a run of that many members, compressed already: the next
                                out_len bytes of the slab's `packed` */
+    int reused;             /* made of the input's tokens */
     uint32_t crc;           /* of the compressed bytes, if the filler wants it; not of runs */
 } sgz_write_member;
 

@@ -152,13 +152,14 @@ sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *e
 }
 
 /* Make a member of its tokens; and where these may be poor, by level 1 too: the smaller counts. */
-static sgz_status reuse(sgz_write_worker *w, const sgz_write_slot *s, const sgz_write_member *member,
-                        uint8_t *out, size_t room, size_t *out_len, sgz_error *err)
+static sgz_status reuse(sgz_write_worker *w, const sgz_write_slot *s, sgz_write_member *member,
+                        uint8_t *out, size_t room, sgz_error *err)
 {
     const uint8_t *data = s->in.buf + member->start;
     size_t made = 0, cap = sgz_codec_member_bound(member->len);
     sgz_status status = sgz_codec_recode_member(w->recoder, member->start, member->len, out, room,
-                                                out_len, err);
+                                                &member->out_len, err);
+    member->reused = 1;
     if (status)
         return status;
     sgz_recode_range doubt = sgz_codec_recode_doubt(w->recoder);
@@ -174,8 +175,10 @@ static sgz_status reuse(sgz_write_worker *w, const sgz_write_slot *s, const sgz_
             return status;
     }
     status = pack(w, data, member->len, w->scratch, cap, &made, err);
-    if (!status && made < *out_len)
-        memcpy(out, w->scratch, *out_len = made);
+    if (!status && made < member->out_len) {
+        memcpy(out, w->scratch, member->out_len = made);
+        member->reused = 0;
+    }
     return status;
 }
 
@@ -215,11 +218,12 @@ sgz_status sgz_write_compress(sgz_write_worker *w, sgz_write_slot *s, sgz_error 
         size_t room = j->out_cap - j->out_len;
         sgz_status status = SGZ_OK;
         member->out_len = 0;
+        member->reused = 0;
         if (c->filler.reuse)
             status = c->filler.reuse(c->filler.arg, w->loader, &s->in, j->first_member + i, out,
                                      room, &member->out_len, err);
         if (!status && !member->out_len && s->reuse && !is_hole(&s->in, member))
-            status = reuse(w, s, member, out, room, &member->out_len, err);
+            status = reuse(w, s, member, out, room, err);
         else if (!status && !member->out_len)
             status = compress(w, s->in.buf + member->start, member->len, out, room,
                               &member->out_len, err);
@@ -354,8 +358,10 @@ sgz_status sgz_write_place(sgz_write_worker *w, sgz_write_slot *s, sgz_error *er
 {
     sgz_write_pipeline *c = w->c;
     record_rows(c, s);
-    for (size_t i = 0; i < s->in.member_count; i++)
+    for (size_t i = 0; i < s->in.member_count; i++) {
         c->writer.members += s->in.members[i].copied ? s->in.members[i].copied : 1;
+        c->writer.reused += s->in.members[i].reused != 0;
+    }
     sgz_status status = SGZ_OK;
     if (c->filler.placed)
         status = c->filler.placed(c->filler.arg, &s->in, c->writer.position, err);

@@ -31,7 +31,6 @@ class TarEntries:
 class Conversion:
     missing: list[bytes]
     plain: bool
-    reuses: bool
     def __init__(
         self,
         source: int | Callable[[int], bytes],

@@ -154,6 +154,7 @@ cdef extern from "write/pipeline.h" nogil:
         uint64_t entries
         uint64_t chunks
         uint64_t members
+        uint64_t reused
         sgz_notes notes
 
     ctypedef struct sgz_write_pipeline:
@@ -208,6 +209,7 @@ cdef dict fields_of(const sgz_write_result *result):
         "entries": result.entries,
         "chunks": result.chunks,
         "members": result.members,
+        "reused": result.reused,
         "notes": notes_of(&result.notes),
     }
 
@@ -366,12 +368,6 @@ cdef class Conversion:
         """Whether the input is a tar that is not compressed."""
         return self.input.wrap == SGZ_WRAP_NONE
 
-    @property
-    def reuses(self):
-        """Whether members are made of what the input's compressor found."""
-        return (self.options.reuse and self.input.wrap == SGZ_WRAP_GZIP
-                and self.order.extents == NULL)
-
     cdef _raise(self, const sgz_error *err):
         self.reader.check()
         self.sink.check()
@@ -444,7 +440,8 @@ cdef class Conversion:
                 done = first + <int64_t>(<double>done / whole * first)
             self._report(done, self.source_size)
 
-        if self.reuses and sgz_io_input_tokens(&self.input, &err) != SGZ_OK:
+        if (self.options.reuse and self.input.wrap == SGZ_WRAP_GZIP and self.order.extents == NULL
+                and sgz_io_input_tokens(&self.input, &err) != SGZ_OK):
             self._raise(&err)
         self.options.writeback = synced
         cutter = sgz_write_cutter_new(&self.input, self.toc, &self.cut)
