@@ -16,6 +16,11 @@ def main(argv: list[str] | None = None) -> int:
     from stargz.cli import main as run
 
     code = run(argv)
+    if argv is None:
+        # What it did stands, and so does its code: the second of two Ctrl-Cs only hastens the end.
+        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+            if _signal.getsignal(number) != _signal.SIG_IGN:
+                _signal.signal(number, lambda *_: os._exit(code))
     daemon = sys.modules.get("stargz.cli._daemon")
     if argv is None and daemon is not None and daemon.done:
         # Who waits for it need not wait until all modules are taken down: 10 ms.

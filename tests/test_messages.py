@@ -18,7 +18,9 @@ from stargz.options import ConvertOptions
 
 ROOT = Path(__file__).parent.parent
 # Words with an underscore that are no keywords: of image manifests and configs; a program.
-OTHERS = {"diff_id", "diff_ids", "cat_ranges", "open_image", "image_id", "indexed_gzip"}
+OTHERS = {"diff_id", "diff_ids", "cat_ranges", "open_image", "image_id", "indexed_gzip"} | {
+    "disabled_plugins"  # of containerd's configuration
+}
 SQL = re.compile(r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA)\b")
 KEYWORD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b(?!\()")
 # The library's own: no command comes there.

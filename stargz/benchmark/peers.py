@@ -18,6 +18,9 @@ from typing import Any
 
 from stargz.benchmark import children
 
+# It may be of another environment: it and what it needs must not meet what is measured here.
+_RATARMOUNT = os.environ.get("RATARMOUNT") or "ratarmount"
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -27,7 +30,7 @@ class Peer:
     get: str  # how to get it
     module: bool = False
     version_words: tuple[str, ...] = ("--version",)
-    variable: str = ""  # an environment variable that names the program
+    program: str = ""  # where it is not of its name on the PATH
 
     @property
     def path(self) -> str | None:
@@ -35,7 +38,7 @@ class Peer:
         if self.module:
             found = importlib.util.find_spec(self.name)
             return found.origin or self.name if found else None
-        return shutil.which(os.environ.get(self.variable) or self.name)
+        return shutil.which(self.program or self.name)
 
     @functools.cached_property
     def version(self) -> str:
@@ -79,7 +82,7 @@ PEERS = {
         Peer("mksquashfs", _debian("squashfs-tools"), version_words=("-version",)),
         Peer("unsquashfs", _debian("squashfs-tools"), version_words=("-version",)),
         Peer("squashfuse", _debian("squashfuse"), version_words=("--help",)),
-        Peer("ratarmount", "pip install ratarmount", variable="RATARMOUNT"),
+        Peer("ratarmount", "pip install ratarmount", program=_RATARMOUNT),
         Peer("indexed_gzip", "pip install indexed_gzip", module=True),
         Peer("rapidgzip", "pip install rapidgzip", module=True),
         Peer("tarfile", "", module=True),
@@ -201,8 +204,8 @@ def index_by_rapidgzip(src: Path, index: Path) -> None:
 
 
 def ratarmount(*args: object) -> list[str]:
-    """Its command: of the PATH, or what $RATARMOUNT names, which may be of another environment."""
-    return [os.environ.get("RATARMOUNT", "ratarmount"), *map(str, args)]
+    """Its command."""
+    return [_RATARMOUNT, *map(str, args)]
 
 
 # --- squashfs ---------------------------------------------------------------------------------

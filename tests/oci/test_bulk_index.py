@@ -25,7 +25,7 @@ from blobs import noise, sha256, tar_of
 from command import command, environment, fails, ok, run
 from layouts import Layout
 from registries import Registry
-from servers import Fault, FaultProxy
+from servers import Fault, FaultProxy, Request
 
 import stargz
 from stargz.errors import UsageError
@@ -343,9 +343,17 @@ def test_ztocs_that_the_destination_has(tmp_path: Path) -> None:
             host = through(proxy)
             listed = tmp_path / "list"
             listed.write_text(f"{host}/{fleets.name(0)}:v1\n{host}/{fleets.name(3)}:v1\n")
-            # The first is known to be there when the other begins.
             other = f"/{fleets.name(3)}/manifests/v1"
-            proxy.plan = lambda request: Fault(delay=1.0 if other in request.path else 0)
+
+            def plan(request: Request) -> Fault:
+                """The first is known to be there when the other begins: all of it was asked for."""
+                seen = 0
+                while other in request.path and seen < len(proxy.log):
+                    seen = len(proxy.log)
+                    time.sleep(1)
+                return Fault()
+
+            proxy.plan = plan
             report = index(str(listed), **options)
             assert fetched(proxy, 3) == [0, 1]
         totals = report.totals
