@@ -130,7 +130,7 @@ def convert(
     verify: inflate each gzip member again before it is written, and compare; of the zstd formats
         there is none of that (`Layer.verify` checks what was written).
     threads: default: the processors this process may use. Memory is about 25 MB a thread and
-        the chunk size at the default chunk size.
+        the chunk size at the default chunk size; with "reuse" up to a sixth more.
     memory: bytes that the window of a zstd frame may take more (default: 512 MiB).
     max_sparse: bytes that the holes of all sparse files may have, which a layer stores as zeros
         (default: 8 GiB).

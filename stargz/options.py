@@ -130,8 +130,9 @@ def check_level(level: Level, format: str = "estargz") -> None:
         return
     levels = ZSTD_LEVELS if is_zstd(format) else LEVELS
     if not _is_in(level, levels):
+        other = "" if is_zstd(format) else ", nor reuse"
         raise UsageError(
-            f"level (--level) {level!r:.40} is not in 1 to {levels[-1]}, those of {format}"
+            f"level (--level) {level!r:.40} is not in 1 to {levels[-1]}, those of {format}{other}"
         )
 
 

@@ -53,8 +53,11 @@ def test_what_the_layer_is_called(src: str, format: str, made: str | None, tmp_p
         (f"--format {CHUNKED} --level reuse", "--level reuse makes gzip alone"),
         (f"--format {CHUNKED} --level 20", "'20' is neither a level"),
         (f"--format {CHUNKED} -19", "-19 is no level"),
-        ("--level 13", "--level 13 is not in 1 to 12, those of estargz"),
-        (f"--format {APART} --level 19", "--level 19 is not in 1 to 12, those of external-toc"),
+        ("--level 13", "--level 13 is not in 1 to 12, those of estargz, nor reuse"),
+        (
+            f"--format {APART} --level 19",
+            "--level 19 is not in 1 to 12, those of external-toc, nor",
+        ),
         (f"--format {CHUNKED} --min-chunk-size 1M", "no --min-chunk-size with it"),
         (f"--format {STARGZ} --min-chunk-size 1M", "no --min-chunk-size with it"),
         ("--format stargz --min-chunk-size 1M", "no --min-chunk-size with it"),

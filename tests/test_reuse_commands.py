@@ -121,6 +121,22 @@ def test_not_gzip(kind: str, source: Path) -> None:
         assert (made == plain, told["codec"]) == (True, "isa-l")
 
 
+def test_level_1_in_its_place_is_told(source: Path) -> None:
+    """By what was done: the note, and what would be smaller."""
+    note = "no matches of the input could be reused: compressed by level 1"
+    out = source.with_name("made")
+    words = ("convert", "--level", "reuse", "-f", source, out)
+    assert note not in ok_here(*words)
+    assert "--level 6" not in ok_here(*words)
+    few = ok_here(*words, "--prioritize", "large", "--chunk-size", "1K")
+    assert note in few
+    assert "--level 6 is smaller" in few
+    source.write_bytes(TAR)
+    assert note in ok_here(*words)
+    assert note not in ok_here("convert", "--level", "1", "-f", source, out)
+    assert note not in ok_here(*words, "--json")
+
+
 def test_directories(tmp_path: Path) -> None:
     """There is nothing to reuse, so level 1 packs them: with a base of either level too."""
     tree = tmp_path / "tree"
@@ -132,6 +148,13 @@ def test_directories(tmp_path: Path) -> None:
     assert (told["level"], told["codec"], told["warnings"]) == ("reuse", "isa-l", [])
     assert told["reused_files"] == 1
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_other_levels_name_it() -> None:
+    with pytest.raises(stargz.UsageError, match=r"'REUSE' is not in 1 to 12, .*, nor reuse$"):
+        convert(TAR, level="REUSE")  # type: ignore[arg-type]
+    with pytest.raises(stargz.UsageError, match=r"'REUSE' is not in 1 to 19, .*chunked$"):
+        convert(TAR, level="REUSE", format="zstd:chunked")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("format", ZSTD)

@@ -9,10 +9,14 @@
 
 /* --- what it costs ----------------------------------------------------------------------- */
 
+/* Below 2^18, whose logarithm is 18. */
+_Static_assert(SGZ_BLOCK_SYMBOLS < 1u << 18 && SGZ_BLOCK_SYMBOLS <= UINT32_MAX / (18 << 10),
+               "n * log2(n) of a block's symbols in 1024ths fits 32 bits");
+
 /* n * log2(n) in 1024ths: whole numbers alone, so that it is the same everywhere. */
 ALWAYS uint32_t n_log_n(uint32_t n)
 {
-    union { float f; uint32_t u; } v = {.f = (float)(int32_t)n}; /* exact: n is small */
+    union { float f; uint32_t u; } v = {.f = (float)(int32_t)n}; /* exact: below 2^24 */
     uint32_t log = (v.u >> 13) - (127u << 10), part = log & 1023;
     return n * (log + ((part * (1024 - part) * 11) >> 15));
 }
@@ -51,7 +55,7 @@ static void fixed_lengths(codes *c)
 
 static uint64_t bits_of(const codes *c, const sgz_block_counts *counts)
 {
-    uint32_t sum = 0; /* of 2^18 symbols at most */
+    uint32_t sum = 0; /* 15 bits of SGZ_BLOCK_SYMBOLS, and of as many distances, fit */
     for (unsigned i = 0; i < SGZ_LITLENS; i++)
         sum += counts->litlen[i] * c->litlen[i];
     for (unsigned i = 0; i < SGZ_DISTANCES; i++)

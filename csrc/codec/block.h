@@ -14,6 +14,9 @@
 #define SGZ_UNIT_FIRSTS (SGZ_UNIT_LEN + SGZ_MATCH_MAX + 1)
 #define SGZ_UNIT_SECONDS (SGZ_UNIT_DISTANCE + SGZ_DISTANCES)
 
+/* A block's literals and lengths at most, and so its distances: what its costs have room for. */
+#define SGZ_BLOCK_SYMBOLS (3u << 16)
+
 /* How often each symbol occurs. */
 typedef struct { uint32_t litlen[SGZ_LITLENS + 2], distance[SGZ_DISTANCES + 2]; } sgz_block_counts;
 
@@ -31,7 +34,7 @@ void sgz_codec_block_align(sgz_block_writer *w);
  * may be read in pairs, one too far. */
 void sgz_codec_block_write(sgz_block_writer *w, const uint32_t *units, size_t count,
                            sgz_block_counts *counts, const uint8_t *data, size_t len, int last);
-/* What the symbols take with the best codes, about: in 1024ths of a bit. Of 2^17 units at most. */
+/* What the symbols take with the best codes, about: in 1024ths of a bit. */
 uint64_t sgz_codec_block_cost(const sgz_block_counts *counts);
 
 #endif

@@ -23,6 +23,7 @@ from stargz.errors import EntryNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from stargz.conversion import ConvertResult
+    from stargz.options import Level
 
 EXAMPLE = """\
 stargz convert layer.tar.gz
@@ -206,8 +207,19 @@ def _report(result: ConvertResult, dst: str, toc_out: str | None, args: argparse
     rows = [*layer_rows(result, dst, _against(result, args)), ("seconds", f"{result.seconds:.3f}")]
     if toc_out is not None:
         rows.insert(1, ("toc", toc_out))
+    if _level(result) != result.level:
+        rows.append(("note", "no matches of the input could be reused: compressed by level 1"))
     told = [f"{args.src}: {text}" for text in warnings]
     print_result(args, dst, result, rows, layer_speed(result), told)
+
+
+def _level(result: ConvertResult) -> Level:
+    """The level that made it: of "reuse" the default where nothing could be reused."""
+    from stargz.options import DEFAULT_LEVEL, codec_name
+
+    if result.level == "reuse" and result.codec != codec_name("reuse"):
+        return DEFAULT_LEVEL
+    return result.level
 
 
 def _against(result: ConvertResult, args: argparse.Namespace) -> str:
@@ -222,7 +234,8 @@ def _against(result: ConvertResult, args: argparse.Namespace) -> str:
     text += f" the {kind}"
     hints = []
     if ratio >= _LARGER:
-        if result.level != "reuse" and result.level < _SMALLER_LEVEL:
+        level = _level(result)
+        if level != "reuse" and level < _SMALLER_LEVEL:
             hints.append(f"--level {_SMALLER_LEVEL}")
         small = result.uncompressed_size < _SMALL_FILES * result.chunks
         if small and not args.min_chunk_size and args.format in MEMBERS_SHARED:
