@@ -63,12 +63,12 @@ def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> byt
 TAR = make_tar()
 PINNED = (
     "fc6bf6c1261fc66ba69aee923d6f12ecab0b19ee25d1be8d2d0b194d464db178",
-    "422be58a6b8fb5bd17fd7d22e9b10bc8ce1705637498a194d4f726e57ccecfe7",
+    "463222987cb433d39c45eb63fd7f37a19f3175a63ddf85a4f97df3f4fd08c9a5",
 )
 
 
-def deflated(data: bytes, level: int = 6, strategy: int = 0) -> bytes:
-    packer = zlib.compressobj(level, zlib.DEFLATED, 31, 9, strategy)
+def deflated(data: bytes, level: int = 6, strategy: int = 0, window: int = 15) -> bytes:
+    packer = zlib.compressobj(level, zlib.DEFLATED, 16 + window, 9, strategy)
     return packer.compress(data) + packer.flush()
 
 
@@ -149,6 +149,9 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "fixed": lambda data: deflated(data, 1, zlib.Z_FIXED),
     "zlib-1": lambda data: deflated(data, 1),
     "igzip-1": by_igzip,
+    "window of 512 bytes": lambda data: deflated(data, 9, window=9),
+    "window of 4 KiB": lambda data: deflated(data, 6, window=12),
+    "window of 8 KiB": lambda data: deflated(data, 1, window=13),
     "zlib-9": lambda data: deflated(data, 9),
 }
 
@@ -183,6 +186,7 @@ MIXTURES: dict[str, Callable[[bytes], bytes]] = {
     "poor by each 512 KiB": changing("zlib-9", "rle", every=512 << 10),
     "a little poor": changing(*["zlib-9"] * 7, "huffman", every=256 << 10),
     "fast and poor": changing("zlib-1", "stored", "zlib-1", "huffman", every=700_000),
+    "small windows, now and then": changing("window of 512 bytes", *["zlib-9"] * 3, every=400_000),
     "all": changing(*COMPRESSORS, every=300_000),
     "poor within a stream": within,
 }

@@ -12,9 +12,16 @@
 #define HEADER_COST (700 * 1024)
 #define BLOCK_UNITS ((size_t)64 << 10)
 
-/* Of what is coded, so much must look poor (1/32): see sgz_codec_recode_doubt. */
+/* Of what is coded, so much must look poor (1/32): see sgz_codec_recode_doubt. (A part that is shorter
+ * than the minimum is not: of what is compressed already a layer may have much in small files, of
+ * Debian's every other one, and it hardly ever repeats itself.) */
 #define POOR_SHIFT 5
+#define DOUBT_MIN ((size_t)16 << 10)
 #define DOUBT_BYTES ((size_t)64 << 10)
+/* Few matches reach back more than 8 KiB (1/32; of text it is a third), where they could. */
+#define NARROW_BYTES ((size_t)32 << 10)
+#define FAR_SYMBOL 26
+#define NARROW_SHIFT 5
 
 struct sgz_recoder {
     const sgz_codecs *codecs;
@@ -30,6 +37,7 @@ struct sgz_recoder {
 
     size_t len, made;       /* the member's bytes, and coded */
     size_t excess;          /* by which literals are more than the bytes they are coded with */
+    size_t matches, far;    /* where one could reach far, and those that do */
     size_t dense;           /* bytes of blocks that are little but literals, each about a byte */
     sgz_recode_range longest; /* of those */
 };
@@ -101,6 +109,10 @@ static void judge(sgz_recoder *r, size_t end, size_t coded)
         literals += r->counts.litlen[i];
     if (literals > coded)
         r->excess += literals - coded;
+    for (unsigned i = 0; end >= NARROW_BYTES && i < SGZ_DISTANCES; i++) {
+        r->matches += r->counts.distance[i];
+        r->far += i >= FAR_SYMBOL ? r->counts.distance[i] : 0;
+    }
     if (len - literals > len / 512) /* (even noise has some matches) */
         return;
     r->dense += len;
@@ -173,7 +185,7 @@ sgz_status sgz_codec_recode_member(sgz_recoder *r, size_t begin, size_t len, uin
     r->block_units = r->block_begin = 0;
     r->open = 0;
     memset(&r->counts, 0, sizeof r->counts);
-    r->excess = r->dense = r->longest.len = 0;
+    r->excess = r->matches = r->far = r->dense = r->longest.len = 0;
     r->writer.bits = r->writer.bit_count = 0;
     r->writer.at = out + sgz_codec_member_header(0, 0, out);
     for (size_t at = 0, step; at < len;) {
@@ -191,9 +203,9 @@ sgz_status sgz_codec_recode_member(sgz_recoder *r, size_t begin, size_t len, uin
 
 sgz_recode_range sgz_codec_recode_doubt(const sgz_recoder *r)
 {
-    if (r->excess > r->made >> POOR_SHIFT)
+    if (r->excess > r->made >> POOR_SHIFT || r->far < r->matches >> NARROW_SHIFT)
         return (sgz_recode_range){0, r->len};
-    if (r->dense <= r->made >> POOR_SHIFT)
+    if (r->dense <= r->made >> POOR_SHIFT || r->longest.len < DOUBT_MIN)
         return (sgz_recode_range){0, 0};
     size_t len = r->longest.len < DOUBT_BYTES ? r->longest.len : DOUBT_BYTES;
     return (sgz_recode_range){r->longest.at, len};

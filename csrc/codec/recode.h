@@ -27,8 +27,9 @@ void sgz_codec_recode_begin(sgz_recoder *recoder, const uint8_t *data, const sgz
 sgz_status sgz_codec_recode_member(sgz_recoder *recoder, size_t begin, size_t len, uint8_t *out,
                                    size_t out_cap, size_t *out_len, sgz_error *err);
 /* Of the member made last: where a search for matches would tell whether the tokens are poor. All of it
- * where literals are more than what they are coded with, as those of good tokens hardly ever are; a
- * part where they are all there is, as of what is compressed already; or (len 0) nowhere. */
+ * where literals are more than what they are coded with, as those of good tokens hardly ever are, or
+ * where hardly a match reaches far, as of a compressor with a small window; a part where literals are
+ * all there is, as of what is compressed already; or (len 0) nowhere. */
 sgz_recode_range sgz_codec_recode_doubt(const sgz_recoder *recoder);
 
 #endif

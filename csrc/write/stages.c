@@ -12,12 +12,12 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
-/* Of each such part of a slab the first bytes of members, so many of them, are made in both ways: a
- * hundredth of it. Tokens that gain less than 1/128 there are in doubt: those of fast compressors may
- * lose 1/25. */
-#define SAMPLES 3
-#define SAMPLE_BYTES ((size_t)16 << 10)
+/* Of each such part of a slab so many bytes in its middle are made in both ways: a 64th of it. Tokens
+ * that gain less than 1/128 there are in doubt: those of fast compressors may lose 1/25. */
+#define SAMPLES 8
+#define SAMPLE_BYTES ((size_t)8 << 10)
 #define GAIN_SHIFT 7
+#define SMALLER_SHIFT 6
 
 /* Smaller members of zeros are made anew. */
 #define ZEROS_MIN ((size_t)64 << 10)
@@ -122,32 +122,38 @@ static sgz_status compress(sgz_write_worker *w, const uint8_t *data, size_t len,
 sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     const sgz_write_slab *in = &s->in;
-    size_t taken = 0, compressed = 0, reused = 0, i = 0;
+    size_t all_compressed = 0, all_reused = 0, i = 0;
     sgz_codec_recode_begin(w->recoder, in->buf, &in->lz, in->lz_pieces, in->lz_piece_count);
     for (size_t k = 0; k < SAMPLES; k++) {
-        while (i < in->member_count && in->members[i].start < in->len / SAMPLES * k)
+        size_t at = in->len / SAMPLES * k + in->len / (2 * SAMPLES), left = SAMPLE_BYTES;
+        size_t compressed = 0, reused = 0;
+        while (i < in->member_count && in->members[i].start + in->members[i].len <= at)
             i++;
-        for (size_t left = SAMPLE_BYTES; left && i < in->member_count; i++) {
-            const sgz_write_member *member = &in->members[i];
-            size_t len = member->len < left ? member->len : left, made = 0;
+        for (size_t n = i; left && n < in->member_count; n++) {
+            const sgz_write_member *member = &in->members[n];
+            size_t begin = member->start > at ? member->start : at;
+            size_t len = member->start + member->len - begin, made = 0;
+            len = len < left ? len : left;
             left -= len;
-            taken += len;
             /* The slab's own output is not made yet, and has room for any of its members. */
-            sgz_status status = sgz_codec_recode_member(w->recoder, member->start, len, s->out,
-                                                        s->out_cap, &made, err);
+            sgz_status status = sgz_codec_recode_member(w->recoder, begin, len, s->out, s->out_cap,
+                                                        &made, err);
             reused += made;
             if (!status)
-                status = sgz_codec_deflate_member(&w->deflater, in->buf + member->start, len, 0,
-                                                  s->out, s->out_cap, &made, err);
+                status = sgz_codec_deflate_member(&w->deflater, in->buf + begin, len, 0, s->out,
+                                                  s->out_cap, &made, err);
             compressed += made;
             if (status)
                 return status;
         }
+        /* (Of what nothing makes smaller there is no doubt: a member of that is looked at by itself.) */
+        if (compressed + (compressed >> SMALLER_SHIFT) > SAMPLE_BYTES - left)
+            continue;
+        all_compressed += compressed;
+        all_reused += reused;
     }
     s->reuse = 1;
-    /* (What nothing makes smaller is no doubt: a member of that is looked at by itself.) */
-    s->doubt = reused + (reused >> GAIN_SHIFT) > compressed
-               && compressed + (compressed >> GAIN_SHIFT) < taken;
+    s->doubt = all_reused + (all_reused >> GAIN_SHIFT) > all_compressed;
     return SGZ_OK;
 }
 
