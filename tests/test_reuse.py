@@ -63,7 +63,7 @@ def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> byt
 TAR = make_tar()
 PINNED = (
     "fc6bf6c1261fc66ba69aee923d6f12ecab0b19ee25d1be8d2d0b194d464db178",
-    "463222987cb433d39c45eb63fd7f37a19f3175a63ddf85a4f97df3f4fd08c9a5",
+    "fe440826e6dd6d847eb4dc7c6d9314d7305b57e5895c194dc04821b366fe4fa9",
 )
 
 

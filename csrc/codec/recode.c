@@ -18,10 +18,10 @@
 #define POOR_SHIFT 5
 #define DOUBT_MIN ((size_t)16 << 10)
 #define DOUBT_BYTES ((size_t)64 << 10)
-/* Few matches reach back more than 8 KiB (1/32; of text it is a third), where they could. */
+/* Hardly a match reaches back more than 8 KiB (1/256; of text a third does), where one could. */
 #define NARROW_BYTES ((size_t)32 << 10)
 #define FAR_SYMBOL 26
-#define NARROW_SHIFT 5
+#define NARROW_SHIFT 8
 
 struct sgz_recoder {
     const sgz_codecs *codecs;
