@@ -65,6 +65,7 @@ def pull(
 
     if request.param == "packages":
         yield by_packages
+        clean_up(store / "graph/overlay")  # which the packages mount upon itself
         return
     version = subprocess.run(
         [registries.program("podman"), "--version"], capture_output=True, text=True
