@@ -100,7 +100,7 @@ def test_extras_are_installed_from_the_clone() -> None:
 
 @pytest.mark.parametrize(
     ("mark", "ending"),
-    [("demo", "stargz demo"), ("test", "pytest -n auto --dist worksteal")],
+    [("demo", "stargz demo"), ("test", "pytest")],
 )
 def test_install_commands_are_one_complete_line(mark: str, ending: str) -> None:
     (line,) = (b.text for b in examples.blocks(ROOT / "README.md") if b.mark == mark)
