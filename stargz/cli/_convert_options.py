@@ -44,8 +44,8 @@ def add_layout_options(parser: argparse.ArgumentParser, *, image: bool = False) 
         metavar="N|reuse",
         help="1 and 2 are ISA-L's; 3 to 12 are smaller and slower and need libdeflate (default: "
         "1); -6 is the same as --level 6. Of zstd:chunked 1 to 19 (default: 3). reuse: of gzip, "
-        "code again what its compressor found: smaller than 1, and faster for layers of larger "
-        "files, but the bytes depend on that too",
+        "code again what its compressor found: smaller than 1 in about the same time, but "
+        "the bytes depend on that too",
     )
     parser.add_argument(
         "--chunk-size",
