@@ -8,11 +8,11 @@ import json
 import subprocess
 import zlib
 from pathlib import Path
-from typing import Any
 
 import blobs
 import pytest
 from blobs import noise, tar_of
+from pieces import Pieces
 
 import stargz
 from stargz.errors import GzipError
@@ -68,19 +68,6 @@ def test_gzip_takes_the_good_ones() -> None:
         assert done.stdout == CONTENT
 
 
-class Slow(io.RawIOBase):
-    def __init__(self, data: bytes, step: int) -> None:
-        self.file, self.step = io.BytesIO(data), step
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.file.read(min(len(buffer), self.step))
-        buffer[: len(data)] = data
-        return len(data)
-
-
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
 @pytest.mark.parametrize("before", [b"", noise("x", 512)])
 def test_input(bad: tuple[bytes, str], step: int, before: bytes) -> None:
@@ -90,11 +77,11 @@ def test_input(bad: tuple[bytes, str], step: int, before: bytes) -> None:
     rest = tar[512:] if before else tar
     for good in (header(0), header(FHCRC | FNAME)):
         out = io.BytesIO()
-        stargz.convert(Slow(first + member(rest, good), step), out)
+        stargz.convert(Pieces(first + member(rest, good), step), out)
         with stargz.open(out.getvalue()) as layer:
             assert layer.read("f") == CONTENT
     with pytest.raises(GzipError, match=says) as caught:
-        stargz.convert(Slow(first + member(rest, head), step), io.BytesIO())
+        stargz.convert(Pieces(first + member(rest, head), step), io.BytesIO())
     assert caught.value.offset == len(first)
 
 

@@ -6,7 +6,6 @@ CHANGELOG.md."""
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import platform
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import synthetic
 from oracle import sha256
+from pieces import Pieces
 
 import stargz
 
@@ -65,21 +65,6 @@ _PINS: list[tuple[dict[str, Any], str, str]] = [
 _ARM = platform.machine() == "aarch64"
 PINS = [(options, arm if _ARM else x86) for options, x86, arm in _PINS]
 IDS = ["-".join(map(str, options.values())) for options, _ in PINS]
-
-
-class Pieces(io.RawIOBase):
-    """A pipe-like source that gives at most `size` bytes at a time, and cannot seek."""
-
-    def __init__(self, data: bytes, size: int) -> None:
-        self.data, self.size = io.BytesIO(data), size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self.data.read(min(self.size, len(buffer)))
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ import bounded
 import pytest
 from absence import absent
 from command import run
+from pieces import Pieces
 
 import stargz
 
@@ -102,19 +103,6 @@ def test_same_layer(tar: bytes, options: dict[str, Any], tmp_path: Path) -> None
     assert inner[0] == inner[1]
     assert result.entries == one.entries
     assert len(reused) < len(plain)
-
-
-class Pieces(io.RawIOBase):
-    """A source that gives few bytes at a time, and cannot seek."""
-
-    def __init__(self, data: bytes, size: int) -> None:
-        self.data, self.size = io.BytesIO(data), size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.data.readinto(memoryview(buffer)[: self.size])
 
 
 @pytest.mark.parametrize("blob", [deflated(TAR, 1), deflated(TAR, 6, 2)], ids=["good", "poor"])

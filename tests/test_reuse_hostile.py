@@ -19,6 +19,7 @@ import handmade
 import pytest
 from command import command, environment, together
 from deflating import Deflate, match, member
+from pieces import Pieces
 
 import stargz
 from stargz.errors import GzipError, TarError
@@ -174,19 +175,6 @@ BAD = {
     "stored, of two lengths": (Deflate().stored(b"x" * 9, wrong=4), BLOCK),
     "stored, empty, of two lengths": (Deflate().stored(b"", wrong=0xFFFF), BLOCK),
 }
-
-
-class Pieces(io.RawIOBase):
-    """A source that gives few bytes at a time, and cannot seek."""
-
-    def __init__(self, data: bytes, size: int) -> None:
-        self.data, self.size = io.BytesIO(data), size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.data.readinto(memoryview(buffer)[: self.size])
 
 
 def layer(data: Deflate) -> tuple[bytes, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import command
 import pytest
 import zstandard
+from pieces import Pieces
 
 import stargz
 from stargz.conversion import ConvertResult
@@ -72,19 +73,6 @@ FRAMES = {
 }  # fmt: skip
 
 
-class Trickle(io.RawIOBase):
-    """Gives few bytes at a time, so that no frame's header comes whole."""
-
-    def __init__(self, data: bytes) -> None:
-        self.inner = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.inner.readinto(memoryview(buffer)[:5])
-
-
 @pytest.mark.parametrize("name", FRAMES)
 def test_frames(name: str, tmp_path: Path) -> None:
     data, expected = FRAMES[name], convert(TAR)[0]
@@ -92,7 +80,7 @@ def test_frames(name: str, tmp_path: Path) -> None:
     assert blob == expected and result.warnings == ()
     if len(data) < 100_000:
         out = io.BytesIO()
-        stargz.convert(Trickle(data), out, threads=1)
+        stargz.convert(Pieces(data, 5), out, threads=1)
         assert out.getvalue() == expected
     (tmp_path / "t.zst").write_bytes(data)
     told = command.run("info", "--json", tmp_path / "t.zst")

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,7 @@ _BLOCK = 1 << 20
 # --- what is mounted --------------------------------------------------------------------------
 
 
-class Mounted:
+class Mounted(ABC):
     """Something that is mounted anew before each run, so that nothing of it is cached by the
     kernel. A context manager: it is taken down at the end."""
 
@@ -46,13 +47,13 @@ class Mounted:
         self.unmount()
         self.mount()
 
+    @abstractmethod
     def mount(self) -> None:
         """Mount it, and return when it can be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unmount(self) -> None:
         """Take it down, if it is up."""
-        raise NotImplementedError
 
 
 class Directory(Mounted):
