@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -271,12 +272,13 @@ class Podman:
     """podman with a storage of its own."""
 
     folder: Path
+    runroot: Path
     driver: str
 
     def run(self, *args: object) -> str:
         """`podman ARGS`, which must succeed; its output without white space around it."""
         command = [program("podman"), "--root", self.folder / "root"]
-        command += ["--runroot", self.folder / "run", "--storage-driver", self.driver]
+        command += ["--runroot", self.runroot, "--storage-driver", self.driver]
         command += ["--tmpdir", self.folder / "state", "--events-backend", "none"]
         command += ["--cgroup-manager", "cgroupfs"]
         # Neither the machine's settings nor its accounts.
@@ -309,20 +311,27 @@ def podman(folder: Path, driver: str, *, partial: bool = False) -> Iterator[Podm
     # one the program that makes them.
     helpers = json.dumps([str(folder / "tmp")])
     (folder / "tmp/netavark").touch(mode=0o755)
+    # Locks are files in that folder: those in shared memory would be the same for every podman.
     (folder / "containers.conf").write_text(
-        f"[network]\ncni_plugin_dirs = {helpers}\n[engine]\nhelper_binaries_dir = {helpers}\n"
+        f"[network]\ncni_plugin_dirs = {helpers}\n"
+        f'[engine]\nhelper_binaries_dir = {helpers}\nlock_type = "file"\n'
     )
-    lines = [f"driver = {json.dumps(driver)}", f"graphroot = {json.dumps(str(folder / 'root'))}"]
-    lines += [f"runroot = {json.dumps(str(folder / 'run'))}"]
-    if partial:
-        lines += ["[storage.options]", 'pull_options = { enable_partial_images = "true" }']
-    (folder / "storage.conf").write_text("\n".join(["[storage]", *lines, ""]))
     (folder / "auth.json").write_text("{}")
-    engine = Podman(folder, driver)
-    try:
-        yield engine
-    finally:
+    with tempfile.TemporaryDirectory(dir="/tmp") as runroot:  # podman takes 50 characters
+        lines = [
+            f"driver = {json.dumps(driver)}",
+            f"graphroot = {json.dumps(str(folder / 'root'))}",
+        ]
+        lines += [f"runroot = {json.dumps(runroot)}"]
+        if partial:
+            lines += ["[storage.options]", 'pull_options = { enable_partial_images = "true" }']
+        (folder / "storage.conf").write_text("\n".join(["[storage]", *lines, ""]))
+        engine = Podman(folder, Path(runroot), driver)
         try:
-            engine.run("system", "reset", "--force")
+            yield engine
         finally:
-            _unmount_below(folder)
+            try:
+                engine.run("system", "reset", "--force")
+            finally:
+                _unmount_below(folder)
+                _unmount_below(Path(runroot))

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -136,10 +135,7 @@ def test_what_is_written_is_read_by_others(tmp_path: Path, archive: Path) -> Non
 
 
 def test_podman_saves_what_is_read(tmp_path: Path, archive: Path) -> None:
-    with (
-        tempfile.TemporaryDirectory() as short,  # its paths have a limit
-        podman(Path(short), "vfs") as engine,
-    ):
+    with podman(tmp_path / "podman", "vfs") as engine:
         engine.run("load", "-q", "-i", archive)
         (image,) = engine.run("images", "-q", "--no-trunc").split()
         saved = tmp_path / "saved.tar"
