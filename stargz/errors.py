@@ -30,9 +30,18 @@ def mask_reference(text: str) -> str:
     return re.sub(r"^(?!\S*://)\S*@(?!sha\d+:)", "***@", mask(text))
 
 
+# What each extra has. Its name is of no use in a message: who installed a wheel has no clone.
+_EXTRAS = {
+    "dask": "distributed",
+    "dense": "deflate",
+    "fsspec": "'fsspec[http]'",
+    "zstd": "zstandard",
+}
+
+
 def extra(name: str) -> str:
     """How to install what an extra of this package has."""
-    return f"pip install -e '.[{name}]' in the clone of stargz"  # it is not published
+    return f"pip install {_EXTRAS[name]}"
 
 
 def may_hold_secret(url: str) -> bool:

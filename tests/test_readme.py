@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -13,6 +14,7 @@ import pytest
 from absence import absent
 
 from stargz.cli import COMMANDS
+from stargz.errors import extra
 from stargz.options import CHUNK_SIZES, MAX_TOC_SIZE
 
 ROOT = Path(__file__).parent.parent
@@ -91,8 +93,13 @@ def test_containerd_reads_the_configuration(tmp_path: Path) -> None:
     assert (images["snapshotter"], images["disable_snapshot_annotations"]) == ("stargz", False)
 
 
-def test_extras_are_installed_from_the_clone() -> None:
-    """Until the package is published; errors.extra is what the package says."""
+def test_extras_are_named_by_what_they_have() -> None:
+    """`pip install` of an extra asks the index for this package, which a wheel is not from."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name in ("dask", "dense", "fsspec", "zstd"):
+        (package,) = declared["optional-dependencies"][name]
+        words = shlex.split(extra(name))
+        assert words == ["pip", "install", re.split("[<>=]", package)[0]], name
     sources = [path for end in ("py", "pyx") for path in ROOT.glob(f"stargz/**/*.{end}")]
     texts = [TEXT, *(path.read_text() for path in sources)]
     assert not any("stargz[" in text for text in texts)

@@ -4,7 +4,7 @@ sees them."""
 from __future__ import annotations
 
 EXAMPLE = """\
-stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-esgz
+stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-lazy
 stargz image ls -l docker://registry.example/app:1.0 etc
 stargz image info oci:layout:latest"""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stargz.oci.convert.layers import LayerReport
 
 EXAMPLE = """\
-stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-esgz
+stargz image convert docker://registry.example/app:1.0 docker://registry.example/app:1.0-lazy
 stargz image convert --upgrade docker://registry.example/app:1.0
 stargz image convert --platform linux/amd64 docker-archive:app.tar oci:layout:app"""
 

@@ -1,7 +1,7 @@
 """What differs between two images, their layers merged, from the layers' TOCs alone.
 
-It is told as by 'stargz diff'. What is to be sent are the layers that B has and A has not. The
-layers must be seekable: 'stargz image convert' makes them so."""
+It is told as by 'stargz diff'. What is to be sent are the layers that B has and A has not. Layers
+that are not seekable are read once, whole, to be indexed."""
 
 from __future__ import annotations
 

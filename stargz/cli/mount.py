@@ -54,8 +54,8 @@ _ALLOCATIONS = 200_000
 
 EXAMPLE = """\
 stargz mount layer.stargz /mnt
-stargz mount --record used.jsonl docker://host/repository:tag /mnt
-stargz mount --allow-host host.example:5000 /mnt"""
+stargz mount --record used.jsonl docker://registry.example/app:1.0 /mnt
+stargz mount --allow-host registry.example:5000 /mnt"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Whole images: every layer seekable, configs and manifests rewritten to match.
 
-report = convert_image("docker://host/app:1.0", "docker://host/app:1.0-esgz")
+report = convert_image("docker://host/app:1.0", "docker://host/app:1.0-lazy")
 """
 
 from __future__ import annotations

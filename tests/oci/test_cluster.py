@@ -225,4 +225,4 @@ def test_dask_is_not_installed(source: Registry, tmp_path: Path) -> None:
         2, "image", "bulk", f"docker://{source.host}", f"oci:{tmp_path}/out", "--dask", "h:1",
         env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
     )  # fmt: skip
-    assert "pip install -e '.[dask]'" in error
+    assert "pip install distributed" in error

@@ -173,7 +173,7 @@ except stargz.UsageError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "pip install -e '.[fsspec]'" in done.stdout, done.stderr
+    assert "pip install 'fsspec[http]'" in done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
