@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -60,6 +61,17 @@ def test_links_within_the_site_lead_somewhere(site: Path) -> None:
             file = (page.parent / target).resolve() if target else page
             assert file.exists(), (page, link)
             assert not anchor or anchor in ids[file], (page, link)
+
+
+def test_the_search_does_not_begin_with_the_changelog(site: Path) -> None:
+    text = (site / "searchindex.js").read_text()
+    index = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    pages = {
+        index["docnames"][one]
+        for found in index["terms"].values()
+        for one in (found if isinstance(found, list) else [found])
+    }
+    assert "faq" in pages and "changelog" not in pages
 
 
 def test_the_reference_has_every_command_and_option(site: Path) -> None:

@@ -31,6 +31,8 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
+# Of a page that has every word, so that the search would begin with it, whatever is looked for.
+UNSEARCHED = "---\nnosearch: true\n---\n\n"
 # Where the navigation has what is made: in that section of the index.
 MADE = {
     "Reference": [
@@ -49,7 +51,8 @@ def gather(source: Path) -> None:
             name, text = Path("index.md"), index(text)
         write(source / name, links(text, "../" * (len(name.parts) - 1)))
     for name, becomes in OUTSIDE.items():
-        write(source / becomes, links(from_docs((ROOT / name).read_text()), ""))
+        text = links(from_docs((ROOT / name).read_text()), "")
+        write(source / becomes, UNSEARCHED + text if name == "CHANGELOG.md" else text)
     for folder, pages in ((commands.FOLDER, commands.pages()), (library.FOLDER, library.pages())):
         for page_name, text in pages:
             write(source / folder / page_name, text)

@@ -16,6 +16,8 @@ python_maximum_signature_line_length = 80
 toc_object_entries = False
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_title = f"stargz {version}"
 html_copy_source = False
 html_show_sphinx = False
