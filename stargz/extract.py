@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -164,7 +165,8 @@ def extract(
         wanted = rows
         if asked is not None and not (empty or any(map(any, rows))):
             return ExtractResult(0, 0, unmatched=tuple(unmatched))
-    Path(path).mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # then it is no directory, which is said below
+        Path(path).mkdir(parents=True, exist_ok=True)
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     same_owner = os.geteuid() == 0 if options.same_owner is None else options.same_owner
     try:

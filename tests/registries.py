@@ -363,10 +363,12 @@ def registry(
     *,
     basic: bool = False,
     tokens: TokenServer | None = None,
+    tls: Identity | None = None,
     at: int | None = None,
 ) -> Iterator[Registry]:
     """A registry that keeps what it has below `folder`, open to all, or with an account
-    (USER, PASSWORD), or with the tokens of a token server; at a port, if one is given."""
+    (USER, PASSWORD), or with the tokens of a token server; by https, if it has an identity, and at
+    a port, if one is given."""
     executable = program("docker-registry", "registry")
     folder.mkdir(parents=True, exist_ok=True)
     storage = folder / "storage"
@@ -380,6 +382,8 @@ def registry(
             # What foreign layers may refer to; by default nothing.
             "validation": {"manifests": {"urls": {"allow": ["^https://"]}}},
         }
+        if tls is not None:
+            config["http"]["tls"] = {"certificate": str(tls.certificate), "key": str(tls.key)}
         if basic:
             users = folder / "htpasswd"
             command = [program("htpasswd"), "-Bbn", "-C", "4", USER, PASSWORD]

@@ -205,8 +205,9 @@ def _context(ca_file: str | None) -> ssl.SSLContext:
     try:
         context.load_verify_locations(ca_file)
     except (OSError, ssl.SSLError) as error:
-        reason = "there is none in it" if isinstance(error, ssl.SSLError) else error.strerror
-        raise SourceError(f"{ca_file}: not a PEM file of certificates: {reason}") from error
+        if isinstance(error, ssl.SSLError):
+            raise SourceError(f"{ca_file}: not a PEM file of certificates") from error
+        raise SourceError(f"{ca_file}: {error.strerror}") from error
     return context
 
 

@@ -88,3 +88,9 @@ def test_keep_going(entries: list[dict[str, Any]], code: int, tmp_path: Path) ->
     result = json.loads(done.stdout)
     assert [e["name"] for e in result["errors"]] == [e["name"] for e in entries]
     assert result["error_count"] == len(entries)
+
+
+def test_a_directory_that_is_a_file(layer: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = fails(1, "extract", layer, "-C", tmp_path / "file")
+    assert said.rstrip().endswith("/file: Not a directory")

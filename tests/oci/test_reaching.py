@@ -188,6 +188,29 @@ def test_a_blob_that_the_registry_lacks(
 # --- mirrors -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [[], ["--plain-http"]])
+def test_http_where_https_is_spoken(signer: Identity, tmp_path: Path, options: list[str]) -> None:
+    """Go's server says so in a text without a type."""
+    with registry(tmp_path, tls=signer) as one:
+        said = fails(1, "verify", *options, f"docker://{one.host}/app:v1")
+        assert "speaks https: let --ca-file name" in said
+        said = fails(1, "verify", "--ca-file", signer.certificate, f"docker://{one.host}/app:v1")
+        assert "not found" in said
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<h1>400 Bad Request</h1><center>The plain HTTP request was sent to HTTPS port</center>",
+        b"<p>Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+    ],
+)
+def test_http_to_the_https_of_a_proxy(page: bytes) -> None:
+    with lying() as server:
+        server.answers["/v2/app/manifests/v1"] = (400, {"Content-Type": "text/html"}, page)
+        assert "speaks https" in fails(1, "verify", f"docker://{server.host}/app:v1")
+
+
 @pytest.mark.parametrize("kind", ["tls", "http", "closed"])
 def test_a_mirror_that_fails_is_told_of_where_the_registry_fails_too(
     served: Registry, tls: str, kind: str

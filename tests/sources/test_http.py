@@ -717,6 +717,6 @@ def test_tls(site: tuple[str, Path], proxy: FaultProxy, certificate: Path) -> No
             HTTPSource(f"{secure.url.replace('127.0.0.1', 'localhost')}/blob", client=client)
         with (
             quick(ca_file="/nowhere") as client,
-            pytest.raises(SourceError, match="not a PEM file"),
+            pytest.raises(SourceError, match="/nowhere: No such file or directory"),
         ):
             HTTPSource(f"{secure.url}/blob", client=client)
