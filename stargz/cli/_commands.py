@@ -21,7 +21,7 @@ COMMANDS = {
     "tree": "draw a layer's directories as a tree",
     "cat": "write files' contents to standard output, reading only what they need",
     "extract": "unpack a layer or some of its paths, safely and in parallel",
-    "verify": "check every member, chunk and file of a layer, and its TOC",
+    "verify": "check every member, chunk and file of a layer or an image, and the TOCs",
     "toc": "write a layer's TOC (JSON) to standard output, byte for byte",
     "diff": "what differs between two layers, and how much there is to send",
     "delta": "make a patch: what one layer needs to become another",

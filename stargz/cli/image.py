@@ -1,5 +1,7 @@
 """Convert whole images, and look into them: all layers of one platform, merged as a container
-sees them."""
+sees them.
+
+'stargz verify' and 'stargz mount' take images as they are."""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ stargz image info oci:layout:latest"""
 COMMANDS = {
     "convert": "make every layer of an image seekable, on all platforms",
     "index": "make SOCI indexes of an image, whose layers stay as they are",
-    "bulk": "the same for a registry, a repository, a list or a folder of images",
+    "bulk": "convert or index all images of a registry, a repository, a list or a folder",
     "info": "an image's digests, platforms and layers, from its manifest",
     "ls": "list the files of an image",
-    "find": "list those that pass tests: -name, -type, -size, ...",
+    "find": "list the files of an image that pass tests: -name, -type, -size, ...",
     "du": "bytes of the files below an image's directories",
     "tree": "draw an image's directories as a tree",
     "cat": "write files' contents to standard output",
