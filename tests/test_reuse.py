@@ -64,7 +64,7 @@ def make_tar(seed: int = 1, files: int = 30, global_header: bool = False) -> byt
 TAR = make_tar()
 PINNED = (
     "fc6bf6c1261fc66ba69aee923d6f12ecab0b19ee25d1be8d2d0b194d464db178",
-    "fe440826e6dd6d847eb4dc7c6d9314d7305b57e5895c194dc04821b366fe4fa9",
+    "4bed340ad258aea29aaa852415a204fc976cfee6a1062838ad2820b57f49faf6",
 )
 
 

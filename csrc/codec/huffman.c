@@ -40,22 +40,26 @@ static uint32_t *sorted(uint32_t *items, uint32_t *other, unsigned n, uint32_t t
 }
 
 /* Huffman's tree over ascending weights, by two queues: how many leaves are at each depth. 0: some are
- * deeper than `max`. */
-static int tree(const uint32_t *weights, unsigned n, unsigned max, unsigned *at_depth)
+ * deeper than `max`. There is room for another weight. */
+static int tree(uint32_t *weights, unsigned n, unsigned max, unsigned *at_depth)
 {
     uint32_t sums[SGZ_HUFFMAN_MAX];
     uint16_t parent[SGZ_HUFFMAN_MAX];
     uint8_t depth[SGZ_HUFFMAN_MAX];
     unsigned leaf = 0, inner = 0, nodes = n - 1;
+    /* Without branches, of which every other one would be foreseen wrongly: each queue ends with what is
+     * never taken. */
+    weights[n] = UINT32_MAX;
     for (unsigned i = 0; i < nodes; i++) {
         uint32_t sum = 0;
+        sums[i] = UINT32_MAX - 1;
         for (int k = 0; k < 2; k++) {
-            if (leaf < n && (inner >= i || weights[leaf] <= sums[inner])) {
-                sum += weights[leaf++];
-            } else {
-                sum += sums[inner];
-                parent[inner++] = (uint16_t)i;
-            }
+            uint32_t a = weights[leaf], b = sums[inner];
+            unsigned take = a <= b;
+            sum += take ? a : b;
+            parent[inner] = (uint16_t)i;
+            leaf += take;
+            inner += !take;
         }
         sums[i] = sum;
     }
@@ -118,7 +122,7 @@ static void limited(const uint32_t *weights, unsigned n, unsigned max, unsigned 
 
 void sgz_codec_huffman(const uint32_t *counts, unsigned n, unsigned max, uint8_t *lengths)
 {
-    uint32_t items[SGZ_HUFFMAN_MAX], other[SGZ_HUFFMAN_MAX], weights[SGZ_HUFFMAN_MAX], top = 0;
+    uint32_t items[SGZ_HUFFMAN_MAX], other[SGZ_HUFFMAN_MAX], weights[SGZ_HUFFMAN_MAX + 1], top = 0;
     unsigned used = 0, at_depth[LENGTH_MAX + 2];
     for (unsigned i = 0; i < n; i++) {
         items[used] = counts[i] << SYMBOL_BITS | i;
@@ -144,12 +148,12 @@ void sgz_codec_huffman(const uint32_t *counts, unsigned n, unsigned max, uint8_t
 
 void sgz_codec_huffman_codes(const uint8_t *lengths, unsigned n, uint16_t *codes)
 {
-    unsigned counts[LENGTH_MAX + 1] = {0}, next[LENGTH_MAX + 2] = {0};
+    /* (Two of each: equal lengths that follow each other need not wait for each other.) */
+    unsigned counts[2][LENGTH_MAX + 1] = {0}, next[LENGTH_MAX + 2] = {0};
     for (unsigned i = 0; i < n; i++)
-        counts[lengths[i]]++;
-    counts[0] = 0;
+        counts[i & 1][lengths[i]]++;
     for (unsigned len = 1; len <= LENGTH_MAX; len++)
-        next[len + 1] = (next[len] + counts[len]) << 1;
+        next[len + 1] = (next[len] + counts[0][len] + counts[1][len]) << 1;
     for (unsigned i = 0; i < n; i++) {
         unsigned len = lengths[i], code = next[len]++;
         codes[i] = (uint16_t)((REVERSED[code & 255] << 8 | REVERSED[code >> 8 & 255]) >> (16 - len));

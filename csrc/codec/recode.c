@@ -12,12 +12,15 @@
 #define HEADER_COST (700 * 1024)
 #define BLOCK_UNITS ((size_t)64 << 10)
 
-/* Of what is coded, so much must look poor (1/32): see sgz_codec_recode_doubt. (A part that is shorter
- * than the minimum is not: of what is compressed already a layer may have much in small files, of
- * Debian's every other one, and it hardly ever repeats itself.) */
+/* Of what is coded, so much must look poor: see sgz_codec_recode_doubt. Literals may be 1/8 more than the
+ * bytes they are coded with before the member is (small members of gzip -6 often have 1/32); blocks of
+ * literals alone must be 1/32. (A part that is shorter than the minimum is not: of what is compressed
+ * already a layer may have much in small files, of Debian's every other one, and it hardly ever repeats
+ * itself.) */
+#define EXCESS_SHIFT 3
 #define POOR_SHIFT 5
 #define DOUBT_MIN ((size_t)16 << 10)
-#define DOUBT_BYTES ((size_t)64 << 10)
+#define DOUBT_BYTES ((size_t)32 << 10)
 /* Hardly a match reaches back more than 8 KiB (1/256; of text a third does), where one could. */
 #define NARROW_BYTES ((size_t)32 << 10)
 #define FAR_SYMBOL 26
@@ -54,7 +57,6 @@ sgz_status sgz_codec_recoder_new(sgz_recoder **recoder, const sgz_codecs *codecs
         return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "out of memory");
     }
     r->codecs = codecs;
-    sgz_codec_units_init(&r->units);
     for (unsigned s = 0; s < SGZ_LENGTHS; s++)
         for (unsigned x = 0; x < 1u << sgz_codec_length_extra[s]; x++)
             if (sgz_codec_length_base[s] + x <= SGZ_MATCH_MAX)
@@ -203,7 +205,7 @@ sgz_status sgz_codec_recode_member(sgz_recoder *r, size_t begin, size_t len, uin
 
 sgz_recode_range sgz_codec_recode_doubt(const sgz_recoder *r)
 {
-    if (r->excess > r->made >> POOR_SHIFT || r->far < r->matches >> NARROW_SHIFT)
+    if (r->excess > r->made >> EXCESS_SHIFT || r->far < r->matches >> NARROW_SHIFT)
         return (sgz_recode_range){0, r->len};
     if (r->dense <= r->made >> POOR_SHIFT || r->longest.len < DOUBT_MIN)
         return (sgz_recode_range){0, 0};

@@ -12,19 +12,6 @@
 #define SEARCH_MIN 4
 #define GOOD 32 /* a match that is so long is taken at once; else the next byte's may be longer */
 
-void sgz_codec_units_init(sgz_units *u)
-{
-    u->base = 1;
-    for (unsigned s = 0; s < SGZ_DISTANCES; s++)
-        for (uint32_t x = 0; x < 1u << sgz_codec_distance_extra[s]; x++) {
-            uint32_t distance = sgz_codec_distance_base[s] + x;
-            if (distance <= 256)
-                u->near[distance] = (uint8_t)s;
-            else
-                u->far[(distance - 1) >> 7] = (uint8_t)s;
-        }
-}
-
 /* --- tokens ------------------------------------------------------------------------------ */
 
 /* The next token, behind `run` literals that are left over. */
@@ -108,10 +95,12 @@ ALWAYS uint32_t unit_of(uint32_t token, uint32_t len)
     return match_unit(len, token >> 9 & 31, token >> 14 & 8191);
 }
 
-ALWAYS uint32_t unit_at(const sgz_units *r, uint32_t len, uint32_t distance)
+/* Without a branch on the distance: where these come from near and far they are hard to foresee. */
+ALWAYS uint32_t unit_at(uint32_t len, uint32_t distance)
 {
-    uint32_t symbol = distance <= 256 ? r->near[distance] : r->far[(distance - 1) >> 7];
-    return match_unit(len, symbol, distance - sgz_codec_distance_base[symbol]);
+    uint32_t d = distance - 1, log = 31 - (uint32_t)__builtin_clz(d | 2);
+    uint32_t extra = log - 1, symbol = 2 * extra + (d >> extra);
+    return match_unit(len, symbol, d & ((1u << extra) - 1));
 }
 
 /* n literals (or none), in twos: up to 16 bytes are read too far, 8 units written. */
@@ -187,8 +176,8 @@ ALWAYS uint32_t find(const search *s, size_t at, size_t end, size_t *from)
 {
     uint32_t *place = seen(s, at), found = *place - s->base, here = (uint32_t)at;
     *place = s->base + here;
-    if (LIKELY(found >= here || here - found > SGZ_DISTANCE_MAX
-               || load4(s->data + found) != load4(s->data + at)))
+    /* (A place of another member is further away: see sgz_codec_units_member.) */
+    if (LIKELY(here - found - 1 >= SGZ_DISTANCE_MAX || load4(s->data + found) != load4(s->data + at)))
         return 0;
     *from = found;
     return match_length(s->data + found, s->data + at,
@@ -197,8 +186,7 @@ ALWAYS uint32_t find(const search *s, size_t at, size_t end, size_t *from)
 
 /* The cursor stands at a match that begins at `at` and whose source begins before the floor. Replace as
  * much as must be, or more where a match is found that goes on; returns where it ends. */
-__attribute__((noinline)) static size_t replace(sgz_units *r, const search *given, uint32_t **u, size_t at,
-                      uint32_t distance)
+ALWAYS size_t replace(sgz_units *r, const search *given, uint32_t **u, size_t at, uint32_t distance)
 {
     const search s = *given;
     size_t piece_end = r->piece_end;
@@ -208,17 +196,14 @@ __attribute__((noinline)) static size_t replace(sgz_units *r, const search *give
     size_t until = missing + SGZ_MATCH_MIN <= end - at ? at + missing : end;
     size_t literals = at, z = at;
     size_t last = piece_end - at < SEARCH_MIN ? at : piece_end - SEARCH_MIN + 1;
-    while (z < until) {
-        if (z >= last) {
-            z = until;
-            break;
-        }
+    size_t scanned = until < last ? until : last;
+    while (z < scanned) {
         uint32_t len = find(&s, z, piece_end, &from);
         if (!len) {
             z++;
             continue;
         }
-        while (len < GOOD && z + 1 < until && z + 1 < last) {
+        while (len < GOOD && z + 1 < scanned) {
             size_t other;
             uint32_t longer = find(&s, z + 1, piece_end, &other);
             if (longer <= len)
@@ -229,15 +214,15 @@ __attribute__((noinline)) static size_t replace(sgz_units *r, const search *give
         }
         if (z > literals)
             *u = put_literals(*u, s.data + literals, z - literals);
-        *(*u)++ = unit_at(r, len, (uint32_t)(z - from));
-        /* Without a branch on the length: both ends of it are nearly all of most. */
-        for (size_t k = 1; k < SEARCH_MIN; k++)
-            note(&s, z + k);
+        *(*u)++ = unit_at(len, (uint32_t)(z - from));
+        /* Noting where it begins, too, takes 1/20 longer and finds a 700th. */
         for (size_t k = SEARCH_MIN; k; k--)
             note(&s, z + len - k);
         z += len;
         literals = z;
     }
+    if (z < until)
+        z = until;
     if (z >= end) {
         if (z > literals) /* to the end, and none was found there */
             *u = put_literals(*u, s.data + literals, z - literals);
@@ -255,12 +240,14 @@ __attribute__((noinline)) static size_t replace(sgz_units *r, const search *give
     return z;
 }
 
+typedef size_t replacer(sgz_units *r, const search *s, uint32_t **u, size_t at, uint32_t distance);
+
 /* --- one step ---------------------------------------------------------------------------- */
 
 /* Units for data[at, stop) at least; a match may go on behind it, but not behind the piece. Returns
  * where they end. Near the floor each match may have to be replaced, and what it is replaced by has to be
  * found. */
-ALWAYS size_t units_of(sgz_units *r, size_t at, size_t stop, int near_floor)
+ALWAYS size_t units_of(sgz_units *r, size_t at, size_t stop, int near_floor, replacer *replacer)
 {
     uint32_t *u = r->to + r->count;
     sgz_lz_cursor c = r->at;
@@ -281,7 +268,7 @@ ALWAYS size_t units_of(sgz_units *r, size_t at, size_t stop, int near_floor)
             uint32_t distance = sgz_lz_distance(c.token);
             if (distance > at - r->floor) {
                 r->at = c;
-                at = replace(r, &s, &u, at, distance);
+                at = replacer(r, &s, &u, at, distance);
                 c = r->at;
                 continue;
             }
@@ -305,6 +292,27 @@ ALWAYS size_t units_of(sgz_units *r, size_t at, size_t stop, int near_floor)
     return at;
 }
 
+ALWAYS size_t step(sgz_units *r, size_t at, size_t stop, replacer *replacer)
+{
+    return at - r->floor < SGZ_DISTANCE_MAX ? units_of(r, at, stop, 1, replacer)
+                                            : units_of(r, at, stop, 0, replacer);
+}
+
+/* The same for any processor, and for those of the last ten years: these take 1/25 less time with theirs. */
+#define STEP(name, ...)                                                                       \
+    __attribute__((__VA_ARGS__)) static size_t replace_##name(                                \
+        sgz_units *r, const search *s, uint32_t **u, size_t at, uint32_t distance)            \
+    {                                                                                         \
+        return replace(r, s, u, at, distance);                                                \
+    }                                                                                         \
+    __attribute__((__VA_ARGS__)) static size_t step_##name(sgz_units *r, size_t at, size_t stop) \
+    {                                                                                         \
+        return step(r, at, stop, replace_##name);                                             \
+    }
+STEP(any, noinline)
+#ifdef __x86_64__
+STEP(avx2, noinline, target("avx2,bmi,bmi2"))
+#endif
 
 void sgz_codec_units_begin(sgz_units *r, const uint8_t *data, const sgz_lz *lz,
                            const sgz_lz_piece *pieces, size_t piece_count)
@@ -319,11 +327,11 @@ void sgz_codec_units_begin(sgz_units *r, const uint8_t *data, const sgz_lz *lz,
 
 void sgz_codec_units_member(sgz_units *r, size_t begin, size_t len)
 {
-    /* What was noted before is below. The last place that is noted of a member is its end. */
-    r->base += (uint32_t)r->len + 1;
+    /* What was noted before is too far below. The last place that is noted of a member is its end. */
+    r->base += (uint32_t)r->len + SGZ_DISTANCE_MAX + 1;
     if (r->base > UINT32_MAX / 2) {
         memset(r->seen, 0, sizeof r->seen);
-        r->base = 1;
+        r->base = SGZ_DISTANCE_MAX + 1;
     }
     r->begin = begin;
     r->data = r->all + begin;
@@ -350,5 +358,9 @@ size_t sgz_codec_units_step(sgz_units *r, size_t at)
     if (at >= r->piece_end)
         begin_piece(r, at);
     size_t stop = r->piece_end - at < SGZ_UNITS_STEP ? r->piece_end : at + SGZ_UNITS_STEP;
-    return at - r->floor < SGZ_DISTANCE_MAX ? units_of(r, at, stop, 1) : units_of(r, at, stop, 0);
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        return step_avx2(r, at, stop);
+#endif
+    return step_any(r, at, stop);
 }

@@ -8,7 +8,7 @@
 #define SGZ_UNITS_STEP ((size_t)16 << 10)
 #define SGZ_UNITS_OF_STEP (SGZ_UNITS_STEP + SGZ_MATCH_MAX + 16)
 
-#define SGZ_UNITS_HASH_BITS 14
+#define SGZ_UNITS_HASH_BITS 15
 
 /* From `at` of the data on its bytes are those of the tokens' stream from `from` on; -1: of none. */
 typedef struct { size_t at; int64_t from; } sgz_lz_piece;
@@ -35,14 +35,11 @@ typedef struct {
     sgz_lz_cursor at;
     size_t floor;           /* matches that stand in the stream reach no further back */
     size_t piece_end;
-    uint32_t base;          /* positions of the member in `seen`; what is below is of others */
+    uint32_t base;          /* positions of the member in `seen`; those of others are too far below */
     uint32_t seen[1 << SGZ_UNITS_HASH_BITS];
-    uint8_t near[257], far[257]; /* symbols of distances */
 } sgz_units;
 
-/* Of memory that is all zeros. */
-void sgz_codec_units_init(sgz_units *units);
-/* As sgz_codec_recode_begin. */
+/* As sgz_codec_recode_begin. (Before the first time all is zeros.) */
 void sgz_codec_units_begin(sgz_units *units, const uint8_t *data, const sgz_lz *lz,
                            const sgz_lz_piece *pieces, size_t piece_count);
 /* The member data[begin, begin + len) is next; `count` is 0. */

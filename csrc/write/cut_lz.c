@@ -69,6 +69,28 @@ static int put_mark(copy *c)
                     (sgz_lz_mark){c->at, c->to->count});
 }
 
+/* All from the next token on, as it is. */
+static int copy_rest(copy *c, int marked)
+{
+    const sgz_lz *from = c->from;
+    sgz_lz *to = c->to;
+    size_t tokens = from->count - c->token, marks = from->mark_count - c->mark;
+    if ((c->gap || marked) && !put_mark(c))
+        return 0;
+    if (!SGZ_FIT(to->tokens, to->cap, to->count + tokens)
+        || !SGZ_FIT(to->marks, to->mark_cap, to->mark_count + marks))
+        return 0;
+    memcpy(to->tokens + to->count, from->tokens + c->token, tokens * sizeof *to->tokens);
+    for (size_t i = 0; i < marks; i++) {
+        sgz_lz_mark mark = from->marks[c->mark + i];
+        mark.token = mark.token - c->token + to->count;
+        to->marks[to->mark_count++] = mark;
+    }
+    to->count += tokens;
+    c->token = from->count;
+    return 1;
+}
+
 /* The tokens of [begin, end) of the stream, which is not before those that were copied last. There is a
  * mark where they begin, even if that is behind the last token. */
 static int copy_range(copy *c, int64_t begin, int64_t end)
@@ -85,6 +107,8 @@ static int copy_range(copy *c, int64_t begin, int64_t end)
         int marked = pass_marks(c);
         if (c->token == from->count || c->at >= end)
             break;
+        if (end == INT64_MAX && c->at >= begin)
+            return copy_rest(c, marked);
         uint32_t token = from->tokens[c->token];
         int64_t next = c->at + sgz_lz_len(token) + sgz_lz_run(token);
         if (next <= begin)
@@ -107,8 +131,11 @@ static sgz_status copy_lz(sgz_write_cutter *c, const sgz_lz_piece *pieces, size_
         how.at = how.from->marks[0].at;
     c->carry_lz.count = c->carry_lz.mark_count = 0;
     for (size_t i = 0; i < count && fits; i++) {
-        int64_t from = pieces[i].from, len = (int64_t)((i + 1 < count ? pieces[i + 1].at : end) - pieces[i].at);
-        fits = from < 0 || copy_range(&how, from, from + len);
+        int64_t from = pieces[i].from;
+        int64_t stop = from + (int64_t)((i + 1 < count ? pieces[i + 1].at : end) - pieces[i].at);
+        if (from >= 0 && i + 1 == count && stop == position(c)) /* mostly */
+            return copy_range(&how, from, INT64_MAX) ? SGZ_OK : sgz_write_cut_no_memory(err);
+        fits = from < 0 || copy_range(&how, from, stop);
     }
     return fits && copy_range(&how, position(c), INT64_MAX) ? SGZ_OK : sgz_write_cut_no_memory(err);
 }

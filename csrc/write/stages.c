@@ -12,10 +12,14 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
-/* Of each such part of a slab so many bytes in its middle are made in both ways: a 64th of it. Tokens
- * that gain less than 1/128 there are in doubt: those of fast compressors may lose 1/25. */
+/* In the middle of so many parts of a slab so many bytes are made in both ways, until tokens clearly gain
+ * (by a 32nd) or there is no part left: a 64th of the slab at most. Tokens that gain nothing then are in
+ * doubt: those of fast compressors may lose 1/25. (Cut loose from what is before it, a sample loses more
+ * than a member does.) */
 #define SAMPLES 8
+#define SAMPLES_MIN 4
 #define SAMPLE_BYTES ((size_t)8 << 10)
+#define CLEAR_SHIFT 5
 #define GAIN_SHIFT 7
 #define SMALLER_SHIFT 6
 
@@ -118,42 +122,72 @@ static sgz_status compress(sgz_write_worker *w, const uint8_t *data, size_t len,
     return status;
 }
 
+/* The member that has this byte of the slab, or the next one. */
+static size_t member_at(const sgz_write_slab *in, size_t at)
+{
+    size_t low = 0, high = in->member_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (in->members[middle].start + in->members[middle].len <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Add what SAMPLE_BYTES from there on become in both ways. */
+static sgz_status sample(sgz_write_worker *w, sgz_write_slot *s, size_t at, size_t *reused,
+                         size_t *compressed, sgz_error *err)
+{
+    const sgz_write_slab *in = &s->in;
+    size_t left = SAMPLE_BYTES, both[2] = {0}, made = 0;
+    for (size_t n = member_at(in, at); left && n < in->member_count; n++) {
+        const sgz_write_member *member = &in->members[n];
+        size_t begin = member->start > at ? member->start : at;
+        size_t len = member->start + member->len - begin;
+        len = len < left ? len : left;
+        left -= len;
+        /* The slab's own output is not made yet, and has room for any of its members. */
+        sgz_status status = sgz_codec_recode_member(w->recoder, begin, len, s->out, s->out_cap,
+                                                    &made, err);
+        both[0] += made;
+        if (!status)
+            status = sgz_codec_deflate_member(&w->deflater, in->buf + begin, len, 0, s->out,
+                                              s->out_cap, &made, err);
+        both[1] += made;
+        if (status)
+            return status;
+    }
+    /* (Of what nothing makes smaller there is no doubt: a member of that is looked at by itself.) */
+    if (both[1] + (both[1] >> SMALLER_SHIFT) <= SAMPLE_BYTES - left) {
+        *reused += both[0];
+        *compressed += both[1];
+    }
+    return SGZ_OK;
+}
+
 /* What a slab is does not depend on how the input comes, so neither does this. */
 sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
-    const sgz_write_slab *in = &s->in;
-    size_t all_compressed = 0, all_reused = 0, i = 0;
-    sgz_codec_recode_begin(w->recoder, in->buf, &in->lz, in->lz_pieces, in->lz_piece_count);
+    static const uint8_t ORDER[SAMPLES] = {2, 5, 0, 7, 3, 6, 1, 4};
+    size_t len = s->in.len, compressed = 0, reused = 0;
+    int clear = 1;
+    sgz_codec_recode_begin(w->recoder, s->in.buf, &s->in.lz, s->in.lz_pieces, s->in.lz_piece_count);
     for (size_t k = 0; k < SAMPLES; k++) {
-        size_t at = in->len / SAMPLES * k + in->len / (2 * SAMPLES), left = SAMPLE_BYTES;
-        size_t compressed = 0, reused = 0;
-        while (i < in->member_count && in->members[i].start + in->members[i].len <= at)
-            i++;
-        for (size_t n = i; left && n < in->member_count; n++) {
-            const sgz_write_member *member = &in->members[n];
-            size_t begin = member->start > at ? member->start : at;
-            size_t len = member->start + member->len - begin, made = 0;
-            len = len < left ? len : left;
-            left -= len;
-            /* The slab's own output is not made yet, and has room for any of its members. */
-            sgz_status status = sgz_codec_recode_member(w->recoder, begin, len, s->out, s->out_cap,
-                                                        &made, err);
-            reused += made;
-            if (!status)
-                status = sgz_codec_deflate_member(&w->deflater, in->buf + begin, len, 0, s->out,
-                                                  s->out_cap, &made, err);
-            compressed += made;
-            if (status)
-                return status;
-        }
-        /* (Of what nothing makes smaller there is no doubt: a member of that is looked at by itself.) */
-        if (compressed + (compressed >> SMALLER_SHIFT) > SAMPLE_BYTES - left)
-            continue;
-        all_compressed += compressed;
-        all_reused += reused;
+        size_t at = len / SAMPLES * ORDER[k] + len / (2 * SAMPLES);
+        size_t one[2] = {0};
+        sgz_status status = sample(w, s, at, &one[0], &one[1], err);
+        if (status)
+            return status;
+        reused += one[0];
+        compressed += one[1];
+        clear &= one[0] <= one[1];
+        if (clear && k + 1 >= SAMPLES_MIN && reused + (reused >> CLEAR_SHIFT) < compressed)
+            break;
     }
     s->reuse = 1;
-    s->doubt = all_reused + (all_reused >> GAIN_SHIFT) > all_compressed;
+    s->doubt = reused > compressed;
     return SGZ_OK;
 }
 
