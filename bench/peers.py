@@ -36,6 +36,15 @@ def soci_program() -> Path:
 
 
 @functools.cache
+def snapshotter_program() -> Path:
+    """A stargz-snapshotter that is newer than Debian's, built once."""
+    out = Path(tempfile.gettempdir()) / f"stargz-snapshotter-{os.getuid()}"
+    command = [ROOT / "tests/interop/soci/build", out, "../snapshotter/newer"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
+@functools.cache
 def chunked_program() -> Path:
     """Both packages that write zstd:chunked behind tests/interop/chunked/main.go, built once."""
     out = Path(tempfile.gettempdir()) / f"stargz-chunked-{os.getuid()}"

@@ -1,5 +1,5 @@
-"""What image conversion is compared with: containerd and its ctr-remote (Debian's containerd and
-stargz-snapshotter), as its documents say to convert an image. Needs root.
+"""What images are compared with: containerd and its ctr-remote (Debian's containerd and
+stargz-snapshotter), as its documents say to convert an image and to pull one lazily. Needs root.
 
 with containerd() as peer:
     seconds = peer.convert(host, "plain:latest", "made:latest")
@@ -7,12 +7,20 @@ with containerd() as peer:
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from stargz.benchmark import images
+from bench.peers import ROOT, snapshotter_program
+from stargz.benchmark import images, trees
+from stargz.benchmark.mounts import read_all
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+import containers
 
 
 @dataclass(frozen=True)
@@ -63,3 +71,30 @@ def containerd() -> Iterator[Peer]:
     """A containerd of its own, gone with all that it keeps at the end."""
     with images.containerd() as engine:
         yield Peer(engine)
+
+
+class Snapshotter:
+    """containerd with stargz-snapshotter, which run already and have nothing of the image yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running = ExitStack()
+
+    def again(self) -> None:
+        self.stop()
+        with ExitStack() as stack:
+            self._folder.mkdir()
+            stack.callback(trees.gone, self._folder)
+            program = snapshotter_program()
+            self._engine = stack.enter_context(containers.containerd(self._folder, program))
+            self._running = stack.pop_all()
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def read_whole(self, name: str, diff_ids: list[str]) -> None:
+        """As `ctr-remote run` does it: pulled lazily, and mounted as a container's root."""
+        self._engine.run("ctr-remote", "images", "rpull", "--plain-http", f"{name}:latest")
+        assert self._engine.lazily()
+        view = self._engine.view(containers.chain_id(diff_ids), self._folder / "view", "stargz")
+        read_all(self._running.enter_context(view))

@@ -15,7 +15,7 @@ import pytest
 from faraway import Faraway
 
 import stargz
-from stargz._engine.chunks import BACKGROUND, DEMAND, PREFETCH, Chunks, Job, Store
+from stargz._engine.chunks import AHEAD, BACKGROUND, DEMAND, PREFETCH, Chunks, Job, Store
 from stargz.errors import DigestError, GzipError, SourceError
 from stargz.layer import Layer
 
@@ -221,6 +221,35 @@ def test_background_waits_for_what_is_wanted(far: Layer, data: bytes, store: Sto
         assert store.has(hashlib.sha256(content).digest(), len(content))
     # Nothing was fetched twice.
     assert chunks.stats()["fetched_bytes"] <= len(data) * 1.02
+
+
+def test_background_waits_for_a_reader_that_goes_forward(
+    far: Layer, data: bytes, store: Store
+) -> None:
+    """It would only overtake it."""
+    chunks = Chunks(8 << 20, store)
+    chunks.add(far.reader)
+
+    def read(name: str) -> None:
+        thread, found = reading(chunks, far, name)
+        while thread.is_alive():
+            if (job := chunks.next(AHEAD, 5)) is not None:
+                chunks.deliver(job, bytes_of(data, job))
+        assert found == [FILES[name]]
+        while (job := chunks.next(AHEAD, 0)) is not None:
+            chunks.deliver(job, bytes_of(data, job))
+
+    names = iter(FILES)
+    for _ in range(100):
+        read(next(names))
+    chunks.unasked(background=True)
+    # Where the machine stands still after a read, the reader seems to have stopped.
+    while read(next(names)) or (job := chunks.next(BACKGROUND, 0)) is not None:
+        chunks.deliver(job, bytes_of(data, job))
+    # The rest is there, and waits until it has.
+    job = chunks.next(BACKGROUND, 30_000)
+    assert job is not None
+    assert job.priority == BACKGROUND
 
 
 def test_without_a_store_nothing_is_prefetched(far: Layer) -> None:

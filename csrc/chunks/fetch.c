@@ -304,22 +304,31 @@ int sgz_chunks_fetch_idle(const sgz_chunks *c)
            !c->under_way[SGZ_PREFETCH];
 }
 
+static int before(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
 int sgz_chunks_next(sgz_chunks *c, unsigned lowest, int timeout_ms, sgz_chunks_job *job)
 {
     struct timespec until = sgz_base_deadline(timeout_ms);
     int got = 0, waited = 0;
     pthread_mutex_lock(&c->lock);
     for (;;) {
+        struct timespec now = sgz_base_deadline(0);
+        int alone = before(&now, &c->alone);
         if (!c->stopped && (next_wanted(c, job) || (lowest >= SGZ_AHEAD && next_ahead(c, job)) ||
                             (lowest >= SGZ_PREFETCH && next_unasked(c, SGZ_PREFETCH, job)) ||
-                            (lowest >= SGZ_BACKGROUND && sgz_chunks_fetch_idle(c) &&
+                            (lowest >= SGZ_BACKGROUND && !alone && sgz_chunks_fetch_idle(c) &&
                              next_unasked(c, SGZ_BACKGROUND, job))))
             got = 1;
         else if (c->stopped)
             got = -1;
         if (got || waited)
             break;
-        waited = pthread_cond_timedwait(&c->work, &c->lock, &until) != 0;
+        int sooner = lowest >= SGZ_BACKGROUND && alone && before(&c->alone, &until);
+        struct timespec when = sooner ? c->alone : until;
+        waited = pthread_cond_timedwait(&c->work, &c->lock, &when) != 0 && !sooner;
     }
     pthread_mutex_unlock(&c->lock);
     return got;

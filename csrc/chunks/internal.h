@@ -131,6 +131,7 @@ struct sgz_chunks {
     size_t memory, used;
     sgz_chunks_spares spares;
     uint64_t unasked_bytes;   /* read ahead or to be, and not wanted so far */
+    struct timespec alone;    /* the background waits until then, for a reader that goes forward */
     pthread_mutex_t lock;
     pthread_cond_t work;
     int stopped;

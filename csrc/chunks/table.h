@@ -83,7 +83,8 @@ typedef struct {
  * out. */
 void sgz_chunks_unasked(sgz_chunks *chunks, unsigned kinds);
 /* The next request to make, of priority `lowest` or before; waits for it up to timeout_ms.
- * Background requests are given out only while nothing else is queued or under way. 1: *job;
+ * Background requests are given out only while nothing else is queued or under way, and no reader
+ * goes forward. 1: *job;
  * 0: none yet; -1: stopped. Every job ends in one deliver that returns SGZ_OK, or in fail. */
 int sgz_chunks_next(sgz_chunks *chunks, unsigned lowest, int timeout_ms, sgz_chunks_job *job);
 /* Decode and check the job's chunks from `data`, which has the job's bytes, wake who waits,
