@@ -81,7 +81,6 @@ class Fetcher:
         with self._lock:
             if self._started:
                 return
-            self._started = True
             kinds = _WORKERS + (_BACKGROUND if self._background else ())
             for number, lowest in enumerate(kinds):
                 # Daemons, and nothing in them keeps this object: it can be forgotten unclosed.
@@ -91,8 +90,14 @@ class Fetcher:
                     name=f"stargz-fetch-{number}",
                     daemon=True,
                 )
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # as many as there may be
+                    if not self._threads:
+                        raise
+                    break
                 self._threads.append(thread)
+            self._started = True
 
     def read_into(self, layer: int, row: int, offset: int, size: int, buffer: Any) -> None:
         """Bytes of a regular file of a layer; see `Chunks.read_into`."""

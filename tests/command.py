@@ -20,12 +20,15 @@ ROOT = Path(stargz.__file__).parent.parent
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a user's shell."""
+    """The environment of a user's shell, but that warnings are errors there too: a file or a socket
+    that was not closed is told on stderr. PYTHONDEVMODE is passed on."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STARGZ_", "PYTHON"))}
     if "STARGZ_CACHE_DIR" in os.environ:  # that of the test, not the user's
         kept["STARGZ_CACHE_DIR"] = os.environ["STARGZ_CACHE_DIR"]
+    if "PYTHONDEVMODE" in os.environ:
+        kept["PYTHONDEVMODE"] = os.environ["PYTHONDEVMODE"]
     ours = {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**kept, **ours, **changes}
+    return {**kept, **ours, "PYTHONWARNINGS": "error", **changes}
 
 
 def command(*args: object) -> list[str]:

@@ -1,5 +1,6 @@
 /* Preloaded by tests/failing.py: lets a chosen call on files below a folder fail, or be the last
- * thing that the process does.
+ * thing that the process does. The same for threads, and for memory that kernels ask for, in any
+ * module of stargz/_engine; of these blocks it knows which have not been freed.
  *
  * Calls are counted by kind in memory that a forked child shares, so that whoever forked it sees
  * how far it came. Of a write that fails half is written first; a close that fails has closed. */
@@ -8,9 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <link.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,12 +23,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN, WRITE, SYNC, RENAME, LINK, CLOSE, TRUNCATE, MKDIR, KINDS };
+enum { OPEN, WRITE, SYNC, RENAME, LINK, CLOSE, TRUNCATE, MKDIR, ANY, MEMORY, THREAD, KINDS };
 
 struct failing {
-    atomic_long seen[KINDS + 1]; /* the last: all of them */
+    atomic_long seen[KINDS];     /* of ANY: all calls on files */
     atomic_long hit;             /* how often a call failed */
-    long kind;                   /* which are to fail: KINDS for any, -1 for none */
+    atomic_long live;            /* blocks of memory that are not freed yet */
+    long kind;                   /* which are to fail; -1 for none */
     long at;                     /* the one to fail, from 0 */
     long on;                     /* and all behind it */
     long error;                  /* errno, or 0: SIGKILL */
@@ -79,10 +84,10 @@ static int path_below(int dir, const char *path)
 static int fails(int kind)
 {
     long number = atomic_fetch_add(&failing->seen[kind], 1);
-    long of_all = atomic_fetch_add(&failing->seen[KINDS], 1);
-    if (failing->kind != kind && failing->kind != KINDS)
+    long of_all = kind < ANY ? atomic_fetch_add(&failing->seen[ANY], 1) : -1;
+    if (failing->kind != kind && (failing->kind != ANY || kind > ANY))
         return 0;
-    if (failing->kind == KINDS)
+    if (failing->kind == ANY)
         number = of_all;
     if (number != failing->at && !(failing->on && number > failing->at))
         return 0;
@@ -190,3 +195,157 @@ OPENS(openat, (int dir, const char *path, int flags, ...), dir, path, flags,
       NEXT(openat)(dir, path, flags, mode))
 OPENS(openat64, (int dir, const char *path, int flags, ...), dir, path, flags,
       NEXT(openat64)(dir, path, flags, mode))
+
+/* --- threads, and memory of the kernels -------------------------------------------------------- */
+
+#define MODULES 32
+static struct { uintptr_t begin, end; } modules[MODULES];
+static int n_modules;
+
+static int is_module(struct dl_phdr_info *info, size_t size, void *unused)
+{
+    (void)size, (void)unused;
+    for (int i = 0; strstr(info->dlpi_name, "/stargz/_engine/") && i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_flags & PF_X && n_modules < MODULES) {
+            modules[n_modules].begin = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+            modules[n_modules].end = modules[n_modules].begin + info->dlpi_phdr[i].p_memsz;
+            n_modules++;
+        }
+    return 0;
+}
+
+/* Once all modules are there: how many. */
+int failing_modules(void)
+{
+    n_modules = 0;
+    dl_iterate_phdr(is_module, NULL);
+    return n_modules;
+}
+
+/* Blocks that kernels have, and who asked for each. A hash table, of which a place that was freed
+ * is not empty again. */
+#define BLOCKS (1u << 18)
+#define FREED 1
+static struct { uintptr_t block, caller; } blocks[BLOCKS];
+static atomic_flag busy = ATOMIC_FLAG_INIT;
+static atomic_long noted;
+
+static size_t place(uintptr_t block)
+{
+    return block / 16 * 0x9E3779B97F4A7C15u >> 46;
+}
+
+static void lock(void)
+{
+    while (atomic_flag_test_and_set(&busy))
+        ;
+}
+
+static void note(void *block, uintptr_t caller)
+{
+    if (!block || !failing)
+        return;
+    lock();
+    size_t at = place((uintptr_t)block), tries = 0;
+    while (blocks[at].block > FREED && tries++ < BLOCKS)
+        at = (at + 1) % BLOCKS;
+    blocks[at].block = (uintptr_t)block;
+    blocks[at].caller = caller;
+    atomic_fetch_add(&noted, 1);
+    atomic_fetch_add(&failing->live, 1);
+    atomic_flag_clear(&busy);
+}
+
+static void forget(void *block)
+{
+    if (!block || !noted)
+        return;
+    lock();
+    size_t at = place((uintptr_t)block), tries = 0;
+    while (blocks[at].block && blocks[at].block != (uintptr_t)block && tries++ < BLOCKS)
+        at = (at + 1) % BLOCKS;
+    if (blocks[at].block == (uintptr_t)block) {
+        blocks[at].block = FREED;
+        atomic_fetch_sub(&failing->live, 1);
+    }
+    atomic_flag_clear(&busy);
+}
+
+/* Who asked for blocks that are not freed yet: "MODULE+OFFSET ..." */
+void failing_live(char *text, size_t room)
+{
+    text[0] = 0;
+    for (size_t at = 0, len = 0; at < BLOCKS; at++) {
+        Dl_info info;
+        if (blocks[at].block <= FREED || !dladdr((void *)blocks[at].caller, &info))
+            continue;
+        const char *name = strrchr(info.dli_fname, '/');
+        len += (size_t)snprintf(text + len, room - len, "%s+%#lx ", name ? name + 1 : "?",
+                                (long)(blocks[at].caller - (uintptr_t)info.dli_fbase));
+        if (len + 100 > room)
+            return;
+    }
+}
+
+static int by_kernel(uintptr_t caller)
+{
+    for (int i = 0; i < n_modules && armed(); i++)
+        if (caller >= modules[i].begin && caller < modules[i].end)
+            return 1;
+    return 0;
+}
+
+/* glibc's own, which are there before dlsym can be called. */
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+extern void *__libc_memalign(size_t, size_t), __libc_free(void *);
+
+#define ALLOCATES(name, arguments, failed, call)                                                   \
+    void *name arguments                                                                           \
+    {                                                                                              \
+        uintptr_t caller = (uintptr_t)__builtin_return_address(0);                                 \
+        int kernel = by_kernel(caller);                                                            \
+        if (kernel && fails(MEMORY))                                                               \
+            return failed;                                                                         \
+        void *block = call;                                                                        \
+        if (kernel && block != failed)                                                             \
+            note(block, caller);                                                                   \
+        return block;                                                                              \
+    }
+
+ALLOCATES(malloc, (size_t size), NULL, __libc_malloc(size))
+ALLOCATES(calloc, (size_t n, size_t size), NULL, __libc_calloc(n, size))
+ALLOCATES(aligned_alloc, (size_t alignment, size_t size), NULL, __libc_memalign(alignment, size))
+ALLOCATES(mmap, (void *at, size_t len, int prot, int flags, int fd, off_t offset), MAP_FAILED,
+          NEXT(mmap)(at, len, prot, flags, fd, offset))
+
+void *realloc(void *old, size_t size)
+{
+    uintptr_t caller = (uintptr_t)__builtin_return_address(0);
+    int kernel = by_kernel(caller);
+    if (kernel && fails(MEMORY))
+        return NULL;
+    forget(old);
+    void *block = __libc_realloc(old, size);
+    if (kernel)
+        note(block, caller);
+    return block;
+}
+
+void free(void *block)
+{
+    int error = errno;
+    forget(block);
+    __libc_free(block);
+    errno = error;
+}
+
+int munmap(void *block, size_t len)
+{
+    forget(block);
+    return NEXT(munmap)(block, len);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+{
+    return armed() && fails(THREAD) ? errno : NEXT(pthread_create)(thread, attr, run, arg);
+}

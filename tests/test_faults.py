@@ -25,7 +25,7 @@ import layouts
 import pytest
 from absence import absent
 from command import ok_here
-from failing import KINDS, Done, Failing
+from failing import KINDS, Done, Failing, sanitized
 
 POINTS = int(os.environ.get("STARGZ_FAULT_POINTS", "1"))
 SIZE = 40_000
@@ -179,11 +179,11 @@ def well(done: Done) -> None:
     assert (done.code, done.err) == (0, ""), done
 
 
-def chosen(total: int, seed: str) -> list[int]:
+def chosen(total: int, seed: str, points: int = POINTS) -> list[int]:
     """Some of `total` calls: others for each seed, the same each time."""
-    if not POINTS or total <= POINTS:
+    if not points or total <= points:
         return list(range(total))
-    return sorted(random.Random(seed).sample(range(total), POINTS))
+    return sorted(random.Random(seed).sample(range(total), points))
 
 
 def tried(name: str) -> list[str]:
@@ -221,6 +221,36 @@ def test_a_call_that_fails(name: str, given: Path, failing: Failing, tmp_path: P
                 assert all(is_part(path, data, good) for path, data in now.items()), where
             else:
                 assert now == before, where
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_memory(name: str, given: Path, failing: Failing, tmp_path: Path) -> None:
+    """For kernels, or no threads: nothing of it is held when the command ends (test_leaks.py has
+    those that read)."""
+    if sanitized():
+        pytest.skip("a sanitizer has the memory")
+    command = COMMANDS[name]
+    place = Place(command, given, tmp_path / "place")
+    before = place.found()
+    clean = place.run(failing)
+    well(clean)
+    clean.holds_nothing()
+    good = place.found()
+    for call, error in (("memory", errno.ENOMEM), ("thread", errno.EAGAIN)):
+        for at in chosen(clean.seen[call], f"{name} {call}", 2 * POINTS):
+            place.reset()
+            done = place.run(failing, call=call, at=at, on=at % 2 == 1, error=error)
+            done.holds_nothing()
+            now = place.found()
+            assert not place.temporary(), done
+            if done.code == 0:  # it could do without
+                assert without_aids(now) == without_aids(good), done
+                continue
+            assert done.code == 1 and ("memory" in done.err or "thread" in done.err), done
+            if name != "image bulk":
+                one_line(done)
+            if not command.parts:
+                assert now == before, done
 
 
 @pytest.mark.parametrize("name", COMMANDS)

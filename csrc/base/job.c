@@ -55,6 +55,7 @@ sgz_status sgz_base_job_start(sgz_base_job *job, int threads,
                               void *arg, sgz_error *err)
 {
     sigset_t all, before;
+    int failed = 0;
     threads = threads < 1 ? 1 : threads > SGZ_JOB_THREADS ? SGZ_JOB_THREADS : threads;
     job->all = malloc((size_t)threads * sizeof *job->all);
     if (!job->all)
@@ -67,7 +68,7 @@ sgz_status sgz_base_job_start(sgz_base_job *job, int threads,
     for (; job->threads < threads; job->threads++) {
         struct sgz_base_thread *thread = &job->all[job->threads];
         thread->job = job;
-        if (pthread_create(&thread->id, NULL, run, thread))
+        if ((failed = pthread_create(&thread->id, NULL, run, thread)))
             break;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -76,7 +77,7 @@ sgz_status sgz_base_job_start(sgz_base_job *job, int threads,
     if (job->threads)
         return SGZ_OK;
     sgz_base_job_join(job, NULL);
-    return sgz_base_fail(err, SGZ_ENOMEM, -1, NULL, 0, "no thread can be started");
+    return sgz_base_fail_errno(err, failed, "no thread can be started", NULL, 0);
 }
 
 int sgz_base_job_wait(sgz_base_job *job, int milliseconds)

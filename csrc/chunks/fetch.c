@@ -216,6 +216,22 @@ static sgz_chunks_chunk *first_wanted(sgz_chunks *c)
     return NULL;
 }
 
+/* There is no memory for a request: whoever waits for the oldest one hears of it, as memory may not
+ * come back. Lets go of the lock. */
+static void give_up(sgz_chunks *c)
+{
+    sgz_error err;
+    sgz_chunks_chunk *k = first_wanted(c);
+    if (!k)
+        return;
+    sgz_base_fail(&err, SGZ_ENOMEM, -1, NULL, 0, "no memory for a request");
+    unqueue(c, k);
+    sgz_chunks_want *wants = sgz_chunks_mark_failed(c, k, &err);
+    pthread_mutex_unlock(&c->lock);
+    sgz_chunks_wake(wants);
+    pthread_mutex_lock(&c->lock);
+}
+
 static int next_wanted(sgz_chunks *c, sgz_chunks_job *job)
 {
     for (sgz_chunks_chunk *k; (k = first_wanted(c));) {
@@ -252,8 +268,10 @@ static int next_wanted(sgz_chunks *c, sgz_chunks_job *job)
         }
         int made = make(c, layer, first, &last, reach, first == k->span ? k : NULL, SGZ_DEMAND,
                         job);
-        if (made || c->stopped)
-            return made > 0; /* without memory the caller tries again later */
+        if (made < 0)
+            give_up(c);
+        if (made > 0 || c->stopped)
+            return made > 0;
     }
     return 0;
 }

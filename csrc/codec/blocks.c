@@ -1,7 +1,5 @@
 #include "codec/blocks.h"
 
-#include <stdlib.h>
-
 enum { LEN = 300, BLOCKS = 8 };
 
 /* LEN bytes, as Python's zlib has them: blocks of all kinds, also empty ones, with flushes of
@@ -76,20 +74,16 @@ static int begins(const sgz_isal *isal, sgz_isal_inflate_state *s, const uint8_t
            !memcmp(out, data + before, rest);
 }
 
-int sgz_codec_blocks_work(const sgz_isal *isal)
+int sgz_codec_blocks_work(const sgz_isal *isal, sgz_isal_inflate_state *s)
 {
     uint8_t data[LEN];
     for (int i = 0; i < LEN; i++)
         data[i] = (uint8_t)('a' + i * i % 251 % 5);
-    sgz_isal_inflate_state *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
-    if (!s)
-        return 0;
     isal->inflate_init(s);
     int works = isal->inflate_set_dict != NULL;
     for (size_t step = 1; works && step <= sizeof stream; step += step / 4 + 1)
         works = stops(isal, s, data, step);
     for (int i = 0; works && i < BLOCKS; i++)
         works = begins(isal, s, data, i);
-    free(s);
     return works;
 }

@@ -110,7 +110,7 @@ static inline void sgz_isal_enter(const sgz_isal *isal, sgz_isal_inflate_state *
     s->read_in_length = count;
 }
 
-/* Whether all this works with a library: it is tried with a small stream. */
-int sgz_codec_blocks_work(const sgz_isal *isal);
+/* Whether all this works with a library: it is tried with a small stream, in the state `s`. */
+int sgz_codec_blocks_work(const sgz_isal *isal, sgz_isal_inflate_state *s);
 
 #endif

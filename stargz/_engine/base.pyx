@@ -255,6 +255,7 @@ cpdef int need(str library) except -1:
     Raises CodecError, which lists what was tried, why each failed, and how to get it.
     """
     cdef sgz_error err
+    cdef sgz_status status
     if library in _loaded:
         return 0
     with _lock:
@@ -262,9 +263,12 @@ cpdef int need(str library) except -1:
             return 0
         tried = []
         for path, label in _candidates(library):
-            if _load(library, os.fsencode(path), &err) == SGZ_OK:
+            status = _load(library, os.fsencode(path), &err)
+            if status == SGZ_OK:
                 _loaded[library] = path
                 return 0
+            if status == SGZ_ENOMEM:
+                raise MemoryError
             tried.append(f"{label}: {err.message.decode('utf-8', 'replace')}")
         raise CodecError(
             f"{library} was not found (tried {'; '.join(tried)}): {_LIBRARIES[library][3]}"

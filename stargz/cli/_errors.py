@@ -80,6 +80,8 @@ def describe(error: BaseException) -> str:
         return in_options(str(error))
     if isinstance(error, MemoryError):
         return "out of memory"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "no thread can be started; allow this user or container more processes"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{text} (this is a bug in stargz; STARGZ_DEBUG=1 shows the traceback to report)"
 

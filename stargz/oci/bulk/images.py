@@ -113,17 +113,19 @@ class Images:
             for function, name in [(find, "stargz-find")]
             + [(take, f"stargz-bulk-{n}") for n in range(self._coordinators)]
         ]
-        for thread in threads:
-            thread.start()
+        started = []
         try:
             for thread in threads:
+                thread.start()
+                started.append(thread)
+            for thread in started:
                 thread.join()
         except BaseException:
             self._stop.set()
             end()
             self._client.close()  # Ctrl-C does not wait for the network
             self._writer.close()
-            for thread in threads:
+            for thread in started:
                 thread.join()
             raise
         if self._fatal is not None:
