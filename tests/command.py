@@ -28,7 +28,7 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, **ours, **changes}
 
 
-# What `run` leaves to whoever runs the tests: whether commands tell of files that they do not close.
+# What `run` leaves to whoever runs the tests: whether commands tell of files that stay open.
 STRICT = ("PYTHONDEVMODE", "PYTHONWARNINGS")
 
 
