@@ -211,7 +211,7 @@ int sgz_chunks_idle(sgz_chunks *c, uint32_t number)
     sgz_chunks_layer *layer = number < c->layer_count ? c->layers[number] : NULL;
     if (layer && layer->direct && !layer->looking && layer->run >= RUN_MIN)
         look_ahead(c, layer);
-    int more = c->finishing;
+    int more = c->finishing || c->under_way[SGZ_DEMAND] || c->under_way[SGZ_AHEAD];
     pthread_mutex_unlock(&c->lock);
     return more;
 }

@@ -76,7 +76,7 @@ typedef struct {
     int epoll;
     uint8_t *request, *out;    /* FUSE_REQUEST_MAX, FUSE_READ_MAX */
     sgz_mount_parked *spare;
-    int decoding;              /* a thread decodes for what may be read next */
+    int decoding;              /* others decode what is waited for, or may be read next */
 } sgz_mount_thread;
 
 /* A request, checked as far as the header goes. */

@@ -206,6 +206,7 @@ void sgz_mount_read(sgz_mount_thread *t, const sgz_mount_request *request)
         return;
     }
     t->spare = NULL;
+    t->decoding = 1;
     __atomic_fetch_add(&f->stats.parked, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&f->lock);
     f->parked_count++;
