@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import statistics
 import sys
 from collections.abc import Callable
@@ -45,20 +47,29 @@ class Comparison:
     def medians(
         self, ours: Run, peers: dict[str, Run], rounds: int = 5, between: Run = lambda: None
     ) -> dict[str, float]:
-        """Median seconds of "ours" and of each peer, run in turn; `between` is not timed."""
-        seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
+        """Median seconds of "ours" and of each peer, run in turn; `between` is not timed.
+
+        Each round has an order of its own, the same ones each time: a run may find less memory or
+        fewer caches behind one of the others.
+        """
+        runs = {"ours": ours, **peers}
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        shuffled = random.Random(0)
+        turns = iter([name for _ in range(rounds) for name in shuffled.sample([*runs], len(runs))])
 
         def others() -> None:
-            for name, run in peers.items():
-                between()
-                seconds[name].append(clock(run))
+            """Those before the next turn of ours, or the last ones."""
             between()
+            for name in itertools.takewhile("ours".__ne__, turns):
+                seconds[name].append(clock(runs[name]))
+                between()
 
         between()
         ours()  # warm up: page cache, codec libraries
         self.benchmark.pedantic(
             lambda: seconds["ours"].append(clock(ours)), setup=others, rounds=rounds
         )
+        others()
         result = {name: statistics.median(values) for name, values in seconds.items()}
         self.benchmark.extra_info["seconds"] = result
         return result
