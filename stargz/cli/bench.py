@@ -5,8 +5,9 @@ and the conversion of all of it). Without SRC it is what 'stargz demo' makes: th
 Python. Other programs are found on the PATH, packages in this Python's environment; those that are
 missing are named with how to get them, and what fails is told in its place, in its own words.
 
-Everything is made below TMPDIR, or in memory where that has room, and removed. Some minutes for a
-layer of 200 MB; --quick does less. docs/benchmark.md says what is measured, and how."""
+Everything is made below TMPDIR, or in memory where that has room, and removed. It takes a quarter
+of an hour for a layer of 200 MB; --quick does less. docs/benchmark.md says what is measured, and
+how."""
 
 from __future__ import annotations
 

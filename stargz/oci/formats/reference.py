@@ -70,7 +70,7 @@ class Reference:
     def with_tag(self, tag: str) -> Reference:
         """The same repository at a tag; raises UsageError for what is no tag."""
         if not _TAG.fullmatch(tag):
-            raise UsageError(f"{self.name}: {tag!r} is not a tag")
+            raise UsageError(f"{self.name}: {_quoted(tag)} is not a tag")
         return replace(self, tag=tag, digest=None)
 
 
@@ -138,8 +138,8 @@ def parse_image(src: str) -> ImageReference:
     if src.startswith("storage:"):
         return _parse_storage(src)
     raise UsageError(
-        f"{mask_reference(src)!r} is not an image: give docker://host/repo:tag, oci:DIR[:ref], "
-        "oci-archive:FILE[:ref], docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
+        f"{_quoted(mask_reference(src))} is not an image: give docker://host/repo:tag, "
+        "oci:DIR[:ref], oci-archive:FILE[:ref], docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
     )
 
 
@@ -147,6 +147,11 @@ def registry_of(src: str) -> str | None:
     """The registry of the image that `src` names, if it is in one; raises UsageError."""
     found = parse_image(src)
     return found.registry if isinstance(found, Reference) else None
+
+
+def _quoted(text: str) -> str:
+    """For messages, which say a long one twice."""
+    return repr(text) if len(text) <= MAX_NAME else f"{text[:MAX_NAME]!r}..."
 
 
 def parse_reference(text: str) -> Reference:
@@ -157,7 +162,7 @@ def parse_reference(text: str) -> Reference:
     if at and not re.match(r"(?:sha|md)[0-9]+:", digest):
         raise _credentials_in(text)
     if at:
-        check_digest(digest, repr(mask_reference(text)))
+        check_digest(digest, _quoted(mask_reference(text)))
     first, slash, remainder = rest.partition("/")
     if slash and (set(first) & set(".:[") or first == "localhost" or first != first.lower()):
         registry, rest = first, remainder
@@ -165,15 +170,17 @@ def parse_reference(text: str) -> Reference:
         registry = DEFAULT_REGISTRY
     repository, colon, tag = rest.partition(":")
     if colon and not _TAG.fullmatch(tag):
-        raise UsageError(f"{text!r}: {tag!r} is not a tag")
+        raise UsageError(f"{_quoted(text)}: {_quoted(tag)} is not a tag")
     registry = check_registry(registry, text)
     if re.fullmatch("[0-9a-f]{64}", text):
-        raise UsageError(f"{text!r} is an image's id, not the name of an image")
+        raise UsageError(f"{_quoted(text)} is an image's id, not the name of an image")
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = f"library/{repository}"
     if not _REPOSITORY.fullmatch(repository):
         hint = " (only lower case)" if repository != repository.lower() else ""
-        raise UsageError(f"{text!r}: {repository!r} is not the name of a repository{hint}")
+        raise UsageError(
+            f"{_quoted(text)}: {_quoted(repository)} is not the name of a repository{hint}"
+        )
     if len(registry) + 1 + len(repository) > MAX_NAME:
         raise UsageError(f"{text[:40]!r}...: a name has at most {MAX_NAME} characters")
     return Reference(registry, repository, tag or None, digest or None)
@@ -183,8 +190,8 @@ def _credentials_in(text: str) -> UsageError:
     """Of a name with an @ that no digest is behind. What is before it may be a password."""
     shown = f"***@{text.rpartition('@')[2]}"
     return UsageError(
-        f"{shown!r}: a user or password has no place in the name of an image (and what is behind "
-        "@ is no digest): give --creds USER:PASSWORD (--src-creds, --dest-creds where there are "
+        f"{_quoted(shown)}: a user or password has no place in the name of an image (and what is "
+        "behind @ is no digest): give --creds USER:PASSWORD (--src-creds, --dest-creds where there are "
         "two images), or log in (podman login, docker login)"
     )
 
@@ -202,7 +209,9 @@ def check_registry(registry: str, source: str = "") -> str:
             good = False
     if not good:
         shown, where = mask_reference(registry), mask_reference(source)
-        raise UsageError(f"{where or repr(shown)}: {shown!r} is not host[:port]")
+        raise UsageError(
+            f"{where[:MAX_NAME] or _quoted(shown)}: {_quoted(shown)} is not host[:port]"
+        )
     return _OLD_NAMES.get(registry.lower(), registry)
 
 
@@ -242,11 +251,11 @@ def _is(there: Callable[[Path], bool], path: str) -> bool:
 def _parse_layout(src: str) -> LayoutReference:
     path, ref = _split(src.removeprefix("oci:"), Path.is_dir)
     if not path:
-        raise UsageError(f"{src!r} names no directory: give oci:DIR[:ref]")
+        raise UsageError(f"{_quoted(src)} names no directory: give oci:DIR[:ref]")
     if re.match(r"//[^/]", path):
         raise UsageError(
-            f"{mask_reference(src)!r}: oci:DIR[:ref] is a directory; docker://HOST/REPO is in a "
-            "registry"
+            f"{_quoted(mask_reference(src))}: oci:DIR[:ref] is a directory; docker://HOST/REPO is in "
+            "a registry"
         )
     return LayoutReference(path, ref)
 
@@ -258,7 +267,7 @@ def _split_file(src: str) -> tuple[str, str | None]:
         return STDIN, rest[2:] or None
     path, ref = _split(rest, Path.exists)
     if not path:
-        raise UsageError(f"{src!r} names no file: give {kind}:FILE[:ref]")
+        raise UsageError(f"{_quoted(src)} names no file: give {kind}:FILE[:ref]")
     return path, ref
 
 
@@ -266,14 +275,15 @@ def _parse_storage(src: str) -> StorageReference:
     path, slashes, name = src.removeprefix("storage:").rpartition("//")
     if not slashes or not path or not name:
         raise UsageError(
-            f"{src!r} names no image of a storage folder: give storage:DIR//repo[:tag][@digest]"
+            f"{_quoted(src)} names no image of a storage folder: give "
+            "storage:DIR//repo[:tag][@digest]"
         )
     rest, at, digest = name.partition("@")
     repository, colon, tag = rest.partition(":")
     if at:
         check_digest(digest, src)
     if colon and not is_tag(tag):
-        raise UsageError(f"{src!r}: {tag!r} is not a tag")
+        raise UsageError(f"{_quoted(src)}: {_quoted(tag)} is not a tag")
     if not is_repository(repository):
-        raise UsageError(f"{src!r}: {repository!r} is not the name of a repository")
+        raise UsageError(f"{_quoted(src)}: {_quoted(repository)} is not the name of a repository")
     return StorageReference(path, repository, tag or None, digest or None)
