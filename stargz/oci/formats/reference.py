@@ -139,7 +139,8 @@ def parse_image(src: str) -> ImageReference:
         return _parse_storage(src)
     raise UsageError(
         f"{_quoted(mask_reference(src))} is not an image: give docker://host/repo:tag, "
-        "oci:DIR[:ref], oci-archive:FILE[:ref], docker-archive:FILE[:ref] or storage:DIR//repo[:tag]"
+        "oci:DIR[:ref], oci-archive:FILE[:ref], docker-archive:FILE[:ref] or "
+        "storage:DIR//repo[:tag]"
     )
 
 
@@ -191,8 +192,8 @@ def _credentials_in(text: str) -> UsageError:
     shown = f"***@{text.rpartition('@')[2]}"
     return UsageError(
         f"{_quoted(shown)}: a user or password has no place in the name of an image (and what is "
-        "behind @ is no digest): give --creds USER:PASSWORD (--src-creds, --dest-creds where there are "
-        "two images), or log in (podman login, docker login)"
+        "behind @ is no digest): give --creds USER:PASSWORD (--src-creds, --dest-creds where there "
+        "are two images), or log in (podman login, docker login)"
     )
 
 
@@ -254,8 +255,8 @@ def _parse_layout(src: str) -> LayoutReference:
         raise UsageError(f"{_quoted(src)} names no directory: give oci:DIR[:ref]")
     if re.match(r"//[^/]", path):
         raise UsageError(
-            f"{_quoted(mask_reference(src))}: oci:DIR[:ref] is a directory; docker://HOST/REPO is in "
-            "a registry"
+            f"{_quoted(mask_reference(src))}: oci:DIR[:ref] is a directory; docker://HOST/REPO "
+            "is in a registry"
         )
     return LayoutReference(path, ref)
 
