@@ -52,7 +52,7 @@ typedef struct sgz_chunks_want {
 sgz_status sgz_chunks_read(sgz_chunks *chunks, sgz_chunks_want *want, uint8_t *out, int *parked,
                            sgz_error *err);
 /* A thread that has nothing better to do may decode ahead of reads of a direct blob that go
- * forward, by the `layer` of the last one; it comes back soon. 1: other threads decode: one of
+ * forward, by the `layer` of the last one; it comes back soon. 1: others fetch or decode: one of
  * those in sgz_chunks_slow, or workers, for who waits or is read ahead for. */
 int sgz_chunks_idle(sgz_chunks *chunks, uint32_t layer);
 /* Give up a parked want. 1: `ready` will not be called; 0: it has been, or is about to be. What

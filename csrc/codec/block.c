@@ -318,7 +318,7 @@ void sgz_codec_block_write(sgz_block_writer *w, const uint32_t *units, size_t co
     }
     w->fixed = is_fixed;
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("bmi2")) {
+    if (__builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
         write_units_bmi2(w, units, count);
         return;
     }

@@ -286,7 +286,8 @@ sgz_lz_ended sgz_codec_lz_symbols(sgz_lz_reader *r, sgz_lz_call *c)
     while (how == GO_ON && r->step == SYMBOLS) {
         if (c->in_end - c->in > FAST_IN && c->end - c->op > FAST_OUT) {
 #ifdef __x86_64__
-            how = __builtin_cpu_supports("bmi2") ? fast_bmi2(r, c) : fast_any(r, c);
+            how = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")
+                      ? fast_bmi2(r, c) : fast_any(r, c);
 #else
             how = fast_any(r, c);
 #endif

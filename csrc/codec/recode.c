@@ -178,7 +178,7 @@ void sgz_codec_recode_begin(sgz_recoder *r, const uint8_t *data, const sgz_lz *l
 sgz_status sgz_codec_recode_member(sgz_recoder *r, size_t begin, size_t len, uint8_t *out,
                                    size_t out_cap, size_t *out_len, sgz_error *err)
 {
-    if (len > UINT32_MAX / 4 || out_cap < sgz_codec_member_bound(len))
+    if (len > SGZ_UNITS_MEMBER_MAX || out_cap < sgz_codec_member_bound(len))
         return sgz_base_fail(err, SGZ_ECODEC, -1, NULL, 0, "a member of %zu bytes is too large",
                              len);
     sgz_codec_units_member(&r->units, begin, len);

@@ -215,7 +215,7 @@ ALWAYS size_t replace(sgz_units *r, const search *given, uint32_t **u, size_t at
         if (z > literals)
             *u = put_literals(*u, s.data + literals, z - literals);
         *(*u)++ = unit_at(len, (uint32_t)(z - from));
-        /* Noting where it begins, too, takes 1/20 longer and finds a 700th. */
+        /* Noting the bytes behind its first one, too, takes 1/20 longer and finds a 700th. */
         for (size_t k = SEARCH_MIN; k; k--)
             note(&s, z + len - k);
         z += len;
@@ -329,7 +329,7 @@ void sgz_codec_units_member(sgz_units *r, size_t begin, size_t len)
 {
     /* What was noted before is too far below. The last place that is noted of a member is its end. */
     r->base += (uint32_t)r->len + SGZ_DISTANCE_MAX + 1;
-    if (r->base > UINT32_MAX / 2) {
+    if (r->base > SGZ_UNITS_PLACES) {
         memset(r->seen, 0, sizeof r->seen);
         r->base = SGZ_DISTANCE_MAX + 1;
     }
@@ -359,7 +359,8 @@ size_t sgz_codec_units_step(sgz_units *r, size_t at)
         begin_piece(r, at);
     size_t stop = r->piece_end - at < SGZ_UNITS_STEP ? r->piece_end : at + SGZ_UNITS_STEP;
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")
+        && __builtin_cpu_supports("bmi2"))
         return step_avx2(r, at, stop);
 #endif
     return step_any(r, at, stop);

@@ -9,6 +9,9 @@
 #define SGZ_UNITS_OF_STEP (SGZ_UNITS_STEP + SGZ_MATCH_MAX + 16)
 
 #define SGZ_UNITS_HASH_BITS 15
+/* Bytes of a member at most: places in it fit 32 bits behind those of others, which take half of them. */
+#define SGZ_UNITS_PLACES (UINT32_MAX / 2)
+#define SGZ_UNITS_MEMBER_MAX (SGZ_UNITS_PLACES - SGZ_DISTANCE_MAX - 1)
 
 /* From `at` of the data on its bytes are those of the tokens' stream from `from` on; -1: of none. */
 typedef struct { size_t at; int64_t from; } sgz_lz_piece;
@@ -35,11 +38,11 @@ typedef struct {
     sgz_lz_cursor at;
     size_t floor;           /* matches that stand in the stream reach no further back */
     size_t piece_end;
-    uint32_t base;          /* positions of the member in `seen`; those of others are too far below */
+    uint32_t base;          /* of the member in `seen`: of places in others it is too far ahead */
     uint32_t seen[1 << SGZ_UNITS_HASH_BITS];
 } sgz_units;
 
-/* As sgz_codec_recode_begin. (Before the first time all is zeros.) */
+/* As sgz_codec_recode_begin. Units begin as all zeros: the first member's `base` is ahead of these, too. */
 void sgz_codec_units_begin(sgz_units *units, const uint8_t *data, const sgz_lz *lz,
                            const sgz_lz_piece *pieces, size_t piece_count);
 /* The member data[begin, begin + len) is next; `count` is 0. */

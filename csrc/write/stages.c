@@ -12,16 +12,18 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
-/* In the middle of so many parts of a slab so many bytes are made in both ways, until tokens clearly gain
- * (by a 32nd) or there is no part left: a 64th of the slab at most. Tokens that gain nothing then are in
- * doubt: those of fast compressors may lose 1/25. (Cut loose from what is before it, a sample loses more
- * than a member does.) */
+/* In the middle of so many parts of a slab so many bytes are made in both ways: of each, a 64th of the
+ * slab, or of half of them, where tokens lose in none and gain a 32nd in all. Where they lose in all, the
+ * slab is in doubt: those of fast compressors may lose 1/25. (Cut loose from what is before it, a sample
+ * loses more than a member does.) */
 #define SAMPLES 8
 #define SAMPLES_MIN 4
 #define SAMPLE_BYTES ((size_t)8 << 10)
 #define CLEAR_SHIFT 5
-#define GAIN_SHIFT 7
 #define SMALLER_SHIFT 6
+
+/* Of a part in doubt level 1 must save so much for all of the member to be made by it, too: 1/128. */
+#define GAIN_SHIFT 7
 
 /* Smaller members of zeros are made anew. */
 #define ZEROS_MIN ((size_t)64 << 10)

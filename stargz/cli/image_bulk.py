@@ -135,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json:
         print_json(report.to_json())
-    else:
-        _print(report, args)
+    _print(report, args)
     return OK if report.ok else FAILED
 
 
@@ -156,13 +155,14 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
     totals = report.totals
     if not totals["images"]:
         warn(args, f"{args.src}: no images found")
-    if not args.quiet:
+    data_alone = args.quiet or args.json
+    if not data_alone:
         print_table(_planned(totals) if report.dry_run else _done(report))
     for one in report.warnings:
         warn(args, f"{one['source']}: {one['warning']}")
-    for failure in report.failures if args.quiet else ():
+    for failure in report.failures if data_alone else ():
         say(f"{failure.status}: {failure_line(failure.source, failure.error)}")
-    if args.quiet:
+    if data_alone:
         return
     for image in report.images:
         if image["status"] in ("to do", "unchanged", "not indexable"):

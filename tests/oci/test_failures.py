@@ -270,3 +270,13 @@ def test_passwords_in_a_list_are_not_kept(tmp_path):
         assert "s3cret" not in done.stdout + done.stderr
     for path in tmp_path.iterdir():
         assert path == listed or b"s3cret" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("options", [("--json",), ("--json", "-q"), ("-q",)])
+def test_bulk_tells_what_failed_beside_data(tmp_path, options):
+    listed = tmp_path / "list"
+    listed.write_text("oci:missing oci:out\n")
+    done = run("image", "bulk", listed, "--state", tmp_path / "state.db", *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "stargz: failed: oci:missing: " in done.stderr
+    assert bool(done.stdout) == ("--json" in options)

@@ -99,7 +99,7 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
     if answer.status == 400 and answer.url.startswith("http:") and _TLS.search(answer.data):
         meaning = (
             "it was spoken to by http, as loopback registries are, or by --plain-http, but speaks "
-            "https: let --ca-file name the authority of its certificate"
+            "https: let --ca-file name the authority of its certificate, and leave out --plain-http"
         )
     said = words_of(answer)
     return RegistryError(f"{meaning}{f' ({said})' if said else ''}", str(reference), answer.status)
