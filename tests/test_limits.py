@@ -111,7 +111,8 @@ NO_LIMITS = {
         SGZ_HISTORY_MAX SGZ_TRIES_MAX SGZ_VARINT_MAX SGZ_TIME_MAX SGZ_NAME_MAX SGZ_NOTE_NAME_MAX
         SGZ_TOC_KEY_MAX footer.MAX_FOOTER_SIZE patching.file.ENGINE_MAX options.MEMBER_MAX
         patching.make._OP_MAX patching.toc_lines._TEXT_MAX SGZ_INDEX_SIZE_MAX
-        SGZ_INDEX_SECTION_MAX SGZ_INDEX_WINDOW_MAX SGZ_INDEX_HEADER_MAX""",
+        SGZ_INDEX_SECTION_MAX SGZ_INDEX_WINDOW_MAX SGZ_INDEX_HEADER_MAX
+        SGZ_UNITS_MEMBER_MAX""",
     "what follows from the size of a TOC or the work of a patch": """
         SGZ_TOC_ROWS_FREE patching.file.PASS_FREE patching.make._TAIL_MAX
         patching.make._INNER_MAX""",

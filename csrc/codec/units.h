@@ -10,8 +10,8 @@
 
 #define SGZ_UNITS_HASH_BITS 15
 /* Bytes of a member at most: places in it fit 32 bits behind those of others, which take half of them. */
-#define SGZ_UNITS_PLACES (UINT32_MAX / 2)
-#define SGZ_UNITS_MEMBER_MAX (SGZ_UNITS_PLACES - SGZ_DISTANCE_MAX - 1)
+#define SGZ_UNITS_PLACES (1u << 31)
+#define SGZ_UNITS_MEMBER_MAX ((1u << 31) - (1u << 16)) /* less twice SGZ_DISTANCE_MAX */
 
 /* From `at` of the data on its bytes are those of the tokens' stream from `from` on; -1: of none. */
 typedef struct { size_t at; int64_t from; } sgz_lz_piece;
