@@ -169,7 +169,7 @@ static void test_too_few(int threads)
         t->waits = 1;
         sgz_status status = sgz_base_job_start(&t->job, threads, wait_or_fail, t, &t->err);
         left = 1 << 20;
-        CHECK(status == (there ? SGZ_OK : SGZ_ENOMEM) && t->job.threads == there);
+        CHECK(status == (there ? SGZ_OK : SGZ_EIO) && t->job.threads == there);
         CHECK(sgz_base_job_wait(&t->job, 0) == !there);
         sgz_base_job_cancel(&t->job);
         CHECK(sgz_base_job_join(&t->job, &t->err) == SGZ_ECANCELLED);
