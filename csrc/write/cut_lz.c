@@ -126,6 +126,7 @@ static sgz_status copy_lz(sgz_write_cutter *c, const sgz_lz_piece *pieces, size_
                           sgz_error *err)
 {
     copy how = {.from = &c->slab->lz, .to = &c->carry_lz, .gap = 1};
+    int64_t rest = position(c);
     int fits = 1;
     if (how.from->mark_count)
         how.at = how.from->marks[0].at;
@@ -133,11 +134,12 @@ static sgz_status copy_lz(sgz_write_cutter *c, const sgz_lz_piece *pieces, size_
     for (size_t i = 0; i < count && fits; i++) {
         int64_t from = pieces[i].from;
         int64_t stop = from + (int64_t)((i + 1 < count ? pieces[i + 1].at : end) - pieces[i].at);
-        if (from >= 0 && i + 1 == count && stop == position(c)) /* mostly */
-            return copy_range(&how, from, INT64_MAX) ? SGZ_OK : sgz_write_cut_no_memory(err);
-        fits = from < 0 || copy_range(&how, from, stop);
+        if (from >= 0 && i + 1 == count && stop == rest) /* it goes on with the rest, mostly */
+            rest = from;
+        else
+            fits = from < 0 || copy_range(&how, from, stop);
     }
-    return fits && copy_range(&how, position(c), INT64_MAX) ? SGZ_OK : sgz_write_cut_no_memory(err);
+    return fits && copy_range(&how, rest, INT64_MAX) ? SGZ_OK : sgz_write_cut_no_memory(err);
 }
 
 static void swap(sgz_lz *a, sgz_lz *b)

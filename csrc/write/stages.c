@@ -12,8 +12,8 @@
  * conversion even between threads and costs nothing in locking (a batch takes 0.5 ms). */
 #define BATCH_BYTES (256u << 10)
 
-/* In the middle of so many parts of a slab so many bytes are made in both ways: of each, a 64th of the
- * slab, or of half of them, where tokens lose in none and gain a 32nd in all. Where they lose in all, the
+/* So many samples of a slab, each in the middle of its part, are made in both ways: a 64th of the slab.
+ * Half of them do where tokens lose in none, and gain a 32nd in all. Where they lose in all together, the
  * slab is in doubt: those of fast compressors may lose 1/25. (Cut loose from what is before it, a sample
  * loses more than a member does.) */
 #define SAMPLES 8
@@ -138,12 +138,13 @@ static size_t member_at(const sgz_write_slab *in, size_t at)
     return low;
 }
 
-/* Add what SAMPLE_BYTES from there on become in both ways. */
+/* What SAMPLE_BYTES from there on become in both ways. */
 static sgz_status sample(sgz_write_worker *w, sgz_write_slot *s, size_t at, size_t *reused,
                          size_t *compressed, sgz_error *err)
 {
     const sgz_write_slab *in = &s->in;
-    size_t left = SAMPLE_BYTES, both[2] = {0}, made = 0;
+    size_t left = SAMPLE_BYTES, made = 0;
+    *reused = *compressed = 0;
     for (size_t n = member_at(in, at); left && n < in->member_count; n++) {
         const sgz_write_member *member = &in->members[n];
         size_t begin = member->start > at ? member->start : at;
@@ -153,19 +154,17 @@ static sgz_status sample(sgz_write_worker *w, sgz_write_slot *s, size_t at, size
         /* The slab's own output is not made yet, and has room for any of its members. */
         sgz_status status = sgz_codec_recode_member(w->recoder, begin, len, s->out, s->out_cap,
                                                     &made, err);
-        both[0] += made;
+        *reused += made;
         if (!status)
             status = sgz_codec_deflate_member(&w->deflater, in->buf + begin, len, 0, s->out,
                                               s->out_cap, &made, err);
-        both[1] += made;
+        *compressed += made;
         if (status)
             return status;
     }
     /* (Of what nothing makes smaller there is no doubt: a member of that is looked at by itself.) */
-    if (both[1] + (both[1] >> SMALLER_SHIFT) <= SAMPLE_BYTES - left) {
-        *reused += both[0];
-        *compressed += both[1];
-    }
+    if (*compressed + (*compressed >> SMALLER_SHIFT) > SAMPLE_BYTES - left)
+        *reused = *compressed = 0;
     return SGZ_OK;
 }
 
@@ -173,23 +172,23 @@ static sgz_status sample(sgz_write_worker *w, sgz_write_slot *s, size_t at, size
 sgz_status sgz_write_sample(sgz_write_worker *w, sgz_write_slot *s, sgz_error *err)
 {
     static const uint8_t ORDER[SAMPLES] = {2, 5, 0, 7, 3, 6, 1, 4};
-    size_t len = s->in.len, compressed = 0, reused = 0;
+    size_t len = s->in.len, all_reused = 0, all_compressed = 0;
     int clear = 1;
     sgz_codec_recode_begin(w->recoder, s->in.buf, &s->in.lz, s->in.lz_pieces, s->in.lz_piece_count);
     for (size_t k = 0; k < SAMPLES; k++) {
         size_t at = len / SAMPLES * ORDER[k] + len / (2 * SAMPLES);
-        size_t one[2] = {0};
-        sgz_status status = sample(w, s, at, &one[0], &one[1], err);
+        size_t reused, compressed;
+        sgz_status status = sample(w, s, at, &reused, &compressed, err);
         if (status)
             return status;
-        reused += one[0];
-        compressed += one[1];
-        clear &= one[0] <= one[1];
-        if (clear && k + 1 >= SAMPLES_MIN && reused + (reused >> CLEAR_SHIFT) < compressed)
+        all_reused += reused;
+        all_compressed += compressed;
+        clear &= reused <= compressed;
+        if (clear && k + 1 >= SAMPLES_MIN && all_reused + (all_reused >> CLEAR_SHIFT) < all_compressed)
             break;
     }
     s->reuse = 1;
-    s->doubt = reused > compressed;
+    s->doubt = all_reused > all_compressed;
     return SGZ_OK;
 }
 
