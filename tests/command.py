@@ -54,7 +54,7 @@ def run(*args: object, env: dict[str, str] | None = None, **options: Any) -> Any
 def ok(*args: object, **options: Any) -> Any:
     """Run `stargz ARGS`, which must succeed and say nothing on stderr; its stdout."""
     done = run(*args, **options)
-    assert (done.returncode, done.stderr or None) == (0, None)
+    assert (done.returncode, done.stderr or None) == (0, None), done
     return done.stdout
 
 
@@ -139,7 +139,7 @@ def each_here(*lines: Sequence[object]) -> list[Here]:
 def ok_here(*args: object, text: bool = True) -> Any:
     """The same as `ok`, in this process."""
     done = here(*args, text=text)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
