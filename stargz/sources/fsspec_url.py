@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote
 
-from stargz.errors import SourceError, UsageError, extra
+from stargz.errors import SourceError, UsageError
 from stargz.sources.base import check_range
 from stargz.sources.ranges import Link, plan
 
@@ -20,13 +20,21 @@ _SAME = frozenset(
     ("name", "size", "type", "islink", "mode", "uid", "gid", "uname", "gname", "nlink", "url",
      "mimetype", "contenttype", "partial", "key", "storageclass", "kind")
 )  # fmt: skip
+# What fsspec reads the most usual places by; of all others it tells itself, once it is there.
+_PACKAGES = {
+    "http": "'fsspec[http]'", "https": "'fsspec[http]'",
+    "s3": "s3fs", "s3a": "s3fs",
+    "gs": "gcsfs", "gcs": "gcsfs",
+    "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+}  # fmt: skip
+_SCHEMES = re.compile(r"(?:^|::)([a-z][a-z0-9+.-]*)(?=::|://)", re.I)
 # User and password; one with a slash is told from a port.
 _USER = re.compile(r"://([^/\s]*|[^/@:\s]*:(?!\d+/)[^@\s]*)@")
 
 
 class FsspecSource:
     """A ByteSource over fsspec, for any number of threads; needs the extra `fsspec`, and what
-    the scheme needs (s3fs for s3://, gcsfs for gs://).
+    the scheme needs (s3fs for s3://, gcsfs for gs://, adlfs for az://).
 
     `options` are those of the file system (`storage_options`); `opened` is that, with a path, if
     it is there. Raises UsageError for what fsspec cannot open, SourceError for what it cannot
@@ -44,13 +52,15 @@ class FsspecSource:
             import fsspec  # type: ignore[import-untyped]
         except ImportError as error:
             raise UsageError(
-                f"{self.name}: this kind of URL needs fsspec: {extra('fsspec')}"
+                f"{self.name}: this kind of URL needs fsspec: pip install {_packages(url)}"
             ) from error
         try:
             found: tuple[Any, str] = opened or fsspec.url_to_fs(url, **options)
             self._fs, self._path = found
         except ImportError as error:
-            raise UsageError(f"{self.name}: {self._line(error)}") from error
+            needed = _packages(url, by_itself="")
+            advice = f": pip install {needed}" if needed else ""
+            raise UsageError(f"{self.name}: {self._line(error)}{advice}") from error
         except ValueError as error:
             raise UsageError(
                 f"{self.name}: fsspec cannot open this URL: {self._line(error)}"
@@ -145,6 +155,14 @@ class FsspecSource:
     def close(self) -> None:
         """Reading afterwards raises ValueError. fsspec keeps its connections for others."""
         self._closed = True
+
+
+def _packages(url: str, by_itself: str = "fsspec") -> str:
+    """What is to be installed for all schemes of a URL, which may be a chain of them, as words of
+    pip; `by_itself` where none of them is known to need more than fsspec."""
+    schemes = [scheme.lower() for scheme in _SCHEMES.findall(url)]
+    found = [_PACKAGES[scheme] for scheme in schemes if scheme in _PACKAGES]
+    return " ".join(dict.fromkeys(found)) or by_itself
 
 
 def _secrets(url: str) -> re.Pattern[str] | None:

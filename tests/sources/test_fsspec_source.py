@@ -162,18 +162,58 @@ def test_what_it_is_known_by() -> None:
         fs.rm("/two.zip")
 
 
+# What there is to install for a URL, as words of pip.
+NEEDS = {
+    "s3://bucket/key": "s3fs",
+    "S3A://bucket/key": "s3fs",
+    "gs://bucket/key": "gcsfs",
+    "gcs://bucket/key": "gcsfs",
+    "az://container/blob": "adlfs",
+    "abfs://container/blob": "adlfs",
+    "abfss://container/blob": "adlfs",
+    "simplecache::s3://bucket/key": "s3fs",
+    "simplecache::https://host/blob": "'fsspec[http]'",
+    "zip://blob::s3://bucket/key": "s3fs",
+    "zip://s3:::blob::gs://bucket/key": "gcsfs",
+    "memory://blob": "fsspec",
+    "ftp://host/blob": "fsspec",
+}
+
+
 def test_without_fsspec() -> None:
     script = """
 import sys
 sys.modules["fsspec"] = None
 import stargz
-try:
-    stargz.open("s3://bucket/key")
-except stargz.UsageError as error:
-    print(error)
+for url in sys.argv[1:]:
+    try:
+        stargz.open(url)
+    except stargz.UsageError as error:
+        print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "pip install 'fsspec[http]'" in done.stdout, done.stderr
+    done = subprocess.run([sys.executable, "-c", script, *NEEDS], capture_output=True, text=True)
+    told = [line.rpartition(": pip install ")[2] for line in done.stdout.splitlines()]
+    assert dict(zip(NEEDS, told, strict=True)) == NEEDS, done.stderr
+
+
+@pytest.mark.parametrize("url", [url for url, needs in NEEDS.items() if needs[0] in "sga"])
+def test_without_what_a_scheme_needs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: object, **__: object) -> None:
+        raise ImportError("Install another package")
+
+    monkeypatch.setattr("fsspec.url_to_fs", lacking)
+    with pytest.raises(UsageError, match=f"another package: pip install {NEEDS[url]}$"):
+        FsspecSource(url)
+
+
+def test_fsspec_names_the_same_packages() -> None:
+    from fsspec.registry import known_implementations
+
+    for url, needs in NEEDS.items():
+        scheme = url.partition(":")[0].lower()
+        known = known_implementations.get(scheme, {}).get("err", "")
+        if known and "::" not in url:
+            assert needs in known, scheme
 
 
 @pytest.fixture(scope="module")
