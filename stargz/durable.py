@@ -93,6 +93,27 @@ class NewFile:
         self.close()
 
 
+def check_place(path: str, name: str) -> None:
+    """Before much work: OSError unless a file can be written at `path`; `name` is what names it,
+    as a parameter with its option."""
+    folder = os.path.dirname(path) or "."  # noqa: PTH120
+    try:
+        mode = os.stat(folder).st_mode  # noqa: PTH116
+    except FileNotFoundError:
+        text = f"its directory is missing; make it first ({name})"
+        raise OSError(errno.ENOENT, text, path) from None
+    except OSError as error:
+        raise OSError(error.errno, f"its directory: {error.strerror} ({name})", path) from None
+    if not stat.S_ISDIR(mode):
+        raise OSError(errno.ENOTDIR, f"its directory is a file ({name})", path)
+    if os.path.isdir(path):  # noqa: PTH112
+        raise OSError(errno.EISDIR, f"is a directory; name the file to write ({name})", path)
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        raise OSError(errno.EINVAL, f"is no regular file; name another ({name})", path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, f"its directory is not writable ({name})", path)
+
+
 @contextmanager
 def complete_or_absent(
     path: str, *, replace: bool = True, called: str | None = None

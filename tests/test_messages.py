@@ -120,7 +120,7 @@ def test_limits_of_the_toc(data: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["convert", "t.tar", "none/x"], "none/x: No such file or directory"),
+        (["convert", "t.tar", "none/x"], "none/x: its directory is missing; make it first (DST)"),
         (["image", "info", "docker://"], "no image is named: give docker://"),
         (["image", "no"], "no command 'image no'; see 'stargz image --help'"),
         (["ls", "--ca-file", "t.tar", "https://127.0.0.1:1/"], "t.tar: not a PEM file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,9 +61,11 @@ def run(
     rounds: int | None = None,
     image_options: dict[str, Any] | None = None,
     told: Told = nothing,
+    finished: Told = nothing,
 ) -> dict[str, Any]:
     """Measure; `sources` are SRCs with what the report calls them, `folder` is an empty directory
-    for all that is made. What `--json` prints."""
+    for all that is made. `told` gets a line before each run, `finished` one after all those of a
+    measurement. What `--json` prints."""
     from stargz import __version__
 
     count = rounds or (QUICK_ROUNDS if quick else ROUNDS)
@@ -84,7 +87,7 @@ def run(
         report["inputs"].append(
             {
                 **given.to_json(),
-                "measurements": list(_measured(given, measurements, quick, count, told)),
+                "measurements": list(_measured(given, measurements, quick, count, told, finished)),
             }
         )
         trees.remove(inside)
@@ -93,9 +96,15 @@ def run(
 
 
 def _measured(
-    given: Input, measurements: Sequence[Measurement], quick: bool, rounds: int, told: Told
+    given: Input,
+    measurements: Sequence[Measurement],
+    quick: bool,
+    rounds: int,
+    told: Told,
+    finished: Told,
 ) -> Iterator[dict[str, Any]]:
-    for one in measurements:
+    for number, one in enumerate(measurements, 1):
+        began = time.monotonic()
         ours = Result("stargz", True, "")
         results = [ours]
         with telling(ours):  # what all its cells need, which cannot be made
@@ -108,6 +117,8 @@ def _measured(
             "meaning": one.meaning,
             "cells": [result.to_json() for result in results],
         }
+        seconds = time.monotonic() - began
+        finished(f"{given.source}: {one.name}: {seconds:.0f} s ({number} of {len(measurements)})")
 
 
 def _tell(told: Told, where: str, text: str) -> None:

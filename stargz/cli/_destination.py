@@ -66,10 +66,13 @@ def writable(
         return _stdout.binary()
     try:
         found = os.stat(dst)  # noqa: PTH116
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        from stargz.durable import check_place
+
+        check_place(dst, name)
         return dst
     if stat.S_ISDIR(found.st_mode):
-        raise CommandError(f"{dst}: is a directory; name the file to write")
+        raise CommandError(f"{dst}: is a directory; name the file to write ({name})")
     if not stat.S_ISREG(found.st_mode):
         return dst  # a pipe or a device: written to, never replaced
     for other in reads:

@@ -66,6 +66,7 @@ _KEYWORD = re.compile(
 )
 _OTHERWISE = {
     "prioritized": "prioritize",
+    "reports": "report",
     "upload_hosts": "allow-upload-host",
     'index="build"': "build-index",
 }

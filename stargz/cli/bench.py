@@ -90,15 +90,16 @@ def run(args: argparse.Namespace) -> int:
     from stargz.benchmark.run import cells, chosen
     from stargz.benchmark.run import run as measure
     from stargz.cli._layers import registry_options
+    from stargz.durable import check_place
 
     measurements = chosen(args.only)
     sources = [(check(src), src) for src in args.src]
     if args.report:
-        _check_report(args.report)
+        check_place(args.report, "--report")
     room = max((size_of(src) for src, _ in sources), default=0) * _TIMES
     with (
         trees.scratch(max(room, trees.ROOM)) as folder,
-        _telling(args) as told,
+        _telling(args) as (told, finished),
         _processors(args.threads),
     ):
         report = measure(
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             rounds=args.rounds,
             image_options=registry_options(args),
             told=told,
+            finished=finished,
         )
     if args.report:
         _write(args.report, report)
@@ -151,8 +153,9 @@ def _processors(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _telling(args: argparse.Namespace) -> Iterator[Any]:
-    """What is being measured: a line that is drawn again on a terminal, lines with -v."""
+def _telling(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
+    """What is being measured: a line that is drawn again on a terminal, lines with -v. And what has
+    been, which is a line where none is drawn: of a quarter of an hour a log should tell."""
     from stargz.cli._screen import Screen, is_terminal
 
     screen = Screen()
@@ -166,19 +169,14 @@ def _telling(args: argparse.Namespace) -> Iterator[Any]:
         else:
             log(args, text)
 
+    def finish(text: str) -> None:
+        if not drawn and not args.quiet:
+            say(text)
+
     try:
-        yield tell
+        yield tell, finish
     finally:
         screen.close()
-
-
-def _check_report(path: str) -> None:
-    """Before minutes of work: whether the page can be written there."""
-    folder = Path(path).parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        from stargz.cli._errors import CommandError
-
-        raise CommandError(f"{path}: no file can be written there (--report)")
 
 
 def _write(path: str, report: dict[str, Any]) -> None:

@@ -172,11 +172,9 @@ def _check_places(args: argparse.Namespace) -> None:
     if args.local is not None and not Path(args.local).is_dir():
         raise CommandError(f"{args.local}: is not a directory that there is (--local)")
     if args.record is not None:
-        record = Path(args.record)
-        if record.is_dir():
-            raise CommandError(f"{record}: is a directory; --record takes a file to write")
-        if not os.access(record.absolute().parent, os.W_OK | os.X_OK):
-            raise CommandError(f"{record}: its directory is missing or not writable (--record)")
+        from stargz.durable import check_place
+
+        check_place(args.record, "--record")
 
 
 def _serve(args: argparse.Namespace, detached: _daemon.Detached | None) -> int:

@@ -77,6 +77,33 @@ def test_both_ways_write_the_same(name: str, place: Path, tmp_path: Path) -> Non
     assert str(tmp_path / "first") in options_first
 
 
+# Every option and argument that names a file to write.
+FILES = {
+    **{name: [*name.split(), *WRITERS[name][0]] for name in WRITERS if "image" not in name},
+    "convert --toc-out": ["convert", "--format=external-toc", "in.tar", "new", "--toc-out"],
+    "bench --report": ["bench", "in.tar", "--report"],
+    "image bulk --report": ["image", "bulk", "oci:layout", "oci:new", "--report"],
+    "mount --record": ["mount", "--foreground", "a", "mnt", "--record"],
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_where_no_file_can_be_written(name: str, place: Path) -> None:
+    """It is no wrong usage, but how the file system is: exit code 1, before any work."""
+    (place / "folder.html").mkdir(exist_ok=True)
+    (place / "mnt").mkdir(exist_ok=True)
+    before = sorted(place.rglob("*"))
+    paths = ["none/x.html", "in.tar/x.html", "folder.html"]
+    told = together(*([*FILES[name], path] for path in paths), cwd=place)
+    for path, done in zip(paths, told, strict=True):
+        code, out, err = done
+        assert (code, out, err.count("\n"), err.count(path)) == (1, "", 1, 1), done
+        option = name.split()[-1] if "--" in name else WRITERS[name][1]
+        assert f"({option})" in err, err
+        assert "irectory" in err, err
+    assert sorted(place.rglob("*")) == before
+
+
 def test_images_go_both_ways(place: Path, tmp_path: Path) -> None:
     ok("image", "convert", "oci:layout", f"oci:{tmp_path}/1:a", cwd=place)
     ok("image", "convert", "oci:layout", "-o", f"oci:{tmp_path}/2:a", cwd=place)

@@ -367,7 +367,7 @@ def test_arguments(source: Registry, tmp_path: Path) -> None:
     src, dst = f"docker://{source.host}", f"oci:{tmp_path}/out"
     with pytest.raises(UsageError, match=r"\.json or \.html"):
         bulk(src, dst, reports=["report.txt"])
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(FileNotFoundError, match=r"reports \(--report\)"):
         bulk(src, dst, reports=[tmp_path / "no" / "report.json"])
     with ProcessPoolExecutor(1) as pool, pytest.raises(UsageError, match="only one of them"):
         bulk(src, dst, executor=pool, dask="127.0.0.1:1")

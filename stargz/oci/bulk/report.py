@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from stargz.durable import complete_or_absent
+from stargz.durable import check_place, complete_or_absent
 from stargz.errors import UsageError
 
 
@@ -67,12 +67,10 @@ class BulkReport:
 
 
 def report_target(path: str | os.PathLike[str]) -> str:
-    """A report's file, which can be written; UsageError else."""
+    """A report's file, which can be written; UsageError for another suffix, and OSError."""
     name = os.fspath(path)
     _suffix(name)
-    folder = os.path.dirname(name) or "."  # noqa: PTH120
-    if os.path.isdir(name) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):  # noqa: PTH112
-        raise UsageError(f"{name}: a report cannot be written there")
+    check_place(name, "reports (--report)")
     return name
 
 

@@ -113,8 +113,8 @@ def bulk(
 
     An image that fails is in the report, and the others go on; those that failed for want of
     the network are tried once more at the end. An index of blobs, as BuildKit's cache, is no image,
-    and skipped. Raises what keeps all of them from being converted: UsageError, StateError, and
-    errors of a source that cannot be listed.
+    and skipped. Raises what keeps all of them from being converted: UsageError, StateError, OSError
+    of reports that cannot be written, and errors of a source that cannot be listed.
     KeyboardInterrupt ends it at once, and the state knows what was finished.
     """
     src = text(src)
@@ -189,12 +189,12 @@ def bulk(
                 writing=writing,
             )
         )
+    targets = [report_target(path) for path in reports]
     with ExitStack() as stack:
         client = stack.enter_context(shared_client(reading))
         writer = stack.enter_context(shared_client(writing))
         chosen = Filter(include, exclude, registry_of(src))
         found = discover(src, dst, client=client, chosen=chosen, upgrade=upgrade, stays=stays)
-        targets = [report_target(path) for path in reports]
         known = stack.enter_context(State(state, read_only=dry_run))
         run: Images
         work: Callable[[Iterator[Pair], str], None]
