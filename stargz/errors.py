@@ -12,6 +12,7 @@ from typing import Any
 # A user before a host, up to the last @ that does not begin a digest; a password may have a slash
 # in a reference, where no path has an @.
 _USER = re.compile(r"(?<=\bdocker://)\S*@(?!sha\d+:)|(?<=://)[^\s/?#'\"]*@")
+_PATH = 4096  # characters of what the kernel takes as a path
 # What an account to read with is given by; the command line names those of the command.
 ACCOUNT_OPTIONS = "--creds, --src-creds"
 # Of a signed URL the query is the signature.
@@ -65,8 +66,15 @@ def _escaped(c: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name as it was typed, in quotes. (The repr would double backslashes.)"""
-    return f"'{printable(name)}'"
+    """A name as it was typed, in quotes; of one that is longer than any path, the beginning. (The
+    repr would double backslashes.)"""
+    return f"'{printable(name[:_PATH])}{'...' if len(name) > _PATH else ''}'"
+
+
+def not_text(lines: bytes) -> str:
+    """Why the beginning of a file of lines is no text, which has no zero byte; "" if it is one."""
+    offset = lines.find(b"\0")
+    return "" if offset < 0 else f"no text (a zero byte at offset {offset}); is it the right file?"
 
 
 def _told(text: str) -> str:

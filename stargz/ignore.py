@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 
 from stargz._engine.write import Pattern
-from stargz.errors import UsageError
+from stargz.errors import UsageError, not_text
 
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
@@ -400,6 +400,8 @@ class IgnoreFile:
             text = file.read(_SIZE_MAX + 1)
         if len(text) > _SIZE_MAX:
             raise UsageError(f"{name}: over {_SIZE_MAX >> 20} MiB, which is no ignore file")
+        if why := not_text(text):
+            raise UsageError(f"{name}: {why}")
         return cls.parse(text, name)
 
     @classmethod

@@ -12,7 +12,7 @@ from stargz.cli import _options
 from stargz.cli._creds import add_creds
 from stargz.cli._errors import CommandError
 from stargz.cli._layers import access_options
-from stargz.errors import UsageError
+from stargz.errors import UsageError, not_text
 from stargz.options import FORMATS
 
 if TYPE_CHECKING:
@@ -274,8 +274,10 @@ def _listed(file: str | None) -> list[str]:
         text = stream.read(_LIST_MAX + 1)
     if len(text) > _LIST_MAX:
         raise CommandError(f"{file}: a list of paths over 64 MiB; is it the right file?")
+    if why := not_text(text):
+        raise CommandError(f"{file}: {why} (--prioritize-from)")
     paths: list[str] = []
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), 1):
         path: object = os.fsdecode(line)
         if line.startswith(b"{"):
             # The snapshotter's recorder writes {"path": ..., ...}, one object a line.
@@ -286,7 +288,7 @@ def _listed(file: str | None) -> list[str]:
             if isinstance(record, dict) and "path" in record:
                 path = record["path"]
         if not isinstance(path, str):
-            raise CommandError(f"{file}: the path of line {len(paths) + 1} is not a string")
+            raise CommandError(f"{file}: the path of line {number} is not a string")
         if path:
             paths.append(path)
     return paths

@@ -83,3 +83,15 @@ def writable(
     if not force:
         raise CommandError(f"{dst}: already exists{note}; --force replaces it")
     return dst
+
+
+def check_directory(path: str, option: str) -> None:
+    """Before any work: CommandError unless `path` is a directory, or one can be below what is
+    there; `option` is what names it."""
+    there = os.path.abspath(path)  # noqa: PTH100
+    missing = False
+    while not os.path.lexists(there):
+        there, missing = os.path.dirname(there), True  # noqa: PTH120
+    if not os.path.isdir(there):  # noqa: PTH112
+        what = f"{os.path.basename(there)} is" if missing else "is"  # noqa: PTH119
+        raise CommandError(f"{path}: {what} no directory; give {option} one, or a new name")

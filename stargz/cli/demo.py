@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stargz.cli import _options
+from stargz.cli._destination import check_directory
 from stargz.cli._errors import OK, UNVERIFIED, CommandError, say
 from stargz.cli._output import print_json
 from stargz.cli._sample import write_tree
@@ -67,6 +68,7 @@ def _directory(keep: str | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="stargz-demo-") as name:
             yield Path(name)
         return
+    check_directory(keep, "--keep")
     directory = Path(keep)
     directory.mkdir(parents=True, exist_ok=True)
     for name in (*_FILES, _LAYOUT):

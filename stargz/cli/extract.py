@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from stargz.cli import _options
+from stargz.cli._destination import check_directory
 from stargz.cli._extraction import add_extract_options, extract_options, tell
 from stargz.cli._layers import open_layer
 from stargz.cli._output import print_json
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Unpack PATHs of SRC below DIR."""
+    check_directory(args.directory, "-C")
     with open_layer(args) as layer, Progress("extract", args) as progress, found(args):
         options = extract_options(args, progress)
         result = layer.extractall(args.directory, threads=args.threads, **options)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from stargz.cli import _options
+from stargz.cli._destination import check_directory
 from stargz.cli._errors import FAILED, OK, UNVERIFIED
 from stargz.cli._extraction import add_extract_options, extract_options, tell
 from stargz.cli._kinds import check_image
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.all_platforms and args.platform:
         raise UsageError("--all-platforms contradicts --platform")
     check_image(args)
+    check_directory(args.directory, "-C")
     relay(args)
     with Progress("extract", args) as progress, found(args):
         results = extract_image(

@@ -238,6 +238,46 @@ def test_prioritized_files_come_first(tar: Path) -> None:
     assert 0 < info["prefetch_size"] < info["size"]
 
 
+# Files that are given where lines of text are wanted.
+NO_TEXT: dict[str, bytes] = {
+    "a tar.gz": gzip.compress(bytes(range(256)) * 9),
+    "a tar": b"name\0".ljust(512, b"\0"),
+    "UTF-16": "etc/conf\n".encode("utf-16"),
+    "lines and then a zero byte": b"etc/conf\n" * 99 + b"\0",
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "layer.tar", "new", "--prioritize-from"],
+        ["image", "convert", "oci:none", "oci:new", "--prioritize-from"],
+        ["pack", ".", "new", "--ignore-file"],
+        ["image", "bulk", "--dry-run", "--state=state", "--output=oci:new"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_text_is_said_so(kind: str, words: list[str], tar: Path) -> None:
+    given = tar.with_name("given")
+    given.write_bytes(NO_TEXT[kind])
+    code = 1 if "--prioritize-from" in words else 2
+    said = fails(code, *words, given.name, cwd=tar.parent)
+    offset = NO_TEXT[kind].index(b"\0")
+    assert said.startswith(
+        f"given: no text (a zero byte at offset {offset}); is it the right file?"
+    )
+    assert len(said) < 100
+
+
+def test_a_name_that_is_longer_than_any_path_is_cut(tar: Path) -> None:
+    given = tar.with_name("given")
+    given.write_text("a" * 100_000)
+    assert len(fails(1, "convert", tar, "--prioritize-from", given)) < 5000
+    given.write_text('\n\n{"path": 3}\n')
+    assert "the path of line 3 is not" in fails(1, "convert", tar, "--prioritize-from", given)
+
+
 def test_a_missing_prioritized_file_is_an_error_unless_allowed(tar: Path) -> None:
     assert "'no/such'" in (text := fails(1, "convert", tar, "--prioritize", "no/such"))
     assert "--allow-missing" in text

@@ -90,7 +90,23 @@ def test_keep_going(entries: list[dict[str, Any]], code: int, tmp_path: Path) ->
     assert result["error_count"] == len(entries)
 
 
-def test_a_directory_that_is_a_file(layer: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file", "file/below", "file/below/that", "link"])
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["extract", "no.stargz", "-C"], "-C"),
+        (["image", "extract", "oci:none", "-C"], "-C"),
+        (["demo", "--keep"], "--keep"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_directory_that_is_a_file(
+    words: list[str], option: str, name: str, tmp_path: Path
+) -> None:
+    """It is told of before any work."""
     (tmp_path / "file").touch()
-    said = fails(1, "extract", layer, "-C", tmp_path / "file")
-    assert said.rstrip().endswith("/file: Not a directory")
+    (tmp_path / "link").symlink_to("nowhere")
+    said = fails(1, *words, name, cwd=tmp_path)
+    what = "file is" if "/" in name else "is"
+    assert said == f"{name}: {what} no directory; give {option} one, or a new name"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}

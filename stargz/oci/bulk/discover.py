@@ -22,6 +22,7 @@ from stargz.errors import (
     StargzError,
     UsageError,
     mask_reference,
+    not_text,
 )
 from stargz.oci.bulk.patterns import Filter
 from stargz.oci.bulk.places import Places, is_below, is_host, normal, same_root
@@ -305,8 +306,8 @@ def _tag_in(ref: str) -> str | None:
 
 def _listed(path: Path, chosen: Filter) -> Iterator[Found]:
     with path.open("rb") as file:
-        if b"\0" in file.read(_MAX_LINE):
-            raise UsageError(f"{path}: not a text; is it the right file?")
+        if why := not_text(file.read(_MAX_LINE)):
+            raise UsageError(f"{path}: {why}")
         file.seek(0)
         number = 0
         while line := file.readline(_MAX_LINE):
