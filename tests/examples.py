@@ -5,7 +5,8 @@ What a page's code blocks are, by the word after the fence:
     sh, python      run, each in a process of its own, all of a page in the order they have, in
                     one directory; nothing may be on stderr, unless a `text` block follows
     text            what the example above it prints, stdout and then stderr; `...` stands for
-                    anything, and registry.example for whatever registry it is
+                    anything, and registry.example for whatever registry it is;
+                    https://files.example is a web server here that has the directory
     toml, json      must parse
     (no word)       nothing is done: a picture, a layout
 
@@ -21,6 +22,7 @@ import contextlib
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -29,15 +31,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from absence import absent
 from command import environment
 from mounts import clean_up, needs_fuse
 from registries import registry
+from servers import find_nginx, nginx
 
 import stargz
 from stargz.benchmark.layouts import write_layout
 from stargz.cli._sample import write_tree
 
 ROOT = Path(__file__).parent.parent
+FILES = "https://files.example"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
@@ -108,7 +113,8 @@ def programs(folder: Path, work: Path) -> None:
 
 @contextlib.contextmanager
 def hosts(folder: Path, work: Path, text: str) -> Iterator[dict[str, str]]:
-    """registry.example, which has app:1.0, and mirror.example, which is empty: where named."""
+    """registry.example, which has app:1.0, mirror.example, which is empty, and files.example,
+    which has the directory: where named."""
     with contextlib.ExitStack() as stack:
         names = {}
         for name in ("registry.example", "mirror.example"):
@@ -116,7 +122,11 @@ def hosts(folder: Path, work: Path, text: str) -> Iterator[dict[str, str]]:
                 names[name] = stack.enter_context(registry(folder / name))
         if full := names.get("registry.example"):
             full.push(work / "layout", "app", "1.0")
-        yield {name: server.host for name, server in names.items()}
+        found = {name: server.host for name, server in names.items()}
+        if FILES in text:
+            find_nginx() or absent("needs nginx: apt-get install nginx-light")
+            found[FILES] = stack.enter_context(nginx(work, folder / "nginx"))
+        yield found
 
 
 def run_page(page: Path, folder: Path) -> None:
@@ -136,6 +146,8 @@ def run_page(page: Path, folder: Path) -> None:
         if "stargz mount" in text or "stargz.mount" in text:
             needs_fuse()
             stack.callback(clean_up, work / "mnt")
+        if re.search(r"^skopeo ", text, re.M):
+            shutil.which("skopeo") or absent("needs skopeo: apt-get install skopeo")
         names = stack.enter_context(hosts(folder, work, text))
         for block in examples:
             run_block(block, work, env, names)

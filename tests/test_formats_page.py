@@ -125,3 +125,20 @@ def test_every_option_is_refused_where_the_page_does_not_name_it() -> None:
             except ValueError:
                 pass
         assert names(said) == takes, option
+
+
+def test_the_versions_that_were_run_are_those_of_the_modules() -> None:
+    page = (ROOT / "docs/comparison.md").read_text()
+    modules = {
+        "containerd/stargz-snapshotter ": "snapshotter/newer/go.mod",
+        "stargz-snapshotter/estargz ": "chunked/go.mod",
+        "soci-snapshotter ": "soci/go.mod",
+        "containerd/v2 ": "soci/go.mod",
+        "go.podman.io/storage ": "chunked/go.mod",
+        "go.podman.io/image/v5 ": "chunked/go.mod",
+        "podman/v5@": "chunked/podman",
+    }
+    for module, file in modules.items():
+        text = (ROOT / "tests/interop" / file).read_text()
+        (version,) = re.findall(rf"{re.escape(module)}v([\d.]+)$", text, re.M)
+        assert re.search(rf"[ |]{re.escape(version)}[ ,.|]", page), (module, version)
