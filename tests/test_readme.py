@@ -14,6 +14,7 @@ import pytest
 from absence import absent
 
 from stargz.cli import COMMANDS
+from stargz.cli._parsers import commands
 from stargz.errors import extra
 from stargz.options import CHUNK_SIZES, MAX_TOC_SIZE
 
@@ -52,6 +53,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
             slugs = [re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings]
             assert anchor in slugs, target
+
+
+@EVERY
+def test_options_are_those_of_their_commands(page: Path) -> None:
+    """In examples that are not run, too; what other programs take stands behind a | or a ;."""
+    options = {
+        command.name: {option for action in command.actions for option in action.option_strings}
+        for command in commands()
+    }
+    found = re.findall(r"stargz ((?:image |cache )?[a-z]+)((?: [^`\n|;]*)?)", page.read_text())
+    for name, words in found:
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", words):
+            assert option in options.get(name, {option}), (name, option)
 
 
 def test_every_page_is_in_the_index() -> None:
