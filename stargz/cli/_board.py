@@ -126,6 +126,8 @@ def image_line(event: Mapping[str, Any]) -> str:
 
 def failure_line(source: str, error: str) -> str:
     """An error with the image it is about, once."""
-    error = in_options(error)
+    from stargz.oci.formats.reference import without_name
+
+    error = without_name(in_options(error), source)
     named = source in error or source.removeprefix("docker://") in error
     return error if named else f"{source}: {error}"

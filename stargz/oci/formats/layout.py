@@ -182,8 +182,7 @@ class Layout(ImageLayout):
             raise self._missing(digest) from None
 
     def _missing(self, digest: str) -> MissingBlobError:
-        path = self.blob_path(digest)
-        return MissingBlobError(f"{self.name}: blob {digest} is not in the layout ({path})")
+        return MissingBlobError(f"{self.name}: blob {digest} is not in the layout")
 
     def _read(self, name: str) -> bytes:
         path = self.path / name

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from stargz.digests import check_digest
-from stargz.errors import UsageError, mask_reference
+from stargz.errors import UsageError, mask, mask_reference
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -148,6 +149,25 @@ def registry_of(src: str) -> str | None:
     """The registry of the image that `src` names, if it is in one; raises UsageError."""
     found = parse_image(src)
     return found.registry if isinstance(found, Reference) else None
+
+
+def without_name(text: str, src: str) -> str:
+    """What an error says of the image that `src` names, or of a manifest or a file of it, without
+    that name at its beginning: for where the name stands already."""
+    names = {src, mask(src)}
+    ends: tuple[str, ...] = (": ", "@")
+    with suppress(UsageError):
+        found = parse_image(src)
+        if isinstance(found, Reference):
+            names |= {str(found), found.name, f"docker://{found.name}"}
+        else:
+            names |= {found.path, f"{src.partition(':')[0]}:{found.path}"}
+            ends = (": ", "@", "/")
+    for name in sorted(names, key=len, reverse=True):
+        for end in ends:
+            if text.startswith(name + end):
+                return text[len(name + end) :]
+    return text
 
 
 def _quoted(text: str) -> str:

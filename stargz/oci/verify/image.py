@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Unpack
 
 from stargz.descriptors import CHECKSUM, TOC_DIGEST
@@ -40,7 +40,7 @@ from stargz.oci.formats.manifest import (
     load_json,
 )
 from stargz.oci.formats.platforms import Platform, check_platform, parse_platform, platform_of
-from stargz.oci.formats.reference import registry_of
+from stargz.oci.formats.reference import registry_of, without_name
 from stargz.oci.formats.selection import select
 from stargz.oci.formats.soci import named_by
 from stargz.oci.indexes import FoundIndex
@@ -175,7 +175,9 @@ def verify_image(
         raise
     except (DigestError, FormatError, MissingBlobError) as error:
         # Of the layout, the archive, or the root: there is nothing to go through.
-        problem = ImageProblem("", as_problem(error).offset, str(error))
+        offset = as_problem(error).offset
+        what = str(error) if offset is None else str(error).replace(f" at offset {offset}", "", 1)
+        problem = ImageProblem("", offset, without_name(what, src))
         return ImageVerifyResult(False, 0, 0, 0, [problem], 1, name=name)
 
 
@@ -224,6 +226,9 @@ class _Verification:
         told: set[tuple[str, int]] = set()
         images = [self._judge(each, blobs, told) for each in found]
         errors = self._problems + [problem for each in found for problem in each.problems]
+        shown = [
+            replace(one, message=without_name(one.message, name)) for one in errors[:MAX_ERRORS]
+        ]
         layers = [blob for blob in blobs.values() if blob.layer]
         hidden = sum(blob.count - len(blob.problems) for blob in blobs.values())
         every = [layer for image in images if image.kind == "image" for layer in image.layers]
@@ -232,7 +237,7 @@ class _Verification:
             files=sum(blob.files for blob in layers),
             chunks=sum(blob.chunks for blob in layers),
             bytes=sum(blob.uncompressed_size or 0 for blob in layers),
-            errors=errors[:MAX_ERRORS],
+            errors=shown,
             error_count=len(errors) + hidden,
             verified=not errors and all(layer.status == "verified" for layer in every),
             name=name,
@@ -305,8 +310,7 @@ class _Verification:
         return None
 
     def _note(self, error: Exception | str, manifest: str) -> None:
-        text = str(error) if isinstance(error, Exception) else error
-        self._problems.append(ImageProblem("", None, text, manifest))
+        self._problems.append(ImageProblem("", None, str(error), manifest))
 
     def _found(self, manifest: Manifest, entry: Descriptor | None) -> _Found:
         problems: list[ImageProblem] = []
@@ -342,7 +346,7 @@ class _Verification:
         manifest = found.manifest
 
         def note(error: Exception | str) -> None:
-            text = str(error) if isinstance(error, Exception) else error
+            text = without_name(str(error), self._repository.name)
             found.problems.append(ImageProblem("", None, f"config: {text}", manifest.digest))
 
         try:
