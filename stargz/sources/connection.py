@@ -217,7 +217,8 @@ _ENOUGH = 5.0  # seconds for a handshake on this machine
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a TLS server listens there, whosever certificate it has."""
+    """Whether a TLS server listens there, whosever certificate it has; also where it is not known:
+    what gives no answer is not to be sent a password by http."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent, but for the question
@@ -227,7 +228,7 @@ def speaks_tls(host: str, port: int) -> bool:
     except ssl.SSLError as error:
         return error.reason not in _NO_TLS
     except OSError:
-        return False
+        return True
     return True
 
 

@@ -86,7 +86,11 @@ def test_bad_input_of_convert(kind: str, data: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.tar"
     bad.write_bytes(BAD_TARS[kind]((data / "tree.tar").read_bytes()))
     if kind == "empty":
-        run("convert", bad)  # an empty layer or an error, but never a crash
+        layer = tmp_path / "layer"
+        for src in (bad, "-"):  # an empty tar, as Go has it
+            done = run("convert", "-f", src, layer, input="")
+            assert done.returncode == 0 and ok("ls", layer) == ""
+            assert "no bytes" in done.stderr and done.stderr.count("\n") == 1
     else:
         assert str(bad) in fails(1, "convert", bad)
         assert [p.name for p in tmp_path.iterdir()] == ["bad.tar"]

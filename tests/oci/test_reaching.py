@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pickle
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import layouts
 import pytest
 from blobs import tar_of
-from command import fails, ok
+from command import fails, ok, run
 from registries import USER, Identity, Registry, identity, lying, registry
 from servers import Fault, FaultProxy, closed_port
 
 import stargz
 from stargz.errors import MissingBlobError, RegistryError
+from stargz.oci.formats.reference import Reference
+from stargz.oci.registry.credentials import Credentials
+from stargz.oci.registry.hosts import Hosts
+from stargz.sources.client import Client
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +62,56 @@ def test_tls_on_loopback(served: Registry, tls: str, signer: Identity) -> None:
     for host in (tls, tls.replace("127.0.0.1", "localhost")):
         assert ok("verify", *trust, f"docker://{host}/app:v1").startswith("ok")
         assert ok("image", "ls", *trust, f"docker://{host}/app:v1") == "etc\n"
-    # What speaks no TLS is spoken to as ever: the authority may be another registry's.
-    assert ok("verify", *trust, f"docker://{served.host}/app:v1").startswith("ok")
+    # What speaks http alone is spoken to as ever, since the authority may be another registry's;
+    # but it is said, once.
+    name = f"docker://{served.host}/app:v1"
+    done = run("verify", *trust, name)
+    assert (done.returncode, done.stdout[:2]) == (0, "ok")
+    said = f"stargz: warning: {served.host}: it speaks http alone, and is spoken to so: --ca-file"
+    assert done.stderr == f"{said} is of no use for it\n"
+    assert not run("verify", "-q", *trust, name).stderr
+    assert ok("verify", *trust, "--plain-http", name).startswith("ok")
     other = fails(1, "verify", "--ca-file", "/dev/null", f"docker://{tls}/app:v1")
     assert "not a PEM file" in other
     # Asked for is asked for.
     fails(1, "verify", *trust, "--plain-http", f"docker://{tls}/app:v1")
+
+
+@pytest.mark.parametrize("kind", ["resets", "closes", "is closed"])
+def test_with_an_authority_nothing_is_sent_by_http_to_what_gives_no_answer(
+    kind: str, signer: Identity
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        heard: list[bytes] = []
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, _ = server.accept()
+                    with peer:
+                        if kind == "resets":  # with bytes unread
+                            peer.setsockopt(
+                                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                            )
+                            peer.recv(1)
+                        else:
+                            heard.append(peer.recv(1 << 16))
+
+        port = closed_port() if kind == "is closed" else server.getsockname()[1]
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        found = _url_of(f"127.0.0.1:{port}", signer)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    assert found == f"https://127.0.0.1:{port}"
+    assert not any(data.startswith(b"GET") for data in heard)
+
+
+def _url_of(host: str, signer: Identity) -> str:
+    """How a registry is reached where an authority is given."""
+    with Client(ca_file=signer.certificate) as http:
+        accounts = Credentials("user", "password")
+        return Hosts(http, accounts, False, {}).own(Reference(host, "app")).url
 
 
 def test_https_to_a_server_of_http(served: Registry) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from stargz.errors import UsageError, mask_reference
+from stargz.logs import logger
 from stargz.oci.formats.reference import Reference, check_registry
 from stargz.oci.registry.auth import Authorizer
 from stargz.oci.registry.credentials import Credentials, CredentialStore
@@ -54,6 +55,7 @@ class Hosts:
         self._lock = threading.Lock()
         self._endpoints: dict[str, Endpoint] = {}
         self._tls: dict[str, bool] = {}  # loopback hosts that were asked whether they speak it
+        self._asking = threading.Lock()
 
     def of(self, reference: Reference) -> list[Endpoint]:
         """The hosts that may have what a reference names, in the order to try them."""
@@ -91,10 +93,17 @@ class Hosts:
         return f"{'http' if plain else 'https'}://{host}"
 
     def _has_tls(self, host: str) -> bool:
-        if host not in self._tls:
-            parts = urlsplit(f"//{host}")
-            self._tls[host] = speaks_tls(parts.hostname or "", parts.port or 443)
-        return self._tls[host]
+        with self._asking:
+            if host not in self._tls:
+                parts = urlsplit(f"//{host}")
+                self._tls[host] = speaks_tls(parts.hostname or "", parts.port or 443)
+                if not self._tls[host]:
+                    logger().warning(
+                        "%s: it speaks http alone, and is spoken to so: ca_file (--ca-file) is of "
+                        "no use for it",
+                        host,
+                    )
+            return self._tls[host]
 
 
 def _mirror(text: str) -> tuple[str, str]:
