@@ -59,3 +59,42 @@ def test_every_variable_is_told_of() -> None:
     assert sorted(told) == sorted(read)
     for path in (ROOT / "csrc").rglob("*.[ch]"):
         assert not GETENV.search(path.read_text()), path
+
+
+# What makes temporary files, and a word of its row; "" is what has none of its own.
+TEMPORARY = {
+    "benchmark": "`bench`",
+    "cli/_layers.py": "standard input",
+    "cli/demo.py": "`demo`",
+    "conversion.py": "`convert --prioritize`",
+    "mount/kernel.py": "",  # what fusermount3 says
+    "oci/bulk/report_page.py": "`image bulk --report FILE.html`",
+    "oci/convert/flatten.py": "`--flatten`",
+    "oci/convert/keeping.py": "a layer that no TOC can hold",
+    "oci/convert/layers.py": "a layer that may stay as it is",
+    "oci/extraction.py": "`image extract` of an ordinary image",
+    "oci/formats/archive.py": "a layer in xz or bzip2",
+    "oci/formats/archive_writer.py": "",  # beside DST
+    "oci/formats/tar_file.py": "images in archives",
+    "oci/registry/upload.py": "each layer on its way",
+    "oci/verify/blob.py": "`verify` of an image in a registry",
+    "patching/applying.py": "`apply`",
+    "patching/members.py": "`delta`, `toc --members`",
+    "sources/http.py": "a server without ranges",
+    "sources/spool.py": "",  # of the others
+    "_engine/ztoc.pxi": "each point of the ztoc",
+}
+
+
+def test_all_that_makes_temporary_files_is_told_of() -> None:
+    makes = re.compile(r"\btempfile\.[A-Za-z]*(?:File|mkdtemp|Directory)\b|\bgettempdir\(|"
+                       r"\bSpool\(|\bunlinked\(")  # fmt: skip
+    found = set()
+    for path in (ROOT / "stargz").rglob("*.p*"):
+        if path.suffix in (".py", ".pyx", ".pxi") and makes.search(path.read_text()):
+            name = str(path.relative_to(ROOT / "stargz"))
+            found.add("benchmark" if name.startswith("benchmark/") else name)
+    assert found == TEMPORARY.keys()
+    page = (ROOT / "docs/environment.md").read_text()
+    table = page[page.index("## What is in TMPDIR") :]
+    assert all(word in table for word in TEMPORARY.values())
