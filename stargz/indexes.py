@@ -137,7 +137,7 @@ def _compression_of(head: bytes) -> str | None:
     if kind in ("gzip", "zstd"):
         return kind
     empty = head == bytes(_HEAD)
-    return "none" if empty or _is_tar_header(head) else None
+    return "none" if empty or is_tar_header(head) else None
 
 
 def begins_as_tar(blob: ByteSource) -> bool:
@@ -150,7 +150,7 @@ def begins_as_tar(blob: ByteSource) -> bool:
             head = zlib.decompressobj(31).decompress(head, _HEAD)
         except zlib.error:
             return False
-        return _is_tar_header(head) or head == bytes(_HEAD)
+        return is_tar_header(head) or head == bytes(_HEAD)
     if kind == "zstd":
         return blob.name.endswith((".tar.zst", ".tar.zstd", ".tzst"))
     return kind is not None
@@ -169,7 +169,8 @@ def what_it_is(head: bytes) -> str:
     return "its first bytes are of none of these"
 
 
-def _is_tar_header(head: bytes) -> bool:
+def is_tar_header(head: bytes) -> bool:
+    """Whether a block of 512 bytes has the checksum of a header."""
     stated = re.match(rb"[ \0]*([0-7]+)", head[148:156])
     others = head[:148] + b" " * 8 + head[156:]
     signed = sum(others) - 256 * sum(byte >= 128 for byte in others)  # as old programs add them up

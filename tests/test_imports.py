@@ -25,7 +25,7 @@ FLOORS = {
         ("toc", "paths", "contents", "sources", "options", "endpoints", "descriptors"),
         ("cache", "skippable"),
         ("remote",),
-        ("layer", "tail", "extract", "conversion", "indexing", "indexes", "comparing"),
+        ("layer", "tail", "extract", "conversion", "indexing", "indexes", "ending", "comparing"),
         ("packing", "ignore", "opening"),
         ("patching",),
         ("tree",),

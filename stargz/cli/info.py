@@ -3,7 +3,8 @@
 Of a remote layer the footer and the TOC are fetched, no more. Its uncompressed size, and with it
 the ratio, are what an image's manifest says, or what --all finds by decoding all of it; a file is
 always decoded. An ordinary tar, tar.gz or tar.zst is told of by its index if there is one, and else
-as "plain": none is made. Of several SRCs each is told of."""
+as "plain": none is made. One whose first and last bytes show that it was cut short is told so; all
+of it is looked at by 'stargz verify'. Of several SRCs each is told of."""
 
 from __future__ import annotations
 
@@ -136,9 +137,16 @@ def _of_index(index: Index) -> dict[str, Any]:
 
 
 def _plain(blob: ByteSource) -> dict[str, Any]:
+    from stargz.ending import cut_short
     from stargz.indexes import compression_of
 
-    return {"kind": "plain", "size": blob.size, "compression": compression_of(blob)}
+    compression = compression_of(blob)
+    return {
+        "kind": "plain",
+        "size": blob.size,
+        "compression": compression,
+        "cut_short": cut_short(blob, compression),
+    }
 
 
 def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
@@ -152,11 +160,13 @@ def _without_toc(blob: ByteSource) -> dict[str, Any] | None:
     return {"kind": found.kind, "size": blob.size, "toc_offset": None}
 
 
-def _note(compression: str | None) -> str:
+def _note(report: dict[str, Any]) -> str:
     """Of what has no index."""
     from stargz.indexes import IF_FRAMES
 
-    return _UNINDEXED + (IF_FRAMES if compression == "zstd" else "")
+    if report["cut_short"]:
+        return str(report["cut_short"])
+    return _UNINDEXED + (IF_FRAMES if report["compression"] == "zstd" else "")
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -175,10 +185,10 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (key, text(key, value))
         for key, value in report.items()
-        if value is not None or report["kind"] != "plain"
+        if (value is not None and key != "cut_short") or report["kind"] != "plain"
     ]
     if report["kind"] == "plain":
-        rows.append(("note", _note(report["compression"])))
+        rows.append(("note", _note(report)))
     elif report["toc_digest"] is None:
         rows.append(("note", _APART))
     return rows
