@@ -23,6 +23,7 @@ import gzip
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -43,6 +44,8 @@ from stargz.cli._sample import write_tree
 
 ROOT = Path(__file__).parent.parent
 FILES = "https://files.example"
+# A thread of pyarrow's may let go of a buffer while Python ends, which then aborts: all is printed.
+ABORTED = (-signal.SIGABRT, "terminate called without an active exception\n")
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S
@@ -165,10 +168,12 @@ def run_block(block: Block, work: Path, env: dict[str, str], names: dict[str, st
         [*command, script],
         cwd=work, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
     )  # fmt: skip
-    out, err = done.stdout, done.stderr
+    code, out, err = done.returncode, done.stdout, done.stderr
+    if (code, err) == ABORTED and "parquet" in script:
+        code, err = 0, ""
     for name, host in names.items():
         out, err = out.replace(host, name), err.replace(host, name)
-    assert done.returncode == 0, f"{block.where}: {out}{err}"
+    assert code == 0, f"{block.where}: {out}{err}"
     if block.prints is None:
         assert not err, f"{block.where}: on stderr, and the page does not show it: {err}"
     else:
