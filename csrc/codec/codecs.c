@@ -101,13 +101,15 @@ sgz_isal_zstream *sgz_codec_isal_stream_new(void)
         0x1ec2, 0x5ddc, 0x6d73, 0x6c75, 0x6e79, 0x0a39, 0x1472, 0x48bc,
         0x47b3, 0x39f5, 0x73ea, 0x5147, 0x141d, 0x283a, 0x302c};
     const uintptr_t block_size = (uintptr_t)1 << (16 + SLOT_BITS);
-    void *p = map_room(0); /* where the system has room: look downwards from there */
+    /* Where the system has room: look downwards from there, then (valgrind has it low) upwards. */
+    void *p = map_room(0);
     if (p == MAP_FAILED)
         return NULL;
     munmap(p, STREAM_ROOM);
-    uintptr_t block = (uintptr_t)p & -block_size;
-    for (int tries = 0; tries < 4096 && block > block_size; tries++) {
-        block -= block_size;
+    uintptr_t first = (uintptr_t)p / block_size, below = first > 1 ? first - 1 : 0;
+    for (uintptr_t tries = 0; tries < 4096; tries++) {
+        uintptr_t block =
+            (tries < below ? first - 1 - tries : first + 1 + tries - below) * block_size;
         uint32_t slot = crc32c_word((uint32_t)(block >> 16));
         uintptr_t place = 0;
         for (int i = 0; i < SLOT_BITS; i++)

@@ -299,7 +299,7 @@ def test_what_can_have_no_ztoc(tmp_path: Path) -> None:
     assert "not indexable" in page and "Layers that are left out" in page and "sparse" in page
     done = run(*words, "--json")
     again = json.loads(done.stdout)
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1)  # what there is to know of the other
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)  # that of the other
     assert done.stderr == "stargz: warning: {source}: {warning}\n".format(**again["warnings"][0])
     again = again["totals"]
     assert (again["unchanged"], again["not_indexable"], again["layers"]) == (1, 1, 0)
