@@ -41,18 +41,19 @@ def cut_short(blob: ByteSource, compression: str | None) -> str | None:
 
 
 def _begins_as_layer(head: bytes) -> bool:
-    """Whether a gzip member begins with a landmark, or ends before the contents of a file."""
+    """Whether there is a member behind the first, which is that of a landmark, or ends before the
+    contents of a file."""
     member = zlib.decompressobj(31)
     try:
         tar = member.decompress(head, 64 * len(head))
     except zlib.error:
         return False
-    if tar.startswith(_LANDMARKS):
-        return True
+    if not (member.eof and member.unused_data.startswith(b"\x1f\x8b")):
+        return False
     last = tar[-_BLOCK:]
     regular = last[156:157] in (b"0", b"\0") and last[124:135].strip(b"0 \0") != b""
-    ends = member.eof and member.unused_data.startswith(b"\x1f\x8b") and len(tar) % _BLOCK == 0
-    return ends and regular and is_tar_header(last)
+    header = len(tar) % _BLOCK == 0 and regular and is_tar_header(last)
+    return tar.startswith(_LANDMARKS) or header
 
 
 def _inside_a_frame(blob: ByteSource) -> bool:

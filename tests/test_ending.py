@@ -54,6 +54,7 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     ),
     "an empty member behind": lambda: gzip.compress(TAR[:999]) + gzip.compress(TAR[999:])
     + gzip.compress(b""),
+    "a layer's tar in one member": lambda: gzip.compress(gzip.decompress(layer())),
     "zeros alone": lambda: gzip.compress(bytes(10 << 20), 9),
     "zstd": lambda: zstd(TAR),
     "zstd with a checksum": lambda: zstd(TAR, write_checksum=True),
