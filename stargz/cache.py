@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stargz._engine.chunks import Store
-from stargz.durable import NewFile, spared, write_all
+from stargz.durable import NewFile, release, spared, write_all
 from stargz.errors import SourceError
 from stargz.logs import logger
 
@@ -180,7 +180,7 @@ class Cache:
         try:
             yield folder
         finally:
-            os.close(folder)
+            release(folder)
 
     def _tidy_indexes(self) -> None:
         """Remove the least recently used indexes where they take more than their share."""
@@ -249,7 +249,7 @@ class Cache:
             try:
                 yield from _files_in(folder, sweep)
             finally:
-                os.close(folder)
+                release(folder)
 
     def _evict(self, target: int, before: float | None, *, wait: bool) -> Pruned | None:
         """None when another process is at it."""
@@ -282,7 +282,7 @@ class Cache:
                 removed += taken
             return Pruned(chunks, removed, indexes)
         finally:
-            os.close(lock)
+            release(lock)
 
 
 def _is_index(name: str) -> bool:

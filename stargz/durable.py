@@ -79,8 +79,7 @@ class NewFile:
         """Let go of the descriptor, and of a temporary name."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with suppress(OSError):  # what was published is on the disk
-                os.close(fd)
+            release(fd)
         if self._named:
             self._named = False
             with suppress(FileNotFoundError):
@@ -131,7 +130,12 @@ def complete_or_absent(
     except OSError as error:
         raise OSError(error.errno, error.strerror, called) from None
     with file:
-        yield file.fd
+        try:
+            yield file.fd
+        except OSError as error:
+            if error.filename is None and error.errno is not None:  # of the descriptor
+                raise OSError(error.errno, error.strerror, called) from None
+            raise
         try:
             done = file.publish(path, replace=replace)
         except OSError as error:  # it may be about a name that only this program knows
@@ -210,6 +214,25 @@ def write_all(fd: int, data: bytes | memoryview) -> int:
         while done < len(octets):
             done += os.write(fd, octets[done:])
         return done
+
+
+def unlinked() -> int:
+    """The descriptor of a new temporary file without a name; the caller closes it."""
+    import tempfile  # which takes a while
+
+    file = tempfile.TemporaryFile(prefix="stargz-")
+    try:
+        return os.dup(file.fileno())
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
+def release(fd: int) -> None:
+    """Close a descriptor by which nothing was written, or all of which is on the disk: what the
+    system says then is of no consequence."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def sync_folder(folder: str) -> None:

@@ -13,6 +13,7 @@ from stargz import paths
 from stargz._engine import extract as _engine
 from stargz._engine import toc as _toc
 from stargz._engine.reader import Blob
+from stargz.durable import release
 from stargz.errors import EntryNotFoundError, UsageError
 from stargz.options import thread_count
 from stargz.paths import Name
@@ -191,7 +192,7 @@ def extract(
             progress=options.progress,
         )
     finally:
-        os.close(root)
+        release(root)
     lone = len(parts) == 1
     return ExtractResult(
         found["files"],

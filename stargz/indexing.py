@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stargz.digests import Hashed, is_sha256
+from stargz.durable import release
 from stargz.endpoints import Sink, is_same_file, open_source, open_writer
 from stargz.errors import DigestError, SourceError, TarError, UsageError
 from stargz.options import INDEX_SUFFIX, SPAN_SIZE, check_span_size, thread_count
@@ -253,7 +254,7 @@ def _forward(source: ByteSource) -> Iterator[Input]:
         try:
             yield own
         finally:
-            os.close(own)
+            release(own)
     elif is_direct(source):
         yield _reader(source)
     else:

@@ -30,7 +30,7 @@ COUNTED = (*KINDS, "any", "memory", "thread")  # memory: that kernels ask for
 
 # What commands import late is imported before the fork, once.
 _DRIVER = """
-import ctypes, gc, json, os, signal, sys
+import ctypes, gc, json, os, signal, sys, threading
 from importlib import import_module
 for name in json.loads(sys.argv[1]):
     import_module(name)
@@ -44,8 +44,17 @@ shim = ctypes.CDLL(None)
 shim.failing_state.restype = ctypes.POINTER(State)
 state = shim.failing_state().contents
 assert shim.failing_modules() > 5
-def files():
-    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")[:-1])
+def files():  # once nobody opens or closes any
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            pass  # that of the list
+    return sorted(found)
 for line in sys.stdin:
     case = json.loads(line)
     ctypes.memset(ctypes.byref(state), 0, ctypes.sizeof(state))

@@ -173,6 +173,7 @@ def without_aids(found: Snapshot) -> Snapshot:
 def one_line(done: Done) -> None:
     lines = done.err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("stargz: ") and "bug" not in lines[0], done
+    assert lines[0].count(": ") > 1, done  # where, and what
 
 
 def well(done: Done) -> None:

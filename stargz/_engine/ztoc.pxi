@@ -34,10 +34,9 @@ cdef class ZtocParts:
     def __cinit__(self):
         self.spool = -1
         self.lock = threading.Lock()
-        import tempfile
+        from stargz.durable import unlinked
 
-        with tempfile.TemporaryFile(prefix="stargz-") as file:
-            self.spool = os.dup(file.fileno())
+        self.spool = unlinked()
         self.ptr = sgz_index_ztoc_new(self.spool)
         if self.ptr == NULL:
             raise MemoryError

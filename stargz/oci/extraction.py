@@ -19,6 +19,7 @@ from typing import Any, Unpack
 from stargz import opening, paths
 from stargz.cache import Cache
 from stargz.conversion import convert_as
+from stargz.durable import release, unlinked
 from stargz.errors import (
     EntryNotFoundError,
     FooterError,
@@ -43,7 +44,7 @@ from stargz.opening import OpenOptions
 from stargz.options import MAX_TOC_SIZE, ConvertOptions
 from stargz.paths import Name
 from stargz.sources.forward import Blocks
-from stargz.sources.spool import FULL, unlinked
+from stargz.sources.spool import FULL
 from stargz.tree import Tree
 
 __all__ = ["ImageExtractResult", "extract_image"]
@@ -303,7 +304,10 @@ def _merged(
                 f"{image.describe(number)} is of the kind {entry.media_type[:100]!r}: such layers "
                 "cannot be extracted"
             )
-    with io.FileIO(unlinked(), "r+") as file:
+    with ExitStack() as kept:
+        spool = unlinked()
+        kept.callback(release, spool)
+        file = io.FileIO(spool, "r+", closefd=False)
         file.name = name = f"{image.name}: its layers merged"
         with ExitStack() as stack:
             streams = [

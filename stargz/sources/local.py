@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from stargz.durable import release
 from stargz.errors import SourceError
 from stargz.sources.base import check_range, pread_all
 
@@ -81,7 +82,7 @@ class LocalSource:
         """Close the file, if it was opened here."""
         fd, self._fd = self._fd, -1
         if self._owned and fd >= 0:
-            os.close(fd)
+            release(fd)
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if self._owned and self._fd >= 0:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
-from stargz.durable import spared
+from stargz.durable import release, spared, unlinked
 from stargz.errors import SourceError
 from stargz.sources.base import pread_all
 
@@ -27,12 +27,6 @@ def lacking(folder: str, before: int, after: int) -> str | None:
     if usage.free >= spared(usage.total):
         return None
     return f"after {after} bytes {usage.free} are free, and {spared(usage.total)} stay so"
-
-
-def unlinked() -> int:
-    """The descriptor of a new temporary file without a name; the caller closes it."""
-    with tempfile.TemporaryFile(prefix="stargz-") as file:
-        return os.dup(file.fileno())
 
 
 def unpack(
@@ -86,7 +80,7 @@ class Spool:
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
-            os.close(self._fd)
+            release(self._fd)
 
     @property
     def fd(self) -> int:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stargz._engine.write import TarEntries, TarEntry
+from stargz.durable import release, unlinked
 from stargz.errors import SourceError, TarError, quoted
 from stargz.oci.convert.tar_headers import BLOCK, directory, renamed
-from stargz.sources.spool import unlinked, unpack
+from stargz.sources.spool import unpack
 from stargz.toc import MARKERS
 
 _HIDDEN = frozenset(name.encode() for name in MARKERS)
@@ -63,7 +64,7 @@ def merged_tar(
         yield MergedTar(spools, parts, name, stack.shadowed())
     finally:
         for fd in spools:
-            os.close(fd)
+            release(fd)
 
 
 @dataclass(frozen=True, slots=True)

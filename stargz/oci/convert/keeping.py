@@ -11,9 +11,10 @@ from typing import Any
 from stargz._engine.write import TarEntries
 from stargz.descriptors import annotations_of
 from stargz.digests import Hashed
+from stargz.durable import release, unlinked
 from stargz.layer import Layer
 from stargz.options import Format
-from stargz.sources.spool import Spool, unlinked, unpack
+from stargz.sources.spool import Spool, unpack
 
 _PIECE = 1 << 20  # bytes of a tar that are packed at a time
 _FRAME, _SKIPPABLE = 0xFD2FB528, 0x184D2A50  # what a frame of zstd begins with
@@ -71,7 +72,7 @@ def left_as_it_is(
         entries = sum(1 for _ in TarEntries(tar, size, spool.name, any_type=True))
         use(tar, size)
     finally:
-        os.close(tar)
+        release(tar)
     return {
         "diff_id": diff_id,
         "toc_digest": None,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stargz.digests import check_digest
-from stargz.durable import complete_or_absent, write_all
+from stargz.durable import complete_or_absent, release, write_all
 from stargz.endpoints import is_replaced
 from stargz.errors import FormatError, OccupiedError, SourceError, StargzError, UsageError
 from stargz.oci.formats.layout import Layout, open_archived
@@ -108,7 +108,7 @@ class ArchiveDestination(LayoutDestination):
         """Take the directory away."""
         super().close()
         shutil.rmtree(self._folder, ignore_errors=True)
-        os.close(self._held)
+        release(self._held)
 
 
 def _hidden(file: str) -> tuple[str, int]:

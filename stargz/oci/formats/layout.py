@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from stargz.digests import check_digest, is_digest
+from stargz.durable import release
 from stargz.errors import DigestError, FormatError, MissingBlobError, SourceError
 from stargz.oci.formats.manifest import (
     EXTERNAL,
@@ -283,5 +284,5 @@ def read_small(path: Path, limit: int) -> bytes | None:
         with os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(limit + 1)
     finally:
-        os.close(fd)
+        release(fd)
     return data if len(data) <= limit else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stargz.digests import check_digest, digest_of
-from stargz.durable import NewFile, complete_or_absent, sync_folder, write_all
+from stargz.durable import NewFile, complete_or_absent, release, sync_folder, write_all
 from stargz.errors import FormatError, SourceError, StargzError
 from stargz.oci.formats.layout import ImageLayout, Layout
 from stargz.oci.formats.manifest import (
@@ -195,7 +195,7 @@ class LayoutDestination:
             if not self._was_there:
                 self._take_away()
         if self._used is not None:
-            os.close(self._used)
+            release(self._used)
             self._used = None
 
     def _take_away(self) -> None:
@@ -291,7 +291,7 @@ class LayoutDestination:
                     left.unlink()
             yield
         finally:
-            os.close(fd)
+            release(fd)
 
     def _add(
         self, entry: dict[str, Any], is_older: Callable[[object], bool] = lambda old: False

@@ -10,7 +10,7 @@ from typing import Literal
 
 from stargz._engine.write import TarEntries, unwrap
 from stargz.compressions import HEAD
-from stargz.durable import write_all
+from stargz.durable import release, write_all
 from stargz.errors import StargzError
 from stargz.oci.formats.packing import packing, unpacked
 
@@ -36,7 +36,7 @@ def archive_kind(path: str) -> Literal["docker-archive", "oci-archive"] | None:
             if not stat.S_ISREG(os.fstat(fd).st_mode) or not _may_be(fd):
                 return None
         finally:
-            os.close(fd)
+            release(fd)
         # Hardly any file comes this far: `convert` starts without what reads archives.
         from stargz.oci.formats.archive import Archive
         from stargz.oci.formats.layout import ArchivedLayout
