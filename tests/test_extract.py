@@ -684,7 +684,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert process.stdout.readline() == "reading\n"
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
-    assert "interrupted\n" in rest  # reads that are under way are not waited for
+    assert "interrupted" in rest  # reads that are under way are not waited for
     assert process.returncode == 0
     assert not list((tmp_path / "x").iterdir())
 
