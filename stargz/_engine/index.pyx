@@ -27,7 +27,6 @@ from stargz._engine.base cimport (
 )
 from stargz._engine.toc cimport TOC, sgz_toc_free
 
-import os
 import threading
 import zlib
 
