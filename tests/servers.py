@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from descriptors import open_files
+
 _BLOCK = 64 << 10
 _HOP = {"connection", "keep-alive", "transfer-encoding", "proxy-connection", "te", "upgrade"}
 
@@ -68,11 +70,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def listens(process: subprocess.Popen[bytes], port: int) -> bool:
     """Whether it is this very process that accepts connections on a port: another program may
     have taken it meanwhile, and would be spoken to instead."""
-    ours = set()
-    with contextlib.suppress(OSError):
-        for link in Path(f"/proc/{process.pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                ours.add(str(link.readlink()))
+    ours = {str(path) for path in open_files(process.pid)}
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]:

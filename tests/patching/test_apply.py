@@ -18,6 +18,7 @@ import command
 import patch_builder as pb
 import pytest
 from command import fails, ok
+from descriptors import open_files
 
 import stargz
 from stargz.errors import CodecError, DigestError, PatchError, UsageError
@@ -388,14 +389,10 @@ def test_killed_leaves_nothing(place: Path, small: bytes) -> None:
             assert process.stdin is not None
             process.stdin.write(small[:-40])
             process.stdin.flush()
-            wait_for(lambda: any("(deleted)" in name for name in open_files(process.pid)))
+            wait_for(lambda: any("(deleted)" in str(path) for path in open_files(process.pid)))
             process.send_signal(number)
             assert process.wait(timeout=20) in (-number, 128 + number)
         assert sorted(p.name for p in place.iterdir()) == ["base", "patch"]
-
-
-def open_files(pid: int) -> list[str]:
-    return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def wait_for(ready: Callable[[], bool]) -> None:
