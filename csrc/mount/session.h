@@ -97,8 +97,15 @@ void sgz_mount_reply_statfs(sgz_mount *fuse, uint64_t unique);
 typedef struct {
     uint64_t first, bytes;
 } sgz_mount_access;
-/* As many as the tree has nodes; count them while the server runs, too. NULL: no such tree. */
+/* As many as the tree has nodes; they are counted while the server runs. NULL: no such tree. */
 const sgz_mount_access *sgz_mount_accesses(const sgz_mount *fuse, uint32_t number);
+
+/* One of them, which is counted meanwhile. */
+static inline sgz_mount_access sgz_mount_access_now(const sgz_mount_access *access)
+{
+    return (sgz_mount_access){__atomic_load_n(&access->first, __ATOMIC_RELAXED),
+                              __atomic_load_n(&access->bytes, __ATOMIC_RELAXED)};
+}
 
 typedef struct {
     uint64_t requests, reads, parked, failed; /* since the server began */

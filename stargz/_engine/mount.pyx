@@ -72,6 +72,7 @@ cdef extern from "mount/session.h" nogil:
     void sgz_mount_reply_dir(sgz_mount *, uint64_t, uint32_t, uint64_t, int64_t, uint32_t)
     void sgz_mount_reply_names(sgz_mount *, const sgz_mount_event *, const char *, size_t, uint64_t)
     void sgz_mount_reply_statfs(sgz_mount *, uint64_t)
+    sgz_mount_access sgz_mount_access_now(const sgz_mount_access *)
     const sgz_mount_access *sgz_mount_accesses(const sgz_mount *, uint32_t)
     void sgz_mount_get_stats(const sgz_mount *, sgz_mount_stats *)
 
@@ -302,6 +303,7 @@ cdef class Server:
         """What was read of a tree: (first, node, bytes), in order of first access; `first` in
         nanoseconds since the server was made."""
         cdef const sgz_mount_access *access = sgz_mount_accesses(self.ptr, number)
+        cdef sgz_mount_access now
         cdef uint32_t i, count
         cdef Tree tree
         if access == NULL or self.trees[number] is None:
@@ -310,8 +312,9 @@ cdef class Server:
         count = tree.tree.count
         found = []
         for i in range(count):
-            if access[i].first:
-                found.append((access[i].first, i, access[i].bytes))
+            now = sgz_mount_access_now(&access[i])
+            if now.first:
+                found.append((now.first, i, now.bytes))
         found.sort()
         return found
 
