@@ -61,7 +61,7 @@ struct sgz_mount {
 
     pthread_mutex_t lock;      /* of all below */
     pthread_cond_t answer_cond, event_cond, state_cond;
-    int state;
+    int state, answer;         /* answer: the first state but WAITING */
     sgz_mount_parked *waiting, *runnable, **runnable_end;
     uint64_t parked_count;     /* waiting, runnable or being answered */
     sgz_mount_asked *requests; /* given ones and others, oldest first */

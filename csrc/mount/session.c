@@ -158,6 +158,8 @@ void sgz_mount_set_state(sgz_mount *f, int state)
     pthread_mutex_lock(&f->lock);
     if (state > f->state)
         f->state = state;
+    if (f->answer == SGZ_FUSE_WAITING)
+        f->answer = state;
     pthread_cond_broadcast(&f->state_cond);
     pthread_cond_broadcast(&f->event_cond);
     pthread_cond_broadcast(&f->answer_cond);
@@ -168,12 +170,12 @@ int sgz_mount_wait(sgz_mount *f, int timeout_ms)
 {
     struct timespec until = sgz_base_deadline(timeout_ms);
     pthread_mutex_lock(&f->lock);
-    while (f->state == SGZ_FUSE_WAITING &&
+    while (f->answer == SGZ_FUSE_WAITING &&
            pthread_cond_timedwait(&f->state_cond, &f->lock, &until) != ETIMEDOUT)
         ;
-    int state = f->state;
+    int answer = f->answer;
     pthread_mutex_unlock(&f->lock);
-    return state;
+    return answer;
 }
 
 uint32_t sgz_mount_version(const sgz_mount *f)

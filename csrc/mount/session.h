@@ -44,8 +44,9 @@ void sgz_mount_answer(sgz_mount *fuse);
 void sgz_mount_stop(sgz_mount *fuse);
 
 enum { SGZ_FUSE_WAITING, SGZ_FUSE_READY, SGZ_FUSE_REFUSED, SGZ_FUSE_ENDED };
-/* Wait for the kernel's first request up to timeout_ms; how things stand. REFUSED: the
- * kernel's protocol is too old; ENDED: unmounted or stopped. */
+/* Wait for the kernel's first request up to timeout_ms; what became of it, whatever came later.
+ * READY: answered; REFUSED: the kernel's protocol is too old; ENDED: unmounted or stopped
+ * before. */
 int sgz_mount_wait(sgz_mount *fuse, int timeout_ms);
 /* The protocol's version as the kernel told it: major << 16 | minor. */
 uint32_t sgz_mount_version(const sgz_mount *fuse);

@@ -225,8 +225,8 @@ cdef class Server:
             sgz_mount_stop(self.ptr)
 
     def wait(self, double seconds=0):
-        """Wait for the kernel's first request; "waiting", "ready", "refused" (a kernel that is
-        too old) or "ended"."""
+        """Wait for the kernel's first request; what became of it, whatever came later: "waiting",
+        "ready", "refused" (a kernel that is too old) or "ended" (before it came)."""
         cdef int milliseconds = <int>(min(max(seconds, 0), 3600) * 1000)
         cdef int state
         with nogil:

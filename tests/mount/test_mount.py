@@ -7,7 +7,9 @@ import gzip
 import hashlib
 import os
 import random
+import socket
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -25,7 +27,7 @@ from trees import snapshot
 
 import stargz
 from stargz.errors import UsageError
-from stargz.mount import Mount, MountError, mount
+from stargz.mount import Mount, MountError, mount, serving
 
 Mounted = Callable[..., tuple[Mount, Path]]
 
@@ -441,6 +443,56 @@ def test_unmounted_from_outside(extracted: tuple[Path, Path], mounted: Mounted) 
     subprocess.run(["umount", directory], check=True)
     assert made.wait(20)
     made.unmount()
+    assert listed(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "answer"),
+    [
+        ((7, 31), "ready"),
+        ((7, 45), "ready"),
+        ((7, 30), "refused"),
+        ((6, 99), "refused"),
+        (None, "ended"),
+    ],
+)
+def test_the_first_answer_stays(version: tuple[int, int] | None, answer: str) -> None:
+    """Whoever asks how the mount began may do so when it has ended (linux/fuse.h, FUSE_INIT)."""
+    kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, ours:
+        ours.setblocking(False)
+        server = serving.Server(ours.fileno(), False)
+        if version is not None:
+            kernel.send(struct.pack("<IIQQIIIIIIII", 56, 26, 1, 0, 0, 0, 0, 0, *version, 0, 0))
+        kernel.shutdown(socket.SHUT_WR)
+        with pytest.raises(stargz.StargzError, match="half a request"):
+            server.serve()
+        assert server.wait(5) == answer
+        assert server.version == (version or (0, 0))
+
+
+def test_unmounted_as_soon_as_it_answers(
+    extracted: tuple[Path, Path],
+    mounted: Mounted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was mounted, and then it was not any more: nothing failed."""
+
+    class Unmounted(serving.Server):
+        def wait(self, seconds: float = 0) -> str:
+            directory = tmp_path / "mnt0"
+            wait_for(lambda: listed(directory))
+            subprocess.run(["umount", directory], check=True)
+            with pytest.raises(StopIteration):  # the events' thread may have had it
+                while True:
+                    self.next()
+            return super().wait(seconds)
+
+    monkeypatch.setattr(serving, "Server", Unmounted)
+    one, directory = mounted(extracted[0])
+    assert one.wait(20)
+    assert not directory.is_mount()
     assert listed(directory) == []
 
 
