@@ -28,6 +28,12 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, **ours, **changes}
 
 
+def shell_environment() -> dict[str, str]:
+    """That of a shell which starts commands by `env LD_PRELOAD="$PRELOADED"`: a shell itself ends
+    with SIGSEGV where ThreadSanitizer is preloaded, whose setjmp is none for it."""
+    return environment(LD_PRELOAD="", PRELOADED=os.environ.get("LD_PRELOAD", ""))
+
+
 # What `run` leaves to whoever runs the tests: whether commands tell of files that stay open.
 STRICT = ("PYTHONDEVMODE", "PYTHONWARNINGS")
 

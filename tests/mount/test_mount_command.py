@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from blobs import build, tar_of
-from command import command, environment, fails, ok, run
+from command import command, environment, fails, ok, run, shell_environment
 from layouts import image
 from mounts import (
     clean_up,
@@ -95,12 +95,12 @@ def test_errors_come_before_it_detaches(layer: Path, tmp_path: Path) -> None:
 
 def test_without_the_device(layer: Path, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
-    script = 'mount -t tmpfs none /dev && exec "$@"'
+    script = 'mount -t tmpfs none /dev && exec env LD_PRELOAD="$PRELOADED" "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", *command("mount", layer, tmp_path / "mnt")],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=shell_environment(),
     )
     assert done.returncode == 1
     assert "/dev/fuse is missing" in done.stderr
@@ -333,7 +333,7 @@ UNPRIVILEGED = """\
 mknod "$1/fuse" c 10 229 && chmod 666 "$1/fuse" && mount --bind "$1/fuse" /dev/fuse || exit 9
 shift
 exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+dac_read_search \\
-    --ambient-caps=+dac_read_search "$@"
+    --ambient-caps=+dac_read_search env LD_PRELOAD="$PRELOADED" "$@"
 """
 
 
@@ -381,7 +381,7 @@ def test_fusermount_cleans_up_where_it_can(
         ["unshare", "-m", "sh", "-c", ALLOWED, "sh", tmp_path, *words],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=shell_environment(),
         timeout=60,
     )
     assert done.stdout.splitlines() == ["third", "ended with 137", "gone"], done.stderr
@@ -409,7 +409,7 @@ def test_as_another_user(layer: Path, tmp_path: Path, tool: Callable[[str], str]
         ["unshare", "-m", "sh", "-c", UNPRIVILEGED, "sh", tmp_path, *words],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=shell_environment(),
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
