@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from stargz.digests import Hashed
+from stargz.ending import without_footer
 from stargz.errors import FormatError, SourceError, StargzError
 from stargz.indexing import build
 from stargz.options import SPAN_SIZE, SPAN_SIZES
@@ -36,12 +37,15 @@ def compare(
     """Read all of a blob, and compare it with the index that `reader` reads it by: what the blob
     is, its entries, and that the entry points lead to their contents. A dict as of
     Reader.verify."""
+    source = reader.blob.source
     span_size = index.span_size if index.span_size in SPAN_SIZES else SPAN_SIZE
     try:
-        fresh = build(reader.blob.source, span_size=span_size, progress=progress)
+        fresh = build(source, span_size=span_size, progress=progress)
     except FormatError as error:
         return _found([_problem(error.message, offset=error.offset)], None)
-    return _found(_problems(reader, index, fresh), fresh)
+    lost = without_footer(source)
+    cut = [_problem(lost, offset=source.size)] if lost else []
+    return _found(chain(cut, _problems(reader, index, fresh)), fresh)
 
 
 def _found(problems: Iterable[Problem], fresh: Index | None) -> dict[str, Any]:

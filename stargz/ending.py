@@ -6,7 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from stargz.indexes import is_tar_header
+from stargz.compressions import compression, is_tar_header
 from stargz.sources import ByteSource
 from stargz.sources.base import is_direct
 
@@ -21,28 +21,36 @@ _TAR = "it has no end of an archive: it may be cut short ('stargz verify' tells)
 _ZSTD = "it ends inside a frame: it was cut short; get it again"
 
 
-def cut_short(blob: ByteSource, compression: str | None) -> str | None:
+def cut_short(blob: ByteSource, compressed: str | None) -> str | None:
     """What is wrong with the end of a blob without a footer, which is compressed as
     `compression_of` says; None where nothing is seen to be."""
-    if compression == "gzip":
-        if _begins_as_layer(blob.read_at(0, min(blob.size, _HEAD))):
-            return _LAYER
+    if compressed == "gzip":
+        if lost := without_footer(blob):
+            return lost
         # A member ends in the size of what it holds, and compresses to a 1032nd at best. Of several
         # members the last may hold any part of the tar.
         size = int.from_bytes(_at(blob, max(0, blob.size - 4), 4), "little")
         return _GZIP if size % _BLOCK or size > 1032 * blob.size else None
-    if compression == "none":
+    if compressed == "none":
         size = min(blob.size, 2 * _BLOCK)
         tail = blob.read_at(blob.size - size, size)
         return _TAR if blob.size % _BLOCK or any(tail) else None
-    if compression == "zstd" and is_direct(blob):
+    if compressed == "zstd" and is_direct(blob):
         return _ZSTD if _inside_a_frame(blob) else None
     return None
+
+
+def without_footer(blob: ByteSource) -> str | None:
+    """What is wrong with a blob without a footer that begins as seekable layers do; None for all
+    others."""
+    return _LAYER if _begins_as_layer(blob.read_at(0, min(blob.size, _HEAD))) else None
 
 
 def _begins_as_layer(head: bytes) -> bool:
     """Whether there is a member behind the first, which is that of a landmark, or ends before the
     contents of a file."""
+    if compression(head) != "gzip":
+        return False
     member = zlib.decompressobj(31)
     try:
         tar = member.decompress(head, 64 * len(head))

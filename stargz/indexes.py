@@ -4,7 +4,6 @@ beside it, one that was kept, or a new one."""
 from __future__ import annotations
 
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stargz._engine.index import Foreign, Index, load, load_foreign, load_ztoc
-from stargz.compressions import compression
+from stargz.compressions import compression, is_tar_header
 from stargz.digests import Hashed, digest_of
+from stargz.ending import without_footer
 from stargz.errors import (
     DigestError,
     FooterError,
@@ -169,14 +169,6 @@ def what_it_is(head: bytes) -> str:
     return "its first bytes are of none of these"
 
 
-def is_tar_header(head: bytes) -> bool:
-    """Whether a block of 512 bytes has the checksum of a header."""
-    stated = re.match(rb"[ \0]*([0-7]+)", head[148:156])
-    others = head[:148] + b" " * 8 + head[156:]
-    signed = sum(others) - 256 * sum(byte >= 128 for byte in others)  # as old programs add them up
-    return len(head) == _HEAD and stated is not None and int(stated[1], 8) in (sum(others), signed)
-
-
 def check_tar(blob: ByteSource) -> str:
     """How a tar is compressed, by its first bytes; FooterError for what is none."""
     kind = compression_of(blob)
@@ -192,6 +184,8 @@ def _may_be_made(blob: ByteSource, wanted: Wanted) -> None:
     here = _is_local(blob) or getattr(blob, "at_hand", 0) >= blob.size  # it has come whole
     if wanted.index is not False and (here or wanted.index == "build"):
         return
+    if wanted.index is not False and (lost := without_footer(blob)):
+        raise FooterError(lost, blob.name)
     if wanted.require_verified:
         lacks = "no index of it that is verified: one that was kept is not enough"
         names = "index and index_digest (--index, --index-digest) name one"
@@ -454,7 +448,8 @@ class _Place:
         made = build(blob, threads=wanted.threads, progress=wanted.progress, wanted=self._foreign)
         if wanted.blob_digest is not None and made.digest != wanted.blob_digest:
             raise DigestError("the blob", wanted.blob_digest, made.digest, blob.name)
-        for note in made.notes:
+        lost = without_footer(blob)
+        for note in (*made.notes, *([lost] if lost else [])):
             logger().warning("%s: %s", blob.name, note)
         if self._cache is not None and identity is not None and identity == self._identity():
             kept = self._keep(self._cache, identity, made)

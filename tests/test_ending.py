@@ -15,7 +15,7 @@ from blobs import tar_of
 from command import here, ok_here
 
 import stargz
-from stargz.ending import cut_short
+from stargz.ending import _LAYER, cut_short
 from stargz.indexes import compression_of
 from stargz.sources import MemorySource
 
@@ -126,6 +126,28 @@ def test_info_says_so(tmp_path: Path) -> None:
     assert "'stargz index' makes one" in ok_here("info", path)
     path.write_bytes(data[:-20])  # within its footer
     assert "cut short" in here("info", path).stderr
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "stargz"}, {"lossless": True}], ids=str)
+def test_a_layer_without_its_footer_is_not_whole(
+    options: dict[str, object], tmp_path: Path, user_cache: Path
+) -> None:
+    """Cut where a member ends it is a tar.gz that can be indexed, and no whole layer yet."""
+    data = layer(**options)
+    with stargz.open(data) as whole:
+        ends = {whole.toc_offset, len(data) - (47 if "format" in options else 51)}
+    for size in ends:
+        path = tmp_path / f"{size}.stargz"
+        path.write_bytes(data[:size])
+        for _ in range(2):  # by a new index, and by the one that was kept
+            done = here("verify", "--json", path)
+            assert done.returncode == 3
+            (error,) = json.loads(done.stdout)["errors"]
+            assert error == {"name": "", "offset": size, "message": _LAYER}
+            assert "cut short" in json.loads(ok_here("info", "--json", path))["cut_short"]
+            assert _LAYER in ok_here("info", path)
+        user_cache.rename(tmp_path / f"{size}.cache")
+        assert f"warning: {path}: {_LAYER}" in here("ls", path).stderr
 
 
 def test_no_more_than_both_ends_are_read() -> None:

@@ -50,6 +50,17 @@ def test_nothing_is_fetched_unasked(web: FaultProxy, path: Path, user_cache: Pat
     assert not list(user_cache.glob("index/*"))
 
 
+def test_a_layer_without_its_footer_is_called_so(web: FaultProxy, tmp_path: Path) -> None:
+    """No ordinary tar.gz, of which an index could be made."""
+    layer = tmp_path / "cut.stargz"
+    stargz.convert(GZ, layer)
+    layer.write_bytes(layer.read_bytes()[:-51])
+    for code, command in ((1, "ls"), (3, "verify")):
+        text = fails_here(code, command, f"{web.url}/{layer.name}")
+        assert "begins as a seekable layer and has no footer: it was cut short" in text
+    assert '"cut_short": "it begins as' in ok_here("info", "--json", f"{web.url}/{layer.name}")
+
+
 @pytest.mark.parametrize("large", [True, False])
 def test_what_has_come_whole_is_indexed_unasked(
     web: FaultProxy, path: Path, tmp_path: Path, user_cache: Path, large: bool

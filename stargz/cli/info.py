@@ -113,7 +113,7 @@ def _with_toc(layer: Layer, stated: int | None, *, decode: bool) -> dict[str, An
         "largest_chunk": int(chunks["chunk_size"][data].max(initial=0)),
         "inner_offsets": bool(chunks["inner_offset"].any()),
         "landmark": next((kind for name, kind in landmarks.items() if name in layer), None),
-        **({} if layer.index is None else _of_index(layer.index)),
+        **({} if layer.index is None else _of_index(layer.index, layer.blob.source)),
         **({} if layer.footer.toc is None else _of_chunked(layer)),
     }
 
@@ -125,14 +125,17 @@ def _of_chunked(layer: Layer) -> dict[str, Any]:
     return {"dialect": dialect, "tar_split": layer.footer.split is not None}
 
 
-def _of_index(index: Index) -> dict[str, Any]:
+def _of_index(index: Index, blob: ByteSource) -> dict[str, Any]:
     """What is known of an ordinary tar besides."""
+    from stargz.ending import without_footer
+
     return {
         "spans": index.spans,
         "longest_span": index.longest_span,
         "blob_digest": index.digest or None,
         "blob_size": index.size,
         "diff_id": index.diff_id or None,
+        "cut_short": without_footer(blob),
     }
 
 
@@ -185,10 +188,12 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (key, text(key, value))
         for key, value in report.items()
-        if (value is not None and key != "cut_short") or report["kind"] != "plain"
+        if (value is not None or report["kind"] != "plain") and key != "cut_short"
     ]
     if report["kind"] == "plain":
         rows.append(("note", _note(report)))
+    elif report.get("cut_short"):
+        rows.append(("note", report["cut_short"]))
     elif report["toc_digest"] is None:
         rows.append(("note", _APART))
     return rows
