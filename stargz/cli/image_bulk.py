@@ -160,7 +160,7 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
         print_table(_planned(totals) if report.dry_run else _done(report))
     for one in report.warnings:
         warn(args, f"{one['source']}: {one['warning']}")
-    for failure in report.failures if data_alone else ():
+    for failure in report.failures:
         say(f"{failure.status}: {failure_line(failure.source, failure.error)}")
     if data_alone:
         return
@@ -169,8 +169,6 @@ def _print(report: BulkReport, args: argparse.Namespace) -> None:
             print(shown(_image_line(image)))
     for skip in report.skipped:
         print(shown(f"skipped  {failure_line(skip.source, skip.error)}"))
-    for failure in report.failures:
-        print(shown(f"{failure.status}  {failure_line(failure.source, failure.error)}"))
     for stale in report.stale:
         print(shown(f"stale  {stale['kind']} {stale['name']} (for {stale['source']} as it was)"))
 

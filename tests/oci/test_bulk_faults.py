@@ -279,9 +279,9 @@ def test_a_full_disk(source: Registry, tmp_path: Path) -> None:
             options = ("--include", "*/app0[0-3]", "--state", tmp_path / "s")
             done = run(*arguments, *options, env={"TMPDIR": str(small)})
             assert done.returncode == 1, done.stdout
-            assert not done.stderr
-            failed = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+            failed = done.stderr.splitlines()
             assert len(failed) == 4
+            assert all(line.startswith("stargz: failed: docker://") for line in failed), failed
             assert all("o space" in line for line in failed), failed
             assert list(small.iterdir()) == []
             assert fleets.sessions(target) == []

@@ -144,8 +144,9 @@ def test_images(kind: str, form: str, tmp_path: Path, monkeypatch: pytest.Monkey
             tar.add(path, ".")
         shutil.rmtree(path)
         (tmp_path / "tar").rename(path)
-    for name in (f"{form}:{path}", f"{form}:{path}:latest", f"{form}:{path}:none"):
-        check(str(path), *([name if w == "BAD" else w for w in c.split()] for c in OF_IMAGES))
+    for name in (path, f"{path}:latest", f"{path}:none", path.name, f"{path.name}:latest"):
+        lines = (c.replace("BAD", f"{form}:{name}").split() for c in OF_IMAGES)
+        check(path.name, *lines)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,9 @@ def test_images(kind: str, form: str, tmp_path: Path, monkeypatch: pytest.Monkey
         ("oci:a/b: no", "oci:a/b:v1", "no"),
         ("a/b/blobs/sha256/1: cut", "oci:a/b:v1", "blobs/sha256/1: cut"),
         ("oci:a/b@sha256:1: no", "oci:a/b:v1", "sha256:1: no"),
+        (f"oci:{Path.cwd()}/a/b: no", "oci:a/b", "no"),
+        (f"oci:{Path.cwd()}/a/b:v1@sha256:1: no", "oci:a/b:v1", "sha256:1: no"),
+        (f"{Path.cwd()}/a/b/blobs/sha256/1: cut", "oci:a/b:v1", "blobs/sha256/1: cut"),
         ("oci:a/bc: no", "oci:a/b", "oci:a/bc: no"),
         ("oci-archive:a: no", "oci-archive:a:v1", "no"),
         ("docker://h.x/a:v1: no", "docker://h.x/a:v1", "no"),

@@ -8,6 +8,7 @@ mean something else there is let through.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -161,7 +162,9 @@ def without_name(text: str, src: str) -> str:
         if isinstance(found, Reference):
             names |= {str(found), found.name, f"docker://{found.name}"}
         else:
-            names |= {found.path, f"{src.partition(':')[0]}:{found.path}"}
+            for path in (found.path, os.path.abspath(found.path)):  # noqa: PTH100
+                whole = str(replace(found, path=path))
+                names |= {path, f"{src.partition(':')[0]}:{path}", whole}
             ends = (": ", "@", "/")
     for name in sorted(names, key=len, reverse=True):
         for end in ends:
