@@ -7,6 +7,7 @@ import signal
 import sys
 
 from stargz.cli._signals import Signalled
+from stargz.errors import StargzError
 
 _WORKS = b"\0"
 
@@ -65,6 +66,11 @@ def start() -> Detached | int:
         return 0
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code < 0 and -code != signal.SIGKILL:
+    if -code == signal.SIGKILL:
+        raise StargzError(
+            "the process in the background was killed before it was ready: the system may have no "
+            "memory left"
+        )
+    if code < 0:
         raise Signalled(-code)
-    return code if code >= 0 else 1
+    return code

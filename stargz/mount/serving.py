@@ -66,7 +66,7 @@ class Served:
 class Usage:
     """How much of what is mounted was used so far.
 
-    `files` and `bytes` (decoded) were touched, of `all_files` regular files or others and
+    `files` and `bytes` (decoded) were touched, of `all_files` entries of any type and
     `all_bytes`. `fetched` bytes came from remote blobs in `requests` requests; `blob_bytes` is
     the size of all blobs. `failed` reads were answered with EIO.
     """
@@ -82,7 +82,7 @@ class Usage:
 
     def __str__(self) -> str:
         text = (
-            f"touched {self.files:,} of {self.all_files:,} files, {self.bytes:,} of "
+            f"touched {self.files:,} of {self.all_files:,} entries, {self.bytes:,} of "
             f"{self.all_bytes:,} bytes ({_share(self.bytes, self.all_bytes)}); fetched "
             f"{self.fetched:,} of {self.blob_bytes:,} bytes "
             f"({_share(self.fetched, self.blob_bytes)}) in {self.requests:,} requests"

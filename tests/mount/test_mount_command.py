@@ -23,7 +23,7 @@ from mounts import (
     servers,
     wait_for,
 )
-from servers import nginx
+from servers import Fault, FaultProxy, nginx
 
 import stargz
 
@@ -61,7 +61,7 @@ def test_sigterm_unmounts(layer: Path, tmp_path: Path) -> None:
         assert not mount_line(directory)
     lines = log.read_text().splitlines()
     assert len(lines) == 1, lines
-    assert f"{directory}: touched 1 of 6 files, 6,000 of 6,014 bytes" in lines[0]
+    assert f"{directory}: touched 1 of 6 entries, 6,000 of 6,014 bytes" in lines[0]
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -72,7 +72,7 @@ def test_foreground_codes(layer: Path, tmp_path: Path, number: int, code: int) -
         assert process.wait(20) == code
         assert not mount_line(tmp_path / "mnt")
         assert process.stderr is not None
-        assert "touched 1 of 6 files" in process.stderr.read()
+        assert "touched 1 of 6 entries" in process.stderr.read()
 
 
 def test_errors_come_before_it_detaches(layer: Path, tmp_path: Path) -> None:
@@ -112,6 +112,20 @@ def test_a_dead_mount_is_named(layer: Path, tmp_path: Path) -> None:
         os.kill(process, signal.SIGKILL)
         wait_for(lambda: not servers(directory))
         assert "whose process has ended" in fails(1, "mount", layer, directory)
+
+
+def test_killed_before_it_is_there(tmp_path: Path) -> None:
+    """As a system without memory does it: the command says so for the process in the background."""
+    with FaultProxy("http://127.0.0.1:9") as proxy:
+        proxy.plan = lambda request: Fault(status=200, body=bytes(99), stall_after=1)
+        words = command("mount", f"{proxy.url}/layer", tmp_path)
+        with subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE) as process:
+            wait_for(lambda: proxy.log)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            os.kill(int(children), signal.SIGKILL)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said.decode().count("\n") == 1 and b"was killed before it was ready" in said
 
 
 def test_json_says_who_serves(layer: Path, tmp_path: Path) -> None:
