@@ -93,6 +93,10 @@ def harmless(headers: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in headers.items() if key.lower() in _HARMLESS}
 
 
+# What Go's servers, nginx and Apache answer to http where they speak https.
+_TLS = re.compile(rb"(?i)HTTP request to an HTTPS server|plain HTTP\b.* to (HTTPS|an SSL)")
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """An answer with its whole body. `headers` finds names in any case; `url` is the one that
@@ -104,6 +108,11 @@ class Response:
     url: str
     private: bool = False  # whether it came from a private address, and not through a proxy
     account: str | None = None  # which one a 401 is about, in words; None if none was known
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether it was asked by http and says that it speaks https."""
+        return self.status == 400 and self.url.startswith("http:") and bool(_TLS.search(self.data))
 
     def json(self) -> Any:
         """The body as JSON; ValueError if it is not."""

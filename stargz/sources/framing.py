@@ -29,13 +29,30 @@ class StrictResponse(http.client.HTTPResponse):
         self._heads += 1
         if self._heads > _MAX_HEADS:
             raise FramingError(f"over {_MAX_HEADS} answers that say to wait")
-        return super()._read_status()  # type: ignore[misc,no-any-return]
+        try:
+            return super()._read_status()  # type: ignore[misc,no-any-return]
+        except http.client.RemoteDisconnected:
+            raise
+        except http.client.BadStatusLine as error:
+            line = str(error.args[0])
+            if not line.endswith("\n"):  # it ended there
+                raise
+            self._refuse(f"{line[:40].strip()!r} for its first line")
 
     def begin(self) -> None:
-        """Read the head. FramingError if it states no length that is one."""
+        """Read the head. FramingError if it is none, or states no length that is one."""
         if self.headers is not None:
             return
-        super().begin()
+        try:
+            super().begin()
+        except (FramingError, http.client.BadStatusLine):
+            raise
+        except http.client.LineTooLong:
+            self._refuse("a line without end in its head")
+        except http.client.UnknownProtocol as error:
+            self._refuse(f"the unknown version {error.version[:20]!r}")
+        except http.client.HTTPException:  # which has no other name
+            self._refuse("headers without end")
         coding = ", ".join(self.headers.get_all("Transfer-Encoding", ())).strip().lower()
         lengths = ",".join(self.headers.get_all("Content-Length", ())).split(",")
         stated = {length.strip() for length in lengths}
@@ -73,5 +90,6 @@ class StrictResponse(http.client.HTTPResponse):
         self._refuse("endless trailers")
 
     def _refuse(self, what: str) -> NoReturn:
-        self._close_conn()  # type: ignore[attr-defined]
+        if self.fp is not None:
+            self._close_conn()  # type: ignore[attr-defined]
         raise FramingError(what)

@@ -282,10 +282,12 @@ class HTTPSource:
                     fresh = self._generation == place.generation
                     self._generation += fresh
                 continue
-            if status in _NO_RANGE and "Range" in extra:
+            hint = _HINTS.get(status, "check the address")
+            if answer.wants_tls:
+                hint = "it speaks https and not http: give https:// in the URL"
+            elif status in _NO_RANGE and "Range" in extra:
                 return reply
             budget.what = self.name  # all of it is refused, not this part
-            hint = _HINTS.get(status, "check the address")
             raise TransientError(reply.said(), hint=hint, status=status, final=True, answer=answer)
 
     def _where(self, fresh: bool) -> _Place:
@@ -486,7 +488,11 @@ def _content_range(reply: Reply) -> tuple[int, int, int | None]:
     total = None if found[3] == "*" else int(found[3])
     if last < first or (total is not None and last >= total):
         reply.close()
-        raise TransientError(f"the Content-Range {text[:60]!r} is impossible", status=206)
+        raise TransientError(
+            f"the Content-Range {text[:60]!r} is impossible",
+            hint="the server, or a proxy on the way, is broken",
+            status=206,
+        )
     return first, last, total
 
 

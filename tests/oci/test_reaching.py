@@ -248,6 +248,7 @@ def test_http_where_https_is_spoken(signer: Identity, tmp_path: Path, options: l
         assert "speaks https: let --ca-file name" in said
         said = fails(1, "verify", "--ca-file", signer.certificate, f"docker://{one.host}/app:v1")
         assert "not found" in said
+        assert "give https:// in the URL" in fails(1, "ls", f"http://{one.host}/layer")
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,36 @@ def test_lengths_that_are_none_are_refused(client, head):
 
 
 @pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (b"\x16\x03\x01\x02\n\r\n\r\n", "for its first line"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "'SSH-2.0-OpenSSH_9.2' for its first line"),
+        (b"220 mail ready\r\n", "'220 mail ready' for its first line"),
+        (b"HTTP/1.1 two OK\r\n\r\n", "for its first line"),
+        (b"HTTP/1.1 20000 OK\r\n\r\n", "for its first line"),
+        (b"HTTP/1.1 -1 OK\r\n\r\n", "for its first line"),
+        (b"HTTP/3.0 200 OK\r\n\r\n", "the unknown version 'HTTP/3.0'"),
+        (b"HTTP/1.1 200 OK\r\nX: " + 100_000 * b"x" + b"\r\n\r\n", "a line without end"),
+        (100_000 * b"x" + b"\r\n\r\n", "a line without end"),
+        (b"HTTP/1.1 200 OK\r\n" + 101 * b"X: y\r\n" + b"\r\n", "headers without end"),
+    ],
+)
+def test_heads_that_are_none_are_malformed(client, answer, what):
+    with Raw(answer) as server:
+        with pytest.raises(SourceError, match="the answer is malformed") as caught:
+            client.request("GET", server.url)
+        assert server.requests == 2
+    assert what in str(caught.value)
+    assert "the server, or a proxy on the way, is broken" in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HT", b"HTTP/1.1 2", b"220 mail"])
+def test_a_head_that_ends_early_broke_off(client, answer):
+    with Raw(answer) as server, pytest.raises(SourceError, match="the connection broke off"):
+        client.request("GET", server.url)
+
+
+@pytest.mark.parametrize(
     "head",
     [b"Content-Length: 5", b"Content-Length: 5, 5", b"Transfer-Encoding: identity", b"X: y"],
 )

@@ -24,8 +24,6 @@ _SECRET = re.compile(
     r"(?i)(\b(?:bearer|basic)\s+|\b[\w-]*(?:password|passwd|secret|token|signature|api-?key)"
     r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]+"
 )
-# What Go's servers, nginx and Apache answer to http where they speak https.
-_TLS = re.compile(rb"(?i)HTTP request to an HTTPS server|plain HTTP\b.* to (HTTPS|an SSL)")
 
 
 @contextmanager
@@ -96,7 +94,7 @@ def failure(answer: Response, reference: Reference, *, writing: bool = False) ->
         413: "it is larger than the registry, or a proxy before it, takes: raise its limit",
         415: "the registry does not take this media type",
     }.get(answer.status, f"the registry {answered(answer.status)}")
-    if answer.status == 400 and answer.url.startswith("http:") and _TLS.search(answer.data):
+    if answer.wants_tls:
         meaning = (
             "it was spoken to by http, as loopback registries are, or by --plain-http, but speaks "
             "https: let --ca-file name the authority of its certificate, and leave out --plain-http"
