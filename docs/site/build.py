@@ -17,11 +17,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import commands
-import library
 from sphinx.cmd.build import build_main
 
 SITE = Path(__file__).resolve().parent
+sys.path.insert(0, str(SITE))  # PYTHONSAFEPATH leaves it out
+
+import commands  # noqa: E402
+import library  # noqa: E402
+
 DOCS, ROOT = SITE.parent, SITE.parent.parent
 
 # Pages of the root, and what they are called here; docs/README.md is where a reader begins.
