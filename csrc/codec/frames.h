@@ -5,7 +5,6 @@
 
 #include "codec/codecs.h"
 
-#define SGZ_ZSTD_LEVEL_MIN 1
 #define SGZ_ZSTD_LEVEL_MAX 19
 /* What a skippable frame begins with. */
 #define SGZ_SKIPPABLE_HEADER 8

@@ -7,7 +7,6 @@
 #include "codec/points.h"
 
 #define SGZ_SPAN_MIN ((int64_t)64 << 10)
-#define SGZ_SPAN ((int64_t)4 << 20)
 #define SGZ_TRIES_MAX 4
 
 /* Takes a settled point, in order. With `raw` the window is SGZ_HISTORY_MAX bytes, whatever the

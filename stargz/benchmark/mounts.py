@@ -21,7 +21,6 @@ from stargz.benchmark.measuring import UnableError
 RANDOM_READS = 2000
 RANDOM_SIZE = 4096
 SMALL = 64 << 10
-SMALL_FILES = 2000
 _BLOCK = 1 << 20
 
 

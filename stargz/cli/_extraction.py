@@ -24,6 +24,12 @@ _ONE = {
     "hard links": "hard link",
     "special files": "special file",
 }
+_ONE_LEFT_OUT = {
+    "device nodes": "device node",
+    "set-uid and set-gid bits": "set-uid or set-gid bit",
+    "xattrs outside of user.*": "xattr outside of user.*",
+    "xattrs refused by the file system": "xattr refused by the file system",
+}
 _LESS = {"--exclude": "exclude", "--strip-components": "strip_components"}
 
 
@@ -118,7 +124,8 @@ def tell(args: argparse.Namespace, result: ExtractResult, src: str) -> int:
         say(f"{src}: and {more:,} more that failed")
     if not args.json:
         for what, count in result.skipped.items():
-            warn(args, f"{src}: left out: {count:,} {what}")
+            shown = _ONE_LEFT_OUT[what] if count == 1 else what
+            warn(args, f"{src}: left out: {count:,} {shown}")
         if result.unverified:
             warn(args, f"{src}: {counted(result.unverified, 'file')} without a digest to check")
         if not args.quiet:

@@ -80,6 +80,12 @@ def check_image(args: argparse.Namespace) -> None:
         raise UsageError(f"{src}: is no image but a file: of a layer it is {command} {src}")
 
 
+def check_directory(src: str) -> None:
+    """For `pack`: refuse files."""
+    if Path(src).is_file():
+        raise CommandError(f"{src}: is a file: stargz convert {src} DST makes a layer of a tar")
+
+
 def _directory(path: Path) -> str:
     if (path / "oci-layout").exists():
         return f"is an OCI image layout: stargz image convert oci:{path} DST"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stargz.cli import _options
 from stargz.cli._destination import add_destination, needed, writable
 from stargz.cli._errors import OK
+from stargz.cli._kinds import check_directory
 from stargz.cli._output import counted, layer_rows, layer_speed, print_result, size_text
 from stargz.cli._progress import Progress
 from stargz.errors import UsageError
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             f"--format {args.format}: pack makes eStargz alone; for another format, 'tar -cC DIR . "
             "| stargz convert --format FORMAT - DST'"
         )
+    check_directory(args.src)
     dst = needed(args)
     to_stdout = dst == "-"
     label = Path(args.src).name or args.src

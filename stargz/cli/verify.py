@@ -190,6 +190,9 @@ def _place(src: str, error: ImageProblem) -> str:
     return ": ".join(parts)
 
 
+_OTHERS = {"artifact": "artifact", "attestation": "attestation", "other": "other manifest"}
+
+
 def _counts(result: ImageVerifyResult) -> str:
     images = [image for image in result.images if image.kind == "image"]
     layers = {layer.digest: layer.status for image in images for layer in image.layers}
@@ -198,6 +201,8 @@ def _counts(result: ImageVerifyResult) -> str:
         f"{counted(result.files, 'file')}, {counted(result.chunks, 'chunk')}, "
         f"{size_text(result.bytes)}"
     )
+    others = Counter(image.kind for image in result.images if image.kind != "image")
+    counts += "".join(f", {counted(n, _OTHERS[kind])}" for kind, n in sorted(others.items()))
     if not result.ok:
         return f"{counts}, {counted(result.error_count, 'error')}"
     other = Counter(status for status in layers.values() if status != "verified")

@@ -258,3 +258,12 @@ def test_what_a_registry_gave_is_counted(tmp_path: Path) -> None:
                 size = f"{sum(r.sent for r in proxy.log):,}"
                 asked = f"fetched {size} bytes in {proxy.requests} requests"
                 assert done.stderr.splitlines()[-1] == f"stargz: {asked}"
+
+
+def test_what_is_left_out_is_counted_in_words(tmp_path: Path) -> None:
+    null = {"name": "null", "type": "char", "devMajor": 1, "devMinor": 3}
+    for number, told in ((1, "1 device node"), (2, "2 device nodes")):
+        blob = handmade.blob([reg("a", b"a"), *({**null, "name": f"n{n}"} for n in range(number))])
+        (tmp_path / "layer").write_bytes(blob)
+        done = run("extract", tmp_path / "layer", "-C", tmp_path / str(number))
+        assert done.stderr == f"stargz: warning: {tmp_path}/layer: left out: {told}\n"

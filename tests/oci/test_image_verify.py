@@ -421,7 +421,9 @@ def test_an_exception_of_progress_ends_it(made: Made) -> None:
 
 
 def test_the_command(src: str, made: Made) -> None:
-    assert ok("verify", src).startswith("ok: 2 images, 3 layers, 8 files, 8 chunks, ")
+    said = ok("verify", src)
+    assert said.startswith("ok: 2 images, 3 layers, 8 files, 8 chunks, ")
+    assert said.endswith(" MiB), 1 attestation\n")
     found = json.loads(ok("verify", "--json", src))
     assert (found["ok"], found["files"], found["chunks"], found["errors"]) == (True, 8, 8, [])
     assert found["verified"] and found["digest"] == made.index["digest"]

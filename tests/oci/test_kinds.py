@@ -137,6 +137,7 @@ def test_images_and_directories(tmp_path: Path, layout: Path) -> None:
         (("image", "convert", "-", "oci:x"), "docker-archive:-"),
         (("image", "ls", layer), f"stargz ls {layer}"),
         (("image", "info", layer), f"stargz info {layer}"),
+        (("pack", layer, "x"), f"is a file: stargz convert {layer} DST"),
         (("image", "cat", layer, "a"), f"stargz cat {layer}"),
     ]
     told = together(*(words for words, _ in table), cwd=tmp_path)

@@ -192,6 +192,21 @@ def test_what_cannot_be_read(tmp_path: Path, archive: Path) -> None:
         convert_image(f"oci-archive:{archive}:v9", f"oci:{tmp_path}/dst:v1")
 
 
+def test_no_name_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
+    layouts.image(tmp_path / "layout", [])
+    index = json.loads((tmp_path / "layout/index.json").read_text())
+    (one,) = index["manifests"]
+    other = {**one, "digest": "sha256:" + 64 * "1"}
+    for manifests, said in (
+        ([], "0 images in the layout, which has none"),
+        ([one, other], "2 images in the layout, which has latest; name one: oci:"),
+    ):
+        text = json.dumps({**index, "manifests": manifests})
+        (tmp_path / "layout/index.json").write_text(text)
+        text = fails(1, "image", "info", f"oci:{tmp_path}/layout")
+        assert said in text and ("name one" in text) == bool(manifests)
+
+
 def test_an_archive_is_there_whole_or_not_at_all(tmp_path: Path, archive: Path) -> None:
     plain = tmp_path / "plain"
     (layer,) = [path for path in (plain / "blobs/sha256").iterdir() if path.stat().st_size > 9999]

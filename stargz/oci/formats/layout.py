@@ -95,9 +95,10 @@ class ImageLayout:
                     return Descriptor("", ref, self.blob_size(ref))
         elif len({entry.digest for entry in self.images}) == 1:
             return self.images[0]
-        there = ", ".join([*self.refs()] or [entry.digest for entry in self.images]) or "none"
+        names = dict.fromkeys(self.refs() or [entry.digest for entry in self.images])
+        there = ", ".join(names) or "none"
         what = f"no image {ref!r}" if ref is not None else f"{len(self.images)} images"
-        hint = "" if ref is not None else f"; name one: {self.name}:REF"
+        hint = f"; name one: {self.name}:REF" if ref is None and self.images else ""
         raise SourceError(f"{self.name}: {what} in the layout, which has {there[:300]}{hint}")
 
     def manifest(self, entry: Descriptor) -> Manifest:
