@@ -10,7 +10,7 @@ from stargz.compressions import compression, is_tar_header
 from stargz.sources import ByteSource
 from stargz.sources.base import is_direct
 
-_HEAD = 16 << 10  # bytes in which the first member of a seekable layer most likely ends
+HEAD = 16 << 10  # bytes in which the first member of a seekable layer most likely ends
 _BLOCK = 512
 _BLOCKS = 100_000  # of zstd, whose headers are read: of some 10 GB
 _LANDMARKS = (b".prefetch.landmark\0", b".no.prefetch.landmark\0")
@@ -43,7 +43,12 @@ def cut_short(blob: ByteSource, compressed: str | None) -> str | None:
 def without_footer(blob: ByteSource) -> str | None:
     """What is wrong with a blob without a footer that begins as seekable layers do; None for all
     others."""
-    return _LAYER if _begins_as_layer(blob.read_at(0, min(blob.size, _HEAD))) else None
+    return lost_footer(blob.read_at(0, min(blob.size, HEAD)))
+
+
+def lost_footer(head: bytes) -> str | None:
+    """The same of its first HEAD bytes."""
+    return _LAYER if _begins_as_layer(head) else None
 
 
 def _begins_as_layer(head: bytes) -> bool:

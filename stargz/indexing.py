@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stargz.digests import Hashed, is_sha256
 from stargz.durable import release
+from stargz.ending import HEAD, lost_footer
 from stargz.endpoints import Sink, is_same_file, open_source, open_writer
 from stargz.errors import DigestError, SourceError, TarError, UsageError
 from stargz.options import INDEX_SUFFIX, SPAN_SIZE, check_span_size, thread_count
@@ -115,7 +116,7 @@ def index(
         longest_span=made.longest_span,
         entries=made.entries,
         seconds=time.perf_counter() - begin,
-        warnings=(*made.notes, *_warnings(made)),
+        warnings=(*made.notes, *_warnings(made, given.head)),
     )
 
 
@@ -163,7 +164,9 @@ def _be_no_older(target: Sink, src: Source) -> None:
             os.utime(target, ns=(info.st_atime_ns, of.st_mtime_ns))
 
 
-def _warnings(made: Index) -> Iterator[str]:
+def _warnings(made: Index, head: bytes) -> Iterator[str]:
+    if lost := lost_footer(head):
+        yield lost
     if made.longest_span > LONG_SPAN:
         yield (
             f"for one byte up to {made.longest_span >> 20} MiB have to be decoded: there are no "
@@ -173,12 +176,14 @@ def _warnings(made: Index) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What an index is made of; `identity` changes with it."""
+    """What an index is made of; `identity` changes with it. `head` is how it begins, where that
+    can be read again."""
 
     read: Input
     name: str
     size: int  # 0 if it is not known
     identity: Callable[[], object]
+    head: bytes = b""
 
 
 @contextmanager
@@ -186,15 +191,20 @@ def _opened(src: Source) -> Iterator[_Given]:
     if isinstance(src, ByteSource) or url_scheme(src):
         source = as_source(src)
         try:
+            head = source.read_at(0, min(source.size, HEAD))
             with _forward(source) as read:
-                yield _Given(read, source.name, source.size, lambda: _identity(source))
+                yield _Given(read, source.name, source.size, lambda: _identity(source), head)
         finally:
             if source is not src:
                 source.close()
         return
     with ExitStack() as stack:
         read, name, size = open_source(src, stack)  # type: ignore[arg-type]
-        yield _Given(read, name, size, lambda: _file(read))
+        head = b""
+        with suppress(OSError):  # of a pipe
+            if isinstance(read, int):
+                head = os.pread(read, HEAD, os.lseek(read, 0, os.SEEK_CUR))
+        yield _Given(read, name, size, lambda: _file(read), head)
 
 
 def _build(

@@ -146,6 +146,7 @@ def test_a_layer_without_its_footer_is_not_whole(
             assert error == {"name": "", "offset": size, "message": _LAYER}
             assert "cut short" in json.loads(ok_here("info", "--json", path))["cut_short"]
             assert _LAYER in ok_here("info", path)
+        assert f"warning: {path}: {_LAYER}" in here("index", path, "-o", f"{path}.i").stderr
         user_cache.rename(tmp_path / f"{size}.cache")
         assert f"warning: {path}: {_LAYER}" in here("ls", path).stderr
 
