@@ -105,6 +105,45 @@ def test_other_bytes_behind_the_last_frame(behind: bytes) -> None:
     assert caught.value.offset == len(FRAMES["one"]) + zeros
 
 
+def by_hand(between: bytes, sized: bool) -> bytes:
+    """A frame of raw blocks, with another block `between` (RFC 8878, section 3.1.1)."""
+    tar = tarfile.TarInfo("f").tobuf() + bytes(1024)
+    blocks = (tar[:700], tar[700:])
+    first, last = (struct.pack("<I", len(b) << 3 | at)[:3] + b for at, b in enumerate(blocks))
+    head = b"\x28\xb5\x2f\xfd" + (b"\x40\x58" + struct.pack("<H", len(tar) - 256))
+    return (head if sized else b"\x28\xb5\x2f\xfd\0\x58") + first + between + last
+
+
+BLOCKS = {
+    "none": (b"", True),
+    "a raw one of no bytes": (b"\0\0\0", True),
+    "one that is repeated no time": (b"\2\0\0x", True),
+    "a compressed one of no bytes": (b"\4\0\0", False),
+    "a compressed one of one byte": (b"\x0c\0\0\0", False),
+    "a compressed one of no literals and no sequences": (b"\x14\0\0\0\0", True),
+    "one of the kind that is reserved": (b"\6\0\0", False),
+    "one that is too large": (b"\xf8\xff\xff", False),
+}
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_whatever_pieces_they_come_in(name: str, sized: bool) -> None:
+    """libzstd takes another way for a frame that it has as a whole, and whose size it knows."""
+    between, good = BLOCKS[name]
+    data = by_hand(between, sized)
+    made = set()
+    for pieces in (io.BytesIO(data), Pieces(data, 1), Pieces(data, 7), Pieces(data, 1000)):
+        out = io.BytesIO()
+        try:
+            stargz.convert(pieces, out)
+            made.add(out.getvalue())
+        except stargz.StargzError as error:
+            assert "zstd frame" in str(error)
+            made.add(b"refused")
+    assert len(made) == 1 and (made != {b"refused"}) == good
+
+
 def descriptor(log: int, eighths: int = 0) -> int:
     return (log - 10) << 3 | eighths
 

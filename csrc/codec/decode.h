@@ -6,6 +6,7 @@
 #include "base/job.h"
 #include "codec/gzip.h"
 #include "codec/points.h"
+#include "codec/zstd.h"
 
 /* Where a blob's bytes come from: memory, a file (pread, never mmap: a file truncated
  * under a mapping is a SIGBUS), or a callback. Any number of threads may read. */
@@ -55,6 +56,7 @@ typedef struct {
     const struct sgz_codec_kind *kind;
     sgz_inflater inflater;
     void *zstd;
+    sgz_zstd_blocks blocks;
     int frame_open;
     int64_t frame_offset;
     /* Of a span whose bytes have a digest: */

@@ -121,12 +121,13 @@ static sgz_status refuse_filler(const sgz_decoder *d, const uint8_t *header, siz
 }
 
 /* What the header of the next frame says. */
-static sgz_status look_at_frame(const sgz_decoder *d, const uint8_t *header, size_t len,
+static sgz_status look_at_frame(sgz_decoder *d, const uint8_t *header, size_t len,
                                 sgz_error *err)
 {
     sgz_status st = refuse_filler(d, header, len, err);
     if (!st)
-        st = sgz_codec_zstd_check(header, len, window_memory(d), d->frame_offset, err);
+        st = sgz_codec_zstd_check(header, len, window_memory(d), d->frame_offset, &d->blocks,
+                                  err);
     if (st || !sgz_codec_points_frames(d->points) || !d->need_sum ||
         sgz_codec_zstd_has_sum(header, len))
         return st;
@@ -156,11 +157,14 @@ static sgz_status unpack(sgz_decoder *d, const uint8_t **in, size_t *in_len, uin
             if (st)
                 break;
         }
+        size_t fed = from.pos;
         hint = lib->decompress_stream(d->zstd, &to, &from);
         if (lib->is_error(hint))
             st = sgz_base_fail(err, SGZ_EDATA, d->frame_offset, NULL, 0,
                                "corrupt zstd frame: %s", lib->error_name(hint));
         else
+            st = sgz_codec_zstd_follow(&d->blocks, *in + fed, from.pos - fed, d->frame_offset, err);
+        if (!st)
             d->frame_open = hint != 0;
         if (from.pos == took && to.pos == made_before)
             break;

@@ -47,9 +47,10 @@ static int is_legacy(const uint8_t *p, size_t len)
 
 /* RFC 8878, 3.1.1.1. */
 sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, int64_t offset,
-                                sgz_error *err)
+                                sgz_zstd_blocks *blocks, sgz_error *err)
 {
     static const uint8_t dictionary_bytes[] = {0, 1, 2, 4}, content_bytes[] = {0, 2, 4, 8};
+    *blocks = (sgz_zstd_blocks){.skip = INT64_MAX};
     if (is_legacy(p, len))
         return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                              "a zstd frame of a format of before 2016, which is not read; compress it "
@@ -63,6 +64,7 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
         content = 1;
     if (len < at + dictionary + content)
         return SGZ_OK;
+    blocks->skip = (int64_t)(at + dictionary + content);
     uint64_t id = little_endian(p + at, dictionary);
     if (id)
         return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
@@ -84,4 +86,30 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
                          "allow it with memory (--memory %lluMiB), or compress with a smaller one",
                          (unsigned long long)mib, (long long)(memory >> 20),
                          (unsigned long long)mib);
+}
+
+sgz_status sgz_codec_zstd_follow(sgz_zstd_blocks *blocks, const uint8_t *data, size_t len,
+                                 int64_t offset, sgz_error *err)
+{
+    enum { REPEATED = 1, COMPRESSED = 2 };
+    while (len) {
+        if (blocks->skip) {
+            size_t step = (uint64_t)blocks->skip < len ? (size_t)blocks->skip : len;
+            blocks->skip -= (int64_t)step;
+            data += step;
+            len -= step;
+            continue;
+        }
+        blocks->header |= (uint32_t)*data++ << 8 * blocks->have++;
+        len--;
+        if (blocks->have < 3)
+            continue;
+        uint32_t last = blocks->header & 1, type = blocks->header >> 1 & 3,
+                 size = blocks->header >> 3;
+        if (type == COMPRESSED && !size)
+            return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                                 "corrupt zstd frame: a compressed block of no bytes");
+        *blocks = (sgz_zstd_blocks){.skip = last ? INT64_MAX : type == REPEATED ? 1 : size};
+    }
+    return SGZ_OK;
 }

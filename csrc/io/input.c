@@ -1,7 +1,6 @@
 #include "io/input.h"
 
 #include "base/file.h"
-#include "codec/zstd.h"
 #include "tar/tar.h"
 
 #include <errno.h>
@@ -350,7 +349,8 @@ static sgz_status read_zstd(sgz_input *input, uint8_t *out, size_t cap, size_t *
                 return pass_padding(input, err);
             size_t len = input->buf_len - input->buf_pos;
             status = sgz_codec_zstd_check(input->buf + input->buf_pos, len, input->memory,
-                                          input->source_pos - (int64_t)len, err);
+                                          input->source_pos - (int64_t)len, &input->blocks,
+                                          err);
             if (status)
                 return status;
             if (input->frame && input->buf[input->buf_pos] == 0x28)
@@ -367,6 +367,11 @@ static sgz_status read_zstd(sgz_input *input, uint8_t *out, size_t cap, size_t *
                                      - (int64_t)(in.size - (input->frame_open ? in.pos
                                                                               : input->buf_pos)),
                                  NULL, 0, "corrupt zstd frame: %s", lib->error_name(hint));
+        status = sgz_codec_zstd_follow(&input->blocks, input->buf + input->buf_pos,
+                                       in.pos - input->buf_pos,
+                                       input->source_pos - (int64_t)(in.size - in.pos), err);
+        if (status)
+            return status;
         if (to.pos == *got && in.pos == input->buf_pos && in.pos == in.size)
             return sgz_base_fail(err, SGZ_EDATA, input->source_pos, NULL, 0,
                                  "truncated: the input ends inside a zstd frame");

@@ -5,6 +5,7 @@
 #include "base/job.h"
 #include "codec/lz_read.h"
 #include "codec/scan.h"
+#include "codec/zstd.h"
 
 /* Where the bytes come from: a descriptor (file or pipe), or a callback that returns the
  * bytes read, 0 at the end, or -1 after it stored an exception. */
@@ -34,6 +35,7 @@ typedef struct {
     sgz_wrap wrap;
     sgz_inflater inflater;
     void *zstd;
+    sgz_zstd_blocks blocks;
     uint8_t *buf;               /* compressed bytes read and not yet used */
     size_t buf_pos, buf_len;
     int64_t source_pos;         /* bytes taken from the source: progress */

@@ -23,6 +23,7 @@ typedef struct {
     uint8_t *in, *out;
     int64_t made;
     int open; /* a frame has not ended */
+    sgz_zstd_blocks blocks;
 } frame_reader;
 
 /* Parse what the `len` bytes of `in`, which are those at `at`, decode to. Those of a frame's header
@@ -41,14 +42,17 @@ static sgz_status take(frame_reader *r, int64_t at, size_t len, int more, size_t
         sgz_status st = r->open ? SGZ_OK
                                 : sgz_codec_zstd_check(r->in + in.pos, left, SGZ_FRAME_MEMORY,
                                                        r->frame->offset + at + (int64_t)in.pos,
-                                                       err);
+                                                       &r->blocks, err);
         if (st)
             return st;
         out.pos = 0;
-        size_t hint = lib->decompress_stream(r->stream, &out, &in);
+        size_t took = in.pos, hint = lib->decompress_stream(r->stream, &out, &in);
         if (lib->is_error(hint))
             return sgz_base_fail(err, SGZ_EDATA, r->frame->offset, NULL, 0,
                                  "the zstd frame of the TOC is corrupt: %s", lib->error_name(hint));
+        st = sgz_codec_zstd_follow(&r->blocks, r->in + took, in.pos - took, r->frame->offset, err);
+        if (st)
+            return st;
         r->open = hint != 0;
         r->made += (int64_t)out.pos;
         if (r->made > r->frame->size)

@@ -266,7 +266,7 @@ def test_passwords_in_a_list_are_not_kept(tmp_path):
     options = ("--state", state, "--report", report, "--report", page)
     for json_or_not in ((), ("--json",)):
         done = run("image", "bulk", listed, *options, *json_or_not, "-v", cwd=tmp_path)
-        assert done.returncode == 1 and "***@host.example" in done.stdout
+        assert done.returncode == 1 and "***@host.example" in done.stderr
         assert "s3cret" not in done.stdout + done.stderr
     for path in tmp_path.iterdir():
         assert path == listed or b"s3cret" not in path.read_bytes()
