@@ -163,7 +163,8 @@ static sgz_status unpack(sgz_decoder *d, const uint8_t **in, size_t *in_len, uin
             st = sgz_base_fail(err, SGZ_EDATA, d->frame_offset, NULL, 0,
                                "corrupt zstd frame: %s", lib->error_name(hint));
         else
-            st = sgz_codec_zstd_follow(&d->blocks, *in + fed, from.pos - fed, d->frame_offset, err);
+            st = sgz_codec_zstd_follow(&d->blocks, *in + fed, from.pos - fed,
+                                       to.pos - made_before, !hint, d->frame_offset, err);
         if (!st)
             d->frame_open = hint != 0;
         if (from.pos == took && to.pos == made_before)

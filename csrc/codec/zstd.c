@@ -71,6 +71,8 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
                              "a zstd frame needs the dictionary %llu, which is not there; "
                              "compress it without one", (unsigned long long)id);
     uint64_t window = little_endian(p + at + dictionary, content) + (content == 2 ? 256 : 0);
+    blocks->sized = content > 0;
+    blocks->content = window;
     if (!single)
         window = ((uint64_t)1 << (10 + (p[5] >> 3))) / 8 * (8 + (p[5] & 7));
     if (window <= (uint64_t)memory)
@@ -88,8 +90,8 @@ sgz_status sgz_codec_zstd_check(const uint8_t *p, size_t len, int64_t memory, in
                          (unsigned long long)mib);
 }
 
-sgz_status sgz_codec_zstd_follow(sgz_zstd_blocks *blocks, const uint8_t *data, size_t len,
-                                 int64_t offset, sgz_error *err)
+static sgz_status follow_blocks(sgz_zstd_blocks *blocks, const uint8_t *data, size_t len,
+                                int64_t offset, sgz_error *err)
 {
     enum { REPEATED = 1, COMPRESSED = 2 };
     while (len) {
@@ -109,7 +111,20 @@ sgz_status sgz_codec_zstd_follow(sgz_zstd_blocks *blocks, const uint8_t *data, s
         if (type == COMPRESSED && !size)
             return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
                                  "corrupt zstd frame: a compressed block of no bytes");
-        *blocks = (sgz_zstd_blocks){.skip = last ? INT64_MAX : type == REPEATED ? 1 : size};
+        blocks->skip = last ? INT64_MAX : type == REPEATED ? 1 : size;
+        blocks->header = blocks->have = 0;
     }
     return SGZ_OK;
+}
+
+sgz_status sgz_codec_zstd_follow(sgz_zstd_blocks *blocks, const uint8_t *data, size_t len,
+                                 size_t made, int ended, int64_t offset, sgz_error *err)
+{
+    sgz_status status = follow_blocks(blocks, data, len, offset, err);
+    blocks->made += made;
+    if (status || !ended || !blocks->sized || blocks->made == blocks->content)
+        return status;
+    return sgz_base_fail(err, SGZ_EDATA, offset, NULL, 0,
+                         "corrupt zstd frame: it decodes to %llu bytes, and says %llu",
+                         (unsigned long long)blocks->made, (unsigned long long)blocks->content);
 }

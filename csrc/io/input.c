@@ -368,7 +368,7 @@ static sgz_status read_zstd(sgz_input *input, uint8_t *out, size_t cap, size_t *
                                                                               : input->buf_pos)),
                                  NULL, 0, "corrupt zstd frame: %s", lib->error_name(hint));
         status = sgz_codec_zstd_follow(&input->blocks, input->buf + input->buf_pos,
-                                       in.pos - input->buf_pos,
+                                       in.pos - input->buf_pos, to.pos - *got, !hint,
                                        input->source_pos - (int64_t)(in.size - in.pos), err);
         if (status)
             return status;

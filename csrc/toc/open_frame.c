@@ -50,7 +50,8 @@ static sgz_status take(frame_reader *r, int64_t at, size_t len, int more, size_t
         if (lib->is_error(hint))
             return sgz_base_fail(err, SGZ_EDATA, r->frame->offset, NULL, 0,
                                  "the zstd frame of the TOC is corrupt: %s", lib->error_name(hint));
-        st = sgz_codec_zstd_follow(&r->blocks, r->in + took, in.pos - took, r->frame->offset, err);
+        st = sgz_codec_zstd_follow(&r->blocks, r->in + took, in.pos - took, out.pos, !hint,
+                                   r->frame->offset, err);
         if (st)
             return st;
         r->open = hint != 0;
