@@ -375,7 +375,7 @@ def _open_one(
 def _not_seekable(image: ImageManifest, number: int, error: FooterError) -> FooterError:
     entry = image.descriptors[number]
     cut = " although its manifest has a TOC digest" if image.toc_digest(number) else ""
-    what = f"{image.describe(number)} ({entry.media_type or 'no media type'})"
+    what = f"{image.describe(number)} ({entry.media_type[:100] or 'no media type'})"
     if layer_kind(entry) == "tar" and (isinstance(error, UnindexedError) or entry.size == 0):
         command = shlex.join(["stargz", "image", "convert", image.typed])
         return FooterError(

@@ -46,12 +46,12 @@ class _Blocks:
         start = 0
         for end in self.ends:
             block = text[start:end]
-            parts = _OFFSET.split(block)
+            # JSON has no NUL, which stands for the numbers in keys; what has one is taken whole.
+            whole = b"\0" in block
+            parts = [b"\0\0" + block] if whole else _OFFSET.split(block)
             self.numbers.append(parts[2::3])
-            if len(parts) > 1:
-                del parts[2::3]
-                block = b"\0".join(parts)  # which JSON does not have
-            self.keys.append(block)
+            del parts[2::3]
+            self.keys.append(b"\0".join(parts))
             start = end
 
     def start(self, number: int) -> int:

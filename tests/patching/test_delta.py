@@ -140,6 +140,8 @@ LINES = st.lists(
             '\t\t\t"offset": 5,',
             '\t\t\t"offset": 17',
             '"offset": 007,',
+            '\0\t\t\t"offset": \0,',  # no JSON has a NUL
+            '\t\t\t"offset": 5,\0\t\t\t"offset": \0,',
             '"offset": 9999999999999999999,',
             '"offset": 12345678901234567890',
             '"offset": 1 ,',

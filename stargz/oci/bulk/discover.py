@@ -30,6 +30,8 @@ from stargz.oci.formats.layout import Layout
 from stargz.oci.formats.manifest import EXTERNAL
 from stargz.oci.formats.reference import (
     IMAGE_PREFIXES,
+    MAX_NAME,
+    MAX_TAG,
     STDIN,
     ArchiveReference,
     LayoutReference,
@@ -45,6 +47,7 @@ from stargz.oci.registry.client import RegistryClient
 STORAGE = Path("docker", "registry", "v2", "repositories")
 _AHEAD = 4  # repositories whose tags are asked for at the same time
 _MAX_LINE = 4 << 10
+_LONGEST_REF = MAX_NAME + 1 + MAX_TAG  # characters of a layout's reference: a whole name
 # What refers to an image by a tag made of its digest: cosign's, and the referrers tag.
 _COMPANION = re.compile(r"sha256-[0-9a-f]{64}(\.[A-Za-z0-9_.-]*)?")
 
@@ -276,9 +279,11 @@ def _in_layout(path: Path, name: str) -> Iterator[Found]:
             tag = _tag_in(ref)
             if not ref.isprintable():  # half a surrogate pair, or NUL, is the name of no file
                 tag, ref = None, repr(ref)[1:-1]
+            if len(ref) > _LONGEST_REF:
+                tag, ref = None, f"{ref[:_LONGEST_REF]}..."
             source = f"oci:{path}:{ref}"
             if tag is None:
-                error = UsageError(f"{source}: {ref!r} has no tag in it that a registry would take")
+                error = UsageError(f"{source}: it has no tag in it that a registry would take")
                 yield Found(source, name, "", error=error)
             elif not _is_companion(tag):
                 yield Found(source, name, tag)

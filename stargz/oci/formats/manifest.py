@@ -290,7 +290,7 @@ def parse_manifest(
     known = media_type if media_type in (*MANIFESTS, *INDEXES) else None
     if stated and known and stated != known:
         # One document that is an image to one reader and an index to another (CVE-2021-41190).
-        raise FormatError(f"it calls itself {stated}, but was given as {known}", source)
+        raise FormatError(f"it calls itself {stated[:100]}, but was given as {known}", source)
     if found.get("schemaVersion") == 1 and "fsLayers" in given:
         raise FormatError(
             "a manifest of schema 1, of a Docker before 1.10: pull it with a Docker that still "

@@ -98,4 +98,5 @@ def choice_of(value: dict[str, Any] | None) -> str | None:
 def check_platform(stated: Platform | None, wanted: Platform, source: str) -> None:
     """Raise PlatformError unless an image that is `stated` to be for a platform runs on another."""
     if stated and stated.normal() not in wanted.acceptable():
-        raise PlatformError(f"the image is for {stated}, not for {wanted} (--platform)", source)
+        shown = str(stated)[:100]
+        raise PlatformError(f"the image is for {shown}, not for {wanted} (--platform)", source)
