@@ -120,7 +120,7 @@ def test_opened_meanwhile_in_vain(proxy: FaultProxy, client: Client) -> None:
     for _ in range(2):
         with pytest.raises(SourceError, match="404"):
             _ = source.size
-    proxy.plan = [Fault(stall_after=0)]
+    proxy.plan = [Fault(trickle_head=60)]  # whose head does not come
     source = HTTPSource(f"{proxy.url}/blob", client=client, tail=0)
     client.close()
     with pytest.raises(ValueError, match="closed"):
